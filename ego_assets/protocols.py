@@ -1,0 +1,166 @@
+"""What a backend must do, and the values that pass between a stage and its operator.
+
+Here: protocols and plain records. Not here: any implementation, any Dagster, any file format.
+
+An operator works clip by clip. Clips of one take come in order, and what an operator wants to
+remember it returns as `carried` (a flat dict of JSON values and numpy arrays, which the stage
+stores beside the clip, so that a killed take goes on where it stopped).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+Carried = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+class BadInputError(ValueError):
+    """The input itself is at fault: trying again cannot help."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded, upright picture.
+
+    image: (H, W, 3) uint8 RGB, possibly smaller than the video; `scale` = W / full width.
+    """
+
+    index: int
+    pts_s: float
+    image: np.ndarray
+    scale: float
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Camera model of the upright, full-size picture, in pixels (OpenCV conventions).
+
+    `model` is PINHOLE, OPENCV (k1 k2 p1 p2) or OPENCV_FISHEYE (k1 k2 k3 k4).
+    """
+
+    model: str
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = ()
+    source: str = "assumed_fov"
+
+    def matrix(self, scale: float = 1.0) -> np.ndarray:
+        """(3, 3) camera matrix of a picture resized by `scale`."""
+        k = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
+        # Pixel centres lie at half-integers, so the principal point moves by half a pixel too.
+        k[:2, :2] *= scale
+        k[0, 2] = (self.cx + 0.5) * scale - 0.5
+        k[1, 2] = (self.cy + 0.5) * scale - 0.5
+        return k
+
+
+class FrameSource(Protocol):
+    """Frames of one clip; every call of `read` decodes afresh, with bounded memory."""
+
+    width: int
+    height: int
+
+    def read(
+        self,
+        *,
+        max_side_px: int | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> Iterator[Frame]:
+        """Frames in presentation order; `indices` (sorted) picks some; `max_side_px` shrinks."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipInput:
+    """All that an operator may look at for one clip.
+
+    clip: the row of `clips`; video: the row of `video_manifest`; tables: upstream rows of this
+    clip by table name, `frame_index` ascending; arrays: upstream arrays by table name (the
+    points of `scene_reconstruction`).
+    """
+
+    clip: Mapping[str, Any]
+    video: Mapping[str, Any]
+    frames: FrameSource
+    intrinsics: Intrinsics
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    arrays: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def clip_id(self) -> str:
+        return self.clip["clip_id"]
+
+    @property
+    def first_new_frame(self) -> int:
+        """First frame after the context that is shared with the clip before."""
+        return self.clip["start_frame"] + self.clip["context_frames"]
+
+    def row(self, frame_index: int, pts_s: float) -> dict[str, Any]:
+        """The columns that every per-frame row begins with."""
+        return {
+            "video_id": self.clip["video_id"],
+            "shard": self.clip["shard"],
+            "clip_id": self.clip["clip_id"],
+            "frame_index": frame_index,
+            "pts_s": pts_s,
+            "is_context": frame_index < self.first_new_frame,
+        }
+
+
+@dataclass
+class ClipOutput:
+    """What an operator made of one clip.
+
+    tables: rows by table name; arrays: large arrays by table name (published as one npz, whose
+    place the stage writes into the rows' `points_uri`); carried: state for the next clip of the
+    take; notes: figures and sentences for the person who looks at the run.
+    """
+
+    tables: dict[str, Rows]
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    carried: Carried = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class ClipOperator(Protocol):
+    """Common shape of every backend. `name` and `version` enter the fingerprint."""
+
+    name: str
+    version: str
+    quality_tier: str
+    weights_hash: str
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput: ...
+
+
+class Segmenter(ClipOperator, Protocol):
+    """frames → `detections`, `object_masks`, `hand_masks`."""
+
+
+class HandEstimator(ClipOperator, Protocol):
+    """`hand_masks` (and frames) → `hand_poses`."""
+
+
+class Reconstructor(ClipOperator, Protocol):
+    """frames, masks → `scene_reconstruction`; arrays: points (N, 3), colors (N, 3), errors (N)."""
+
+
+class ObjectPoseEstimator(ClipOperator, Protocol):
+    """frames, `object_masks`, `hand_masks`, `scene_reconstruction` → `object_poses`."""
+
+
+class MovementEstimator(ClipOperator, Protocol):
+    """`object_masks`, `hand_masks`, `object_poses`, `scene_reconstruction` → `object_movements`."""
+
+
+class Retargeter(ClipOperator, Protocol):
+    """`hand_poses` → `robot_mappings`."""

@@ -1,0 +1,241 @@
+"""One definition of a table: the pydantic model, its pyarrow schema and its checks.
+
+Here: `Table`, the column types, and the conversion and validation of whole batches.
+Not here: the tables themselves (their own modules) and anything that reads or writes files.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+import annotated_types
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+SCHEMA_VERSION = "1"
+
+
+class ContractError(ValueError):
+    """A batch does not fit its table's schema; the message names table, column and rows."""
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """Annotation: the pyarrow type of a column."""
+
+    type: pa.DataType
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Annotation: the unit or frame of a column, for the generated documentation."""
+
+    text: str
+
+
+def fixed(length: int, item: pa.DataType | None = None) -> pa.DataType:
+    """A fixed-size list type, float32 unless told otherwise."""
+    return pa.list_(item if item is not None else pa.float32(), length)
+
+
+Int32 = Annotated[int, Arrow(pa.int32())]
+Int64 = Annotated[int, Arrow(pa.int64())]
+Float32 = Annotated[float, Arrow(pa.float32())]
+Float64 = Annotated[float, Arrow(pa.float64())]
+Bool = Annotated[bool, Arrow(pa.bool_())]
+Text = Annotated[str, Arrow(pa.string())]
+Bytes = Annotated[bytes, Arrow(pa.binary())]
+Texts = Annotated[list[str], Arrow(pa.list_(pa.string()))]
+Floats = Annotated[list[float], Arrow(pa.list_(pa.float32()))]
+Vec3 = Annotated[list[float], Arrow(fixed(3))]
+Vec4 = Annotated[list[float], Arrow(fixed(4))]
+Box = Annotated[list[float], Arrow(fixed(4)), Unit("pixels: x_min, y_min, x_max, y_max")]
+Quaternion = Annotated[list[float], Arrow(fixed(4)), Unit("unit quaternion, xyzw")]
+Joints2D = Annotated[list[list[float]], Arrow(fixed(21, fixed(2)))]
+Joints3D = Annotated[list[list[float]], Arrow(fixed(21, fixed(3)))]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the contract says of one column."""
+
+    name: str
+    type: pa.DataType
+    nullable: bool
+    unit: str
+    description: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...] | None
+
+
+class Table(BaseModel):
+    """Base of every table. A subclass is a row; the class methods speak of whole batches.
+
+    `key` names the columns that identify a row within a shard; `order` is the sort order of
+    a published file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: ClassVar[str]
+    key: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def columns(cls) -> list[Column]:
+        return [_column(name, info) for name, info in cls.model_fields.items()]
+
+    @classmethod
+    def arrow_schema(cls) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in cls.columns()])
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+        """Build and validate a batch. Raises `ContractError`."""
+        rows = list(rows)
+        schema = cls.arrow_schema()
+        known = set(schema.names)
+        for index, row in enumerate(rows):
+            extra, missing = set(row) - known, known - set(row)
+            if extra or missing:
+                raise ContractError(
+                    f"{cls.table}: row {index} has unknown columns {sorted(extra)} "
+                    f"and lacks {sorted(missing)}"
+                )
+        try:
+            batch = pa.Table.from_pylist([dict(r) for r in rows], schema=schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise ContractError(f"{cls.table}: {error}") from error
+        cls.validate_batch(batch)
+        return batch
+
+    @classmethod
+    def validate_batch(cls, batch: pa.Table) -> None:
+        """Raise `ContractError` unless `batch` fits: columns, types, nulls, ranges, key."""
+        problems = cls.violations(batch)
+        if problems:
+            raise ContractError(f"{cls.table}: " + "; ".join(problems))
+
+    @classmethod
+    def violations(cls, batch: pa.Table) -> list[str]:
+        """Every way in which `batch` breaks the contract, as sentences."""
+        expected = cls.arrow_schema()
+        if not batch.schema.equals(expected, check_metadata=False):
+            return [_schema_difference(batch.schema, expected)]
+        problems = [p for c in cls.columns() for p in _column_violations(c, batch.column(c.name))]
+        if not problems and batch.num_rows:
+            unique = batch.group_by(list(cls.key)).aggregate([]).num_rows
+            if unique != batch.num_rows:
+                problems.append(f"{batch.num_rows - unique} rows repeat the key {cls.key}")
+        return problems
+
+
+def _strip_optional(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [a for a in get_args(annotation) if a is not type(None)]
+        if len(inner) == 1:
+            return inner[0], True
+    return annotation, False
+
+
+def _column(name: str, info: FieldInfo) -> Column:
+    annotation, nullable = _strip_optional(info.annotation)
+    metadata = list(info.metadata)
+    if get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        metadata += inner
+    arrow = next((m.type for m in metadata if isinstance(m, Arrow)), None)
+    choices: tuple[str, ...] | None = None
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        choices, arrow = tuple(e.value for e in annotation), pa.string()
+    elif get_origin(annotation) is Literal:
+        choices, arrow = get_args(annotation), pa.string()
+    if arrow is None:
+        raise TypeError(f"column {name} has no Arrow type: use the aliases of schemas.base")
+    minimum = next((m.ge for m in metadata if isinstance(m, annotated_types.Ge)), None)
+    maximum = next((m.le for m in metadata if isinstance(m, annotated_types.Le)), None)
+    unit = "; ".join(m.text for m in metadata if isinstance(m, Unit))
+    return Column(
+        name=name,
+        type=arrow,
+        nullable=nullable,
+        unit=unit,
+        description=info.description or "",
+        minimum=minimum,  # type: ignore[arg-type]
+        maximum=maximum,  # type: ignore[arg-type]
+        choices=choices,
+    )
+
+
+def _schema_difference(actual: pa.Schema, expected: pa.Schema) -> str:
+    lacks = [n for n in expected.names if n not in actual.names]
+    extra = [n for n in actual.names if n not in expected.names]
+    other = [
+        f"{n} is {actual.field(n)} and should be {expected.field(n)}"
+        for n in expected.names
+        if n in actual.names and actual.field(n) != expected.field(n)
+    ]
+    return f"schema differs: lacks {lacks}, extra {extra}, {other or 'order of columns'}"
+
+
+def _leaves(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    flat = pc.drop_null(column)
+    while pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type):
+        flat = pc.list_flatten(flat)
+    return flat
+
+
+def _column_violations(column: Column, data: pa.ChunkedArray) -> list[str]:
+    problems = []
+    if not column.nullable and data.null_count:
+        problems.append(f"{column.name}: {data.null_count} nulls")
+    leaves = _leaves(data)
+    if leaves.null_count:
+        problems.append(f"{column.name}: {leaves.null_count} nulls inside lists")
+    if pa.types.is_floating(leaves.type):
+        bad = len(leaves) - (pc.sum(pc.is_finite(leaves)).as_py() or 0) - leaves.null_count
+        if bad:
+            problems.append(f"{column.name}: {bad} values are not finite (use null)")
+    if column.minimum is not None or column.maximum is not None:
+        outside = _outside(leaves, column.minimum, column.maximum)
+        if outside:
+            problems.append(
+                f"{column.name}: {outside} values outside [{column.minimum}, {column.maximum}]"
+            )
+    if column.choices is not None:
+        known = pa.array(list(column.choices), pa.string())
+        unknown = pc.unique(leaves.filter(pc.invert(pc.is_in(leaves, value_set=known))))
+        if len(unknown):
+            problems.append(f"{column.name}: {unknown.to_pylist()} not in {list(column.choices)}")
+    return problems
+
+
+def _outside(leaves: pa.ChunkedArray, low: float | None, high: float | None) -> int:
+    if not len(leaves):
+        return 0
+    bounds = pc.min_max(leaves)
+    smallest, largest = bounds["min"].as_py(), bounds["max"].as_py()
+    below = low is not None and smallest is not None and smallest < low
+    above = high is not None and largest is not None and largest > high
+    if not below and not above:
+        return 0
+    count = 0
+    if low is not None:
+        count += pc.sum(pc.less(leaves, low)).as_py() or 0
+    if high is not None:
+        count += pc.sum(pc.greater(leaves, high)).as_py() or 0
+    return count
+
+
+def empty(schema: pa.Schema) -> pa.Table:
+    return schema.empty_table()
+
+
+def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(tables) if tables else schema.empty_table()
