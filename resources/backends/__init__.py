@@ -1,0 +1,1 @@
+"""Backends: one file a model family, lazy imports, and the registry. No Dagster."""

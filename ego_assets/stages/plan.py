@@ -1,0 +1,223 @@
+"""What a stage has to do for a shard: units, their order, and the fingerprints they are done under.
+
+Here: plain records that travel to worker processes, and their making from the lake and ledger.
+Not here: running anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resources.backends import registry
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+
+PROBE_VERSION = "1"
+SPLIT_VERSION = "1"
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 over the JSON of `parts`, hex."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One clip; or one video or raw file, for the stages before there are clips.
+
+    base_fingerprint: of operator, settings, weights and inputs; the runner chains the unit
+    before it in its group into the final fingerprint, since state is carried over.
+    """
+
+    unit_id: str
+    video_id: str | None
+    base_fingerprint: str
+    input_hash: str
+    cost: float
+    video_s: float
+    payload: dict[str, Any]
+    blocked: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that run in order on one worker (a take)."""
+
+    units: tuple[Unit, ...]
+
+    @property
+    def cost(self) -> float:
+        return sum(u.cost for u in self.units)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """All that a worker process needs to run a stage; plain values only.
+
+    task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip
+    stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
+    made); inputs: the upstream tables that the operator reads.
+    """
+
+    task: str
+    tables: tuple[str, ...]
+    settings: dict[str, Any]
+    lake_root: str
+    ledger_url: str
+    shard: str
+    run_id: str
+    operator: str = ""
+    backend: str = ""
+    operator_version: str = "1"
+    weights_hash: str = ""
+    inputs: tuple[str, ...] = ()
+    max_attempts: int = 3
+    max_deaths: int = 2
+    backoff_s: float = 0.5
+    bytes_in_flight: int = 64 * 2**20
+    force: bool = False
+    units: tuple[str, ...] = field(default=())
+
+    @property
+    def carried_stage(self) -> str:
+        return self.operator or self.task
+
+
+def chain(base: str, previous: str | None) -> str:
+    """Fingerprint of a unit whose state was carried over from the unit done as `previous`."""
+    return digest(base, previous)[:32] if previous else base[:32]
+
+
+def file_unit_id(uri: str) -> str:
+    return hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
+    """One group a raw file of the shard."""
+    groups = []
+    for file in lake.read_shard(spec.shard)["files"]:
+        path = Path(file["uri"])
+        sidecar = path.with_suffix(".camera.json")
+        inputs = digest(file["uri"], _stat(path), _stat(sidecar))
+        base = digest("probe", spec.operator_version, spec.settings, inputs)
+        unit = Unit(
+            unit_id=file_unit_id(file["uri"]),
+            video_id=None,
+            base_fingerprint=base,
+            input_hash=inputs,
+            cost=float(file["byte_size"]),
+            video_s=float(file.get("duration_s") or 0.0),
+            payload={"uri": file["uri"]},
+        )
+        groups.append(Group((unit,)))
+    return _longest_first(groups)
+
+
+def plan_split(spec: StageSpec, lake: Lake) -> list[Group]:
+    """One group an accepted video of the shard."""
+    done = lake.fingerprints("video_manifest", spec.shard)
+    groups = []
+    for video in lake.read("video_manifest", spec.shard).to_pylist():
+        if not video["accepted"]:
+            continue
+        inputs = digest(video["sha256"], done.get(file_unit_id(video["uri"])))
+        unit = Unit(
+            unit_id=video["video_id"],
+            video_id=video["video_id"],
+            base_fingerprint=digest("split", spec.operator_version, spec.settings, inputs),
+            input_hash=inputs,
+            cost=_megapixels(video),
+            video_s=video["duration_s"],
+            payload={"video": video},
+        )
+        groups.append(Group((unit,)))
+    return _longest_first(groups)
+
+
+def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
+    """One group a take; clips whose inputs are not done are blocked, with the reason."""
+    videos = {
+        v["video_id"]: v
+        for v in lake.read("video_manifest", spec.shard).to_pylist()
+        if v["accepted"]
+    }
+    clips = lake.read("clips", spec.shard).to_pylist()
+    split_done = lake.fingerprints("clips", spec.shard)
+    upstream = {t: _done(ledger, t, spec.shard) for t in spec.inputs}
+    takes: dict[str, list[Unit]] = {}
+    for clip in sorted(clips, key=lambda c: (c["take_id"], c["index_in_take"])):
+        video = videos.get(clip["video_id"])
+        if video is None:
+            continue
+        missing = [t for t in spec.inputs if clip["clip_id"] not in upstream[t]]
+        inputs = digest(
+            video["sha256"],
+            split_done.get(clip["video_id"]),
+            _without_cost(clip),
+            [upstream[t].get(clip["clip_id"]) for t in spec.inputs],
+        )
+        base = digest(
+            spec.operator,
+            spec.backend,
+            spec.operator_version,
+            spec.settings,
+            spec.weights_hash,
+            inputs,
+        )
+        unit = Unit(
+            unit_id=clip["clip_id"],
+            video_id=clip["video_id"],
+            base_fingerprint=base,
+            input_hash=inputs,
+            cost=clip["estimated_cost"],
+            video_s=clip["end_pts_s"] - clip["start_pts_s"],
+            payload={"clip": clip, "video": video},
+            blocked=f"waits for {', '.join(missing)} of this clip" if missing else None,
+        )
+        takes.setdefault(clip["take_id"], []).append(unit)
+    return _longest_first([Group(tuple(units)) for units in takes.values()])
+
+
+def plan(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
+    """The groups of a shard for a stage, the most expensive first."""
+    if spec.task == "probe":
+        return plan_probe(spec, lake)
+    if spec.task == "split":
+        return plan_split(spec, lake)
+    return plan_clips(spec, lake, ledger)
+
+
+def versions(operator: str, backend: str) -> tuple[str, str]:
+    """(operator version, weights hash) for the fingerprint."""
+    return registry.version(operator, backend)
+
+
+def _done(ledger: Ledger, table: str, shard: str) -> dict[str, str]:
+    entries = ledger.entries(stage=table, shard=shard, states=[State.DONE])
+    return {e.unit_id: e.fingerprint for e in entries}
+
+
+def _without_cost(clip: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in clip.items() if k not in {"estimated_cost", "shard"}}
+
+
+def _longest_first(groups: Iterable[Group]) -> list[Group]:
+    return sorted(groups, key=lambda g: (-g.cost, g.units[0].unit_id))
+
+
+def _megapixels(video: Mapping[str, Any]) -> float:
+    return (video["width_px"] or 0) * (video["height_px"] or 0) * (video["frame_count"] or 0) / 1e6
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,82 @@
+"""Where a file came from: run, attempt, code, settings, weights, inputs, packages, machine.
+
+It travels in the Parquet metadata of every file, so that each number leads back to its video.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("dagster", "numpy", "opencv-python-headless", "av", "pyarrow", "pycolmap", "torch")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Of one unit (a clip, or a video) in one table."""
+
+    run_id: str
+    attempt: int
+    stage: str
+    operator: str
+    operator_version: str
+    weights_hash: str
+    input_hash: str
+    fingerprint: str
+    settings: str
+    code_version: str
+    created_at: str
+    host: str
+    packages: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Provenance:
+        values: dict[str, Any] = json.loads(text)
+        return Provenance(**values)
+
+
+@cache
+def code_version() -> str:
+    """Package version, with the git commit when the code runs from a checkout."""
+    version = metadata.version("ego-assets")
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return version
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return version
+    return f"{version}+{described.stdout.strip()}"
+
+
+@cache
+def package_versions() -> str:
+    """JSON of the versions that decide results."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return json.dumps(found, sort_keys=True)
+
+
+@cache
+def host() -> str:
+    return f"{socket.gethostname()} {platform.machine()}"

@@ -1,0 +1,117 @@
+"""Bytes under keys, published atomically. Here: the local folder. Not here: tables, Parquet.
+
+A writer writes aside (in the folder `.aside`, on the same file system), syncs, and renames: a
+reader sees the old file or the new one, never half of one, whatever kills the writer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+ASIDE = ".aside"
+
+
+class UnsafeKeyError(ValueError):
+    """A key that would leave the lake, or that no file system takes."""
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it is a relative, normal path of printable names; else raise."""
+    parts = PurePosixPath(key).parts
+    bad = (
+        not key
+        or key.startswith("/")
+        or "\\" in key
+        or not key.isprintable()
+        or any(p in {"..", "."} or len(p.encode()) > 200 for p in parts)
+        or str(PurePosixPath(key)) != key
+    )
+    if bad:
+        raise UnsafeKeyError(f"not a safe key: {key!r}")
+    return key
+
+
+class LocalStorage:
+    """A folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def exists(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def read(self, key: str) -> bytes:
+        """Raises FileNotFoundError."""
+        return self.path(key).read_bytes()
+
+    def write(self, key: str, data: bytes | memoryview, *, replace: bool = True) -> bool:
+        """Publish `data` under `key`. With replace=False the first writer wins; tells if it did."""
+        with self.open_aside(key, replace=replace) as target:
+            target.write(data)
+        return target.published
+
+    @contextmanager
+    def open_aside(self, key: str, *, replace: bool = True) -> Iterator[AsideFile]:
+        """A file to fill; published under `key` when the block ends without an exception."""
+        target = self.path(key)
+        aside_folder = self.root / ASIDE
+        aside_folder.mkdir(parents=True, exist_ok=True)
+        aside = aside_folder / f"{uuid.uuid4().hex}"
+        try:
+            with aside.open("xb") as raw:
+                file = AsideFile(raw)
+                yield file
+                raw.flush()
+                os.fsync(raw.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if replace:
+                aside.replace(target)
+                file.published = True
+            else:
+                with suppress(FileExistsError):
+                    os.link(aside, target)
+                    file.published = True
+            _sync_folder(target.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys of the files directly in the folder `prefix`, sorted."""
+        folder = self.path(prefix)
+        if not folder.is_dir():
+            return []
+        return sorted(f"{prefix}/{p.name}" for p in folder.iterdir() if p.is_file())
+
+    def delete(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    def delete_folder(self, prefix: str) -> None:
+        shutil.rmtree(self.path(prefix), ignore_errors=True)
+
+
+class AsideFile:
+    """The file that `open_aside` hands out; `published` tells how it ended."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self.raw = raw
+        self.published = False
+
+    def write(self, data: bytes | memoryview) -> int:
+        return self.raw.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
