@@ -2,20 +2,34 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check lint up clean
+.PHONY: demo up test check lint docs accuracy clean help
 .DELETE_ON_ERROR:
+
+help:  ## what there is to make
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 $(VENV)/.core: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) install --editable .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	$(PIP) install --editable '.[test,dev]'
 	touch $@
 
-test: $(VENV)/.test  ## every test
+$(VENV)/.system: $(VENV)/.test .ci/install_system_packages
+	.ci/install_system_packages chromium
+	touch $@
+
+demo: $(VENV)/.core  ## sample videos through the whole graph, and a summary
+	$(BIN)/ego demo
+
+up: $(VENV)/.core  ## the Dagster UI over the demo's lake
+	$(BIN)/ego up --lake .ego/demo/lake
+
+test: $(VENV)/.test $(VENV)/.system  ## every test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test  ## style, format, types
@@ -25,5 +39,11 @@ lint: $(VENV)/.test  ## style, format, types
 
 check: lint test  ## what CI runs
 
-clean:
+docs: $(VENV)/.test  ## pages that are made from the code
+	$(BIN)/python -m ego_assets.schemas.document > docs/data_contract.md
+
+accuracy: $(VENV)/.test  ## every operator against exact truth
+	$(BIN)/python benchmarks/accuracy.py
+
+clean:  ## remove the environment and the demo
 	rm -rf $(VENV) .ego

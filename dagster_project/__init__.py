@@ -1,0 +1,1 @@
+"""The Dagster project: definitions, jobs, the command line."""

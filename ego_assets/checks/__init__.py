@@ -1,0 +1,1 @@
+"""Asset checks: what is looked at after a table is made."""

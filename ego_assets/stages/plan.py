@@ -17,8 +17,8 @@ from resources.backends import registry
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 
-PROBE_VERSION = "1"
-SPLIT_VERSION = "1"
+TASK_VERSIONS = {"probe": "1", "split": "1"}
+"""Versions of the stages without a backend: raise one when its results change."""
 
 
 def digest(*parts: Any) -> str:
@@ -193,9 +193,17 @@ def plan(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
     return plan_clips(spec, lake, ledger)
 
 
-def versions(operator: str, backend: str) -> tuple[str, str]:
-    """(operator version, weights hash) for the fingerprint."""
+def versions(task: str, operator: str, backend: str) -> tuple[str, str]:
+    """(operator version, weights hash) of a stage, for the fingerprint."""
+    if task in TASK_VERSIONS:
+        return TASK_VERSIONS[task], ""
     return registry.version(operator, backend)
+
+
+def code_version(task: str, operator: str) -> str:
+    """Version of a stage's default operator, as the UI shows it."""
+    backend = registry.default(operator).name if operator else ""
+    return versions(task, operator, backend)[0]
 
 
 def _done(ledger: Ledger, table: str, shard: str) -> dict[str, str]:

@@ -83,12 +83,28 @@ REGISTRY: dict[tuple[str, str], BackendEntry] = {(e.operator, e.name): e for e i
 
 
 def find(operator: str, name: str) -> BackendEntry:
-    """Raises UnknownBackendError with the names there are."""
-    try:
-        return REGISTRY[operator, name]
-    except KeyError:
-        known = sorted(n for o, n in REGISTRY if o == operator)
-        raise UnknownBackendError(f"no {operator} named {name!r}: there are {known}") from None
+    """The entry of a backend; `module:Class` names one outside this project.
+
+    Raises UnknownBackendError with the names there are.
+    """
+    known = {n: e for (o, n), e in REGISTRY.items() if o == operator}
+    if not known:
+        operators = sorted({o for o, _ in REGISTRY})
+        raise UnknownBackendError(f"no operator {operator!r}: there are {operators}")
+    if ":" in name:
+        settings = next(iter(known.values())).settings
+        return BackendEntry(operator, name, name, settings, licence="unknown")
+    if name not in known:
+        raise UnknownBackendError(
+            f"no {operator} named {name!r}: there are {sorted(known)}, "
+            "or give your own as package.module:Class"
+        )
+    return known[name]
+
+
+def default(operator: str) -> BackendEntry:
+    """The backend that runs out of the box: the first of its operator."""
+    return next(e for e in _ENTRIES if e.operator == operator)
 
 
 def _class(entry: BackendEntry) -> type:

@@ -29,6 +29,9 @@ class State(StrEnum):
     QUARANTINED = "quarantined"
 
 
+_ENDED = (State.DONE, State.QUARANTINED)
+
+
 class LateAttemptError(RuntimeError):
     """This attempt is no longer the current one: its result must not count."""
 
@@ -139,9 +142,11 @@ class Ledger:
         with self._begin() as connection:
             same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
             row = connection.execute(
-                sa.select(_work.c.fingerprint, _work.c.attempts).where(same)
+                sa.select(_work.c.fingerprint, _work.c.attempts, _work.c.state).where(same)
             ).one()
-            attempt = row.attempts + 1 if row.fingerprint == fingerprint else 1
+            # Work that ended and is asked for again (by force) begins to count anew.
+            goes_on = row.fingerprint == fingerprint and row.state not in _ENDED
+            attempt = row.attempts + 1 if goes_on else 1
             connection.execute(
                 _work.update()
                 .where(same)

@@ -1,0 +1,307 @@
+"""`ego`: the command line. Here: options, words, exit status. Not here: work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dagster_project.home import ROOT, open_instance, prepare_home
+from ego_assets.partitions import SHARDS
+from ego_assets.schemas import TABLES
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from resources.storage import DEFAULT_LAKE
+
+LAKE_OPTION = click.option(
+    "--lake",
+    "lake_root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="EGO_LAKE",
+    default=Path(DEFAULT_LAKE),
+    show_default=True,
+    show_envvar=True,
+    help="Folder of the tables.",
+)
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+WORKERS_OPTION = click.option(
+    "--workers", type=click.IntRange(min=0), default=0, help="Worker processes; 0: one a CPU."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ego-assets", prog_name="ego")
+def main() -> None:
+    """Turn first-person video into robot-learning data."""
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@LAKE_OPTION
+@WORKERS_OPTION
+@click.option("--force", is_flag=True, help="Do again what is done, and what is in quarantine.")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@JSON_OPTION
+def run(
+    paths: tuple[Path, ...],
+    lake_root: Path,
+    workers: int,
+    force: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Run the whole graph over the videos PATHS (files or folders).
+
+    Exit status: 0 if nothing failed (a rejected video is no failure unless all are), 1 if
+    something failed, 2 if the command makes no sense.
+    """
+    summary = _run(paths, lake_root, force=force, workers=workers, verbose=verbose)
+    _report(summary, as_json)
+
+
+@main.command()
+@click.option(
+    "--lake",
+    "lake_root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".ego/demo/lake"),
+    show_default=True,
+    help="Folder of the tables.",
+)
+@click.option("--videos", type=click.IntRange(1, 100), default=2, show_default=True)
+@click.option("--duration-s", type=click.FloatRange(2, 120), default=8.0, show_default=True)
+@WORKERS_OPTION
+@JSON_OPTION
+def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json: bool) -> None:
+    """Make sample videos, run the whole graph over them, and say where to look."""
+    from samples import render_sample
+
+    raw = lake_root.parent / "raw"
+    say = Console(stderr=True)
+    for seed in range(videos):
+        name = f"sample_{seed:03d}_{duration_s:g}s"
+        if not (raw / f"{name}.mp4").exists():
+            say.print(f"rendering {name}.mp4")
+            scenes = 2 if seed % 2 else 1
+            render_sample(raw, seed=seed, duration_s=duration_s, scenes=scenes, name=name)
+    summary = _run((raw,), lake_root, force=False, workers=workers, verbose=False)
+    if not as_json:
+        say.print(f"\nLook at it: [bold]ego up --lake {lake_root}[/bold] opens the Dagster UI")
+    _report(summary, as_json)
+
+
+@main.command()
+@LAKE_OPTION
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+def up(lake_root: Path, port: int, host: str) -> None:
+    """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both."""
+    lake = Lake(lake_root)
+    prepare_home(lake.root)
+    with open_instance(lake.root) as instance:
+        instance.add_dynamic_partitions(SHARDS, lake.shards())
+    workspace = ROOT / "workspace.yaml"
+    target = (
+        ["--workspace", str(workspace)]
+        if workspace.exists()
+        else ["--module-name", "dagster_project.definitions"]
+    )
+    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", host, "-p", str(port)]
+    click.echo(f"Dagster UI of {lake.root}: http://{host}:{port}", err=True)
+    # A shell's background job inherits an ignored SIGINT, and then nothing would stop it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    environment = os.environ | {"EGO_LAKE": str(lake.root)}
+    with subprocess.Popen(command, env=environment) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            status = process.wait()
+    sys.exit(max(status, 0))
+
+
+@main.command()
+@LAKE_OPTION
+@JSON_OPTION
+def status(lake_root: Path, as_json: bool) -> None:
+    """Show how many clips each stage has done, and what failed."""
+    lake = Lake(lake_root)
+    if not lake.root.is_dir():
+        raise click.ClickException(f"there is no lake at {lake.root}: `ego run` makes one")
+    ledger = Ledger.beside(lake.root)
+    counts = ledger.counts()
+    bad = ledger.entries(states=[State.QUARANTINED, State.FAILED])
+    stages = {
+        t: {s.value: counts.get(t, {}).get(s, 0) for s in State} for t in TABLES if t in counts
+    }
+    if as_json:
+        failures = [
+            {
+                "stage": e.stage,
+                "shard": e.shard,
+                "unit": e.unit_id,
+                "state": e.state.value,
+                "attempts": e.attempts,
+                "reason": (e.error or "").split("\n", 1)[0],
+            }
+            for e in bad
+        ]
+        click.echo(
+            json.dumps(
+                {"lake": str(lake.root), "shards": lake.shards(), "stages": stages}
+                | {"failures": failures}
+            )
+        )
+        return
+    console = Console()
+    table = Table(title=f"{lake.root}: {len(lake.shards())} shards")
+    table.add_column("stage")
+    for state in State:
+        table.add_column(state.value, justify="right")
+    for name, row in stages.items():
+        table.add_row(name, *[str(row[s.value]) for s in State])
+    console.print(table)
+    for entry in bad:
+        reason = (entry.error or "").split("\n", 1)[0]
+        console.print(f"{entry.stage} {entry.unit_id} {entry.state}: {reason}", markup=False)
+
+
+@main.command()
+@LAKE_OPTION
+@JSON_OPTION
+def doctor(lake_root: Path, as_json: bool) -> None:
+    """Check what works on this machine: GPUs, codecs, backends and their weights."""
+    from dagster_project.doctor import examine
+
+    findings = examine(lake_root)
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        table = Table(show_header=False, box=None)
+        colors = {"ok": "green", "warning": "yellow", "missing": "red"}
+        for finding in findings:
+            color = colors[finding.state]
+            table.add_row(f"[{color}]{finding.state}[/]", finding.what, finding.facts)
+        Console().print(table)
+    sys.exit(1 if any(f.state == "missing" for f in findings) else 0)
+
+
+def _run(paths: tuple[Path, ...], lake_root: Path, **options: Any) -> Any:
+    from dagster_project.run_graph import run_paths
+
+    try:
+        with _progress() as tell:
+            return run_paths(paths, lake_root, tell=tell, **options)
+    except (FileNotFoundError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Any], None]]:
+    """A bar with an ETA on a terminal, else a line whenever a stage is through."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _line_teller(console)
+        return
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(progress: Any) -> None:
+            if progress.shard not in tasks:
+                tasks[progress.shard] = bar.add_task(progress.shard, total=None)
+            bar.update(
+                tasks[progress.shard],
+                completed=progress.ended,
+                total=progress.total,
+                description=f"{progress.shard} {progress.stage or 'done'}",
+            )
+
+        yield tell
+
+
+def _line_teller(console: Console) -> Callable[[Any], None]:
+    told: set[tuple[str, str]] = set()
+    began = time.monotonic()
+
+    def tell(progress: Any) -> None:
+        for stage, (done, bad, total) in progress.stages.items():
+            if total and done + bad >= total and (progress.shard, stage) not in told:
+                told.add((progress.shard, stage))
+                words = f"{progress.shard} {stage}: {done} done" + (
+                    f", {bad} failed" if bad else ""
+                )
+                console.print(f"{words}, {time.monotonic() - began:.0f} s since the start")
+
+    return tell
+
+
+def _report(summary: Any, as_json: bool) -> None:
+    if as_json:
+        fields = asdict(summary)
+        click.echo(json.dumps(fields | {"ok": summary.ok}, ensure_ascii=False))
+    else:
+        _print_summary(summary)
+    sys.exit(0 if summary.ok else 1)
+
+
+def _print_summary(summary: Any) -> None:
+    console = Console()
+    table = Table(title=f"lake {summary.lake}")
+    table.add_column("table")
+    table.add_column("rows", justify="right")
+    table.add_column("seconds", justify="right")
+    for name in TABLES:
+        step = "segmentation" if name in {"detections", "object_masks", "hand_masks"} else name
+        seconds = summary.seconds.get(step)
+        table.add_row(
+            name, f"{summary.rows.get(name, 0):,}", "" if seconds is None else f"{seconds:.1f}"
+        )
+    console.print(table)
+    videos, clips = summary.videos, summary.clips
+    console.print(
+        f"videos: {videos['total']}, accepted {videos['accepted']}, "
+        f"rejected {videos['rejected']}\n"
+        f"clips:  {clips['total']}, done {clips['done']}, failed {clips['failed']}, "
+        f"quarantined {clips['quarantined']}",
+        highlight=False,
+    )
+    for entry in summary.rejected:
+        words = f"rejected {entry['uri']}: {entry['reason']}: {entry['detail']}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for entry in summary.failures:
+        words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for problem in summary.problems:
+        console.print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,60 @@
+"""The definitions that Dagster loads. Importing them touches no disk, network, GPU, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.jobs import JOBS
+from ego_assets.assets.hands import hand_poses
+from ego_assets.assets.manifest import clips, raw_videos, video_manifest
+from ego_assets.assets.objects import object_movements, object_poses
+from ego_assets.assets.robots import robot_mappings
+from ego_assets.assets.scene import scene_reconstruction
+from ego_assets.assets.segmentation import segmentation
+from ego_assets.checks.tables import TABLE_CHECKS
+from resources.compute import Compute
+from resources.models import Backends
+from resources.storage import Storage
+from resources.video import RawLake
+
+PRELOAD = ["dagster_project.definitions"]
+
+ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
+    raw_videos,
+    video_manifest,
+    clips,
+    segmentation,
+    hand_poses,
+    scene_reconstruction,
+    object_poses,
+    object_movements,
+    robot_mappings,
+]
+
+
+def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The whole graph; `overrides` replaces resources by name, as tests do."""
+    resources: dict[str, Any] = {
+        "storage": Storage(),
+        "compute": Compute(),
+        "backends": Backends(),
+        "raw_lake": RawLake(),
+    }
+    unknown = set(overrides or {}) - set(resources)
+    if unknown:
+        raise ValueError(f"no resources {sorted(unknown)}: there are {sorted(resources)}")
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=TABLE_CHECKS,
+        jobs=JOBS,
+        resources=resources | dict(overrides or {}),
+        executor=dg.multiprocess_executor.configured(
+            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOAD}}}
+        ),
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,234 @@
+"""Runs the whole graph over files, shard by shard, in this process: what `ego run` does.
+
+Here: the run, its progress, its summary. Not here: words on a terminal (`cli`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.definitions import build_defs
+from dagster_project.home import open_instance
+from ego_assets.partitions import SHARDS
+from ego_assets.schemas import TABLES
+from ego_assets.stages.shards import find_files, register_files, shards_of
+from resources.compute import Compute
+from resources.gpu import list_gpus
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from resources.storage import Storage
+
+EARLY_TABLES = ("video_manifest", "clips")
+CLIP_TABLES = tuple(t for t in TABLES if t not in EARLY_TABLES)
+JOB = "whole_graph"
+
+
+@dataclass
+class Summary:
+    """What came of the videos of a run. `problems` are sentences for a person."""
+
+    lake: str
+    shards: list[str]
+    videos: dict[str, int] = field(default_factory=dict)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    clips: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing failed; rejected videos are no failure unless all are."""
+        nothing_taken = self.videos.get("total", 0) > 0 and not self.videos.get("accepted")
+        return not (self.failures or self.problems or nothing_taken)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: units ended and expected (None until it is known), stage by stage."""
+
+    shard: str
+    stage: str
+    ended: int
+    total: int | None
+    stages: dict[str, tuple[int, int, int]]
+
+
+def run_paths(
+    paths: Iterable[Path],
+    lake_root: Path,
+    *,
+    force: bool = False,
+    workers: int = 0,
+    verbose: bool = False,
+    tell: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Run every asset over the videos under `paths`. A video's failure never raises.
+
+    Raises FileNotFoundError for a path that is not there, ValueError if there is no video.
+    """
+    files = find_files(paths)
+    if not files:
+        raise ValueError(f"no video files in {', '.join(map(str, paths))}")
+    lake = Lake(lake_root)
+    ledger = Ledger.beside(lake.root)
+    register_files(lake, files, min_shards=max(1, len(list_gpus())))
+    shards = shards_of(lake, files)
+    defs = build_defs(
+        {
+            "storage": Storage(lake_root=str(lake.root)),
+            "compute": Compute(workers=workers),
+        }
+    )
+    job = defs.resolve_job_def(JOB)
+    run_config = _run_config(job, force, verbose)
+    summary = Summary(str(lake.root), shards)
+    with open_instance(lake.root) as instance:
+        instance.add_dynamic_partitions(SHARDS, lake.shards())
+        for shard in shards:
+            with _Watch(ledger, shard, tell):
+                result = job.execute_in_process(
+                    partition_key=shard,
+                    instance=instance,
+                    run_config=run_config,
+                    raise_on_error=False,
+                )
+            _add_seconds(summary, instance, result.run_id)
+            if not result.success:
+                summary.problems.extend(_step_failures(shard, result))
+    _fill(summary, lake, ledger, {str(f) for f in files})
+    return summary
+
+
+def _run_config(job: dg.JobDefinition, force: bool, verbose: bool) -> dict[str, Any]:
+    level = "INFO" if verbose else "CRITICAL"
+    config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": level}}}}
+    if force:
+        stages = [n.name for n in job.nodes if not n.name.endswith("_checks")]
+        config["ops"] = {name: {"config": {"force": True}} for name in stages}
+    return config
+
+
+def _step_failures(shard: str, result: dg.ExecuteInProcessResult) -> list[str]:
+    found = []
+    for event in result.all_events:
+        if event.event_type is not dg.DagsterEventType.STEP_FAILURE:
+            continue
+        error = event.step_failure_data.error
+        cause = (error.cause or error) if error else None
+        found.append(f"{shard} {event.step_key}: {cause.message.strip() if cause else 'failed'}")
+    return found or [f"{shard}: the run failed"]
+
+
+def _add_seconds(summary: Summary, instance: dg.DagsterInstance, run_id: str) -> None:
+    for stats in instance.get_run_step_stats(run_id):
+        if stats.start_time and stats.end_time:
+            before = summary.seconds.get(stats.step_key, 0.0)
+            summary.seconds[stats.step_key] = round(before + stats.end_time - stats.start_time, 2)
+
+
+def _fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
+    """Counts over the videos that were asked for (a shard may hold others)."""
+    videos = [
+        v
+        for shard in summary.shards
+        for v in lake.read("video_manifest", shard).to_pylist()
+        if v["uri"] in uris
+    ]
+    accepted = {v["video_id"] for v in videos if v["accepted"]}
+    summary.videos = {
+        "total": len(uris),
+        "accepted": len(accepted),
+        "rejected": sum(not v["accepted"] for v in videos),
+    }
+    summary.rejected = [
+        {"uri": v["uri"], "reason": v["reject_reason"], "detail": v["reject_detail"] or ""}
+        for v in videos
+        if not v["accepted"]
+    ]
+    worst: dict[str, State] = {}
+    clips: set[str] = set()
+    for shard in summary.shards:
+        mine = [e for e in ledger.entries(shard=shard) if e.video_id in accepted or not e.video_id]
+        for entry in mine:
+            if entry.stage in CLIP_TABLES:
+                clips.add(entry.unit_id)
+            if entry.state is State.DONE:
+                continue
+            reason = (entry.error or "not reached").split("\n", 1)[0]
+            summary.failures.append(
+                {
+                    "stage": entry.stage,
+                    "unit": entry.unit_id,
+                    "state": entry.state.value,
+                    "reason": reason,
+                }
+            )
+            if entry.stage in CLIP_TABLES and worst.get(entry.unit_id) is not State.QUARANTINED:
+                worst[entry.unit_id] = entry.state
+        for table in TABLES:
+            rows = lake.read(table, shard, columns=["video_id"])["video_id"].to_pylist()
+            counted = sum(v in accepted for v in rows) if table != "video_manifest" else len(videos)
+            summary.rows[table] = summary.rows.get(table, 0) + counted
+    quarantined = sum(s is State.QUARANTINED for s in worst.values())
+    summary.clips = {
+        "total": len(clips),
+        "done": len(clips) - len(worst),
+        "failed": len(worst) - quarantined,
+        "quarantined": quarantined,
+    }
+
+
+class _Watch:
+    """Tells how a shard stands, from the ledger, twice a second."""
+
+    def __init__(self, ledger: Ledger, shard: str, tell: Callable[[Progress], None] | None) -> None:
+        self.ledger = ledger
+        self.shard = shard
+        self.tell = tell
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        if self.tell:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.over.set()
+        if self.tell:
+            self.thread.join()
+            self.tell(self._progress())
+
+    def _watch(self) -> None:
+        assert self.tell is not None
+        while not self.over.wait(0.5):
+            self.tell(self._progress())
+
+    def _progress(self) -> Progress:
+        counts = self.ledger.counts([self.shard])
+        return progress_of(self.shard, counts)
+
+
+def progress_of(shard: str, counts: dict[str, dict[State, int]]) -> Progress:
+    """Progress from the ledger's counts of a shard; a stage to come counts every clip."""
+    stages: dict[str, tuple[int, int, int]] = {}
+    for table in TABLES:
+        mine = Counter(counts.get(table, {}))
+        bad = mine[State.FAILED] + mine[State.QUARANTINED]
+        stages[table] = (mine[State.DONE], bad, sum(mine.values()))
+    ended = sum(done + bad for done, bad, _ in stages.values())
+    clips = stages["detections"][2]
+    total = None
+    if clips:
+        total = sum(stages[t][2] for t in EARLY_TABLES) + clips * len(CLIP_TABLES)
+    current = next((t for t in TABLES if stages[t][0] + stages[t][1] < max(stages[t][2], 1)), "")
+    return Progress(shard, current, ended, total, stages)

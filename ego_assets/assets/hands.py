@@ -1,0 +1,40 @@
+"""Hand poses: 21 joints a hand, in pixels and in metres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ego_assets.assets.stage import Needs, RunConfig, Stage, asset_spec, materialize_stage
+from ego_assets.config import HandPoseSettings
+from resources.compute import Compute
+from resources.models import Backends
+from resources.storage import Storage
+
+GROUP = "hands"
+HAND_POSES = Stage(
+    "clip",
+    ("hand_poses",),
+    inputs=("hand_masks",),
+    operator="hand_estimator",
+)
+
+
+class HandPoseConfig(HandPoseSettings, RunConfig):
+    """Launchpad form of hand_poses."""
+
+
+@dg.multi_asset(
+    name="hand_poses",
+    specs=[asset_spec("hand_poses", HAND_POSES, GROUP)],
+    op_tags=Needs(gpus=0.5, gpu_memory_gb=8, cpus=1).tags(),
+)
+def hand_poses(
+    context: dg.AssetExecutionContext,
+    config: HandPoseConfig,
+    storage: Storage,
+    compute: Compute,
+    backends: Backends,
+) -> Iterator[dg.MaterializeResult]:
+    yield from materialize_stage(context, HAND_POSES, config, storage, compute, backends)

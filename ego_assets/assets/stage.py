@@ -1,0 +1,186 @@
+"""What every asset does around its stage: settings in, one stage over the shard, metadata out.
+
+Here: the bridge from Dagster to `ego_assets.stages`. Not here: any computing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ego_assets.assets.previews import preview_metadata
+from ego_assets.partitions import shards_partitions
+from ego_assets.schemas import TABLES
+from ego_assets.stages import plan
+from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.runner import StageReport, run_stage
+from resources.compute import Compute
+from resources.models import Backends
+from resources.storage import Storage
+
+LISTED_FAILURES = 50
+
+
+class RunConfig(dg.Config):
+    """What a person may say of one run; it is not part of a result's fingerprint."""
+
+    force: bool = Field(default=False, description="do again what is done and what is quarantined")
+    only: list[str] = Field(
+        default=[], description="ids of the clips or videos to run; empty: all of the shard"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that decide the result."""
+        return {k: v for k, v in self.model_dump().items() if k not in RunConfig.model_fields}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the graph. `operator` is the registry's name of it, for clip stages."""
+
+    task: str
+    tables: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    operator: str = ""
+
+
+def materialize_stage(
+    context: dg.AssetExecutionContext,
+    stage: Stage,
+    config: RunConfig,
+    storage: Storage,
+    compute: Compute,
+    backends: Backends | None = None,
+) -> Iterator[dg.MaterializeResult]:
+    """Run a stage over the shard of this run and report each of its selected tables.
+
+    Raises Failure if the shard has units and none of them could be done.
+    """
+    chosen = context.op_execution_context.selected_asset_keys
+    stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
+    lake, ledger = storage.lake(), storage.ledger()
+    spec = StageSpec(
+        task=stage.task,
+        tables=stage.tables,
+        settings=config.settings(),
+        lake_root=str(lake.root),
+        ledger_url=ledger.url,
+        shard=context.partition_key,
+        run_id=context.run_id,
+        inputs=stage.inputs,
+        max_attempts=compute.max_attempts,
+        max_deaths=compute.max_deaths,
+        backoff_s=compute.backoff_s,
+        bytes_in_flight=compute.megabytes_in_flight * 2**20,
+        force=config.force,
+        units=tuple(config.only),
+    )
+    backend = backends.chosen(stage.operator) if backends and stage.operator else ""
+    version, weights_hash = plan.versions(stage.task, stage.operator, backend)
+    spec = replace(
+        spec,
+        operator=stage.operator,
+        backend=backend,
+        operator_version=version,
+        weights_hash=weights_hash,
+    )
+    report = run_stage(spec, workers=compute.worker_count(), isolate=compute.isolate)
+    metadata = report_metadata(report)
+    for failure in report.failures:
+        context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
+    if report.units and report.failed == report.units:
+        raise dg.Failure(
+            f"none of the {report.units} units of shard {spec.shard} could be done; "
+            f"the first: {report.failures[0].unit_id}: {report.failures[0].reason}",
+            metadata=metadata,
+            allow_retries=False,
+        )
+    for table in stage.tables:
+        yield dg.MaterializeResult(
+            asset_key=table,
+            metadata=metadata
+            | {
+                "dagster/row_count": report.rows[table],
+                "file": dg.MetadataValue.path(str(lake.root / table / f"{spec.shard}.parquet")),
+                "backend": f"{spec.backend or spec.task} {spec.operator_version}",
+            }
+            | preview_metadata(lake, table, spec.shard, context.log),
+        )
+
+
+def report_metadata(report: StageReport) -> dict[str, Any]:
+    """What a stage did, as a person reads it at the UI."""
+    metadata: dict[str, Any] = {
+        "units": report.units,
+        "done": report.done,
+        "already done": report.skipped,
+        "retried": report.retried,
+        "quarantined": report.quarantined,
+        "blocked": report.blocked,
+        "worker deaths": report.worker_deaths,
+        "seconds": round(report.seconds, 2),
+        "units per minute": round(report.units_per_minute, 1),
+        "video seconds per second": round(report.video_s_per_s, 2),
+        "peak memory of a worker, MiB": round(report.peak_rss_bytes / 2**20),
+    }
+    if report.failures:
+        records = [
+            dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})
+            for f in report.failures[:LISTED_FAILURES]
+        ]
+        metadata["failed units"] = dg.MetadataValue.table(records)
+    return metadata
+
+
+def table_schema(table: str) -> dg.TableSchema:
+    """The table's columns for the UI, from the contract."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=c.name,
+                type=str(c.type),
+                description=f"{c.description} [{c.unit}]" if c.unit else c.description,
+                constraints=dg.TableColumnConstraints(nullable=c.nullable),
+            )
+            for c in TABLES[table].columns()
+        ]
+    )
+
+
+def asset_spec(
+    table: str, stage: Stage, group: str, deps: Sequence[str] | None = None
+) -> dg.AssetSpec:
+    """The asset of a table, described by the contract. A clip stage depends on its inputs."""
+    if deps is None:
+        deps = ["clips", *stage.inputs]
+    return dg.AssetSpec(
+        table,
+        deps=list(deps),
+        description=(TABLES[table].__doc__ or "").strip(),
+        group_name=group,
+        kinds={"python", "parquet"},
+        code_version=plan.code_version(stage.task, stage.operator),
+        metadata={"dagster/column_schema": table_schema(table)},
+        partitions_def=shards_partitions,
+        skippable=False,
+    )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step takes of a machine, as op tags that executors read."""
+
+    gpus: float = 0
+    gpu_memory_gb: float = 0
+    cpus: int = 1
+
+    def tags(self) -> dict[str, str]:
+        return {
+            "ego/gpus": f"{self.gpus:g}",
+            "ego/gpu_memory_gb": f"{self.gpu_memory_gb:g}",
+            "ego/cpus": str(self.cpus),
+        }

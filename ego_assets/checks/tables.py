@@ -1,0 +1,130 @@
+"""Two checks of every table: it fits the contract (blocking), and every clip is in it (a warning).
+
+Checks are unpartitioned (partitioned ones are a preview in Dagster and break with range runs);
+the shards they looked at are in their metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
+
+from ego_assets.partitions import SHARDS
+from ego_assets.schemas import TABLES
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from resources.storage import Storage
+
+PARTITION_TAG = "dagster/partition"
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+LISTED = 50
+
+
+def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult:
+    """Columns, types, units' ranges, nulls and keys of what lies in the lake."""
+    problems: list[tuple[str, str]] = []
+    rows = 0
+    for shard in shards:
+        try:
+            batch = lake.read(table, shard)
+        except Exception as error:  # an unreadable file is a finding, not a crash of the check
+            problems.append((shard, f"cannot be read: {error}"))
+            continue
+        rows += batch.num_rows
+        problems.extend((shard, p) for p in TABLES[table].violations(batch))
+    return AssetCheckResult(
+        asset_key=table,
+        check_name="fits_contract",
+        passed=not problems,
+        severity=AssetCheckSeverity.ERROR,
+        description=f"{len(problems)} problems" if problems else f"{rows} rows fit the contract",
+        metadata={
+            "shards": len(shards),
+            "rows": rows,
+            "problems": dg.MetadataValue.table(
+                [dg.TableRecord({"shard": s, "problem": p[:500]}) for s, p in problems[:LISTED]],
+                schema=_columns("shard", "problem"),
+            ),
+        },
+    )
+
+
+def covers_every_clip(ledger: Ledger, table: str, shards: list[str]) -> AssetCheckResult:
+    """Every clip (or video) of the shard is done: none waits, failed or is in quarantine."""
+    counts = dict.fromkeys(State, 0)
+    open_units: list[dict[str, str]] = []
+    for shard in shards:
+        for entry in ledger.entries(stage=table, shard=shard):
+            counts[entry.state] += 1
+            if entry.state is not State.DONE and len(open_units) < LISTED:
+                reason = (entry.error or "").split("\n", 1)[0][:300]
+                open_units.append(
+                    {"shard": shard, "unit": entry.unit_id, "state": entry.state, "reason": reason}
+                )
+    total, done = sum(counts.values()), counts[State.DONE]
+    return AssetCheckResult(
+        asset_key=table,
+        check_name="covers_every_clip",
+        passed=done == total,
+        severity=AssetCheckSeverity.WARN,
+        description=f"{done} of {total} done",
+        metadata={
+            **{state.value: count for state, count in counts.items()},
+            "not done": dg.MetadataValue.table(
+                [dg.TableRecord(dict(u)) for u in open_units],
+                schema=_columns("shard", "unit", "state", "reason"),
+            ),
+        },
+    )
+
+
+def run_shards(context: dg.AssetCheckExecutionContext, lake: Lake) -> list[str]:
+    """The shards of this run: its partition, or its range, or all of the lake."""
+    tags = context.run.tags
+    if PARTITION_TAG in tags:
+        return [tags[PARTITION_TAG]]
+    if all(t in tags for t in RANGE_TAGS):
+        keys = context.instance.get_dynamic_partitions(SHARDS)
+        first, last = (keys.index(tags[t]) for t in RANGE_TAGS)
+        return list(keys[first : last + 1])
+    return lake.shards()
+
+
+def table_checks(table: str) -> dg.AssetChecksDefinition:
+    """The checks of one table, in one step."""
+
+    @dg.multi_asset_check(
+        name=f"{table}_checks",
+        specs=[
+            AssetCheckSpec(
+                "fits_contract",
+                asset=table,
+                blocking=True,
+                description=(fits_contract.__doc__ or "").strip(),
+            ),
+            AssetCheckSpec(
+                "covers_every_clip",
+                asset=table,
+                description=(covers_every_clip.__doc__ or "").strip(),
+            ),
+        ],
+        op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "1"},
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, storage: Storage
+    ) -> Iterator[AssetCheckResult]:
+        lake = storage.lake()
+        shards = run_shards(context, lake)
+        yield fits_contract(lake, table, shards)
+        yield covers_every_clip(storage.ledger(), table, shards)
+
+    return checks
+
+
+def _columns(*names: str) -> dg.TableSchema:
+    return dg.TableSchema(columns=[dg.TableColumn(n, "string") for n in names])
+
+
+TABLE_CHECKS = [table_checks(table) for table in TABLES]

@@ -1,0 +1,98 @@
+"""Plots for people: paths of cameras and objects, timelines of movements, joints over time.
+
+Here: figures drawn with matplotlib, as PNG bytes. Not here: which rows are shown.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+STATE_COLORS = {"still": "#bbbbbb", "moving": "#0072b2", "held": "#e69f00"}
+
+
+def plot_paths(
+    paths: Mapping[str, np.ndarray], points: np.ndarray | None, title: str, unit: str
+) -> bytes:
+    """Paths (N, 3) by name in a world frame, from above (x, z) and from the side (x, y).
+
+    Rows of NaN are gaps. points: (M, 3) or None, drawn faintly behind.
+    """
+    figure, axes = _figure(1, 2, (9, 4))
+    for axis, second, name in ((axes[0], 2, "z"), (axes[1], 1, "y")):
+        if points is not None and len(points):
+            low, high = np.percentile(points, [2, 98], axis=0)
+            shown = points[((points >= low) & (points <= high)).all(axis=1)]
+            axis.scatter(shown[:, 0], shown[:, second], s=1, c="#cccccc", linewidths=0)
+        for label, path in paths.items():
+            axis.plot(path[:, 0], path[:, second], linewidth=1.3, label=label)
+            seen = path[~np.isnan(path[:, 0])]
+            if len(seen):
+                axis.plot(seen[0, 0], seen[0, second], "o", color="black", markersize=3)
+        axis.set_xlabel(f"x [{unit}]")
+        axis.set_ylabel(f"{name} [{unit}]")
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.grid(alpha=0.3)
+    axes[0].set_title("from above", fontsize=8)
+    axes[1].set_title("from the side", fontsize=8)
+    axes[1].invert_yaxis()
+    if paths:
+        axes[0].legend(fontsize=6, loc="best")
+    return _png(figure, title)
+
+
+def plot_timeline(intervals: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """One bar an interval of `object_movements` rows, a line a track."""
+    tracks = sorted({r["track_id"] for r in intervals})
+    figure, axes = _figure(1, 1, (9, 1.2 + 0.35 * len(tracks)))
+    axis = axes[0]
+    for row in intervals:
+        axis.barh(
+            tracks.index(row["track_id"]),
+            row["end_pts_s"] - row["start_pts_s"],
+            left=row["start_pts_s"],
+            color=STATE_COLORS[row["state"]],
+            edgecolor="white",
+        )
+    axis.set_yticks(range(len(tracks)), [t.split("-", 1)[-1] for t in tracks], fontsize=7)
+    axis.set_xlabel("time in the video [s]")
+    for state, color in STATE_COLORS.items():
+        axis.barh(0, 0, color=color, label=state)
+    axis.legend(fontsize=7, ncols=3, loc="upper right")
+    return _png(figure, title)
+
+
+def plot_series(
+    series: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[str]]], title: str
+) -> bytes:
+    """Panels of curves over time: (y label, times (N,), values (N, C), C curve names)."""
+    figure, axes = _figure(len(series), 1, (9, 2.2 * len(series)))
+    for axis, (label, times, values, names) in zip(axes, series, strict=True):
+        for column, name in enumerate(names):
+            axis.plot(times, values[:, column], linewidth=0.9, label=name)
+        axis.set_ylabel(label, fontsize=8)
+        axis.grid(alpha=0.3)
+        if len(names) <= 24:
+            axis.legend(fontsize=5, ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[-1].set_xlabel("time in the video [s]")
+    return _png(figure, title)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    # The object interface: pyplot keeps every figure, and picks a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def _png(figure: Any, title: str) -> bytes:
+    figure.suptitle(title, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,8 @@
+"""The partition of every asset: the shard, a fixed batch of videos."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+SHARDS = "shards"
+shards_partitions = dg.DynamicPartitionsDefinition(name=SHARDS)

@@ -1,0 +1,316 @@
+"""Runs a stage over a shard: worker processes, their deaths, their time limits, the report.
+
+The supervisor hands takes to workers, longest first. A worker that dies or hangs takes one
+attempt of one clip along; the rest of its take goes to a fresh worker. A clip that does it
+twice is quarantined.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from ego_assets.stages import plan as planning
+from ego_assets.stages.plan import Group, StageSpec, Unit
+from ego_assets.stages.worker import Ended, GroupEnded, Started, WorkerRun, worker_main, worker_name
+from resources.lake import Lake
+from resources.ledger import LateAttemptError, Ledger, State
+
+UNIT_TIMEOUT_S = 300.0
+UNIT_TIMEOUT_PER_VIDEO_S = 60.0
+_PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.stages.worker"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that ended badly, or could not start."""
+
+    unit_id: str
+    state: str
+    reason: str
+
+
+@dataclass
+class StageReport:
+    """What a stage did to a shard. `rows` are those now in the lake."""
+
+    stage: str
+    shard: str
+    units: int = 0
+    done: int = 0
+    skipped: int = 0
+    retried: int = 0
+    quarantined: int = 0
+    blocked: int = 0
+    worker_deaths: int = 0
+    seconds: float = 0.0
+    video_s: float = 0.0
+    peak_rss_bytes: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return self.quarantined + self.blocked
+
+    @property
+    def units_per_minute(self) -> float:
+        return 60 * self.done / self.seconds if self.done else 0.0
+
+    @property
+    def video_s_per_s(self) -> float:
+        return self.video_s / self.seconds if self.done else 0.0
+
+
+@dataclass
+class _Slot:
+    """One worker process and what it is at."""
+
+    process: BaseProcess
+    connection: Connection
+    stderr: Path
+    name: str = ""
+    group: Group | None = None
+    current: Started | None = None
+    since: float = 0.0
+
+
+def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> StageReport:
+    """Run a stage over its shard until every unit is done, quarantined or blocked.
+
+    isolate=False runs in this process (for debugging: a crash is then a crash).
+    Raises whatever planning raises; a unit's failure never does.
+    """
+    lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
+    groups = planning.plan(spec, lake, ledger)
+    everything = [u for g in groups for u in g.units]
+    for table in spec.tables:
+        ledger.forget(table, spec.shard, [u.unit_id for u in everything])
+        ledger.expect(table, spec.shard, [(u.unit_id, u.video_id) for u in everything])
+    if spec.units:
+        wanted = set(spec.units)
+        groups = [g for g in groups if any(_matches(u, wanted) for u in g.units)]
+    report = StageReport("+".join(spec.tables), spec.shard)
+    report.units = sum(len(g.units) for g in groups)
+    began = time.monotonic()
+    for unit in (u for g in groups for u in g.units):
+        if unit.blocked:
+            report.blocked += 1
+            report.failures.append(Failure(unit.unit_id, "blocked", unit.blocked))
+            for table in spec.tables:
+                ledger.block(table, unit.unit_id, unit.blocked)
+    if isolate:
+        _Supervisor(spec, ledger, report).run(groups, min(workers, len(groups)))
+    else:
+        seen = {u.unit_id: u for g in groups for u in g.units}
+        run = WorkerRun(spec, worker_name(), lambda message: _note(report, seen, message))
+        for group in groups:
+            run.run_group(group)
+    report.seconds = time.monotonic() - began
+    _add_known_quarantine(spec, ledger, report, groups)
+    for table in spec.tables:
+        report.rows[table] = lake.compact(table, spec.shard, [u.unit_id for u in everything])
+    return report
+
+
+def _matches(unit: Unit, wanted: set[str]) -> bool:
+    return unit.unit_id in wanted or unit.video_id in wanted
+
+
+def _add_known_quarantine(
+    spec: StageSpec, ledger: Ledger, report: StageReport, groups: Iterable[Group]
+) -> None:
+    """Units that were in quarantine before this run are still failures of the shard."""
+    told = {f.unit_id for f in report.failures}
+    units = {u.unit_id for g in groups for u in g.units}
+    for entry in ledger.entries(shard=spec.shard, states=[State.QUARANTINED]):
+        if entry.stage in spec.tables and entry.unit_id in units - told:
+            told.add(entry.unit_id)
+            report.quarantined += 1
+            reason = (entry.error or "").split("\n", 1)[0]
+            report.failures.append(Failure(entry.unit_id, "quarantined", reason))
+
+
+def _note(report: StageReport, units: dict[str, Unit], message: Any) -> None:
+    """Enter a worker's message into the report."""
+    if not isinstance(message, Ended):
+        return
+    report.peak_rss_bytes = max(report.peak_rss_bytes, message.peak_rss_bytes)
+    if message.state == "done":
+        report.done += 1
+        report.video_s += units[message.unit_id].video_s
+        if message.notes:
+            report.notes[message.unit_id] = message.notes
+    elif message.state == "skipped":
+        report.skipped += 1
+    elif message.state == "failed":
+        report.retried += 1
+    else:
+        report.quarantined += 1
+        reason = message.error or "unknown"
+        report.failures.append(Failure(message.unit_id, message.state, reason))
+
+
+class _Supervisor:
+    """Worker processes over a queue of groups."""
+
+    def __init__(self, spec: StageSpec, ledger: Ledger, report: StageReport) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.report = report
+        self.units: dict[str, Unit] = {}
+        self.context = mp.get_context("forkserver")
+        self.context.set_forkserver_preload(_PRELOAD)
+        self.queue: deque[Group] = deque()
+        self.slots: list[_Slot] = []
+
+    def run(self, groups: list[Group], workers: int) -> None:
+        self.queue.extend(groups)
+        self.units = {u.unit_id: u for g in groups for u in g.units}
+        threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        with tempfile.TemporaryDirectory(prefix="ego-stage-") as folder:
+            self.start = self._starter(Path(folder), threads)
+            try:
+                while self.queue or any(s.group for s in self.slots):
+                    self._fill(workers)
+                    self._listen()
+            except BaseException:
+                self._stop(kill=True)
+                raise
+            self._stop(kill=False)
+
+    def _starter(self, folder: Path, threads: int) -> Callable[[], _Slot]:
+        def start() -> _Slot:
+            stderr = folder / f"{time.monotonic_ns()}.stderr"
+            ours, theirs = self.context.Pipe()
+            process = self.context.Process(
+                target=worker_main, args=(theirs, self.spec, str(stderr), threads), daemon=False
+            )
+            process.start()
+            theirs.close()
+            return _Slot(process, ours, stderr)
+
+        return start
+
+    def _fill(self, workers: int) -> None:
+        for slot in self.slots:
+            if self.queue and slot.group is None:
+                self._hand(slot)
+        while self.queue and len(self.slots) < workers:
+            slot = self.start()
+            self.slots.append(slot)
+            self._hand(slot)
+
+    def _hand(self, slot: _Slot) -> None:
+        slot.group = self.queue.popleft()
+        slot.since = time.monotonic()
+        with suppress(BrokenPipeError):  # it died: `_listen` will see the end of the pipe
+            slot.connection.send(slot.group)
+
+    def _listen(self) -> None:
+        busy = {s.connection: s for s in self.slots if s.group is not None}
+        for connection in wait(list(busy), timeout=1.0):
+            slot = busy[connection]  # type: ignore[index]
+            try:
+                self._take(slot, slot.connection.recv())
+            except (EOFError, ConnectionResetError):
+                self._bury(slot, hung=False)
+        for slot in list(self.slots):
+            if slot.current is not None and time.monotonic() - slot.since > _limit_s(slot):
+                slot.process.kill()
+                self._bury(slot, hung=True)
+
+    def _take(self, slot: _Slot, message: Any) -> None:
+        if isinstance(message, str):
+            slot.name = message
+        elif isinstance(message, Started):
+            slot.current, slot.since = message, time.monotonic()
+        elif isinstance(message, GroupEnded):
+            slot.group = slot.current = None
+        else:
+            _note(self.report, self.units, message)
+            slot.current = None
+
+    def _bury(self, slot: _Slot, *, hung: bool) -> None:
+        """A worker died: its clip loses an attempt, the rest of its take goes on."""
+        slot.process.join(10)
+        slot.connection.close()
+        self.slots.remove(slot)
+        self.report.worker_deaths += 1
+        how = f"hung for over {_limit_s(slot):.0f} s" if hung else _cause(slot.process.exitcode)
+        tail = _tail(slot.stderr)
+        if slot.current is None:
+            if self.report.worker_deaths > 3 + len(self.units):
+                raise RuntimeError(f"workers die before any work: {how}\n{tail}")
+        else:
+            self._charge(slot, slot.current, how, tail)
+        assert slot.group is not None
+        self.queue.appendleft(slot.group)
+
+    def _charge(self, slot: _Slot, started: Started, how: str, tail: str) -> None:
+        unit = started.unit.unit_id
+        quarantine = max(started.attempts.values()) >= self.spec.max_deaths
+        error = f"the worker {how} on this clip\n\nlast lines of its log:\n{tail}"
+        for table, attempt in started.attempts.items():
+            with suppress(LateAttemptError):
+                self.ledger.fail(
+                    table,
+                    unit,
+                    attempt,
+                    worker=slot.name,
+                    error_class="WorkerDied",
+                    error=error,
+                    quarantine=quarantine,
+                )
+        state = "quarantined" if quarantine else "failed"
+        _note(self.report, self.units, Ended(unit, state, error=f"WorkerDied: {how}"))
+
+    def _stop(self, *, kill: bool) -> None:
+        for slot in self.slots:
+            if kill:
+                slot.process.kill()
+            else:
+                with suppress(BrokenPipeError):
+                    slot.connection.send(None)
+        for slot in self.slots:
+            slot.process.join(10)
+            if slot.process.is_alive():
+                slot.process.kill()
+                slot.process.join()
+            if kill and slot.current is not None:
+                for table, attempt in slot.current.attempts.items():
+                    self.ledger.interrupt(
+                        table, slot.current.unit.unit_id, attempt, worker=slot.name
+                    )
+            slot.connection.close()
+        self.slots.clear()
+
+
+def _limit_s(slot: _Slot) -> float:
+    assert slot.current is not None
+    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * slot.current.unit.video_s
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    return f"exited with status {exitcode}"
+
+
+def _tail(path: Path, lines: int = 30) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

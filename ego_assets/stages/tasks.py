@@ -1,0 +1,125 @@
+"""What a worker does with one unit: probe a file, cut a video, or run an operator on a clip.
+
+A task turns a unit into rows and arrays. It publishes nothing and keeps no state between units
+apart from a loaded model: the worker does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ego_assets.config import ClipSettings, ManifestSettings
+from ego_assets.protocols import BadInputError, Carried, ClipInput, ClipOutput, Intrinsics
+from ego_assets.stages.plan import StageSpec, Unit
+from resources.backends import registry
+from resources.lake import Lake
+from resources.ledger import Ledger
+
+
+class Task(Protocol):
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput: ...
+
+
+class ProbeTask:
+    """A raw file → its row of `video_manifest`, accepted or rejected with the reason."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.settings = ManifestSettings(**spec.settings)
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        from ego_assets.operators.probe import hash_file, probe_video
+
+        uri = unit.payload["uri"]
+        path = Path(uri)
+        sha256, size = hash_file(path)
+        row = {
+            "video_id": sha256[:16],
+            "shard": self.spec.shard,
+            "uri": uri,
+            "byte_size": size,
+            "sha256": sha256,
+        } | probe_video(path, self.settings)
+        if row["accepted"]:
+            owner, shard = self.ledger.claim_video(sha256[:16], uri, self.spec.shard)
+            if (owner, shard) != (uri, self.spec.shard):
+                row["accepted"] = False
+                row["reject_reason"] = "duplicate"
+                row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
+        return ClipOutput(tables={"video_manifest": [row]})
+
+
+class SplitTask:
+    """An accepted video → its rows of `clips`."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        from ego_assets.operators.clips import ClipSplitter
+
+        self.splitter = ClipSplitter(ClipSettings(**spec.settings))
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        video = unit.payload["video"]
+        rows = self.splitter.split(video, Path(video["uri"]))
+        return ClipOutput(tables={"clips": rows})
+
+
+class ClipTask:
+    """A clip → the rows of an operator, built once and kept for the worker's life."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        self.spec = spec
+        self.lake = lake
+        self.operator = registry.build(spec.operator, spec.backend, spec.settings)
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        return self.operator.process(self.clip_input(unit), carried)
+
+    def clip_input(self, unit: Unit) -> ClipInput:
+        from ego_assets.operators.decode import ClipFrames
+
+        clip, video = unit.payload["clip"], unit.payload["video"]
+        tables, arrays = {}, {}
+        for name in self.spec.inputs:
+            rows = self.lake.read(name, self.spec.shard, units=[unit.unit_id])
+            if "frame_index" in rows.column_names:
+                rows = rows.sort_by("frame_index")
+            tables[name] = rows
+            if "points_uri" in rows.column_names:
+                keys = {k for k in rows["points_uri"].to_pylist() if k}
+                arrays[name] = self.lake.read_arrays(keys.pop()) if keys else {}
+        frames = ClipFrames(
+            Path(video["uri"]),
+            clip["start_frame"],
+            clip["end_frame"],
+            max_bytes_in_flight=self.spec.bytes_in_flight,
+        )
+        return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
+
+
+def intrinsics_of(video: dict[str, Any]) -> Intrinsics:
+    """The camera of a manifest row. Raises BadInputError if the row has none."""
+    if video["fx_px"] is None:
+        raise BadInputError(f"{video['uri']}: the manifest has no intrinsics")
+    return Intrinsics(
+        model=video["camera_model"],
+        fx=video["fx_px"],
+        fy=video["fy_px"],
+        cx=video["cx_px"],
+        cy=video["cy_px"],
+        distortion=tuple(video["distortion"] or ()),
+        source=video["intrinsics_source"],
+    )
+
+
+_TASKS: dict[str, Callable[[StageSpec, Lake, Ledger], Task]] = {
+    "probe": ProbeTask,
+    "split": SplitTask,
+    "clip": ClipTask,
+}
+
+
+def build_task(spec: StageSpec, lake: Lake, ledger: Ledger) -> Task:
+    return _TASKS[spec.task](spec, lake, ledger)

@@ -1,0 +1,266 @@
+"""A worker process: takes groups of units from a pipe, runs them in order, publishes each.
+
+A worker may die at any moment (a decoder or a native solver may take it along): everything that
+must outlive it is in the lake and the ledger before it says so on the pipe.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyarrow as pa
+
+from ego_assets.protocols import BadInputError, Carried, ClipOutput
+from ego_assets.schemas import TABLES, ContractError
+from ego_assets.stages.plan import Group, StageSpec, Unit, chain
+from ego_assets.stages.tasks import Task, build_task
+from resources.lake import Lake, Provenance
+from resources.lake.provenance import code_version, host, package_versions
+from resources.ledger import Ledger, State
+
+PERMANENT = (BadInputError, ContractError, FileNotFoundError, PermissionError)
+"""Errors that another try cannot cure."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A unit's attempt begins: {table: attempt number}."""
+
+    unit: Unit
+    attempts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A unit ended as done, skipped, failed or quarantined."""
+
+    unit_id: str
+    state: str
+    rows: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class GroupEnded:
+    """The worker is free again."""
+
+
+class WorkerRun:
+    """The state of one worker: a task (with its model), the lake, the ledger."""
+
+    def __init__(self, spec: StageSpec, name: str, tell: Callable[[Any], None]) -> None:
+        self.spec = spec
+        self.name = name
+        self.tell = tell
+        self.lake = Lake(spec.lake_root)
+        self.ledger = Ledger(spec.ledger_url)
+        self.task: Task | None = None
+
+    def run_group(self, group: Group) -> None:
+        """Run the units of a take in order, carrying state over; done ones are skipped."""
+        previous: str | None = None
+        previous_unit: Unit | None = None
+        carried: Carried | None = None
+        for unit in group.units:
+            fingerprint = chain(unit.base_fingerprint, previous)
+            pending = self.pending_tables(unit, fingerprint)
+            if unit.blocked or self.is_quarantined(unit, fingerprint):
+                previous, carried, previous_unit = None, None, None
+                continue
+            if not pending:
+                self.tell(Ended(unit.unit_id, "skipped"))
+            else:
+                if carried is None and previous_unit is not None:
+                    carried = self.lake.read_carried(
+                        self.spec.carried_stage, self.spec.shard, previous_unit.unit_id
+                    )
+                if not self.run_unit(unit, fingerprint, pending, carried):
+                    previous, carried, previous_unit = None, None, None
+                    continue
+            carried = self.last_carried if pending else None
+            previous, previous_unit = fingerprint, unit
+
+    def pending_tables(self, unit: Unit, fingerprint: str) -> list[str]:
+        """Tables whose rows are missing or stale; by force, those that this run has not made."""
+        entries = {e.stage: e for e in self.ledger.entries(unit_id=unit.unit_id)}
+
+        def is_done(table: str) -> bool:
+            entry = entries.get(table)
+            if entry is None or entry.state is not State.DONE:
+                return False
+            if self.spec.force and entry.run_id != self.spec.run_id:
+                return False
+            return entry.fingerprint == fingerprint
+
+        return [t for t in self.spec.tables if not is_done(t)]
+
+    def is_quarantined(self, unit: Unit, fingerprint: str) -> bool:
+        """Whether it must not be tried; force tries what another run put there."""
+        return any(
+            e.state is State.QUARANTINED
+            and e.fingerprint == fingerprint
+            and (not self.spec.force or e.run_id == self.spec.run_id)
+            for e in self.ledger.entries(unit_id=unit.unit_id)
+            if e.stage in self.spec.tables
+        )
+
+    def run_unit(
+        self, unit: Unit, fingerprint: str, tables: list[str], carried: Carried | None
+    ) -> bool:
+        """Try a unit until it is done or quarantined. Tells whether it is done."""
+        while True:
+            attempts = {
+                t: self.ledger.start(
+                    t,
+                    unit.unit_id,
+                    fingerprint=fingerprint,
+                    worker=self.name,
+                    run_id=self.spec.run_id,
+                )
+                for t in tables
+            }
+            self.tell(Started(unit, attempts))
+            attempt = max(attempts.values())
+            began = time.monotonic()
+            try:
+                if attempt > self.spec.max_attempts:
+                    # Only reached when earlier attempts vanished with their whole run.
+                    raise BadInputError(
+                        f"{attempt - 1} attempts ended without a word: their run was killed"
+                    )
+                if self.task is None:
+                    self.task = build_task(self.spec, self.lake, self.ledger)
+                output = self.task.process(unit, carried)
+                rows = self.publish(unit, fingerprint, attempts, output)
+                for table, number in attempts.items():
+                    self.ledger.finish(table, unit.unit_id, number, worker=self.name)
+            except Exception as error:
+                if self.fail(unit, attempts, error):
+                    return False
+                time.sleep(self.spec.backoff_s * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
+                continue
+            self.last_carried = output.carried
+            self.tell(
+                Ended(
+                    unit.unit_id,
+                    "done",
+                    rows,
+                    time.monotonic() - began,
+                    notes=output.notes,
+                    peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                )
+            )
+            return True
+
+    def fail(self, unit: Unit, attempts: dict[str, int], error: Exception) -> bool:
+        """Record a failed attempt. Tells whether the unit is quarantined."""
+        quarantine = isinstance(error, PERMANENT) or (
+            max(attempts.values()) >= self.spec.max_attempts
+        )
+        text = "".join(traceback.format_exception(error)).strip()
+        for table, number in attempts.items():
+            self.ledger.fail(
+                table,
+                unit.unit_id,
+                number,
+                worker=self.name,
+                error_class=type(error).__name__,
+                error=f"{error}\n\n{text}",
+                quarantine=quarantine,
+            )
+        state = "quarantined" if quarantine else "failed"
+        self.tell(Ended(unit.unit_id, state, error=f"{type(error).__name__}: {error}"))
+        return quarantine
+
+    def publish(
+        self, unit: Unit, fingerprint: str, attempts: dict[str, int], output: ClipOutput
+    ) -> dict[str, int]:
+        """Arrays, then what is carried, then the rows: a row never points at nothing."""
+        spec = self.spec
+        for name, arrays in output.arrays.items():
+            if name not in attempts:
+                continue
+            key = self.lake.publish_arrays(name, spec.shard, unit.unit_id, arrays)
+            for row in output.tables[name]:
+                row["points_uri"] = key
+        batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(output.tables[t]) for t in attempts}
+        self.lake.write_carried(spec.carried_stage, spec.shard, unit.unit_id, output.carried)
+        for table, batch in batches.items():
+            provenance = Provenance(
+                run_id=spec.run_id,
+                attempt=attempts[table],
+                stage=table,
+                operator=f"{spec.operator or spec.task}:{spec.backend}".rstrip(":"),
+                operator_version=spec.operator_version,
+                weights_hash=spec.weights_hash,
+                input_hash=unit.input_hash,
+                fingerprint=fingerprint,
+                settings=str(spec.settings),
+                code_version=code_version(),
+                created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                host=host(),
+                packages=package_versions(),
+            )
+            self.lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
+        return {t: b.num_rows for t, b in batches.items()}
+
+    last_carried: Carried | None = None
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{time.monotonic_ns()}"
+
+
+def worker_main(connection: Connection, spec: StageSpec, stderr_path: str, threads: int) -> None:
+    """Entry point of a worker process."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    descriptor = os.open(stderr_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.enable(file=sys.stderr)
+    _limit_threads(threads)
+    run = WorkerRun(spec, worker_name(), connection.send)
+    connection.send(run.name)
+    while True:
+        try:
+            group = connection.recv()
+        except EOFError:
+            return
+        if group is None:
+            return
+        run.run_group(group)
+        connection.send(GroupEnded())
+
+
+def _limit_threads(threads: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(threads)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def _die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: the kernel kills us when our parent dies, so orphans cannot be."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)

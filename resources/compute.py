@@ -1,0 +1,26 @@
+"""Dagster resource for how stages run: workers, memory, retries."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+from pydantic import Field
+
+
+class Compute(dg.ConfigurableResource):
+    """Worker processes of a stage and what they may use. Nothing here changes a result."""
+
+    workers: int = Field(default=0, ge=0, description="worker processes; 0: one a CPU")
+    isolate: bool = Field(
+        default=True, description="false: run in the step's own process, for a debugger"
+    )
+    megabytes_in_flight: int = Field(
+        default=64, ge=1, description="decoded pictures that wait for an operator, a worker"
+    )
+    max_attempts: int = Field(default=3, ge=1, description="tries of a clip before quarantine")
+    max_deaths: int = Field(default=2, ge=1, description="workers a clip may kill")
+    backoff_s: float = Field(default=0.5, ge=0, description="first wait before another try")
+
+    def worker_count(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))

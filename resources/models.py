@@ -1,0 +1,25 @@
+"""Dagster resource that names the backend of each operator."""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import Field
+
+from resources.backends import registry
+
+
+class Backends(dg.ConfigurableResource):
+    """Which implementation runs: a name of the registry, or your own as package.module:Class."""
+
+    segmenter: str = Field(default="baseline", description="detections and masks")
+    hand_estimator: str = Field(default="baseline", description="hand_poses")
+    reconstructor: str = Field(default="pycolmap", description="scene_reconstruction")
+    object_pose_estimator: str = Field(default="baseline", description="object_poses")
+    movement_estimator: str = Field(default="baseline", description="object_movements")
+    retargeter: str = Field(default="dex_retargeting", description="robot_mappings")
+
+    def chosen(self, operator: str) -> str:
+        """Name of the backend of an operator. Raises UnknownBackendError if there is none."""
+        name = getattr(self, operator)
+        registry.find(operator, name)
+        return name

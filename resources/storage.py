@@ -1,0 +1,31 @@
+"""Dagster resource over the lake and its ledger."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from resources.lake import Lake
+from resources.ledger import Ledger
+
+DEFAULT_LAKE = ".ego/lake"
+
+
+class Storage(dg.ConfigurableResource):
+    """Where tables and clip states live."""
+
+    lake_root: str = Field(
+        default="", description=f"folder of the lake; empty: EGO_LAKE, else {DEFAULT_LAKE}"
+    )
+    ledger_url: str = Field(
+        default="", description="SQLAlchemy URL of the ledger; empty: SQLite in the lake"
+    )
+
+    def lake(self) -> Lake:
+        return Lake(Path(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE))
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.ledger_url) if self.ledger_url else Ledger.beside(self.lake().root)

@@ -1,0 +1,192 @@
+"""The lake: every row once, whatever is in fragments and whatever is compacted."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ego_assets.schemas import TABLES, ContractError
+from resources.lake import Lake, LakeError, Provenance
+
+SHARD = "20260101-0000"
+
+
+def provenance(fingerprint: str = "f", **changes: Any) -> Provenance:
+    names = Provenance.__dataclass_fields__
+    values: dict[str, Any] = dict.fromkeys(names, "x") | {"attempt": 1, "fingerprint": fingerprint}
+    return Provenance(**values | changes)
+
+
+def poses(clip: str, frames: range, x: float = 0.0) -> list[dict[str, Any]]:
+    return [
+        {
+            "video_id": "v",
+            "shard": SHARD,
+            "clip_id": clip,
+            "frame_index": f,
+            "pts_s": f / 30,
+            "is_context": False,
+            "track_id": f"{clip}-h001",
+            "side": "left",
+            "is_valid": True,
+            "invalid_reason": None,
+            "joints_px": np.full((21, 2), x).tolist(),
+            "joints_camera_m": np.full((21, 3), x).tolist(),
+            "camera_from_hand_m": [x, 0.0, 1.0],
+            "camera_from_hand_xyzw": [0.0, 0.0, 0.0, 1.0],
+            "mano_pose": None,
+            "mano_betas": None,
+            "box": [0.0, 0.0, 1.0, 1.0],
+            "score": 0.5,
+            "backend": "b",
+            "quality_tier": "baseline",
+        }
+        for f in frames
+    ]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+def publish(lake: Lake, clip: str, x: float = 0.0, fingerprint: str = "f") -> None:
+    batch = TABLES["hand_poses"].from_rows(poses(clip, range(5), x))
+    lake.publish("hand_poses", SHARD, clip, batch, provenance(fingerprint))
+
+
+def first_x(lake: Lake, clip: str) -> float:
+    rows = lake.read("hand_poses", SHARD, units=[clip]).to_pylist()
+    assert len(rows) == 5
+    return rows[0]["camera_from_hand_m"][0]
+
+
+def test_what_is_published_is_read(lake: Lake) -> None:
+    publish(lake, "a", 1.5)
+    rows = lake.read("hand_poses", SHARD)
+    assert rows.num_rows == 5
+    assert rows.schema.equals(TABLES["hand_poses"].arrow_schema())
+    assert rows["joints_px"][0].as_py() == [[1.5, 1.5]] * 21
+    assert rows["mano_pose"].null_count == 5
+
+
+def test_compaction_keeps_every_row_once_and_its_provenance(lake: Lake) -> None:
+    publish(lake, "b", 2, "fb")
+    publish(lake, "a", 1, "fa")
+    assert lake.compact("hand_poses", SHARD, ["a", "b"]) == 10
+    assert not list(lake.root.rglob("_fragments/*/*.parquet"))
+    file = pq.read_table(lake.root / "hand_poses" / f"{SHARD}.parquet")
+    assert file["clip_id"].to_pylist() == ["a"] * 5 + ["b"] * 5
+    assert lake.fingerprints("hand_poses", SHARD) == {"a": "fa", "b": "fb"}
+    found = lake.provenance("hand_poses", SHARD, "b")
+    assert found == provenance("fb")
+
+
+def test_a_newer_fragment_beats_the_compacted_rows(lake: Lake) -> None:
+    publish(lake, "a", 1)
+    publish(lake, "b", 2)
+    lake.compact("hand_poses", SHARD, ["a", "b"])
+    publish(lake, "a", 7, "newer")
+    assert lake.read("hand_poses", SHARD).num_rows == 10
+    assert (first_x(lake, "a"), first_x(lake, "b")) == (7, 2)
+    lake.compact("hand_poses", SHARD, ["a", "b"])
+    assert (first_x(lake, "a"), first_x(lake, "b")) == (7, 2)
+    assert lake.fingerprint("hand_poses", SHARD, "a") == "newer"
+
+
+def test_compaction_drops_units_that_are_gone(lake: Lake) -> None:
+    publish(lake, "a")
+    publish(lake, "gone")
+    assert lake.compact("hand_poses", SHARD, ["a"]) == 5
+    assert set(lake.fingerprints("hand_poses", SHARD)) == {"a"}
+
+
+def test_a_killed_compaction_leaves_each_row_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(lake, "a", 3)
+
+    def killed(key: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lake.storage, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        lake.compact("hand_poses", SHARD, ["a"])
+    monkeypatch.undo()
+    assert first_x(lake, "a") == 3
+    assert lake.compact("hand_poses", SHARD, ["a"]) == 5
+
+
+def test_an_empty_unit_counts_as_done(lake: Lake) -> None:
+    empty = TABLES["hand_poses"].from_rows([])
+    lake.publish("hand_poses", SHARD, "a", empty, provenance("nothing"))
+    assert lake.compact("hand_poses", SHARD, ["a"]) == 0
+    assert lake.fingerprint("hand_poses", SHARD, "a") == "nothing"
+    assert lake.read("hand_poses", SHARD).num_rows == 0
+
+
+def test_readers_see_every_row_once_while_compactions_run(lake: Lake) -> None:
+    clips = [f"c{i}" for i in range(6)]
+    for clip in clips:
+        publish(lake, clip)
+    over = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not over.is_set():
+            seen.append(Lake(lake.root).read("hand_poses", SHARD).num_rows)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(10):
+        lake.compact("hand_poses", SHARD, clips)
+        for clip in clips:
+            publish(lake, clip)
+    over.set()
+    reader.join()
+    assert seen
+    assert set(seen) == {30}
+
+
+def test_a_batch_outside_the_contract_is_refused(lake: Lake) -> None:
+    rows = poses("a", range(2))
+    rows[1]["score"] = 1.5
+    with pytest.raises(ContractError, match="score"):
+        TABLES["hand_poses"].from_rows(rows)
+    good = TABLES["hand_poses"].from_rows(poses("a", range(2)))
+    with pytest.raises(ContractError, match="hand_poses"):
+        lake.publish("hand_poses", SHARD, "a", good.drop_columns("side"), provenance())
+    assert lake.read("hand_poses", SHARD).num_rows == 0
+
+
+def test_a_damaged_file_is_named(lake: Lake) -> None:
+    publish(lake, "a")
+    lake.compact("hand_poses", SHARD, ["a"])
+    path = lake.root / "hand_poses" / f"{SHARD}.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(LakeError, match="--force"):
+        lake.read("hand_poses", SHARD)
+
+
+def test_carried_state_comes_back_as_it_was(lake: Lake) -> None:
+    carried = {"count": 3, "names": ["a", "b"], "mask": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+    lake.write_carried("segmenter", SHARD, "a", carried)
+    found = lake.read_carried("segmenter", SHARD, "a")
+    assert found is not None
+    assert (found["count"], found["names"]) == (3, ["a", "b"])
+    np.testing.assert_array_equal(found["mask"], carried["mask"])
+    assert found["mask"].dtype == np.uint8
+    assert lake.read_carried("segmenter", SHARD, "b") is None
+
+
+def test_a_shard_never_changes(lake: Lake) -> None:
+    assert lake.write_shard(SHARD, {"files": [1]})
+    assert not lake.write_shard(SHARD, {"files": [2]})
+    assert lake.read_shard(SHARD) == {"files": [1]}
+    with pytest.raises(LakeError, match="register_videos"):
+        lake.read_shard("20260101-0001")

@@ -1,0 +1,73 @@
+"""Operators whose behaviour a file beside the video decides: how stages are driven in tests.
+
+`{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "hang": n, "bad": true}: the
+first n attempts do so. Attempts are counted in `{clip_id}.attempts`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ego_assets.config import MovementSettings
+from ego_assets.protocols import Carried, ClipInput, ClipOutput
+
+
+def movement_row(clip: ClipInput, track: str, path_length: float) -> dict[str, Any]:
+    row = clip.clip
+    return {
+        "video_id": row["video_id"],
+        "shard": row["shard"],
+        "clip_id": row["clip_id"],
+        "track_id": track,
+        "start_frame": row["start_frame"],
+        "end_frame": row["end_frame"],
+        "start_pts_s": row["start_pts_s"],
+        "end_pts_s": row["end_pts_s"],
+        "state": "still",
+        "displacement": 0.0,
+        "path_length": path_length,
+        "mean_speed": 0.0,
+        "displacement_px": 0.0,
+        "scale_kind": "arbitrary",
+        "touching_side": None,
+        "touching_track_id": None,
+        "touch_share": 0.0,
+        "backend": "fake",
+        "quality_tier": "baseline",
+    }
+
+
+class FakeEstimator:
+    """`path_length` of its row counts the clips of the take before it: state that is carried."""
+
+    name = "fake"
+    version = "1"
+    quality_tier = "baseline"
+    weights_hash = ""
+
+    def __init__(self, settings: MovementSettings) -> None:
+        self.settings = settings
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
+        folder = Path(clip.video["uri"]).parent
+        attempts = folder / f"{clip.clip_id}.attempts"
+        with attempts.open("a") as file:
+            file.write("x")
+        attempt = attempts.stat().st_size
+        plan = folder / f"{clip.clip_id}.json"
+        behave = json.loads(plan.read_text()) if plan.exists() else {}
+        if attempt <= behave.get("die", 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if attempt <= behave.get("raise", 0):
+            raise RuntimeError(f"attempt {attempt} fails as it was told")
+        time.sleep(behave.get("sleep_s", 0) if attempt <= behave.get("hang", 1) else 0)
+        count = (carried or {}).get("count", 0)
+        row = movement_row(clip, "track", float(count))
+        if behave.get("bad"):
+            row["touch_share"] = 7.0
+        return ClipOutput({"object_movements": [row]}, carried={"count": count + 1})

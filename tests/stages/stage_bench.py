@@ -1,0 +1,140 @@
+"""A lake with two videos: one take of three clips, and one clip alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from ego_assets.schemas import TABLES
+from ego_assets.stages.plan import StageSpec
+from resources.lake import Lake, Provenance
+from resources.ledger import Ledger
+
+SHARD = "20260101-0000"
+
+
+def write_video(path: Path, frames: int = 12) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for i in range(frames):
+            picture = np.full((32, 32, 3), i * 20 % 255, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+
+
+def provenance(fingerprint: str) -> Provenance:
+    names = Provenance.__dataclass_fields__
+    values: dict[str, Any] = dict.fromkeys(names, "test") | {
+        "attempt": 1,
+        "fingerprint": fingerprint,
+    }
+    return Provenance(**values)
+
+
+def blank_row(table: str, **values: Any) -> dict[str, Any]:
+    fields = TABLES[table].model_fields
+    return dict.fromkeys(fields) | values
+
+
+@dataclass
+class Bench:
+    """A lake on disk, its ledger, and the spec of a fake stage over it."""
+
+    folder: Path
+    lake: Lake
+    ledger: Ledger
+    spec: StageSpec
+
+    def behave(self, clip_id: str, **plan: Any) -> None:
+        (self.folder / "raw" / f"{clip_id}.json").write_text(json.dumps(plan))
+
+    def attempts(self, clip_id: str) -> int:
+        path = self.folder / "raw" / f"{clip_id}.attempts"
+        return path.stat().st_size if path.exists() else 0
+
+    def rerun(self, **changes: Any) -> StageSpec:
+        return replace(self.spec, **{"run_id": "again"} | changes)
+
+
+def make_bench(tmp_path: Path) -> Bench:
+    """The lake, its raw videos beside it, nothing done yet."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    lake = Lake(tmp_path / "lake")
+    ledger = Ledger.beside(lake.root)
+    names, files = {"long": 3, "short": 1}, []
+    for name, clips in names.items():
+        path = raw / f"{name}.mp4"
+        write_video(path)
+        files.append({"uri": str(path), "byte_size": path.stat().st_size, "duration_s": 1.2})
+        _publish_video(lake, path, name, clips)
+    lake.write_shard(SHARD, {"files": files})
+    spec = StageSpec(
+        task="clip",
+        tables=("object_movements",),
+        settings={},
+        lake_root=str(lake.root),
+        ledger_url=ledger.url,
+        shard=SHARD,
+        run_id="first",
+        operator="movement_estimator",
+        backend="fake_backends:FakeEstimator",
+        backoff_s=0.01,
+    )
+    return Bench(tmp_path, lake, ledger, spec)
+
+
+def _publish_video(lake: Lake, path: Path, name: str, clips: int) -> None:
+    video_id = f"{name:0<16}"[:16]
+    row = blank_row(
+        "video_manifest",
+        video_id=video_id,
+        shard=SHARD,
+        uri=str(path),
+        byte_size=1,
+        sha256=hashlib.sha256(name.encode()).hexdigest(),
+        accepted=True,
+        width_px=32,
+        height_px=32,
+        frame_count=12,
+        average_rate_fps=10.0,
+        duration_s=1.2,
+        camera_model="PINHOLE",
+        fx_px=30.0,
+        fy_px=30.0,
+        cx_px=15.5,
+        cy_px=15.5,
+        intrinsics_source="assumed_fov",
+    )
+    batch = TABLES["video_manifest"].from_rows([row])
+    lake.publish("video_manifest", SHARD, name, batch, provenance("m"))
+    size = 12 // clips
+    rows = [
+        blank_row(
+            "clips",
+            video_id=video_id,
+            shard=SHARD,
+            clip_id=f"{video_id}-{i:04d}",
+            clip_index=i,
+            take_id=f"{video_id}-t000",
+            index_in_take=i,
+            start_frame=i * size,
+            end_frame=(i + 1) * size,
+            start_pts_s=i * size / 10,
+            end_pts_s=(i + 1) * size / 10,
+            context_frames=0,
+            split_reason="length" if i else "start",
+            estimated_cost=1.0,
+        )
+        for i in range(clips)
+    ]
+    batch = TABLES["clips"].from_rows(rows)
+    lake.publish("clips", SHARD, video_id, batch, provenance("c"))
