@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -261,6 +262,14 @@ def _limit_threads(threads: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """PR_SET_PDEATHSIG: the kernel kills us when our parent dies, so orphans cannot be."""
+    """PR_SET_PDEATHSIG: the kernel kills us when our parent dies, so orphans cannot be.
+
+    Our parent is the fork server, which lives as long as anybody holds the pipe that it watches;
+    by default its children do too, and would keep it, and themselves, alive without a supervisor.
+    """
+    alive = forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
+    if alive is not None:
+        os.close(alive)
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
