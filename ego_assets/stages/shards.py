@@ -92,11 +92,8 @@ def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]
     if not files:
         return []
     total = sum(f.duration_s for f in files)
-    count = max(
-        math.ceil(total / SHARD_DURATION_S),
-        math.ceil(len(files) / SHARD_MAX_FILES),
-        min(min_shards, len(files)),
-    )
+    by_limits = max(math.ceil(total / SHARD_DURATION_S), math.ceil(len(files) / SHARD_MAX_FILES))
+    count = min(max(by_limits, min_shards), len(files))
     shards: list[list[RawFile]] = [[] for _ in range(count)]
     heap = [(0.0, i) for i in range(count)]
     for file in sorted(files, key=lambda f: (-f.duration_s, f.uri)):

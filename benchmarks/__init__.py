@@ -1,0 +1,1 @@
+"""Measurements of accuracy and speed. Nothing of the platform imports this package."""
