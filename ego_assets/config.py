@@ -42,6 +42,12 @@ class ClipSettings(Settings):
     threshold: float | None = Field(
         default=None, description="detector's threshold; its own default if empty"
     )
+    min_histogram_distance: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="share of the colours that a cut must change; 0 takes all that is proposed",
+    )
     min_scene_s: float = Field(default=0.5, ge=0, description="shorter scenes join the next")
     max_clip_s: float = Field(default=20.0, gt=1, description="longer scenes are split")
     overlap_s: float = Field(default=1.5, ge=0, description="context shared by neighbours")
@@ -57,6 +63,43 @@ class HandPoseSettings(Settings):
 
 class ReconstructSettings(Settings):
     """scene_reconstruction."""
+
+    mapper: Literal["incremental", "global"] = Field(
+        default="incremental", description="COLMAP's incremental mapper, or GLOMAP"
+    )
+    work_side_px: int = Field(
+        default=640, ge=64, le=4096, description="longer side of the pictures that are tracked"
+    )
+    max_tracks: int = Field(default=500, ge=50, le=5000, description="points tracked at a time")
+    mask_margin_px: int = Field(
+        default=8, ge=0, le=100, description="hands and objects are grown by this much, work px"
+    )
+    max_keyframes: int = Field(default=40, ge=4, le=200, description="pictures in the map")
+    keyframe_motion: float = Field(
+        default=0.05, gt=0, lt=1, description="median motion between keyframes over the diagonal"
+    )
+    min_keyframes: int = Field(default=4, ge=2, le=50, description="fewer: no reconstruction")
+    min_texture_tracks: int = Field(
+        default=40, ge=8, description="fewer points tracked in the median frame: too little texture"
+    )
+    min_parallax_px: float = Field(
+        default=1.5, ge=0, description="median motion, work px, that no pure rotation explains"
+    )
+    min_triangulation_angle_deg: float = Field(
+        default=1.0, ge=0, le=30, description="smaller median angle of the points: no parallax"
+    )
+    min_inliers: int = Field(default=12, ge=6, description="points that a frame's pose needs")
+    min_inlier_share: float = Field(
+        default=0.5, ge=0, le=1, description="inliers over matches that a frame's pose needs"
+    )
+    max_reprojection_error_px: float = Field(
+        default=2.5, gt=0, description="a point further off, in work px, is an outlier"
+    )
+    max_mapping_s: int = Field(default=120, ge=1, description="the mapper stops after this time")
+    carry_s: float = Field(
+        default=3.0, ge=0, le=30, description="end of a clip handed to the next one of the take"
+    )
+    seed: int = Field(default=0, ge=0, description="of every random choice")
 
 
 class ObjectPoseSettings(Settings):
@@ -78,4 +121,22 @@ class RetargetSettings(Settings):
     )
     robots_dir: str | None = Field(
         default=None, description="folder of further robot hands, one folder with a URDF each"
+    )
+    hand_scale: float = Field(
+        default=1.0,
+        gt=0.1,
+        lt=10,
+        description="fingertip targets over the human hand brought to the robot's length",
+    )
+    low_pass_alpha: float = Field(
+        default=0.8, gt=0, le=1, description="share of the new frame in the joints; 1: no filter"
+    )
+    regularisation: float = Field(
+        default=3e-4, ge=0, le=1, description="pull to the frame before, loss a squared radian"
+    )
+    max_evaluations: int = Field(
+        default=100, ge=5, le=10000, description="the solver stops after as many evaluations"
+    )
+    carry_s: float = Field(
+        default=3.0, ge=0, le=30, description="end of a clip whose states go to the next one"
     )

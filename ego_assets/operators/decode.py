@@ -1,0 +1,347 @@
+"""Decoding: the one way in which media files are opened, indexed and turned into frames.
+
+Here: opening with restrictions, the index of frames, frames of a stretch of a video. Not here:
+what a file is worth (`probe`), cuts (`clips`).
+
+Media files are hostile input. Only the `file` protocol and the formats listed here are opened:
+a playlist, an SDP or a concat script that calls itself `.mp4` is refused before it can name
+another file or a server, and references of a MOV file to outside data are not followed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import av.container
+import av.stream
+import av.video.frame
+import numpy as np
+
+from ego_assets.protocols import BadInputError, Frame
+
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg",
+    "enable_drefs": "0",
+    "use_absolute_path": "0",
+}
+_STOP = object()
+
+
+def open_media(path: Path | str) -> av.container.InputContainer:
+    """Open a media file for reading. To be closed by the caller (it is a context manager).
+
+    Raises BadInputError if it is no media file of a known format, FileNotFoundError,
+    PermissionError.
+    """
+    path = Path(path)
+    if path.stat().st_size == 0:
+        raise BadInputError(f"{path}: the file is empty")
+    try:
+        # `file:` keeps a name such as `concat:a.mp4` from being read as a protocol.
+        container = av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace")
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (av.FFmpegError, ValueError, OSError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BadInputError(f"{path}: no media file of a known format ({why})") from error
+    return container
+
+
+def choose_video_stream(container: av.container.InputContainer) -> Any | None:
+    """The stream that is meant to be seen: the default one, else the largest; no cover pictures."""
+    streams = [
+        s
+        for s in container.streams.video
+        if s.codec_context is not None and not _has(s, av.stream.Disposition.attached_pic)
+    ]
+    if not streams:
+        return None
+    return max(
+        streams,
+        key=lambda s: (
+            s.width * s.height > 0,
+            _has(s, av.stream.Disposition.default),
+            s.width * s.height,
+            -s.index,
+        ),
+    )
+
+
+def _has(stream: Any, flag: av.stream.Disposition) -> bool:
+    return bool(stream.disposition & flag)
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Every coded frame of a video stream in presentation order, from demuxing alone.
+
+    pts: (F,) int64 time stamps in units of time_base, strictly ascending;
+    keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame.
+    """
+
+    stream_index: int
+    time_base: Fraction
+    pts: np.ndarray
+    keyframe_pts: np.ndarray
+    end_pts: int
+    rotation_deg: int
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @cached_property
+    def pts_s(self) -> np.ndarray:
+        """(F,) seconds since the first frame."""
+        return (self.pts - self.pts[0]) * float(self.time_base)
+
+    @property
+    def duration_s(self) -> float:
+        """End of the last frame since the first."""
+        return float((self.end_pts - int(self.pts[0])) * self.time_base)
+
+    def nearest(self, pts: int) -> int | None:
+        """Index of the frame with this time stamp, give or take half an interval; else None."""
+        position = bisect_left(self.pts, pts)
+        best = min(
+            (p for p in (position - 1, position) if 0 <= p < len(self.pts)),
+            key=lambda p: abs(int(self.pts[p]) - pts),
+        )
+        gap = self.end_pts - int(self.pts[0])
+        half = max(1, gap // max(1, 2 * len(self.pts)))
+        return best if abs(int(self.pts[best]) - pts) <= half else None
+
+
+def index_frames(path: Path) -> FrameIndex:
+    """Read every packet's time stamp. Raises BadInputError if there is no video in the file."""
+    stat = path.stat()
+    return _index_frames(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _index_frames(path: Path, _size: int, _mtime_ns: int) -> FrameIndex:
+    with open_media(path) as container:
+        stream = choose_video_stream(container)
+        if stream is None:
+            raise BadInputError(f"{path}: no video stream")
+        times, keys, end = _packet_times(container, stream)
+        if not times:
+            raise BadInputError(f"{path}: the video stream holds no frame")
+        rotation = _rotation(path, stream.index)
+        width, height = stream.width, stream.height
+        pts = np.unique(np.array(times, dtype=np.int64))
+        if rotation in (90, 270):
+            width, height = height, width
+        return FrameIndex(
+            stream_index=stream.index,
+            time_base=stream.time_base,
+            pts=pts,
+            keyframe_pts=np.unique(np.array(keys or times[:1], dtype=np.int64)),
+            end_pts=max(end, int(pts[-1]) + 1),
+            rotation_deg=rotation,
+            width=width,
+            height=height,
+        )
+
+
+def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int], int]:
+    times: list[int] = []
+    keys: list[int] = []
+    end = 0
+    step = _nominal_step(stream)
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:
+                continue
+            at = packet.pts if packet.pts is not None else packet.dts
+            if at is None:  # AVI and raw streams: counted
+                at = times[-1] + step if times else 0
+            times.append(at)
+            end = max(end, at + (packet.duration or step))
+            if packet.is_keyframe:
+                keys.append(at)
+    except av.FFmpegError:
+        pass  # a damaged tail: what came before it is the video
+    return times, keys, end
+
+
+def _nominal_step(stream: Any) -> int:
+    rate = stream.average_rate or stream.guessed_rate or Fraction(30)
+    return max(1, round(1 / (rate * stream.time_base))) if stream.time_base else 1
+
+
+def _rotation(path: Path, stream_index: int) -> int:
+    """Clockwise turn in degrees that makes the stored picture upright: 0, 90, 180, 270."""
+    with open_media(path) as container:
+        stream: Any = container.streams[stream_index]
+        try:
+            first: Any = next(container.decode(stream))
+            return round(-first.rotation / 90) * 90 % 360
+        except (av.FFmpegError, StopIteration):
+            return 0
+
+
+class ClipFrames:
+    """Frames [start_frame, end_frame) of a video: a FrameSource.
+
+    width, height: of the upright, full-size picture. Decoding runs ahead of the reader in a thread
+    (PyAV releases the GIL), by at most `max_bytes_in_flight` bytes of pictures. Frames that do
+    not decode are left out; the others keep their indices.
+    Raises BadInputError if the stretch is not in the video.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start_frame: int,
+        end_frame: int,
+        max_bytes_in_flight: int = 64 * 2**20,
+    ) -> None:
+        self.path = path
+        self.index = index_frames(path)
+        if not 0 <= start_frame < end_frame <= len(self.index):
+            raise BadInputError(
+                f"{path}: frames {start_frame} to {end_frame} of a video of {len(self.index)}: "
+                "the file has changed since its manifest was made; run video_manifest again"
+            )
+        self.start_frame = start_frame
+        self.end_frame = end_frame
+        self.max_bytes_in_flight = max_bytes_in_flight
+        self.width = self.index.width
+        self.height = self.index.height
+
+    def read(
+        self, *, max_side_px: int | None = None, indices: Sequence[int] | None = None
+    ) -> Iterator[Frame]:
+        """Frames in presentation order; `indices` (sorted) picks some; `max_side_px` shrinks.
+
+        Raises BadInputError if nothing decodes.
+        """
+        wanted = None if indices is None else sorted(set(indices))
+        if wanted is not None and not wanted:
+            return
+        scale = min(1.0, (max_side_px or 10**9) / max(self.width, self.height))
+        frame_bytes = max(1, int(self.width * scale) * int(self.height * scale) * 3)
+        slots = max(1, min(64, self.max_bytes_in_flight // frame_bytes - 1))
+        ahead: queue.Queue[Any] = queue.Queue(slots)
+        stop = threading.Event()
+        arguments = (ahead, stop, scale, wanted)
+        thread = threading.Thread(target=self._decode_ahead, args=arguments, daemon=True)
+        thread.start()
+        count = 0
+        try:
+            while True:
+                item = ahead.get()
+                if item is _STOP:
+                    break
+                if isinstance(item, BaseException):
+                    raise item
+                count += 1
+                yield item
+        finally:
+            stop.set()
+            thread.join()
+        if not count:
+            raise BadInputError(
+                f"{self.path}: none of the frames {self.start_frame} to {self.end_frame} decodes"
+            )
+
+    def _decode_ahead(
+        self, ahead: queue.Queue[Any], stop: threading.Event, scale: float, wanted: list[int] | None
+    ) -> None:
+        def put(item: Any) -> bool:
+            while not stop.is_set():
+                try:
+                    ahead.put(item, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        try:
+            for frame in self._decode(scale, wanted):
+                if not put(frame):
+                    return
+            put(_STOP)
+        except BaseException as error:  # it is raised where the frames are read
+            put(error)
+
+    def _decode(self, scale: float, wanted: list[int] | None) -> Iterator[Frame]:
+        first = wanted[0] if wanted else self.start_frame
+        last = wanted[-1] if wanted else self.end_frame - 1
+        chosen = set(wanted) if wanted is not None else None
+        seen = -1
+        for picture in self._pictures(first):
+            index = self.index.nearest(picture.pts) if picture.pts is not None else None
+            if index is None or index <= seen or index < first:
+                continue
+            if index > last:
+                return
+            seen = index
+            if chosen is None or index in chosen:
+                yield self._frame(picture, index, scale)
+            if index == last:
+                return
+
+    def _pictures(self, first: int) -> Iterator[Any]:
+        """Decoded pictures from the keyframe at or before frame `first` on.
+
+        Some containers land behind the place that was asked for: then from a keyframe before.
+        """
+        target = int(self.index.pts[first])
+        position = bisect_right(self.index.keyframe_pts, target) - 1
+        step = 1
+        while True:
+            pictures = self._pictures_from(max(position, 0))
+            head = next(pictures, None)
+            late = head is not None and head.pts is not None and head.pts > target
+            if position <= 0 or (head is not None and not late):
+                break
+            pictures.close()
+            position, step = position - step, step * 2
+        if head is not None:
+            yield head
+            yield from pictures
+
+    def _pictures_from(self, position: int) -> Generator[Any, None, None]:
+        """Decoded pictures from the keyframe at `position` of the index on."""
+        with open_media(self.path) as container:
+            stream: Any = container.streams[self.index.stream_index]
+            stream.thread_type = "AUTO"
+            if position > 0:
+                container.seek(int(self.index.keyframe_pts[position]), stream=stream)
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets)
+                    yield from packet.decode()
+                except (StopIteration, av.error.EOFError):
+                    return
+                except av.error.InvalidDataError:
+                    continue  # a damaged packet: the decoder goes on with the next
+
+    def _frame(self, picture: Any, index: int, scale: float) -> Frame:
+        turned = self.index.rotation_deg in (90, 270)
+        width, height = max(1, round(self.width * scale)), max(1, round(self.height * scale))
+        size = (height, width) if turned else (width, height)
+        image = picture.to_ndarray(
+            format="rgb24",
+            width=size[0],
+            height=size[1],
+            interpolation="AREA" if scale < 1 else "BILINEAR",
+        )
+        if self.index.rotation_deg:
+            # Our turn is clockwise, numpy's is not.
+            image = np.ascontiguousarray(np.rot90(image, -self.index.rotation_deg // 90))
+        return Frame(index, float(self.index.pts_s[index]), image, width / self.width)

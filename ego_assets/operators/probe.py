@@ -1,0 +1,269 @@
+"""What a raw file is, and whether it is taken in: the values of its row in `video_manifest`.
+
+Here: facts from the headers, a look at the frames, calibration, the decision. Not here: the
+opening of media files (`decode`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ego_assets.config import ManifestSettings
+from ego_assets.operators.decode import (
+    ClipFrames,
+    FrameIndex,
+    choose_video_stream,
+    index_frames,
+    open_media,
+)
+from ego_assets.protocols import BadInputError
+
+HASH_BLOCK = 4 * 2**20
+STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
+VARIABLE_SHARE = 0.1
+MIN_DECODED_SHARE = 0.5
+"""A file of whose looked-at frames fewer decode is corrupt."""
+LOOKED_AT = 5
+
+
+class RejectReason(StrEnum):
+    """Why a raw file is not taken in."""
+
+    EMPTY = "empty"
+    UNREADABLE = "unreadable"
+    NOT_MEDIA = "not_media"
+    TRUNCATED = "truncated"
+    NO_VIDEO = "no_video"
+    STILL_IMAGE = "still_image"
+    UNSUPPORTED_CODEC = "unsupported_codec"
+    CORRUPT = "corrupt"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
+    BAD_CALIBRATION = "bad_calibration"
+    DUPLICATE = "duplicate"
+
+
+_SIGNATURES = (
+    (0, b"\x89PNG", RejectReason.STILL_IMAGE, "a PNG picture"),
+    (0, b"\xff\xd8\xff", RejectReason.STILL_IMAGE, "a JPEG picture"),
+    (0, b"GIF8", RejectReason.STILL_IMAGE, "a GIF picture"),
+    (8, b"WEBP", RejectReason.STILL_IMAGE, "a WebP picture"),
+    (0, b"#EXTM3U", RejectReason.NOT_MEDIA, "a playlist: it may name files that are not yours"),
+    (0, b"ffconcat", RejectReason.NOT_MEDIA, "a concat script: it may name any file"),
+    (4, b"ftyp", RejectReason.TRUNCATED, "its index (moov) is missing: the recording was cut off"),
+)
+"""(offset, bytes, reason, words) that explain why a file did not open."""
+
+
+class RejectedError(Exception):
+    """Carries a reason and a sentence from where it is found to the row."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Calibration(BaseModel):
+    """`<stem>.camera.json`: the camera of the upright, full-size picture, in pixels."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Literal["PINHOLE", "OPENCV", "OPENCV_FISHEYE"] = "PINHOLE"
+    fx: float = Field(gt=0, allow_inf_nan=False)
+    fy: float = Field(gt=0, allow_inf_nan=False)
+    cx: float = Field(allow_inf_nan=False)
+    cy: float = Field(allow_inf_nan=False)
+    distortion: list[float] = Field(default=[], max_length=4)
+    width: int | None = None
+    height: int | None = None
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """(SHA-256 in hex, size in bytes) of a file, in one reading with bounded memory."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
+    """Columns of `video_manifest` from `accepted` on. Never raises for what is in the file.
+
+    Damaged files are taken in as far as they decode: of five frames spread over the index half
+    must decode (a truncated video with its index keeps what is there).
+    """
+    row = _blank()
+    try:
+        _fill(row, path, settings)
+        row["accepted"] = True
+    except RejectedError as rejected:
+        row["reject_reason"], row["reject_detail"] = rejected.reason.value, str(rejected)
+    except (BadInputError, av.FFmpegError, ValueError, OverflowError, OSError) as error:
+        row["reject_reason"], row["reject_detail"] = RejectReason.UNREADABLE.value, str(error)
+    return row
+
+
+def _blank() -> dict[str, Any]:
+    names = (
+        "reject_reason reject_detail container video_codec pixel_format width_px height_px "
+        "rotation_deg sample_aspect_ratio frame_count average_rate_fps is_variable_rate "
+        "duration_s start_pts_s audio_codec audio_rate_hz audio_channels camera_model fx_px "
+        "fy_px cx_px cy_px distortion intrinsics_source"
+    )
+    return {"accepted": False} | dict.fromkeys(names.split())
+
+
+def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
+    if path.stat().st_size == 0:
+        raise RejectedError(RejectReason.EMPTY, "the file is empty")
+    with _open(path) as container:
+        row["container"] = container.format.name
+        _fill_audio(row, container)
+        stream = choose_video_stream(container)
+        if stream is None:
+            raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
+        _fill_stream(row, stream)
+        _check_stream(stream, settings)
+    index = index_frames(path)
+    _fill_index(row, index)
+    _check_length(row, index, settings)
+    _check_decoding(path, index)
+    _fill_camera(row, path, index, settings)
+
+
+def _open(path: Path) -> Any:
+    """Open, or say what the file is instead of a video."""
+    try:
+        return open_media(path)
+    except BadInputError as error:
+        with path.open("rb") as file:
+            head = file.read(512)
+        for offset, signature, reason, words in _SIGNATURES:
+            if head[offset:].startswith(signature):
+                raise RejectedError(reason, words) from error
+        printable = sum(b in b"\t\r\n" or 32 <= b < 127 for b in head)
+        if printable > 0.95 * len(head):
+            raise RejectedError(RejectReason.NOT_MEDIA, "text, not a video") from error
+        raise RejectedError(RejectReason.UNREADABLE, str(error)) from error
+
+
+def _fill_audio(row: dict[str, Any], container: Any) -> None:
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    if not streams:
+        return
+    chosen = max(streams, key=lambda s: (s.sample_rate or 0, s.channels or 0, -s.index))
+    row["audio_codec"] = chosen.codec_context.name
+    row["audio_rate_hz"] = chosen.sample_rate or None
+    row["audio_channels"] = chosen.channels or None
+
+
+def _fill_stream(row: dict[str, Any], stream: Any) -> None:
+    row["video_codec"] = stream.codec_context.codec.canonical_name
+    row["pixel_format"] = stream.pix_fmt
+    ratio = stream.sample_aspect_ratio
+    row["sample_aspect_ratio"] = float(ratio) if ratio else 1.0
+
+
+def _check_stream(stream: Any, settings: ManifestSettings) -> None:
+    pixels = stream.width * stream.height
+    if pixels > settings.max_pixels:
+        detail = (
+            f"{stream.width} x {stream.height} is over the limit of {settings.max_pixels} pixels"
+        )
+        raise RejectedError(RejectReason.TOO_LARGE, detail)
+    if pixels == 0:
+        raise RejectedError(RejectReason.CORRUPT, "the video stream has no size")
+
+
+def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
+    row["width_px"], row["height_px"] = index.width, index.height
+    row["rotation_deg"] = index.rotation_deg
+    row["frame_count"] = len(index)
+    row["duration_s"] = index.duration_s
+    row["start_pts_s"] = float(index.pts[0] * index.time_base)
+    row["average_rate_fps"] = len(index) / index.duration_s
+    steps = np.diff(index.pts)
+    tick = 1  # one unit of rounding in the time base is no variation
+    row["is_variable_rate"] = bool(
+        len(steps) > 1
+        and np.abs(steps - np.median(steps)).max() > max(tick, VARIABLE_SHARE * np.median(steps))
+    )
+
+
+def _check_length(row: dict[str, Any], index: FrameIndex, settings: ManifestSettings) -> None:
+    if len(index) == 1 and row["video_codec"] in STILL_CODECS:
+        raise RejectedError(RejectReason.STILL_IMAGE, f"one {row['video_codec']} picture")
+    if index.duration_s > settings.max_duration_s:
+        detail = f"{index.duration_s:.0f} s is over the limit of {settings.max_duration_s:g} s"
+        raise RejectedError(RejectReason.TOO_LONG, detail)
+    if index.duration_s < settings.min_duration_s:
+        detail = f"{index.duration_s:.2f} s is under the limit of {settings.min_duration_s:g} s"
+        raise RejectedError(RejectReason.TOO_SHORT, detail)
+
+
+def _check_decoding(path: Path, index: FrameIndex) -> None:
+    """Decode a few frames, at and behind keyframes spread over the video."""
+    places = sorted({round(x) for x in np.linspace(0, len(index) - 1, LOOKED_AT)})
+    good = 0
+    for place in places:
+        try:
+            frames = ClipFrames(path, place, place + 1).read(max_side_px=64)
+            good += sum(1 for _ in frames)
+        except (BadInputError, av.FFmpegError):
+            continue
+    if good < MIN_DECODED_SHARE * len(places):
+        raise RejectedError(
+            RejectReason.CORRUPT, f"{good} of {len(places)} frames spread over the video decode"
+        )
+
+
+def _fill_camera(
+    row: dict[str, Any], path: Path, index: FrameIndex, settings: ManifestSettings
+) -> None:
+    sidecar = path.with_suffix(".camera.json")
+    if sidecar.is_file():
+        camera = _read_calibration(sidecar, index)
+        source = "calibration_file"
+    else:
+        longer = max(index.width, index.height)
+        focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
+        middle = ((index.width - 1) / 2, (index.height - 1) / 2)
+        camera = Calibration(fx=focal, fy=focal, cx=middle[0], cy=middle[1])
+        source = "assumed_fov"
+    row["camera_model"] = camera.model
+    row["fx_px"], row["fy_px"] = camera.fx, camera.fy
+    row["cx_px"], row["cy_px"] = camera.cx, camera.cy
+    row["distortion"] = camera.distortion
+    row["intrinsics_source"] = source
+
+
+def _read_calibration(sidecar: Path, index: FrameIndex) -> Calibration:
+    try:
+        camera = Calibration(**json.loads(sidecar.read_text()))
+    except (ValidationError, ValueError, TypeError) as error:
+        detail = f"{sidecar.name} is no calibration: {error}"
+        raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from error
+    if camera.model != "PINHOLE" and len(camera.distortion) != 4:
+        detail = f"{sidecar.name}: {camera.model} needs 4 distortion coefficients"
+        raise RejectedError(RejectReason.BAD_CALIBRATION, detail)
+    size = (camera.width or index.width, camera.height or index.height)
+    if size != (index.width, index.height):
+        detail = (
+            f"{sidecar.name} is for {size[0]} x {size[1]}, the upright picture has "
+            f"{index.width} x {index.height}"
+        )
+        raise RejectedError(RejectReason.BAD_CALIBRATION, detail)
+    return camera

@@ -1,0 +1,122 @@
+"""The manifest says what the file is, and refuses what breaks a limit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ego_assets.config import ManifestSettings
+from ego_assets.operators.probe import hash_file, probe_video
+from ego_assets.schemas import TABLES
+
+
+def probe(path: Path, **settings: Any) -> dict[str, Any]:
+    return probe_video(path, ManifestSettings(**settings))
+
+
+def test_a_row_fits_the_contract(real_data: Path) -> None:
+    path = real_data / "videos" / "ego_dinner_table.mp4"
+    sha256, size = hash_file(path)
+    row = {"video_id": sha256[:16], "shard": "s", "uri": str(path), "byte_size": size}
+    row |= {"sha256": sha256} | probe(path)
+    TABLES["video_manifest"].from_rows([row])
+    assert (row["width_px"], row["height_px"], row["frame_count"]) == (2560, 1920, 14)
+    assert (row["audio_codec"], row["audio_rate_hz"], row["audio_channels"]) == ("aac", 44100, 2)
+    assert row["video_codec"] == "h264"
+    assert row["duration_s"] == pytest.approx(1.4, abs=0.01)
+    assert row["average_rate_fps"] == pytest.approx(10, abs=0.1)
+
+
+def test_hash_and_size(tmp_path: Path) -> None:
+    data = os.urandom(9_000_001)
+    (tmp_path / "a").write_bytes(data)
+    assert hash_file(tmp_path / "a") == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("vfr.mp4", "is_variable_rate", True),
+        ("fps_120.mp4", "is_variable_rate", False),
+        ("late_start_pts.ts", "start_pts_s", pytest.approx(7200, abs=5)),
+        ("rotated_90_metadata.mp4", "rotation_deg", 270),
+        ("rotated_90_metadata.mp4", "height_px", 640),
+        ("non_square_pixels.mp4", "sample_aspect_ratio", pytest.approx(4 / 3, abs=0.01)),
+        ("hevc_10bit.mp4", "pixel_format", "yuv420p10le"),
+        ("webm_named.mp4", "container", "matroska,webm"),
+        ("no_audio.mp4", "audio_codec", None),
+    ],
+)
+def test_facts(real_data: Path, name: str, column: str, value: Any) -> None:
+    assert probe(real_data / "odd" / name)[column] == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_duration_s": 1.0}, "too_long"),
+        ({"min_duration_s": 5.0}, "too_short"),
+        ({"max_pixels": 1000}, "too_large"),
+    ],
+)
+def test_limits(real_data: Path, settings: dict[str, Any], reason: str) -> None:
+    row = probe(real_data / "odd" / "hevc_10bit.mp4", **settings)
+    assert row["reject_reason"] == reason
+    assert "limit" in row["reject_detail"]
+
+
+@pytest.fixture
+def video(real_data: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "v.mp4"
+    target.write_bytes((real_data / "odd" / "one_frame.mp4").read_bytes())
+    return target
+
+
+CAMERA = {"fx": 900.0, "fy": 901.0, "cx": 640.0, "cy": 360.0}
+
+
+def test_a_calibration_beside_the_video_is_used(video: Path) -> None:
+    camera = CAMERA | {"model": "OPENCV_FISHEYE", "distortion": [0.1, 0.0, 0.0, 0.0]}
+    video.with_suffix(".camera.json").write_text(json.dumps(camera | {"width": 1280}))
+    row = probe(video)
+    assert (row["fx_px"], row["camera_model"]) == (900.0, "OPENCV_FISHEYE")
+    assert row["intrinsics_source"] == "calibration_file"
+
+
+def test_without_one_a_field_of_view_is_assumed(video: Path) -> None:
+    row = probe(video, assumed_horizontal_fov_deg=90)
+    assert row["fx_px"] == pytest.approx(640)
+    assert row["intrinsics_source"] == "assumed_fov"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{not json",
+        "[]",
+        json.dumps(CAMERA | {"fx": -1}),
+        json.dumps(CAMERA | {"fx": "NaN"}),
+        json.dumps(CAMERA | {"width": 640, "height": 480}),
+        json.dumps(CAMERA | {"model": "OPENCV"}),
+        json.dumps(CAMERA | {"model": "EQUIRECTANGULAR"}),
+    ],
+)
+def test_a_bad_calibration_is_a_reason(video: Path, text: str) -> None:
+    video.with_suffix(".camera.json").write_text(text)
+    row = probe(video)
+    assert row["reject_reason"] == "bad_calibration"
+    assert "v.camera.json" in row["reject_detail"]
+
+
+def test_a_recording_whose_payload_is_noise_is_corrupt(real_data: Path, tmp_path: Path) -> None:
+    data = bytearray((real_data / "odd" / "truncated_faststart_60pct.mp4").read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start:] = os.urandom(len(data) - start)
+    (tmp_path / "noise.mp4").write_bytes(bytes(data))
+    row = probe(tmp_path / "noise.mp4")
+    assert row["reject_reason"] in {"corrupt", "unreadable", "no_video"}
