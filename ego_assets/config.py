@@ -56,6 +56,20 @@ class ClipSettings(Settings):
 class SegmentSettings(Settings):
     """detections, object_masks, hand_masks."""
 
+    work_side_px: int = Field(
+        default=480, ge=64, le=4096, description="longer side of the pictures that are looked at"
+    )
+    motion_gap_s: float = Field(
+        default=0.1, gt=0, le=2, description="time between the pictures that motion is seen in"
+    )
+    min_area_share: float = Field(
+        default=0.001, gt=0, lt=1, description="smaller parts of the picture are no hand or object"
+    )
+    min_hand_score: float = Field(
+        default=0.3, ge=0, le=1, description="tracks with less evidence for a hand are dropped"
+    )
+    max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
+
 
 class HandPoseSettings(Settings):
     """hand_poses."""
@@ -85,12 +99,18 @@ class ReconstructSettings(Settings):
     min_parallax_px: float = Field(
         default=1.5, ge=0, description="median motion, work px, that no pure rotation explains"
     )
+    max_still_share: float = Field(
+        default=0.25, gt=0, le=1, description="more points always in place: the camera is still"
+    )
     min_triangulation_angle_deg: float = Field(
         default=1.0, ge=0, le=30, description="smaller median angle of the points: no parallax"
     )
     min_inliers: int = Field(default=12, ge=6, description="points that a frame's pose needs")
     min_inlier_share: float = Field(
         default=0.5, ge=0, le=1, description="inliers over matches that a frame's pose needs"
+    )
+    min_registered_share: float = Field(
+        default=0.3, ge=0, le=1, description="a map that fewer of the clip's frames fit is dropped"
     )
     max_reprojection_error_px: float = Field(
         default=2.5, gt=0, description="a point further off, in work px, is an outlier"

@@ -1,0 +1,285 @@
+"""Accuracy of every operator on sample videos with exact truth, and on real ground truth.
+
+    python -m benchmarks.accuracy [--seeds 0 1 2] [--quick] [--oracle] [--json FILE]
+
+Each sample is rendered, split, and run through the operators in the order of the graph, each
+fed with what those before it made, so that errors add up as they do in production (`--oracle`
+feeds each with the truth instead). A floor must be met by the worst seed. The exit status is 1
+if a floor is missed or an operator fails on a sample; real data is reported only. The last line
+says the worst ratio to a floor: above 1 is a miss.
+
+Here: floors, the table, the command line. Not here: metrics (`scoring`), scores (`*_scores`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Values = dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A promise: the value is at most (or, `at_least`, no less than) `limit`."""
+
+    limit: float
+    at_least: bool = False
+
+    def ratio(self, value: float) -> float:
+        """How much of the allowance is used: up to 1 is met. A limit of 0 allows nothing."""
+        if not math.isfinite(value):
+            return math.inf
+        if self.at_least:
+            return self.limit / value if value > 0 else math.inf
+        if self.limit == 0:
+            return 0.0 if value <= 0 else 1.0 + value
+        return value / self.limit
+
+
+FLOORS: dict[tuple[str, str], Floor] = {
+    ("clips", "cuts F1"): Floor(1.0, at_least=True),
+    ("segmenter", "object mask IoU"): Floor(0.75, at_least=True),
+    ("segmenter", "hand mask IoU"): Floor(0.75, at_least=True),
+    ("segmenter", "object track switches"): Floor(0.0),
+    ("segmenter", "hand track switches"): Floor(0.0),
+    ("hand_estimator", "2D joint error / hand box"): Floor(0.10),
+    ("reconstructor", "camera error / path length"): Floor(0.02),
+    ("reconstructor", "camera rotation error, deg"): Floor(1.5),
+    ("object_pose_estimator", "rotation error since first sight, deg"): Floor(6.0),
+    ("retargeter", "fingertip error of true hands, mm"): Floor(10.0),
+    ("retargeter", "reachable fingertips, ego_hand, position, mm"): Floor(10.0),
+    ("retargeter", "reachable fingertips, ego_hand, vector, mm"): Floor(10.0),
+    ("retargeter", "reachable fingertips, ego_hand, dexpilot, mm"): Floor(10.0),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: values by seed (or one, for real data)."""
+
+    operator: str
+    metric: str
+    values: dict[str, float]
+    floor: Floor | None
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values.values()) / len(self.values)
+
+    @property
+    def worst_ratio(self) -> float | None:
+        if self.floor is None:
+            return None
+        return max(self.floor.ratio(v) for v in self.values.values())
+
+    @property
+    def worst(self) -> float:
+        if self.floor is None:
+            return self.mean
+        ratio = self.floor.ratio
+        return max(self.values.values(), key=ratio)
+
+    @property
+    def verdict(self) -> str:
+        ratio = self.worst_ratio
+        if ratio is None:
+            return "-"
+        return "pass" if ratio <= 1.0 else "FAIL"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "operator": self.operator,
+            "metric": self.metric,
+            "values": {k: _plain(v) for k, v in self.values.items()},
+            "mean": _plain(self.mean),
+            "floor": self.floor.limit if self.floor else None,
+            "at_least": self.floor.at_least if self.floor else None,
+            "worst_ratio": _plain(self.worst_ratio),
+            "verdict": self.verdict,
+        }
+
+
+def _plain(value: float | None) -> float | str | None:
+    """JSON has no infinity."""
+    if value is None or math.isfinite(value):
+        return value
+    return str(value)
+
+
+def lines_of(by_seed: dict[str, Values], *, floors: bool) -> list[Line]:
+    """One line a metric. A floor's metric that nothing measured on a seed counts as missed."""
+    grouped: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for seed, values in by_seed.items():
+        for key, value in values.items():
+            grouped[key][seed] = value
+    if floors:
+        for key in FLOORS:
+            for seed in by_seed:
+                grouped[key].setdefault(seed, math.inf if not FLOORS[key].at_least else 0.0)
+    order = ["clips", "segmenter", "hand_estimator", "reconstructor", "object_pose_estimator"]
+
+    def rank(key: tuple[str, str]) -> tuple[int, bool]:
+        return (order.index(key[0]) if key[0] in order else len(order), key not in FLOORS)
+
+    return [
+        Line(*key, values=grouped[key], floor=FLOORS.get(key) if floors else None)
+        for key in sorted(grouped, key=rank)
+    ]
+
+
+def render_table(lines: Sequence[Line]) -> str:
+    """The lines as text."""
+    out = [f"{'operator':<22} {'metric':<54} {'mean':>9} {'worst':>9} {'floor':>8}  verdict"]
+    for line in lines:
+        sign = "" if line.floor is None else (">=" if line.floor.at_least else "<=")
+        limit = "" if line.floor is None else f"{sign}{line.floor.limit:g}"
+        out.append(
+            f"{line.operator:<22} {line.metric:<54} {line.mean:>9.4g} {line.worst:>9.4g} "
+            f"{limit:>8}  {line.verdict}  [{', '.join(line.values)}]"
+        )
+    return "\n".join(out)
+
+
+def measure_sample(
+    folder: Path, seed: int, *, oracle: bool, quick: bool
+) -> tuple[Values, dict[str, str], dict[str, float]]:
+    """(values, failures by operator, seconds by operator) of one seed."""
+    from benchmarks.graph_run import run_graph, split
+    from benchmarks.sample_scores import score_sample
+    from benchmarks.scoring import score_cuts
+    from benchmarks.truth_tables import TruthTables
+    from samples import load_truth, render_sample
+
+    began = time.perf_counter()
+    path = render_sample(folder / "graph", seed, duration_s=3.0 if quick else 8.0)
+    scenes = render_sample(folder / "cuts", seed + 1000, duration_s=6.0, scenes=3)
+    seconds = {"rendering": time.perf_counter() - began}
+    truth = load_truth(path)
+    upstream = TruthTables(truth).rows if oracle else None
+    run = run_graph(path, upstream=upstream)
+    values = score_sample(run, truth)
+    many = score_cuts(split(scenes).cuts, load_truth(scenes).cuts)
+    values["clips", "cuts F1"] = min(values["clips", "cuts F1"], many.f1)
+    values |= score_true_hands(run.clips, truth)
+    for operator, spent in run.seconds.items():
+        values[operator, "seconds a second of video"] = spent * truth.fps / truth.frame_count
+    return values, run.failures, seconds | run.seconds
+
+
+def score_true_hands(clips: Iterable[dict[str, Any]], truth: Any) -> Values:
+    """Retargeting fed with the true hand poses: what the robot hand itself can do."""
+    import numpy as np
+
+    from benchmarks.truth_tables import TruthTables
+    from ego_assets.protocols import ClipInput, Intrinsics
+    from ego_assets.schemas import TABLES
+    from resources.backends import registry
+
+    operator = registry.build("retargeter", "dex_retargeting", {})
+    camera = Intrinsics("PINHOLE", truth.fx, truth.fy, truth.cx, truth.cy)
+    errors: list[float] = []
+    for clip in clips:
+        poses = TABLES["hand_poses"].from_rows(TruthTables(truth).rows("hand_poses", clip))
+        frames: Any = None  # retargeting looks at no picture
+        source = ClipInput(clip, {}, frames, camera, {"hand_poses": poses})
+        rows = operator.process(source, None).tables["robot_mappings"]
+        errors += [r["mean_fingertip_error_m"] * 1e3 for r in rows]
+    if not errors:
+        return {}
+    return {("retargeter", "fingertip error of true hands, mm"): float(np.mean(errors))}
+
+
+def measure(seeds: Sequence[int], *, oracle: bool, quick: bool) -> tuple[list[Line], dict]:
+    """Every line about the samples, and {seed: failures}."""
+    from benchmarks.real_scores import real_data_folder
+    from benchmarks.retarget_reach import score_reach
+
+    data = real_data_folder()
+    robots = str(data / "robots") if data is not None and not quick else None
+    by_seed: dict[str, Values] = {}
+    failures: dict[str, dict[str, str]] = {}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="ego-accuracy-") as folder:
+            values, failed, seconds = measure_sample(Path(folder), seed, oracle=oracle, quick=quick)
+        values |= score_reach(robots, seed)
+        by_seed[str(seed)] = values
+        if failed:
+            failures[str(seed)] = failed
+        spent = ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items())
+        print(f"seed {seed}: {spent}", file=sys.stderr)
+    return lines_of(by_seed, floors=True), failures
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 0 1 2")
+    parser.add_argument("--quick", action="store_true", help="one short sample, few real videos")
+    parser.add_argument("--oracle", action="store_true", help="feed operators with the truth")
+    parser.add_argument("--no-real", action="store_true", help="samples only")
+    parser.add_argument("--json", type=Path, default=None, help="write everything here too")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and tell by the exit status whether every floor is met."""
+    options = parse_arguments(arguments)
+    seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
+    lines, failures = measure(seeds, oracle=options.oracle, quick=options.quick)
+    fed = "the truth" if options.oracle else "the operators before them"
+    print(f"Samples, seeds {seeds}, operators fed with {fed}")
+    print(render_table(lines))
+    for seed, failed in failures.items():
+        for operator, reason in failed.items():
+            print(f"FAILED  seed {seed}: {operator}: {reason}")
+    real = [] if options.no_real else _report_real(options.quick)
+    ratios = {(x.operator, x.metric): x.worst_ratio for x in lines if x.worst_ratio is not None}
+    worst = max(ratios, key=lambda key: ratios[key] or 0.0)
+    failed_any = bool(failures) or any(r > 1.0 for r in ratios.values() if r is not None)
+    if options.json is not None:
+        content = {
+            "seeds": seeds,
+            "oracle": options.oracle,
+            "quick": options.quick,
+            "samples": [x.as_json() for x in lines],
+            "real": [x.as_json() for x in real],
+            "failures": failures,
+            "worst": {"metric": ": ".join(worst), "ratio": _plain(ratios[worst])},
+            "passed": not failed_any,
+        }
+        options.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    print(f"worst ratio to a floor: {ratios[worst]:.3f} ({worst[0]}: {worst[1]})")
+    return 1 if failed_any else 0
+
+
+def _report_real(quick: bool) -> list[Line]:
+    from benchmarks.real_scores import real_data_folder, score_real
+
+    data = real_data_folder()
+    if data is None:
+        print("\nReal data skipped: no folder; set EGO_REAL_DATA to one that holds videos/")
+        return []
+    values, skipped = score_real(data, quick=quick)
+    lines = lines_of({"real": values}, floors=False)
+    print("\nReal data, reported only")
+    print(render_table(lines))
+    for name, reason in skipped.items():
+        print(f"SKIPPED {name}: {reason}")
+    return lines
+
+
+if __name__ == "__main__":
+    # One core: comparable times, and no fight over cores with other work.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The camera's motion in the picture, and what moves otherwise.
+
+Here: homographies between frames and residual motion. Not here: what the moving things are.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_MAX_CORNERS = 400
+_NOISE_PX = 0.6
+"""Residual motion below this is noise of the flow."""
+
+
+class MotionField:
+    """Residual motion of each frame against one `gap` frames earlier, camera motion taken out.
+
+    The camera's motion is a homography fitted robustly to tracked corners: exact for a rotating
+    camera or a plane, and close for a short gap. What the homography leaves of a dense flow
+    (DIS, Kroeger et al. 2016) is motion of its own, or parallax.
+    """
+
+    def __init__(self, gap: int) -> None:
+        self.gap = gap
+        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+
+    def residual(
+        self, earlier: np.ndarray, later: np.ndarray, masked: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(residual, change): (H, W) float32 each, at the pixels of the later frame.
+
+        earlier, later: (H, W) uint8 grey pictures; masked: (H, W) bool, pixels of `later` that
+        are not to decide on the camera's motion. residual: pixels that the flow is off the
+        camera's motion. change: grey values by which the picture differs from what the camera's
+        motion alone predicts; it is small in the halo that smooth flow has around what moves.
+        """
+        homography = camera_homography(later, earlier, masked)
+        flow = self.flow.calc(later, earlier, None)
+        height, width = later.shape
+        columns, rows = np.meshgrid(
+            np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        )
+        h = homography.astype(np.float32)
+        w = h[2, 0] * columns + h[2, 1] * rows + h[2, 2]
+        dx = (h[0, 0] * columns + h[0, 1] * rows + h[0, 2]) / w - columns
+        dy = (h[1, 0] * columns + h[1, 1] * rows + h[1, 2]) / w - rows
+        residual = np.hypot(flow[..., 0] - dx, flow[..., 1] - dy)
+        size = (width, height)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        predicted = cv2.warpPerspective(
+            earlier, homography, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        change = cv2.blur(cv2.absdiff(predicted, later).astype(np.float32), (3, 3))
+        return residual, change
+
+
+def camera_homography(
+    source: np.ndarray, target: np.ndarray, masked: np.ndarray | None = None
+) -> np.ndarray:
+    """(3, 3) source -> target of most of the picture; identity if too little can be tracked."""
+    usable = None if masked is None else np.where(masked, 0, 255).astype(np.uint8)
+    corners = cv2.goodFeaturesToTrack(source, _MAX_CORNERS, 0.005, 7, mask=usable)
+    if corners is None or len(corners) < 12:
+        return np.eye(3)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(source, target, corners, None)  # type: ignore[call-overload]
+    good = found.ravel() == 1
+    if good.sum() < 12:
+        return np.eye(3)
+    cv2.setRNGSeed(0)
+    homography, _ = cv2.findHomography(corners[good], moved[good], cv2.USAC_MAGSAC, 1.0)
+    if homography is None or not np.isfinite(homography).all():
+        return np.eye(3)
+    return homography
+
+
+def moving_pixels(residual: np.ndarray, gap: int) -> np.ndarray:
+    """(H, W) bool: residual motion over what noise and parallax of the background explain."""
+    spread = float(np.median(residual))
+    return residual > max(_NOISE_PX * np.sqrt(gap), 3.0 * spread + 0.3)
