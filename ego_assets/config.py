@@ -74,6 +74,14 @@ class SegmentSettings(Settings):
 class HandPoseSettings(Settings):
     """hand_poses."""
 
+    hand_length_m: float = Field(
+        default=0.183, gt=0.1, lt=0.3, description="wrist to the tip of the middle finger"
+    )
+    rounds: int = Field(default=8, ge=1, le=100, description="steps of a fit at most")
+    smoothing_frames: float = Field(
+        default=1.5, ge=0, le=30, description="standard deviation of the smoothing over time"
+    )
+
 
 class ReconstructSettings(Settings):
     """scene_reconstruction."""
@@ -125,9 +133,32 @@ class ReconstructSettings(Settings):
 class ObjectPoseSettings(Settings):
     """object_poses."""
 
+    work_side_px: int = Field(
+        default=960, ge=64, le=4096, description="longer side of the pictures that are tracked"
+    )
+    max_reprojection_error_px: float = Field(
+        default=1.5, gt=0, le=20, description="a feature further off, in work px, is an outlier"
+    )
+    min_inlier_share: float = Field(
+        default=0.3, gt=0, le=1, description="inliers over known features that a pose needs"
+    )
+
 
 class MovementSettings(Settings):
     """object_movements."""
+
+    touch_share: float = Field(
+        default=0.12, gt=0, le=1, description="gap that still is a touch, in sizes of the object"
+    )
+    min_speed_sizes_per_s: float = Field(
+        default=0.35, gt=0, description="slower is still, in sizes of the object a second"
+    )
+    min_speed_path_share_per_s: float = Field(
+        default=0.1, gt=0, description="slower is still, in extents of its path a second"
+    )
+    min_interval_s: float = Field(
+        default=0.25, ge=0, le=10, description="shorter states and touches do not count"
+    )
 
 
 class RetargetSettings(Settings):

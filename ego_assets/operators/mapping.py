@@ -10,7 +10,9 @@ structure-from-motion revisited", 2024.
 from __future__ import annotations
 
 import dataclasses
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ _VOTE_STEPS = (1, 2, 3)
 _MIN_AGREEMENT = 0.7
 _WIDE_STEPS = (9, 13, 19, 28)
 _MIN_MATCHES = 15
+_MIN_PAIR_SHARE = 0.4
 _VERIFY_ERROR_PX = 1.5
 _MODELS = {"PINHOLE": "PINHOLE", "OPENCV": "OPENCV", "OPENCV_FISHEYE": "OPENCV_FISHEYE"}
 
@@ -40,22 +43,32 @@ class SparseMap:
     """A reconstruction of the keyframes, in a frame and scale of its own.
 
     poses: world_from_camera (4, 4) by position of the keyframe in the track table; points
-    (N, 3); track (N,) the point track that each came from (one a point, -1 never); errors_px
-    (N,) mean reprojection error in work pixels; lengths (N,) observations; angle_deg (N,) widest
-    angle between two rays; observed_in: sorted keyframe positions of each point's track.
+    (N, 3); track (N,) ascending, the point track that each came from; errors_px
+    (N,) mean reprojection error in work pixels; angle_deg (N,) widest angle between two rays;
+    intrinsics: of the shrunken picture, refined if that was asked for.
     """
 
     poses: dict[int, np.ndarray]
     points: np.ndarray
     track: np.ndarray
     errors_px: np.ndarray
-    lengths: np.ndarray
     angle_deg: np.ndarray
     intrinsics: Intrinsics
 
 
 class MappingError(Exception):
     """No map came out; the message is the reason for the rows."""
+
+
+def _import_pycolmap() -> Any:
+    import pycolmap
+
+    # Importing it sends SIGTERM to a handler of its own, past the one that this process chose.
+    if threading.current_thread() is threading.main_thread():
+        chosen = signal.getsignal(signal.SIGTERM)
+        if chosen is not None:
+            signal.signal(signal.SIGTERM, chosen)
+    return pycolmap
 
 
 def build_map(
@@ -66,8 +79,7 @@ def build_map(
     settings: ReconstructSettings,
 ) -> SparseMap:
     """Map the keyframes. `intrinsics` are of the shrunken picture. Raises `MappingError`."""
-    import pycolmap
-
+    pycolmap = _import_pycolmap()
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL.value)
     pycolmap.set_random_seed(settings.seed)
     with tempfile.TemporaryDirectory(prefix="ego-mapping-") as folder:
@@ -75,7 +87,7 @@ def build_map(
         camera = _camera(pycolmap, intrinsics, tracks.size, refine_focal)
         pairs = _fill_database(pycolmap, database, tracks, keyframes, camera, settings)
         if not pairs:
-            raise MappingError("no two keyframes share enough points")
+            raise MappingError("no two keyframes see enough points of one rigid scene")
         found = _run_mapper(pycolmap, database, Path(folder), pairs, refine_focal, settings)
     if found is None:
         raise MappingError("the mapper found no pair of keyframes to begin with: little parallax")
@@ -83,6 +95,17 @@ def build_map(
 
 
 def _camera(pycolmap: Any, intrinsics: Intrinsics, size: tuple[int, int], guessed: bool) -> Any:
+    if guessed and intrinsics.model == "PINHOLE":
+        # A guessed lens may be wide: without a radial term the focal length would make up for it.
+        focal = 0.5 * (intrinsics.fx + intrinsics.fy)
+        return pycolmap.Camera(
+            camera_id=1,
+            model="SIMPLE_RADIAL",
+            width=size[0],
+            height=size[1],
+            params=[focal, intrinsics.cx + 0.5, intrinsics.cy + 0.5, 0.0],
+            has_prior_focal_length=False,
+        )
     lens = [*intrinsics.distortion, 0.0, 0.0, 0.0, 0.0][:4]
     params = [intrinsics.fx, intrinsics.fy, intrinsics.cx + 0.5, intrinsics.cy + 0.5]
     model = _MODELS[intrinsics.model]
@@ -135,7 +158,7 @@ def _fill_database(
         for i, j, matches in _candidates(ids, (*_NEAR_STEPS, *_WIDE_STEPS), moving):
             geometry = verify(i, j, matches)
             count = len(geometry.inlier_matches)
-            if count < _MIN_MATCHES:
+            if count < max(_MIN_MATCHES, _MIN_PAIR_SHARE * len(matches)):
                 continue
             database.write_matches(i + 1, j + 1, matches)
             database.write_two_view_geometry(i + 1, j + 1, geometry)
@@ -178,7 +201,7 @@ def _moving_tracks(ids: list[np.ndarray], verify: Verify) -> np.ndarray:
     agreed, asked = np.zeros(count), np.zeros(count)
     for i, j, matches in _candidates(ids, _VOTE_STEPS, np.empty(0, np.int64)):
         geometry = verify(i, j, matches)
-        if len(geometry.inlier_matches) < max(_MIN_MATCHES, 0.4 * len(matches)):
+        if len(geometry.inlier_matches) < max(_MIN_MATCHES, _MIN_PAIR_SHARE * len(matches)):
             continue
         asked[ids[i][matches[:, 0]]] += 1
         agreed[ids[i][geometry.inlier_matches[:, 0]]] += 1
@@ -219,7 +242,7 @@ def _incremental_options(pycolmap: Any, refine_focal: bool, settings: Reconstruc
     options.multiple_models = False
     options.min_model_size = 3
     options.ba_refine_focal_length = refine_focal
-    options.ba_refine_extra_params = False
+    options.ba_refine_extra_params = refine_focal
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_num_iterations = 30
     options.ba_global_max_refinements = 2
@@ -250,7 +273,7 @@ def _global_options(pycolmap: Any, refine_focal: bool, settings: ReconstructSett
     adjustment = options.mapper.bundle_adjustment
     adjustment.ceres.use_gpu = False
     adjustment.refine_focal_length = refine_focal
-    adjustment.refine_extra_params = False
+    adjustment.refine_extra_params = refine_focal
     adjustment.ceres.solver_options.max_solver_time_in_seconds = settings.max_mapping_s
     return options
 
@@ -278,15 +301,23 @@ def _to_map(
         best[track] = max(best.get(track, (0, 0)), (point.track.length(), -int(key)))
     names = sorted(best)
     chosen = [found.points3D[-best[t][1]] for t in names]
-    params = found.camera(1).params
     return SparseMap(
         poses=poses,
         points=np.array([p.xyz for p in chosen]).reshape(-1, 3),
         track=np.array(names, np.int64),
         errors_px=np.array([p.error for p in chosen]),
-        lengths=np.array([p.track.length() for p in chosen], np.int64),
         angle_deg=np.array([_widest_angle_deg(p, centres) for p in chosen]),
-        intrinsics=dataclasses.replace(intrinsics, fx=float(params[0]), fy=float(params[1])),
+        intrinsics=_refined(found.camera(1), intrinsics),
+    )
+
+
+def _refined(camera: Any, before: Intrinsics) -> Intrinsics:
+    params = [float(p) for p in camera.params]
+    if camera.model.name != "SIMPLE_RADIAL":
+        lens = before.distortion if before.model == "PINHOLE" else tuple(params[4:])
+        return dataclasses.replace(before, fx=params[0], fy=params[1], distortion=lens)
+    return dataclasses.replace(
+        before, model="OPENCV", fx=params[0], fy=params[0], distortion=(params[3], 0.0, 0.0, 0.0)
     )
 
 

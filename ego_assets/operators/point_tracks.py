@@ -119,8 +119,8 @@ class PointTracker:
         start = self._xy.reshape(-1, 1, 2)
         assert self._previous is not None
         there, found, _ = cv2.calcOpticalFlowPyrLK(
-            self._previous, grey, start, None, winSize=window, maxLevel=_LEVELS, criteria=criteria,
-            minEigThreshold=_MIN_EIGENVALUE,
+            self._previous, grey, start, start.copy(), winSize=window, maxLevel=_LEVELS,
+            criteria=criteria, minEigThreshold=_MIN_EIGENVALUE,
         )  # fmt: skip
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
             grey, self._previous, there, start.copy(), winSize=window, maxLevel=0,
@@ -128,7 +128,7 @@ class PointTracker:
         )  # fmt: skip
         error = np.linalg.norm((back - start).reshape(-1, 2), axis=1)
         good = (found.ravel() > 0) & (found_back.ravel() > 0) & (error < _MAX_BACKWARD_ERROR_PX)
-        self._xy = there.reshape(-1, 2)
+        self._xy = np.asarray(there, np.float32).reshape(-1, 2)
         good &= np.isfinite(self._xy).all(axis=1)
         good[good] &= _inside(self._xy[good], grey.shape, forbidden)
         self._keep(good)

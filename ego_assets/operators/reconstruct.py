@@ -11,11 +11,9 @@ frame or clip that does not bear a reconstruction is invalid, with the reason, a
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ego_assets.config import ReconstructSettings
@@ -23,14 +21,15 @@ from ego_assets.operators import keyframes as kf
 from ego_assets.operators.cameras import normalised_points, scaled_intrinsics
 from ego_assets.operators.geometry import quaternion_from_matrix
 from ego_assets.operators.mapping import MappingError, SparseMap, build_map
+from ego_assets.operators.mask_regions import MaskedThings
 from ego_assets.operators.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.operators.registration import Registration, register_frames
-from ego_assets.operators.rle import decode_mask
 from ego_assets.operators.take_alignment import Anchors, Similarity, align
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics, Rows
 
 TABLE = "scene_reconstruction"
 _FOCAL_RANGE = (0.4, 2.5)
+_MAX_DISTORTION = 0.6
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class PycolmapReconstructor:
         settings = self.settings
         anchors = Anchors.from_carried(carried)
         start = _start_intrinsics(clip.intrinsics, anchors)
-        masks = _Masks(clip, settings.mask_margin_px)
+        masks = MaskedThings(clip.tables, settings.mask_margin_px)
         tracks = collect_tracks(
             clip.frames.read(max_side_px=settings.work_side_px),
             masks.forbidden,
@@ -96,9 +95,7 @@ class PycolmapReconstructor:
         guessed = start.source == "assumed_fov"
         chosen = _checked_keyframes(tracks, work, not guessed, settings, notes)
         scene = build_map(tracks, chosen, work, guessed, settings)
-        ratio = scene.intrinsics.fx / work.fx
-        if guessed and not _FOCAL_RANGE[0] <= ratio <= _FOCAL_RANGE[1]:
-            raise MappingError(f"the focal length ran away to {ratio:.2f} times the assumed one")
+        intrinsics = _calibrated(start, work, scene.intrinsics) if guessed else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
         notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}
         if angle < settings.min_triangulation_angle_deg:
@@ -107,11 +104,6 @@ class PycolmapReconstructor:
         share = sum(r.pose is not None for r in found) / len(found)
         if share < settings.min_registered_share:
             raise MappingError(f"the map explains only {100 * share:.0f} % of the frames")
-        intrinsics = start
-        if guessed:
-            intrinsics = dataclasses.replace(
-                start, fx=start.fx * ratio, fy=start.fy * ratio, source="self_calibrated"
-            )
         solution = _Solution(clip.clip_id, scene, found, intrinsics)
         if anchors is None:
             return solution
@@ -136,7 +128,6 @@ class PycolmapReconstructor:
             points=anchors.points,
             track=np.arange(count),
             errors_px=np.zeros(count),
-            lengths=np.zeros(count, np.int64),
             angle_deg=np.zeros(count),
             intrinsics=work,
         )
@@ -174,37 +165,6 @@ class PycolmapReconstructor:
         return output
 
 
-class _Masks:
-    """What must not be tracked: hands and objects, grown, at the size of the shrunken picture."""
-
-    def __init__(self, clip: ClipInput, margin_px: int) -> None:
-        self._margin_px = margin_px
-        self._rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for name in ("hand_masks", "object_masks"):
-            table = clip.tables.get(name)
-            if table is None:
-                continue
-            for row in table.select(["frame_index", "height_px", "width_px", "rle"]).to_pylist():
-                self._rows[row["frame_index"]].append(row)
-
-    def forbidden(self, frame_index: int, shape: tuple[int, int]) -> np.ndarray | None:
-        """(H, W) bool for a picture of `shape` (height, width), or None where nothing is masked."""
-        rows = self._rows.get(frame_index)
-        if not rows:
-            return None
-        covered = np.zeros(shape, np.uint8)
-        for row in rows:
-            mask = decode_mask(row["rle"], row["height_px"], row["width_px"]).view(np.uint8)
-            # Area averages: a pixel that the mask touches at all counts.
-            shrunk = cv2.resize(mask * np.uint8(255), shape[::-1], interpolation=cv2.INTER_AREA)
-            covered[np.asarray(shrunk) > 0] = 1
-        if self._margin_px:
-            side = 2 * self._margin_px + 1
-            grown = cv2.dilate(covered, np.ones((side, side), np.uint8))
-            return np.asarray(grown).astype(bool)
-        return covered.astype(bool)
-
-
 @dataclass(frozen=True)
 class _Times:
     frames: np.ndarray
@@ -231,11 +191,28 @@ def _times(clip: ClipInput, tracks: TrackTable) -> _Times:
 
 
 def _start_intrinsics(given: Intrinsics, anchors: Anchors | None) -> Intrinsics:
-    """A take keeps the focal length that its first clip found."""
-    if anchors is None or given.source != "assumed_fov":
-        return given
+    """A take keeps the lens that its first clip found."""
+    return given if anchors is None or given.source != "assumed_fov" else anchors.intrinsics
+
+
+def _calibrated(start: Intrinsics, work: Intrinsics, found: Intrinsics) -> Intrinsics:
+    """The full-size picture's intrinsics of those `found` for the shrunken one.
+
+    Raises `MappingError` for a lens that no camera has: the geometry did not fix it.
+    """
+    ratio = found.fx / work.fx
+    bend = max((abs(d) for d in found.distortion), default=0.0)
+    if not _FOCAL_RANGE[0] <= ratio <= _FOCAL_RANGE[1] or bend > _MAX_DISTORTION:
+        raise MappingError(
+            f"the lens ran away: {ratio:.2f} times the assumed focal length, distortion {bend:.2f}"
+        )
     return dataclasses.replace(
-        given, fx=anchors.focal_px[0], fy=anchors.focal_px[1], source=anchors.focal_source
+        start,
+        model=found.model,
+        fx=start.fx * ratio,
+        fy=start.fy * ratio,
+        distortion=found.distortion,
+        source="self_calibrated",
     )
 
 
@@ -382,6 +359,5 @@ def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: 
         poses={f: np.asarray(r.pose) for f, r in recent},
         points=solution.scene.points[used],
         seen=seen,
-        focal_px=(solution.intrinsics.fx, solution.intrinsics.fy),
-        focal_source=solution.intrinsics.source,
+        intrinsics=solution.intrinsics,
     ).to_carried()

@@ -17,7 +17,6 @@ from ego_assets.operators.cameras import normalised_points
 from ego_assets.operators.geometry import invert_pose, pose_matrix, rotation_angle_deg
 from ego_assets.operators.mapping import SparseMap
 from ego_assets.operators.point_tracks import TrackTable
-from ego_assets.protocols import Intrinsics
 
 _RANSAC_TRIALS = 200
 _REFINE_STEPS = 8
@@ -219,13 +218,3 @@ def reject_jumps(
                 reason=f"jump of {off / max(depth, 1e-9):.3f} depths and {turn:.1f} deg",
             )  # fmt: skip
     return kept
-
-
-def median_angle_deg(scene: SparseMap) -> float:
-    """Median over the points of the widest angle between two of their rays."""
-    return float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
-
-
-def in_full_pixels(intrinsics: Intrinsics, work: Intrinsics) -> float:
-    """Full-size pixels in a pixel of the shrunken picture."""
-    return intrinsics.fx / work.fx

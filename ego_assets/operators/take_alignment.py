@@ -19,13 +19,14 @@ from ego_assets.operators.geometry import (
     quaternion_from_matrix,
     rotation_angle_deg,
 )
+from ego_assets.protocols import Intrinsics
 
+_LENS = ("fx", "fy", "cx", "cy")
 _MIN_FRAMES = 3
 _MIN_POINTS = 12
 _MAX_TURN_DEG = 1.5
 _MAX_SCALE_SPREAD = 0.08
 _MAX_CENTRE_OVER_DEPTH = 0.03
-_MIN_PATH_OVER_DEPTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,15 @@ class Anchors:
     """The end of the clip before, in the take's world.
 
     poses: world_from_camera (4, 4) by frame index; points (P, 3); and, for each frame index, the
-    points seen (n,) at pixels (n, 2) of the full-size picture. focal_px: fx, fy of the full-size
-    picture that the clip before was mapped with.
+    points seen (n,) at pixels (n, 2) of the full-size picture. intrinsics: those that the clip
+    before was mapped with, of the full-size picture.
     """
 
     world_id: str
     poses: dict[int, np.ndarray]
     points: np.ndarray
     seen: dict[int, tuple[np.ndarray, np.ndarray]]
-    focal_px: tuple[float, float]
-    focal_source: str
+    intrinsics: Intrinsics
 
     def to_carried(self) -> dict[str, Any]:
         """Flat JSON values and arrays: what `ClipOutput.carried` may hold."""
@@ -59,8 +59,10 @@ class Anchors:
             "view_counts": np.array([len(v[0]) for v in views], np.int64),
             "view_points": np.concatenate([v[0] for v in views]).astype(np.int32),
             "view_px": np.concatenate([v[1] for v in views]).astype(np.float32),
-            "focal_px": np.array(self.focal_px, np.float64),
-            "focal_source": self.focal_source,
+            "camera_model": self.intrinsics.model,
+            "camera_px": np.array([getattr(self.intrinsics, k) for k in _LENS], np.float64),
+            "distortion": np.array(self.intrinsics.distortion, np.float64),
+            "intrinsics_source": self.intrinsics.source,
         }
 
     @staticmethod
@@ -74,14 +76,18 @@ class Anchors:
         ends = np.cumsum(np.asarray(carried["view_counts"], np.int64))[:-1]
         names = np.split(np.asarray(carried["view_points"]), ends)
         pixels = np.split(np.asarray(carried["view_px"]), ends)
-        focal = np.asarray(carried["focal_px"], np.float64)
+        lens = dict(zip(_LENS, (float(v) for v in carried["camera_px"]), strict=True))
         return Anchors(
             world_id=str(carried["world_id"]),
             poses=dict(zip(frames, poses, strict=True)),
             points=np.asarray(carried["points"], np.float64).reshape(-1, 3),
             seen={f: (n, p) for f, n, p in zip(frames, names, pixels, strict=True)},
-            focal_px=(float(focal[0]), float(focal[1])),
-            focal_source=str(carried["focal_source"]),
+            intrinsics=Intrinsics(
+                model=str(carried["camera_model"]),
+                distortion=tuple(float(d) for d in carried["distortion"]),
+                source=str(carried["intrinsics_source"]),
+                **lens,
+            ),
         )
 
 

@@ -86,7 +86,10 @@ def head_motion(frame: int, sway_m: float = 0.25, seed: int = 0) -> np.ndarray:
 
 @dataclass
 class Scene:
-    """A FrameSource of `frames` rendered pictures; `movers` (ids of patches) are the masked ones."""
+    """A FrameSource of rendered pictures; frames in `missing` do not decode.
+
+    Scenes that differ only in their frames may share a `cache` of rendered pictures.
+    """
 
     patches: list[Patch]
     camera: Callable[[int], np.ndarray]
@@ -97,7 +100,8 @@ class Scene:
     width: int = SIZE[0]
     height: int = SIZE[1]
     missing: frozenset[int] = frozenset()
-    _cache: dict[Any, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    cache: dict[Any, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    _ray_cache: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     def read(
         self, *, max_side_px: int | None = None, indices: Sequence[int] | None = None
@@ -111,10 +115,15 @@ class Scene:
 
     def render(self, frame: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The picture (H, W, 3) uint8 and the patch that each pixel shows (H, W) int, -1 none."""
+        if (frame, size) not in self.cache:
+            self.cache[frame, size] = self._render(frame, size)
+        return self.cache[frame, size]
+
+    def _render(self, frame: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         pose = self.camera(frame)
         rays = self._rays(size) @ pose[:3, :3].T
         depth = np.full(len(rays), np.inf)
-        owner = np.full(len(rays), -1)
+        owner = np.full(len(rays), -1, np.int8)
         picture = np.zeros((len(rays), 3), np.float32)
         for number, patch in enumerate(self.patches):
             place = np.eye(4) if patch.follows is None else patch.follows(frame)
@@ -143,14 +152,12 @@ class Scene:
         return np.clip(picture, 0, 255).astype(np.uint8).reshape(*shape, 3), owner.reshape(shape)
 
     def _rays(self, size: tuple[int, int]) -> np.ndarray:
-        if size not in self._cache:
-            lens = scaled_intrinsics(
-                self.intrinsics, size[0] / self.width, size[1] / self.height
-            )
+        if size not in self._ray_cache:
+            lens = scaled_intrinsics(self.intrinsics, size[0] / self.width, size[1] / self.height)
             x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
             flat = normalised_points(lens, np.stack([x.ravel(), y.ravel()], axis=1))
-            self._cache[size] = (np.column_stack([flat, np.ones(len(flat))]), flat)
-        return self._cache[size][0]
+            self._ray_cache[size] = np.column_stack([flat, np.ones(len(flat))])
+        return self._ray_cache[size]
 
 
 def clip_of(
