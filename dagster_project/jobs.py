@@ -1,7 +1,5 @@
 """Jobs: the whole graph over a shard, and the entry of new videos into the graph."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Hand poses: 21 joints a hand, in pixels and in metres."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

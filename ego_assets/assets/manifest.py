@@ -1,7 +1,5 @@
 """Assets of the videos themselves: the raw lake, what is in it, and its clips."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Objects: their 6D poses, and what moves them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Robot hands: joint positions that mimic the human hand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """The scene: a camera pose for every frame, and points."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

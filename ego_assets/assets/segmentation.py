@@ -1,7 +1,5 @@
 """Detections and masks: three tables from one pass over the frames."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

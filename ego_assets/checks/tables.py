@@ -4,8 +4,6 @@ Checks are unpartitioned (partitioned ones are a preview in Dagster and break wi
 the shards they looked at are in their metadata.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

@@ -15,6 +15,9 @@ from ego_assets.schemas.document import contract_page
 
 HOOK = """
 import sys
+# Libraries may look around when they load; ours may not.
+import av, cv2, dagster, numpy, polars, psutil, pyarrow.parquet, pynvml, scipy.ndimage
+import scipy.optimize, scipy.spatial.transform, sqlalchemy
 def hook(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
         sys.exit(f"importing touched {event} {args}")

@@ -417,3 +417,23 @@ def test_real_hands_before_a_still_camera_are_no_camera_motion(name: str, real_d
 def test_a_real_head_is_followed(real_data: Path) -> None:
     rows, _ = reconstruct(real_clip(real_data / "videos" / "ego_table_objects.mp4", 0, 120))
     assert np.mean([r["is_valid"] for r in rows]) > 0.9
+
+
+# ---- samples ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_floors_are_met_on_samples(seed: int, tmp_path: Path) -> None:
+    from samples import load_truth, render_sample
+
+    video = render_sample(tmp_path, seed)
+    truth = load_truth(video)
+    end = truth.cuts[0] if truth.cuts else truth.frame_count
+    lens = Intrinsics("PINHOLE", truth.fx, truth.fy, truth.cx, truth.cy, source="calibration_file")
+    # Without any masks: hands and what they carry move through the picture.
+    for given in (lens, None):
+        rows, _ = reconstruct(real_clip(video, 0, end, given))
+        found = score(rows, lambda frame: truth.world_from_camera[frame])
+        assert found.position_share <= MAX_POSITION_SHARE
+        assert found.rotation_deg <= 1.5
