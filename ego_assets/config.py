@@ -101,6 +101,9 @@ class ReconstructSettings(Settings):
         default=0.05, gt=0, lt=1, description="median motion between keyframes over the diagonal"
     )
     min_keyframes: int = Field(default=4, ge=2, le=50, description="fewer: no reconstruction")
+    min_calibration_keyframes: int = Field(
+        default=8, ge=3, description="fewer: a guessed focal length is kept as it is"
+    )
     min_texture_tracks: int = Field(
         default=40, ge=8, description="fewer points tracked in the median frame: too little texture"
     )

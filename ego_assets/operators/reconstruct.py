@@ -94,8 +94,10 @@ class PycolmapReconstructor:
         settings = self.settings
         guessed = start.source == "assumed_fov"
         chosen = _checked_keyframes(tracks, work, not guessed, settings, notes)
-        scene = build_map(tracks, chosen, work, guessed, settings)
-        intrinsics = _calibrated(start, work, scene.intrinsics) if guessed else start
+        # A short look around does not fix a focal length: then the guess is the better one.
+        calibrate = guessed and len(chosen) >= settings.min_calibration_keyframes
+        scene = build_map(tracks, chosen, work, calibrate, settings)
+        intrinsics = _calibrated(start, work, scene.intrinsics) if calibrate else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
         notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}
         if angle < settings.min_triangulation_angle_deg:

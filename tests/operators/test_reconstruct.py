@@ -180,6 +180,14 @@ def test_a_guessed_lens_is_calibrated(bend: float) -> None:
     assert rows[0]["distortion"][0] == pytest.approx(bend, abs=0.05)
 
 
+def test_a_guessed_lens_is_kept_where_the_clip_is_too_short_to_calibrate_it() -> None:
+    guess = dataclasses.replace(LENS, fx=320.0, fy=320.0, source="assumed_fov")
+    rows, _ = reconstruct(clip_of(scene(), intrinsics=guess), min_calibration_keyframes=1000)
+    assert {(r["fx_px"], r["intrinsics_source"]) for r in rows} == {(320.0, "assumed_fov")}
+    assert {r["camera_model"] for r in rows} == {"PINHOLE"}
+    assert all(r["is_valid"] for r in rows)
+
+
 @pytest.mark.parametrize(
     "lens",
     [
