@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ego_assets.operators.clips import ClipSplitter
 
 from ego_assets.config import ClipSettings, ManifestSettings
+from ego_assets.operators.clips import ClipSplitter
 from ego_assets.operators.decode import ClipFrames
 from ego_assets.operators.probe import hash_file, probe_video
 from ego_assets.protocols import Carried, ClipInput, Intrinsics, Rows

@@ -36,7 +36,8 @@ class MotionField:
         motion alone predicts; it is small in the halo that smooth flow has around what moves.
         """
         homography = camera_homography(later, earlier, masked)
-        flow = self.flow.calc(later, earlier, None)
+        start = np.zeros((*later.shape, 2), np.float32)
+        flow = self.flow.calc(later, earlier, start)
         height, width = later.shape
         columns, rows = np.meshgrid(
             np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)

@@ -16,8 +16,7 @@ from ego_assets.operators.tracking import MaskTrack, MaskTracker, centre
 LEARN_EVERY = 4
 ROUNDS = 3
 MAX_HANDS = 4
-LEVELS = (0.28, 0.9)
-USUAL_SHARE = 0.1
+LEVELS = (0.2, 0.3, 0.42, 0.56, 0.7, 0.84, 0.95)
 
 
 @dataclass(frozen=True)
@@ -37,41 +36,58 @@ class HandEvidence:
 
 def learn_skin(
     images: list[np.ndarray], changed: list[np.ndarray], model: SkinModel, min_area: int
-) -> None:
-    """Fit the colour model to a clip in rounds: moving skin-like pixels, then the hands found."""
+) -> float:
+    """Fit the colour model to a clip in rounds: moving skin-like pixels, then the hands found.
+
+    Returns the probability over which a pixel counts as hand.
+    """
     chosen = range(0, len(images), LEARN_EVERY)
     bins = {i: bins_of(images[i]) for i in chosen}
-    for number in range(ROUNDS):
-        table = model.prior if number == 0 and not model.hand.any() else model.table()
-        fresh = SkinModel()
-        seen = {i: model.probability(bins[i], table) for i in chosen}
-        level = likely_level(list(seen.values()))
+    wanted = {i: changed[i] & (model.prior[bins[i]] > 0.4) for i in chosen}
+    if not model.hand.any():
         for i in chosen:
             near = cv2.dilate(changed[i].astype(np.uint8), np.ones((9, 9))) > 0
-            if number == 0:
-                hand = changed[i] & (model.prior[bins[i]] > 0.4)
-                fresh.learn(bins[i], hand, ~near)
-            else:
-                found = likely_parts(seen[i], level, min_area)
-                hand = _supported(found, near)
-                grown = cv2.dilate(hand.astype(np.uint8), np.ones((7, 7))) > 0
-                fresh.learn(bins[i], hand, ~grown & ~(changed[i] & found))
+            model.learn(bins[i], wanted[i], ~near)
+    level = LEVELS[1]
+    for _ in range(ROUNDS):
+        table = model.table()
+        seen = {i: model.probability(bins[i], table) for i in chosen}
+        level = best_level(seen, wanted, min_area)
+        fresh = SkinModel()
+        for i in chosen:
+            near = cv2.dilate(changed[i].astype(np.uint8), np.ones((9, 9))) > 0
+            found = likely_parts(seen[i], level, min_area)
+            hand = _supported(found, near)
+            grown = cv2.dilate(hand.astype(np.uint8), np.ones((7, 7))) > 0
+            fresh.learn(bins[i], hand, ~grown & ~(changed[i] & found))
         if fresh.hand.sum() < 50:
-            return
+            break
         model.hand, model.rest = fresh.hand, fresh.rest
+    return level
 
 
-def likely_level(probabilities: list[np.ndarray]) -> float:
-    """Probability over which a pixel may be hand: hands are seldom most of what is seen."""
-    sample = np.concatenate([p[::4, ::4].ravel() for p in probabilities])
-    return float(np.clip(np.percentile(sample, 100 * (1 - USUAL_SHARE)), *LEVELS))
+def best_level(
+    probabilities: dict[int, np.ndarray], wanted: dict[int, np.ndarray], min_area: int
+) -> float:
+    """The level whose parts agree best with what is seen to move (largest F measure)."""
+    frames = [i for i in list(probabilities)[::2] if wanted[i].any()]
+    if not frames:
+        return LEVELS[1]
+    moved = sum(int(wanted[i].sum()) for i in frames)
+    scores = []
+    for level in LEVELS:
+        parts = {i: likely_parts(probabilities[i], level, min_area) for i in frames}
+        both = sum(int((parts[i] & wanted[i]).sum()) for i in frames)
+        area = sum(int(parts[i].sum()) for i in frames)
+        scores.append(2 * both / max(1, area + moved))
+    return LEVELS[int(np.argmax(scores))]
 
 
 def likely_parts(probability: np.ndarray, level: float, min_area: int) -> np.ndarray:
     """(H, W) bool: parts of likely pixels that hold a surer core (hysteresis, Canny 1986)."""
     mask = clean_mask(probability > level, min_area)
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    sure = probability > max(0.5, level + 0.3 * (1 - level))
+    sure = probability > max(0.45, level + 0.3 * (1 - level))
     cores = np.bincount(labels[sure], minlength=count)
     keep = cores >= 0.25 * np.bincount(labels.ravel(), minlength=count)
     keep[0] = False

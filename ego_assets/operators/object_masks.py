@@ -19,8 +19,9 @@ from ego_assets.operators.rle import mask_iou
 from ego_assets.operators.skin import SkinModel, bins_of, relative_shares
 
 LEARN_EVERY = 4
-LIKELY, UNLIKELY = 0.25, 0.05
+LIKELY, UNLIKELY, SURELY = 0.25, 0.05, 0.45
 MIN_POINTS = 6
+REDRAW_EVERY = 3
 MAX_AREA_SHARE = 0.12
 _GC_MARGIN = 0.35
 
@@ -126,7 +127,8 @@ def cut_out(image: np.ndarray, mask: np.ndarray, barred: np.ndarray, rounds: int
     cv2.setRNGSeed(0)
     background_model, object_model = np.zeros((1, 65)), np.zeros((1, 65))
     bgr = np.ascontiguousarray(picture[..., ::-1])
-    cv2.grabCut(bgr, labels, None, background_model, object_model, rounds, cv2.GC_INIT_WITH_MASK)
+    whole = (0, 0, bgr.shape[1], bgr.shape[0])  # of no effect: the labels start the cut
+    cv2.grabCut(bgr, labels, whole, background_model, object_model, rounds, cv2.GC_INIT_WITH_MASK)
     cut = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     found = np.zeros_like(mask)
     found[view] = _largest(cut)
@@ -137,7 +139,7 @@ def free_frame(thing: FollowedObject, seed: int, hands: dict[int, np.ndarray]) -
     """The frame nearest to the seed in which no hand is at the object; None if there is none."""
     for frame in sorted(thing.outlines, key=lambda f: (abs(f - seed), f)):
         hand = hands.get(frame)
-        if hand is None or not (_grown(hand, 15, hand) & thing.outlines[frame]).any():
+        if hand is None or not (_grown(hand, 5, hand) & thing.outlines[frame]).any():
             return frame
     return None
 
@@ -219,7 +221,8 @@ class Follower:
                 trust = min(1.0, 0.7 * trust + 0.3 * min(1.0, points / 20))
             if outline.sum() < 12 or trust < 0.15:
                 return
-            outline = self._redraw(frame, outline, reference)
+            if frame % REDRAW_EVERY == 0:
+                outline = self._redraw(frame, outline, reference)
             found.outlines[frame], found.trust[frame] = outline, trust
             before = frame
             reference = 0.95 * reference + 0.05 * float(outline.sum())

@@ -13,9 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ego_assets.operators.geometry import invert_pose, pose_matrix
+from ego_assets.operators.geometry import invert_pose, pose_matrix, rotation_angle_deg
 
 MIN_POINTS = 6
+MAX_MISSES = 6
+MAX_TURN_DEG = 12.0
 MIN_ANGLE_RAD = np.radians(1.5)
 Observations = dict[int, dict[int, np.ndarray]]
 """{frame: {feature: (2,) normalised place}}"""
@@ -30,6 +32,14 @@ class ObjectModel:
     inliers: dict[int, int] = field(default_factory=dict)
     errors: dict[int, float] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    misses: dict[int, int] = field(default_factory=dict)
+
+    def judge(self, seen: list[int], agreed: set[int]) -> None:
+        """Forget points that disagreed MAX_MISSES times running: they slid, or were never right."""
+        for feature in seen:
+            self.misses[feature] = 0 if feature in agreed else self.misses.get(feature, 0) + 1
+            if self.misses[feature] >= MAX_MISSES:
+                del self.points[feature], self.misses[feature]
 
 
 def triangulate(
@@ -183,6 +193,7 @@ def locate(
     if not ok or inliers is None or len(inliers) < MIN_POINTS:
         return "the features fit no rigid pose"
     chosen = inliers.ravel()
+    model.judge(shared, {shared[i] for i in chosen})
     if len(chosen) < min_share * len(shared):
         return f"only {len(chosen)} of {len(shared)} features agree on a pose"
     rotation, translation = cv2.solvePnPRefineLM(
@@ -192,6 +203,8 @@ def locate(
     cam = points[chosen] @ pose[:3, :3].T + pose[:3, 3]
     if (cam[:, 2] <= 0).any() or not np.isfinite(pose).all():
         return "the pose lies behind the camera"
+    if guess is not None and rotation_angle_deg(pose[:3, :3], guess[:3, :3]) > MAX_TURN_DEG:
+        return "the pose jumps"
     error = np.linalg.norm(cam[:, :2] / cam[:, 2:] - places[chosen], axis=1)
     return pose, len(chosen), float(np.sqrt((error**2).mean()))
 
@@ -208,14 +221,16 @@ def extend(
     place = frames.index(start[0]), frames.index(start[-1])
     for path in (frames[place[1] + 1 :], frames[: place[0]][::-1], start):
         guess: np.ndarray | None = None
+        lost = 0
         for number, frame in enumerate(path):
             found = locate(model, observations.get(frame, {}), guess, limit, min_share)
-            if isinstance(found, str) and guess is not None:
-                found = locate(model, observations.get(frame, {}), None, limit, min_share)
             if isinstance(found, str):
                 model.reasons[frame] = found
-                guess = None
+                lost += 1
+                # Lost for long: it may be anywhere, and has to be found without a guess.
+                guess = guess if lost < 10 else None
                 continue
+            lost = 0
             guess = model.poses[frame] = found[0]
             model.inliers[frame], model.errors[frame] = found[1], found[2]
             model.reasons.pop(frame, None)
@@ -223,6 +238,22 @@ def extend(
                 recent = path[max(0, number - 40) : number + 1]
                 fresh, _ = points_of(observations, model.poses, recent, limit, model.points)
                 model.points.update(fresh)
+
+
+def refine(
+    model: ObjectModel, observations: Observations, limit: float, min_share: float, rounds: int
+) -> None:
+    """Points from all poses, then poses from all points, in turn: drift evens out."""
+    for _ in range(rounds):
+        frames = sorted(model.poses)
+        points, _ = points_of(observations, model.poses, frames, 1.5 * limit)
+        if len(points) < MIN_POINTS:
+            return
+        model.points, model.misses = points, {}
+        for frame in frames:
+            found = locate(model, observations[frame], model.poses[frame], limit, min_share)
+            if not isinstance(found, str):
+                model.poses[frame], model.inliers[frame], model.errors[frame] = found
 
 
 def recentred(model: ObjectModel, first: int) -> np.ndarray:

@@ -125,6 +125,7 @@ class BaselineObjectPoseEstimator:
         if not model.poses:
             return None
         if not name:
+            object_model.refine(model, observations, limit, share, rounds=3)
             first = min(model.poses)
             name = f"first_sight:{first}"
             shift = object_model.recentred(model, first)

@@ -116,12 +116,8 @@ class BaselineSegmenter:
         self.model = SkinModel(carried.get("skin_hand"), carried.get("skin_rest"))
         images = [look.images[f] for f in frames]
         changed = [look.changed[f] for f in frames]
-        hand_masks.learn_skin(images, changed, self.model, min_area)
+        level = hand_masks.learn_skin(images, changed, self.model, min_area)
         table = self.model.table()
-        some = [
-            self.model.probability(bins_of(i), table) for i in images[:: hand_masks.LEARN_EVERY]
-        ]
-        level = hand_masks.likely_level(some)
         found: dict[int, list[np.ndarray]] = {}
         colors: dict[int, float] = {}
         scored: dict[int, list[tuple[np.ndarray, float]]] = {}
@@ -184,6 +180,8 @@ class BaselineSegmenter:
             if not min_area <= mask.sum() <= object_masks.MAX_AREA_SHARE * mask.size:
                 continue
             if any(_overlaps(o.outlines.get(seed.frame), mask) for o, _ in followed):
+                continue
+            if float(likely[seed.frame][mask].mean()) < object_masks.SURELY:
                 continue
             thing = follower.follow(len(followed), seed.frame, mask)
             if not _is_carried_along(thing, seed.frame, look):
