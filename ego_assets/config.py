@@ -40,7 +40,7 @@ class ClipSettings(Settings):
         default="content", description="PySceneDetect's detector"
     )
     threshold: float | None = Field(
-        default=None, description="detector's threshold; its own default if empty"
+        default=None, description="detector's threshold; empty: 20 (content) or 3 (adaptive)"
     )
     min_histogram_distance: float = Field(
         default=0.4,

@@ -32,7 +32,7 @@ def detect_cuts(frames: Iterable[Frame], settings: ClipSettings) -> list[int]:
     """Indices of the first frame of each scene but the first.
 
     frames: all of a video in order, small. Source of the detectors: PySceneDetect 0.7,
-    `ContentDetector` and `AdaptiveDetector` (their default thresholds unless set).
+    `ContentDetector` and `AdaptiveDetector`.
     """
     from scenedetect import FrameTimecode
 
@@ -60,7 +60,9 @@ def _detector(settings: ClipSettings) -> Any:
     if settings.detector == "adaptive":
         threshold = 3.0 if settings.threshold is None else settings.threshold
         return AdaptiveDetector(adaptive_threshold=threshold, min_scene_len=1)
-    threshold = 27.0 if settings.threshold is None else settings.threshold
+    # Below the detector's own 27: two scenes lit alike lie under it, and false alarms fall to the
+    # histogram.
+    threshold = 20.0 if settings.threshold is None else settings.threshold
     return ContentDetector(threshold=threshold, min_scene_len=1)
 
 
@@ -129,7 +131,7 @@ class ClipSplitter:
     """An accepted video → its rows of `clips`."""
 
     name = "pyscenedetect"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 
