@@ -1,6 +1,6 @@
 """Accuracy of every operator on sample videos with exact truth, and on real ground truth.
 
-    python -m benchmarks.accuracy [--seeds 0 1 2] [--quick] [--oracle] [--json FILE]
+    python benchmarks/accuracy.py [--seeds 0 1 2] [--quick] [--oracle] [--json FILE]
 
 Each sample is rendered, split, and run through the operators in the order of the graph, each
 fed with what those before it made, so that errors add up as they do in production (`--oracle`
@@ -282,4 +282,6 @@ if __name__ == "__main__":
     # One core: comparable times, and no fight over cores with other work.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # Run as a file, only this folder is on the path.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     sys.exit(main())

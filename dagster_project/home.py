@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 ROOT = Path(__file__).resolve().parents[1]
-_DEFAULT_CONFIG = "telemetry:\n  enabled: false\n"
+_DEFAULT_CONFIG = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
 def prepare_home(lake_root: Path) -> Path:

@@ -57,11 +57,12 @@ def draw_box(image: np.ndarray, box: np.ndarray, color: Sequence[int]) -> None:
 def draw_hand(image: np.ndarray, joints_px: np.ndarray, color: Sequence[int]) -> None:
     """Skeleton of 21 joints (21, 2) in pixels of this picture."""
     points = np.clip(np.round(joints_px), -1e4, 1e4).astype(int)
+    radius = 2 if np.ptp(points, axis=0).max() > 80 else 1  # dots must not hide a small hand
     for finger in FINGERS:
-        cv2.polylines(image, [points[list(finger)]], False, (20, 20, 20), 3, cv2.LINE_AA)
+        cv2.polylines(image, [points[list(finger)]], False, (20, 20, 20), radius + 1, cv2.LINE_AA)
         cv2.polylines(image, [points[list(finger)]], False, tuple(color), 1, cv2.LINE_AA)
     for x, y in points.tolist():
-        cv2.circle(image, (x, y), 2, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(image, (x, y), radius, (255, 255, 255), -1, cv2.LINE_AA)
 
 
 def draw_axes(
@@ -101,14 +102,15 @@ def blank_tile(width: int = 320, height: int = 180) -> np.ndarray:
 
 
 def contact_sheet(tiles: Sequence[np.ndarray], columns: int = 3, side_px: int = 320) -> np.ndarray:
-    """(H, W, 3) uint8 sheet of pictures, each fitted into a cell of side_px by side_px * 3 / 4.
+    """(H, W, 3) uint8 sheet of pictures, each fitted into a cell of at most side_px a side.
 
     Raises ValueError without a picture.
     """
     if not tiles:
         raise ValueError("a contact sheet needs a picture")
     columns = min(columns, len(tiles))
-    cell_w, cell_h = side_px, side_px * 3 // 4
+    cell_w = side_px
+    cell_h = max(max(1, round(side_px * min(1.0, t.shape[0] / t.shape[1]))) for t in tiles)
     rows = math.ceil(len(tiles) / columns)
     sheet = np.full((rows * (cell_h + 4) - 4, columns * (cell_w + 4) - 4, 3), 24, np.uint8)
     for index, tile in enumerate(tiles):

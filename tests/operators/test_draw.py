@@ -43,7 +43,8 @@ def test_a_hand_far_off_the_picture_does_no_harm(far: float) -> None:
 def test_a_sheet_holds_every_tile_and_a_jpeg_fits() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
     sheet = draw.contact_sheet([noise, grey(500, 20), grey(2, 900)] * 3)
-    assert sheet.shape == (3 * 244 - 4, 3 * 324 - 4, 3)
+    assert sheet.shape == (3 * 324 - 4, 3 * 324 - 4, 3)  # the tallest tile is higher than wide
+    assert draw.contact_sheet([noise] * 4).shape == (2 * 244 - 4, 3 * 324 - 4, 3)
     data = draw.encode_jpeg(sheet, 150_000)
     assert cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape == sheet.shape
     assert len(data) < len(cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
