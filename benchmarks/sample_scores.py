@@ -30,7 +30,7 @@ def score_sample(run: GraphRun, truth: Any) -> Values:
     tracks: dict[str, int] = {}
     if "object_masks" in run.tables:
         scorers = _score_masks(run, truth, "object_masks")
-        values |= _mask_values("object", scorers)
+        values |= _mask_values("object", scorers) | _touched_objects(scorers, truth)
         tracks = _track_of_object(scorers)
     if "hand_masks" in run.tables:
         values |= _mask_values("hand", _score_masks(run, truth, "hand_masks"))
@@ -97,6 +97,15 @@ def _mask_values(kind: str, scorers: Mapping[int, scoring.MaskScorer]) -> Values
             sum(s.unmatched for s in scorers.values()) / frames
         ),
     }
+
+
+def _touched_objects(scorers: Mapping[int, scoring.MaskScorer], truth: Any) -> Values:
+    """Mask IoU of the objects that a hand ever touches: motion says nothing of the others."""
+    touched = np.flatnonzero(np.asarray(truth.contacts, dtype=bool).any(axis=(0, 1)))
+    ious = [v for s in scorers.values() for o, v in s.object_iou().items() if int(o) in touched]
+    if not ious:
+        return {}
+    return {("segmenter", "object mask IoU, touched objects"): float(np.mean(ious))}
 
 
 def _track_of_object(scorers: Mapping[int, scoring.MaskScorer]) -> dict[str, int]:

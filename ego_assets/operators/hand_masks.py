@@ -5,7 +5,7 @@ Here: pixels to hands, hands to tracks with a side. Not here: objects, rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -143,6 +143,33 @@ def evidence_of(
         color=float(np.mean([colors[f] for f in track.masks])),
         length=float(min(1.0, len(track.masks) / max(1.0, 0.2 * frames))),
     )
+
+
+def leave_two(tracks: list[MaskTrack], scores: dict[int, float]) -> list[MaskTrack]:
+    """The tracks without the frames in which two stronger ones are seen: people have two hands.
+
+    A track that loses most of its frames goes.
+    """
+
+    def strength(track: MaskTrack) -> float:
+        return scores[track.key] * float(sum(np.sqrt(m.sum()) for m in track.masks.values()))
+
+    taken: dict[int, int] = {}
+    kept = []
+    for track in sorted(tracks, key=strength, reverse=True):
+        free = {f: m for f, m in track.masks.items() if taken.get(f, 0) < 2}
+        if len(free) < 0.5 * len(track.masks):
+            continue
+        for frame in free:
+            taken[frame] = taken.get(frame, 0) + 1
+        kept.append(replace(track, masks=free))
+    return sorted(kept, key=lambda t: t.key)
+
+
+def is_wearers(track: MaskTrack) -> bool:
+    """Whether the hand reaches into the picture from below, as the camera wearer's do."""
+    low = [m[int(0.55 * m.shape[0]) :].any() for m in track.masks.values()]
+    return float(np.mean(low)) > 0.5
 
 
 def touches_border(mask: np.ndarray) -> bool:

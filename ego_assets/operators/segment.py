@@ -60,7 +60,7 @@ class BaselineSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "baseline"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -127,28 +127,24 @@ class BaselineSegmenter:
             scored[frame] = [(m, float(probability[m].mean())) for m in found[frame]]
             colors[frame] = float(np.mean([s for _, s in scored[frame]])) if scored[frame] else 0.0
         tracker = hand_masks.track_hands(found, max_gap=max(3, len(frames) // 20))
-        kept = self._confirmed(tracker, look, colors)
-        sides = hand_masks.sides_of(kept)
+        tracks, scores = self._confirmed(tracker, look, colors)
+        own = [t for t in tracks if hand_masks.is_wearers(t)]
+        others = [t for t in tracks if not hand_masks.is_wearers(t)]
         things = []
-        for track in kept:
-            score = hand_masks.evidence_of(track, look.moving, colors, len(frames)).score
-            wearer = float(
-                np.mean([m[int(0.55 * m.shape[0]) :].any() for m in track.masks.values()])
-            )
-            things.append(
-                _Thing(
-                    "h",
-                    track.masks,
-                    dict.fromkeys(track.masks, float(np.clip(score, 0.05, 1.0))),
-                    side=sides[track.key],
-                    is_wearer=wearer > 0.5,
-                )
-            )
+        for is_wearer, group in ((True, own), (False, others)):
+            kept = hand_masks.leave_two(group, scores)
+            sides = hand_masks.sides_of(kept)
+            for track in kept:
+                score = float(np.clip(scores[track.key], 0.05, 1.0))
+                by_frame = dict.fromkeys(track.masks, score)
+                side = sides[track.key]
+                things.append(_Thing("h", track.masks, by_frame, side=side, is_wearer=is_wearer))
         return things, scored
 
     def _confirmed(
         self, tracker: MaskTracker, look: _Look, colors: dict[int, float]
-    ) -> list[MaskTrack]:
+    ) -> tuple[list[MaskTrack], dict[int, float]]:
+        """The tracks that are hands, and {key: score}."""
         frames = len(look.images)
         scores = {
             t.key: hand_masks.evidence_of(t, look.moving, colors, frames).score
@@ -156,7 +152,7 @@ class BaselineSegmenter:
             if len(t.masks) >= min(5, frames)
         }
         chosen = [t for t in tracker.tracks if scores.get(t.key, 0) >= self.settings.min_hand_score]
-        return sorted(chosen, key=lambda t: t.key)
+        return chosen, scores
 
     def _objects(
         self, look: _Look, hands: dict[int, np.ndarray], min_area: int, carried: Carried
