@@ -168,7 +168,7 @@ def measure_sample(
     truth = load_truth(path)
     upstream = TruthTables(truth).rows if oracle else None
     run = run_graph(path, upstream=upstream)
-    values = score_sample(run, truth)
+    values = score_sample(run, truth, oracle=oracle)
     many = score_cuts(split(scenes).cuts, load_truth(scenes).cuts)
     values["clips", "cuts F1"] = min(values["clips", "cuts F1"], many.f1)
     values |= score_true_hands(run.clips, truth)

@@ -1,9 +1,9 @@
 """Peak memory of every stage's workers on a long 1080p video, against the promised limit.
 
-Renders a sample at 1920 x 1080, repeats its coded frames up to the wanted length, runs the whole
-graph, and compares the largest resident set of each stage's workers with 1.5 GiB. The same is
-done with a short video, to show that the length does not matter. The last line is the ratio of the
-worst peak to the limit (below 1 passes).
+Renders a sample of 20 s (the longest clip) at 1920 x 1080, repeats its coded frames up to the
+wanted length, runs the whole graph, and compares the largest resident set of each stage's workers
+with 1.5 GiB. The same is done with the short video, to show that the length does not matter. The
+last line is the ratio of the worst peak to the limit (below 1 passes).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        short = render_sample(folder, seed=0, duration_s=8.0, width=1920, height=1080)
+        short = render_sample(folder, seed=0, duration_s=20.0, width=1920, height=1080)
         long = folder / "long.mp4"
         repeat_video(short, long, 60 * arguments.minutes)
         results = {
@@ -97,7 +97,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"limit_mib": LIMIT_MIB, "peaks_mib": results, "ratio": ratio}))
     else:
-        print(f"{'stage':24}{'8 s':>8}{arguments.minutes:>6.0f} min   (MiB, largest worker)")
+        print(f"{'stage':24}{'20 s':>8}{arguments.minutes:>6.0f} min   (MiB, largest worker)")
         for stage in STAGES:
             print(f"{stage:24}{results['short'][stage]:8.0f}{results['long'][stage]:10.0f}")
         print(f"worst peak over the limit of {LIMIT_MIB} MiB: {ratio:.2f}")
