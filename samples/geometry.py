@@ -17,7 +17,7 @@ def pose(rotation: np.ndarray, translation: np.ndarray | list[float]) -> np.ndar
 def ease(x: float) -> float:
     """Minimum-jerk timing (Flash and Hogan 1985): 0 to 1 with no speed at both ends."""
     x = min(max(x, 0.0), 1.0)
-    return x * x * x * (10 - 15 * x + 6 * x * x)
+    return min(1.0, x * x * x * (10 - 15 * x + 6 * x * x))  # rounding may pass 1
 
 
 def blend(start: np.ndarray, end: np.ndarray, x: float) -> np.ndarray:

@@ -5,7 +5,6 @@ Here: drawing on RGB arrays with OpenCV. Not here: which frames are shown, plots
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
@@ -109,18 +108,23 @@ def contact_sheet(tiles: Sequence[np.ndarray], columns: int = 3, side_px: int = 
     if not tiles:
         raise ValueError("a contact sheet needs a picture")
     columns = min(columns, len(tiles))
-    cell_w = side_px
-    cell_h = max(max(1, round(side_px * min(1.0, t.shape[0] / t.shape[1]))) for t in tiles)
-    rows = math.ceil(len(tiles) / columns)
-    sheet = np.full((rows * (cell_h + 4) - 4, columns * (cell_w + 4) - 4, 3), 24, np.uint8)
-    for index, tile in enumerate(tiles):
-        scale = min(cell_w / tile.shape[1], cell_h / tile.shape[0])
-        size = max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale))
-        fitted = cv2.resize(tile, size, interpolation=cv2.INTER_AREA)
-        top = index // columns * (cell_h + 4) + (cell_h - size[1]) // 2
-        left = index % columns * (cell_w + 4) + (cell_w - size[0]) // 2
-        sheet[top : top + size[1], left : left + size[0]] = fitted
-    return sheet
+    rows = []
+    for first in range(0, len(tiles), columns):
+        fitted = [_fit(tile, side_px) for tile in tiles[first : first + columns]]
+        height = max(tile.shape[0] for tile in fitted)  # each row as high as its highest tile
+        row = np.full((height + 4, columns * (side_px + 4) - 4, 3), 24, np.uint8)
+        for column, tile in enumerate(fitted):
+            top = (height - tile.shape[0]) // 2
+            left = column * (side_px + 4) + (side_px - tile.shape[1]) // 2
+            row[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        rows.append(row)
+    return np.concatenate(rows)[:-4]
+
+
+def _fit(tile: np.ndarray, side_px: int) -> np.ndarray:
+    scale = side_px / max(tile.shape[:2])
+    size = max(1, round(tile.shape[1] * scale)), max(1, round(tile.shape[0] * scale))
+    return cv2.resize(tile, size, interpolation=cv2.INTER_AREA)
 
 
 def encode_jpeg(image: np.ndarray, max_bytes: int = 150_000) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from samples import Truth, load_truth, render_sample
+from samples.geometry import ease
 from samples.truth import truth_path
 
 
@@ -147,3 +148,8 @@ def test_the_command_line_renders(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert [Path(line).exists() for line in done.stdout.split()] == [True, True]
+
+
+def test_easing_stays_within_its_range() -> None:
+    values = [ease(x) for x in np.linspace(0.99, 1.0, 20_001)]
+    assert max(values) <= 1.0
