@@ -20,7 +20,7 @@ $(VENV)/.test: $(VENV)/.core
 	touch $@
 
 $(VENV)/.system: $(VENV)/.test .ci/install_system_packages
-	.ci/install_system_packages chromium
+	.ci/install_system_packages chromium postgresql
 	touch $@
 
 demo: $(VENV)/.core  ## sample videos through the whole graph, and a summary

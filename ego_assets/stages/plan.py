@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.backends import registry
-from resources.lake import Lake
+from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
 
 TASK_VERSIONS = {"probe": "1", "split": "1"}
@@ -92,10 +92,6 @@ class StageSpec:
 def chain(base: str, previous: str | None) -> str:
     """Fingerprint of a unit whose state was carried over from the unit done as `previous`."""
     return digest(base, previous)[:32] if previous else base[:32]
-
-
-def file_unit_id(uri: str) -> str:
-    return hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:

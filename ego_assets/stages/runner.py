@@ -23,9 +23,10 @@ from typing import Any
 
 from ego_assets.stages import plan as planning
 from ego_assets.stages.plan import Group, StageSpec, Unit
-from ego_assets.stages.worker import Ended, GroupEnded, Started, WorkerRun, worker_main, worker_name
+from ego_assets.stages.worker import Ended, GroupEnded, Started, WorkerRun, worker_main
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger, State
+from resources.ledger.ledger import process_name
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
@@ -115,7 +116,7 @@ def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> Sta
         _Supervisor(spec, ledger, report).run(groups, min(workers, len(groups)))
     else:
         seen = {u.unit_id: u for g in groups for u in g.units}
-        run = WorkerRun(spec, worker_name(), lambda message: _note(report, seen, message))
+        run = WorkerRun(spec, process_name(), lambda message: _note(report, seen, message))
         for group in groups:
             run.run_group(group)
     report.seconds = time.monotonic() - began
@@ -261,7 +262,7 @@ class _Supervisor:
 
     def _charge(self, slot: _Slot, started: Started, how: str, tail: str) -> None:
         unit = started.unit.unit_id
-        quarantine = max(started.attempts.values()) >= self.spec.max_deaths
+        quarantine = max(a.number for a in started.attempts.values()) >= self.spec.max_deaths
         error = f"the worker {how} on this clip\n\nlast lines of its log:\n{tail}"
         for table, attempt in started.attempts.items():
             with suppress(LateAttemptError):
@@ -269,7 +270,6 @@ class _Supervisor:
                     table,
                     unit,
                     attempt,
-                    worker=slot.name,
                     error_class="WorkerDied",
                     error=error,
                     quarantine=quarantine,
@@ -291,9 +291,7 @@ class _Supervisor:
                 slot.process.join()
             if kill and slot.current is not None:
                 for table, attempt in slot.current.attempts.items():
-                    self.ledger.interrupt(
-                        table, slot.current.unit.unit_id, attempt, worker=slot.name
-                    )
+                    self.ledger.interrupt(table, slot.current.unit.unit_id, attempt)
             slot.connection.close()
         self.slots.clear()
 

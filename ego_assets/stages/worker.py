@@ -12,11 +12,12 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import forkserver
@@ -24,25 +25,29 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import pyarrow as pa
+from sqlalchemy.exc import SQLAlchemyError
 
 from ego_assets.protocols import BadInputError, Carried, ClipOutput
 from ego_assets.schemas import TABLES, ContractError
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
-from resources.lake import Lake, Provenance
+from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
-from resources.ledger import Ledger, State
+from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
+from resources.ledger.ledger import process_name
 
 PERMANENT = (BadInputError, ContractError, FileNotFoundError, PermissionError)
 """Errors that another try cannot cure."""
+BEAT_S = 15.0
+BUSY_WAIT_S = 0.5
 
 
 @dataclass(frozen=True)
 class Started:
-    """A unit's attempt begins: {table: attempt number}."""
+    """A unit's attempt begins: {table: claim}."""
 
     unit: Unit
-    attempts: dict[str, int]
+    attempts: dict[str, Attempt]
 
 
 @dataclass(frozen=True)
@@ -125,63 +130,116 @@ class WorkerRun:
     def run_unit(
         self, unit: Unit, fingerprint: str, tables: list[str], carried: Carried | None
     ) -> bool:
-        """Try a unit until it is done or quarantined. Tells whether it is done."""
-        while True:
-            attempts = {
-                t: self.ledger.start(
-                    t,
+        """Try a unit until it is done or quarantined. Tells whether it is done.
+
+        It may be another run that does it: then this one waits for how that ends.
+        """
+        while tables:
+            if self.is_quarantined(unit, fingerprint):
+                return False
+            attempts = self.claim(unit, fingerprint, tables)
+            if not attempts:
+                time.sleep(BUSY_WAIT_S)
+            else:
+                ended = self.attempt(unit, fingerprint, attempts, carried)
+                if ended is not None:
+                    return ended
+            tables = self.pending_tables(unit, fingerprint)
+        self.tell(Ended(unit.unit_id, "skipped"))
+        self.last_carried = None
+        return True
+
+    def attempt(
+        self, unit: Unit, fingerprint: str, attempts: dict[str, Attempt], carried: Carried | None
+    ) -> bool | None:
+        """Try a unit once. Tells whether it is done (True) or quarantined (False), if either."""
+        self.tell(Started(unit, attempts))
+        number = max(a.number for a in attempts.values())
+        began = time.monotonic()
+        try:
+            with self.heartbeat(unit, attempts):
+                if number > self.spec.max_attempts:
+                    # Only reached when earlier attempts vanished with their whole run.
+                    raise BadInputError(
+                        f"{number - 1} attempts ended without a word: their run was killed"
+                    )
+                if self.task is None:
+                    self.task = build_task(self.spec, self.lake, self.ledger)
+                output = self.task.process(unit, carried)
+                published = self.publish(unit, fingerprint, attempts, output)
+            for table, attempt in attempts.items():
+                self.ledger.finish(table, unit.unit_id, attempt, published[table].sha256)
+        except LateAttemptError:
+            return None  # taken over: what we published has an older token, and counts no more
+        except Exception as error:
+            try:
+                if self.fail(unit, attempts, error):
+                    return False
+            except LateAttemptError:
+                return None
+            time.sleep(self.spec.backoff_s * 2 ** (number - 1) * random.uniform(0.8, 1.2))
+            return None
+        self.last_carried = output.carried
+        self.tell(
+            Ended(
+                unit.unit_id,
+                "done",
+                {t: len(output.tables[t]) for t in attempts},
+                time.monotonic() - began,
+                notes=output.notes,
+                peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            )
+        )
+        return True
+
+    def claim(self, unit: Unit, fingerprint: str, tables: list[str]) -> dict[str, Attempt]:
+        """All tables of a unit, or none if another worker has one."""
+        claimed: dict[str, Attempt] = {}
+        for table in sorted(tables):
+            try:
+                claimed[table] = self.ledger.start(
+                    table,
                     unit.unit_id,
                     fingerprint=fingerprint,
                     worker=self.name,
                     run_id=self.spec.run_id,
                 )
-                for t in tables
-            }
-            self.tell(Started(unit, attempts))
-            attempt = max(attempts.values())
-            began = time.monotonic()
-            try:
-                if attempt > self.spec.max_attempts:
-                    # Only reached when earlier attempts vanished with their whole run.
-                    raise BadInputError(
-                        f"{attempt - 1} attempts ended without a word: their run was killed"
-                    )
-                if self.task is None:
-                    self.task = build_task(self.spec, self.lake, self.ledger)
-                output = self.task.process(unit, carried)
-                rows = self.publish(unit, fingerprint, attempts, output)
-                for table, number in attempts.items():
-                    self.ledger.finish(table, unit.unit_id, number, worker=self.name)
-            except Exception as error:
-                if self.fail(unit, attempts, error):
-                    return False
-                time.sleep(self.spec.backoff_s * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
-                continue
-            self.last_carried = output.carried
-            self.tell(
-                Ended(
-                    unit.unit_id,
-                    "done",
-                    rows,
-                    time.monotonic() - began,
-                    notes=output.notes,
-                    peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                )
-            )
-            return True
+            except BusyError:
+                for name, attempt in claimed.items():
+                    self.ledger.interrupt(name, unit.unit_id, attempt)
+                return {}
+        return claimed
 
-    def fail(self, unit: Unit, attempts: dict[str, int], error: Exception) -> bool:
+    @contextmanager
+    def heartbeat(self, unit: Unit, attempts: dict[str, Attempt]) -> Iterator[None]:
+        """Tell the ledger now and then that the attempt goes on, from a thread of its own."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT_S):
+                for table, attempt in attempts.items():
+                    with suppress(SQLAlchemyError):  # a ledger that is away for a while
+                        self.ledger.beat(table, unit.unit_id, attempt.token)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def fail(self, unit: Unit, attempts: dict[str, Attempt], error: Exception) -> bool:
         """Record a failed attempt. Tells whether the unit is quarantined."""
         quarantine = isinstance(error, PERMANENT) or (
-            max(attempts.values()) >= self.spec.max_attempts
+            max(a.number for a in attempts.values()) >= self.spec.max_attempts
         )
         text = "".join(traceback.format_exception(error)).strip()
-        for table, number in attempts.items():
+        for table, attempt in attempts.items():
             self.ledger.fail(
                 table,
                 unit.unit_id,
-                number,
-                worker=self.name,
+                attempt,
                 error_class=type(error).__name__,
                 error=f"{error}\n\n{text}",
                 quarantine=quarantine,
@@ -191,22 +249,27 @@ class WorkerRun:
         return quarantine
 
     def publish(
-        self, unit: Unit, fingerprint: str, attempts: dict[str, int], output: ClipOutput
-    ) -> dict[str, int]:
+        self, unit: Unit, fingerprint: str, attempts: dict[str, Attempt], output: ClipOutput
+    ) -> dict[str, Published]:
         """Arrays, then what is carried, then the rows: a row never points at nothing."""
         spec = self.spec
         for name, arrays in output.arrays.items():
             if name not in attempts:
                 continue
-            key = self.lake.publish_arrays(name, spec.shard, unit.unit_id, arrays)
+            token = attempts[name].token
+            key = self.lake.publish_arrays(name, spec.shard, unit.unit_id, arrays, token)
             for row in output.tables[name]:
                 row["points_uri"] = key
         batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(output.tables[t]) for t in attempts}
-        self.lake.write_carried(spec.carried_stage, spec.shard, unit.unit_id, output.carried)
+        newest = max(a.token for a in attempts.values())
+        self.lake.write_carried(
+            spec.carried_stage, spec.shard, unit.unit_id, output.carried, newest
+        )
+        published = {}
         for table, batch in batches.items():
             provenance = Provenance(
                 run_id=spec.run_id,
-                attempt=attempts[table],
+                attempt=attempts[table].number,
                 stage=table,
                 operator=f"{spec.operator or spec.task}:{spec.backend}".rstrip(":"),
                 operator_version=spec.operator_version,
@@ -218,15 +281,12 @@ class WorkerRun:
                 created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 host=host(),
                 packages=package_versions(),
+                token=attempts[table].token,
             )
-            self.lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
-        return {t: b.num_rows for t, b in batches.items()}
+            published[table] = self.lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
+        return published
 
     last_carried: Carried | None = None
-
-
-def worker_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{time.monotonic_ns()}"
 
 
 def worker_main(connection: Connection, spec: StageSpec, stderr_path: str, threads: int) -> None:
@@ -240,7 +300,7 @@ def worker_main(connection: Connection, spec: StageSpec, stderr_path: str, threa
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(file=sys.stderr)
     _limit_threads(threads)
-    run = WorkerRun(spec, worker_name(), connection.send)
+    run = WorkerRun(spec, process_name(), connection.send)
     connection.send(run.name)
     while True:
         try:

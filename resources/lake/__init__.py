@@ -1,6 +1,6 @@
-"""The lake: paths, atomic publish, schema-checked reads and writes. No Dagster."""
+"""Paths, atomic publish, schema-checked reads and writes of the tables. No Dagster."""
 
-from resources.lake.lake import Lake, LakeError
+from resources.lake.lake import Lake, LakeError, Published, file_unit_id
 from resources.lake.provenance import Provenance
 
-__all__ = ["Lake", "LakeError", "Provenance"]
+__all__ = ["Lake", "LakeError", "Provenance", "Published", "file_unit_id"]

@@ -2,23 +2,29 @@
 
 Layout, relative to the lake:
 
-    shards/{shard}.json                       the raw files of a shard, immutable
-    {table}/{shard}.parquet                   all rows of a shard after its stage
-    {table}/_fragments/{shard}/{unit}.parquet rows of one unit, until they are compacted
-    {table}/_arrays/{shard}/{unit}.npz        large arrays that rows point to
-    _carried/{stage}/{shard}/{unit}.npz       what a take's next clip needs
+    shards/{shard}.json                               the raw files of a shard, immutable
+    {table}/{shard}.parquet                           all rows of a shard after its stage
+    {table}/_checksums/{shard}.{digest}.json          of those bytes
+    {table}/_fragments/{shard}/{unit}.{token}.parquet rows of one unit, until compacted
+    {table}/_arrays/{shard}/{unit}.{token}.npz        large arrays that rows point to
+    _carried/{stage}/{shard}/{unit}.{token}.npz       what a take's next clip needs
 
-A fragment beats the rows of its unit in the compacted file, so readers see every row exactly
-once before, during and after a compaction. Not here: bytes on disk (`storage`).
+Each attempt writes under its own token (see `resources.ledger`): of a unit, the rows with the
+highest token count, in fragments and compacted alike. So a late attempt can finish but never
+replace a newer one, and readers see every row exactly once before, during and after a
+compaction. Not here: bytes on disk (`storage`), the search for damage (`verify`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -36,10 +42,19 @@ UNITS = b"ego.units"
 SCHEMA = b"ego.schema_version"
 UNIT_COLUMN = {"video_manifest": "uri", "clips": "video_id"}
 _READ_TRIES = 5
+SWEEP_AGE_S = 86_400.0
 
 
 class LakeError(RuntimeError):
     """The lake holds something that it should not; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A fragment: where it lies, and the SHA-256 of its bytes, hex."""
+
+    key: str
+    sha256: str
 
 
 class Lake:
@@ -75,23 +90,25 @@ class Lake:
 
     def publish(
         self, table: str, shard: str, unit: str, batch: pa.Table, provenance: Provenance
-    ) -> str:
-        """Validate and publish the rows of one unit. Returns the key. Raises ContractError."""
+    ) -> Published:
+        """Validate and publish the rows of one unit. Raises ContractError."""
         TABLES[table].validate_batch(batch)
         metadata = {PROVENANCE: provenance.to_json(), SCHEMA: SCHEMA_VERSION}
         sink = pa.BufferOutputStream()
-        pq.write_table(batch.replace_schema_metadata(metadata), sink, compression="zstd")
-        key = f"{table}/_fragments/{shard}/{unit}.parquet"
-        self.storage.write(key, memoryview(sink.getvalue()))
-        return key
+        batch = batch.replace_schema_metadata(metadata)
+        pq.write_table(batch, sink, compression="zstd", write_page_checksum=True)
+        data = memoryview(sink.getvalue())
+        key = f"{table}/_fragments/{shard}/{_attempt_name(unit, provenance.token)}.parquet"
+        self.storage.write(key, data)
+        return Published(key, hashlib.sha256(data).hexdigest())
 
     def publish_arrays(
-        self, table: str, shard: str, unit: str, arrays: Mapping[str, np.ndarray]
+        self, table: str, shard: str, unit: str, arrays: Mapping[str, np.ndarray], token: int = 0
     ) -> str:
         """Publish large arrays of one unit as an npz without pickles. Returns the key."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-        key = f"{table}/_arrays/{shard}/{unit}.npz"
+        key = f"{table}/_arrays/{shard}/{_attempt_name(unit, token)}.npz"
         self.storage.write(key, buffer.getbuffer())
         return key
 
@@ -101,8 +118,10 @@ class Lake:
 
     # -- what a take carries from clip to clip --------------------------------------------------
 
-    def write_carried(self, stage: str, shard: str, unit: str, carried: Mapping[str, Any]) -> None:
-        """Store a flat dict of JSON values and arrays."""
+    def write_carried(
+        self, stage: str, shard: str, unit: str, carried: Mapping[str, Any], token: int = 0
+    ) -> None:
+        """Store a flat dict of JSON values and arrays; what older attempts stored goes."""
         arrays = {k: v for k, v in carried.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in carried.items() if not isinstance(v, np.ndarray)}
         buffer = io.BytesIO()
@@ -110,16 +129,28 @@ class Lake:
         np.savez_compressed(
             buffer, allow_pickle=False, **{f"a_{k}": v for k, v in arrays.items()}, json=text
         )
-        self.storage.write(f"_carried/{stage}/{shard}/{unit}.npz", buffer.getbuffer())
+        folder = f"_carried/{stage}/{shard}"
+        self.storage.write(f"{folder}/{_attempt_name(unit, token)}.npz", buffer.getbuffer())
+        self._delete_older(folder, unit, token)
 
     def read_carried(self, stage: str, shard: str, unit: str) -> dict[str, Any] | None:
-        """None if there is none."""
-        try:
-            loaded = self.read_arrays(f"_carried/{stage}/{shard}/{unit}.npz")
-        except FileNotFoundError:
-            return None
+        """Of the unit's newest attempt; None if there is none."""
+        for last in (False,) * (_READ_TRIES - 1) + (True,):
+            newest = self._newest(f"_carried/{stage}/{shard}").get(unit)
+            if newest is None:
+                return None
+            try:
+                loaded = self.read_arrays(newest[1])
+                break
+            except FileNotFoundError:  # a newer attempt took its place
+                if last:
+                    raise
         carried = json.loads(loaded.pop("json").tobytes())
         return carried | {k.removeprefix("a_"): v for k, v in loaded.items()}
+
+    def carried_units(self, stage: str, shard: str) -> set[str]:
+        """The units that left something for the next one."""
+        return set(self._newest(f"_carried/{stage}/{shard}"))
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -143,30 +174,58 @@ class Lake:
         raise AssertionError("unreachable")
 
     def _read_once(
-        self, table: str, shard: str, wanted: set[str] | None, columns: list[str] | None
+        self,
+        table: str,
+        shard: str,
+        wanted: set[str] | None,
+        columns: list[str] | None,
+        fragments: dict[str, tuple[int, str]] | None = None,
     ) -> pa.Table:
         schema = TABLES[table].arrow_schema()
         unit_column = UNIT_COLUMN.get(table, "clip_id")
         parts: list[pa.Table] = []
-        fresh = self._fragments(table, shard)
-        for unit, key in fresh.items():
-            if wanted is None or unit in wanted:
-                parts.append(pq.read_table(self.storage.path(key), columns=columns))
-        units = self.compacted_units(table, shard)
-        keep = {u for u in units if u not in fresh and (wanted is None or u in wanted)}
-        if keep:
-            path = self.storage.path(f"{table}/{shard}.parquet")
-            if keep == set(units):
-                compacted = pq.read_table(path, columns=columns)
-            else:
-                # Fragments of the manifest are named by a hash of the uri, kept in the units.
+        # Fragments first: what a compaction takes away after this listing fails to open, below.
+        if fragments is None:
+            fragments = self._newest(f"{table}/_fragments/{shard}")
+        with self._open_compacted(table, shard) as compacted:
+            units = _units_of(compacted)
+            fresh = {u: k for u, (token, k) in fragments.items() if token > _token(units, u)}
+            for unit, key in fresh.items():
+                if wanted is None or unit in wanted:
+                    parts.append(self._read_file(key, columns))
+            keep = {u for u in units if u not in fresh and (wanted is None or u in wanted)}
+            if compacted is not None and keep:
+                # The manifest's units are named by a hash of the uri; the uri is kept with them.
                 values = [units[u].get("value", u) for u in sorted(keep)]
-                chosen = pc.field(unit_column).isin(values)
-                compacted = pq.read_table(path, columns=columns, filters=chosen)
-            parts.append(compacted)
+                chosen = None if keep == set(units) else pc.field(unit_column).isin(values)
+                parts.append(pq.read_table(compacted, columns=columns, filters=chosen))
         chosen_schema = schema if columns is None else pa.schema([schema.field(c) for c in columns])
         parts = [p.replace_schema_metadata(None).cast(chosen_schema) for p in parts]
         return pa.concat_tables(parts) if parts else chosen_schema.empty_table()
+
+    @contextmanager
+    def _open_compacted(self, table: str, shard: str) -> Iterator[BinaryIO | None]:
+        """The compacted file, one version of it however often it is read; None if there is none."""
+        try:
+            file = self.storage.path(f"{table}/{shard}.parquet").open("rb")
+        except FileNotFoundError:
+            yield None
+            return
+        with file:
+            try:
+                yield file
+            except (pa.ArrowInvalid, OSError) as error:
+                if isinstance(error, FileNotFoundError):
+                    raise
+                raise _damaged(file.name, error) from error
+
+    def _read_file(self, key: str, columns: list[str] | None) -> pa.Table:
+        try:
+            return pq.read_table(self.storage.path(key), columns=columns)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _damaged(str(self.storage.path(key)), error) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
         """All shards of a table, lazily, as far as they are compacted."""
@@ -176,21 +235,53 @@ class Lake:
 
     def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
         """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
-        metadata = self._metadata(f"{table}/{shard}.parquet")
-        return json.loads(metadata[UNITS]) if metadata else {}
+        with self._open_compacted(table, shard) as compacted:
+            return _units_of(compacted)
 
     def provenance(self, table: str, shard: str, unit: str) -> Provenance | None:
         """Where the current rows of a unit came from."""
-        fragment = self._metadata(f"{table}/_fragments/{shard}/{unit}.parquet")
-        if fragment:
-            return Provenance.from_json(fragment[PROVENANCE])
-        metadata = self._metadata(f"{table}/{shard}.parquet")
-        entry = json.loads(metadata[UNITS]).get(unit) if metadata else None
-        if metadata is None or entry is None:
-            return None
-        shared = json.loads(metadata[PROVENANCE])[entry["provenance"]]
-        own = {k: entry[k] for k in _OWN}
-        return Provenance(**shared, **own)
+        return self.provenances(table, shard, units={unit}).get(unit)
+
+    def provenances(
+        self, table: str, shard: str, units: set[str] | None = None
+    ) -> dict[str, Provenance]:
+        """Where the current rows of every unit came from (also of units without rows)."""
+        for last in (False,) * (_READ_TRIES - 1) + (True,):
+            try:
+                return self._provenances_once(table, shard, units)
+            except FileNotFoundError:
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _provenances_once(
+        self,
+        table: str,
+        shard: str,
+        wanted: set[str] | None,
+        fragments: dict[str, tuple[int, str]] | None = None,
+    ) -> dict[str, Provenance]:
+        if fragments is None:
+            fragments = self._newest(f"{table}/_fragments/{shard}")
+        found: dict[str, Provenance] = {}
+        with self._open_compacted(table, shard) as compacted:
+            entries = _units_of(compacted)
+            if compacted is not None:
+                shared = json.loads(pq.read_schema(compacted).metadata[PROVENANCE])
+            for unit, entry in entries.items():
+                if wanted is None or unit in wanted:
+                    own = {k: entry[k] for k in _OWN if k in entry}
+                    found[unit] = Provenance(**shared[entry["provenance"]], **own)
+        for unit, (token, key) in fragments.items():
+            if token > _token(entries, unit) and (wanted is None or unit in wanted):
+                try:
+                    metadata = pq.read_schema(self.storage.path(key)).metadata
+                except FileNotFoundError:
+                    raise
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise _damaged(str(self.storage.path(key)), error) from error
+                found[unit] = Provenance.from_json(metadata[PROVENANCE])
+        return found
 
     def fingerprint(self, table: str, shard: str, unit: str) -> str | None:
         """Fingerprint of the rows that are in the lake for a unit, or None."""
@@ -199,12 +290,7 @@ class Lake:
 
     def fingerprints(self, table: str, shard: str) -> dict[str, str]:
         """Fingerprint of every unit that has rows, or is known to have none, in the lake."""
-        found = {u: e["fingerprint"] for u, e in self.compacted_units(table, shard).items()}
-        for unit, key in self._fragments(table, shard).items():
-            metadata = self._metadata(key)
-            if metadata:
-                found[unit] = Provenance.from_json(metadata[PROVENANCE]).fingerprint
-        return found
+        return {u: p.fingerprint for u, p in self.provenances(table, shard).items()}
 
     # -- compaction --------------------------------------------------------------------------
 
@@ -212,63 +298,146 @@ class Lake:
         """Merge what `units` have into one file and drop the rest. Returns the rows.
 
         Safe to kill at any point: the new file appears at once, and fragments that outlive it
-        hold the same rows as it does.
+        have tokens that it has, too. One compaction of a shard's table at a time.
         """
-        wanted = set(units)
-        fragments = self._fragments(table, shard)
+        with self.storage.lock(f"{table}.{shard}"):
+            return self._compact(table, shard, set(units))
+
+    def _compact(self, table: str, shard: str, wanted: set[str]) -> int:
         old = self.compacted_units(table, shard)
+        listed = self._keys(f"{table}/_fragments/{shard}", ".parquet")
+        newest = self._newest(f"{table}/_fragments/{shard}")
         key = f"{table}/{shard}.parquet"
-        if not fragments and set(old) == wanted and self.storage.exists(key):
-            return pq.read_metadata(self.storage.path(key)).num_rows
-        batch = self.read(table, shard, units=wanted)
+        news = {u for u, (token, _) in newest.items() if u in wanted and token > _token(old, u)}
+        if news or set(old) != wanted & (set(old) | set(newest)) or not self.storage.exists(key):
+            rows = self._write_compacted(table, shard, wanted, newest)
+        else:
+            rows = pq.read_metadata(self.storage.path(key)).num_rows
+        for fragment in listed:
+            self.storage.delete(fragment)
+        self.storage.sweep_aside(SWEEP_AGE_S)
+        return rows
+
+    def _write_compacted(
+        self, table: str, shard: str, wanted: set[str], newest: dict[str, tuple[int, str]]
+    ) -> int:
+        # Rows and what is said of them are of one listing: attempts publish all the while.
+        batch = self._read_once(table, shard, wanted, None, newest)
         batch = batch.sort_by([(c, "ascending") for c in TABLES[table].key])
         entries: dict[str, dict[str, Any]] = {}
         shared: list[dict[str, Any]] = []
-        for unit in sorted(wanted):
-            found = self.provenance(table, shard, unit)
-            if found is None:
-                continue
+        uris = {}
+        if table == "video_manifest":
+            uris = {file_unit_id(uri): uri for uri in batch["uri"].to_pylist()}
+        provenances = self._provenances_once(table, shard, wanted, newest)
+        for unit, found in sorted(provenances.items()):
             values = dict(vars(found))
             own = {k: values.pop(k) for k in _OWN}
             if values not in shared:
                 shared.append(values)
             entries[unit] = own | {"provenance": shared.index(values)}
-            if table == "video_manifest":
-                rows = self.read(table, shard, units=[unit], columns=["uri"])
-                entries[unit]["value"] = rows["uri"][0].as_py()
+            if unit in uris:
+                entries[unit]["value"] = uris[unit]
         metadata = {
             UNITS: json.dumps(entries),
             PROVENANCE: json.dumps(shared),
             SCHEMA: SCHEMA_VERSION,
         }
         TABLES[table].validate_batch(batch)
+        key = f"{table}/{shard}.parquet"
         with self.storage.open_aside(key) as aside:
             pq.write_table(
                 batch.replace_schema_metadata(metadata),
-                pa.PythonFile(aside.raw, mode="w"),
+                pa.PythonFile(aside, mode="w"),
                 compression="zstd",
                 row_group_size=65_536,
+                write_page_checksum=True,
             )
-        for fragment in fragments.values():
-            self.storage.delete(fragment)
+            digest = aside.sha256.hexdigest()
+            # Before the file it speaks of is there: a file without its checksum is never seen.
+            content = json.dumps({"sha256": digest, "bytes": aside.size}).encode()
+            self.storage.write(f"{table}/_checksums/{shard}.{digest[:16]}.json", content)
+        self._drop_checksums(table, shard, but=digest)
+        if "points_uri" in batch.schema.names:
+            used = set(batch["points_uri"].unique().to_pylist())
+            self._drop_arrays(table, shard, used, {u: e["token"] for u, e in entries.items()})
         return batch.num_rows
+
+    def _drop_checksums(self, table: str, shard: str, but: str) -> None:
+        for key in self.storage.list(f"{table}/_checksums"):
+            name = key.rpartition("/")[2]
+            if name.startswith(f"{shard}.") and name != f"{shard}.{but[:16]}.json":
+                self.storage.delete(key)
+
+    def _drop_arrays(self, table: str, shard: str, used: set[str], tokens: dict[str, int]) -> None:
+        """Delete the arrays of attempts that newer ones have replaced."""
+        for key in self._keys(f"{table}/_arrays/{shard}", ".npz"):
+            unit, token = _unit_and_token(key)
+            if key not in used and token <= tokens.get(unit, -1):
+                self.storage.delete(key)
+
+    def _delete_older(self, folder: str, unit: str, token: int) -> None:
+        for key in self.storage.list(folder):
+            if key.rpartition("/")[2].startswith(f"{unit}."):
+                other, older = _unit_and_token(key)
+                if other == unit and older < token:
+                    self.storage.delete(key)
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _fragments(self, table: str, shard: str) -> dict[str, str]:
-        keys = self.storage.list(f"{table}/_fragments/{shard}")
-        return {Path(k).stem: k for k in keys if k.endswith(".parquet")}
+    def _keys(self, folder: str, suffix: str) -> list[str]:
+        return [k for k in self.storage.list(folder) if k.endswith(suffix)]
 
-    def _metadata(self, key: str) -> dict[bytes, bytes] | None:
-        try:
-            return pq.read_schema(self.storage.path(key)).metadata
-        except FileNotFoundError:
-            return None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise LakeError(
-                f"{self.storage.path(key)} is not a readable Parquet file ({error}): "
-                "remove it and run its shard again with --force"
-            ) from error
+    def _newest(self, folder: str) -> dict[str, tuple[int, str]]:
+        """{unit: (token, key)} of each unit's newest attempt in a folder."""
+        found: dict[str, tuple[int, str]] = {}
+        for key in self.storage.list(folder):
+            unit, token = _unit_and_token(key)
+            if unit not in found or token > found[unit][0]:
+                found[unit] = (token, key)
+        return found
 
 
-_OWN = ("fingerprint", "input_hash", "attempt", "created_at")
+def file_unit_id(uri: str) -> str:
+    """Name of a raw file as a unit of `video_manifest`, which has a row a file."""
+    return hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _attempt_name(unit: str, token: int) -> str:
+    return f"{unit}.{token:016d}"
+
+
+def _unit_and_token(key: str) -> tuple[str, int]:
+    """Of a file's key. Files of a release without tokens have token 0."""
+    name = key.rpartition("/")[2].rpartition(".")[0]
+    unit, _, token = name.rpartition(".")
+    return (unit, int(token)) if unit and token.isdigit() else (name, 0)
+
+
+def _units_of(compacted: BinaryIO | None) -> dict[str, dict[str, Any]]:
+    if compacted is None:
+        return {}
+    metadata = pq.read_schema(compacted).metadata or {}
+    if UNITS not in metadata:
+        raise _damaged(compacted.name, "it does not say what units it holds")
+    return json.loads(metadata[UNITS])
+
+
+def _token(units: Mapping[str, dict[str, Any]], unit: str) -> int:
+    """The token of a unit's compacted rows; -1 if it has none."""
+    return units[unit].get("token", 0) if unit in units else -1
+
+
+def _damaged(path: str, error: object) -> LakeError:
+    return LakeError(
+        f"{path} is not a readable Parquet file ({error}): `ego verify --repair` takes it away "
+        "and has its clips made again"
+    )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_OWN = ("fingerprint", "input_hash", "attempt", "created_at", "token")

@@ -35,6 +35,8 @@ class Provenance:
     created_at: str
     host: str
     packages: str
+    token: int = 0
+    """Fencing token of the attempt: of two, the higher one's rows count."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

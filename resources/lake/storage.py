@@ -6,8 +6,11 @@ reader sees the old file or the new one, never half of one, whatever kills the w
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 ASIDE = ".aside"
+LOCKS = "_locks"
 
 
 class UnsafeKeyError(ValueError):
@@ -84,6 +88,26 @@ class LocalStorage:
         finally:
             aside.unlink(missing_ok=True)
 
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Only one process at a time is in here under `name`; a dead one is in here no more."""
+        path = self.path(f"{LOCKS}/{name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def sweep_aside(self, older_than_s: float) -> int:
+        """Delete what killed writers left behind. Returns how many files."""
+        count = 0
+        with suppress(FileNotFoundError):
+            for path in (self.root / ASIDE).iterdir():
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > older_than_s:
+                        path.unlink()
+                        count += 1
+        return count
+
     def list(self, prefix: str) -> list[str]:
         """Keys of the files directly in the folder `prefix`, sorted."""
         folder = self.path(prefix)
@@ -104,9 +128,25 @@ class AsideFile:
     def __init__(self, raw: BinaryIO) -> None:
         self.raw = raw
         self.published = False
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    # What pyarrow asks of a file to write to.
+    closed = False
 
     def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
         return self.raw.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self.raw.flush()
+
+    def close(self) -> None:
+        """Left to `open_aside`."""
 
 
 def _sync_folder(folder: Path) -> None:

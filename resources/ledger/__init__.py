@@ -1,5 +1,5 @@
 """The ledger: clip states in SQLite or Postgres. No Dagster."""
 
-from resources.ledger.ledger import Entry, LateAttemptError, Ledger, State
+from resources.ledger.ledger import Attempt, BusyError, Entry, LateAttemptError, Ledger, State
 
-__all__ = ["Entry", "LateAttemptError", "Ledger", "State"]
+__all__ = ["Attempt", "BusyError", "Entry", "LateAttemptError", "Ledger", "State"]

@@ -1,24 +1,43 @@
 """The durable state of every (stage, unit): what runs, what is done, what failed and why.
 
 A unit is a clip; before there are clips, a video or a raw file. An attempt is recorded before
-it starts, so a unit that kills its worker is known by its count. Every write is conditional on
-the attempt number: a late worker cannot overwrite the state of a newer attempt.
-SQLAlchemy on SQLite (WAL) by default. Not here: what the work is.
+it starts, so a unit that kills its worker is known by its count. An attempt is a claim: nobody
+else gets the unit while its heartbeat is fresh and its process is there. Every write is
+conditional on the attempt: a late worker cannot overwrite the state of a newer one, and its
+fencing token keeps its rows out of the lake (Kleppmann 2016, "How to do distributed locking").
+SQLAlchemy on SQLite (WAL) or Postgres. Not here: what the work is, tables (`tables`).
 """
 
 from __future__ import annotations
 
+import os
+import random
+import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import psutil
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from resources.ledger.tables import open_engine
+from resources.ledger.tables import videos as _videos
+from resources.ledger.tables import work as _work
+
+HEARTBEAT_LIMIT_S = 120.0
+"""A claim whose heartbeat is older may be taken over."""
+PATIENCE_S = 60.0
+"""How long a call waits for a database that is away."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -34,6 +53,22 @@ _ENDED = (State.DONE, State.QUARANTINED)
 
 class LateAttemptError(RuntimeError):
     """This attempt is no longer the current one: its result must not count."""
+
+
+class BusyError(RuntimeError):
+    """Another live worker has this unit."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A claim on a unit.
+
+    number: counted per fingerprint, from 1. token: fencing token; grows with every attempt of
+    the unit, also when the ledger is lost (it is never below the time in milliseconds).
+    """
+
+    number: int
+    token: int
 
 
 @dataclass(frozen=True)
@@ -54,38 +89,52 @@ class Entry:
     started_at: float | None
     finished_at: float | None
     seconds: float | None
+    token: int
+    heartbeat_at: float | None
+    digest: str | None
 
 
-_metadata = sa.MetaData()
-_work = sa.Table(
-    "work",
-    _metadata,
-    sa.Column("stage", sa.String(64), primary_key=True),
-    sa.Column("unit_id", sa.String(64), primary_key=True),
-    sa.Column("shard", sa.String(32), nullable=False),
-    sa.Column("video_id", sa.String(16)),
-    sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False, default=0),
-    sa.Column("error_class", sa.String(128)),
-    sa.Column("error", sa.Text),
-    sa.Column("worker", sa.String(128)),
-    sa.Column("run_id", sa.String(64)),
-    sa.Column("started_at", sa.Float),
-    sa.Column("finished_at", sa.Float),
-    sa.Column("seconds", sa.Float),
-    sa.CheckConstraint(
-        "state IN ('pending','running','done','failed','quarantined')", name="state_known"
-    ),
-    sa.Index("work_by_shard", "shard", "stage", "state"),
-)
-_videos = sa.Table(
-    "videos",
-    _metadata,
-    sa.Column("video_id", sa.String(16), primary_key=True),
-    sa.Column("uri", sa.Text, nullable=False),
-    sa.Column("shard", sa.String(32), nullable=False),
-)
+def process_name() -> str:
+    """Name of this process as a worker: host, process id, and when the process began."""
+    began = int(psutil.Process().create_time() * 1000)
+    return f"{socket.gethostname()}:{os.getpid()}:{began}"
+
+
+def is_gone(worker: str | None) -> bool:
+    """Whether a worker of that name surely lives no more (one of another host may)."""
+    host, _, rest = (worker or "").rpartition(":")[0].rpartition(":")
+    began = (worker or "").rpartition(":")[2]
+    if host != socket.gethostname() or not rest.isdigit() or not began.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(rest))
+        same = abs(process.create_time() * 1000 - int(began)) < 2000
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _patient(method: Callable[P, T]) -> Callable[P, T]:
+    """Try again while the database is away (it restarts, the network flaps).
+
+    A transaction whose commit was lost on the way may so run twice: `start` then counts one more
+    attempt, and `finish` says late; a worker looks what is done before it does anything again.
+    """
+
+    @wraps(method)
+    def trying(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE_S
+        wait_s = 0.1
+        while True:
+            try:
+                return method(*args, **kwargs)
+            except (OperationalError, InterfaceError):
+                if time.monotonic() + wait_s > deadline:
+                    raise
+            time.sleep(wait_s * random.uniform(0.5, 1.5))
+            wait_s = min(2 * wait_s, 5.0)
+
+    return trying
 
 
 class Ledger:
@@ -102,6 +151,7 @@ class Ledger:
 
     # -- planning ------------------------------------------------------------------------------
 
+    @_patient
     def expect(self, stage: str, shard: str, units: Sequence[tuple[str, str | None]]) -> None:
         """Enter (unit_id, video_id) as pending where they are unknown, so that totals are seen."""
         if not units:
@@ -122,6 +172,7 @@ class Ledger:
             for start in range(0, len(rows), 500):
                 connection.execute(self._insert_ignore(_work, rows[start : start + 500]))
 
+    @_patient
     def forget(self, stage: str, shard: str, keep: Iterable[str]) -> int:
         """Drop units that no longer exist (their video was cut differently). Returns how many."""
         gone = [e.unit_id for e in self.entries(stage=stage, shard=shard)]
@@ -137,74 +188,108 @@ class Ledger:
 
     # -- the life of an attempt ------------------------------------------------------------------
 
-    def start(self, stage: str, unit_id: str, *, fingerprint: str, worker: str, run_id: str) -> int:
-        """Record an attempt before it starts. Returns its number, counted per fingerprint."""
+    @_patient
+    def start(
+        self, stage: str, unit_id: str, *, fingerprint: str, worker: str, run_id: str
+    ) -> Attempt:
+        """Claim a unit and record the attempt before it starts.
+
+        Raises BusyError while a live worker has it, KeyError if the unit was never expected.
+        """
         with self._begin() as connection:
             same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
-            row = connection.execute(
-                sa.select(_work.c.fingerprint, _work.c.attempts, _work.c.state).where(same)
-            ).one()
+            query = sa.select(_work, self._now().label("now")).where(same)
+            # On Postgres: whoever claims the row at this very moment is ahead of us.
+            row = connection.execute(query.with_for_update(skip_locked=True)).mappings().first()
+            if row is None:
+                if connection.execute(sa.select(_work.c.stage).where(same)).first() is None:
+                    raise KeyError(f"{stage} {unit_id} is not in the ledger")
+                raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
+            if row["state"] == State.RUNNING and row["worker"] != worker:
+                beat = row["heartbeat_at"] or row["started_at"] or 0.0
+                fresh = row["now"] - beat < HEARTBEAT_LIMIT_S
+                if fresh and not is_gone(row["worker"]):
+                    raise BusyError(f"{stage} {unit_id} is at {row['worker']}")
             # Work that ended and is asked for again (by force) begins to count anew.
-            goes_on = row.fingerprint == fingerprint and row.state not in _ENDED
-            attempt = row.attempts + 1 if goes_on else 1
+            goes_on = row["fingerprint"] == fingerprint and row["state"] not in _ENDED
+            number = row["attempts"] + 1 if goes_on else 1
+            token = max(row["token"] + 1, int(time.time() * 1000))
             connection.execute(
                 _work.update()
                 .where(same)
                 .values(
                     fingerprint=fingerprint,
                     state=State.RUNNING,
-                    attempts=attempt,
+                    attempts=number,
+                    token=token,
                     worker=worker,
                     run_id=run_id,
-                    started_at=time.time(),
+                    started_at=row["now"],
+                    heartbeat_at=row["now"],
                     finished_at=None,
                     seconds=None,
                     error_class=None,
                     error=None,
+                    digest=None,
                 )
             )
-        return attempt
+        return Attempt(number, token)
 
-    def finish(self, stage: str, unit_id: str, attempt: int, *, worker: str) -> None:
-        """running → done. Raises LateAttemptError if the attempt is not the current one."""
-        self._close(stage, unit_id, attempt, worker, State.DONE, None, None)
+    @_patient
+    def beat(self, stage: str, unit_id: str, token: int) -> bool:
+        """Say that the attempt goes on. False: it is no longer the current one."""
+        with self._begin() as connection:
+            result = connection.execute(
+                _work.update()
+                .where(self._current(stage, unit_id, token))
+                .values(heartbeat_at=self._now())
+            )
+        return result.rowcount == 1
 
+    @_patient
+    def finish(self, stage: str, unit_id: str, attempt: Attempt, digest: str | None = None) -> None:
+        """running → done. Raises LateAttemptError if the attempt is not the current one.
+
+        digest: SHA-256 of the file that was published, hex.
+        """
+        self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
+
+    @_patient
     def fail(
         self,
         stage: str,
         unit_id: str,
-        attempt: int,
+        attempt: Attempt,
         *,
-        worker: str,
         error_class: str,
         error: str,
         quarantine: bool,
     ) -> None:
         """running → failed or quarantined. Raises LateAttemptError."""
         state = State.QUARANTINED if quarantine else State.FAILED
-        self._close(stage, unit_id, attempt, worker, state, error_class, error[:8000])
+        self._close(stage, unit_id, attempt, state, error_class, error[:8000], None)
 
-    def interrupt(self, stage: str, unit_id: str, attempt: int, *, worker: str) -> None:
+    @_patient
+    def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
         """running → pending, the attempt not counted: the run was stopped, the unit is innocent."""
+        with self._begin() as connection:
+            connection.execute(
+                _work.update()
+                .where(self._current(stage, unit_id, attempt.token))
+                .values(state=State.PENDING, attempts=attempt.number - 1, finished_at=self._now())
+            )
+
+    @_patient
+    def block(self, stage: str, unit_id: str, reason: str) -> None:
+        """Say why a unit cannot start. One that another worker is at stays as it is."""
         with self._begin() as connection:
             connection.execute(
                 _work.update()
                 .where(
                     _work.c.stage == stage,
                     _work.c.unit_id == unit_id,
-                    _work.c.attempts == attempt,
-                    _work.c.worker == worker,
-                    _work.c.state == State.RUNNING,
+                    _work.c.state != State.RUNNING,
                 )
-                .values(state=State.PENDING, attempts=attempt - 1, finished_at=time.time())
-            )
-
-    def block(self, stage: str, unit_id: str, reason: str) -> None:
-        """Say why a pending unit cannot start."""
-        with self._begin() as connection:
-            connection.execute(
-                _work.update()
-                .where(_work.c.stage == stage, _work.c.unit_id == unit_id)
                 .values(
                     state=State.PENDING,
                     attempts=0,
@@ -214,6 +299,32 @@ class Ledger:
                 )
             )
 
+    @_patient
+    def requeue(self, stage: str, unit_ids: Iterable[str], reason: str) -> int:
+        """done → pending: what it published is lost or damaged. Returns how many."""
+        count = 0
+        with self._begin() as connection:
+            for unit_id in unit_ids:
+                result = connection.execute(
+                    _work.update()
+                    .where(
+                        _work.c.stage == stage,
+                        _work.c.unit_id == unit_id,
+                        _work.c.state == State.DONE,
+                    )
+                    .values(
+                        state=State.PENDING,
+                        attempts=0,
+                        fingerprint="",
+                        error_class="Requeued",
+                        error=reason,
+                        digest=None,
+                    )
+                )
+                count += result.rowcount
+        return count
+
+    @_patient
     def release(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
@@ -227,6 +338,7 @@ class Ledger:
             )
         return result.rowcount
 
+    @_patient
     def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
         """The (uri, shard) that owns this content: the first to ask."""
         with self._begin() as connection:
@@ -239,6 +351,7 @@ class Ledger:
 
     # -- looking -------------------------------------------------------------------------------
 
+    @_patient
     def entries(
         self,
         *,
@@ -254,6 +367,7 @@ class Ledger:
             rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
             return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
 
+    @_patient
     def counts(self, shards: Iterable[str] | None = None) -> dict[str, dict[State, int]]:
         """Units by stage and state."""
         query = sa.select(_work.c.stage, _work.c.state, sa.func.count()).group_by(
@@ -273,38 +387,52 @@ class Ledger:
         self,
         stage: str,
         unit_id: str,
-        attempt: int,
-        worker: str,
+        attempt: Attempt,
         state: State,
         error_class: str | None,
         error: str | None,
+        digest: str | None,
     ) -> None:
-        now = time.time()
         with self._begin() as connection:
             result = connection.execute(
                 _work.update()
-                .where(
-                    _work.c.stage == stage,
-                    _work.c.unit_id == unit_id,
-                    _work.c.attempts == attempt,
-                    _work.c.worker == worker,
-                    _work.c.state == State.RUNNING,
-                )
+                .where(self._current(stage, unit_id, attempt.token))
                 .values(
                     state=state,
-                    finished_at=now,
-                    seconds=now - _work.c.started_at,
+                    finished_at=self._now(),
+                    seconds=self._now() - _work.c.started_at,
                     error_class=error_class,
                     error=error,
+                    digest=digest,
                 )
             )
         if result.rowcount != 1:
             raise LateAttemptError(
-                f"{stage} {unit_id}: attempt {attempt} of {worker} is no longer the current one"
+                f"{stage} {unit_id}: attempt {attempt.number} (token {attempt.token}) is no "
+                "longer the current one"
             )
 
+    def _current(self, stage: str, unit_id: str, token: int) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            _work.c.stage == stage,
+            _work.c.unit_id == unit_id,
+            _work.c.token == token,
+            _work.c.state == State.RUNNING,
+        )
+
+    def _now(self) -> sa.ColumnElement[float]:
+        """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""
+        if self.is_postgres:
+            clock = sa.extract("epoch", sa.func.clock_timestamp())
+            return sa.cast(clock, sa.Float(53))
+        return sa.literal(time.time(), sa.Float)
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.url.startswith("postgresql")
+
     def _insert_ignore(self, table: sa.Table, rows: list[dict[str, Any]]) -> Any:
-        dialect = postgresql if self.url.startswith("postgresql") else sqlite
+        dialect = postgresql if self.is_postgres else sqlite
         return dialect.insert(table).values(rows).on_conflict_do_nothing()
 
     @contextmanager
@@ -318,7 +446,7 @@ class Ledger:
 
     def _engine(self) -> sa.Engine:
         if self._opened is None:
-            self._opened = _open(self.url)
+            self._opened = open_engine(self.url)
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
@@ -334,22 +462,3 @@ def _where(stage: str | None, shard: str | None, unit_id: str | None) -> sa.Colu
     if unit_id is not None:
         conditions.append(_work.c.unit_id == unit_id)
     return sa.and_(*conditions)
-
-
-def _open(url: str) -> sa.Engine:
-    if not url.startswith("sqlite:///"):
-        engine = sa.create_engine(url, pool_pre_ping=True)
-        _metadata.create_all(engine)
-        return engine
-    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    # A connection a transaction: SQLite connections must not cross forks or linger in workers.
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    _metadata.create_all(engine)
-    return engine

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,14 @@ from resources.lake import Lake, LakeError, Provenance
 SHARD = "20260101-0000"
 
 
-def provenance(fingerprint: str = "f", **changes: Any) -> Provenance:
+_tokens = itertools.count(1)
+
+
+def provenance(fingerprint: str = "f", token: int | None = None) -> Provenance:
+    """Of an attempt; newer than those before it unless a token is given."""
     names = Provenance.__dataclass_fields__
     values: dict[str, Any] = dict.fromkeys(names, "x") | {"attempt": 1, "fingerprint": fingerprint}
-    return Provenance(**values | changes)
+    return Provenance(**values | {"token": next(_tokens) if token is None else token})
 
 
 def poses(clip: str, frames: range, x: float = 0.0) -> list[dict[str, Any]]:
@@ -55,9 +62,11 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake")
 
 
-def publish(lake: Lake, clip: str, x: float = 0.0, fingerprint: str = "f") -> None:
+def publish(
+    lake: Lake, clip: str, x: float = 0.0, fingerprint: str = "f", token: int | None = None
+) -> None:
     batch = TABLES["hand_poses"].from_rows(poses(clip, range(5), x))
-    lake.publish("hand_poses", SHARD, clip, batch, provenance(fingerprint))
+    lake.publish("hand_poses", SHARD, clip, batch, provenance(fingerprint, token))
 
 
 def first_x(lake: Lake, clip: str) -> float:
@@ -84,7 +93,8 @@ def test_compaction_keeps_every_row_once_and_its_provenance(lake: Lake) -> None:
     assert file["clip_id"].to_pylist() == ["a"] * 5 + ["b"] * 5
     assert lake.fingerprints("hand_poses", SHARD) == {"a": "fa", "b": "fb"}
     found = lake.provenance("hand_poses", SHARD, "b")
-    assert found == provenance("fb")
+    assert found is not None
+    assert found == provenance("fb", found.token)
 
 
 def test_a_newer_fragment_beats_the_compacted_rows(lake: Lake) -> None:
@@ -120,6 +130,85 @@ def test_a_killed_compaction_leaves_each_row_once(
     monkeypatch.undo()
     assert first_x(lake, "a") == 3
     assert lake.compact("hand_poses", SHARD, ["a"]) == 5
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after", "long after"])
+def test_a_late_attempt_never_replaces_a_newer_one(lake: Lake, when: str) -> None:
+    """Attempt 10 is late: it publishes before or after attempt 20 and the compactions."""
+
+    def late() -> None:
+        publish(lake, "a", 1, "late", token=10)
+
+    if when == "before":
+        late()
+    publish(lake, "a", 2, "newer", token=20)
+    if when == "between":
+        late()
+    lake.compact("hand_poses", SHARD, ["a"])
+    if when == "after":
+        late()
+    assert first_x(lake, "a") == 2
+    publish(lake, "b", 5)
+    lake.compact("hand_poses", SHARD, ["a", "b"])
+    if when == "long after":
+        late()
+    assert first_x(lake, "a") == 2
+    assert lake.fingerprint("hand_poses", SHARD, "a") == "newer"
+    lake.compact("hand_poses", SHARD, ["a", "b"])
+    assert not list(lake.root.rglob("_fragments/*/*.parquet")), "the late rows are swept"
+    assert lake.read("hand_poses", SHARD).num_rows == 10
+
+
+def test_arrays_and_carried_state_are_fenced_too(lake: Lake) -> None:
+    newer = lake.publish_arrays("scene_reconstruction", SHARD, "a", {"p": np.ones(2)}, 20)
+    late = lake.publish_arrays("scene_reconstruction", SHARD, "a", {"p": np.zeros(2)}, 10)
+    assert lake.read_arrays(newer)["p"].tolist() == [1, 1]
+    assert newer != late
+    lake.write_carried("s", SHARD, "a", {"n": 20}, 20)
+    lake.write_carried("s", SHARD, "a", {"n": 10}, 10)
+    lake.write_carried("s", SHARD, "ab", {"n": 5}, 5)
+    assert lake.read_carried("s", SHARD, "a") == {"n": 20}
+    lake.write_carried("s", SHARD, "a", {"n": 30}, 30)
+    assert lake.read_carried("s", SHARD, "a") == {"n": 30}
+    assert lake.read_carried("s", SHARD, "ab") == {"n": 5}
+    assert len(list(lake.root.glob(f"_carried/s/{SHARD}/a.*"))) == 1
+
+
+def test_two_compactions_at_once_lose_nothing(lake: Lake) -> None:
+    """Without the lock, the slower one would write what it read before the faster one."""
+    clips = [f"c{i}" for i in range(4)]
+    errors: list[BaseException] = []
+
+    def compact() -> None:
+        try:
+            for _ in range(15):
+                Lake(lake.root).compact("hand_poses", SHARD, clips)
+        except BaseException as error:
+            errors.append(error)
+
+    for clip in clips:
+        publish(lake, clip, 0)
+    threads = [threading.Thread(target=compact) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for round_ in range(1, 12):
+        for clip in clips:
+            publish(lake, clip, round_)
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    lake.compact("hand_poses", SHARD, clips)
+    assert [first_x(lake, c) for c in clips] == [11] * 4
+
+
+def test_a_compacted_file_has_its_checksum_beside_it(lake: Lake) -> None:
+    for x in (1, 2):
+        publish(lake, "a", x)
+        lake.compact("hand_poses", SHARD, ["a"])
+    data = (lake.root / "hand_poses" / f"{SHARD}.parquet").read_bytes()
+    (sums,) = (lake.root / "hand_poses" / "_checksums").iterdir()
+    found = json.loads(sums.read_text())
+    assert found == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def test_an_empty_unit_counts_as_done(lake: Lake) -> None:
@@ -169,7 +258,7 @@ def test_a_damaged_file_is_named(lake: Lake) -> None:
     lake.compact("hand_poses", SHARD, ["a"])
     path = lake.root / "hand_poses" / f"{SHARD}.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(LakeError, match="--force"):
+    with pytest.raises(LakeError, match="--repair"):
         lake.read("hand_poses", SHARD)
 
 

@@ -1,91 +1,244 @@
-"""The ledger counts attempts before they start and refuses late ones."""
+"""The ledger counts attempts before they start, lets one worker at a unit, refuses late ones."""
 
 from __future__ import annotations
 
 import multiprocessing
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from resources.ledger import LateAttemptError, Ledger, State
+from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
+from resources.ledger.ledger import is_gone, process_name
+from resources.ledger.tables import VERSION, LedgerVersionError, metadata
+from tests.resources.postgres import Postgres
+
+SHARD = "20260101-0000"
 
 
-@pytest.fixture
-def ledger(tmp_path) -> Ledger:
-    ledger = Ledger.beside(tmp_path)
-    ledger.expect("clips", "20260101-0000", [("u1", "v1"), ("u2", "v1")])
-    return ledger
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres.started(tmp_path_factory.mktemp("pg")) as server:
+        yield server
 
 
-def start(ledger: Ledger, worker: str = "w", fingerprint: str = "f") -> int:
-    return ledger.start("clips", "u1", fingerprint=fingerprint, worker=worker, run_id="r")
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    if request.param == "sqlite":
+        made = Ledger.beside(tmp_path)
+    else:
+        made = Ledger(request.getfixturevalue("postgres").new_database())
+    made.expect("clips", SHARD, [("u1", "v1"), ("u2", "v1")])
+    return made
+
+
+def start(ledger: Ledger, worker: str = "w", fingerprint: str = "f", unit: str = "u1") -> Attempt:
+    return ledger.start("clips", unit, fingerprint=fingerprint, worker=worker, run_id="r")
+
+
+def fail(ledger: Ledger, attempt: Attempt, *, quarantine: bool = False) -> None:
+    ledger.fail("clips", "u1", attempt, error_class="E", error="why", quarantine=quarantine)
 
 
 def state(ledger: Ledger) -> State:
     return ledger.entries(unit_id="u1")[0].state
 
 
-def test_an_attempt_is_on_disk_before_it_starts(ledger):
-    assert start(ledger) == 1
+def let_heartbeats_age(ledger: Ledger) -> None:
+    with sa.create_engine(ledger.url).begin() as connection:
+        connection.execute(sa.text("UPDATE work SET heartbeat_at = heartbeat_at - 1000"))
+
+
+def test_an_attempt_is_on_disk_before_it_starts(ledger: Ledger) -> None:
+    assert start(ledger).number == 1
     other = Ledger(ledger.url).entries(unit_id="u1")[0]
     assert (other.state, other.attempts, other.worker) == (State.RUNNING, 1, "w")
 
 
-def test_attempts_count_per_fingerprint(ledger):
-    assert [start(ledger), start(ledger), start(ledger, fingerprint="g")] == [1, 2, 1]
+def test_attempts_count_per_fingerprint_and_tokens_only_grow(ledger: Ledger) -> None:
+    attempts = [start(ledger), start(ledger), start(ledger, fingerprint="g")]
+    assert [a.number for a in attempts] == [1, 2, 1]
+    tokens = [a.token for a in attempts]
+    assert tokens == sorted(set(tokens))
+    assert tokens[0] >= (time.time() - 60) * 1000, "a lost ledger must not hand out old tokens"
 
 
-def test_a_late_attempt_cannot_finish(ledger):
-    first = start(ledger, "slow")
-    start(ledger, "fast")
+def test_one_worker_at_a_time(ledger: Ledger) -> None:
+    first = start(ledger, "one")
+    with pytest.raises(BusyError, match="one"):
+        start(ledger, "two")
+    ledger.finish("clips", "u1", first)
+    assert start(ledger, "two", fingerprint="g").number == 1
+
+
+def test_an_old_heartbeat_is_taken_over_and_the_loser_is_fenced_off(ledger: Ledger) -> None:
+    slow = start(ledger, "slow")
+    assert ledger.beat("clips", "u1", slow.token)
+    let_heartbeats_age(ledger)
+    fast = start(ledger, "fast")
+    assert fast.token > slow.token
+    assert not ledger.beat("clips", "u1", slow.token)
     with pytest.raises(LateAttemptError):
-        ledger.finish("clips", "u1", first, worker="slow")
+        ledger.finish("clips", "u1", slow)
+    with pytest.raises(LateAttemptError):
+        fail(ledger, slow)
+    ledger.interrupt("clips", "u1", slow)
     assert state(ledger) is State.RUNNING
+    ledger.finish("clips", "u1", fast, "abc")
+    assert (state(ledger), ledger.entries(unit_id="u1")[0].digest) == (State.DONE, "abc")
 
 
-def test_done_is_done_once(ledger):
+def test_a_beat_keeps_the_claim(ledger: Ledger) -> None:
+    first = start(ledger, "one")
+    let_heartbeats_age(ledger)
+    assert ledger.beat("clips", "u1", first.token)
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+
+
+def test_the_claim_of_a_dead_process_of_this_host_is_free_at_once(ledger: Ledger) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    name = f"{socket.gethostname()}:{child.pid}:{int(time.time() * 1000)}"
+    start(ledger, name)
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+    child.kill()
+    child.wait()
+    assert start(ledger, "two").number == 2
+
+
+def test_who_is_gone() -> None:
+    assert not is_gone(process_name())
+    host, pid, began = process_name().rsplit(":", 2)
+    assert is_gone(f"{host}:{pid}:{int(began) - 60_000}"), "the number went to another process"
+    assert not is_gone(f"elsewhere:{pid}:1")
+    assert not is_gone(None)
+    assert not is_gone("w")
+
+
+def test_done_is_done_once(ledger: Ledger) -> None:
     attempt = start(ledger)
-    ledger.finish("clips", "u1", attempt, worker="w")
+    ledger.finish("clips", "u1", attempt)
     with pytest.raises(LateAttemptError):
-        ledger.fail("clips", "u1", attempt, worker="w", error_class="E", error="e", quarantine=True)
+        fail(ledger, attempt, quarantine=True)
     assert state(ledger) is State.DONE
 
 
-def test_quarantine_and_release(ledger):
-    attempt = start(ledger)
-    ledger.fail("clips", "u1", attempt, worker="w", error_class="E", error="why", quarantine=True)
+def test_quarantine_and_release(ledger: Ledger) -> None:
+    fail(ledger, start(ledger), quarantine=True)
     assert ledger.entries(unit_id="u1")[0].error == "why"
     assert ledger.release(unit_id="u1") == 1
     assert state(ledger) is State.PENDING
-    assert start(ledger) == 1
+    assert start(ledger).number == 1
 
 
-def test_expect_keeps_what_is_known(ledger):
-    ledger.finish("clips", "u1", start(ledger), worker="w")
-    ledger.expect("clips", "20260101-0000", [("u1", "v1"), ("u3", "v1")])
+def test_what_is_lost_is_requeued(ledger: Ledger) -> None:
+    ledger.finish("clips", "u1", start(ledger), "abc")
+    assert ledger.requeue("clips", ["u1", "u2"], "its file is gone") == 1
+    entry = ledger.entries(unit_id="u1")[0]
+    assert (entry.state, entry.error, entry.digest) == (State.PENDING, "its file is gone", None)
+
+
+def test_a_block_leaves_a_running_unit_alone(ledger: Ledger) -> None:
+    start(ledger)
+    ledger.block("clips", "u1", "waits")
+    assert state(ledger) is State.RUNNING
+
+
+def test_a_unit_that_nobody_expects_is_an_error(ledger: Ledger) -> None:
+    with pytest.raises(KeyError, match="u9"):
+        start(ledger, unit="u9")
+
+
+def test_expect_keeps_what_is_known(ledger: Ledger) -> None:
+    ledger.finish("clips", "u1", start(ledger))
+    ledger.expect("clips", SHARD, [("u1", "v1"), ("u3", "v1")])
     assert state(ledger) is State.DONE
     assert ledger.counts() == {"clips": {State.DONE: 1, State.PENDING: 2}}
 
 
-def test_the_first_to_ask_owns_a_content(ledger):
+def test_the_first_to_ask_owns_a_content(ledger: Ledger) -> None:
     assert ledger.claim_video("v", "/a.mp4", "s1") == ("/a.mp4", "s1")
     assert ledger.claim_video("v", "/b.mp4", "s2") == ("/a.mp4", "s1")
 
 
-def _hammer(url: str, name: str, count: int) -> None:
+def _race(url: str, name: str, units: int, won: multiprocessing.Queue) -> None:
     ledger = Ledger(url)
-    for number in range(count):
-        unit = f"{name}-{number}"
-        ledger.expect("clips", "s", [(unit, None)])
-        attempt = ledger.start("clips", unit, fingerprint="f", worker=name, run_id="r")
-        ledger.finish("clips", unit, attempt, worker=name)
+    for number in range(units):
+        try:
+            attempt = ledger.start("race", f"u{number}", fingerprint="f", worker=name, run_id="r")
+        except BusyError:
+            continue
+        won.put((number, attempt.token))
 
 
-def test_many_processes_write_at_once(ledger):
+def test_of_many_that_claim_at_once_one_wins(ledger: Ledger) -> None:
+    """Every worker tries every unit; names are of other hosts, so nobody looks gone."""
+    units = 25
+    ledger.expect("race", SHARD, [(f"u{n}", None) for n in range(units)])
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_hammer, args=(ledger.url, f"w{n}", 15)) for n in range(4)]
+    won = context.Queue()
+    workers = [
+        context.Process(target=_race, args=(ledger.url, f"host{n}:1:1", units, won))
+        for n in range(4)
+    ]
     for worker in workers:
         worker.start()
+    claims = [won.get(timeout=120) for _ in range(units)]
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    assert ledger.counts()["clips"][State.DONE] == 60
+    assert won.empty()
+    assert sorted(n for n, _ in claims) == list(range(units))
+
+
+def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
+    """What 0.1.0 made with `create_all`: states are kept, claims are added."""
+    ledger = Ledger.beside(tmp_path)
+    ledger.expect("clips", SHARD, [("u1", "v1")])
+    ledger.finish("clips", "u1", start(ledger))
+    with sa.create_engine(ledger.url).begin() as connection:
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+        connection.execute(sa.text("DROP INDEX work_by_state"))
+        for column in ("token", "heartbeat_at", "digest"):
+            connection.execute(sa.text(f"ALTER TABLE work DROP COLUMN {column}"))
+    again = Ledger(ledger.url)
+    assert state(again) is State.DONE
+    assert again.entries(unit_id="u1")[0].token == 0
+    assert start(again).token > 0
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(ledger: Ledger) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with sa.create_engine(ledger.url).connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_ledger_of_a_newer_release_is_refused(ledger: Ledger) -> None:
+    with sa.create_engine(ledger.url).begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(LedgerVersionError, match=f"9999.*{VERSION}"):
+        Ledger(ledger.url).counts()
+
+
+def test_another_database_is_refused_with_a_hint() -> None:
+    with pytest.raises(ValueError, match="postgresql"):
+        Ledger("mysql://h/d").counts()
+
+
+@pytest.mark.slow
+def test_postgres_may_restart_in_mid_run(postgres: Postgres) -> None:
+    ledger = Ledger(postgres.new_database())
+    ledger.expect("clips", SHARD, [("u1", "v1")])
+    attempt = start(ledger)
+    postgres.restart()
+    assert ledger.beat("clips", "u1", attempt.token)
+    ledger.finish("clips", "u1", attempt)
+    assert state(ledger) is State.DONE

@@ -35,6 +35,7 @@ def provenance(fingerprint: str) -> Provenance:
     values: dict[str, Any] = dict.fromkeys(names, "test") | {
         "attempt": 1,
         "fingerprint": fingerprint,
+        "token": 1,
     }
     return Provenance(**values)
 

@@ -1,0 +1,121 @@
+"""The ledger's tables, and how a database is opened and brought to the newest version of them.
+
+Not here: what is done with rows (`ledger`), the steps between versions (`migrations`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+VERSION = "0002"
+"""The newest migration."""
+_MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
+
+metadata = sa.MetaData()
+work = sa.Table(
+    "work",
+    metadata,
+    sa.Column("stage", sa.String(64), primary_key=True),
+    sa.Column("unit_id", sa.String(64), primary_key=True),
+    sa.Column("shard", sa.String(32), nullable=False),
+    sa.Column("video_id", sa.String(16)),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("error_class", sa.String(128)),
+    sa.Column("error", sa.Text),
+    sa.Column("worker", sa.String(128)),
+    sa.Column("run_id", sa.String(64)),
+    sa.Column("started_at", sa.Float(53)),
+    sa.Column("finished_at", sa.Float(53)),
+    sa.Column("seconds", sa.Float(53)),
+    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("heartbeat_at", sa.Float(53)),
+    sa.Column("digest", sa.String(64)),
+    sa.CheckConstraint(
+        "state IN ('pending','running','done','failed','quarantined')", name="state_known"
+    ),
+    sa.Index("work_by_shard", "shard", "stage", "state"),
+    sa.Index("work_by_state", "state", "stage"),
+)
+videos = sa.Table(
+    "videos",
+    metadata,
+    sa.Column("video_id", sa.String(16), primary_key=True),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("shard", sa.String(32), nullable=False),
+)
+
+
+class LedgerVersionError(RuntimeError):
+    """The database was written by a newer release."""
+
+
+def open_engine(url: str) -> sa.Engine:
+    """An engine on an up-to-date database. Raises LedgerVersionError, sqlalchemy's errors."""
+    if url.startswith("sqlite:///"):
+        engine = _sqlite(url)
+    elif url.startswith("postgresql"):
+        # psycopg2 is what dagster-postgres brings; the bare scheme means another driver elsewhere.
+        engine = sa.create_engine(
+            sa.make_url(url).set(drivername="postgresql+psycopg2"),
+            pool_pre_ping=True,
+            pool_size=2,
+        )
+    else:
+        scheme = url.split(":", 1)[0]
+        raise ValueError(f"a ledger on {scheme}? sqlite:///FILE or postgresql://… are supported")
+    _migrate(engine)
+    return engine
+
+
+def _sqlite(url: str) -> sa.Engine:
+    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    # A connection a transaction: SQLite connections must not cross forks or linger in workers.
+    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
+
+    @sa.event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    return engine
+
+
+def _migrate(engine: sa.Engine) -> None:
+    """Bring the database to VERSION; nothing is imported or locked if it is there already."""
+    with engine.connect() as connection:
+        found = _version(connection)
+        if found == VERSION:
+            return
+        if found is not None and found > VERSION:
+            raise LedgerVersionError(
+                f"the ledger at {engine.url.render_as_string()} has version {found}, this release "
+                f"knows {VERSION}: update ego-assets"
+            )
+    from alembic import command
+    from alembic.config import Config
+
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        if _version(connection) is None and sa.inspect(connection).has_table("work"):
+            command.stamp(config, "0001")  # made before there were migrations
+        command.upgrade(config, VERSION)
+        connection.commit()
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
