@@ -20,6 +20,9 @@ class Compute(dg.ConfigurableResource):
     )
     max_attempts: int = Field(default=3, ge=1, description="tries of a clip before quarantine")
     max_deaths: int = Field(default=2, ge=1, description="workers a clip may kill")
+    max_lost: int = Field(
+        default=10, ge=1, description="tries of a clip that may vanish with their whole run"
+    )
     backoff_s: float = Field(default=0.5, ge=0, description="first wait before another try")
 
     def worker_count(self) -> int:

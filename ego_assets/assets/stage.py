@@ -74,6 +74,7 @@ def materialize_stage(
         inputs=stage.inputs,
         max_attempts=compute.max_attempts,
         max_deaths=compute.max_deaths,
+        max_lost=compute.max_lost,
         backoff_s=compute.backoff_s,
         bytes_in_flight=compute.megabytes_in_flight * 2**20,
         force=config.force,

@@ -79,6 +79,7 @@ class StageSpec:
     inputs: tuple[str, ...] = ()
     max_attempts: int = 3
     max_deaths: int = 2
+    max_lost: int = 10
     backoff_s: float = 0.5
     bytes_in_flight: int = 64 * 2**20
     force: bool = False

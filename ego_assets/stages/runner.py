@@ -23,7 +23,15 @@ from typing import Any
 
 from ego_assets.stages import plan as planning
 from ego_assets.stages.plan import Group, StageSpec, Unit
-from ego_assets.stages.worker import Ended, GroupEnded, Started, WorkerRun, worker_main
+from ego_assets.stages.worker import (
+    Broken,
+    Ended,
+    GroupEnded,
+    StageBrokenError,
+    Started,
+    WorkerRun,
+    worker_main,
+)
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger, State
 from resources.ledger.ledger import process_name
@@ -238,6 +246,8 @@ class _Supervisor:
             slot.name = message
         elif isinstance(message, Started):
             slot.current, slot.since = message, time.monotonic()
+        elif isinstance(message, Broken):
+            raise StageBrokenError(message.reason)
         elif isinstance(message, GroupEnded):
             slot.group = slot.current = None
         else:

@@ -7,6 +7,7 @@ must outlive it is in the lake and the ledger before it says so on the pipe.
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import os
 import random
@@ -38,8 +39,13 @@ from resources.ledger.ledger import process_name
 
 PERMANENT = (BadInputError, ContractError, FileNotFoundError, PermissionError)
 """Errors that another try cannot cure."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 BEAT_S = 15.0
 BUSY_WAIT_S = 0.5
+
+
+class StageBrokenError(RuntimeError):
+    """The machine, not a unit, keeps the stage from going on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,13 @@ class Ended:
     error: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Nothing can be done here at all: the disk is full, or may not be written."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -158,10 +171,11 @@ class WorkerRun:
         began = time.monotonic()
         try:
             with self.heartbeat(unit, attempts):
-                if number > self.spec.max_attempts:
-                    # Only reached when earlier attempts vanished with their whole run.
+                lost = max(a.lost for a in attempts.values())
+                if lost >= self.spec.max_lost:
                     raise BadInputError(
-                        f"{number - 1} attempts ended without a word: their run was killed"
+                        f"{lost} attempts ended without a word: their whole run was killed each "
+                        "time, as for want of memory"
                     )
                 if self.task is None:
                     self.task = build_task(self.spec, self.lake, self.ledger)
@@ -172,6 +186,15 @@ class WorkerRun:
         except LateAttemptError:
             return None  # taken over: what we published has an older token, and counts no more
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                # No fault of the unit: it must not lose an attempt for it.
+                with suppress(SQLAlchemyError):
+                    for table, attempt in attempts.items():
+                        self.ledger.interrupt(table, unit.unit_id, attempt)
+                raise StageBrokenError(
+                    f"{error}: nothing can be published in {self.lake.root}; what is done is "
+                    "kept, make room and run again"
+                ) from error
             try:
                 if self.fail(unit, attempts, error):
                     return False
@@ -309,7 +332,11 @@ def worker_main(connection: Connection, spec: StageSpec, stderr_path: str, threa
             return
         if group is None:
             return
-        run.run_group(group)
+        try:
+            run.run_group(group)
+        except StageBrokenError as error:
+            connection.send(Broken(str(error)))
+            return
         connection.send(GroupEnded())
 
 

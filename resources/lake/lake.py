@@ -12,7 +12,7 @@ Layout, relative to the lake:
 Each attempt writes under its own token (see `resources.ledger`): of a unit, the rows with the
 highest token count, in fragments and compacted alike. So a late attempt can finish but never
 replace a newer one, and readers see every row exactly once before, during and after a
-compaction. Not here: bytes on disk (`storage`), the search for damage (`verify`).
+compaction. Not here: bytes on disk (`storage`), the search for damage (`audit`).
 """
 
 from __future__ import annotations
@@ -214,9 +214,9 @@ class Lake:
         with file:
             try:
                 yield file
-            except (pa.ArrowInvalid, OSError) as error:
-                if isinstance(error, FileNotFoundError):
-                    raise
+            except FileNotFoundError:
+                raise
+            except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
                 raise _damaged(file.name, error) from error
 
     def _read_file(self, key: str, columns: list[str] | None) -> pa.Table:
@@ -306,7 +306,7 @@ class Lake:
     def _compact(self, table: str, shard: str, wanted: set[str]) -> int:
         old = self.compacted_units(table, shard)
         listed = self._keys(f"{table}/_fragments/{shard}", ".parquet")
-        newest = self._newest(f"{table}/_fragments/{shard}")
+        newest = self.newest_fragments(table, shard)
         key = f"{table}/{shard}.parquet"
         news = {u for u, (token, _) in newest.items() if u in wanted and token > _token(old, u)}
         if news or set(old) != wanted & (set(old) | set(newest)) or not self.storage.exists(key):
@@ -382,6 +382,10 @@ class Lake:
                 other, older = _unit_and_token(key)
                 if other == unit and older < token:
                     self.storage.delete(key)
+
+    def newest_fragments(self, table: str, shard: str) -> dict[str, tuple[int, str]]:
+        """{unit: (token, key)} of each unit's newest fragment."""
+        return self._newest(f"{table}/_fragments/{shard}")
 
     # -- inside ------------------------------------------------------------------------------
 

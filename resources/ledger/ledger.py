@@ -63,12 +63,14 @@ class BusyError(RuntimeError):
 class Attempt:
     """A claim on a unit.
 
-    number: counted per fingerprint, from 1. token: fencing token; grows with every attempt of
-    the unit, also when the ledger is lost (it is never below the time in milliseconds).
+    number: counted per fingerprint, from 1. lost: attempts before it that ended without a word,
+    together with their whole run (they are not in `number`). token: fencing token; grows with
+    every attempt of the unit, also when the ledger is lost (it is never below the time in ms).
     """
 
     number: int
     token: int
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Entry:
     started_at: float | None
     finished_at: float | None
     seconds: float | None
+    lost: int
     token: int
     heartbeat_at: float | None
     digest: str | None
@@ -128,8 +131,10 @@ def _patient(method: Callable[P, T]) -> Callable[P, T]:
         while True:
             try:
                 return method(*args, **kwargs)
-            except (OperationalError, InterfaceError):
-                if time.monotonic() + wait_s > deadline:
+            except (OperationalError, InterfaceError) as error:
+                # SQLite has no server to come back: all but a lock stays as it is.
+                sqlite = "sqlite" in type(error.orig).__module__
+                if (sqlite and "locked" not in str(error)) or time.monotonic() + wait_s > deadline:
                     raise
             time.sleep(wait_s * random.uniform(0.5, 1.5))
             wait_s = min(2 * wait_s, 5.0)
@@ -212,7 +217,9 @@ class Ledger:
                     raise BusyError(f"{stage} {unit_id} is at {row['worker']}")
             # Work that ended and is asked for again (by force) begins to count anew.
             goes_on = row["fingerprint"] == fingerprint and row["state"] not in _ENDED
-            number = row["attempts"] + 1 if goes_on else 1
+            is_lost = row["state"] == State.RUNNING
+            number = row["attempts"] + (not is_lost) if goes_on else 1
+            lost = row["lost"] + is_lost if goes_on else 0
             token = max(row["token"] + 1, int(time.time() * 1000))
             connection.execute(
                 _work.update()
@@ -221,6 +228,7 @@ class Ledger:
                     fingerprint=fingerprint,
                     state=State.RUNNING,
                     attempts=number,
+                    lost=lost,
                     token=token,
                     worker=worker,
                     run_id=run_id,
@@ -233,7 +241,7 @@ class Ledger:
                     digest=None,
                 )
             )
-        return Attempt(number, token)
+        return Attempt(number, token, lost)
 
     @_patient
     def beat(self, stage: str, unit_id: str, token: int) -> bool:
@@ -334,7 +342,7 @@ class Ledger:
             result = connection.execute(
                 _work.update()
                 .where(condition, _work.c.state.in_([State.QUARANTINED, State.FAILED]))
-                .values(state=State.PENDING, attempts=0, fingerprint="")
+                .values(state=State.PENDING, attempts=0, lost=0, fingerprint="")
             )
         return result.rowcount
 

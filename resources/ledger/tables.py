@@ -33,6 +33,7 @@ work = sa.Table(
     sa.Column("started_at", sa.Float(53)),
     sa.Column("finished_at", sa.Float(53)),
     sa.Column("seconds", sa.Float(53)),
+    sa.Column("lost", sa.Integer, nullable=False, server_default="0"),
     sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("heartbeat_at", sa.Float(53)),
     sa.Column("digest", sa.String(64)),

@@ -60,11 +60,26 @@ def test_an_attempt_is_on_disk_before_it_starts(ledger: Ledger) -> None:
 
 
 def test_attempts_count_per_fingerprint_and_tokens_only_grow(ledger: Ledger) -> None:
-    attempts = [start(ledger), start(ledger), start(ledger, fingerprint="g")]
+    attempts = []
+    for fingerprint in ("f", "f", "g"):
+        attempts.append(start(ledger, fingerprint=fingerprint))
+        fail(ledger, attempts[-1])
     assert [a.number for a in attempts] == [1, 2, 1]
     tokens = [a.token for a in attempts]
     assert tokens == sorted(set(tokens))
     assert tokens[0] >= (time.time() - 60) * 1000, "a lost ledger must not hand out old tokens"
+
+
+def test_an_attempt_that_vanished_is_counted_apart(ledger: Ledger) -> None:
+    """Whose whole run was killed need not be guilty."""
+    start(ledger)
+    second = start(ledger)
+    assert (second.number, second.lost) == (1, 1)
+    fail(ledger, second)
+    third = start(ledger)
+    assert (third.number, third.lost) == (2, 1)
+    ledger.interrupt("clips", "u1", third)
+    assert start(ledger).number == 2
 
 
 def test_one_worker_at_a_time(ledger: Ledger) -> None:
@@ -108,7 +123,7 @@ def test_the_claim_of_a_dead_process_of_this_host_is_free_at_once(ledger: Ledger
         start(ledger, "two")
     child.kill()
     child.wait()
-    assert start(ledger, "two").number == 2
+    assert start(ledger, "two").lost == 1
 
 
 def test_who_is_gone() -> None:
@@ -204,7 +219,7 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE alembic_version"))
         connection.execute(sa.text("DROP INDEX work_by_state"))
-        for column in ("token", "heartbeat_at", "digest"):
+        for column in ("lost", "token", "heartbeat_at", "digest"):
             connection.execute(sa.text(f"ALTER TABLE work DROP COLUMN {column}"))
     again = Ledger(ledger.url)
     assert state(again) is State.DONE

@@ -65,14 +65,14 @@ class Bench:
         return replace(self.spec, **{"run_id": "again"} | changes)
 
 
-def make_bench(tmp_path: Path) -> Bench:
-    """The lake, its raw videos beside it, nothing done yet."""
+def make_bench(tmp_path: Path, videos: dict[str, int] | None = None) -> Bench:
+    """The lake, its raw videos ({name: clips}) beside it, nothing done yet."""
     raw = tmp_path / "raw"
     raw.mkdir()
     lake = Lake(tmp_path / "lake")
     ledger = Ledger.beside(lake.root)
-    names, files = {"long": 3, "short": 1}, []
-    for name, clips in names.items():
+    files = []
+    for name, clips in (videos or {"long": 3, "short": 1}).items():
         path = raw / f"{name}.mp4"
         write_video(path)
         files.append({"uri": str(path), "byte_size": path.stat().st_size, "duration_s": 1.2})
