@@ -7,47 +7,28 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from dagster_project.home import ROOT, open_instance, prepare_home
+from dagster_project.lake_commands import LAKE_COMMANDS
+from dagster_project.terminal import (
+    JSON_OPTION,
+    LAKE_OPTION,
+    WORKERS_OPTION,
+    existing_lake,
+    progress_bar,
+    report,
+)
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
-from resources.storage import DEFAULT_LAKE
-
-LAKE_OPTION = click.option(
-    "--lake",
-    "lake_root",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="EGO_LAKE",
-    default=Path(DEFAULT_LAKE),
-    show_default=True,
-    show_envvar=True,
-    help="Folder of the tables.",
-)
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-WORKERS_OPTION = click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Worker processes; 0: one a CPU."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -77,7 +58,7 @@ def run(
     something failed, 2 if the command makes no sense.
     """
     summary = _run(paths, lake_root, force=force, workers=workers, verbose=verbose)
-    _report(summary, as_json)
+    report(summary, as_json)
 
 
 @main.command()
@@ -108,7 +89,7 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
     summary = _run((raw,), lake_root, force=False, workers=workers, verbose=False)
     if not as_json:
         say.print(f"\nLook at it: [bold]ego up --lake {lake_root}[/bold] opens the Dagster UI")
-    _report(summary, as_json)
+    report(summary, as_json)
 
 
 @main.command()
@@ -147,9 +128,7 @@ def up(lake_root: Path, port: int, host: str) -> None:
 @JSON_OPTION
 def status(lake_root: Path, as_json: bool) -> None:
     """Show how many clips each stage has done, and what failed."""
-    lake = Lake(lake_root)
-    if not lake.root.is_dir():
-        raise click.ClickException(f"there is no lake at {lake.root}: `ego run` makes one")
+    lake = existing_lake(lake_root)
     ledger = Ledger.beside(lake.root)
     counts = ledger.counts()
     bad = ledger.entries(states=[State.QUARANTINED, State.FAILED])
@@ -212,96 +191,11 @@ def _run(paths: tuple[Path, ...], lake_root: Path, **options: Any) -> Any:
     from dagster_project.run_graph import run_paths
 
     try:
-        with _progress() as tell:
+        with progress_bar() as tell:
             return run_paths(paths, lake_root, tell=tell, **options)
     except (FileNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[Any], None]]:
-    """A bar with an ETA on a terminal, else a line whenever a stage is through."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _line_teller(console)
-        return
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(progress: Any) -> None:
-            if progress.shard not in tasks:
-                tasks[progress.shard] = bar.add_task(progress.shard, total=None)
-            bar.update(
-                tasks[progress.shard],
-                completed=progress.ended,
-                total=progress.total,
-                description=f"{progress.shard} {progress.stage or 'done'}",
-            )
-
-        yield tell
-
-
-def _line_teller(console: Console) -> Callable[[Any], None]:
-    told: set[tuple[str, str]] = set()
-    began = time.monotonic()
-
-    def tell(progress: Any) -> None:
-        for stage, (done, bad, total) in progress.stages.items():
-            if total and done + bad >= total and (progress.shard, stage) not in told:
-                told.add((progress.shard, stage))
-                words = f"{progress.shard} {stage}: {done} done" + (
-                    f", {bad} failed" if bad else ""
-                )
-                console.print(f"{words}, {time.monotonic() - began:.0f} s since the start")
-
-    return tell
-
-
-def _report(summary: Any, as_json: bool) -> None:
-    if as_json:
-        fields = asdict(summary)
-        click.echo(json.dumps(fields | {"ok": summary.ok}, ensure_ascii=False))
-    else:
-        _print_summary(summary)
-    sys.exit(0 if summary.ok else 1)
-
-
-def _print_summary(summary: Any) -> None:
-    console = Console()
-    table = Table(title=f"lake {summary.lake}")
-    table.add_column("table")
-    table.add_column("rows", justify="right")
-    table.add_column("seconds", justify="right")
-    for name in TABLES:
-        step = "segmentation" if name in {"detections", "object_masks", "hand_masks"} else name
-        seconds = summary.seconds.get(step)
-        table.add_row(
-            name, f"{summary.rows.get(name, 0):,}", "" if seconds is None else f"{seconds:.1f}"
-        )
-    console.print(table)
-    videos, clips = summary.videos, summary.clips
-    console.print(
-        f"videos: {videos['total']}, accepted {videos['accepted']}, "
-        f"rejected {videos['rejected']}\n"
-        f"clips:  {clips['total']}, done {clips['done']}, failed {clips['failed']}, "
-        f"quarantined {clips['quarantined']}",
-        highlight=False,
-    )
-    for entry in summary.rejected:
-        words = f"rejected {entry['uri']}: {entry['reason']}: {entry['detail']}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
-    for entry in summary.failures:
-        words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
-    for problem in summary.problems:
-        console.print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+for _command in LAKE_COMMANDS:
+    main.add_command(_command)

@@ -79,21 +79,39 @@ def run_paths(
     if not files:
         raise ValueError(f"no video files in {', '.join(map(str, paths))}")
     lake = Lake(lake_root)
-    ledger = Ledger.beside(lake.root)
     register_files(lake, files, min_shards=max(1, len(list_gpus())))
     shards = shards_of(lake, files)
-    defs = build_defs(
-        {
-            "storage": Storage(lake_root=str(lake.root)),
-            "compute": Compute(workers=workers),
-        }
+    return run_shards(
+        lake_root,
+        shards,
+        {str(f) for f in files},
+        force=force,
+        workers=workers,
+        verbose=verbose,
+        tell=tell,
     )
-    job = defs.resolve_job_def(JOB)
+
+
+def run_shards(
+    lake_root: Path,
+    shards: Iterable[str],
+    uris: set[str] | None = None,
+    *,
+    force: bool = False,
+    workers: int = 0,
+    verbose: bool = False,
+    tell: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Run every asset over shards that are registered; the summary is of `uris`, or of all."""
+    lake = Lake(lake_root)
+    ledger = Ledger.beside(lake.root)
+    overrides = {"storage": Storage(lake_root=str(lake.root)), "compute": Compute(workers=workers)}
+    job = build_defs(overrides).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
-    summary = Summary(str(lake.root), shards)
+    summary = Summary(str(lake.root), list(shards))
     with open_instance(lake.root) as instance:
         instance.add_dynamic_partitions(SHARDS, lake.shards())
-        for shard in shards:
+        for shard in summary.shards:
             with _Watch(ledger, shard, tell):
                 result = job.execute_in_process(
                     partition_key=shard,
@@ -104,7 +122,9 @@ def run_paths(
             _add_seconds(summary, instance, result.run_id)
             if not result.success:
                 summary.problems.extend(_step_failures(shard, result))
-    _fill(summary, lake, ledger, {str(f) for f in files})
+    if uris is None:
+        uris = {f["uri"] for shard in summary.shards for f in lake.read_shard(shard)["files"]}
+    _fill(summary, lake, ledger, uris)
     return summary
 
 

@@ -1,0 +1,265 @@
+"""Commands on what is in a lake: verify, quarantine, retry, trace, sql. Not here: work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dagster_project.terminal import (
+    JSON_OPTION,
+    LAKE_OPTION,
+    WORKERS_OPTION,
+    existing_lake,
+    progress_bar,
+    report,
+)
+from ego_assets.schemas import TABLES
+from resources.ledger import Entry, Ledger, State
+
+STAGE_OPTION = click.option("--stage", type=click.Choice(list(TABLES)), help="Only this table.")
+SHARD_OPTION = click.option("--shard", help="Only this shard.")
+UNIT_OPTION = click.option("--unit", help="Only this clip (or video, or file).")
+
+
+@click.command()
+@LAKE_OPTION
+@click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
+@click.option("--repair", "mend", is_flag=True, help="Put bad files aside, requeue their clips.")
+@JSON_OPTION
+def verify(lake_root: Path, shards: tuple[str, ...], mend: bool, as_json: bool) -> None:
+    """Read the whole lake and compare it with its checksums, its contract and the ledger.
+
+    Exit status: 0 if all is well, or was repaired (`ego retry` then makes the rows again); 1 if
+    not.
+    """
+    from ego_assets.stages import audit
+
+    lake = existing_lake(lake_root)
+    ledger = Ledger.beside(lake.root)
+    problems = audit.verify(lake, ledger, shards or None)
+    repaired = audit.repair(lake, ledger, problems) if mend else None
+    counts = {t: {s.value: n for s, n in c.items()} for t, c in ledger.counts().items()}
+    if as_json:
+        content = {"lake": str(lake.root), "problems": [asdict(p) for p in problems]}
+        click.echo(json.dumps(content | {"repaired": repaired, "states": counts}))
+    else:
+        for problem in problems:
+            click.echo(str(problem))
+        click.echo(f"{len(problems)} problems in {lake.root}")
+        if repaired is not None and problems:
+            click.echo(
+                f"put aside {repaired['files']} files, requeued {repaired['units']} units, wrote "
+                f"{repaired['checksums']} checksums; `ego retry` makes the rows again"
+            )
+        elif problems:
+            click.echo("`ego verify --repair` puts bad files aside and requeues what they held")
+    sys.exit(1 if problems and not mend else 0)
+
+
+@click.group()
+def quarantine() -> None:
+    """What is tried no more until a person says so."""
+
+
+@quarantine.command("ls")
+@LAKE_OPTION
+@STAGE_OPTION
+@SHARD_OPTION
+@JSON_OPTION
+def quarantine_ls(lake_root: Path, stage: str | None, shard: str | None, as_json: bool) -> None:
+    """List it, with the reasons."""
+    entries = _quarantined(lake_root, stage, shard, None)
+    if as_json:
+        click.echo(json.dumps([_entry(e) for e in entries]))
+        return
+    table = Table(title=f"{len(entries)} in quarantine")
+    for name in ("stage", "shard", "unit", "attempts", "reason"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        reason = (entry.error or "").split("\n", 1)[0]
+        table.add_row(entry.stage, entry.shard, entry.unit_id, str(entry.attempts), reason)
+    Console().print(table)
+
+
+@quarantine.command("show")
+@click.argument("unit")
+@LAKE_OPTION
+@STAGE_OPTION
+@JSON_OPTION
+def quarantine_show(unit: str, lake_root: Path, stage: str | None, as_json: bool) -> None:
+    """Everything that is known of UNIT's failure: stack, signal, last log lines."""
+    entries = _quarantined(lake_root, stage, None, unit)
+    if not entries:
+        raise click.ClickException(f"{unit} is not in quarantine: `ego quarantine ls` lists it")
+    if as_json:
+        click.echo(json.dumps([_entry(e) for e in entries]))
+        return
+    for entry in entries:
+        click.echo(
+            f"{entry.stage} {entry.unit_id} of shard {entry.shard}\n"
+            f"video {entry.video_id}, run {entry.run_id}, worker {entry.worker}\n"
+            f"{entry.attempts} attempts, {entry.error_class}\n\n{entry.error}\n"
+        )
+
+
+@quarantine.command("release")
+@LAKE_OPTION
+@STAGE_OPTION
+@SHARD_OPTION
+@UNIT_OPTION
+@click.option("--all", "everything", is_flag=True, help="All of it.")
+@JSON_OPTION
+def quarantine_release(
+    lake_root: Path,
+    stage: str | None,
+    shard: str | None,
+    unit: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Let the next run try again."""
+    if not (stage or shard or unit or everything):
+        raise click.UsageError("say what: --stage, --shard, --unit, or --all")
+    lake = existing_lake(lake_root)
+    count = Ledger.beside(lake.root).release(stage=stage, shard=shard, unit_id=unit)
+    click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
+
+
+@click.command()
+@LAKE_OPTION
+@STAGE_OPTION
+@SHARD_OPTION
+@UNIT_OPTION
+@WORKERS_OPTION
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@JSON_OPTION
+def retry(
+    lake_root: Path,
+    stage: str | None,
+    shard: str | None,
+    unit: str | None,
+    workers: int,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Release what failed or is in quarantine, and run the shards that are not finished.
+
+    Exit status as of `ego run`.
+    """
+    from dagster_project.run_graph import run_shards
+
+    lake = existing_lake(lake_root)
+    ledger = Ledger.beside(lake.root)
+    ledger.release(stage=stage, shard=shard, unit_id=unit)
+    unfinished = [State.PENDING, State.RUNNING, State.FAILED]
+    waiting = ledger.entries(stage=stage, shard=shard, unit_id=unit, states=unfinished)
+    shards = sorted({e.shard for e in waiting})
+    if not shards:
+        click.echo(json.dumps({"shards": []}) if as_json else "nothing to do")
+        return
+    with progress_bar() as tell:
+        summary = run_shards(lake.root, shards, workers=workers, verbose=verbose, tell=tell)
+    report(summary, as_json)
+
+
+@click.command()
+@click.argument("what")
+@LAKE_OPTION
+@JSON_OPTION
+def trace(what: str, lake_root: Path, as_json: bool) -> None:
+    """Print where WHAT came from: a clip_id, TABLE/CLIP, a video_id, or a Parquet file.
+
+    The chain goes from the rows over the file, run, configuration, code and weights to the raw
+    video.
+    """
+    from ego_assets.stages.trace import NothingFoundError
+    from ego_assets.stages.trace import trace as find
+
+    lake = existing_lake(lake_root)
+    try:
+        found = find(lake, Ledger.beside(lake.root), what)
+    except NothingFoundError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(found, default=str) if as_json else _chain(found))
+
+
+@click.command()
+@click.argument("query")
+@LAKE_OPTION
+@JSON_OPTION
+def sql(query: str, lake_root: Path, as_json: bool) -> None:
+    """Run one SELECT over the tables (DuckDB). It cannot write, or read outside the lake."""
+    from resources.lake.catalog import Catalog, QueryError
+
+    lake = existing_lake(lake_root)
+    try:
+        with Catalog(lake) as catalog:
+            rows = catalog.query(query)
+    except QueryError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(rows.to_pylist(), default=_plain))
+        return
+    table = Table()
+    for name in rows.column_names:
+        table.add_column(name, overflow="fold")
+    for row in rows.slice(0, SHOWN_ROWS).to_pylist():
+        table.add_row(*[_short(v) for v in row.values()])
+    console = Console()
+    console.print(table)
+    if rows.num_rows > SHOWN_ROWS:
+        console.print(f"{SHOWN_ROWS} of {rows.num_rows} rows; --json prints all")
+
+
+SHOWN_ROWS = 100
+LAKE_COMMANDS = (verify, quarantine, retry, trace, sql)
+
+
+def _quarantined(
+    lake_root: Path, stage: str | None, shard: str | None, unit: str | None
+) -> list[Entry]:
+    ledger = Ledger.beside(existing_lake(lake_root).root)
+    return ledger.entries(stage=stage, shard=shard, unit_id=unit, states=[State.QUARANTINED])
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return asdict(entry)
+
+
+def _chain(found: dict[str, Any]) -> str:
+    """A trace as indented lines."""
+    lines: list[str] = []
+    for name in ("video", "clip"):
+        if name in found:
+            lines.append(name)
+            lines += [f"  {k}: {v}" for k, v in found[name].items() if v is not None]
+    if "clips" in found:
+        lines.append(f"clips: {', '.join(found['clips'])}")
+    units = found.get("tables") or found.get("units") or {}
+    for name, known in units.items():
+        rows = f" ({known['rows']} rows)" if "rows" in known else ""
+        lines.append(f"{name}{rows}")
+        origin = known.get("provenance", known)
+        if origin is None:
+            state = (known.get("ledger") or {}).get("state", "not reached")
+            lines.append(f"  no rows: {state}")
+            continue
+        lines += [f"  {k}: {v}" for k, v in origin.items() if v not in ("", None)]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for."""
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _short(value: Any) -> str:
+    text = _plain(value) if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 200 else f"{text[:197]}…"
