@@ -211,7 +211,7 @@ class Ledger:
                     raise KeyError(f"{stage} {unit_id} is not in the ledger")
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
             if row["state"] == State.RUNNING and row["worker"] != worker:
-                beat = row["heartbeat_at"] or row["started_at"] or 0.0
+                beat = row["heartbeat_at"] or 0.0
                 fresh = row["now"] - beat < HEARTBEAT_LIMIT_S
                 if fresh and not is_gone(row["worker"]):
                     raise BusyError(f"{stage} {unit_id} is at {row['worker']}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from dataclasses import replace
 
@@ -169,3 +170,44 @@ def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(bench: Be
     assert (report.done, report.skipped) == (3, 1)
     assert bench.attempts(LONG[0]) == 1
     assert counts(bench) == [0, 1, 2, 0]
+
+
+def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
+    """Neither does what the other does; both end when all is done."""
+    for clip in [*LONG, SHORT]:
+        bench.behave(clip, sleep_s=0.3, hang=100)
+    context = multiprocessing.get_context("spawn")
+    specs = [replace(bench.spec, run_id=f"run{n}") for n in range(2)]
+    runs = [context.Process(target=run_stage, args=(spec,)) for spec in specs]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+        assert run.exitcode == 0
+    assert [bench.attempts(c) for c in [*LONG, SHORT]] == [1, 1, 1, 1]
+    assert counts(bench) == [0, 1, 2, 0]
+
+
+def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
+    """Its node was lost to the others for a while: it wakes, finishes late, and is fenced off."""
+    bench.behave(SHORT, sleep_s=8, hang=1)
+    context = multiprocessing.get_context("spawn")
+    late = context.Process(target=run_stage, args=(replace(bench.spec, units=(SHORT,)),))
+    late.start()
+    deadline = time.monotonic() + 60
+    while not bench.attempts(SHORT):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with sqlite3.connect(bench.ledger.url.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE work SET worker = 'another host:1:1', heartbeat_at = 0")
+    report = run_stage(bench.rerun(units=(SHORT,)), workers=1)
+    assert (report.done, late.is_alive()) == (1, True)
+    mine = bench.lake.provenance(TABLE, SHARD, SHORT)
+    assert mine is not None
+    assert mine.run_id == "again"
+    late.join(60)
+    assert late.exitcode == 0
+    assert bench.attempts(SHORT) == 2
+    assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
+    assert bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].run_id == "again"
+    assert counts(bench) == [0]
