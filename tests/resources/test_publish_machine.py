@@ -1,0 +1,155 @@
+"""Ledger and lake as one state machine: whoever claims, publishes, dies or compacts, in any order.
+
+The model: of each unit, the rows of the published attempt with the highest token are there, once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ego_assets.schemas import TABLES
+from resources.lake import Lake, Provenance
+from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
+from tests.stages.test_audit import SHARD, TABLE, rows_of
+
+UNITS = ["a" * 16, "b" * 16]
+units = st.sampled_from(UNITS)
+workers = st.sampled_from(["host1:1:1", "host2:1:1"])
+
+
+@dataclass
+class Try:
+    """An attempt that some worker holds, or believes it does."""
+
+    unit: str
+    worker: str
+    attempt: Attempt
+    published: bool = False
+
+
+class PublishMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="ego-machine-"))
+        self.lake = Lake(self.folder)
+        self.ledger = Ledger.beside(self.folder)
+        self.ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS])
+        self.tries: list[Try] = []
+        self.holder: dict[str, Try | None] = dict.fromkeys(UNITS)
+        self.fresh = dict.fromkeys(UNITS, False)
+        self.state = dict.fromkeys(UNITS, State.PENDING)
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @rule(unit=units, worker=workers)
+    def claim(self, unit: str, worker: str) -> None:
+        holder = self.holder[unit]
+        taken = holder is not None and holder.worker != worker and self.fresh[unit]
+        try:
+            attempt = self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
+        except BusyError:
+            assert taken
+            return
+        assert not taken
+        assert all(t.attempt.token < attempt.token for t in self.tries if t.unit == unit)
+        self.tries.append(Try(unit, worker, attempt))
+        self.holder[unit], self.fresh[unit] = self.tries[-1], True
+        self.state[unit] = State.RUNNING
+
+    @rule()
+    def heartbeats_age(self) -> None:
+        with sa.create_engine(self.ledger.url).begin() as connection:
+            connection.execute(sa.text("UPDATE work SET heartbeat_at = 1"))
+        self.fresh = dict.fromkeys(UNITS, False)
+
+    @precondition(lambda self: self.tries)
+    @rule(data=st.data())
+    def beat(self, data: st.DataObject) -> None:
+        tried = data.draw(st.sampled_from(self.tries))
+        is_holder = self.holder[tried.unit] is tried
+        assert self.ledger.beat(TABLE, tried.unit, tried.attempt.token) is is_holder
+        if is_holder:
+            self.fresh[tried.unit] = True
+
+    @precondition(lambda self: any(not t.published for t in self.tries))
+    @rule(data=st.data())
+    def publish(self, data: st.DataObject) -> None:
+        """Also by one that is late, and does not know it."""
+        tried = data.draw(st.sampled_from([t for t in self.tries if not t.published]))
+        token = tried.attempt.token
+        names: dict[str, Any] = dict.fromkeys(Provenance.__dataclass_fields__, "x")
+        origin = Provenance(**names | {"attempt": 1, "fingerprint": "f", "token": token})
+        rows = [r | {"estimated_cost": self.cost(tried)} for r in rows_of(tried.unit)]
+        self.lake.publish(TABLE, SHARD, tried.unit, TABLES[TABLE].from_rows(rows), origin)
+        tried.published = True
+
+    @precondition(lambda self: any(t.published for t in self.tries))
+    @rule(data=st.data(), good=st.booleans())
+    def end(self, data: st.DataObject, good: bool) -> None:
+        tried = data.draw(st.sampled_from([t for t in self.tries if t.published]))
+        is_holder = self.holder[tried.unit] is tried
+        try:
+            if good:
+                self.ledger.finish(TABLE, tried.unit, tried.attempt)
+            else:
+                self.ledger.fail(
+                    TABLE, tried.unit, tried.attempt, error_class="E", error="", quarantine=True
+                )
+        except LateAttemptError:
+            assert not is_holder
+            return
+        assert is_holder
+        self.holder[tried.unit] = None
+        self.state[tried.unit] = State.DONE if good else State.QUARANTINED
+
+    @rule()
+    def release(self) -> None:
+        self.ledger.release()
+        for unit, state in self.state.items():
+            if state is State.QUARANTINED:
+                self.state[unit] = State.PENDING
+
+    @rule()
+    def compact(self) -> None:
+        self.lake.compact(TABLE, SHARD, UNITS)
+
+    @invariant()
+    def each_unit_is_there_once_with_its_newest_rows(self) -> None:
+        rows = self.lake.read(TABLE, SHARD).to_pylist()
+        newest = {}
+        for tried in self.tries:
+            if tried.published:
+                before = newest.get(tried.unit, tried)
+                newest[tried.unit] = max(before, tried, key=lambda t: t.attempt.token)
+        assert Counter(r["video_id"] for r in rows) == dict.fromkeys(newest, 3)
+        assert {(r["video_id"], r["estimated_cost"]) for r in rows} == {
+            (unit, self.cost(tried)) for unit, tried in newest.items()
+        }
+
+    @invariant()
+    def the_ledger_is_in_the_state_of_the_model(self) -> None:
+        assert {e.unit_id: e.state for e in self.ledger.entries()} == self.state
+
+    def cost(self, tried: Try) -> float:
+        return float(self.tries.index(tried))
+
+
+TestPublishMachine = pytest.mark.slow(PublishMachine.TestCase)
+TestPublishMachine.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
