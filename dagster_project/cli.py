@@ -1,4 +1,7 @@
-"""`ego`: the command line. Here: options, words, exit status. Not here: work."""
+"""`ego`: the command line. Here: options, words, exit status. Not here: work.
+
+Dagster takes a second to import: only the commands that need it do.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from dagster_project.home import ROOT, open_instance, prepare_home
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.terminal import (
     JSON_OPTION,
@@ -25,7 +31,6 @@ from dagster_project.terminal import (
     progress_bar,
     report,
 )
-from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -98,6 +103,9 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
 @click.option("--host", default="127.0.0.1", show_default=True)
 def up(lake_root: Path, port: int, host: str) -> None:
     """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both."""
+    from dagster_project.home import ROOT, open_instance, prepare_home
+    from ego_assets.partitions import SHARDS
+
     lake = Lake(lake_root)
     prepare_home(lake.root)
     with open_instance(lake.root) as instance:
@@ -125,18 +133,36 @@ def up(lake_root: Path, port: int, host: str) -> None:
 
 @main.command()
 @LAKE_OPTION
+@click.option("--watch", is_flag=True, help="Look again every 2 s until Ctrl-C.")
+@click.option("--failures", "shown", default=50, show_default=True, help="List so many.")
 @JSON_OPTION
-def status(lake_root: Path, as_json: bool) -> None:
+def status(lake_root: Path, watch: bool, shown: int, as_json: bool) -> None:
     """Show how many clips each stage has done, and what failed."""
     lake = existing_lake(lake_root)
     ledger = Ledger.beside(lake.root)
-    counts = ledger.counts()
-    bad = ledger.entries(states=[State.QUARANTINED, State.FAILED])
-    stages = {
-        t: {s.value: counts.get(t, {}).get(s, 0) for s in State} for t in TABLES if t in counts
-    }
     if as_json:
-        failures = [
+        click.echo(json.dumps(_status(lake, ledger, shown)))
+        return
+    console = Console()
+    if not watch:
+        console.print(_status_table(_status(lake, ledger, shown)))
+        return
+    with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            live.update(_status_table(_status(lake, ledger, shown)), refresh=True)
+            time.sleep(2)
+
+
+def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
+    counts = ledger.counts()
+    bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
+    return {
+        "lake": str(lake.root),
+        "shards": lake.shards(),
+        "stages": {
+            t: {s.value: counts.get(t, {}).get(s, 0) for s in State} for t in TABLES if t in counts
+        },
+        "failures": [
             {
                 "stage": e.stage,
                 "shard": e.shard,
@@ -146,25 +172,24 @@ def status(lake_root: Path, as_json: bool) -> None:
                 "reason": (e.error or "").split("\n", 1)[0],
             }
             for e in bad
-        ]
-        click.echo(
-            json.dumps(
-                {"lake": str(lake.root), "shards": lake.shards(), "stages": stages}
-                | {"failures": failures}
-            )
-        )
-        return
-    console = Console()
-    table = Table(title=f"{lake.root}: {len(lake.shards())} shards")
+        ],
+    }
+
+
+def _status_table(found: dict[str, Any]) -> Group:
+    table = Table(title=f"{found['lake']}: {len(found['shards'])} shards")
     table.add_column("stage")
     for state in State:
         table.add_column(state.value, justify="right")
-    for name, row in stages.items():
-        table.add_row(name, *[str(row[s.value]) for s in State])
-    console.print(table)
-    for entry in bad:
-        reason = (entry.error or "").split("\n", 1)[0]
-        console.print(f"{entry.stage} {entry.unit_id} {entry.state}: {reason}", markup=False)
+    for name, row in found["stages"].items():
+        table.add_row(name, *[f"{row[s.value]:,}" for s in State])
+    lines = [
+        Text(f"{f['stage']} {f['unit']} {f['state']}: {f['reason']}") for f in found["failures"]
+    ]
+    bad = sum(row["failed"] + row["quarantined"] for row in found["stages"].values())
+    if bad > len(lines):
+        lines.append(Text(f"… {bad - len(lines)} more: `ego quarantine ls` lists them"))
+    return Group(table, *lines)
 
 
 @main.command()

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
-from resources.storage import DEFAULT_LAKE
+from resources.lake.lake import DEFAULT_LAKE
 
 LAKE_OPTION = click.option(
     "--lake",

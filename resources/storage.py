@@ -9,9 +9,8 @@ import dagster as dg
 from pydantic import Field
 
 from resources.lake import Lake
+from resources.lake.lake import DEFAULT_LAKE
 from resources.ledger import Ledger
-
-DEFAULT_LAKE = ".ego/lake"
 
 
 class Storage(dg.ConfigurableResource):

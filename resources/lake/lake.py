@@ -24,10 +24,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,6 +36,10 @@ from ego_assets.schemas.base import SCHEMA_VERSION
 from resources.lake.provenance import Provenance
 from resources.lake.storage import LocalStorage
 
+if TYPE_CHECKING:
+    import polars as pl
+
+DEFAULT_LAKE = ".ego/lake"
 PROVENANCE = b"ego.provenance"
 UNITS = b"ego.units"
 SCHEMA = b"ego.schema_version"
@@ -229,6 +232,8 @@ class Lake:
 
     def scan(self, table: str) -> pl.LazyFrame:
         """All shards of a table, lazily, as far as they are compacted."""
+        import polars as pl
+
         if not any(k.endswith(".parquet") for k in self.storage.list(table)):
             return pl.from_arrow(TABLES[table].arrow_schema().empty_table()).lazy()  # type: ignore[union-attr]
         return pl.scan_parquet(str(self.root / table / "*.parquet"), glob=True)

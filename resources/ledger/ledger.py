@@ -367,8 +367,9 @@ class Ledger:
         shard: str | None = None,
         unit_id: str | None = None,
         states: Iterable[State] | None = None,
+        limit: int | None = None,
     ) -> list[Entry]:
-        query = sa.select(_work).where(_where(stage, shard, unit_id))
+        query = sa.select(_work).where(_where(stage, shard, unit_id)).limit(limit)
         if states is not None:
             query = query.where(_work.c.state.in_(list(states)))
         with self._engine().connect() as connection:

@@ -105,3 +105,10 @@ def test_doctor_lists_backends_and_codecs(tmp_path: Path) -> None:
     assert found["codecs"]["state"] == "ok"
     assert "segmenter: baseline" in found
     assert all(f["state"] != "missing" for f in findings)
+
+
+def test_commands_that_need_no_dagster_do_not_wait_for_it() -> None:
+    """`ego status` answers in under a second; Dagster alone takes that long to import."""
+    look = "import sys, dagster_project.cli; print([m for m in sys.modules if m == 'dagster'])"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
