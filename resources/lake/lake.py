@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -207,10 +207,15 @@ class Lake:
         return pa.concat_tables(parts) if parts else chosen_schema.empty_table()
 
     @contextmanager
-    def _open_compacted(self, table: str, shard: str) -> Iterator[BinaryIO | None]:
-        """The compacted file, one version of it however often it is read; None if there is none."""
+    def _open_compacted(self, table: str, shard: str) -> Iterator[pa.NativeFile | None]:
+        """The compacted file, one version of it however often it is read; None if there is none.
+
+        Not a file of Python's: Arrow's threads may read ahead in it while Python ends, and a
+        thread that then asks for the interpreter takes the process down.
+        """
+        path = self.storage.path(f"{table}/{shard}.parquet")
         try:
-            file = self.storage.path(f"{table}/{shard}.parquet").open("rb")
+            file = pa.OSFile(str(path), "rb")
         except FileNotFoundError:
             yield None
             return
@@ -220,7 +225,7 @@ class Lake:
             except FileNotFoundError:
                 raise
             except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
-                raise _damaged(file.name, error) from error
+                raise _damaged(str(path), error) from error
 
     def _read_file(self, key: str, columns: list[str] | None) -> pa.Table:
         try:
@@ -353,14 +358,14 @@ class Lake:
         with self.storage.open_aside(key) as aside:
             pq.write_table(
                 batch.replace_schema_metadata(metadata),
-                pa.PythonFile(aside, mode="w"),
+                aside.path,
                 compression="zstd",
                 row_group_size=65_536,
                 write_page_checksum=True,
             )
-            digest = aside.sha256.hexdigest()
+            digest, size = file_sha256(aside.path), aside.path.stat().st_size
             # Before the file it speaks of is there: a file without its checksum is never seen.
-            content = json.dumps({"sha256": digest, "bytes": aside.size}).encode()
+            content = json.dumps({"sha256": digest, "bytes": size}).encode()
             self.storage.write(f"{table}/_checksums/{shard}.{digest[:16]}.json", content)
         self._drop_checksums(table, shard, but=digest)
         if "points_uri" in batch.schema.names:
@@ -423,12 +428,12 @@ def _unit_and_token(key: str) -> tuple[str, int]:
     return (unit, int(token)) if unit and token.isdigit() else (name, 0)
 
 
-def _units_of(compacted: BinaryIO | None) -> dict[str, dict[str, Any]]:
+def _units_of(compacted: pa.NativeFile | None) -> dict[str, dict[str, Any]]:
     if compacted is None:
         return {}
     metadata = pq.read_schema(compacted).metadata or {}
     if UNITS not in metadata:
-        raise _damaged(compacted.name, "it does not say what units it holds")
+        raise ValueError("it does not say what units it holds")
     return json.loads(metadata[UNITS])
 
 

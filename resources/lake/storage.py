@@ -7,7 +7,6 @@ reader sees the old file or the new one, never half of one, whatever kills the w
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -72,7 +71,7 @@ class LocalStorage:
         aside = aside_folder / f"{uuid.uuid4().hex}"
         try:
             with aside.open("xb") as raw:
-                file = AsideFile(raw)
+                file = AsideFile(raw, aside)
                 yield file
                 raw.flush()
                 os.fsync(raw.fileno())
@@ -125,28 +124,13 @@ class LocalStorage:
 class AsideFile:
     """The file that `open_aside` hands out; `published` tells how it ended."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, path: Path) -> None:
         self.raw = raw
+        self.path = path
         self.published = False
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    # What pyarrow asks of a file to write to.
-    closed = False
 
     def write(self, data: bytes | memoryview) -> int:
-        self.sha256.update(data)
-        self.size += len(data)
         return self.raw.write(data)
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self.raw.flush()
-
-    def close(self) -> None:
-        """Left to `open_aside`."""
 
 
 def _sync_folder(folder: Path) -> None:
