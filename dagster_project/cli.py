@@ -139,7 +139,7 @@ def up(lake_root: Path, port: int, host: str) -> None:
 def status(lake_root: Path, watch: bool, shown: int, as_json: bool) -> None:
     """Show how many clips each stage has done, and what failed."""
     lake = existing_lake(lake_root)
-    ledger = Ledger.beside(lake.root)
+    ledger = Ledger.of(lake.root)
     if as_json:
         click.echo(json.dumps(_status(lake, ledger, shown)))
         return

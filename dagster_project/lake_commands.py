@@ -42,7 +42,7 @@ def verify(lake_root: Path, shards: tuple[str, ...], mend: bool, as_json: bool) 
     from ego_assets.stages import audit
 
     lake = existing_lake(lake_root)
-    ledger = Ledger.beside(lake.root)
+    ledger = Ledger.of(lake.root)
     problems = audit.verify(lake, ledger, shards or None)
     repaired = audit.repair(lake, ledger, problems) if mend else None
     counts = {t: {s.value: n for s, n in c.items()} for t, c in ledger.counts().items()}
@@ -128,7 +128,7 @@ def quarantine_release(
     if not (stage or shard or unit or everything):
         raise click.UsageError("say what: --stage, --shard, --unit, or --all")
     lake = existing_lake(lake_root)
-    count = Ledger.beside(lake.root).release(stage=stage, shard=shard, unit_id=unit)
+    count = Ledger.of(lake.root).release(stage=stage, shard=shard, unit_id=unit)
     click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
 
 
@@ -156,7 +156,7 @@ def retry(
     from dagster_project.run_graph import run_shards
 
     lake = existing_lake(lake_root)
-    ledger = Ledger.beside(lake.root)
+    ledger = Ledger.of(lake.root)
     ledger.release(stage=stage, shard=shard, unit_id=unit)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
     waiting = ledger.entries(stage=stage, shard=shard, unit_id=unit, states=unfinished)
@@ -184,7 +184,7 @@ def trace(what: str, lake_root: Path, as_json: bool) -> None:
 
     lake = existing_lake(lake_root)
     try:
-        found = find(lake, Ledger.beside(lake.root), what)
+        found = find(lake, Ledger.of(lake.root), what)
     except NothingFoundError as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(found, default=str) if as_json else _chain(found))
@@ -225,7 +225,7 @@ LAKE_COMMANDS = (verify, quarantine, retry, trace, sql)
 def _quarantined(
     lake_root: Path, stage: str | None, shard: str | None, unit: str | None
 ) -> list[Entry]:
-    ledger = Ledger.beside(existing_lake(lake_root).root)
+    ledger = Ledger.of(existing_lake(lake_root).root)
     return ledger.entries(stage=stage, shard=shard, unit_id=unit, states=[State.QUARANTINED])
 
 

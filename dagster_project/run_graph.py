@@ -104,7 +104,7 @@ def run_shards(
 ) -> Summary:
     """Run every asset over shards that are registered; the summary is of `uris`, or of all."""
     lake = Lake(lake_root)
-    ledger = Ledger.beside(lake.root)
+    ledger = Ledger.of(lake.root)
     overrides = {"storage": Storage(lake_root=str(lake.root)), "compute": Compute(workers=workers)}
     job = build_defs(overrides).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)

@@ -20,11 +20,13 @@ class Storage(dg.ConfigurableResource):
         default="", description=f"folder of the lake; empty: EGO_LAKE, else {DEFAULT_LAKE}"
     )
     ledger_url: str = Field(
-        default="", description="SQLAlchemy URL of the ledger; empty: SQLite in the lake"
+        default="",
+        description="SQLAlchemy URL of the ledger, a database of its own for each lake; empty: "
+        "EGO_LEDGER_URL, else SQLite in the lake",
     )
 
     def lake(self) -> Lake:
         return Lake(Path(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE))
 
     def ledger(self) -> Ledger:
-        return Ledger(self.ledger_url) if self.ledger_url else Ledger.beside(self.lake().root)
+        return Ledger.of(self.lake().root, self.ledger_url)

@@ -154,6 +154,12 @@ class Ledger:
         """The default: a SQLite file in the lake's folder."""
         return Ledger(f"sqlite:///{lake_root}/_ledger/ledger.sqlite")
 
+    @staticmethod
+    def of(lake_root: Path, url: str = "") -> Ledger:
+        """The one at `url`, else at EGO_LEDGER_URL, else the file in the lake's folder."""
+        given = url or os.environ.get("EGO_LEDGER_URL", "")
+        return Ledger(given) if given else Ledger.beside(lake_root)
+
     # -- planning ------------------------------------------------------------------------------
 
     @_patient
