@@ -28,6 +28,7 @@ from dagster_project.terminal import (
     LAKE_OPTION,
     WORKERS_OPTION,
     existing_lake,
+    ledger_of,
     progress_bar,
     report,
 )
@@ -51,7 +52,7 @@ def main() -> None:
 @JSON_OPTION
 def run(
     paths: tuple[Path, ...],
-    lake_root: Path,
+    lake_root: str,
     workers: int,
     force: bool,
     verbose: bool,
@@ -101,14 +102,14 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
 @LAKE_OPTION
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-def up(lake_root: Path, port: int, host: str) -> None:
+def up(lake_root: str, port: int, host: str) -> None:
     """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both."""
     from dagster_project.home import ROOT, open_instance, prepare_home
     from ego_assets.partitions import SHARDS
 
     lake = Lake(lake_root)
-    prepare_home(lake.root)
-    with open_instance(lake.root) as instance:
+    prepare_home(lake.location)
+    with open_instance(lake.location) as instance:
         instance.add_dynamic_partitions(SHARDS, lake.shards())
     workspace = ROOT / "workspace.yaml"
     target = (
@@ -117,10 +118,10 @@ def up(lake_root: Path, port: int, host: str) -> None:
         else ["--module-name", "dagster_project.definitions"]
     )
     command = [sys.executable, "-m", "dagster", "dev", *target, "-h", host, "-p", str(port)]
-    click.echo(f"Dagster UI of {lake.root}: http://{host}:{port}", err=True)
+    click.echo(f"Dagster UI of {lake.location}: http://{host}:{port}", err=True)
     # A shell's background job inherits an ignored SIGINT, and then nothing would stop it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = os.environ | {"EGO_LAKE": str(lake.root)}
+    environment = os.environ | {"EGO_LAKE": lake.location}
     with subprocess.Popen(command, env=environment) as process:
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
@@ -136,10 +137,10 @@ def up(lake_root: Path, port: int, host: str) -> None:
 @click.option("--watch", is_flag=True, help="Look again every 2 s until Ctrl-C.")
 @click.option("--failures", "shown", default=50, show_default=True, help="List so many.")
 @JSON_OPTION
-def status(lake_root: Path, watch: bool, shown: int, as_json: bool) -> None:
+def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     """Show how many clips each stage has done, and what failed."""
     lake = existing_lake(lake_root)
-    ledger = Ledger.of(lake.root)
+    ledger = ledger_of(lake)
     if as_json:
         click.echo(json.dumps(_status(lake, ledger, shown)))
         return
@@ -157,7 +158,7 @@ def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
     counts = ledger.counts()
     bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
     return {
-        "lake": str(lake.root),
+        "lake": lake.location,
         "shards": lake.shards(),
         "stages": {
             t: {s.value: counts.get(t, {}).get(s, 0) for s in State} for t in TABLES if t in counts
@@ -195,7 +196,7 @@ def _status_table(found: dict[str, Any]) -> Group:
 @main.command()
 @LAKE_OPTION
 @JSON_OPTION
-def doctor(lake_root: Path, as_json: bool) -> None:
+def doctor(lake_root: str, as_json: bool) -> None:
     """Check what works on this machine: GPUs, codecs, backends and their weights."""
     from dagster_project.doctor import examine
 
@@ -212,7 +213,7 @@ def doctor(lake_root: Path, as_json: bool) -> None:
     sys.exit(1 if any(f.state == "missing" for f in findings) else 0)
 
 
-def _run(paths: tuple[Path, ...], lake_root: Path, **options: Any) -> Any:
+def _run(paths: tuple[Path, ...], lake_root: str | Path, **options: Any) -> Any:
     from dagster_project.run_graph import run_paths
 
     try:

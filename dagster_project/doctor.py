@@ -29,7 +29,7 @@ class Finding:
     facts: str
 
 
-def examine(lake_root: Path) -> list[Finding]:
+def examine(lake_root: str) -> list[Finding]:
     """Look at everything; never raises for what is missing."""
     return [
         _python(),
@@ -55,7 +55,10 @@ def _machine() -> Finding:
     return Finding("machine", "ok" if enough else "warning", facts)
 
 
-def _lake(root: Path) -> Finding:
+def _lake(given: str) -> Finding:
+    if given.startswith("s3://"):
+        return _lake_on_s3(given)
+    root = Path(given)
     folder = root.resolve()
     while not folder.exists():
         folder = folder.parent
@@ -64,6 +67,16 @@ def _lake(root: Path) -> Finding:
     free = shutil.disk_usage(folder).free / 2**30
     state = "ok" if free > 5 else "warning"
     return Finding("lake", state, f"{root.resolve()}, {free:.0f} GiB free")
+
+
+def _lake_on_s3(given: str) -> Finding:
+    from resources.lake import Lake
+
+    try:
+        found = Lake(given).storage.is_lake()
+    except Exception as error:  # botocore, urllib3, our own: each says what is wrong
+        return Finding("lake", "missing", f"{given} cannot be reached: {error}")
+    return Finding("lake", "ok", f"{given}, {'in use' if found else 'empty'}")
 
 
 def _gpus() -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +13,19 @@ ROOT = Path(__file__).resolve().parents[1]
 _DEFAULT_CONFIG = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
-def prepare_home(lake_root: Path) -> Path:
-    """DAGSTER_HOME if it is set, else a folder in the lake with a dagster.yaml of ours."""
+def prepare_home(lake_root: str | Path) -> Path:
+    """DAGSTER_HOME if it is set, else a folder in the lake with a dagster.yaml of ours.
+
+    For a lake on S3 it is a folder of this machine: set DAGSTER_HOME where many work on it.
+    """
     given = os.environ.get("DAGSTER_HOME")
-    home = Path(given) if given else lake_root / ".dagster"
+    if given:
+        home = Path(given)
+    elif str(lake_root).startswith("s3://"):
+        name = hashlib.sha256(str(lake_root).encode()).hexdigest()[:12]
+        home = Path(".ego/homes").resolve() / name
+    else:
+        home = Path(lake_root) / ".dagster"
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     if not config.exists():
@@ -28,7 +38,7 @@ def prepare_home(lake_root: Path) -> Path:
     return home
 
 
-def open_instance(lake_root: Path) -> dg.DagsterInstance:
+def open_instance(lake_root: str | Path) -> dg.DagsterInstance:
     """The instance in the lake's home. To be closed by the caller (it is a context manager)."""
     prepare_home(lake_root)
     return dg.DagsterInstance.get()

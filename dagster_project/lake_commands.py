@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,11 +16,12 @@ from dagster_project.terminal import (
     LAKE_OPTION,
     WORKERS_OPTION,
     existing_lake,
+    ledger_of,
     progress_bar,
     report,
 )
 from ego_assets.schemas import TABLES
-from resources.ledger import Entry, Ledger, State
+from resources.ledger import Entry, State
 
 STAGE_OPTION = click.option("--stage", type=click.Choice(list(TABLES)), help="Only this table.")
 SHARD_OPTION = click.option("--shard", help="Only this shard.")
@@ -33,7 +33,7 @@ UNIT_OPTION = click.option("--unit", help="Only this clip (or video, or file).")
 @click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
 @click.option("--repair", "mend", is_flag=True, help="Put bad files aside, requeue their clips.")
 @JSON_OPTION
-def verify(lake_root: Path, shards: tuple[str, ...], mend: bool, as_json: bool) -> None:
+def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -> None:
     """Read the whole lake and compare it with its checksums, its contract and the ledger.
 
     Exit status: 0 if all is well, or was repaired (`ego retry` then makes the rows again); 1 if
@@ -42,17 +42,17 @@ def verify(lake_root: Path, shards: tuple[str, ...], mend: bool, as_json: bool) 
     from ego_assets.stages import audit
 
     lake = existing_lake(lake_root)
-    ledger = Ledger.of(lake.root)
+    ledger = ledger_of(lake)
     problems = audit.verify(lake, ledger, shards or None)
     repaired = audit.repair(lake, ledger, problems) if mend else None
     counts = {t: {s.value: n for s, n in c.items()} for t, c in ledger.counts().items()}
     if as_json:
-        content = {"lake": str(lake.root), "problems": [asdict(p) for p in problems]}
+        content = {"lake": lake.location, "problems": [asdict(p) for p in problems]}
         click.echo(json.dumps(content | {"repaired": repaired, "states": counts}))
     else:
         for problem in problems:
             click.echo(str(problem))
-        click.echo(f"{len(problems)} problems in {lake.root}")
+        click.echo(f"{len(problems)} problems in {lake.location}")
         if repaired is not None and problems:
             click.echo(
                 f"put aside {repaired['files']} files, requeued {repaired['units']} units, wrote "
@@ -73,7 +73,7 @@ def quarantine() -> None:
 @STAGE_OPTION
 @SHARD_OPTION
 @JSON_OPTION
-def quarantine_ls(lake_root: Path, stage: str | None, shard: str | None, as_json: bool) -> None:
+def quarantine_ls(lake_root: str, stage: str | None, shard: str | None, as_json: bool) -> None:
     """List it, with the reasons."""
     entries = _quarantined(lake_root, stage, shard, None)
     if as_json:
@@ -93,7 +93,7 @@ def quarantine_ls(lake_root: Path, stage: str | None, shard: str | None, as_json
 @LAKE_OPTION
 @STAGE_OPTION
 @JSON_OPTION
-def quarantine_show(unit: str, lake_root: Path, stage: str | None, as_json: bool) -> None:
+def quarantine_show(unit: str, lake_root: str, stage: str | None, as_json: bool) -> None:
     """Everything that is known of UNIT's failure: stack, signal, last log lines."""
     entries = _quarantined(lake_root, stage, None, unit)
     if not entries:
@@ -117,7 +117,7 @@ def quarantine_show(unit: str, lake_root: Path, stage: str | None, as_json: bool
 @click.option("--all", "everything", is_flag=True, help="All of it.")
 @JSON_OPTION
 def quarantine_release(
-    lake_root: Path,
+    lake_root: str,
     stage: str | None,
     shard: str | None,
     unit: str | None,
@@ -128,7 +128,7 @@ def quarantine_release(
     if not (stage or shard or unit or everything):
         raise click.UsageError("say what: --stage, --shard, --unit, or --all")
     lake = existing_lake(lake_root)
-    count = Ledger.of(lake.root).release(stage=stage, shard=shard, unit_id=unit)
+    count = ledger_of(lake).release(stage=stage, shard=shard, unit_id=unit)
     click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
 
 
@@ -141,7 +141,7 @@ def quarantine_release(
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
 def retry(
-    lake_root: Path,
+    lake_root: str,
     stage: str | None,
     shard: str | None,
     unit: str | None,
@@ -156,7 +156,7 @@ def retry(
     from dagster_project.run_graph import run_shards
 
     lake = existing_lake(lake_root)
-    ledger = Ledger.of(lake.root)
+    ledger = ledger_of(lake)
     ledger.release(stage=stage, shard=shard, unit_id=unit)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
     waiting = ledger.entries(stage=stage, shard=shard, unit_id=unit, states=unfinished)
@@ -165,7 +165,7 @@ def retry(
         click.echo(json.dumps({"shards": []}) if as_json else "nothing to do")
         return
     with progress_bar() as tell:
-        summary = run_shards(lake.root, shards, workers=workers, verbose=verbose, tell=tell)
+        summary = run_shards(lake.location, shards, workers=workers, verbose=verbose, tell=tell)
     report(summary, as_json)
 
 
@@ -173,7 +173,7 @@ def retry(
 @click.argument("what")
 @LAKE_OPTION
 @JSON_OPTION
-def trace(what: str, lake_root: Path, as_json: bool) -> None:
+def trace(what: str, lake_root: str, as_json: bool) -> None:
     """Print where WHAT came from: a clip_id, TABLE/CLIP, a video_id, or a Parquet file.
 
     The chain goes from the rows over the file, run, configuration, code and weights to the raw
@@ -184,7 +184,7 @@ def trace(what: str, lake_root: Path, as_json: bool) -> None:
 
     lake = existing_lake(lake_root)
     try:
-        found = find(lake, Ledger.of(lake.root), what)
+        found = find(lake, ledger_of(lake), what)
     except NothingFoundError as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(found, default=str) if as_json else _chain(found))
@@ -194,7 +194,7 @@ def trace(what: str, lake_root: Path, as_json: bool) -> None:
 @click.argument("query")
 @LAKE_OPTION
 @JSON_OPTION
-def sql(query: str, lake_root: Path, as_json: bool) -> None:
+def sql(query: str, lake_root: str, as_json: bool) -> None:
     """Run one SELECT over the tables (DuckDB). It cannot write, or read outside the lake."""
     from resources.lake.catalog import Catalog, QueryError
 
@@ -223,9 +223,9 @@ LAKE_COMMANDS = (verify, quarantine, retry, trace, sql)
 
 
 def _quarantined(
-    lake_root: Path, stage: str | None, shard: str | None, unit: str | None
+    lake_root: str, stage: str | None, shard: str | None, unit: str | None
 ) -> list[Entry]:
-    ledger = Ledger.of(existing_lake(lake_root).root)
+    ledger = ledger_of(existing_lake(lake_root))
     return ledger.entries(stage=stage, shard=shard, unit_id=unit, states=[State.QUARANTINED])
 
 

@@ -64,7 +64,7 @@ class Progress:
 
 def run_paths(
     paths: Iterable[Path],
-    lake_root: Path,
+    lake_root: str | Path,
     *,
     force: bool = False,
     workers: int = 0,
@@ -93,7 +93,7 @@ def run_paths(
 
 
 def run_shards(
-    lake_root: Path,
+    lake_root: str | Path,
     shards: Iterable[str],
     uris: set[str] | None = None,
     *,
@@ -104,12 +104,12 @@ def run_shards(
 ) -> Summary:
     """Run every asset over shards that are registered; the summary is of `uris`, or of all."""
     lake = Lake(lake_root)
-    ledger = Ledger.of(lake.root)
-    overrides = {"storage": Storage(lake_root=str(lake.root)), "compute": Compute(workers=workers)}
+    ledger = Ledger.of(lake.location)
+    overrides = {"storage": Storage(lake_root=lake.location), "compute": Compute(workers=workers)}
     job = build_defs(overrides).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
-    summary = Summary(str(lake.root), list(shards))
-    with open_instance(lake.root) as instance:
+    summary = Summary(lake.location, list(shards))
+    with open_instance(lake.location) as instance:
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
             with _Watch(ledger, shard, tell):

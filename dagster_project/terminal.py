@@ -27,16 +27,16 @@ from rich.table import Table
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.lake.lake import DEFAULT_LAKE
+from resources.ledger import Ledger
 
 LAKE_OPTION = click.option(
     "--lake",
     "lake_root",
-    type=click.Path(path_type=Path, file_okay=False),
     envvar="EGO_LAKE",
-    default=Path(DEFAULT_LAKE),
+    default=DEFAULT_LAKE,
     show_default=True,
     show_envvar=True,
-    help="Folder of the tables.",
+    help="Where tables lie: a folder, or s3://bucket/prefix.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 WORKERS_OPTION = click.option(
@@ -44,12 +44,20 @@ WORKERS_OPTION = click.option(
 )
 
 
-def existing_lake(root: Path) -> Lake:
+def existing_lake(root: str | Path) -> Lake:
     """The lake at `root`. Raises click.ClickException if there is none."""
     lake = Lake(root)
-    if not lake.root.is_dir():
-        raise click.ClickException(f"there is no lake at {lake.root}: `ego run` makes one")
+    if not lake.storage.is_lake():
+        raise click.ClickException(f"there is no lake at {lake.location}: `ego run` makes one")
     return lake
+
+
+def ledger_of(lake: Lake) -> Ledger:
+    """The lake's ledger. Raises click.ClickException if it is not said where that is."""
+    try:
+        return Ledger.of(lake.location)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @contextmanager

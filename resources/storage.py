@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
@@ -17,7 +16,9 @@ class Storage(dg.ConfigurableResource):
     """Where tables and clip states live."""
 
     lake_root: str = Field(
-        default="", description=f"folder of the lake; empty: EGO_LAKE, else {DEFAULT_LAKE}"
+        default="",
+        description="folder of the lake, or s3://bucket/prefix; empty: EGO_LAKE, else "
+        + DEFAULT_LAKE,
     )
     ledger_url: str = Field(
         default="",
@@ -26,7 +27,7 @@ class Storage(dg.ConfigurableResource):
     )
 
     def lake(self) -> Lake:
-        return Lake(Path(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE))
+        return Lake(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE)
 
     def ledger(self) -> Ledger:
-        return Ledger.of(self.lake().root, self.ledger_url)
+        return Ledger.of(self.lake().location, self.ledger_url)

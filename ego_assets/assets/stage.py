@@ -67,7 +67,7 @@ def materialize_stage(
         task=stage.task,
         tables=stage.tables,
         settings=config.settings(),
-        lake_root=str(lake.root),
+        lake_root=lake.location,
         ledger_url=ledger.url,
         shard=context.partition_key,
         run_id=context.run_id,
@@ -106,7 +106,7 @@ def materialize_stage(
             metadata=metadata
             | {
                 "dagster/row_count": report.rows[table],
-                "file": dg.MetadataValue.path(str(lake.root / table / f"{spec.shard}.parquet")),
+                "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
                 "backend": f"{spec.backend or spec.task} {spec.operator_version}",
             }
             | preview_metadata(lake, table, spec.shard, context.log),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ego_assets.schemas import TABLES
-from resources.lake.lake import Lake, file_sha256
+from resources.lake import Lake
 from resources.ledger import Entry, Ledger, State
 
 DAMAGED = "_damaged"
@@ -70,12 +70,9 @@ def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str,
             _write_checksum(lake, problem)
             done["checksums"] += 1
             continue
-        if problem.key and problem.kind != "missing":
-            source, target = lake.storage.path(problem.key), lake.root / DAMAGED / problem.key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.exists():
-                source.replace(target)
-                done["files"] += 1
+        if problem.key and problem.kind != "missing" and lake.storage.exists(problem.key):
+            lake.storage.move(problem.key, f"{DAMAGED}/{problem.key}")
+            done["files"] += 1
         done["units"] += ledger.requeue(
             problem.table, problem.units, f"verify: {problem.kind}: {problem.detail}"
         )
@@ -83,9 +80,8 @@ def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str,
 
 
 def _write_checksum(lake: Lake, problem: Problem) -> None:
-    path = lake.storage.path(problem.key)
-    digest = file_sha256(path)
-    content = json.dumps({"sha256": digest, "bytes": path.stat().st_size}).encode()
+    digest, size = lake.storage.sha256(problem.key), lake.storage.size(problem.key)
+    content = json.dumps({"sha256": digest, "bytes": size}).encode()
     key = f"{problem.table}/_checksums/{problem.shard}.{digest[:16]}.json"
     lake.storage.write(key, content)
 
@@ -123,8 +119,7 @@ class _Audit:
         yield from self._ledger()
 
     def _compacted(self) -> Iterator[Problem]:
-        path = self.lake.storage.path(self.key)
-        digest, size = file_sha256(path), path.stat().st_size
+        digest, size = self.lake.storage.sha256(self.key), self.lake.storage.size(self.key)
         known = self._checksums()
         held = [u for u, e in self.entries.items() if e.state is State.DONE]
         if known and digest not in {k["sha256"] for k in known}:
@@ -133,7 +128,8 @@ class _Audit:
             yield self.problem("damaged", self.key, held, detail)
             return
         try:
-            batch = pq.read_table(path, page_checksum_verification=True)
+            with self.lake.storage.open(self.key) as file:
+                batch = pq.read_table(file, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             yield self.problem("damaged", self.key, held, f"cannot be read: {error}")
             return

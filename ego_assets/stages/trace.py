@@ -48,7 +48,7 @@ def trace(lake: Lake, ledger: Ledger, what: str) -> dict[str, Any]:
         shown = ("video_id", "uri", "sha256", "byte_size", "duration_s", "accepted", "shard")
         found: dict[str, Any] = {"video": {k: video[k] for k in shown}, "tables": tables}
         return found | ({"clip": clip} if clip else {"clips": [c["clip_id"] for c in clips]})
-    raise NothingFoundError(f"no clip, video or Parquet file of {lake.root} is called {what}")
+    raise NothingFoundError(f"no clip, video or Parquet file of {lake.location} is called {what}")
 
 
 def _of_unit(lake: Lake, ledger: Ledger, table: str, shard: str, unit: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _of_unit(lake: Lake, ledger: Ledger, table: str, shard: str, unit: str) -> d
         rows = lake.read(table, shard, units=[unit], columns=[TABLES[table].key[0]]).num_rows
     return {
         "rows": rows,
-        "file": str(lake.root / table / f"{shard}.parquet") if provenance else None,
+        "file": lake.storage.uri(f"{table}/{shard}.parquet") if provenance else None,
         "provenance": asdict(provenance) if provenance else None,
         "ledger": asdict(entries[0]) if entries else None,
     }

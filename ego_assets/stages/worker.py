@@ -192,7 +192,7 @@ class WorkerRun:
                     for table, attempt in attempts.items():
                         self.ledger.interrupt(table, unit.unit_id, attempt)
                 raise StageBrokenError(
-                    f"{error}: nothing can be published in {self.lake.root}; what is done is "
+                    f"{error}: nothing can be published in {self.lake.location}; what is done is "
                     "kept, make room and run again"
                 ) from error
             try:

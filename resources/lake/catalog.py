@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import dataset
 
 from ego_assets.schemas import TABLES
 from resources.lake.lake import Lake
+from resources.lake.s3 import S3Storage
 
 
 class QueryError(ValueError):
@@ -28,10 +30,19 @@ class Catalog:
         import duckdb
 
         self._connection = duckdb.connect(":memory:")
-        root = str(lake.root)
+        remote = isinstance(lake.storage, S3Storage)
+        root = lake.location
         for table, model in TABLES.items():
             files = [k for k in lake.storage.list(table) if k.endswith(".parquet")]
-            if files:
+            if files and isinstance(lake.storage, S3Storage):
+                # Arrow reads S3, with our credentials; DuckDB itself stays cut off.
+                paths = [f"{lake.storage.bucket}/{lake.storage.prefix}/{k}" for k in files]
+                files = [p.replace("//", "/") for p in paths]
+                found = dataset.dataset(
+                    files, model.arrow_schema(), "parquet", lake.storage.filesystem
+                )
+                self._connection.register(table, found)
+            elif files:
                 # A folder's name is ours, and quoted; a prepared statement cannot make a view.
                 where = f"{root}/{table}/*.parquet".replace("'", "''")
                 self._connection.execute(
@@ -44,7 +55,7 @@ class Catalog:
                 self._connection.execute(f"CREATE VIEW {table} AS SELECT * FROM _{table}")
         settings: dict[str, Any] = {
             "memory_limit": memory_limit,
-            "allowed_directories": [root],
+            "allowed_directories": [] if remote else [root],
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,

@@ -21,7 +21,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ import pyarrow.parquet as pq
 from ego_assets.schemas import TABLES
 from ego_assets.schemas.base import SCHEMA_VERSION
 from resources.lake.provenance import Provenance
-from resources.lake.storage import LocalStorage
+from resources.lake.s3 import S3Storage
+from resources.lake.storage import ChangedError, LocalStorage, file_sha256
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,10 +66,21 @@ class Lake:
 
     def __init__(self, root: str | Path) -> None:
         text = str(root)
-        if "://" in text:
-            raise LakeError(f"{text}: only local folders are supported as a lake in this version")
-        self.root = Path(text).expanduser().resolve()
-        self.storage = LocalStorage(self.root)
+        self.storage: LocalStorage | S3Storage
+        if text.startswith("s3://"):
+            self.storage = S3Storage(text)
+        elif "://" in text:
+            raise LakeError(f"{text}: a lake is a local folder or s3://bucket/prefix")
+        else:
+            self.storage = LocalStorage(Path(text).expanduser().resolve())
+        self.location = self.storage.location
+
+    @property
+    def root(self) -> Path:
+        """Folder of a local lake. Raises LakeError for one on S3."""
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.root
+        raise LakeError(f"the lake at {self.location} has no local folder")
 
     # -- shards ------------------------------------------------------------------------------
 
@@ -82,7 +94,7 @@ class Lake:
             return json.loads(self.storage.read(f"shards/{shard}.json"))
         except FileNotFoundError as error:
             raise LakeError(
-                f"shard {shard} is not registered in {self.root}: run `ego run` on its videos, "
+                f"shard {shard} is not registered in {self.location}: run `ego run` on its videos, "
                 "or the job register_videos"
             ) from error
 
@@ -208,14 +220,10 @@ class Lake:
 
     @contextmanager
     def _open_compacted(self, table: str, shard: str) -> Iterator[pa.NativeFile | None]:
-        """The compacted file, one version of it however often it is read; None if there is none.
-
-        Not a file of Python's: Arrow's threads may read ahead in it while Python ends, and a
-        thread that then asks for the interpreter takes the process down.
-        """
-        path = self.storage.path(f"{table}/{shard}.parquet")
+        """The compacted file, one version of it however often it is read; None if there is none."""
+        key = f"{table}/{shard}.parquet"
         try:
-            file = pa.OSFile(str(path), "rb")
+            file = self.storage.open(key)
         except FileNotFoundError:
             yield None
             return
@@ -225,15 +233,16 @@ class Lake:
             except FileNotFoundError:
                 raise
             except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
-                raise _damaged(str(path), error) from error
+                raise _damaged(self.storage.uri(key), error) from error
 
     def _read_file(self, key: str, columns: list[str] | None) -> pa.Table:
         try:
-            return pq.read_table(self.storage.path(key), columns=columns)
+            with self.storage.open(key) as file:
+                return pq.read_table(file, columns=columns)
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError) as error:
-            raise _damaged(str(self.storage.path(key)), error) from error
+            raise _damaged(self.storage.uri(key), error) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
         """All shards of a table, lazily, as far as they are compacted."""
@@ -241,7 +250,7 @@ class Lake:
 
         if not any(k.endswith(".parquet") for k in self.storage.list(table)):
             return pl.from_arrow(TABLES[table].arrow_schema().empty_table()).lazy()  # type: ignore[union-attr]
-        return pl.scan_parquet(str(self.root / table / "*.parquet"), glob=True)
+        return pl.scan_parquet(f"{self.location}/{table}/*.parquet", glob=True)
 
     def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
         """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
@@ -285,11 +294,12 @@ class Lake:
         for unit, (token, key) in fragments.items():
             if token > _token(entries, unit) and (wanted is None or unit in wanted):
                 try:
-                    metadata = pq.read_schema(self.storage.path(key)).metadata
+                    with self.storage.open(key) as file:
+                        metadata = pq.read_schema(file).metadata
                 except FileNotFoundError:
                     raise
                 except (pa.ArrowInvalid, OSError) as error:
-                    raise _damaged(str(self.storage.path(key)), error) from error
+                    raise _damaged(self.storage.uri(key), error) from error
                 found[unit] = Provenance.from_json(metadata[PROVENANCE])
         return found
 
@@ -310,26 +320,35 @@ class Lake:
         Safe to kill at any point: the new file appears at once, and fragments that outlive it
         have tokens that it has, too. One compaction of a shard's table at a time.
         """
-        with self.storage.lock(f"{table}.{shard}"):
-            return self._compact(table, shard, set(units))
+        wanted = set(units)
+        while True:
+            with self.storage.lock(f"{table}.{shard}"), suppress(ChangedError):
+                return self._compact(table, shard, wanted)
 
     def _compact(self, table: str, shard: str, wanted: set[str]) -> int:
+        version = self.storage.version(f"{table}/{shard}.parquet")
         old = self.compacted_units(table, shard)
         listed = self._keys(f"{table}/_fragments/{shard}", ".parquet")
         newest = self.newest_fragments(table, shard)
         key = f"{table}/{shard}.parquet"
         news = {u for u, (token, _) in newest.items() if u in wanted and token > _token(old, u)}
         if news or set(old) != wanted & (set(old) | set(newest)) or not self.storage.exists(key):
-            rows = self._write_compacted(table, shard, wanted, newest)
+            rows = self._write_compacted(table, shard, wanted, newest, version)
         else:
-            rows = pq.read_metadata(self.storage.path(key)).num_rows
+            with self.storage.open(key) as file:
+                rows = pq.read_metadata(file).num_rows
         for fragment in listed:
             self.storage.delete(fragment)
         self.storage.sweep_aside(SWEEP_AGE_S)
         return rows
 
     def _write_compacted(
-        self, table: str, shard: str, wanted: set[str], newest: dict[str, tuple[int, str]]
+        self,
+        table: str,
+        shard: str,
+        wanted: set[str],
+        newest: dict[str, tuple[int, str]],
+        version: str | None,
     ) -> int:
         # Rows and what is said of them are of one listing: attempts publish all the while.
         batch = self._read_once(table, shard, wanted, None, newest)
@@ -355,7 +374,7 @@ class Lake:
         }
         TABLES[table].validate_batch(batch)
         key = f"{table}/{shard}.parquet"
-        with self.storage.open_aside(key) as aside:
+        with self.storage.open_aside(key, version=version) as aside:
             pq.write_table(
                 batch.replace_schema_metadata(metadata),
                 aside.path,
@@ -447,11 +466,6 @@ def _damaged(path: str, error: object) -> LakeError:
         f"{path} is not a readable Parquet file ({error}): `ego verify --repair` takes it away "
         "and has its clips made again"
     )
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _OWN = ("fingerprint", "input_hash", "attempt", "created_at", "token")

@@ -7,6 +7,7 @@ reader sees the old file or the new one, never half of one, whatever kills the w
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -16,12 +17,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+import pyarrow as pa
+
 ASIDE = ".aside"
 LOCKS = "_locks"
 
 
 class UnsafeKeyError(ValueError):
     """A key that would leave the lake, or that no file system takes."""
+
+
+class ChangedError(RuntimeError):
+    """Somebody else wrote the key in between."""
 
 
 def check_key(key: str) -> str:
@@ -45,6 +52,36 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.location = str(root)
+
+    def uri(self, key: str) -> str:
+        return str(self.path(key))
+
+    def is_lake(self) -> bool:
+        return self.root.is_dir()
+
+    def version(self, key: str) -> str | None:
+        """Of no use here: `lock` is enough."""
+        return ""
+
+    def open(self, key: str) -> pa.NativeFile:
+        """One version of a file, however often it is read. Raises FileNotFoundError.
+
+        Not a file of Python's: Arrow's threads may read ahead in it while Python ends, and a
+        thread that then asks for the interpreter takes the process down.
+        """
+        return pa.OSFile(str(self.path(key)), "rb")
+
+    def sha256(self, key: str) -> str:
+        return file_sha256(self.path(key))
+
+    def size(self, key: str) -> int:
+        return self.path(key).stat().st_size
+
+    def move(self, key: str, target: str) -> None:
+        where = self.path(target)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        self.path(key).replace(where)
 
     def path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -63,8 +100,13 @@ class LocalStorage:
         return target.published
 
     @contextmanager
-    def open_aside(self, key: str, *, replace: bool = True) -> Iterator[AsideFile]:
-        """A file to fill; published under `key` when the block ends without an exception."""
+    def open_aside(
+        self, key: str, *, replace: bool = True, version: str | None = ""
+    ) -> Iterator[AsideFile]:
+        """A file to fill; published under `key` when the block ends without an exception.
+
+        version: of no use here: `lock` is enough.
+        """
         target = self.path(key)
         aside_folder = self.root / ASIDE
         aside_folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +173,11 @@ class AsideFile:
 
     def write(self, data: bytes | memoryview) -> int:
         return self.raw.write(data)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

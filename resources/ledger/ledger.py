@@ -155,10 +155,18 @@ class Ledger:
         return Ledger(f"sqlite:///{lake_root}/_ledger/ledger.sqlite")
 
     @staticmethod
-    def of(lake_root: Path, url: str = "") -> Ledger:
-        """The one at `url`, else at EGO_LEDGER_URL, else the file in the lake's folder."""
+    def of(lake: str | Path, url: str = "") -> Ledger:
+        """The one at `url`, else at EGO_LEDGER_URL, else the file in the lake's folder.
+
+        Raises ValueError for a lake on S3 without either.
+        """
         given = url or os.environ.get("EGO_LEDGER_URL", "")
-        return Ledger(given) if given else Ledger.beside(lake_root)
+        if not given and str(lake).startswith("s3://"):
+            raise ValueError(
+                f"the lake {lake} has no folder for its ledger: set EGO_LEDGER_URL to "
+                "postgresql://… (or, for one machine, sqlite:////absolute/file)"
+            )
+        return Ledger(given) if given else Ledger.beside(Path(lake))
 
     # -- planning ------------------------------------------------------------------------------
 

@@ -65,12 +65,14 @@ class Bench:
         return replace(self.spec, **{"run_id": "again"} | changes)
 
 
-def make_bench(tmp_path: Path, videos: dict[str, int] | None = None) -> Bench:
+def make_bench(
+    tmp_path: Path, videos: dict[str, int] | None = None, lake: Lake | None = None
+) -> Bench:
     """The lake, its raw videos ({name: clips}) beside it, nothing done yet."""
     raw = tmp_path / "raw"
     raw.mkdir()
-    lake = Lake(tmp_path / "lake")
-    ledger = Ledger.beside(lake.root)
+    lake = lake or Lake(tmp_path / "lake")
+    ledger = Ledger.beside(tmp_path / "lake")
     files = []
     for name, clips in (videos or {"long": 3, "short": 1}).items():
         path = raw / f"{name}.mp4"
@@ -82,7 +84,7 @@ def make_bench(tmp_path: Path, videos: dict[str, int] | None = None) -> Bench:
         task="clip",
         tables=("object_movements",),
         settings={},
-        lake_root=str(lake.root),
+        lake_root=lake.location,
         ledger_url=ledger.url,
         shard=SHARD,
         run_id="first",

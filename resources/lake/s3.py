@@ -1,0 +1,305 @@
+"""Bytes under keys of an S3 bucket (any S3-compatible server). Not here: tables, Parquet.
+
+Endpoint, region and credentials come from the usual variables (AWS_ENDPOINT_URL, AWS_REGION,
+AWS_ACCESS_KEY_ID, …) or the machine's role. A PUT is atomic: a reader sees the old object or the
+new one. `If-None-Match: *` decides who is first (works on AWS, MinIO, Ceph, Swift); `If-Match`
+keeps a stalled compaction from overwriting a newer one, where the server knows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from resources.lake.storage import LOCKS, AsideFile, ChangedError, check_key
+
+LOCK_S = 900.0
+"""A lock older than this belongs to a process that is gone."""
+SINGLE_PUT_BYTES = 512 * 2**20
+"""Larger files go in parts. Whether a condition on the last part counts is up to the server."""
+PART_BYTES = 64 * 2**20
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+_TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+_UNKNOWN = {"501", "NotImplemented"}
+
+
+class S3Storage:
+    """A prefix of a bucket: s3://bucket/prefix."""
+
+    def __init__(self, url: str) -> None:
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        if not bucket or ".." in prefix.split("/"):
+            raise ValueError(f"not an S3 location: {url}; write s3://bucket/prefix")
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self.location = f"s3://{bucket}/{self.prefix}".rstrip("/")
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("bucket", "prefix", "location")
+        return {k: v for k, v in self.__dict__.items() if k in kept}
+
+    @cached_property
+    def client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            config=Config(
+                retries={"max_attempts": 8, "mode": "adaptive"},
+                connect_timeout=10,
+                read_timeout=60,
+                max_pool_connections=16,
+                # Not every server knows the newer checksums; ours go along as Content-MD5.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    @cached_property
+    def filesystem(self) -> Any:
+        """pyarrow's, for reads by range."""
+        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+        given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        options: dict[str, Any] = {}
+        if given:
+            scheme, _, host = given.partition("://")
+            options = {"endpoint_override": host, "scheme": scheme}
+        return S3FileSystem(
+            region=self.client.meta.region_name,
+            connect_timeout=10,
+            request_timeout=60,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=8),
+            **options,
+        )
+
+    def uri(self, key: str) -> str:
+        return f"{self.location}/{check_key(key)}"
+
+    def exists(self, key: str) -> bool:
+        return self.version(key) is not None
+
+    def version(self, key: str) -> str | None:
+        """The object's ETag; None if there is none."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return self.client.head_object(Bucket=self.bucket, Key=self._key(key))["ETag"]
+        except ClientError as error:
+            if _code(error) in _MISSING:
+                return None
+            raise
+
+    def is_lake(self) -> bool:
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(""), MaxKeys=1)
+        return found.get("KeyCount", 0) > 0
+
+    def read(self, key: str) -> bytes:
+        """Raises FileNotFoundError."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
+            data = found["Body"].read()
+        except ClientError as error:
+            if _code(error) in _MISSING:
+                raise FileNotFoundError(self.uri(key)) from error
+            raise
+        if len(data) != found["ContentLength"]:
+            raise OSError(f"{self.uri(key)}: {len(data)} of {found['ContentLength']} bytes came")
+        return data
+
+    def open(self, key: str) -> pa.NativeFile:
+        """For reads by range. Raises FileNotFoundError."""
+        return self.filesystem.open_input_file(f"{self.bucket}/{self._key(key)}")
+
+    def sha256(self, key: str) -> str:
+        with self.open(key) as file:
+            digest = hashlib.sha256()
+            while block := file.read(2**22):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def size(self, key: str) -> int:
+        with self.open(key) as file:
+            return file.size()
+
+    def write(self, key: str, data: bytes | memoryview, *, replace: bool = True) -> bool:
+        """Publish `data` under `key`. With replace=False the first writer wins; tells if it did."""
+        condition = {} if replace else {"IfNoneMatch": "*"}
+        try:
+            self._put(key, io.BytesIO(data), condition)
+        except ChangedError:
+            return False
+        return True
+
+    @contextmanager
+    def open_aside(
+        self, key: str, *, replace: bool = True, version: str | None = ""
+    ) -> Iterator[AsideFile]:
+        """A local file to fill; uploaded to `key` when the block ends without an exception.
+
+        version: the ETag that the object must still have (None: it must not be there yet; "": any).
+        Raises ChangedError if it has another.
+        """
+        with tempfile.TemporaryDirectory(prefix="ego-s3-") as folder:
+            path = Path(folder) / "aside"
+            with path.open("xb") as raw:
+                file = AsideFile(raw, path)
+                yield file
+            condition: dict[str, str] = {}
+            if version is None or not replace:
+                condition = {"IfNoneMatch": "*"}
+            elif version:
+                condition = {"IfMatch": version}
+            if path.stat().st_size > SINGLE_PUT_BYTES:
+                self._upload(key, path, condition)
+            else:
+                with path.open("rb") as body:
+                    self._put(key, body, condition)
+            file.published = True
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys of the objects directly in the folder `prefix`, sorted."""
+        start = self._key(prefix) + "/"
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=start, Delimiter="/"
+        )
+        return sorted(
+            f"{prefix}/{entry['Key'].removeprefix(start)}"
+            for page in pages
+            for entry in page.get("Contents", ())
+        )
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def move(self, key: str, target: str) -> None:
+        source = {"Bucket": self.bucket, "Key": self._key(key)}
+        self.client.copy(source, self.bucket, self._key(target))
+        self.delete(key)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Only one process at a time is in here under `name`, but for one stalled over LOCK_S."""
+        key, owner = f"{LOCKS}/{name}", uuid.uuid4().hex
+        while not self.write(key, json.dumps({"owner": owner}).encode(), replace=False):
+            self._break_old_lock(key)
+            time.sleep(random.uniform(0.1, 0.5))
+        try:
+            yield
+        finally:
+            try:
+                mine = json.loads(self.read(key))["owner"] == owner
+            except FileNotFoundError:
+                mine = False
+            if mine:
+                self.delete(key)
+
+    def sweep_aside(self, older_than_s: float) -> int:
+        """Abort uploads that killed writers left behind. Returns how many."""
+        found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self._key(""))
+        count = 0
+        for upload in found.get("Uploads", ()):
+            if time.time() - upload["Initiated"].timestamp() > older_than_s:
+                self.client.abort_multipart_upload(
+                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
+                count += 1
+        return count
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _key(self, key: str) -> str:
+        if not key:
+            return f"{self.prefix}/" if self.prefix else ""
+        return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
+
+    def _put(
+        self, key: str, body: io.BytesIO | io.BufferedReader, condition: dict[str, str]
+    ) -> None:
+        from botocore.exceptions import ClientError
+
+        md5 = hashlib.file_digest(body, lambda: hashlib.md5(usedforsecurity=False)).digest()
+        where = {"Bucket": self.bucket, "Key": self._key(key)}
+        request = where | {"ContentMD5": base64.b64encode(md5).decode()}
+        try:
+            body.seek(0)
+            self.client.put_object(**request, Body=body, **condition)
+        except ClientError as error:
+            if "IfMatch" in condition and _code(error) in _UNKNOWN:
+                body.seek(0)
+                self.client.put_object(**request, Body=body)
+            elif _code(error) in _TAKEN:
+                raise ChangedError(f"{self.uri(key)} was written by somebody else") from error
+            else:
+                raise
+
+    def _upload(self, key: str, path: Path, condition: dict[str, str]) -> None:
+        """In parts; the condition is that of the last request, which makes it visible."""
+        from botocore.exceptions import ClientError
+
+        where = {"Bucket": self.bucket, "Key": self._key(key)}
+        upload = self.client.create_multipart_upload(**where)["UploadId"]
+        parts: list[dict[str, Any]] = []
+        try:
+            with path.open("rb") as file:
+                while block := file.read(PART_BYTES):
+                    md5 = hashlib.md5(block, usedforsecurity=False).digest()
+                    number = len(parts) + 1
+                    answer = self.client.upload_part(
+                        **where,
+                        UploadId=upload,
+                        PartNumber=number,
+                        Body=block,
+                        ContentMD5=base64.b64encode(md5).decode(),
+                    )
+                    parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            done = {**where, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            try:
+                self.client.complete_multipart_upload(**done, **condition)
+            except ClientError as error:
+                if "IfMatch" in condition and _code(error) in _UNKNOWN:
+                    self.client.complete_multipart_upload(**done)
+                elif _code(error) in _TAKEN:
+                    raise ChangedError(f"{self.uri(key)} was written by somebody else") from error
+                else:
+                    raise
+        except BaseException:
+            self.client.abort_multipart_upload(**where, UploadId=upload)
+            raise
+
+    def _break_old_lock(self, key: str) -> None:
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self.client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except ClientError as error:
+            if _code(error) in _MISSING:
+                return
+            raise
+        # By the server's clock: ours may be wrong.
+        now = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        age = (parsedate_to_datetime(now) - found["LastModified"]).total_seconds() if now else 0.0
+        if age > LOCK_S:
+            self.delete(key)
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
