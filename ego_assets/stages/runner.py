@@ -205,7 +205,9 @@ class _Supervisor:
             stderr = folder / f"{time.monotonic_ns()}.stderr"
             ours, theirs = self.context.Pipe()
             process = self.context.Process(
-                target=worker_main, args=(theirs, self.spec, str(stderr), threads), daemon=False
+                target=worker_main,
+                args=(theirs, self.spec, str(stderr), threads, dict(os.environ)),
+                daemon=False,
             )
             process.start()
             theirs.close()

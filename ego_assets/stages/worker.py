@@ -312,8 +312,18 @@ class WorkerRun:
     last_carried: Carried | None = None
 
 
-def worker_main(connection: Connection, spec: StageSpec, stderr_path: str, threads: int) -> None:
-    """Entry point of a worker process."""
+def worker_main(
+    connection: Connection,
+    spec: StageSpec,
+    stderr_path: str,
+    threads: int,
+    environment: dict[str, str],
+) -> None:
+    """Entry point of a worker process.
+
+    environment: the supervisor's; a worker would else have that of the fork server's start.
+    """
+    os.environ.update(environment)
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

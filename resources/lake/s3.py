@@ -33,6 +33,7 @@ LOCK_S = 900.0
 SINGLE_PUT_BYTES = 512 * 2**20
 """Larger files go in parts. Whether a condition on the last part counts is up to the server."""
 PART_BYTES = 64 * 2**20
+BODY_TRIES = 5
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _UNKNOWN = {"501", "NotImplemented"}
@@ -112,18 +113,27 @@ class S3Storage:
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError."""
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import (
+            ClientError,
+            IncompleteReadError,
+            ReadTimeoutError,
+            ResponseStreamingError,
+        )
 
         try:
-            found = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
-            data = found["Body"].read()
+            for last in (False,) * (BODY_TRIES - 1) + (True,):
+                found = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
+                try:
+                    return found["Body"].read()  # raises if it is cut short
+                except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError):
+                    if last:
+                        raise
+                time.sleep(random.uniform(0.1, 0.5))
         except ClientError as error:
             if _code(error) in _MISSING:
                 raise FileNotFoundError(self.uri(key)) from error
             raise
-        if len(data) != found["ContentLength"]:
-            raise OSError(f"{self.uri(key)}: {len(data)} of {found['ContentLength']} bytes came")
-        return data
+        raise AssertionError("unreachable")
 
     def open(self, key: str) -> pa.NativeFile:
         """For reads by range. Raises FileNotFoundError."""
@@ -146,7 +156,8 @@ class S3Storage:
         try:
             self._put(key, io.BytesIO(data), condition)
         except ChangedError:
-            return False
+            # The answer to our first try may have been lost on its way: then it is ours.
+            return self.read(key) == bytes(data)
         return True
 
     @contextmanager
