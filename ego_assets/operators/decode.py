@@ -226,7 +226,7 @@ class ClipFrames:
     ) -> Iterator[Frame]:
         """Frames in presentation order; `indices` (sorted) picks some; `max_side_px` shrinks.
 
-        Raises BadInputError if nothing decodes.
+        Raises BadInputError if nothing decodes, or decoding breaks off.
         """
         wanted = None if indices is None else sorted(set(indices))
         if wanted is not None and not wanted:
@@ -274,6 +274,12 @@ class ClipFrames:
                 if not put(frame):
                     return
             put(_STOP)
+        except (BadInputError, MemoryError, FileNotFoundError, PermissionError) as error:
+            put(error)  # libav's own have these types, too
+        except (av.FFmpegError, ValueError) as error:
+            broken = BadInputError(f"{self.path}: decoding broke off: {error}")
+            broken.__cause__ = error
+            put(broken)
         except BaseException as error:  # it is raised where the frames are read
             put(error)
 
@@ -328,7 +334,9 @@ class ClipFrames:
                     yield from packet.decode()
                 except (StopIteration, av.error.EOFError):
                     return
-                except av.error.InvalidDataError:
+                except MemoryError:
+                    raise  # libav's own too: no fault of the packet
+                except av.FFmpegError:
                     continue  # a damaged packet: the decoder goes on with the next
 
     def _frame(self, picture: Any, index: int, scale: float) -> Frame:
