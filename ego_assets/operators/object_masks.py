@@ -10,6 +10,7 @@ end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -24,6 +25,16 @@ MIN_POINTS = 6
 REDRAW_EVERY = 3
 MAX_AREA_SHARE = 0.12
 _GC_MARGIN = 0.35
+
+
+class Lazily:
+    """Something of each frame that is made when it is asked for, and not kept."""
+
+    def __init__(self, make: Callable[[int], np.ndarray]) -> None:
+        self._make = make
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        return self._make(frame)
 
 
 @dataclass
@@ -48,7 +59,7 @@ def mover_colors(
     images: dict[int, np.ndarray],
     changed: dict[int, np.ndarray],
     moving: dict[int, np.ndarray],
-    barred: dict[int, np.ndarray],
+    barred: Lazily,
 ) -> np.ndarray:
     """(bins,) 0 to 1: how much each colour of the clip belongs to what moves, hands left out."""
     parts = SkinModel()
@@ -75,7 +86,7 @@ def arm_parts(moving: np.ndarray, hands: np.ndarray | None) -> np.ndarray:
 def find_seeds(
     changed: dict[int, np.ndarray],
     residual: dict[int, np.ndarray],
-    likely: dict[int, np.ndarray],
+    likely: Lazily,
     hands: dict[int, np.ndarray],
     arms: dict[int, np.ndarray],
     min_area: int,

@@ -6,6 +6,7 @@ Here: the order of the steps, rows, and what the next clip of the take inherits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from ego_assets.config import SegmentSettings
 from ego_assets.operators import hand_masks, object_masks
 from ego_assets.operators.egomotion import MotionField, moving_pixels
-from ego_assets.operators.object_masks import FollowedObject, Follower, Seed
+from ego_assets.operators.object_masks import FollowedObject, Follower, Lazily, Seed
 from ego_assets.operators.rle import encode_mask, mask_box, mask_iou
 from ego_assets.operators.skin import SkinModel, bins_of
 from ego_assets.operators.tracking import MaskTrack, MaskTracker
@@ -25,6 +26,10 @@ from ego_assets.protocols import Carried, ClipInput, ClipOutput
 CHANGE_LEVEL = 7.0
 CARRY_S = 2.5
 CARRY_STEP = 5
+
+
+Box = Sequence[float]
+_NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -104,14 +109,14 @@ class BaselineSegmenter:
                 residual = change = np.zeros(look.greys[frame].shape, np.float32)
             else:
                 residual, change = field_of.residual(look.greys[other], look.greys[frame])
-            look.residual[frame] = residual
+            look.residual[frame] = residual.astype(np.float16)
             look.moving[frame] = moving_pixels(residual, gap)
             look.changed[frame] = look.moving[frame] & (change > CHANGE_LEVEL)
         return look
 
     def _hands(
         self, look: _Look, min_area: int, carried: Carried
-    ) -> tuple[list[_Thing], dict[int, list[tuple[np.ndarray, float]]]]:
+    ) -> tuple[list[_Thing], dict[int, list[tuple[Box, float]]]]:
         frames = look.frames
         self.model = SkinModel(carried.get("skin_hand"), carried.get("skin_rest"))
         images = [look.images[f] for f in frames]
@@ -120,11 +125,14 @@ class BaselineSegmenter:
         table = self.model.table()
         found: dict[int, list[np.ndarray]] = {}
         colors: dict[int, float] = {}
-        scored: dict[int, list[tuple[np.ndarray, float]]] = {}
+        scored: dict[int, list[tuple[Box, float]]] = {}
         for frame in frames:
             probability = self.model.probability(bins_of(look.images[frame]), table)
             found[frame] = hand_masks.hand_candidates(probability, level, min_area)
-            scored[frame] = [(m, float(probability[m].mean())) for m in found[frame]]
+            # Boxes, not masks: of a long clip, all that might be a hand would fill the memory.
+            scored[frame] = [
+                (mask_box(m) or _NO_BOX, float(probability[m].mean())) for m in found[frame]
+            ]
             colors[frame] = float(np.mean([s for _, s in scored[frame]])) if scored[frame] else 0.0
         tracker = hand_masks.track_hands(found, max_gap=max(3, len(frames) // 20))
         tracks, scores = self._confirmed(tracker, look, colors)
@@ -158,10 +166,12 @@ class BaselineSegmenter:
         self, look: _Look, hands: dict[int, np.ndarray], min_area: int, carried: Carried
     ) -> tuple[list[_Thing], list[Seed]]:
         arms = {f: object_masks.arm_parts(look.moving[f], hands.get(f)) for f in look.frames}
-        barred = {f: arms[f] | hands[f] if f in hands else arms[f] for f in look.frames}
+        barred = Lazily(lambda f: arms[f] | hands[f] if f in hands else arms[f])
         movers = object_masks.mover_colors(look.images, look.changed, look.moving, barred)
-        likely = {f: cv2.blur(movers[bins_of(look.images[f])], (3, 3)) for f in look.frames}
+        likely = Lazily(lambda f: cv2.blur(movers[bins_of(look.images[f])], (3, 3)))
         seeds = object_masks.find_seeds(look.changed, look.residual, likely, hands, arms, min_area)
+        look.residual.clear()  # of no more use, and large
+        look.changed.clear()
         follower = Follower(look.images, look.greys, hands)
         followed: list[tuple[FollowedObject, int]] = []
         for number, frame, outline in _carried_outlines(carried, look):
@@ -228,21 +238,19 @@ class BaselineSegmenter:
         self,
         clip: ClipInput,
         look: _Look,
-        candidates: dict[int, list[tuple[np.ndarray, float]]],
+        candidates: dict[int, list[tuple[Box, float]]],
         seeds: list[Seed],
     ) -> list[dict[str, Any]]:
-        by_frame: dict[int, list[tuple[str, np.ndarray, float]]] = {}
+        scale = clip.frames.width / next(iter(look.greys.values())).shape[1]
+        by_frame: dict[int, list[tuple[str, Box, float]]] = {}
         for frame, found in candidates.items():
-            by_frame[frame] = [("hand", mask, score) for mask, score in found]
+            by_frame[frame] = [("hand", box, score) for box, score in found]
         for seed in seeds:
             share = min(1.0, seed.strength / (4.0 * max(1.0, float(seed.mask.sum()))))
-            by_frame[seed.frame].append(("object", seed.mask, share))
+            by_frame[seed.frame].append(("object", mask_box(seed.mask) or _NO_BOX, share))
         rows = []
         for frame in sorted(by_frame):
-            for index, (label, mask, score) in enumerate(by_frame[frame]):
-                box = mask_box(mask)
-                assert box is not None
-                scale = clip.frames.width / mask.shape[1]
+            for index, (label, box, score) in enumerate(by_frame[frame]):
                 rows.append(
                     clip.row(frame, look.pts_s[frame])
                     | {
