@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ego_assets.schemas import TABLES
+from ego_assets.schemas.base import SchemaError
 from resources.lake import Lake
 from resources.ledger import Entry, Ledger, State
 
@@ -133,12 +134,20 @@ class _Audit:
         except (pa.ArrowInvalid, OSError) as error:
             yield self.problem("damaged", self.key, held, f"cannot be read: {error}")
             return
-        broken = TABLES[self.table].violations(batch.replace_schema_metadata(None))
+        broken = self._broken(batch)
         if broken:
             yield self.problem("breaks_contract", self.key, held, "; ".join(broken[:3]))
         elif not known:
             yield Problem("unverified", self.table, self.shard, self.key, (), "no checksum")
         yield from self._arrays(batch)
+
+    def _broken(self, batch: pa.Table) -> list[str]:
+        """How rows break the contract, those of older releases as this one reads them."""
+        model = TABLES[self.table]
+        try:
+            return model.violations(model.upgrade(batch.replace_schema_metadata(None)))
+        except SchemaError as error:
+            return [str(error)]
 
     def _arrays(self, batch: pa.Table) -> Iterator[Problem]:
         if "points_uri" not in batch.column_names:
@@ -191,7 +200,7 @@ class _Audit:
             except (pa.ArrowInvalid, OSError) as error:
                 yield self.problem("damaged", key, [unit], f"cannot be read: {error}")
                 continue
-            broken = TABLES[self.table].violations(batch.replace_schema_metadata(None))
+            broken = self._broken(batch)
             if broken:
                 yield self.problem("breaks_contract", key, [unit], "; ".join(broken[:3]))
 

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ego_assets.schemas import TABLES
-from ego_assets.schemas.base import SCHEMA_VERSION
+from ego_assets.schemas.base import SCHEMA_VERSION, SchemaError
 from resources.lake.provenance import Provenance
 from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, LocalStorage, file_sha256
@@ -198,6 +198,7 @@ class Lake:
     ) -> pa.Table:
         schema = TABLES[table].arrow_schema()
         unit_column = UNIT_COLUMN.get(table, "clip_id")
+        uri = self.storage.uri(f"{table}/{shard}.parquet")
         parts: list[pa.Table] = []
         # Fragments first: what a compaction takes away after this listing fails to open, below.
         if fragments is None:
@@ -207,15 +208,14 @@ class Lake:
             fresh = {u: k for u, (token, k) in fragments.items() if token > _token(units, u)}
             for unit, key in fresh.items():
                 if wanted is None or unit in wanted:
-                    parts.append(self._read_file(key, columns))
+                    parts.append(self._read_file(table, key, columns))
             keep = {u for u in units if u not in fresh and (wanted is None or u in wanted)}
             if compacted is not None and keep:
                 # The manifest's units are named by a hash of the uri; the uri is kept with them.
                 values = [units[u].get("value", u) for u in sorted(keep)]
                 chosen = None if keep == set(units) else pc.field(unit_column).isin(values)
-                parts.append(pq.read_table(compacted, columns=columns, filters=chosen))
+                parts.append(_load(compacted, uri, table, columns, chosen))
         chosen_schema = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-        parts = [p.replace_schema_metadata(None).cast(chosen_schema) for p in parts]
         return pa.concat_tables(parts) if parts else chosen_schema.empty_table()
 
     @contextmanager
@@ -230,27 +230,37 @@ class Lake:
         with file:
             try:
                 yield file
-            except FileNotFoundError:
+            except (FileNotFoundError, LakeError):
                 raise
             except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
                 raise _damaged(self.storage.uri(key), error) from error
 
-    def _read_file(self, key: str, columns: list[str] | None) -> pa.Table:
+    def _read_file(self, table: str, key: str, columns: list[str] | None) -> pa.Table:
         try:
             with self.storage.open(key) as file:
-                return pq.read_table(file, columns=columns)
+                return _load(file, self.storage.uri(key), table, columns)
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError) as error:
             raise _damaged(self.storage.uri(key), error) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """All shards of a table, lazily, as far as they are compacted."""
+        """All shards of a table, lazily, as far as they are compacted.
+
+        What a file of an older release lacks is null here.
+        """
         import polars as pl
 
+        empty = pl.DataFrame(TABLES[table].arrow_schema().empty_table())
         if not any(k.endswith(".parquet") for k in self.storage.list(table)):
-            return pl.from_arrow(TABLES[table].arrow_schema().empty_table()).lazy()  # type: ignore[union-attr]
-        return pl.scan_parquet(f"{self.location}/{table}/*.parquet", glob=True)
+            return empty.lazy()
+        return pl.scan_parquet(
+            f"{self.location}/{table}/*.parquet",
+            schema=empty.schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+            cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
+        )
 
     def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
         """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
@@ -459,6 +469,23 @@ def _units_of(compacted: pa.NativeFile | None) -> dict[str, dict[str, Any]]:
 def _token(units: Mapping[str, dict[str, Any]], unit: str) -> int:
     """The token of a unit's compacted rows; -1 if it has none."""
     return units[unit].get("token", 0) if unit in units else -1
+
+
+def _load(
+    file: pa.NativeFile,
+    uri: str,
+    table: str,
+    columns: list[str] | None,
+    chosen: pc.Expression | None = None,
+) -> pa.Table:
+    """Rows of a file, whatever release wrote it. Raises LakeError, pyarrow's errors."""
+    model, stored = TABLES[table], pq.read_schema(file)
+    batch = pq.read_table(file, columns=model.stored_names(stored, columns), filters=chosen)
+    try:
+        version = (stored.metadata or {}).get(SCHEMA, SCHEMA_VERSION.encode()).decode()
+        return model.upgrade(batch.replace_schema_metadata(None), columns, version)
+    except SchemaError as error:
+        raise LakeError(f"{uri}: {error}") from error
 
 
 def _damaged(path: str, error: object) -> LakeError:
