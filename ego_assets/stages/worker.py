@@ -142,7 +142,7 @@ class WorkerRun:
             else:
                 if carried is None and previous_unit is not None:
                     carried = self.lake.read_carried(
-                        self.spec.carried_stage, self.spec.shard, previous_unit.unit_id
+                        self.spec.carried_stage, self.spec.shard, previous_unit.unit_id, previous
                     )
                 if not self.run_unit(unit, fingerprint, pending, carried):
                     previous, carried, previous_unit = None, None, None
@@ -358,7 +358,7 @@ class WorkerRun:
         batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(output.tables[t]) for t in attempts}
         newest = max(a.token for a in attempts.values())
         self.lake.write_carried(
-            spec.carried_stage, spec.shard, unit.unit_id, output.carried, newest
+            spec.carried_stage, spec.shard, unit.unit_id, output.carried, newest, fingerprint
         )
         published = {}
         for table, batch in batches.items():

@@ -177,9 +177,13 @@ class S3Storage:
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
-    def move(self, key: str, target: str) -> None:
+    def copy(self, key: str, target: str) -> None:
+        """Publish an object under another key, too, in place of what is there."""
         source = {"Bucket": self.bucket, "Key": self._key(key)}
         self.client.copy(source, self.bucket, self._key(target))
+
+    def move(self, key: str, target: str) -> None:
+        self.copy(key, target)
         self.delete(key)
 
     @contextmanager
