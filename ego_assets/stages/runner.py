@@ -35,7 +35,7 @@ from ego_assets.stages.worker import (
 )
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger, State
-from resources.ledger.ledger import process_name
+from resources.processes import process_name
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0

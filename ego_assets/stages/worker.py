@@ -37,7 +37,7 @@ from ego_assets.stages.tasks import Task, build_task
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger.ledger import process_name
+from resources.processes import process_name
 
 BEAT_S = 15.0
 BUSY_WAIT_S = 0.5

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import psutil
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -30,6 +28,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from resources.ledger.tables import open_engine
 from resources.ledger.tables import videos as _videos
 from resources.ledger.tables import work as _work
+from resources.processes import is_gone
 
 HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
@@ -95,26 +94,6 @@ class Entry:
     token: int
     heartbeat_at: float | None
     digest: str | None
-
-
-def process_name() -> str:
-    """Name of this process as a worker: host, process id, and when the process began."""
-    began = int(psutil.Process().create_time() * 1000)
-    return f"{socket.gethostname()}:{os.getpid()}:{began}"
-
-
-def is_gone(worker: str | None) -> bool:
-    """Whether a worker of that name surely lives no more (one of another host may)."""
-    host, _, rest = (worker or "").rpartition(":")[0].rpartition(":")
-    began = (worker or "").rpartition(":")[2]
-    if host != socket.gethostname() or not rest.isdigit() or not began.isdigit():
-        return False
-    try:
-        process = psutil.Process(int(rest))
-        same = abs(process.create_time() * 1000 - int(began)) < 2000
-        return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _patient(method: Callable[P, T]) -> Callable[P, T]:

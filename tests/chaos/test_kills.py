@@ -25,7 +25,7 @@ from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
 from resources.lake import Lake, Provenance
 from resources.ledger import BusyError, LateAttemptError, Ledger, State
-from resources.ledger.ledger import process_name
+from resources.processes import process_name
 from tests.stages.stage_bench import SHARD, make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger.ledger import is_gone, process_name
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
+from resources.processes import is_gone, process_name
 from tests.resources.postgres import Postgres
 
 SHARD = "20260101-0000"
