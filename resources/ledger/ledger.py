@@ -205,7 +205,8 @@ class Ledger:
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
             if row["state"] == State.RUNNING and row["worker"] != worker:
                 beat = row["heartbeat_at"] or 0.0
-                fresh = row["now"] - beat < HEARTBEAT_LIMIT_S
+                # A beat from the future is of a clock that was put back since.
+                fresh = abs(row["now"] - beat) < HEARTBEAT_LIMIT_S
                 if fresh and not is_gone(row["worker"]):
                     raise BusyError(f"{stage} {unit_id} is at {row['worker']}")
             # Work that ended and is asked for again (by force) begins to count anew.
@@ -213,7 +214,7 @@ class Ledger:
             is_lost = row["state"] == State.RUNNING
             number = row["attempts"] + (not is_lost) if goes_on else 1
             lost = row["lost"] + is_lost if goes_on else 0
-            token = max(row["token"] + 1, int(time.time() * 1000))
+            token = max(row["token"] + 1, self._wall_ms())
             connection.execute(
                 _work.update()
                 .where(same)
@@ -453,6 +454,10 @@ class Ledger:
             _work.c.token == token,
             _work.c.state == State.RUNNING,
         )
+
+    def _wall_ms(self) -> int:
+        """This machine's clock, which may jump: tokens grow all the same."""
+        return int(time.time() * 1000)
 
     def _now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""
