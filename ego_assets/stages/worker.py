@@ -167,9 +167,12 @@ class WorkerRun:
     def is_quarantined(self, unit: Unit, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
         return any(
-            e.state is State.QUARANTINED
-            and e.fingerprint == fingerprint
-            and (not self.spec.force or e.run_id == self.spec.run_id)
+            e.state is State.DROPPED
+            or (
+                e.state is State.QUARANTINED
+                and e.fingerprint == fingerprint
+                and (not self.spec.force or e.run_id == self.spec.run_id)
+            )
             for e in self.ledger.entries(unit_id=unit.unit_id)
             if e.stage in self.spec.tables
         )

@@ -45,6 +45,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     QUARANTINED = "quarantined"
+    DROPPED = "dropped"
 
 
 _ENDED = (State.DONE, State.QUARANTINED)
@@ -203,6 +204,8 @@ class Ledger:
                 if connection.execute(sa.select(_work.c.stage).where(same)).first() is None:
                     raise KeyError(f"{stage} {unit_id} is not in the ledger")
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
+            if row["state"] == State.DROPPED:
+                raise BusyError(f"{stage} {unit_id} was dropped: `ego quarantine release` it first")
             if row["state"] == State.RUNNING and row["worker"] != worker:
                 beat = row["heartbeat_at"] or 0.0
                 # A beat from the future is of a clock that was put back since.
@@ -362,15 +365,50 @@ class Ledger:
     def release(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
-        """quarantined | failed → pending with no attempts counted. Returns how many."""
+        """quarantined | failed → pending with no attempts counted. Returns how many.
+
+        A unit that is named is also taken back if it was dropped.
+        """
         condition = _where(stage, shard, unit_id)
+        states = [State.QUARANTINED, State.FAILED] + ([State.DROPPED] if unit_id else [])
         with self._begin() as connection:
             result = connection.execute(
                 _work.update()
-                .where(condition, _work.c.state.in_([State.QUARANTINED, State.FAILED]))
+                .where(condition, _work.c.state.in_(states))
                 .values(state=State.PENDING, attempts=0, lost=0, fingerprint="")
             )
         return result.rowcount
+
+    @_patient
+    def drop(
+        self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
+    ) -> int:
+        """quarantined → dropped: a person has given it up, nothing waits for it. How many."""
+        with self._begin() as connection:
+            result = connection.execute(
+                _work.update()
+                .where(_where(stage, shard, unit_id), _work.c.state == State.QUARANTINED)
+                .values(state=State.DROPPED)
+            )
+        return result.rowcount
+
+    @_patient
+    def drop_after(self, stage: str, unit_id: str, upstream: str) -> None:
+        """pending → dropped: what it is made from was dropped."""
+        with self._begin() as connection:
+            connection.execute(
+                _work.update()
+                .where(
+                    _work.c.stage == stage,
+                    _work.c.unit_id == unit_id,
+                    _work.c.state.in_([State.PENDING, State.FAILED]),
+                )
+                .values(
+                    state=State.DROPPED,
+                    error_class="Dropped",
+                    error=f"its {upstream} was dropped",
+                )
+            )
 
     @_patient
     def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
