@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def run_paths(
     workers: int = 0,
     verbose: bool = False,
     tell: Callable[[Progress], None] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Run every asset over the videos in folders and `s3://` prefixes, or named one by one.
 
@@ -91,6 +92,7 @@ def run_paths(
         workers=workers,
         verbose=verbose,
         tell=tell,
+        overrides=overrides,
     )
     summary.rejected.extend(
         {"uri": uri, "reason": "refused", "detail": why} for uri, why in found.refused.items()
@@ -107,12 +109,16 @@ def run_shards(
     workers: int = 0,
     verbose: bool = False,
     tell: Callable[[Progress], None] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Run every asset over shards that are registered; the summary is of `uris`, or of all."""
+    """Run every asset over shards that are registered; the summary is of `uris`, or of all.
+
+    overrides: resources by name, as of `build_defs`.
+    """
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
-    overrides = {"storage": Storage(lake_root=lake.location), "compute": Compute(workers=workers)}
-    job = build_defs(overrides).resolve_job_def(JOB)
+    resources = {"storage": Storage(lake_root=lake.location), "compute": Compute(workers=workers)}
+    job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
     with open_instance(lake.location) as instance:

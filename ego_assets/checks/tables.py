@@ -62,7 +62,12 @@ def covers_every_clip(ledger: Ledger, table: str, shards: list[str]) -> AssetChe
             if entry.state not in {State.DONE, State.DROPPED} and len(open_units) < LISTED:
                 reason = (entry.error or "").split("\n", 1)[0][:300]
                 open_units.append(
-                    {"shard": shard, "unit": entry.unit_id, "state": entry.state, "reason": reason}
+                    {
+                        "shard": shard,
+                        "unit": entry.unit_id,
+                        "state": entry.state.value,
+                        "reason": reason,
+                    }
                 )
     total, done = sum(counts.values()) - counts[State.DROPPED], counts[State.DONE]
     return AssetCheckResult(

@@ -17,6 +17,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files
 from resources.compute import Compute
 from resources.lake import Lake
+from resources.ledger import Ledger
 from resources.storage import Storage
 from samples import render_sample
 
@@ -46,11 +47,14 @@ class Bench:
             raise_on_error=False,
         )
 
-    def metadata(self, table: str) -> dict[str, Any]:
+    def event(self, table: str) -> dg.AssetMaterialization:
         event = self.instance.get_latest_materialization_event(dg.AssetKey(table))
         assert event is not None
         assert event.asset_materialization is not None
-        return {k: v.value for k, v in event.asset_materialization.metadata.items()}
+        return event.asset_materialization
+
+    def metadata(self, table: str) -> dict[str, Any]:
+        return {k: v.value for k, v in self.event(table).metadata.items()}
 
 
 @pytest.fixture
@@ -120,3 +124,36 @@ def test_every_odd_file_goes_through_the_whole_graph(
     reconstructed = bench.lake.read("scene_reconstruction", bench.shard).to_pylist()
     assert all(r["invalid_reason"] for r in reconstructed if not r["is_valid"])
     assert bench.lake.read("clips", bench.shard).num_rows == 4
+
+
+def test_what_failed_is_in_the_events_that_the_ui_shows(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    videos = [render_sample(tmp_path / "raw", seed=s, duration_s=1.0) for s in (6, 7)]
+    bench = Bench(tmp_path, videos, instance)
+    assert bench.run("video_manifest", "clips", "detections").success
+    ledger = Ledger.beside(bench.lake.root)
+    entry = ledger.entries(stage="detections")[0]
+    attempt = ledger.start(
+        "detections", entry.unit_id, fingerprint=entry.fingerprint, worker="w", run_id="r"
+    )
+    ledger.fail(
+        "detections", entry.unit_id, attempt, error_class="E", error="planted", quarantine=True
+    )
+    result = bench.run("detections")
+    assert result.success
+    records = instance.get_records_for_run(
+        result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records
+    found = [r.event_log_entry.dagster_event.asset_check_evaluation_data for r in records]  # type: ignore[union-attr]
+    (coverage,) = (f for f in found if f.check_name == "covers_every_clip")
+    assert not coverage.passed
+    (row,) = coverage.metadata["not done"].records  # type: ignore[union-attr]
+    assert row.data == {
+        "shard": bench.shard,
+        "unit": entry.unit_id,
+        "state": "quarantined",
+        "reason": "planted",
+    }
+    (row,) = bench.event("detections").metadata["failed units"].records  # type: ignore[union-attr]
+    assert row.data["reason"] == "planted"
