@@ -27,6 +27,7 @@ from dagster_project.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
     WORKERS_OPTION,
+    Commands,
     existing_lake,
     ledger_of,
     progress_bar,
@@ -37,33 +38,35 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="ego-assets", prog_name="ego")
 def main() -> None:
     """Turn first-person video into robot-learning data."""
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("places", nargs=-1, required=True)
 @LAKE_OPTION
 @WORKERS_OPTION
 @click.option("--force", is_flag=True, help="Do again what is done, and what is in quarantine.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
 def run(
-    paths: tuple[Path, ...],
+    places: tuple[str, ...],
     lake_root: str,
     workers: int,
     force: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Run the whole graph over the videos PATHS (files or folders).
+    """Run the whole graph over the videos in PLACES: files, folders, s3://bucket/prefix.
 
     Exit status: 0 if nothing failed (a rejected video is no failure unless all are), 1 if
     something failed, 2 if the command makes no sense.
     """
-    summary = _run(paths, lake_root, force=force, workers=workers, verbose=verbose)
+    summary = _run(places, lake_root, force=force, workers=workers, verbose=verbose)
     report(summary, as_json)
 
 
@@ -92,7 +95,7 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
             say.print(f"rendering {name}.mp4")
             scenes = 2 if seed % 2 else 1
             render_sample(raw, seed=seed, duration_s=duration_s, scenes=scenes, name=name)
-    summary = _run((raw,), lake_root, force=False, workers=workers, verbose=False)
+    summary = _run((str(raw),), lake_root, force=False, workers=workers, verbose=False)
     if not as_json:
         say.print(f"\nLook at it: [bold]ego up --lake {lake_root}[/bold] opens the Dagster UI")
     report(summary, as_json)
@@ -213,12 +216,12 @@ def doctor(lake_root: str, as_json: bool) -> None:
     sys.exit(1 if any(f.state == "missing" for f in findings) else 0)
 
 
-def _run(paths: tuple[Path, ...], lake_root: str | Path, **options: Any) -> Any:
+def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
     from dagster_project.run_graph import run_paths
 
     try:
         with progress_bar() as tell:
-            return run_paths(paths, lake_root, tell=tell, **options)
+            return run_paths(places, lake_root, tell=tell, **options)
     except (FileNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 

@@ -1,6 +1,5 @@
 """Jobs: the whole graph over a shard, and the entry of new videos into the graph."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -24,7 +23,8 @@ class RegisterConfig(dg.Config):
     """Which files enter the graph."""
 
     paths: list[str] = Field(
-        default=[], description="files or folders; empty: the folders of the raw lake"
+        default=[],
+        description="files, folders, s3://bucket/prefix; empty: the places of the raw lake",
     )
 
 
@@ -38,11 +38,20 @@ def register_raw_files(
 ) -> None:
     """Put files that no shard holds into new shards, and make these known to Dagster."""
     lake = storage.lake()
-    given = [Path(p).expanduser() for p in config.paths] or raw_lake.paths()
-    new = register_files(lake, find_files(given), min_shards=compute.worker_count())
+    found = find_files(config.paths or raw_lake.places())
+    for uri, why in found.refused.items():
+        context.log.warning(f"{uri}: {why}")
+    new = register_files(lake, found.files, min_shards=compute.worker_count())
     context.instance.add_dynamic_partitions(SHARDS, lake.shards())
     context.log.info(f"{len(new)} new shards: {', '.join(new) or 'nothing new'}")
-    context.add_output_metadata({"new shards": len(new), "keys": new})
+    context.add_output_metadata(
+        {
+            "files": len(found.files),
+            "new shards": len(new),
+            "keys": new,
+            "refused": dg.MetadataValue.json(found.refused),
+        }
+    )
 
 
 @dg.job(description="Find new raw videos and add their shards as partitions.")

@@ -21,6 +21,7 @@ from dagster_project.terminal import (
     report,
 )
 from ego_assets.schemas import TABLES
+from resources.lake import Lake, history
 from resources.ledger import Entry, State
 
 STAGE_OPTION = click.option("--stage", type=click.Choice(list(TABLES)), help="Only this table.")
@@ -190,6 +191,108 @@ def trace(what: str, lake_root: str, as_json: bool) -> None:
     click.echo(json.dumps(found, default=str) if as_json else _chain(found))
 
 
+@click.command("history")
+@LAKE_OPTION
+@STAGE_OPTION
+@SHARD_OPTION
+@JSON_OPTION
+def history_command(lake_root: str, stage: str | None, shard: str | None, as_json: bool) -> None:
+    """List the versions of every table that are kept, and the runs that made them."""
+    lake = existing_lake(lake_root)
+    found: list[dict[str, Any]] = [
+        {
+            "table": table,
+            "shard": key,
+            "version": version.name,
+            "made_at": version.made_at,
+            "runs": dict(version.runs),
+        }
+        for key in ([shard] if shard else lake.shards())
+        for table in ([stage] if stage else TABLES)
+        for version in history.versions(lake, table, key)
+    ]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    table = Table(title=f"versions in {lake.location}")
+    for name in ("shard", "table", "version", "made at", "run: units"):
+        table.add_column(name, overflow="fold")
+    for row in found:
+        runs = ", ".join(f"{run}: {units}" for run, units in row["runs"].items())
+        table.add_row(row["shard"], row["table"], row["version"], row["made_at"], runs)
+    Console().print(table)
+
+
+@click.command()
+@click.argument("run_a")
+@click.argument("run_b")
+@LAKE_OPTION
+@click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
+@JSON_OPTION
+def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
+    """Compare what RUN_A and RUN_B made of the same shards: rows, distributions, seam errors.
+
+    A run is named by its id in the Dagster UI, or by as much of its start as is unique.
+    """
+    from ego_assets.stages.diff import NothingToCompareError, diff_runs
+
+    lake = existing_lake(lake_root)
+    names = (_run_id(lake, run_a), _run_id(lake, run_b))
+    try:
+        found = diff_runs(lake, names[0], names[1], shards or None)
+    except NothingToCompareError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([asdict(d) for d in found]))
+        return
+    table = Table(title=f"A: {names[0]}   B: {names[1]}")
+    table.add_column("shard table")
+    for name in ("rows A", "rows B", "equal", "changed", "only A", "only B", "seam A", "seam B"):
+        table.add_column(name, justify="right")
+    table.add_column("most changed columns: mean A, mean B (KS)")
+    for d in found:
+        seams = ["" if s is None else f"{s:.3g}" for s in (d.seam_a, d.seam_b)]
+        shown = [c for c in d.columns if c.ks][:3]
+        words = [f"{c.column}: {c.mean_a:.4g}, {c.mean_b:.4g} ({c.ks:.2f})" for c in shown]
+        counts = (d.rows_a, d.rows_b, d.equal, d.changed, d.only_a, d.only_b)
+        name = f"{d.shard} {d.table}" + (f"\n[dim]seam: {d.seam_unit}[/]" if d.seam_unit else "")
+        table.add_row(name, *[f"{n:,}" for n in counts], *seams, "\n".join(words))
+    Console().print(table)
+
+
+@click.command()
+@click.argument("run")
+@LAKE_OPTION
+@click.option("--table", "tables", multiple=True, type=click.Choice(list(TABLES)))
+@click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
+@JSON_OPTION
+def rollback(
+    run: str, lake_root: str, tables: tuple[str, ...], shards: tuple[str, ...], as_json: bool
+) -> None:
+    """Make what RUN made current again, without writing any data anew.
+
+    What is run from now on replaces it as ever. `ego history` lists what can be brought back.
+    """
+    from ego_assets.stages.rollback import RollbackError
+    from ego_assets.stages.rollback import rollback as bring_back
+
+    lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
+    try:
+        changes = bring_back(
+            lake, ledger, _run_id(lake, run), tables=tables or None, shards=shards or None
+        )
+    except RollbackError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([asdict(c) for c in changes]))
+        return
+    for change in changes:
+        how = "was current already" if change.was_current else "is current again"
+        again = f"; {change.requeued} units to be done again" if change.requeued else ""
+        click.echo(f"{change.shard} {change.table}: {how} ({change.units} units){again}")
+
+
 @click.command()
 @click.argument("query")
 @LAKE_OPTION
@@ -219,7 +322,28 @@ def sql(query: str, lake_root: str, as_json: bool) -> None:
 
 
 SHOWN_ROWS = 100
-LAKE_COMMANDS = (verify, quarantine, retry, trace, sql)
+LAKE_COMMANDS = (verify, quarantine, retry, trace, history_command, diff, rollback, sql)
+
+
+def _run_id(lake: Lake, given: str) -> str:
+    """The run that `given` begins, among those whose rows the lake keeps."""
+    known = {
+        run
+        for shard in lake.shards()
+        for table in TABLES
+        for version in history.versions(lake, table, shard)
+        for run in version.runs
+    }
+    if given in known:
+        return given
+    found = sorted(r for r in known if r.startswith(given))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise click.ClickException(f"{given} may be {', '.join(found)}")
+    raise click.ClickException(
+        f"nothing that a run {given} made is kept in {lake.location}: `ego history` lists what is"
+    )
 
 
 def _quarantined(

@@ -63,7 +63,7 @@ class Progress:
 
 
 def run_paths(
-    paths: Iterable[Path],
+    places: Iterable[str | Path],
     lake_root: str | Path,
     *,
     force: bool = False,
@@ -71,25 +71,31 @@ def run_paths(
     verbose: bool = False,
     tell: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Run every asset over the videos under `paths`. A video's failure never raises.
+    """Run every asset over the videos in folders and `s3://` prefixes, or named one by one.
 
-    Raises FileNotFoundError for a path that is not there, ValueError if there is no video.
+    A video's failure never raises. Raises FileNotFoundError for a place that is not there,
+    ValueError if there is no video.
     """
-    files = find_files(paths)
-    if not files:
-        raise ValueError(f"no video files in {', '.join(map(str, paths))}")
+    places = list(places)
+    found = find_files(places)
+    if not found.files:
+        refused = "".join(f"\n{uri}: {why}" for uri, why in found.refused.items())
+        raise ValueError(f"no video files in {', '.join(map(str, places))}{refused}")
     lake = Lake(lake_root)
-    register_files(lake, files, min_shards=max(1, len(list_gpus())))
-    shards = shards_of(lake, files)
-    return run_shards(
+    register_files(lake, found.files, min_shards=max(1, len(list_gpus())))
+    summary = run_shards(
         lake_root,
-        shards,
-        {str(f) for f in files},
+        shards_of(lake, found.files),
+        set(found.files),
         force=force,
         workers=workers,
         verbose=verbose,
         tell=tell,
     )
+    summary.rejected.extend(
+        {"uri": uri, "reason": "refused", "detail": why} for uri, why in found.refused.items()
+    )
+    return summary
 
 
 def run_shards(

@@ -25,8 +25,9 @@ from rich.progress import (
 from rich.table import Table
 
 from ego_assets.schemas import TABLES
-from resources.lake import Lake
+from resources.lake import Lake, LakeError
 from resources.lake.lake import DEFAULT_LAKE
+from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
 
 LAKE_OPTION = click.option(
@@ -42,6 +43,20 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 WORKERS_OPTION = click.option(
     "--workers", type=click.IntRange(min=0), default=0, help="Worker processes; 0: one a CPU."
 )
+
+
+class Commands(click.Group):
+    """Says in one line what keeps storage from being reached, instead of a stack."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (LakeError, ScratchError) as error:
+            raise click.ClickException(str(error)) from error
+        except Exception as error:
+            if type(error).__module__.startswith("botocore"):
+                raise click.ClickException(f"S3: {type(error).__name__}: {error}") from error
+            raise
 
 
 def existing_lake(root: str | Path) -> Lake:

@@ -13,7 +13,11 @@ from resources.ledger import Ledger
 
 
 class Storage(dg.ConfigurableResource):
-    """Where tables and clip states live."""
+    """Where tables and clip states live.
+
+    The S3 fields are for deployments that keep them in Dagster's configuration: give secrets as
+    `EnvVar("NAME")`, or `{env: NAME}` in the launchpad, so that no page and no log shows them.
+    """
 
     lake_root: str = Field(
         default="",
@@ -25,8 +29,25 @@ class Storage(dg.ConfigurableResource):
         description="SQLAlchemy URL of the ledger, a database of its own for each lake; empty: "
         "EGO_LEDGER_URL, else SQLite in the lake",
     )
+    s3_endpoint_url: str = Field(
+        default="", description="of an S3-compatible server; empty: AWS_ENDPOINT_URL, else AWS"
+    )
+    s3_region: str = Field(default="", description="empty: AWS_REGION")
+    s3_access_key_id: str = Field(default="", description="empty: AWS_ACCESS_KEY_ID, or the role's")
+    s3_secret_access_key: str = Field(
+        default="", description="empty: AWS_SECRET_ACCESS_KEY, or the role's"
+    )
 
     def lake(self) -> Lake:
+        """The lake. What is said here of S3 holds from now on in this process and its workers."""
+        given = {
+            "AWS_ENDPOINT_URL": self.s3_endpoint_url,
+            "AWS_REGION": self.s3_region,
+            "AWS_DEFAULT_REGION": self.s3_region,
+            "AWS_ACCESS_KEY_ID": self.s3_access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.s3_secret_access_key,
+        }
+        os.environ.update({name: value for name, value in given.items() if value})
         return Lake(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE)
 
     def ledger(self) -> Ledger:

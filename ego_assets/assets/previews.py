@@ -21,6 +21,7 @@ from ego_assets.operators.rle import decode_mask
 from ego_assets.protocols import Frame
 from ego_assets.stages.tasks import intrinsics_of
 from resources.lake import Lake
+from resources.lake.raw import RawReader
 
 TILES = 9
 TILE_SIDE_PX = 320
@@ -210,8 +211,8 @@ def _videos(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
 def _read(video: dict[str, Any], start: int, end: int, indices: list[int]) -> Iterator[Frame]:
     from ego_assets.operators.decode import ClipFrames
 
-    frames = ClipFrames(Path(video["uri"]), start, end)
-    return frames.read(max_side_px=TILE_SIDE_PX, indices=indices)
+    with RawReader().hold(video["uri"]) as path:
+        yield from ClipFrames(path, start, end).read(max_side_px=TILE_SIDE_PX, indices=indices)
 
 
 def _chosen_frames(rows: pa.Table) -> dict[str, list[int]]:

@@ -25,6 +25,10 @@ class ContractError(ValueError):
     """A batch does not fit its table's schema; the message names table, column and rows."""
 
 
+class SchemaError(ValueError):
+    """A file of another release that this one cannot read; the message says why, and what to do."""
+
+
 @dataclass(frozen=True)
 class Arrow:
     """Annotation: the pyarrow type of a column."""
@@ -86,6 +90,8 @@ class Table(BaseModel):
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """{name that older releases wrote: name now}."""
 
     @classmethod
     def columns(cls) -> list[Column]:
@@ -114,6 +120,59 @@ class Table(BaseModel):
             raise ContractError(f"{cls.table}: {error}") from error
         cls.validate_batch(batch)
         return batch
+
+    @classmethod
+    def stored_names(cls, stored: pa.Schema, wanted: Sequence[str] | None = None) -> list[str]:
+        """What the columns `wanted` (default: all) are called in a file; new ones are not there."""
+        old = {new: name for name, new in cls.renamed.items()}
+        names = cls.arrow_schema().names if wanted is None else wanted
+        found = (n if n in stored.names else old.get(n, n) for n in names)
+        return [n for n in found if n in stored.names]
+
+    @classmethod
+    def upgrade(
+        cls, batch: pa.Table, wanted: Sequence[str] | None = None, version: str = SCHEMA_VERSION
+    ) -> pa.Table:
+        """Rows that an older release wrote, with the columns `wanted` (default: all) of this one.
+
+        Renamed columns are found, dropped ones left out; new ones are null, or have their default;
+        types are widened. version: of the schema that the rows were written under. Raises
+        SchemaError.
+        """
+        if int(version) > int(SCHEMA_VERSION):
+            raise SchemaError(
+                f"{cls.table} was written under schema {version} and this release knows "
+                f"{SCHEMA_VERSION} at most: update ego-assets here"
+            )
+        batch = batch.rename_columns([cls.renamed.get(n, n) for n in batch.column_names])
+        schema = cls.arrow_schema()
+        names = schema.names if wanted is None else list(wanted)
+        fields = [schema.field(n) for n in names]
+        columns = [cls._upgrade_column(batch, field) for field in fields]
+        if not columns:
+            return batch.select([])
+        return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+    @classmethod
+    def _upgrade_column(cls, batch: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+        if field.name in batch.column_names:
+            column = batch.column(field.name)
+            try:
+                return column.cast(field.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+                raise SchemaError(
+                    f"{cls.table}.{field.name} was written as {column.type} and is {field.type} "
+                    f"now ({error}): materialize {cls.table} of this shard again"
+                ) from error
+        info = cls.model_fields[field.name]
+        if not field.nullable and info.is_required():
+            raise SchemaError(
+                f"{cls.table}.{field.name} is not in a file of an older release, and has no "
+                f"default: materialize {cls.table} of this shard again"
+            )
+        value = None if info.is_required() else info.get_default(call_default_factory=True)
+        filled = pa.array([value] * batch.num_rows, field.type)
+        return pa.chunked_array([filled])
 
     @classmethod
     def validate_batch(cls, batch: pa.Table) -> None:

@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ego_assets.schemas import TABLES
-from resources.lake import Lake
+from ego_assets.schemas.base import SchemaError
+from resources.lake import Lake, history
 from resources.ledger import Entry, Ledger, State
 
 DAMAGED = "_damaged"
@@ -116,11 +116,12 @@ class _Audit:
                 tokens = {u: e.get("token", 0) for u, e in units.items()}
                 yield from self._extra_units(units)
         yield from self._fragments(tokens)
+        yield from self._history()
         yield from self._ledger()
 
     def _compacted(self) -> Iterator[Problem]:
         digest, size = self.lake.storage.sha256(self.key), self.lake.storage.size(self.key)
-        known = self._checksums()
+        known = history.checksums(self.lake, self.table, self.shard, history.CURRENT)
         held = [u for u, e in self.entries.items() if e.state is State.DONE]
         if known and digest not in {k["sha256"] for k in known}:
             sizes = ", ".join(str(k["bytes"]) for k in known)
@@ -133,12 +134,20 @@ class _Audit:
         except (pa.ArrowInvalid, OSError) as error:
             yield self.problem("damaged", self.key, held, f"cannot be read: {error}")
             return
-        broken = TABLES[self.table].violations(batch.replace_schema_metadata(None))
+        broken = self._broken(batch)
         if broken:
             yield self.problem("breaks_contract", self.key, held, "; ".join(broken[:3]))
         elif not known:
             yield Problem("unverified", self.table, self.shard, self.key, (), "no checksum")
         yield from self._arrays(batch)
+
+    def _broken(self, batch: pa.Table) -> list[str]:
+        """How rows break the contract, those of older releases as this one reads them."""
+        model = TABLES[self.table]
+        try:
+            return model.violations(model.upgrade(batch.replace_schema_metadata(None)))
+        except SchemaError as error:
+            return [str(error)]
 
     def _arrays(self, batch: pa.Table) -> Iterator[Problem]:
         if "points_uri" not in batch.column_names:
@@ -156,20 +165,24 @@ class _Audit:
             except Exception as error:  # zipfile, zlib, numpy: each has its own
                 yield self.problem("damaged", key, [unit], f"cannot be read: {error}")
 
-    def _checksums(self) -> list[dict[str, Any]]:
-        folder = f"{self.table}/_checksums"
-        keys = [
-            k
-            for k in self.lake.storage.list(folder)
-            if PurePosixPath(k).name.startswith(self.shard + ".")
-        ]
-        return [json.loads(self.lake.storage.read(k)) for k in keys]
-
     def _extra_units(self, units: Iterable[str]) -> Iterator[Problem]:
         unknown = set(units) - set(self.entries)
         if unknown:
             detail = "rows of units that the ledger does not know"
             yield Problem("extra", self.table, self.shard, "", tuple(sorted(unknown)), detail)
+
+    def _history(self) -> Iterator[Problem]:
+        """Earlier versions: nothing can be made again of them, they are only named."""
+        for name in history.kept(self.lake, self.table, self.shard):
+            key = history.key_of(self.table, self.shard, name)
+            known = {
+                k["sha256"] for k in history.checksums(self.lake, self.table, self.shard, name)
+            }
+            if known and self.lake.storage.sha256(key) not in known:
+                detail = (
+                    "an earlier version, no longer as it was written: it cannot be rolled back to"
+                )
+                yield Problem("damaged", self.table, self.shard, key, (), detail)
 
     def _fragments(self, tokens: dict[str, int]) -> Iterator[Problem]:
         newest = self.lake.newest_fragments(self.table, self.shard)
@@ -191,7 +204,7 @@ class _Audit:
             except (pa.ArrowInvalid, OSError) as error:
                 yield self.problem("damaged", key, [unit], f"cannot be read: {error}")
                 continue
-            broken = TABLES[self.table].violations(batch.replace_schema_metadata(None))
+            broken = self._broken(batch)
             if broken:
                 yield self.problem("breaks_contract", key, [unit], "; ".join(broken[:3]))
 

@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from resources.backends import registry
 from resources.lake import Lake, file_unit_id
+from resources.lake.raw import raw_version, sidecar_of
 from resources.ledger import Ledger, State
 
 TASK_VERSIONS = {"probe": "1", "split": "1"}
@@ -99,9 +99,8 @@ def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
     """One group a raw file of the shard."""
     groups = []
     for file in lake.read_shard(spec.shard)["files"]:
-        path = Path(file["uri"])
-        sidecar = path.with_suffix(".camera.json")
-        inputs = digest(file["uri"], _stat(path), _stat(sidecar))
+        uri = file["uri"]
+        inputs = digest(uri, raw_version(uri), raw_version(sidecar_of(uri)))
         base = digest("probe", spec.operator_version, spec.settings, inputs)
         unit = Unit(
             unit_id=file_unit_id(file["uri"]),
@@ -218,11 +217,3 @@ def _longest_first(groups: Iterable[Group]) -> list[Group]:
 
 def _megapixels(video: Mapping[str, Any]) -> float:
     return (video["width_px"] or 0) * (video["height_px"] or 0) * (video["frame_count"] or 0) / 1e6
-
-
-def _stat(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns

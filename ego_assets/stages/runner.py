@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.stages import plan as planning
+from ego_assets.stages.errors import OUT_OF_MEMORY, kernel_kills, memory_figures
 from ego_assets.stages.plan import Group, StageSpec, Unit
 from ego_assets.stages.worker import (
     Broken,
@@ -184,16 +185,19 @@ class _Supervisor:
         self.context.set_forkserver_preload(_PRELOAD)
         self.queue: deque[Group] = deque()
         self.slots: list[_Slot] = []
+        self.workers = 1
+        self.kernel_kills = kernel_kills()
 
     def run(self, groups: list[Group], workers: int) -> None:
         self.queue.extend(groups)
         self.units = {u.unit_id: u for g in groups for u in g.units}
+        self.workers = workers
         threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
         with tempfile.TemporaryDirectory(prefix="ego-stage-") as folder:
             self.start = self._starter(Path(folder), threads)
             try:
                 while self.queue or any(s.group for s in self.slots):
-                    self._fill(workers)
+                    self._fill()
                     self._listen()
             except BaseException:
                 self._stop(kill=True)
@@ -215,14 +219,28 @@ class _Supervisor:
 
         return start
 
-    def _fill(self, workers: int) -> None:
-        for slot in self.slots:
-            if self.queue and slot.group is None:
+    def _fill(self) -> None:
+        for slot in list(self.slots):
+            if slot.group is not None:
+                continue
+            if len(self.slots) > self.workers:
+                self._dismiss(slot)
+            elif self.queue:
                 self._hand(slot)
-        while self.queue and len(self.slots) < workers:
+        while self.queue and len(self.slots) < self.workers:
             slot = self.start()
             self.slots.append(slot)
             self._hand(slot)
+
+    def _dismiss(self, slot: _Slot) -> None:
+        with suppress(BrokenPipeError):
+            slot.connection.send(None)
+        slot.process.join(10)
+        if slot.process.is_alive():
+            slot.process.kill()
+            slot.process.join()
+        slot.connection.close()
+        self.slots.remove(slot)
 
     def _hand(self, slot: _Slot) -> None:
         slot.group = self.queue.popleft()
@@ -263,16 +281,27 @@ class _Supervisor:
         self.slots.remove(slot)
         self.report.worker_deaths += 1
         how = f"hung for over {_limit_s(slot):.0f} s" if hung else _cause(slot.process.exitcode)
+        error_class = "WorkerDied"
+        if not hung and slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
+            error_class = OUT_OF_MEMORY
+            how += f" by the kernel, for want of memory ({memory_figures()})"
+            # What is too much for so many at once may do for fewer.
+            self.workers = max(1, self.workers // 2)
         tail = _tail(slot.stderr)
         if slot.current is None:
             if self.report.worker_deaths > 3 + len(self.units):
                 raise RuntimeError(f"workers die before any work: {how}\n{tail}")
         else:
-            self._charge(slot, slot.current, how, tail)
+            self._charge(slot.current, error_class, how, tail)
         assert slot.group is not None
         self.queue.appendleft(slot.group)
 
-    def _charge(self, slot: _Slot, started: Started, how: str, tail: str) -> None:
+    def _memory_ran_out(self) -> bool:
+        """Whether the kernel has killed for want of memory since we last asked."""
+        before, self.kernel_kills = self.kernel_kills, kernel_kills()
+        return self.kernel_kills > before
+
+    def _charge(self, started: Started, error_class: str, how: str, tail: str) -> None:
         unit = started.unit.unit_id
         quarantine = max(a.number for a in started.attempts.values()) >= self.spec.max_deaths
         error = f"the worker {how} on this clip\n\nlast lines of its log:\n{tail}"
@@ -282,12 +311,12 @@ class _Supervisor:
                     table,
                     unit,
                     attempt,
-                    error_class="WorkerDied",
+                    error_class=error_class,
                     error=error,
                     quarantine=quarantine,
                 )
         state = "quarantined" if quarantine else "failed"
-        _note(self.report, self.units, Ended(unit, state, error=f"WorkerDied: {how}"))
+        _note(self.report, self.units, Ended(unit, state, error=f"{error_class}: {how}"))
 
     def _stop(self, *, kill: bool) -> None:
         for slot in self.slots:

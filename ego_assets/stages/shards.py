@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from resources.lake import Lake
+from resources.lake.raw import Listing, is_remote, list_raw, path_of
 
 SHARD_DURATION_S = 900.0
 SHARD_MAX_FILES = 64
@@ -48,39 +50,29 @@ class RawFile:
     duration_s: float
 
 
-def find_files(paths: Iterable[Path]) -> list[Path]:
-    """Video files under `paths`, sorted: all of a folder's by suffix, a named file whatever it is.
+def find_files(places: Iterable[str | Path]) -> Listing:
+    """Video files in folders and under `s3://` prefixes, by suffix; a named file whatever it is.
 
-    Raises FileNotFoundError for a path that is not there.
+    Raises FileNotFoundError for a place that is not there.
     """
-    found: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            found.update(
-                p
-                for p in path.rglob("*")
-                if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file() and not _is_hidden(p, path)
-            )
-        elif path.is_file():
-            found.add(path)
-        else:
-            raise FileNotFoundError(f"no file or folder {path}")
-    return sorted({p.resolve() for p in found})
+    return list_raw(places, VIDEO_SUFFIXES)
 
 
-def describe_file(path: Path) -> RawFile:
-    """Size, and the duration that the header claims; never raises for what is in the file."""
+def describe_file(uri: str, byte_size: int) -> RawFile:
+    """Size, and the duration that the header claims; never raises for what is in the file.
+
+    Of a remote file the duration is guessed from its size: it is not fetched for that.
+    """
     from ego_assets.operators.decode import open_media
 
-    size = path.stat().st_size
-    try:
-        with open_media(path) as container:
+    duration_s = 0.0
+    if not is_remote(uri):
+        # Whatever is wrong with it, the probe will say.
+        with suppress(Exception), open_media(path_of(uri)) as container:
             duration_s = (container.duration or 0) / 1e6
-    except Exception:  # the probe will say what is wrong with it
-        duration_s = 0.0
     if not 0 < duration_s < 86_400:
-        duration_s = size / ASSUMED_BYTES_PER_S
-    return RawFile(str(path), size, duration_s)
+        duration_s = byte_size / ASSUMED_BYTES_PER_S
+    return RawFile(uri, byte_size, duration_s)
 
 
 def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]]:
@@ -104,30 +96,26 @@ def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]
     return [sorted(s, key=lambda f: f.uri) for s in shards]
 
 
-def register_files(lake: Lake, paths: Iterable[Path], *, min_shards: int = 1) -> list[str]:
-    """Put files that no shard holds yet into new shards. Returns the keys of the new shards."""
+def register_files(lake: Lake, files: Mapping[str, int], *, min_shards: int = 1) -> list[str]:
+    """Put files ({uri: size in bytes}) that no shard holds yet into new shards: their keys."""
     known = {f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]}
-    fresh = [describe_file(p) for p in paths if str(p) not in known]
+    fresh = [describe_file(uri, size) for uri, size in files.items() if uri not in known]
     day = datetime.now(UTC).strftime("%Y%m%d")
     keys = []
     number = 0
-    for files in balance(fresh, min_shards):
-        content = {"files": [vars(f) for f in files]}
+    for batch in balance(fresh, min_shards):
+        content = {"files": [vars(f) for f in batch]}
         while not lake.write_shard(key := f"{day}-{number:04d}", content):
             number += 1
         keys.append(key)
     return keys
 
 
-def shards_of(lake: Lake, paths: Iterable[Path]) -> list[str]:
-    """Keys of the shards that hold any of `paths`, sorted."""
-    wanted = {str(p) for p in paths}
+def shards_of(lake: Lake, uris: Iterable[str]) -> list[str]:
+    """Keys of the shards that hold any of these files, sorted."""
+    wanted = set(uris)
     return [
         shard
         for shard in lake.shards()
         if any(f["uri"] in wanted for f in lake.read_shard(shard)["files"])
     ]
-
-
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)

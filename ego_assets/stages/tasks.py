@@ -15,6 +15,7 @@ from ego_assets.protocols import BadInputError, Carried, ClipInput, ClipOutput, 
 from ego_assets.stages.plan import StageSpec, Unit
 from resources.backends import registry
 from resources.lake import Lake
+from resources.lake.raw import RawReader
 from resources.ledger import Ledger
 
 
@@ -28,21 +29,22 @@ class ProbeTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
         self.ledger = ledger
+        self.raw = RawReader()
         self.settings = ManifestSettings(**spec.settings)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         from ego_assets.operators.probe import hash_file, probe_video
 
         uri = unit.payload["uri"]
-        path = Path(uri)
-        sha256, size = hash_file(path)
-        row = {
-            "video_id": sha256[:16],
-            "shard": self.spec.shard,
-            "uri": uri,
-            "byte_size": size,
-            "sha256": sha256,
-        } | probe_video(path, self.settings)
+        with self.raw.hold(uri) as path:
+            sha256, size = hash_file(path)
+            row = {
+                "video_id": sha256[:16],
+                "shard": self.spec.shard,
+                "uri": uri,
+                "byte_size": size,
+                "sha256": sha256,
+            } | probe_video(path, self.settings)
         if row["accepted"]:
             owner, shard = self.ledger.claim_video(sha256[:16], uri, self.spec.shard)
             if (owner, shard) != (uri, self.spec.shard):
@@ -58,11 +60,13 @@ class SplitTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         from ego_assets.operators.clips import ClipSplitter
 
+        self.raw = RawReader()
         self.splitter = ClipSplitter(ClipSettings(**spec.settings))
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
-        rows = self.splitter.split(video, Path(video["uri"]))
+        with self.raw.hold(video["uri"], video["sha256"]) as path:
+            rows = self.splitter.split(video, path)
         return ClipOutput(tables={"clips": rows})
 
 
@@ -72,12 +76,15 @@ class ClipTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
         self.lake = lake
+        self.raw = RawReader()
         self.operator = registry.build(spec.operator, spec.backend, spec.settings)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
-        return self.operator.process(self.clip_input(unit), carried)
+        video = unit.payload["video"]
+        with self.raw.hold(video["uri"], video["sha256"]) as path:
+            return self.operator.process(self.clip_input(unit, path), carried)
 
-    def clip_input(self, unit: Unit) -> ClipInput:
+    def clip_input(self, unit: Unit, path: Path) -> ClipInput:
         from ego_assets.operators.decode import ClipFrames
 
         clip, video = unit.payload["clip"], unit.payload["video"]
@@ -91,7 +98,7 @@ class ClipTask:
                 keys = {k for k in rows["points_uri"].to_pylist() if k}
                 arrays[name] = self.lake.read_arrays(keys.pop()) if keys else {}
         frames = ClipFrames(
-            Path(video["uri"]),
+            path,
             clip["start_frame"],
             clip["end_frame"],
             max_bytes_in_flight=self.spec.bytes_in_flight,

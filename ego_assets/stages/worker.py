@@ -7,8 +7,9 @@ must outlive it is in the lake and the ledger before it says so on the pipe.
 from __future__ import annotations
 
 import ctypes
-import errno
 import faulthandler
+import gc
+import json
 import os
 import random
 import resource
@@ -30,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ego_assets.protocols import BadInputError, Carried, ClipOutput
 from ego_assets.schemas import TABLES, ContractError
+from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
 from resources.lake import Lake, Provenance, Published
@@ -37,15 +39,46 @@ from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger.ledger import process_name
 
-PERMANENT = (BadInputError, ContractError, FileNotFoundError, PermissionError)
-"""Errors that another try cannot cure."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 BEAT_S = 15.0
 BUSY_WAIT_S = 0.5
+OUTAGE_S = 600.0
+"""How long a network or server may be away with nothing charged."""
+LONGEST_WAIT_S = 30.0
 
 
 class StageBrokenError(RuntimeError):
     """The machine, not a unit, keeps the stage from going on."""
+
+
+class PublishRefusedError(RuntimeError):
+    """The lake does not take what a unit came to: it is not there, or it is not permitted."""
+
+
+class Outage:
+    """How long nothing has come through. A unit that outlasts it goes to quarantine: it may be
+    the only one that is concerned. The next one that does ends the stage."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.tries = 0
+        self.outlasted = 0
+
+    def goes_on(self, error: Exception) -> bool:
+        """Whether to wait still. Raises StageBrokenError."""
+        now = time.monotonic()
+        if self.since is None:
+            self.since, self.tries = now, 0
+        self.tries += 1
+        if now - self.since < OUTAGE_S:
+            return True
+        self.outlasted += 1
+        if self.outlasted > 1:
+            raise StageBrokenError(
+                f"{type(error).__name__}: {error}: for {self.outlasted * OUTAGE_S:.0f} s; what is "
+                "done is kept, run again when it is back"
+            ) from error
+        self.since = None
+        return False
 
 
 @dataclass(frozen=True)
@@ -91,6 +124,7 @@ class WorkerRun:
         self.lake = Lake(spec.lake_root)
         self.ledger = Ledger(spec.ledger_url)
         self.task: Task | None = None
+        self.outage = Outage()
 
     def run_group(self, group: Group) -> None:
         """Run the units of a take in order, carrying state over; done ones are skipped."""
@@ -108,7 +142,7 @@ class WorkerRun:
             else:
                 if carried is None and previous_unit is not None:
                     carried = self.lake.read_carried(
-                        self.spec.carried_stage, self.spec.shard, previous_unit.unit_id
+                        self.spec.carried_stage, self.spec.shard, previous_unit.unit_id, previous
                     )
                 if not self.run_unit(unit, fingerprint, pending, carried):
                     previous, carried, previous_unit = None, None, None
@@ -167,7 +201,6 @@ class WorkerRun:
     ) -> bool | None:
         """Try a unit once. Tells whether it is done (True) or quarantined (False), if either."""
         self.tell(Started(unit, attempts))
-        number = max(a.number for a in attempts.values())
         began = time.monotonic()
         try:
             with self.heartbeat(unit, attempts):
@@ -186,22 +219,8 @@ class WorkerRun:
         except LateAttemptError:
             return None  # taken over: what we published has an older token, and counts no more
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                # No fault of the unit: it must not lose an attempt for it.
-                with suppress(SQLAlchemyError):
-                    for table, attempt in attempts.items():
-                        self.ledger.interrupt(table, unit.unit_id, attempt)
-                raise StageBrokenError(
-                    f"{error}: nothing can be published in {self.lake.location}; what is done is "
-                    "kept, make room and run again"
-                ) from error
-            try:
-                if self.fail(unit, attempts, error):
-                    return False
-            except LateAttemptError:
-                return None
-            time.sleep(self.spec.backoff_s * 2 ** (number - 1) * random.uniform(0.8, 1.2))
-            return None
+            return self.failed(unit, attempts, error)
+        self.outage = Outage()
         self.last_carried = output.carried
         self.tell(
             Ended(
@@ -214,6 +233,38 @@ class WorkerRun:
             )
         )
         return True
+
+    def failed(self, unit: Unit, attempts: dict[str, Attempt], error: Exception) -> bool | None:
+        """What follows from an error: as of `attempt`. Raises StageBrokenError."""
+        kind = classify(error)
+        if kind is ErrorKind.NO_ROOM or isinstance(error, PublishRefusedError):
+            self.interrupt(unit, attempts)
+            raise StageBrokenError(
+                f"{error}: nothing can be published in {self.lake.location}; what is done is "
+                "kept: make room, or let it be written, and run again"
+            ) from error
+        if kind is ErrorKind.TRANSIENT and self.outage.goes_on(error):
+            self.interrupt(unit, attempts)
+            self.back_off(self.outage.tries, max(self.spec.backoff_s, 0.1))
+            return None
+        try:
+            if self.fail(unit, attempts, error, kind):
+                return False
+        except LateAttemptError:
+            return None
+        number = max(a.number for a in attempts.values())
+        self.back_off(number, self.spec.backoff_s)
+        return None
+
+    def interrupt(self, unit: Unit, attempts: dict[str, Attempt]) -> None:
+        """An attempt that failed by no fault of the unit is not counted."""
+        with suppress(SQLAlchemyError):
+            for table, attempt in attempts.items():
+                self.ledger.interrupt(table, unit.unit_id, attempt)
+
+    def back_off(self, tries: int, first_s: float) -> None:
+        """Wait longer after each try; with jitter, so that not all come back at once."""
+        time.sleep(min(first_s * 2 ** (tries - 1), LONGEST_WAIT_S) * random.uniform(0.8, 1.2))
 
     def claim(self, unit: Unit, fingerprint: str, tables: list[str]) -> dict[str, Attempt]:
         """All tables of a unit, or none if another worker has one."""
@@ -252,26 +303,47 @@ class WorkerRun:
             over.set()
             thread.join()
 
-    def fail(self, unit: Unit, attempts: dict[str, Attempt], error: Exception) -> bool:
+    def fail(
+        self, unit: Unit, attempts: dict[str, Attempt], error: Exception, kind: ErrorKind
+    ) -> bool:
         """Record a failed attempt. Tells whether the unit is quarantined."""
-        quarantine = isinstance(error, PERMANENT) or (
+        quarantine = kind in {ErrorKind.PERMANENT, ErrorKind.TRANSIENT} or (
             max(a.number for a in attempts.values()) >= self.spec.max_attempts
         )
         text = "".join(traceback.format_exception(error)).strip()
+        name, words = type(error).__name__, str(error)
+        if kind is ErrorKind.MEMORY:
+            name, words = OUT_OF_MEMORY, f"{words or name}: {memory_figures()}"
+            # A model may hold on to what did not fit: the next try begins with a new one.
+            self.task = None
+            gc.collect()
         for table, attempt in attempts.items():
             self.ledger.fail(
                 table,
                 unit.unit_id,
                 attempt,
-                error_class=type(error).__name__,
-                error=f"{error}\n\n{text}",
+                error_class=name,
+                error=f"{words}\n\n{text}",
                 quarantine=quarantine,
             )
         state = "quarantined" if quarantine else "failed"
-        self.tell(Ended(unit.unit_id, state, error=f"{type(error).__name__}: {error}"))
+        self.tell(Ended(unit.unit_id, state, error=f"{name}: {words}"))
         return quarantine
 
     def publish(
+        self, unit: Unit, fingerprint: str, attempts: dict[str, Attempt], output: ClipOutput
+    ) -> dict[str, Published]:
+        """Publish what a unit came to. Raises ContractError, PublishRefusedError."""
+        try:
+            return self._publish(unit, fingerprint, attempts, output)
+        except ContractError:
+            raise
+        except Exception as error:
+            if classify(error) is ErrorKind.PERMANENT:
+                raise PublishRefusedError(f"{type(error).__name__}: {error}") from error
+            raise
+
+    def _publish(
         self, unit: Unit, fingerprint: str, attempts: dict[str, Attempt], output: ClipOutput
     ) -> dict[str, Published]:
         """Arrays, then what is carried, then the rows: a row never points at nothing."""
@@ -286,7 +358,7 @@ class WorkerRun:
         batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(output.tables[t]) for t in attempts}
         newest = max(a.token for a in attempts.values())
         self.lake.write_carried(
-            spec.carried_stage, spec.shard, unit.unit_id, output.carried, newest
+            spec.carried_stage, spec.shard, unit.unit_id, output.carried, newest, fingerprint
         )
         published = {}
         for table, batch in batches.items():
@@ -299,10 +371,11 @@ class WorkerRun:
                 weights_hash=spec.weights_hash,
                 input_hash=unit.input_hash,
                 fingerprint=fingerprint,
-                settings=str(spec.settings),
+                settings=json.dumps(spec.settings, sort_keys=True, default=str),
                 code_version=code_version(),
                 created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 host=host(),
+                device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
                 packages=package_versions(),
                 token=attempts[table].token,
             )

@@ -5,6 +5,7 @@ Layout, relative to the lake:
     shards/{shard}.json                               the raw files of a shard, immutable
     {table}/{shard}.parquet                           all rows of a shard after its stage
     {table}/_checksums/{shard}.{digest}.json          of those bytes
+    {table}/_history/{shard}/…                        what it was before (see `history`)
     {table}/_fragments/{shard}/{unit}.{token}.parquet rows of one unit, until compacted
     {table}/_arrays/{shard}/{unit}.{token}.npz        large arrays that rows point to
     _carried/{stage}/{shard}/{unit}.{token}.npz       what a take's next clip needs
@@ -32,7 +33,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ego_assets.schemas import TABLES
-from ego_assets.schemas.base import SCHEMA_VERSION
+from ego_assets.schemas.base import SCHEMA_VERSION, SchemaError
+from resources.lake import history
 from resources.lake.provenance import Provenance
 from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, LocalStorage, file_sha256
@@ -134,11 +136,21 @@ class Lake:
     # -- what a take carries from clip to clip --------------------------------------------------
 
     def write_carried(
-        self, stage: str, shard: str, unit: str, carried: Mapping[str, Any], token: int = 0
+        self,
+        stage: str,
+        shard: str,
+        unit: str,
+        carried: Mapping[str, Any],
+        token: int = 0,
+        fingerprint: str = "",
     ) -> None:
-        """Store a flat dict of JSON values and arrays; what older attempts stored goes."""
+        """Store a flat dict of JSON values and arrays; what older attempts stored goes.
+
+        fingerprint: that the unit was done under.
+        """
         arrays = {k: v for k, v in carried.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in carried.items() if not isinstance(v, np.ndarray)}
+        plain[_DONE_UNDER] = fingerprint
         buffer = io.BytesIO()
         text = np.frombuffer(json.dumps(plain).encode(), np.uint8)
         np.savez_compressed(
@@ -148,8 +160,11 @@ class Lake:
         self.storage.write(f"{folder}/{_attempt_name(unit, token)}.npz", buffer.getbuffer())
         self._delete_older(folder, unit, token)
 
-    def read_carried(self, stage: str, shard: str, unit: str) -> dict[str, Any] | None:
-        """Of the unit's newest attempt; None if there is none."""
+    def read_carried(
+        self, stage: str, shard: str, unit: str, fingerprint: str | None = None
+    ) -> dict[str, Any] | None:
+        """Of the unit's newest attempt; None if there is none, or it was done under another
+        fingerprint (an earlier version of its rows was brought back)."""
         for last in (False,) * (_READ_TRIES - 1) + (True,):
             newest = self._newest(f"_carried/{stage}/{shard}").get(unit)
             if newest is None:
@@ -161,6 +176,9 @@ class Lake:
                 if last:
                     raise
         carried = json.loads(loaded.pop("json").tobytes())
+        done_under = carried.pop(_DONE_UNDER, fingerprint)
+        if fingerprint is not None and done_under != fingerprint:
+            return None
         return carried | {k.removeprefix("a_"): v for k, v in loaded.items()}
 
     def carried_units(self, stage: str, shard: str) -> set[str]:
@@ -198,6 +216,7 @@ class Lake:
     ) -> pa.Table:
         schema = TABLES[table].arrow_schema()
         unit_column = UNIT_COLUMN.get(table, "clip_id")
+        uri = self.storage.uri(f"{table}/{shard}.parquet")
         parts: list[pa.Table] = []
         # Fragments first: what a compaction takes away after this listing fails to open, below.
         if fragments is None:
@@ -207,15 +226,14 @@ class Lake:
             fresh = {u: k for u, (token, k) in fragments.items() if token > _token(units, u)}
             for unit, key in fresh.items():
                 if wanted is None or unit in wanted:
-                    parts.append(self._read_file(key, columns))
+                    parts.append(self.read_file(table, key, columns))
             keep = {u for u in units if u not in fresh and (wanted is None or u in wanted)}
             if compacted is not None and keep:
                 # The manifest's units are named by a hash of the uri; the uri is kept with them.
                 values = [units[u].get("value", u) for u in sorted(keep)]
                 chosen = None if keep == set(units) else pc.field(unit_column).isin(values)
-                parts.append(pq.read_table(compacted, columns=columns, filters=chosen))
+                parts.append(_load(compacted, uri, table, columns, chosen))
         chosen_schema = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-        parts = [p.replace_schema_metadata(None).cast(chosen_schema) for p in parts]
         return pa.concat_tables(parts) if parts else chosen_schema.empty_table()
 
     @contextmanager
@@ -230,27 +248,38 @@ class Lake:
         with file:
             try:
                 yield file
-            except FileNotFoundError:
+            except (FileNotFoundError, LakeError):
                 raise
             except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
                 raise _damaged(self.storage.uri(key), error) from error
 
-    def _read_file(self, key: str, columns: list[str] | None) -> pa.Table:
+    def read_file(self, table: str, key: str, columns: list[str] | None) -> pa.Table:
+        """Rows of one Parquet file of the lake. Raises LakeError, FileNotFoundError."""
         try:
             with self.storage.open(key) as file:
-                return pq.read_table(file, columns=columns)
+                return _load(file, self.storage.uri(key), table, columns)
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError) as error:
             raise _damaged(self.storage.uri(key), error) from error
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """All shards of a table, lazily, as far as they are compacted."""
+        """All shards of a table, lazily, as far as they are compacted.
+
+        What a file of an older release lacks is null here.
+        """
         import polars as pl
 
+        empty = pl.DataFrame(TABLES[table].arrow_schema().empty_table())
         if not any(k.endswith(".parquet") for k in self.storage.list(table)):
-            return pl.from_arrow(TABLES[table].arrow_schema().empty_table()).lazy()  # type: ignore[union-attr]
-        return pl.scan_parquet(f"{self.location}/{table}/*.parquet", glob=True)
+            return empty.lazy()
+        return pl.scan_parquet(
+            f"{self.location}/{table}/*.parquet",
+            schema=empty.schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+            cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
+        )
 
     def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
         """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
@@ -282,15 +311,10 @@ class Lake:
     ) -> dict[str, Provenance]:
         if fragments is None:
             fragments = self._newest(f"{table}/_fragments/{shard}")
-        found: dict[str, Provenance] = {}
         with self._open_compacted(table, shard) as compacted:
             entries = _units_of(compacted)
-            if compacted is not None:
-                shared = json.loads(pq.read_schema(compacted).metadata[PROVENANCE])
-            for unit, entry in entries.items():
-                if wanted is None or unit in wanted:
-                    own = {k: entry[k] for k in _OWN if k in entry}
-                    found[unit] = Provenance(**shared[entry["provenance"]], **own)
+            made = {} if compacted is None else self.provenances_of(compacted)
+        found = {u: p for u, p in made.items() if wanted is None or u in wanted}
         for unit, (token, key) in fragments.items():
             if token > _token(entries, unit) and (wanted is None or unit in wanted):
                 try:
@@ -301,6 +325,16 @@ class Lake:
                 except (pa.ArrowInvalid, OSError) as error:
                     raise _damaged(self.storage.uri(key), error) from error
                 found[unit] = Provenance.from_json(metadata[PROVENANCE])
+        return found
+
+    @staticmethod
+    def provenances_of(compacted: pa.NativeFile) -> dict[str, Provenance]:
+        """Where the rows of every unit in a compacted file came from."""
+        shared = json.loads(pq.read_schema(compacted).metadata[PROVENANCE])
+        found = {}
+        for unit, entry in _units_of(compacted).items():
+            own = {k: entry[k] for k in _OWN if k in entry}
+            found[unit] = Provenance(**shared[entry["provenance"]], **own)
         return found
 
     def fingerprint(self, table: str, shard: str, unit: str) -> str | None:
@@ -323,9 +357,11 @@ class Lake:
         wanted = set(units)
         while True:
             with self.storage.lock(f"{table}.{shard}"), suppress(ChangedError):
-                return self._compact(table, shard, wanted)
+                return self.compact_locked(table, shard, wanted)
 
-    def _compact(self, table: str, shard: str, wanted: set[str]) -> int:
+    def compact_locked(self, table: str, shard: str, units: Iterable[str]) -> int:
+        """As `compact`, for a caller who has the lock `{table}.{shard}`."""
+        wanted = set(units)
         version = self.storage.version(f"{table}/{shard}.parquet")
         old = self.compacted_units(table, shard)
         listed = self._keys(f"{table}/_fragments/{shard}", ".parquet")
@@ -333,12 +369,15 @@ class Lake:
         key = f"{table}/{shard}.parquet"
         news = {u for u, (token, _) in newest.items() if u in wanted and token > _token(old, u)}
         if news or set(old) != wanted & (set(old) | set(newest)) or not self.storage.exists(key):
+            if news & set(old) or set(old) - wanted:  # rows are replaced, or go
+                history.archive(self, table, shard, old)
             rows = self._write_compacted(table, shard, wanted, newest, version)
         else:
             with self.storage.open(key) as file:
                 rows = pq.read_metadata(file).num_rows
         for fragment in listed:
             self.storage.delete(fragment)
+        self._drop_floors(table, shard, wanted)
         self.storage.sweep_aside(SWEEP_AGE_S)
         return rows
 
@@ -389,14 +428,24 @@ class Lake:
         self._drop_checksums(table, shard, but=digest)
         if "points_uri" in batch.schema.names:
             used = set(batch["points_uri"].unique().to_pylist())
+            used |= history.arrays_in_use(self, table, shard)
             self._drop_arrays(table, shard, used, {u: e["token"] for u, e in entries.items()})
         return batch.num_rows
 
     def _drop_checksums(self, table: str, shard: str, but: str) -> None:
-        for key in self.storage.list(f"{table}/_checksums"):
-            name = key.rpartition("/")[2]
-            if name.startswith(f"{shard}.") and name != f"{shard}.{but[:16]}.json":
+        for key in history.checksum_keys(self, table, shard):
+            if not key.endswith(f"{shard}.{but[:16]}.json"):
                 self.storage.delete(key)
+
+    def _drop_floors(self, table: str, shard: str, wanted: set[str]) -> None:
+        """Delete the floors that compacted rows have passed."""
+        floors = self._keys(f"{table}/_fragments/{shard}", history.FLOOR)
+        if floors:
+            units = self.compacted_units(table, shard)
+            for key in floors:
+                unit, token = _unit_and_token(key)
+                if unit not in wanted or _token(units, unit) > token:
+                    self.storage.delete(key)
 
     def _drop_arrays(self, table: str, shard: str, used: set[str], tokens: dict[str, int]) -> None:
         """Delete the arrays of attempts that newer ones have replaced."""
@@ -422,13 +471,15 @@ class Lake:
         return [k for k in self.storage.list(folder) if k.endswith(suffix)]
 
     def _newest(self, folder: str) -> dict[str, tuple[int, str]]:
-        """{unit: (token, key)} of each unit's newest attempt in a folder."""
+        """{unit: (token, key)} of each unit's newest attempt in a folder that is not void."""
         found: dict[str, tuple[int, str]] = {}
         for key in self.storage.list(folder):
             unit, token = _unit_and_token(key)
-            if unit not in found or token > found[unit][0]:
+            # A floor voids what has its token, and what is older.
+            is_newer = unit not in found or token > found[unit][0]
+            if is_newer or (token == found[unit][0] and key.endswith(history.FLOOR)):
                 found[unit] = (token, key)
-        return found
+        return {u: f for u, f in found.items() if not f[1].endswith(history.FLOOR)}
 
 
 def file_unit_id(uri: str) -> str:
@@ -461,6 +512,23 @@ def _token(units: Mapping[str, dict[str, Any]], unit: str) -> int:
     return units[unit].get("token", 0) if unit in units else -1
 
 
+def _load(
+    file: pa.NativeFile,
+    uri: str,
+    table: str,
+    columns: list[str] | None,
+    chosen: pc.Expression | None = None,
+) -> pa.Table:
+    """Rows of a file, whatever release wrote it. Raises LakeError, pyarrow's errors."""
+    model, stored = TABLES[table], pq.read_schema(file)
+    batch = pq.read_table(file, columns=model.stored_names(stored, columns), filters=chosen)
+    try:
+        version = (stored.metadata or {}).get(SCHEMA, SCHEMA_VERSION.encode()).decode()
+        return model.upgrade(batch.replace_schema_metadata(None), columns, version)
+    except SchemaError as error:
+        raise LakeError(f"{uri}: {error}") from error
+
+
 def _damaged(path: str, error: object) -> LakeError:
     return LakeError(
         f"{path} is not a readable Parquet file ({error}): `ego verify --repair` takes it away "
@@ -468,4 +536,5 @@ def _damaged(path: str, error: object) -> LakeError:
     )
 
 
+_DONE_UNDER = "_done_under"
 _OWN = ("fingerprint", "input_hash", "attempt", "created_at", "token")

@@ -37,6 +37,8 @@ class Provenance:
     packages: str
     token: int = 0
     """Fencing token of the attempt: of two, the higher one's rows count."""
+    device: str = ""
+    """The GPUs that the process saw, as CUDA_VISIBLE_DEVICES names them, or `cpu`."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

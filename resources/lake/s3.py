@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +56,7 @@ class S3Storage:
 
     @cached_property
     def client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            config=Config(
-                retries={"max_attempts": 8, "mode": "adaptive"},
-                connect_timeout=10,
-                read_timeout=60,
-                max_pool_connections=16,
-                # Not every server knows the newer checksums; ours go along as Content-MD5.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        return make_client()
 
     @cached_property
     def filesystem(self) -> Any:
@@ -103,7 +89,7 @@ class S3Storage:
         try:
             return self.client.head_object(Bucket=self.bucket, Key=self._key(key))["ETag"]
         except ClientError as error:
-            if _code(error) in _MISSING:
+            if error_code(error) in _MISSING:
                 return None
             raise
 
@@ -113,27 +99,14 @@ class S3Storage:
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError."""
-        from botocore.exceptions import (
-            ClientError,
-            IncompleteReadError,
-            ReadTimeoutError,
-            ResponseStreamingError,
-        )
+        from botocore.exceptions import ClientError
 
         try:
-            for last in (False,) * (BODY_TRIES - 1) + (True,):
-                found = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
-                try:
-                    return found["Body"].read()  # raises if it is cut short
-                except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError):
-                    if last:
-                        raise
-                time.sleep(random.uniform(0.1, 0.5))
+            return read_body(self.client, Bucket=self.bucket, Key=self._key(key))
         except ClientError as error:
-            if _code(error) in _MISSING:
+            if error_code(error) in _MISSING:
                 raise FileNotFoundError(self.uri(key)) from error
             raise
-        raise AssertionError("unreachable")
 
     def open(self, key: str) -> pa.NativeFile:
         """For reads by range. Raises FileNotFoundError."""
@@ -157,7 +130,10 @@ class S3Storage:
             self._put(key, io.BytesIO(data), condition)
         except ChangedError:
             # The answer to our first try may have been lost on its way: then it is ours.
-            return self.read(key) == bytes(data)
+            try:
+                return self.read(key) == bytes(data)
+            except FileNotFoundError:  # gone again, as a lock goes
+                return False
         return True
 
     @contextmanager
@@ -201,9 +177,13 @@ class S3Storage:
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
-    def move(self, key: str, target: str) -> None:
+    def copy(self, key: str, target: str) -> None:
+        """Publish an object under another key, too, in place of what is there."""
         source = {"Bucket": self.bucket, "Key": self._key(key)}
         self.client.copy(source, self.bucket, self._key(target))
+
+    def move(self, key: str, target: str) -> None:
+        self.copy(key, target)
         self.delete(key)
 
     @contextmanager
@@ -254,10 +234,10 @@ class S3Storage:
             body.seek(0)
             self.client.put_object(**request, Body=body, **condition)
         except ClientError as error:
-            if "IfMatch" in condition and _code(error) in _UNKNOWN:
+            if "IfMatch" in condition and error_code(error) in _UNKNOWN:
                 body.seek(0)
                 self.client.put_object(**request, Body=body)
-            elif _code(error) in _TAKEN:
+            elif error_code(error) in _TAKEN:
                 raise ChangedError(f"{self.uri(key)} was written by somebody else") from error
             else:
                 raise
@@ -286,9 +266,9 @@ class S3Storage:
             try:
                 self.client.complete_multipart_upload(**done, **condition)
             except ClientError as error:
-                if "IfMatch" in condition and _code(error) in _UNKNOWN:
+                if "IfMatch" in condition and error_code(error) in _UNKNOWN:
                     self.client.complete_multipart_upload(**done)
-                elif _code(error) in _TAKEN:
+                elif error_code(error) in _TAKEN:
                     raise ChangedError(f"{self.uri(key)} was written by somebody else") from error
                 else:
                     raise
@@ -302,7 +282,7 @@ class S3Storage:
         try:
             found = self.client.head_object(Bucket=self.bucket, Key=self._key(key))
         except ClientError as error:
-            if _code(error) in _MISSING:
+            if error_code(error) in _MISSING:
                 return
             raise
         # By the server's clock: ours may be wrong.
@@ -312,5 +292,46 @@ class S3Storage:
             self.delete(key)
 
 
-def _code(error: Any) -> str:
+def make_client() -> Any:
+    """This process' client of the server that the environment names. Safe to use from threads."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION")
+    return _client(os.getpid(), tuple(os.environ.get(n) for n in names))
+
+
+@lru_cache(maxsize=4)
+def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        config=Config(
+            retries={"max_attempts": 8, "mode": "adaptive"},
+            connect_timeout=10,
+            read_timeout=60,
+            max_pool_connections=16,
+            # Not every server knows the newer checksums; ours go along as Content-MD5.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def read_body(client: Any, **request: str) -> bytes:
+    """The bytes of get_object, asked for again if the answer breaks off. Raises ClientError."""
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    for last in (False,) * (BODY_TRIES - 1) + (True,):
+        found = client.get_object(**request)
+        try:
+            return found["Body"].read()  # raises if it is cut short
+        except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError):
+            if last:
+                raise
+        time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError("unreachable")
+
+
+def error_code(error: Any) -> str:
+    """S3's name of what went wrong."""
     return str(error.response.get("Error", {}).get("Code", ""))

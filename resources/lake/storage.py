@@ -83,6 +83,25 @@ class LocalStorage:
         where.parent.mkdir(parents=True, exist_ok=True)
         self.path(key).replace(where)
 
+    def copy(self, key: str, target: str) -> None:
+        """Publish a file under another key, too, in place of what is there. Files here are never
+        written again, so that both may be one on disk."""
+        where, aside = self.path(target), self.root / ASIDE / uuid.uuid4().hex
+        for folder in (where.parent, aside.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            try:
+                os.link(self.path(key), aside)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without links
+                shutil.copyfile(self.path(key), aside)
+            if not (where.exists() and where.samefile(aside)):  # then a rename does nothing
+                aside.replace(where)
+            _sync_folder(where.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
     def path(self, key: str) -> Path:
         return self.root / check_key(key)
 

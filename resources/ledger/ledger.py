@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -345,6 +345,38 @@ class Ledger:
                 )
                 count += result.rowcount
         return count
+
+    @_patient
+    def restore(
+        self, stage: str, shard: str, done: Mapping[str, tuple[str, str]], reason: str
+    ) -> int:
+        """Units of `done` ({unit: (fingerprint, run id)}) → done, all others of the shard's stage
+        that were done → pending: the lake holds an earlier version. One that runs stays as it is.
+        Returns how many wait to be done again.
+        """
+        requeued = 0
+        with self._begin() as connection:
+            mine = sa.and_(
+                _work.c.stage == stage, _work.c.shard == shard, _work.c.state != State.RUNNING
+            )
+            for unit_id, state in connection.execute(
+                sa.select(_work.c.unit_id, _work.c.state).where(mine)
+            ).all():
+                values: dict[str, Any] = {"attempts": 0, "lost": 0, "digest": None}
+                if unit_id in done:
+                    fingerprint, run_id = done[unit_id]
+                    values |= {"state": State.DONE, "fingerprint": fingerprint, "run_id": run_id}
+                    values |= {"error_class": None, "error": None}
+                elif state == State.DONE:
+                    values |= {"state": State.PENDING, "fingerprint": ""}
+                    values |= {"error_class": "Requeued", "error": reason}
+                    requeued += 1
+                else:
+                    continue
+                connection.execute(
+                    _work.update().where(mine, _work.c.unit_id == unit_id).values(**values)
+                )
+        return requeued
 
     @_patient
     def release(

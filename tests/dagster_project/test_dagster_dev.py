@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from ego_assets.schemas import TABLES
-from ego_assets.stages.shards import register_files
+from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake
 from samples import render_sample
 
@@ -90,7 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("up")
     video = render_sample(folder / "raw", seed=3, duration_s=3.0)
     lake = Lake(folder / "lake")
-    shard = register_files(lake, [video])[0]
+    shard = register_files(lake, find_files([video]).files)[0]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

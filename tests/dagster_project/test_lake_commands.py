@@ -75,8 +75,28 @@ def test_trace_of_what_is_not_there(bench: Bench) -> None:
     assert set(json.loads(named)["units"]) == set(UNITS)
 
 
+def test_history_diff_and_rollback(bench: Bench) -> None:
+    lake = ["--lake", str(bench.lake.root)]
+    bench.work_again("run-two", "g")
+    listed = json.loads(ego("history", *lake, "--json"))
+    assert [(v["table"], v["runs"]) for v in listed] == [
+        ("clips", {"run-two": 4}),
+        ("clips", {"r": 4}),
+    ]
+    assert "run-two: 4" in ego("history", *lake)
+    (compared,) = json.loads(ego("diff", "r", "run", *lake, "--json"))
+    assert (compared["table"], compared["equal"], compared["changed"]) == ("clips", 12, 0)
+    assert "clips" in ego("diff", "r", "run-two", *lake)
+    assert "nothing that a run zzz made" in ego("diff", "r", "zzz", *lake, status=1)
+    assert "is current again (4 units)" in ego("rollback", "r", *lake)
+    assert "was current already" in ego("rollback", "r", *lake)
+    assert ego("verify", *lake).startswith("0 problems")
+    assert "`ego history`" in ego("rollback", "zzz", *lake, status=1)
+
+
 def test_without_a_lake_each_says_so(tmp_path: Path) -> None:
-    for command in (["verify"], ["quarantine", "ls"], ["retry"], ["trace", "x"], ["sql", "SELECT"]):
+    commands = [["verify"], ["quarantine", "ls"], ["retry"], ["trace", "x"], ["sql", "SELECT"]]
+    for command in (*commands, ["history"], ["diff", "a", "b"], ["rollback", "a"]):
         assert "ego run" in ego(*command, "--lake", str(tmp_path / "none"), status=1)
 
 

@@ -14,7 +14,7 @@ import pytest
 from dagster_project.definitions import build_defs
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
-from ego_assets.stages.shards import register_files
+from ego_assets.stages.shards import find_files, register_files
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, folder: Path, files: list[Path], instance: dg.DagsterInstance) -> None:
         self.lake = Lake(folder / "lake")
-        (self.shard,) = register_files(self.lake, files)
+        (self.shard,) = register_files(self.lake, find_files(files).files)
         self.instance = instance
         instance.add_dynamic_partitions(SHARDS, [self.shard])
         overrides = {

@@ -68,6 +68,7 @@ class FakeEstimator:
         time.sleep(behave.get("sleep_s", 0) if attempt <= behave.get("hang", 1) else 0)
         count = (carried or {}).get("count", 0)
         row = movement_row(clip, "track", float(count))
+        row["displacement_px"] = self.settings.touch_share
         if behave.get("bad"):
             row["touch_share"] = 7.0
         return ClipOutput({"object_movements": [row]}, carried={"count": count + 1})

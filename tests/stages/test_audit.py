@@ -45,16 +45,26 @@ class Bench:
     def work(self, *, compact: bool = True) -> int:
         """Do what is not done. Returns how many units that was."""
         todo = [e.unit_id for e in self.ledger.entries() if e.state is not State.DONE]
+        self._do(todo, "r", "f", compact)
+        return len(todo)
+
+    def work_again(self, run_id: str, fingerprint: str) -> None:
+        """Do everything once more, as another run."""
+        self._do(UNITS, run_id, fingerprint, True)
+
+    def _do(self, todo: list[str], run_id: str, fingerprint: str, compact: bool) -> None:
         for unit in todo:
-            attempt = self.ledger.start(TABLE, unit, fingerprint="f", worker="w", run_id="r")
+            attempt = self.ledger.start(
+                TABLE, unit, fingerprint=fingerprint, worker="w", run_id=run_id
+            )
             names: dict[str, Any] = dict.fromkeys(Provenance.__dataclass_fields__, "x")
-            values = names | {"attempt": 1, "fingerprint": "f", "token": attempt.token}
+            values = names | {"attempt": 1, "fingerprint": fingerprint, "token": attempt.token}
+            values["run_id"] = run_id
             batch = TABLES[TABLE].from_rows(rows_of(unit))
             published = self.lake.publish(TABLE, SHARD, unit, batch, Provenance(**values))
             self.ledger.finish(TABLE, unit, attempt, published.sha256)
         if compact:
             self.lake.compact(TABLE, SHARD, UNITS)
-        return len(todo)
 
     @property
     def file(self) -> Path:

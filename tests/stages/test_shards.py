@@ -51,21 +51,22 @@ def test_files_are_registered_once(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     for name in ("a", "b", "c"):
         write_video(tmp_path / f"{name}.mp4")
-    first = find_files([tmp_path])
-    keys = register_files(lake, first[:2], min_shards=2)
+    files = find_files([tmp_path]).files
+    first = dict(list(files.items())[:2])
+    keys = register_files(lake, first, min_shards=2)
     assert len(keys) == 2
-    assert register_files(lake, first[:2]) == []
-    later = register_files(lake, first)
+    assert register_files(lake, first) == []
+    later = register_files(lake, files)
     assert len(later) == 1
     assert [f["uri"] for f in lake.read_shard(later[0])["files"]] == [str(tmp_path / "c.mp4")]
-    assert shards_of(lake, [tmp_path / "c.mp4"]) == later
+    assert shards_of(lake, [str(tmp_path / "c.mp4")]) == later
 
 
 def test_the_header_tells_the_duration_and_rubbish_is_taken_too(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     write_video(tmp_path / "good.mp4", frames=30)
     (tmp_path / "noise.mp4").write_bytes(b"\x07" * 2_000_000)
-    key = register_files(lake, find_files([tmp_path]))[0]
+    key = register_files(lake, find_files([tmp_path]).files)[0]
     good, noise = lake.read_shard(key)["files"]
     assert good["duration_s"] == pytest.approx(3.0, abs=0.2)
     assert noise["duration_s"] == pytest.approx(2.0)
@@ -75,8 +76,8 @@ def test_folders_give_videos_and_named_files_are_taken_as_they_are(tmp_path: Pat
     (tmp_path / "deep" / ".hidden").mkdir(parents=True)
     for name in ("deep/a.MP4", "b.mkv", "notes.txt", "deep/.hidden/c.mp4"):
         (tmp_path / name).write_bytes(b"x")
-    found = [p.name for p in find_files([tmp_path])]
+    found = [Path(uri).name for uri in find_files([tmp_path]).files]
     assert found == ["b.mkv", "a.MP4"]
-    assert [p.name for p in find_files([tmp_path / "notes.txt"])] == ["notes.txt"]
+    assert list(find_files([tmp_path / "notes.txt"]).files) == [str(tmp_path / "notes.txt")]
     with pytest.raises(FileNotFoundError, match="missing"):
         find_files([tmp_path / "missing"])

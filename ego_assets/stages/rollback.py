@@ -1,0 +1,92 @@
+"""Making what an earlier run made current again: tables from the lake's history, and the ledger.
+
+Here: the change itself, table by table. Not here: which versions are kept (`resources.lake`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ego_assets.schemas import TABLES
+from resources.lake import Lake, history
+from resources.ledger import Ledger, State
+
+
+class RollbackError(ValueError):
+    """It cannot be done, or not now; nothing has been changed. The message says why."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One table of one shard that is as `run_id` left it: brought back, or as it was already."""
+
+    table: str
+    shard: str
+    run_id: str
+    units: int
+    requeued: int
+    was_current: bool
+
+
+def rollback(
+    lake: Lake,
+    ledger: Ledger,
+    run_id: str,
+    *,
+    tables: Iterable[str] | None = None,
+    shards: Iterable[str] | None = None,
+) -> list[Change]:
+    """Bring back, of every table and shard, the version that holds most of what a run made.
+
+    Units that are not in it are requeued. Later attempts that are still on their way can no more
+    replace it; what is run from now on can. Raises RollbackError.
+    """
+    found = []
+    chosen = list(shards) if shards is not None else lake.shards()
+    for table in tables or TABLES:
+        for shard in chosen:
+            known = history.versions(lake, table, shard)
+            version = history.left_by(known, run_id)
+            if version is not None:
+                found.append((table, shard, version))
+    if not found:
+        raise RollbackError(
+            f"no version that is kept holds anything that run {run_id} made: `ego history` lists "
+            "them"
+        )
+    for table, shard, _ in found:
+        at_work = ledger.entries(stage=table, shard=shard, states=[State.RUNNING])
+        if at_work:
+            raise RollbackError(
+                f"{table} of shard {shard} is being made by run {at_work[0].run_id}: wait for it, "
+                "or terminate it"
+            )
+    return [_bring_back(lake, ledger, *each, run_id) for each in found]
+
+
+def _bring_back(
+    lake: Lake, ledger: Ledger, table: str, shard: str, version: history.Version, run_id: str
+) -> Change:
+    entries = {e.unit_id: e for e in ledger.entries(stage=table, shard=shard)}
+    if version.name == history.CURRENT:
+        # Somebody may have been killed who had brought it back and not yet told the ledger.
+        held = lake.provenances(table, shard)
+        done = {u: (p.fingerprint, p.run_id) for u, p in held.items()}
+        is_told = all(
+            entries[u].fingerprint == fingerprint
+            for u, (fingerprint, _) in done.items()
+            if u in entries and entries[u].state is State.DONE
+        )
+        requeued = 0 if is_told else ledger.restore(table, shard, done, f"rolled back to {run_id}")
+        return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=True)
+    with lake.storage.lock(f"{table}.{shard}"):
+        lake.compact_locked(table, shard, entries)
+        current = lake.compacted_units(table, shard)
+        tokens = {u: e.token for u, e in entries.items()}
+        for unit, made in current.items():
+            tokens[unit] = max(tokens.get(unit, 0), made.get("token", 0))
+        history.bring_back(lake, table, shard, version, tokens)
+    done = {u: (version.fingerprints[u], version.run_of[u]) for u in version.fingerprints}
+    requeued = ledger.restore(table, shard, done, f"rolled back to run {run_id}")
+    return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=False)
