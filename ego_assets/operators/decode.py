@@ -258,42 +258,43 @@ class ClipFrames:
         scale = min(1.0, (max_side_px or 10**9) / max(self.width, self.height))
         frame_bytes = max(1, int(self.width * scale) * int(self.height * scale) * 3)
         slots = max(1, min(64, self.max_bytes_in_flight // frame_bytes - 1))
-        count = 0
-        for frame in self._ahead(self._decode(scale, wanted), slots):
-            count += 1
-            yield frame
-        if not count:
-            raise BadInputError(
-                f"{self.path}: none of the frames {self.start_frame} to {self.end_frame} decodes"
-            )
+        yield from self._ahead(self._decode(scale, wanted), slots)
 
     def read_pictures(self) -> Iterator[tuple[int, Any]]:
         """(index, libav's own picture as it is stored, not turned) of every frame in order.
 
-        For those who look at few pixels: nothing is converted. Raises as `read` does, but ends
-        silently if nothing decodes.
+        For those who look at few pixels: nothing is converted. Raises as `read` does.
         """
         slots = max(1, min(8, self.max_bytes_in_flight // (self.width * self.height * 2)))
         yield from self._ahead(self._indexed(self.start_frame, self.end_frame - 1), slots)
 
     def _ahead(self, items: Iterator[_Item], slots: int) -> Iterator[_Item]:
-        """The items, made ahead of the reader in a thread, at most `slots` of them."""
+        """The items, made ahead of the reader in a thread, at most `slots` of them.
+
+        Raises BadInputError if there is none.
+        """
         ahead: queue.Queue[Any] = queue.Queue(slots)
         stop = threading.Event()
         arguments = (items, ahead, stop)
         thread = threading.Thread(target=self._fill_ahead, args=arguments, daemon=True)
         thread.start()
+        count = 0
         try:
             while True:
                 item = ahead.get()
                 if item is _STOP:
-                    return
+                    break
                 if isinstance(item, BaseException):
                     raise item
+                count += 1
                 yield item
         finally:
             stop.set()
             thread.join()
+        if not count:
+            raise BadInputError(
+                f"{self.path}: none of the frames {self.start_frame} to {self.end_frame} decodes"
+            )
 
     def _fill_ahead(
         self, items: Iterator[Any], ahead: queue.Queue[Any], stop: threading.Event

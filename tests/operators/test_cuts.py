@@ -311,6 +311,21 @@ def test_fast_says_why_it_decodes_everything(
     assert "one.mp4: every frame is decoded: 1 usable keyframes" in caplog.text
 
 
+def test_a_video_of_which_nothing_decodes_is_bad_input(
+    takes: list[list[np.ndarray]], tmp_path: Path
+) -> None:
+    path = encode(tmp_path / "v.mp4", takes[0][:40])
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for start, size in places:
+        data[start : start + size] = b"\xff" * size
+    path.write_bytes(data)
+    for search in ("exact", "fast"):
+        with pytest.raises(BadInputError, match="none of the frames"):
+            find_cuts(path, ClipSettings(search=search))
+
+
 def test_a_keyframe_that_does_not_decode_is_a_fallback(
     takes: list[list[np.ndarray]], tmp_path: Path
 ) -> None:
