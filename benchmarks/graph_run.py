@@ -18,7 +18,7 @@ import numpy as np
 from ego_assets.config import ClipSettings, ManifestSettings
 from ego_assets.operators.clips import ClipSplitter
 from ego_assets.operators.decode import ClipFrames
-from ego_assets.operators.probe import hash_file, probe_video
+from ego_assets.operators.probe import probe_file
 from ego_assets.protocols import Carried, ClipInput, Intrinsics, Rows
 from ego_assets.schemas import TABLES
 from resources.backends import registry
@@ -63,14 +63,14 @@ class GraphRun:
 
 def probe(path: Path) -> dict[str, Any]:
     """The row of `video_manifest` of one file. Raises ValueError if it is rejected."""
-    sha256, size = hash_file(path)
+    sha256, size, columns = probe_file(path, ManifestSettings())
     row = {
         "video_id": sha256[:16],
         "shard": SHARD,
         "uri": str(path),
         "byte_size": size,
         "sha256": sha256,
-    } | probe_video(path, ManifestSettings())
+    } | columns
     if not row["accepted"]:
         raise ValueError(f"{path.name} is rejected: {row['reject_reason']} {row['reject_detail']}")
     return row

@@ -42,6 +42,11 @@ class ClipSettings(Settings):
     threshold: float | None = Field(
         default=None, description="detector's threshold; empty: 20 (content) or 3 (adaptive)"
     )
+    search: Literal["exact", "fast", "pyscenedetect"] = Field(
+        default="exact",
+        description="exact: every frame is decoded; fast: only where the stream hints at a cut; "
+        "pyscenedetect: by the library itself, for comparison (as exact, and slower)",
+    )
     min_histogram_distance: float = Field(
         default=0.4,
         ge=0,

@@ -1,77 +1,22 @@
-"""Cuts of a video, and its clips: scenes, and takes of overlapping clips where a scene is long.
+"""Clips of a video: scenes, and takes of overlapping clips where a scene is long.
 
-Here: PySceneDetect's detectors over our own decoding, the confirmation of what they propose, the
-split by length. Not here: decoding.
-
-A content detector measures how much the pixels change from frame to frame; a fast hand or a low
-frame rate changes many too. A real cut changes the colours of the whole picture as well, so a
-proposal counts only if the colour histograms of the frames before and after it are far apart.
+Here: scenes that are too short, the split by length. Not here: where the cuts are (`cuts`).
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ego_assets.config import ClipSettings
-from ego_assets.operators.decode import ClipFrames, index_frames
-from ego_assets.protocols import Frame
-
-LOOK_SIDE_PX = 256
-_BINS = (12, 6, 6)
-
-
-def detect_cuts(frames: Iterable[Frame], settings: ClipSettings) -> list[int]:
-    """Indices of the first frame of each scene but the first.
-
-    frames: all of a video in order, small. Source of the detectors: PySceneDetect 0.7,
-    `ContentDetector` and `AdaptiveDetector`.
-    """
-    from scenedetect import FrameTimecode
-
-    detector = _detector(settings)
-    distances: dict[int, float] = {}
-    before: np.ndarray | None = None
-    proposed: list[int] = []
-    for frame in frames:
-        histogram = _histogram(frame.image)
-        if before is not None:
-            distances[frame.index] = 0.5 * float(np.abs(histogram - before).sum())
-        before = histogram
-        bgr = np.ascontiguousarray(frame.image[..., ::-1])
-        # Detectors count frames: a rate is asked for, and has no meaning here.
-        found = detector.process_frame(FrameTimecode(frame.index, fps=30.0), bgr)
-        proposed.extend(cut.frame_num for cut in found)
-    limit = settings.min_histogram_distance
-    return sorted({c for c in proposed if distances.get(c, 0.0) >= limit})
-
-
-def _detector(settings: ClipSettings) -> Any:
-    from scenedetect import AdaptiveDetector, ContentDetector
-
-    # Short scenes are our own business: their limit is in seconds, not in frames.
-    if settings.detector == "adaptive":
-        threshold = 3.0 if settings.threshold is None else settings.threshold
-        return AdaptiveDetector(adaptive_threshold=threshold, min_scene_len=1)
-    # Below the detector's own 27: two scenes lit alike lie under it, and false alarms fall to the
-    # histogram.
-    threshold = 20.0 if settings.threshold is None else settings.threshold
-    return ContentDetector(threshold=threshold, min_scene_len=1)
-
-
-def _histogram(image: np.ndarray) -> np.ndarray:
-    """Share of the pixels in each bin of hue, saturation and value."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    ranges = [0, 180, 0, 256, 0, 256]
-    counts = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), ranges).ravel()
-    return counts / max(float(counts.sum()), 1.0)
+from ego_assets.operators.cuts import find_cuts
+from ego_assets.operators.decode import index_frames
 
 
 def merge_short_scenes(cuts: Sequence[int], pts_s: np.ndarray, min_scene_s: float) -> list[int]:
@@ -131,7 +76,7 @@ class ClipSplitter:
     """An accepted video → its rows of `clips`."""
 
     name = "pyscenedetect"
-    version = "2"
+    version = "3"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -141,8 +86,7 @@ class ClipSplitter:
     def split(self, video: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
         """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
         index = index_frames(path)
-        frames = ClipFrames(path, 0, len(index)).read(max_side_px=LOOK_SIDE_PX)
-        cuts = detect_cuts(frames, self.settings)
+        cuts = find_cuts(path, self.settings).cuts
         cuts = merge_short_scenes(cuts, index.pts_s, self.settings.min_scene_s)
         rows = []
         megapixels = index.width * index.height / 1e6

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import av.container
@@ -35,6 +35,7 @@ _OPTIONS = {
     "use_absolute_path": "0",
 }
 _STOP = object()
+_Item = TypeVar("_Item")
 
 
 def open_media(path: Path | str) -> av.container.InputContainer:
@@ -86,12 +87,15 @@ class FrameIndex:
     """Every coded frame of a video stream in presentation order, from demuxing alone.
 
     pts: (F,) int64 time stamps in units of time_base, strictly ascending;
+    packet_bytes: (F,) int64 size of what is stored for each of them;
     keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame.
     """
 
     stream_index: int
+    codec: str
     time_base: Fraction
     pts: np.ndarray
+    packet_bytes: np.ndarray
     keyframe_pts: np.ndarray
     end_pts: int
     rotation_deg: int
@@ -135,18 +139,20 @@ def _index_frames(path: Path, _size: int, _mtime_ns: int) -> FrameIndex:
         stream = choose_video_stream(container)
         if stream is None:
             raise BadInputError(f"{path}: no video stream")
-        times, keys, end = _packet_times(container, stream)
+        times, sizes, keys, end = _read_packets(container, stream)
         if not times:
             raise BadInputError(f"{path}: the video stream holds no frame")
         rotation = _rotation(path, stream.index)
         width, height = stream.width, stream.height
-        pts = np.unique(np.array(times, dtype=np.int64))
+        pts, frame = np.unique(np.array(times, dtype=np.int64), return_inverse=True)
         if rotation in (90, 270):
             width, height = height, width
         return FrameIndex(
             stream_index=stream.index,
+            codec=stream.codec_context.codec.canonical_name,
             time_base=stream.time_base,
             pts=pts,
+            packet_bytes=np.bincount(frame, weights=sizes).astype(np.int64),
             keyframe_pts=np.unique(np.array(keys or times[:1], dtype=np.int64)),
             end_pts=max(end, int(pts[-1]) + 1),
             rotation_deg=rotation,
@@ -155,8 +161,10 @@ def _index_frames(path: Path, _size: int, _mtime_ns: int) -> FrameIndex:
         )
 
 
-def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int], int]:
+def _read_packets(container: Any, stream: Any) -> tuple[list[int], list[int], list[int], int]:
+    """Times and sizes of the packets, times of the keyframes, end of the last one."""
     times: list[int] = []
+    sizes: list[int] = []
     keys: list[int] = []
     end = 0
     step = _nominal_step(stream)
@@ -168,12 +176,13 @@ def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int], in
             if at is None:  # AVI and raw streams: counted
                 at = times[-1] + step if times else 0
             times.append(at)
+            sizes.append(packet.size)
             end = max(end, at + (packet.duration or step))
             if packet.is_keyframe:
                 keys.append(at)
     except av.FFmpegError:
         pass  # a damaged tail: what came before it is the video
-    return times, keys, end
+    return times, sizes, keys, end
 
 
 def _nominal_step(stream: Any) -> int:
@@ -190,6 +199,21 @@ def _rotation(path: Path, stream_index: int) -> int:
             return round(-first.rotation / 90) * 90 % 360
         except (av.FFmpegError, StopIteration):
             return 0
+
+
+def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
+    """(index, libav's own picture, not turned) of the keyframes that decode; no other is decoded.
+
+    Raises BadInputError if the file does not open, libav's errors if it is damaged.
+    """
+    with open_media(path) as container:
+        stream: Any = container.streams[index.stream_index]
+        stream.thread_type = "AUTO"
+        stream.codec_context.skip_frame = "NONKEY"
+        for picture in container.decode(stream):
+            at = index.nearest(picture.pts) if picture.pts is not None else None
+            if at is not None:
+                yield at, picture
 
 
 class ClipFrames:
@@ -234,10 +258,25 @@ class ClipFrames:
         scale = min(1.0, (max_side_px or 10**9) / max(self.width, self.height))
         frame_bytes = max(1, int(self.width * scale) * int(self.height * scale) * 3)
         slots = max(1, min(64, self.max_bytes_in_flight // frame_bytes - 1))
+        yield from self._ahead(self._decode(scale, wanted), slots)
+
+    def read_pictures(self) -> Iterator[tuple[int, Any]]:
+        """(index, libav's own picture as it is stored, not turned) of every frame in order.
+
+        For those who look at few pixels: nothing is converted. Raises as `read` does.
+        """
+        slots = max(1, min(8, self.max_bytes_in_flight // (self.width * self.height * 2)))
+        yield from self._ahead(self._indexed(self.start_frame, self.end_frame - 1), slots)
+
+    def _ahead(self, items: Iterator[_Item], slots: int) -> Iterator[_Item]:
+        """The items, made ahead of the reader in a thread, at most `slots` of them.
+
+        Raises BadInputError if there is none.
+        """
         ahead: queue.Queue[Any] = queue.Queue(slots)
         stop = threading.Event()
-        arguments = (ahead, stop, scale, wanted)
-        thread = threading.Thread(target=self._decode_ahead, args=arguments, daemon=True)
+        arguments = (items, ahead, stop)
+        thread = threading.Thread(target=self._fill_ahead, args=arguments, daemon=True)
         thread.start()
         count = 0
         try:
@@ -257,8 +296,8 @@ class ClipFrames:
                 f"{self.path}: none of the frames {self.start_frame} to {self.end_frame} decodes"
             )
 
-    def _decode_ahead(
-        self, ahead: queue.Queue[Any], stop: threading.Event, scale: float, wanted: list[int] | None
+    def _fill_ahead(
+        self, items: Iterator[Any], ahead: queue.Queue[Any], stop: threading.Event
     ) -> None:
         def put(item: Any) -> bool:
             while not stop.is_set():
@@ -270,8 +309,8 @@ class ClipFrames:
             return False
 
         try:
-            for frame in self._decode(scale, wanted):
-                if not put(frame):
+            for item in items:
+                if not put(item):
                     return
             put(_STOP)
         except (BadInputError, MemoryError, FileNotFoundError, PermissionError) as error:
@@ -287,6 +326,12 @@ class ClipFrames:
         first = wanted[0] if wanted else self.start_frame
         last = wanted[-1] if wanted else self.end_frame - 1
         chosen = set(wanted) if wanted is not None else None
+        for index, picture in self._indexed(first, last):
+            if chosen is None or index in chosen:
+                yield self._frame(picture, index, scale)
+
+    def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
+        """(index, picture) of the frames from `first` to `last`, both included."""
         seen = -1
         for picture in self._pictures(first):
             index = self.index.nearest(picture.pts) if picture.pts is not None else None
@@ -295,8 +340,7 @@ class ClipFrames:
             if index > last:
                 return
             seen = index
-            if chosen is None or index in chosen:
-                yield self._frame(picture, index, scale)
+            yield index, picture
             if index == last:
                 return
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +87,19 @@ class Calibration(BaseModel):
     distortion: list[float] = Field(default=[], max_length=4)
     width: int | None = None
     height: int | None = None
+
+
+def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[str, Any]]:
+    """(SHA-256 in hex, size in bytes, columns of `probe_video`) of a file.
+
+    Both read the file at the same time, so that storage is asked for each byte once: the one
+    behind finds it in memory. Raises OSError if the file cannot be read.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the interpreter's lock
+        hashing = pool.submit(hash_file, path)
+        columns = probe_video(path, settings)
+        sha256, size = hashing.result()
+    return sha256, size, columns
 
 
 def hash_file(path: Path) -> tuple[str, int]:

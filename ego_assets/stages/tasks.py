@@ -33,18 +33,18 @@ class ProbeTask:
         self.settings = ManifestSettings(**spec.settings)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
-        from ego_assets.operators.probe import hash_file, probe_video
+        from ego_assets.operators.probe import probe_file
 
         uri = unit.payload["uri"]
         with self.raw.hold(uri) as path:
-            sha256, size = hash_file(path)
+            sha256, size, columns = probe_file(path, self.settings)
             row = {
                 "video_id": sha256[:16],
                 "shard": self.spec.shard,
                 "uri": uri,
                 "byte_size": size,
                 "sha256": sha256,
-            } | probe_video(path, self.settings)
+            } | columns
         if row["accepted"]:
             owner, shard = self.ledger.claim_video(sha256[:16], uri, self.spec.shard)
             if (owner, shard) != (uri, self.spec.shard):

@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ego_assets.config import ClipSettings
-from ego_assets.operators.clips import (
-    LOOK_SIDE_PX,
-    ClipSplitter,
-    detect_cuts,
-    merge_short_scenes,
-    split_scenes,
-)
-from ego_assets.operators.decode import ClipFrames, index_frames
+from ego_assets.operators.clips import ClipSplitter, merge_short_scenes, split_scenes
+from ego_assets.operators.cuts import find_cuts
 from samples import load_truth, render_sample
 
 ONE_TAKE = [
@@ -38,8 +32,7 @@ ONE_TAKE = [
 
 
 def cuts_of(path: Path, **settings: object) -> list[int]:
-    frames = ClipFrames(path, 0, len(index_frames(path))).read(max_side_px=LOOK_SIDE_PX)
-    return detect_cuts(frames, ClipSettings(**settings))  # type: ignore[arg-type]
+    return find_cuts(path, ClipSettings(**settings)).cuts  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("detector", ["content", "adaptive"])

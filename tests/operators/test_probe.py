@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ego_assets.config import ManifestSettings
-from ego_assets.operators.probe import hash_file, probe_video
+from ego_assets.operators.probe import hash_file, probe_file, probe_video
 from ego_assets.schemas import TABLES
+from samples import render_sample
 
 
 def probe(path: Path, **settings: Any) -> dict[str, Any]:
@@ -36,6 +37,18 @@ def test_hash_and_size(tmp_path: Path) -> None:
     data = os.urandom(9_000_001)
     (tmp_path / "a").write_bytes(data)
     assert hash_file(tmp_path / "a") == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_a_file_is_hashed_beside_its_probing(tmp_path: Path) -> None:
+    video = render_sample(tmp_path, seed=0, duration_s=0.5, width=160, height=90)
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(os.urandom(5_000_000))
+    for path in (video, noise):
+        settings = ManifestSettings()
+        expected = (*hash_file(path), probe_video(path, settings))
+        assert probe_file(path, settings) == expected
+    with pytest.raises(FileNotFoundError):
+        probe_file(tmp_path / "none.mp4", ManifestSettings())
 
 
 @pytest.mark.parametrize(
