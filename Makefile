@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test check lint docs accuracy clean help
+.PHONY: demo up test check lint audit docs accuracy clean help
 .DELETE_ON_ERROR:
 
 help:  ## what there is to make
@@ -37,7 +37,10 @@ lint: $(VENV)/.test  ## style, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test  ## what CI runs
+audit: $(VENV)/.test  ## known vulnerabilities, secrets in the tree
+	$(BIN)/python .ci/audit
+
+check: lint audit test  ## what CI runs
 
 docs: $(VENV)/.test  ## pages that are made from the code
 	$(BIN)/python -m ego_assets.schemas.document > docs/data_contract.md

@@ -133,6 +133,25 @@ def quarantine_release(
     click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
 
 
+@quarantine.command("drop")
+@LAKE_OPTION
+@STAGE_OPTION
+@SHARD_OPTION
+@UNIT_OPTION
+@JSON_OPTION
+def quarantine_drop(
+    lake_root: str, stage: str | None, shard: str | None, unit: str | None, as_json: bool
+) -> None:
+    """Give it up: it is no failure any more, and no run tries it again.
+
+    `ego quarantine release --unit UNIT` takes that back.
+    """
+    if not (stage or shard or unit):
+        raise click.UsageError("say what: --stage, --shard, or --unit")
+    count = ledger_of(existing_lake(lake_root)).drop(stage=stage, shard=shard, unit_id=unit)
+    click.echo(json.dumps({"dropped": count}) if as_json else f"{count} dropped")
+
+
 @click.command()
 @LAKE_OPTION
 @STAGE_OPTION

@@ -187,7 +187,7 @@ def _fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
         for entry in mine:
             if entry.stage in CLIP_TABLES:
                 clips.add(entry.unit_id)
-            if entry.state is State.DONE:
+            if entry.state in {State.DONE, State.DROPPED}:
                 continue
             reason = (entry.error or "not reached").split("\n", 1)[0]
             summary.failures.append(
@@ -249,7 +249,7 @@ def progress_of(shard: str, counts: dict[str, dict[State, int]]) -> Progress:
     stages: dict[str, tuple[int, int, int]] = {}
     for table in TABLES:
         mine = Counter(counts.get(table, {}))
-        bad = mine[State.FAILED] + mine[State.QUARANTINED]
+        bad = mine[State.FAILED] + mine[State.QUARANTINED] + mine[State.DROPPED]
         stages[table] = (mine[State.DONE], bad, sum(mine.values()))
     ended = sum(done + bad for done, bad, _ in stages.values())
     clips = stages["detections"][2]

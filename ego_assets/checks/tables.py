@@ -50,18 +50,21 @@ def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult
 
 
 def covers_every_clip(ledger: Ledger, table: str, shards: list[str]) -> AssetCheckResult:
-    """Every clip (or video) of the shard is done: none waits, failed or is in quarantine."""
+    """Every clip (or video) of the shard is done: none waits, failed or is in quarantine.
+
+    What a person dropped does not count.
+    """
     counts = dict.fromkeys(State, 0)
     open_units: list[dict[str, str]] = []
     for shard in shards:
         for entry in ledger.entries(stage=table, shard=shard):
             counts[entry.state] += 1
-            if entry.state is not State.DONE and len(open_units) < LISTED:
+            if entry.state not in {State.DONE, State.DROPPED} and len(open_units) < LISTED:
                 reason = (entry.error or "").split("\n", 1)[0][:300]
                 open_units.append(
                     {"shard": shard, "unit": entry.unit_id, "state": entry.state, "reason": reason}
                 )
-    total, done = sum(counts.values()), counts[State.DONE]
+    total, done = sum(counts.values()) - counts[State.DROPPED], counts[State.DONE]
     return AssetCheckResult(
         asset_key=table,
         check_name="covers_every_clip",

@@ -35,7 +35,7 @@ from ego_assets.stages.worker import (
 )
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger, State
-from resources.ledger.ledger import process_name
+from resources.processes import process_name
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
@@ -115,8 +115,12 @@ def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> Sta
     report = StageReport("+".join(spec.tables), spec.shard)
     report.units = sum(len(g.units) for g in groups)
     began = time.monotonic()
+    dropped = {e.unit_id: e.stage for e in ledger.entries(shard=spec.shard, states=[State.DROPPED])}
     for unit in (u for g in groups for u in g.units):
-        if unit.blocked:
+        if unit.blocked and unit.unit_id in dropped:
+            for table in spec.tables:
+                ledger.drop_after(table, unit.unit_id, dropped[unit.unit_id])
+        elif unit.blocked:
             report.blocked += 1
             report.failures.append(Failure(unit.unit_id, "blocked", unit.blocked))
             for table in spec.tables:

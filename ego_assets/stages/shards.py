@@ -98,16 +98,18 @@ def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]
 
 def register_files(lake: Lake, files: Mapping[str, int], *, min_shards: int = 1) -> list[str]:
     """Put files ({uri: size in bytes}) that no shard holds yet into new shards: their keys."""
-    known = {f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]}
-    fresh = [describe_file(uri, size) for uri, size in files.items() if uri not in known]
-    day = datetime.now(UTC).strftime("%Y%m%d")
-    keys = []
-    number = 0
-    for batch in balance(fresh, min_shards):
-        content = {"files": [vars(f) for f in batch]}
-        while not lake.write_shard(key := f"{day}-{number:04d}", content):
-            number += 1
-        keys.append(key)
+    keys: list[str] = []
+    # Two who look at one time would both find the same files new.
+    with lake.storage.lock("shards"):
+        known = {f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]}
+        fresh = [describe_file(uri, size) for uri, size in files.items() if uri not in known]
+        day = datetime.now(UTC).strftime("%Y%m%d")
+        number = 0
+        for batch in balance(fresh, min_shards):
+            content = {"files": [vars(f) for f in batch]}
+            while not lake.write_shard(key := f"{day}-{number:04d}", content):
+                number += 1
+            keys.append(key)
     return keys
 
 

@@ -37,7 +37,7 @@ from ego_assets.stages.tasks import Task, build_task
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger.ledger import process_name
+from resources.processes import process_name
 
 BEAT_S = 15.0
 BUSY_WAIT_S = 0.5
@@ -167,9 +167,12 @@ class WorkerRun:
     def is_quarantined(self, unit: Unit, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
         return any(
-            e.state is State.QUARANTINED
-            and e.fingerprint == fingerprint
-            and (not self.spec.force or e.run_id == self.spec.run_id)
+            e.state is State.DROPPED
+            or (
+                e.state is State.QUARANTINED
+                and e.fingerprint == fingerprint
+                and (not self.spec.force or e.run_id == self.spec.run_id)
+            )
             for e in self.ledger.entries(unit_id=unit.unit_id)
             if e.stage in self.spec.tables
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import os
 import random
 import tempfile
@@ -19,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 
 from resources.lake.storage import LOCKS, AsideFile, ChangedError, check_key
+from resources.processes import is_gone, process_name
 
 LOCK_S = 900.0
 """A lock older than this belongs to a process that is gone."""
@@ -188,20 +189,45 @@ class S3Storage:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Only one process at a time is in here under `name`, but for one stalled over LOCK_S."""
-        key, owner = f"{LOCKS}/{name}", uuid.uuid4().hex
-        while not self.write(key, json.dumps({"owner": owner}).encode(), replace=False):
-            self._break_old_lock(key)
-            time.sleep(random.uniform(0.1, 0.5))
+        """Only one process at a time is in here under `name`, but for one stalled over LOCK_S.
+
+        Who wants in puts an object of a name of its own and looks whether others are there: of
+        two, one at least sees the other. That takes no more of a server than listings that are
+        true. A dead owner is told by its process id, on another host by its age.
+        """
+        folder = f"{LOCKS}/{name}"
+        while True:
+            live, dead = self._owners(folder)
+            if not live:
+                mine = f"{folder}/{process_name()}.{uuid.uuid4().hex}"
+                self.write(mine, b"")
+                live = self._owners(folder)[0] - {mine}
+                if not live:
+                    break
+                self.delete(mine)
+            time.sleep(random.uniform(0.05, 0.5))
         try:
+            for key in dead:
+                self.delete(key)
             yield
         finally:
-            try:
-                mine = json.loads(self.read(key))["owner"] == owner
-            except FileNotFoundError:
-                mine = False
-            if mine:
-                self.delete(key)
+            self.delete(mine)
+
+    def _owners(self, folder: str) -> tuple[set[str], set[str]]:
+        """Keys in a lock's folder: of owners that may live, and of those that do not."""
+        start = self._key(folder) + "/"
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=start)
+        # By the server's clock: ours may be wrong.
+        date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        live: set[str] = set()
+        dead: set[str] = set()
+        for entry in found.get("Contents", ()):
+            owner = entry["Key"].removeprefix(start)
+            age_s = (now - entry["LastModified"]).total_seconds()
+            is_dead = age_s > LOCK_S or is_gone(owner.rpartition(".")[0])
+            (dead if is_dead else live).add(f"{folder}/{owner}")
+        return live, dead
 
     def sweep_aside(self, older_than_s: float) -> int:
         """Abort uploads that killed writers left behind. Returns how many."""
@@ -276,26 +302,11 @@ class S3Storage:
             self.client.abort_multipart_upload(**where, UploadId=upload)
             raise
 
-    def _break_old_lock(self, key: str) -> None:
-        from botocore.exceptions import ClientError
-
-        try:
-            found = self.client.head_object(Bucket=self.bucket, Key=self._key(key))
-        except ClientError as error:
-            if error_code(error) in _MISSING:
-                return
-            raise
-        # By the server's clock: ours may be wrong.
-        now = found["ResponseMetadata"]["HTTPHeaders"].get("date")
-        age = (parsedate_to_datetime(now) - found["LastModified"]).total_seconds() if now else 0.0
-        if age > LOCK_S:
-            self.delete(key)
-
 
 def make_client() -> Any:
     """This process' client of the server that the environment names. Safe to use from threads."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_REGION")
-    return _client(os.getpid(), tuple(os.environ.get(n) for n in names))
+    names = ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+    return _client(os.getpid(), tuple(os.environ.get(f"AWS_{n}") for n in names))
 
 
 @lru_cache(maxsize=4)
@@ -303,7 +314,8 @@ def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client(
+    # A session of its own: the default one remembers the first credentials for ever.
+    return boto3.session.Session().client(
         "s3",
         config=Config(
             retries={"max_attempts": 8, "mode": "adaptive"},

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import psutil
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -30,6 +28,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from resources.ledger.tables import open_engine
 from resources.ledger.tables import videos as _videos
 from resources.ledger.tables import work as _work
+from resources.processes import is_gone
 
 HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
@@ -46,6 +45,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     QUARANTINED = "quarantined"
+    DROPPED = "dropped"
 
 
 _ENDED = (State.DONE, State.QUARANTINED)
@@ -95,26 +95,6 @@ class Entry:
     token: int
     heartbeat_at: float | None
     digest: str | None
-
-
-def process_name() -> str:
-    """Name of this process as a worker: host, process id, and when the process began."""
-    began = int(psutil.Process().create_time() * 1000)
-    return f"{socket.gethostname()}:{os.getpid()}:{began}"
-
-
-def is_gone(worker: str | None) -> bool:
-    """Whether a worker of that name surely lives no more (one of another host may)."""
-    host, _, rest = (worker or "").rpartition(":")[0].rpartition(":")
-    began = (worker or "").rpartition(":")[2]
-    if host != socket.gethostname() or not rest.isdigit() or not began.isdigit():
-        return False
-    try:
-        process = psutil.Process(int(rest))
-        same = abs(process.create_time() * 1000 - int(began)) < 2000
-        return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _patient(method: Callable[P, T]) -> Callable[P, T]:
@@ -224,9 +204,12 @@ class Ledger:
                 if connection.execute(sa.select(_work.c.stage).where(same)).first() is None:
                     raise KeyError(f"{stage} {unit_id} is not in the ledger")
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
+            if row["state"] == State.DROPPED:
+                raise BusyError(f"{stage} {unit_id} was dropped: `ego quarantine release` it first")
             if row["state"] == State.RUNNING and row["worker"] != worker:
                 beat = row["heartbeat_at"] or 0.0
-                fresh = row["now"] - beat < HEARTBEAT_LIMIT_S
+                # A beat from the future is of a clock that was put back since.
+                fresh = abs(row["now"] - beat) < HEARTBEAT_LIMIT_S
                 if fresh and not is_gone(row["worker"]):
                     raise BusyError(f"{stage} {unit_id} is at {row['worker']}")
             # Work that ended and is asked for again (by force) begins to count anew.
@@ -234,7 +217,7 @@ class Ledger:
             is_lost = row["state"] == State.RUNNING
             number = row["attempts"] + (not is_lost) if goes_on else 1
             lost = row["lost"] + is_lost if goes_on else 0
-            token = max(row["token"] + 1, int(time.time() * 1000))
+            token = max(row["token"] + 1, self._wall_ms())
             connection.execute(
                 _work.update()
                 .where(same)
@@ -382,15 +365,50 @@ class Ledger:
     def release(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
-        """quarantined | failed → pending with no attempts counted. Returns how many."""
+        """quarantined | failed → pending with no attempts counted. Returns how many.
+
+        A unit that is named is also taken back if it was dropped.
+        """
         condition = _where(stage, shard, unit_id)
+        states = [State.QUARANTINED, State.FAILED] + ([State.DROPPED] if unit_id else [])
         with self._begin() as connection:
             result = connection.execute(
                 _work.update()
-                .where(condition, _work.c.state.in_([State.QUARANTINED, State.FAILED]))
+                .where(condition, _work.c.state.in_(states))
                 .values(state=State.PENDING, attempts=0, lost=0, fingerprint="")
             )
         return result.rowcount
+
+    @_patient
+    def drop(
+        self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
+    ) -> int:
+        """quarantined → dropped: a person has given it up, nothing waits for it. How many."""
+        with self._begin() as connection:
+            result = connection.execute(
+                _work.update()
+                .where(_where(stage, shard, unit_id), _work.c.state == State.QUARANTINED)
+                .values(state=State.DROPPED)
+            )
+        return result.rowcount
+
+    @_patient
+    def drop_after(self, stage: str, unit_id: str, upstream: str) -> None:
+        """pending → dropped: what it is made from was dropped."""
+        with self._begin() as connection:
+            connection.execute(
+                _work.update()
+                .where(
+                    _work.c.stage == stage,
+                    _work.c.unit_id == unit_id,
+                    _work.c.state.in_([State.PENDING, State.FAILED]),
+                )
+                .values(
+                    state=State.DROPPED,
+                    error_class="Dropped",
+                    error=f"its {upstream} was dropped",
+                )
+            )
 
     @_patient
     def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
@@ -474,6 +492,10 @@ class Ledger:
             _work.c.token == token,
             _work.c.state == State.RUNNING,
         )
+
+    def _wall_ms(self) -> int:
+        """This machine's clock, which may jump: tokens grow all the same."""
+        return int(time.time() * 1000)
 
     def _now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""

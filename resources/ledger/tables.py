@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-VERSION = "0002"
+VERSION = "0003"
 """The newest migration."""
 _MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
 
@@ -38,7 +38,8 @@ work = sa.Table(
     sa.Column("heartbeat_at", sa.Float(53)),
     sa.Column("digest", sa.String(64)),
     sa.CheckConstraint(
-        "state IN ('pending','running','done','failed','quarantined')", name="state_known"
+        "state IN ('pending','running','done','failed','quarantined','dropped')",
+        name="state_known",
     ),
     sa.Index("work_by_shard", "shard", "stage", "state"),
     sa.Index("work_by_state", "state", "stage"),

@@ -17,7 +17,7 @@ from samples import render_sample
 from tests.resources.s3_server import new_bucket, s3_server
 
 pytestmark = pytest.mark.slow
-SECRET = "planted-secret-5b1c"
+SECRET = "planted-secret-5b1c"  # pragma: allowlist secret
 EGO = str(Path(sys.executable).with_name("ego"))
 
 

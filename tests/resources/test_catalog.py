@@ -10,7 +10,7 @@ from ego_assets.schemas import TABLES
 from resources.lake.catalog import Catalog, QueryError, open_catalog
 from tests.stages.test_audit import Bench
 
-SECRET = "planted-secret-4711"
+SECRET = "planted-secret-4711"  # pragma: allowlist secret
 
 
 @pytest.fixture

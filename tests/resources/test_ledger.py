@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger.ledger import is_gone, process_name
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
+from resources.processes import is_gone, process_name
 from tests.resources.postgres import Postgres
 
 SHARD = "20260101-0000"
@@ -234,6 +234,22 @@ def test_the_migrations_make_the_tables_that_the_code_knows(ledger: Ledger) -> N
     with sa.create_engine(ledger.url).connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
+
+
+def test_what_is_dropped_is_tried_no_more_until_it_is_named(ledger: Ledger) -> None:
+    ledger.expect("clips", SHARD, [("u1", "v1"), ("u2", "v1")])
+    assert ledger.drop() == 0  # nothing is in quarantine
+    attempt = start(ledger)
+    ledger.fail("clips", "u1", attempt, error_class="E", error="e", quarantine=True)
+    assert ledger.drop(unit_id="u1") == 1
+    assert state(ledger) is State.DROPPED
+    with pytest.raises(BusyError, match="was dropped"):
+        start(ledger)
+    ledger.drop_after("clips", "u2", "video_manifest")
+    assert ledger.counts() == {"clips": {State.DROPPED: 2}}
+    assert ledger.release(stage="clips") == 0
+    assert ledger.release(unit_id="u1") == 1
+    assert start(ledger).number == 1
 
 
 def test_a_ledger_of_a_newer_release_is_refused(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ego_assets.schemas import TABLES
 from resources.lake import Lake, Provenance
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
+from resources.ledger.ledger import HEARTBEAT_LIMIT_S
 from tests.stages.test_audit import SHARD, TABLE, rows_of
 
 UNITS = ["a" * 16, "b" * 16]
@@ -38,16 +40,28 @@ class Try:
     published: bool = False
 
 
+class JumpingLedger(Ledger):
+    """On a machine whose clock may be put forward or back at any time."""
+
+    offset_s = 0.0
+
+    def _wall_ms(self) -> int:
+        return int((time.time() + self.offset_s) * 1000)
+
+    def _now(self) -> sa.ColumnElement[float]:
+        return sa.literal(time.time() + self.offset_s)
+
+
 class PublishMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="ego-machine-"))
         self.lake = Lake(self.folder)
-        self.ledger = Ledger.beside(self.folder)
+        self.ledger = JumpingLedger(Ledger.beside(self.folder).url)
         self.ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS])
         self.tries: list[Try] = []
         self.holder: dict[str, Try | None] = dict.fromkeys(UNITS)
-        self.fresh = dict.fromkeys(UNITS, False)
+        self.beats = dict.fromkeys(UNITS, 0.0)
         self.state = dict.fromkeys(UNITS, State.PENDING)
 
     def teardown(self) -> None:
@@ -56,7 +70,8 @@ class PublishMachine(RuleBasedStateMachine):
     @rule(unit=units, worker=workers)
     def claim(self, unit: str, worker: str) -> None:
         holder = self.holder[unit]
-        taken = holder is not None and holder.worker != worker and self.fresh[unit]
+        fresh = abs(self.now() - self.beats[unit]) < HEARTBEAT_LIMIT_S
+        taken = holder is not None and holder.worker != worker and fresh
         try:
             attempt = self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
         except BusyError:
@@ -65,14 +80,18 @@ class PublishMachine(RuleBasedStateMachine):
         assert not taken
         assert all(t.attempt.token < attempt.token for t in self.tries if t.unit == unit)
         self.tries.append(Try(unit, worker, attempt))
-        self.holder[unit], self.fresh[unit] = self.tries[-1], True
+        self.holder[unit], self.beats[unit] = self.tries[-1], self.now()
         self.state[unit] = State.RUNNING
 
     @rule()
     def heartbeats_age(self) -> None:
         with sa.create_engine(self.ledger.url).begin() as connection:
             connection.execute(sa.text("UPDATE work SET heartbeat_at = 1"))
-        self.fresh = dict.fromkeys(UNITS, False)
+        self.beats = dict.fromkeys(UNITS, 1.0)
+
+    @rule(seconds=st.sampled_from([-86_400.0, -300.0, -60.0, 60.0, 300.0, 86_400.0]))
+    def clock_jumps(self, seconds: float) -> None:
+        self.ledger.offset_s += seconds
 
     @precondition(lambda self: self.tries)
     @rule(data=st.data())
@@ -81,7 +100,7 @@ class PublishMachine(RuleBasedStateMachine):
         is_holder = self.holder[tried.unit] is tried
         assert self.ledger.beat(TABLE, tried.unit, tried.attempt.token) is is_holder
         if is_holder:
-            self.fresh[tried.unit] = True
+            self.beats[tried.unit] = self.now()
 
     @precondition(lambda self: any(not t.published for t in self.tries))
     @rule(data=st.data())
@@ -141,6 +160,9 @@ class PublishMachine(RuleBasedStateMachine):
     @invariant()
     def the_ledger_is_in_the_state_of_the_model(self) -> None:
         assert {e.unit_id: e.state for e in self.ledger.entries()} == self.state
+
+    def now(self) -> float:
+        return time.time() + self.ledger.offset_s
 
     def cost(self, tried: Try) -> float:
         return float(self.tries.index(tried))

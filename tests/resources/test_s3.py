@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from resources.lake import s3 as s3_module
 from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, UnsafeKeyError
 from resources.ledger import Ledger, State
+from resources.processes import process_name
 from tests.resources.s3_server import new_bucket, s3_server
 from tests.resources.test_lake import SHARD, first_x, publish
 from tests.stages.stage_bench import make_bench
@@ -129,20 +131,30 @@ def test_a_lock_keeps_others_out_and_an_old_one_is_broken(
             with guard:
                 inside += 1
                 most = max(most, inside)
+            time.sleep(0.05)
             with guard:
                 inside -= 1
 
-    threads = [threading.Thread(target=enter) for _ in range(5)]
+    threads = [threading.Thread(target=enter) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert most == 1
-    storage.write("_locks/t", b'{"owner": "somebody who is gone"}')
-    monkeypatch.setattr(s3_module, "LOCK_S", -1.0)
+    # A dead process of this host is known at once; one of another host by its age.
+    host, pid, began = process_name().rsplit(":", 2)
+    storage.write(f"_locks/t/{host}:{pid}:{int(began) - 60_000}.a", b"")
     with storage.lock("t"):
         pass
-    assert not storage.exists("_locks/t")
+    assert storage.list("_locks/t") == []
+    storage.write("_locks/t/elsewhere:1:1.b", b"")
+    entered = threading.Thread(target=enter)
+    entered.start()
+    entered.join(1.5)
+    assert entered.is_alive()
+    monkeypatch.setattr(s3_module, "LOCK_S", 1.0)
+    entered.join(30)
+    assert storage.list("_locks/t") == []
 
 
 def test_rows_once_late_attempts_never(lake: Lake) -> None:

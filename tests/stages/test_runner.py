@@ -211,3 +211,19 @@ def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
     assert bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].run_id == "again"
     assert counts(bench) == [0]
+
+
+def test_what_was_dropped_is_no_failure(bench: Bench) -> None:
+    bench.behave(SHORT, bad=True)
+    assert [f.unit_id for f in run_stage(bench.spec, isolate=False).failures] == [SHORT]
+    assert bench.ledger.drop(unit_id=SHORT) == 1
+    assert run_stage(bench.rerun(), isolate=False).failures == []
+    assert bench.attempts(SHORT) == 1
+    # What would be made from it is dropped with it (the operator here makes no such table).
+    later = bench.rerun(tables=("robot_mappings",), inputs=(TABLE,))
+    assert SHORT not in {f.unit_id for f in run_stage(later, isolate=False).failures}
+    assert bench.ledger.entries(stage="robot_mappings", unit_id=SHORT)[0].state is State.DROPPED
+    bench.behave(SHORT)
+    assert bench.ledger.release(unit_id=SHORT) == 2
+    assert run_stage(bench.rerun(run_id="third"), isolate=False).failures == []
+    assert bench.attempts(SHORT) == 2

@@ -1,0 +1,28 @@
+"""Names of processes that other processes may ask about: whether their owner still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import psutil
+
+
+def process_name() -> str:
+    """Name of this process: host, process id, and when the process began."""
+    began = int(psutil.Process().create_time() * 1000)
+    return f"{socket.gethostname()}:{os.getpid()}:{began}"
+
+
+def is_gone(name: str | None) -> bool:
+    """Whether a process of that name surely lives no more (one of another host may)."""
+    host, _, rest = (name or "").rpartition(":")[0].rpartition(":")
+    began = (name or "").rpartition(":")[2]
+    if host != socket.gethostname() or not rest.isdigit() or not began.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(rest))
+        same = abs(process.create_time() * 1000 - int(began)) < 2000
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
