@@ -40,6 +40,7 @@ from av.video.reformatter import VideoReformatter
 
 from ego_assets.config import ClipSettings
 from ego_assets.operators.decode import ClipFrames, FrameIndex, index_frames, keyframe_pictures
+from ego_assets.protocols import BadInputError
 
 LOOK_SIDE_PX = 256
 GLANCE_SIDE_PX = 128
@@ -86,16 +87,15 @@ class FoundCuts:
 def find_cuts(path: Path, settings: ClipSettings) -> FoundCuts:
     """Cuts of a video. Raises BadInputError if it does not decode."""
     index = index_frames(path)
-    found = FoundCuts()
-    stretches = [(0, len(index) - 1)]
+    reason = None
     if settings.search == "fast":
         try:
-            stretches = suspect_stretches(path, index, settings)
-        except _NoShortcutError as reason:
-            found.fallback = str(reason)
+            return _search(path, index, settings, suspect_stretches(path, index, settings))
+        except (_NoShortcutError, BadInputError) as error:
+            reason = str(error)
             log.info("%s: every frame is decoded: %s", path, reason)
-    for first, last in stretches:
-        _search(path, index, settings, first, last, found)
+    found = _search(path, index, settings, [(0, len(index) - 1)])
+    found.fallback = reason
     return found
 
 
@@ -103,26 +103,30 @@ def find_cuts(path: Path, settings: ClipSettings) -> FoundCuts:
 
 
 def _search(
-    path: Path, index: FrameIndex, settings: ClipSettings, first: int, last: int, found: FoundCuts
-) -> None:
-    """Add the cuts at frames first + 1 to last."""
-    detector = (
-        _PySceneDetect(settings)
-        if settings.search == "pyscenedetect"
-        else _DETECTORS[settings.detector](settings)
-    )
-    start = max(0, first + 1 - detector.frames_before)
-    end = min(len(index), last + 1 + detector.frames_after)
-    for before, at in detector.propose(_see(path, index, start, end, found)):
-        if first < at.index <= last:
-            found.proposed.append(at.index)
-            if _distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
-                found.cuts.append(at.index)
+    path: Path, index: FrameIndex, settings: ClipSettings, stretches: list[tuple[int, int]]
+) -> FoundCuts:
+    """The cuts at frames first + 1 to last of each stretch (first, last)."""
+    found = FoundCuts()
+    for first, last in stretches:
+        detector = (
+            _PySceneDetect(settings)
+            if settings.search == "pyscenedetect"
+            else _DETECTORS[settings.detector](settings)
+        )
+        start = max(0, first + 1 - detector.frames_before)
+        end = min(len(index), last + 1 + detector.frames_after)
+        for before, at in detector.propose(_see(path, index, start, end, found)):
+            if first < at.index <= last:
+                found.proposed.append(at.index)
+                if _distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
+                    found.cuts.append(at.index)
+    return found
 
 
 def _see(
     path: Path, index: FrameIndex, start: int, end: int, found: FoundCuts
 ) -> Iterator[_SeenFrame]:
+    """Frames from `start` to before `end`, counted in `found`."""
     glancer = VideoReformatter()
     size: tuple[int, int] | None = None
     for number, picture in ClipFrames(path, start, end).read_pictures():
