@@ -45,8 +45,8 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.checks",
         "resources",
     ],
-    "resources.lake": ["ego_assets.schemas", "resources.lake"],
-    "resources.ledger": ["ego_assets.schemas", "resources.ledger"],
+    "resources.lake": ["ego_assets.schemas", "resources.lake", "resources.processes"],
+    "resources.ledger": ["ego_assets.schemas", "resources.ledger", "resources.processes"],
     "resources.backends": [
         "ego_assets.schemas",
         "ego_assets.protocols",

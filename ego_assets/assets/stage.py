@@ -19,7 +19,6 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages import plan
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import StageReport, run_stage
-from resources.backends import registry
 from resources.compute import Compute
 from resources.models import Backends
 from resources.storage import Storage
@@ -93,7 +92,7 @@ def materialize_stage(
     )
     workers = compute.worker_count()
     if stage.operator:
-        lanes, on_device = registry.lanes(stage.operator, backend)
+        lanes, on_device = plan.lanes(stage.operator, backend)
         devices = leased_devices() if on_device else ()
         spec = replace(spec, lanes=lanes, devices=devices)
         workers = len(devices) or workers

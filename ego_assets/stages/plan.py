@@ -199,6 +199,11 @@ def versions(task: str, operator: str, backend: str) -> tuple[str, str]:
     return registry.version(operator, backend)
 
 
+def lanes(operator: str, backend: str) -> tuple[int, bool]:
+    """(takes that a worker may have at a time, whether it wants a device)."""
+    return registry.lanes(operator, backend)
+
+
 def code_version(task: str, operator: str) -> str:
     """Version of a stage's default operator, as the UI shows it."""
     backend = registry.default(operator).name if operator else ""
