@@ -21,8 +21,6 @@ from resources.models import Backends
 from resources.storage import Storage
 from resources.video import RawLake
 
-PRELOAD = ["dagster_project.definitions"]
-
 ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     raw_videos,
     video_manifest,
@@ -52,7 +50,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         asset_checks=TABLE_CHECKS,
         jobs=JOBS,
         resources=resources | dict(overrides or {}),
-        executor=gpu_executor.configured({"preload_modules": PRELOAD}),
+        executor=gpu_executor,
     )
 
 

@@ -37,6 +37,7 @@ from resources.gpu_leases import hold, let_go
 
 PACKET = 65536
 ORPHANS_S = 0.3
+DEVICE_FILE = re.compile(r"/dev/nvidia\d")
 PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ""}
 _early = {"interrupt": False}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -220,7 +221,7 @@ def _has_device_open() -> bool:
     """Whether this process has a CUDA context: every one has its device's file open."""
     for entry in os.scandir("/proc/self/fd"):
         with suppress(OSError):
-            if re.match(r"/dev/nvidia\d", os.readlink(entry.path)):  # noqa: PTH115
+            if DEVICE_FILE.match(os.readlink(entry.path)):  # noqa: PTH115
                 return True
     return False
 
