@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 import dagster as dg
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
 from dagster._core.events import EngineEventData
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
@@ -201,7 +202,8 @@ class _Step:
     told_at: float = 0.0
     lease: Lease | None = None
     worker: Worker | None = None
-    ended: bool = False
+    outcome: dg.DagsterEvent | None = None
+    init_error: SerializableErrorInfo | None = None
     killed: bool = False
 
     @property
@@ -351,13 +353,15 @@ class _Run:
         return needs_of(step.key, step.tags or {}, self.settings.default_needs)
 
     def _make_pool(self) -> WorkerPool:
+        pointer = self.context.reconstructable_job.get_python_origin().get_repo_pointer()
         modules = self.settings.preload_modules
         if modules is None:
-            module = self.context.reconstructable_job.get_module()
-            modules = [module] if module else []
+            modules = [pointer.module] if isinstance(pointer, ModuleCodePointer) else []
+        folder = getattr(pointer, "working_directory", None)
         return WorkerPool(
             STEP,
             modules,
+            path=[folder] if folder else [],
             size=self.slots,
             steps_per_worker=self.settings.steps_per_worker,
             growth_mb=self.settings.worker_growth_mb,
@@ -419,6 +423,9 @@ class _Run:
         """Start what can be started. A step that waits for a device takes no slot from others."""
         if self.stopping_since is not None or not self.pool.ready:
             return
+        while self.pool.unloaded:
+            module, why = self.pool.unloaded.popitem()
+            yield self._say(f"{module} is not preloaded, which makes workers start late: {why}")
         for worker in self.pool.resting():
             if worker.lease and worker.lease.is_wanted():
                 self.pool.retire(worker)  # who waits goes before a model that is kept warm
@@ -537,23 +544,28 @@ class _Run:
             else:
                 yield from self._pass_on(step, message.what)
             return
+        # A step is over when its worker is: before that neither may be used again.
         del self.running[worker.pid]
-        if isinstance(message, Finished):
-            if why := self.pool.put_back(worker, message):
-                self.context.log.debug(f"Worker {worker.pid} is not used again: {why}.")
-        elif isinstance(message, Died) and not step.ended:
+        if isinstance(message, Finished) and (why := self.pool.put_back(worker, message)):
+            self.context.log.debug(f"Worker {worker.pid} is not used again: {why}.")
+        if step.outcome is not None:
+            self.active.handle_event(step.outcome)
+        elif step.init_error is not None:
+            yield from self._fail_or_retry(step, step.init_error, breaks_run=False)
+        elif isinstance(message, Died):
             yield from self._report_death(step, worker, message.how)
-        self.active.verify_complete(self.context, step.key)
+        else:
+            self.active.verify_complete(self.context, step.key)
 
     def _pass_on(self, step: _Step, event: dg.DagsterEvent) -> Iterator[dg.DagsterEvent]:
         yield event
+        if event.is_step_success or event.is_step_failure or event.is_step_up_for_retry:
+            step.outcome = event
+            return
         self.active.handle_event(event)
-        step.ended |= event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
         if event.is_resource_init_failure:
-            step.ended = True
-            data = event.event_specific_data
-            assert isinstance(data, EngineEventData) and data.error is not None
-            yield from self._fail_or_retry(step, data.error, breaks_run=False)
+            assert isinstance(event.event_specific_data, EngineEventData)
+            step.init_error = event.event_specific_data.error
 
     def _report_death(self, step: _Step, worker: Worker, how: str) -> Iterator[dg.DagsterEvent]:
         who = f"the worker {worker.pid} of step {step.key} on {step.place}"

@@ -90,8 +90,8 @@ class Worker:
 class WorkerPool:
     """Warm workers of one run, at most `size` of them unless more are busy.
 
-    modules: imported once, before any worker is forked. step: "module:function", see
-    `worker_server.Step`.
+    step: "module:function", see `worker_server.Step`. modules: imported once, before any worker
+    is forked, with `path` in front of sys.path.
     """
 
     def __init__(
@@ -99,16 +99,18 @@ class WorkerPool:
         step: str,
         modules: Iterable[str],
         *,
+        path: Iterable[str],
         size: int,
         steps_per_worker: int,
         growth_mb: int,
     ) -> None:
-        self.order = {"step": step, "modules": list(modules)}
+        self.order = {"step": step, "modules": list(modules), "path": list(path)}
         self.size = size
         self.steps_per_worker = steps_per_worker
         self.growth_bytes = growth_mb * 2**20
         self.workers: dict[int, Worker] = {}
         self.ready = False
+        self.unloaded: dict[str, str] = {}
         self.server_deaths = 0
         self.pending: deque[tuple[Worker, Any]] = deque()
 
@@ -248,6 +250,7 @@ class WorkerPool:
             raise WorkerServerError(f"the modules to preload do not load:\n{message['error']}")
         if message.get("ready"):
             self.ready = True
+            self.unloaded = message["unloaded"]
         elif worker := self.workers.get(message.get("exited", 0)):
             self._bury(worker, _cause(message["status"]))
 

@@ -82,18 +82,31 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     order = json.loads(control.recv(PACKET))
+    os.environ.update(PINS)
     try:
-        os.environ.update(PINS)
-        for module in order["modules"]:
-            importlib.import_module(module)
         step = _load(order["step"])
+        unloaded = _preload(order["modules"], order["path"])
     except BaseException:
         _send(control, error=traceback.format_exc()[-8000:])
         return
     gc.collect()
     gc.freeze()  # a collection in a worker would copy every page that it shares with us
-    _send(control, ready=True)
+    _send(control, ready=True, unloaded=unloaded)
     _Server(control, step).run()
+
+
+def _preload(modules: list[str], path: list[str]) -> dict[str, str]:
+    """Import what there is. What is not found here, a step may still find by its own means."""
+    unloaded = {}
+    before = list(sys.path)
+    sys.path[:0] = path
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            unloaded[module] = str(error)[:1000]
+    sys.path[:] = before
+    return unloaded
 
 
 class _Server:
