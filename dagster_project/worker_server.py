@@ -128,7 +128,10 @@ class _Server:
 
     def _fork(self) -> bool:
         """Start the worker that is asked for; False if the run is gone."""
-        packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET, 1)
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET, 1)
+        except ConnectionResetError:  # it did not even read our last words
+            packet = b""
         if not packet:
             return False
         pins = json.loads(packet)
