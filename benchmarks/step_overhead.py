@@ -1,6 +1,6 @@
 """What a step costs besides its work: this executor against what one would use instead.
 
-    python benchmarks/step_overhead.py [--steps 12] [--json]
+    python benchmarks/step_overhead.py [--steps 8] [--json]
 
 A chain and a fan of steps that do nothing, with the project's definitions and torch imported, run
 by the executor `gpu`, by Dagster's multiprocess executor (spawn, and forkserver with the same
@@ -97,8 +97,8 @@ def measure(steps: int, repeats: int, instance: dg.DagsterInstance) -> dict[str,
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with (

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -24,6 +25,7 @@ import dagster as dg
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
 from dagster._core.events import EngineEventData
+from dagster._core.execution import compute_logs
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.context_creation_job import create_context_free_log_manager
@@ -149,6 +151,7 @@ def _instance(pickled_ref: bytes) -> dg.DagsterInstance:
 def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
     """Do one step in this worker and tell its events; whether the step succeeded."""
     succeeded = False
+    compute_logs.execute_posix_tail = _mirror
     with capture_interrupts():
         if pop_early_interrupt():
             signal.raise_signal(signal.SIGINT)
@@ -160,6 +163,23 @@ def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
             tell(Broke(serializable_error_info_from_exc_info(sys.exc_info())))
             return False
     return succeeded
+
+
+@contextmanager
+def _mirror(path: str, stream: Any) -> Iterator[tuple[int, None]]:
+    """Shows a step's captured prints in the run's own output, as Dagster's function does.
+
+    Less the interpreter that it starts beside each `tail`, twice a step, to end it should we die:
+    the server of the workers does that. This is half of what a warm step would cost.
+    """
+    output = stream if compute_logs._fileno(stream) else None
+    tail = subprocess.Popen(["tail", "-F", "-c", "+0", path], stdout=output)
+    try:
+        yield tail.pid, None
+    finally:
+        time.sleep(float(os.getenv("DAGSTER_COMPUTE_LOG_TAIL_WAIT_AFTER_FINISH", "0")))
+        tail.kill()
+        tail.wait()
 
 
 def _events_of_step(command: StepCommand) -> Iterator[dg.DagsterEvent]:
