@@ -22,6 +22,7 @@ import psutil
 import pytest
 from test_executor_conformance import Interrupter, Ran
 
+from dagster_project.doctor import examine
 from dagster_project.executor import (
     ImpossibleNeedsError,
     StepNeeds,
@@ -418,6 +419,27 @@ def test_the_cancelled_run_of_the_ui_is_cancelled(tmp_path: Path) -> None:
     assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
     assert not any(is_running(pid) for pid in json.loads(mark.read_text()))
     assert LeaseBook().claims() == []
+
+
+def test_the_doctor_says_who_has_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_FAKE_GPUS", "2")
+    book, gpus = LeaseBook(), find_gpus(2)
+    held = book.ask(Request(1, run_id="0123456789", step_key="hand_poses"), gpus)
+    half = book.ask(Request(0.5, run_id="r", step_key="masks"), gpus)
+    big = book.ask(Request(2, run_id="r", step_key="big"), gpus)
+    assert held.poll()
+    assert half.poll()
+    assert not big.poll()
+    half.rest()
+    found = {f.what: f.facts for f in examine(str(tmp_path)) if f.what.startswith("GPU")}
+    assert "1 used by hand_poses of run 01234567 (process" in found["GPU 0"]
+    assert "0.5 kept warm by masks of run r" in found["GPU 1"]
+    assert "1 steps wait for a GPU" in found["GPU queue"]
+    assert "next is big of run r" in found["GPU queue"]
+    for lease in (held, half, big):
+        lease.release()
+    found = {f.what: f.facts for f in examine(str(tmp_path)) if f.what.startswith("GPU")}
+    assert found == {f"GPU {i}": "simulated, 80 GB; free" for i in range(2)}
 
 
 def test_it_is_the_default() -> None:
