@@ -4,8 +4,8 @@ A run starts one server (`worker_pool` is the run's side). It imports what steps
 sees no GPU while it does so, and then forks: a worker starts in milliseconds, with everything
 loaded, and is told its devices before it does anything. The server is one thread without state
 worth keeping. It is the *subreaper* of all that its workers start: when a worker dies, what the
-worker left behind becomes the server's child and is killed; when the run dies, the server sees
-the end of its socket and kills everything. Should the server itself be killed, the kernel kills
+worker left behind becomes the server's child and is killed; when the run dies, the server sees it
+and kills everything. Should the server itself be killed, the kernel kills
 its workers (PR_SET_PDEATHSIG).
 """
 
@@ -116,13 +116,16 @@ class _Server:
         self.workers: dict[int, int] = {}  # pidfd → pid
         self.selector = selectors.DefaultSelector()
         self.selector.register(control, selectors.EVENT_READ)
+        # Something that the run has forked may keep the socket open longer than the run lives.
+        self.run_pidfd = os.pidfd_open(os.getppid())
+        self.selector.register(self.run_pidfd, selectors.EVENT_READ)
 
     def run(self) -> None:
         while True:
             for key, _ in self.selector.select():
                 if key.fd in self.workers:
                     self._bury(key.fd)
-                elif not self._fork():
+                elif key.fd == self.run_pidfd or not self._fork():
                     kill_descendants(psutil.Process())
                     return
 
@@ -154,7 +157,7 @@ class _Server:
                 return  # it died before we could ask to die with it
             self.selector.close()
             self.control.close()
-            for pidfd in self.workers:
+            for pidfd in (self.run_pidfd, *self.workers):
                 os.close(pidfd)
             _work(Connection(descriptor), self.step, pins)
             status = 0

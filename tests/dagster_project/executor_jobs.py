@@ -393,6 +393,31 @@ def models() -> None:
     loads_a_model.alias("use")(on_cpu(last))
 
 
+@dg.op(ins={"after": dg.In()})
+def grows(after: Any) -> int:
+    KEPT.setdefault("ballast", []).append(b"x" * 64_000_000)
+    return os.getpid()
+
+
+@dg.graph
+def growing() -> None:
+    grows.alias("third")(grows.alias("second")(grows.alias("first")(one())))
+
+
+@dg.op(ins={"after": dg.In()}, config_schema={"lock": str}, tags={"ego/cpus": "1000"})
+def takes_every_cpu(context: dg.OpExecutionContext, after: Any) -> None:
+    with Path(context.op_config["lock"]).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.1)
+
+
+@dg.graph
+def heavy() -> None:
+    start = one()
+    takes_every_cpu.alias("left")(start)
+    takes_every_cpu.alias("right")(start)
+
+
 # Many steps on few devices.
 
 

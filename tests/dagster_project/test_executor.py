@@ -160,6 +160,28 @@ def test_a_worker_is_replaced_after_so_many_steps(instance: dg.DagsterInstance) 
     assert len({s["pid"] for s in steps}) == len(steps)
 
 
+def test_a_worker_that_has_grown_is_replaced(instance: dg.DagsterInstance) -> None:
+    run = Ran(
+        executor_jobs.execute("growing", instance, config={"worker_growth_mb": 100}), instance
+    )
+    steps = outputs(run.result, instance)
+    assert steps["first"] == steps["second"] != steps["third"]
+    assert "is not used again: it grew by 1" in messages(run)
+
+
+def test_a_step_that_wants_more_cpus_than_there_are_gets_all(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    own = {"config": {"lock": str(tmp_path / "lock")}}
+    result = executor_jobs.execute(
+        "heavy",
+        instance,
+        config={"max_concurrent": 4},
+        run_config={"ops": {"left": own, "right": own}},
+    )
+    assert result.success, "both ran at once"
+
+
 def test_nothing_leaks_into_the_next_step(instance: dg.DagsterInstance) -> None:
     run = Ran(executor_jobs.execute("messy", instance), instance)
     found = outputs(run.result, instance)["sees_no_mess"]
@@ -359,7 +381,7 @@ def check_intervals(folder: Path) -> list[list[Any]]:
 @pytest.mark.parametrize(("runs", "steps"), [(2, 12), (6, 8)])
 def test_concurrent_runs_share_the_devices(tmp_path: Path, runs: int, steps: int) -> None:
     started = [
-        start(tmp_path / str(n), "crowd", FOUR | {"max_concurrent": 4}, crowd(tmp_path, steps))
+        start(tmp_path / str(n), "crowd", FOUR | {"max_concurrent": 3}, crowd(tmp_path, steps))
         for n in range(runs)
     ]
     for n, run in enumerate(started):
@@ -378,8 +400,8 @@ def test_concurrent_runs_share_the_devices(tmp_path: Path, runs: int, steps: int
 @pytest.mark.chaos
 def test_concurrent_runs_while_processes_are_killed(tmp_path: Path) -> None:
     rng = random.Random(7)
-    config = FOUR | {"max_concurrent": 3}
-    started = [start(tmp_path / str(n), "crowd", config, crowd(tmp_path, 12)) for n in range(4)]
+    config = FOUR | {"max_concurrent": 2}
+    started = [start(tmp_path / str(n), "crowd", config, crowd(tmp_path, 8)) for n in range(4)]
     survivors = started[2:]
     wait_for(lambda: (tmp_path / "intervals").exists())
     for _ in range(8):  # workers, of any run: their steps are tried again
