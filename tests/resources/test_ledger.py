@@ -21,8 +21,8 @@ SHARD = "20260101-0000"
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with Postgres.started(tmp_path_factory.mktemp("pg")) as server:
+def postgres() -> Iterator[Postgres]:
+    with Postgres.started() as server:
         yield server
 
 
