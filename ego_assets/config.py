@@ -76,6 +76,20 @@ class SegmentSettings(Settings):
     max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
 
 
+class Sam2Settings(SegmentSettings):
+    """detections, object_masks, hand_masks by SAM 2.1; those of the baseline are its prompts'."""
+
+    checkpoint: str = Field(
+        default="sam2.1-hiera-small", description="folder of the model, below that of all weights"
+    )
+    prompt_interval_s: float = Field(
+        default=2.0, gt=0, description="how often tracks are held against the baseline's"
+    )
+    min_agreement: float = Field(
+        default=0.3, ge=0, le=1, description="overlap (IoU) of boxes below which it prompts anew"
+    )
+
+
 class HandPoseSettings(Settings):
     """hand_poses."""
 

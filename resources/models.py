@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
@@ -17,6 +19,15 @@ class Backends(dg.ConfigurableResource):
     object_pose_estimator: str = Field(default="baseline", description="object_poses")
     movement_estimator: str = Field(default="baseline", description="object_movements")
     retargeter: str = Field(default="dex_retargeting", description="robot_mappings")
+
+    weights_dir: str = Field(
+        default="",
+        description="folder of all models' weights; empty: EGO_WEIGHTS, else ~/.cache/ego",
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="by operator: what its backend knows beyond (or other than) the launchpad form",
+    )
 
     def chosen(self, operator: str) -> str:
         """Name of the backend of an operator. Raises UnknownBackendError if there is none."""

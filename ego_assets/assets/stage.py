@@ -63,10 +63,12 @@ def materialize_stage(
     chosen = context.op_execution_context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     lake, ledger = storage.lake(), storage.ledger()
+    backend = backends.chosen(stage.operator) if backends and stage.operator else ""
+    extra = backends.settings.get(stage.operator, {}) if backends else {}
     spec = StageSpec(
         task=stage.task,
         tables=stage.tables,
-        settings=config.settings(),
+        settings=config.settings() | extra,
         lake_root=lake.location,
         ledger_url=ledger.url,
         shard=context.partition_key,
@@ -80,16 +82,20 @@ def materialize_stage(
         force=config.force,
         units=tuple(config.only),
     )
-    backend = backends.chosen(stage.operator) if backends and stage.operator else ""
-    version, weights_hash = plan.versions(stage.task, stage.operator, backend)
+    weights_dir = backends.weights_dir if backends else ""
+    version, weights_hash = plan.versions(
+        stage.task, stage.operator, backend, spec.settings, weights_dir
+    )
     spec = replace(
         spec,
         operator=stage.operator,
         backend=backend,
         operator_version=version,
         weights_hash=weights_hash,
+        weights_dir=weights_dir,
     )
-    report = run_stage(spec, workers=compute.worker_count(), isolate=compute.isolate)
+    workers = compute.worker_count(has_model=bool(weights_hash))
+    report = run_stage(spec, workers=workers, isolate=compute.isolate)
     metadata = report_metadata(report)
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ego_assets import config
 from ego_assets.protocols import ClipOperator
+from resources.backends.weights import find_files, hash_files, weights_root
 
 
 class UnknownBackendError(ValueError):
@@ -22,7 +23,9 @@ class UnknownBackendError(ValueError):
 class BackendEntry:
     """One implementation of one operator.
 
-    factory: `module:Class`, called with the settings; weights: where they are expected, or None.
+    factory: `module:Class`, called with the settings and, if it has weights, with the folder of
+    all weights; weights: its files below that folder, where `{checkpoint}` is the setting of that
+    name; source: where a person gets them.
     """
 
     operator: str
@@ -30,8 +33,13 @@ class BackendEntry:
     factory: str
     settings: type[config.Settings]
     licence: str
-    weights: str | None = None
+    weights: tuple[str, ...] = ()
+    source: str = ""
     gpu_memory_gb: float = 0.0
+
+    def files(self, settings: config.Settings) -> list[str]:
+        """The weights' files for these settings, below the folder of all weights."""
+        return [name.format(**settings.model_dump()) for name in self.weights]
 
 
 _BASELINE = "Apache-2.0 (this project)"
@@ -42,6 +50,16 @@ _ENTRIES = (
         "ego_assets.operators.segment:BaselineSegmenter",
         config.SegmentSettings,
         _BASELINE,
+    ),
+    BackendEntry(
+        "segmenter",
+        "sam2",
+        "resources.backends.sam2:Sam2Segmenter",
+        config.Sam2Settings,
+        "Apache-2.0 (SAM 2.1, code and weights)",
+        weights=("{checkpoint}/config.json", "{checkpoint}/model.safetensors"),
+        source="https://huggingface.co/facebook/sam2.1-hiera-small (or -tiny, -base-plus, -large)",
+        gpu_memory_gb=6,
     ),
     BackendEntry(
         "hand_estimator",
@@ -112,13 +130,40 @@ def _class(entry: BackendEntry) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def version(operator: str, name: str) -> tuple[str, str]:
-    """(version, weights hash) of a backend, without loading its model."""
-    cls: Any = _class(find(operator, name))
-    return cls.version, cls.weights_hash
+def version(
+    operator: str, name: str, settings: dict[str, Any] | None = None, weights_dir: str = ""
+) -> tuple[str, str]:
+    """(version, weights hash) of a backend, without loading its model.
 
-
-def build(operator: str, name: str, settings: dict[str, Any]) -> ClipOperator:
-    """Build a backend. Raises UnknownBackendError, or pydantic's ValidationError."""
+    The hash is of the files that the settings name. Raises WeightsError if one is missing.
+    """
     entry = find(operator, name)
-    return _class(entry)(entry.settings(**settings))
+    cls: Any = _class(entry)
+    if not entry.weights:
+        return cls.version, cls.weights_hash
+    files = entry.files(entry.settings(**settings or {}))
+    return cls.version, hash_files(weights_root(weights_dir), files)
+
+
+def build(
+    operator: str, name: str, settings: dict[str, Any], weights_dir: str = ""
+) -> ClipOperator:
+    """Build a backend.
+
+    Raises UnknownBackendError, pydantic's ValidationError, or WeightsError.
+    """
+    entry = find(operator, name)
+    chosen = entry.settings(**settings)
+    if not entry.weights:
+        return _class(entry)(chosen)
+    root = weights_root(weights_dir)
+    find_files(root, entry.files(chosen))
+    return _class(entry)(chosen, root)
+
+
+def check(entry: BackendEntry, weights_dir: str = "") -> str:
+    """What a backend's weights are, once they have been read on the CPU. Raises WeightsError."""
+    settings, root = entry.settings(), weights_root(weights_dir)
+    digest = hash_files(root, entry.files(settings))
+    cls: Any = _class(entry)
+    return f"{cls.check(settings, root)}, hash {digest[:12]}"
