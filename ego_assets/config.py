@@ -102,6 +102,15 @@ class HandPoseSettings(Settings):
     )
 
 
+class HamerSettings(Settings):
+    """hand_poses by HaMeR."""
+
+    checkpoint: str = Field(
+        default="hamer", description="folder of the release, below that of all weights"
+    )
+    crops_per_batch: int = Field(default=32, ge=1, le=1024, description="hands looked at at once")
+
+
 class ReconstructSettings(Settings):
     """scene_reconstruction."""
 

@@ -34,3 +34,8 @@ class Backends(dg.ConfigurableResource):
         name = getattr(self, operator)
         registry.find(operator, name)
         return name
+
+    def settings_of(self, operator: str, form: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the chosen backend: what it knows of the asset's form, and its own."""
+        known = registry.find(operator, getattr(self, operator)).settings.model_fields
+        return {k: v for k, v in form.items() if k in known} | self.settings.get(operator, {})

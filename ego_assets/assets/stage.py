@@ -64,11 +64,13 @@ def materialize_stage(
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     lake, ledger = storage.lake(), storage.ledger()
     backend = backends.chosen(stage.operator) if backends and stage.operator else ""
-    extra = backends.settings.get(stage.operator, {}) if backends else {}
+    settings = config.settings()
+    if backends and stage.operator:
+        settings = backends.settings_of(stage.operator, settings)
     spec = StageSpec(
         task=stage.task,
         tables=stage.tables,
-        settings=config.settings() | extra,
+        settings=settings,
         lake_root=lake.location,
         ledger_url=ledger.url,
         shard=context.partition_key,
@@ -84,7 +86,7 @@ def materialize_stage(
     )
     weights_dir = backends.weights_dir if backends else ""
     version, weights_hash = plan.versions(
-        stage.task, stage.operator, backend, spec.settings, weights_dir
+        stage.task, stage.operator, backend, settings, weights_dir
     )
     spec = replace(
         spec,

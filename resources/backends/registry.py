@@ -69,6 +69,21 @@ _ENTRIES = (
         _BASELINE,
     ),
     BackendEntry(
+        "hand_estimator",
+        "hamer",
+        "resources.backends.hamer:HamerEstimator",
+        config.HamerSettings,
+        "MIT (HaMeR, code and weights); MANO: its own, non-commercial",
+        weights=(
+            "{checkpoint}/hamer_ckpts/checkpoints/hamer.ckpt",
+            "{checkpoint}/hamer_ckpts/model_config.yaml",
+            "{checkpoint}/data/mano/MANO_RIGHT.pkl",
+        ),
+        source="https://github.com/geopavlakos/hamer (its fetch_demo_data.sh) and "
+        "https://mano.is.tue.mpg.de",
+        gpu_memory_gb=8,
+    ),
+    BackendEntry(
         "reconstructor",
         "pycolmap",
         "ego_assets.operators.reconstruct:PycolmapReconstructor",
