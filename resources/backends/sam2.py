@@ -46,7 +46,8 @@ class Sam2Tracker:
     """Masks of prompted things, frame by frame, and the memory that lets it go on elsewhere.
 
     The same frames and prompts give the same masks, whether in one go or from `restore`d
-    memory, and whoever else is tracked beside.
+    memory, and whoever else is tracked beside. A frame is encoded once for all tracks, and so are
+    their new memories; transformers decodes track by track.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -296,7 +297,7 @@ class Sam2Segmenter:
         size = (clip.frames.height, clip.frames.width)
         start, end = clip.clip["start_frame"], clip.clip["end_frame"]
         rows = [r for r in carried.get("rows", []) if r["frame_index"] >= start]
-        indices = range(carried.get("next_frame", start), end)
+        indices = range(max(start, carried.get("next_frame", start)), end)
         prompted = 0
         # Twice the network's side keeps every line of a 16:9 picture that it could make use of.
         shown = clip.frames.read(max_side_px=2 * self.tracker.size, indices=indices)
