@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.executor import gpu_executor
 from dagster_project.jobs import JOBS
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
@@ -19,8 +20,6 @@ from resources.compute import Compute
 from resources.models import Backends
 from resources.storage import Storage
 from resources.video import RawLake
-
-PRELOAD = ["dagster_project.definitions"]
 
 ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     raw_videos,
@@ -51,9 +50,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         asset_checks=TABLE_CHECKS,
         jobs=JOBS,
         resources=resources | dict(overrides or {}),
-        executor=dg.multiprocess_executor.configured(
-            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOAD}}}
-        ),
+        executor=gpu_executor,
     )
 
 

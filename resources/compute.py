@@ -27,6 +27,6 @@ class Compute(dg.ConfigurableResource):
     )
     backoff_s: float = Field(default=0.5, ge=0, description="first wait before another try")
 
-    def worker_count(self, *, has_model: bool = False) -> int:
-        """Workers of a stage. A model fills its device alone; each worker would load its own."""
-        return self.workers or (1 if has_model else len(os.sched_getaffinity(0)))
+    def worker_count(self, *, on_device: bool = False) -> int:
+        """Workers of a stage. A model has its device to itself; each worker would load one."""
+        return self.workers or (1 if on_device else len(os.sched_getaffinity(0)))

@@ -63,7 +63,8 @@ class StageSpec:
     task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip
     stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
     made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
-    lie on this machine: their hash, not their place, enters the fingerprint.
+    lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
+    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them.
     """
 
     task: str
@@ -86,6 +87,8 @@ class StageSpec:
     bytes_in_flight: int = 64 * 2**20
     force: bool = False
     units: tuple[str, ...] = field(default=())
+    lanes: int = 1
+    devices: tuple[str, ...] = ()
 
     @property
     def carried_stage(self) -> str:
@@ -202,6 +205,11 @@ def versions(
     if task in TASK_VERSIONS:
         return TASK_VERSIONS[task], ""
     return registry.version(operator, backend, dict(settings or {}), weights_dir)
+
+
+def lanes(operator: str, backend: str) -> tuple[int, bool]:
+    """(takes that a worker may have at a time, whether it wants a device)."""
+    return registry.lanes(operator, backend)
 
 
 def code_version(task: str, operator: str) -> str:

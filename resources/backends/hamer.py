@@ -338,6 +338,7 @@ class HamerEstimator:
     version = "1"
     quality_tier = "model"
     weights_hash = ""
+    on_device = True
 
     def __init__(self, settings: HamerSettings, weights: Path) -> None:
         folder = weights / settings.checkpoint

@@ -160,6 +160,12 @@ def version(
     return cls.version, hash_files(weights_root(weights_dir), files)
 
 
+def lanes(operator: str, name: str) -> tuple[int, bool]:
+    """(threads that may call `process` at a time, whether it computes on a device)."""
+    cls = _class(find(operator, name))
+    return getattr(cls, "lanes", 1), getattr(cls, "on_device", False)
+
+
 def build(
     operator: str, name: str, settings: dict[str, Any], weights_dir: str = ""
 ) -> ClipOperator:

@@ -270,6 +270,7 @@ class Sam2Segmenter:
     version = "1"
     quality_tier = "model"
     weights_hash = ""
+    on_device = True
 
     def __init__(self, settings: Sam2Settings, weights: Path) -> None:
         self.settings = settings
