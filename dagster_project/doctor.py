@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from resources.backends.registry import REGISTRY, BackendEntry
+from resources.backends.registry import REGISTRY, BackendEntry, check
+from resources.backends.weights import WeightsError, WeightsMissingError
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
 
@@ -143,8 +144,12 @@ def _backend(entry: BackendEntry) -> Finding:
         getattr(importlib.import_module(module), name)
     except Exception as error:  # any failure to import is the finding
         return Finding(what, "missing", f"{type(error).__name__}: {error}")
-    if entry.weights is None:
+    if not entry.weights:
         return Finding(what, "ok", f"needs no weights; {entry.licence}")
-    there = Path(entry.weights).expanduser().exists()
-    facts = f"weights expected at {entry.weights}; {entry.licence}"
-    return Finding(what, "ok" if there else "missing", facts)
+    origin = f"from {entry.source}; {entry.licence}"
+    try:
+        return Finding(what, "ok", f"{check(entry)}; {origin}")
+    except WeightsMissingError as error:
+        return Finding(what, "warning", f"not set up: {error}; {origin}")
+    except WeightsError as error:
+        return Finding(what, "missing", f"{error}; {origin}")

@@ -85,6 +85,20 @@ class SegmentSettings(Settings):
     max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
 
 
+class Sam2Settings(SegmentSettings):
+    """detections, object_masks, hand_masks by SAM 2.1; those of the baseline are its prompts'."""
+
+    checkpoint: str = Field(
+        default="sam2.1-hiera-small", description="folder of the model, below that of all weights"
+    )
+    prompt_interval_s: float = Field(
+        default=2.0, gt=0, description="how often tracks are held against the baseline's"
+    )
+    min_agreement: float = Field(
+        default=0.3, ge=0, le=1, description="overlap (IoU) of boxes below which it prompts anew"
+    )
+
+
 class HandPoseSettings(Settings):
     """hand_poses."""
 
@@ -95,6 +109,15 @@ class HandPoseSettings(Settings):
     smoothing_frames: float = Field(
         default=1.5, ge=0, le=30, description="standard deviation of the smoothing over time"
     )
+
+
+class HamerSettings(Settings):
+    """hand_poses by HaMeR."""
+
+    checkpoint: str = Field(
+        default="hamer", description="folder of the release, below that of all weights"
+    )
+    crops_per_batch: int = Field(default=32, ge=1, le=1024, description="hands looked at at once")
 
 
 class ReconstructSettings(Settings):

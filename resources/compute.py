@@ -11,7 +11,9 @@ from pydantic import Field
 class Compute(dg.ConfigurableResource):
     """Worker processes of a stage and what they may use. Nothing here changes a result."""
 
-    workers: int = Field(default=0, ge=0, description="worker processes; 0: one a CPU")
+    workers: int = Field(
+        default=0, ge=0, description="worker processes; 0: one a CPU, or one for a model"
+    )
     isolate: bool = Field(
         default=True, description="false: run in the step's own process, for a debugger"
     )
@@ -25,5 +27,6 @@ class Compute(dg.ConfigurableResource):
     )
     backoff_s: float = Field(default=0.5, ge=0, description="first wait before another try")
 
-    def worker_count(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+    def worker_count(self, *, on_device: bool = False) -> int:
+        """Workers of a stage. A model has its device to itself; each worker would load one."""
+        return self.workers or (1 if on_device else len(os.sched_getaffinity(0)))

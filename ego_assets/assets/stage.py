@@ -64,10 +64,14 @@ def materialize_stage(
     chosen = context.op_execution_context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     lake, ledger = storage.lake(), storage.ledger()
+    backend = backends.chosen(stage.operator) if backends and stage.operator else ""
+    settings = config.settings()
+    if backends and stage.operator:
+        settings = backends.settings_of(stage.operator, settings)
     spec = StageSpec(
         task=stage.task,
         tables=stage.tables,
-        settings=config.settings(),
+        settings=settings,
         lake_root=lake.location,
         ledger_url=ledger.url,
         shard=context.partition_key,
@@ -81,21 +85,24 @@ def materialize_stage(
         force=config.force,
         units=tuple(config.only),
     )
-    backend = backends.chosen(stage.operator) if backends and stage.operator else ""
-    version, weights_hash = plan.versions(stage.task, stage.operator, backend)
+    weights_dir = backends.weights_dir if backends else ""
+    version, weights_hash = plan.versions(
+        stage.task, stage.operator, backend, settings, weights_dir
+    )
     spec = replace(
         spec,
         operator=stage.operator,
         backend=backend,
         operator_version=version,
         weights_hash=weights_hash,
+        weights_dir=weights_dir,
     )
     workers = compute.worker_count()
     if stage.operator:
         lanes, on_device = plan.lanes(stage.operator, backend)
         devices = leased_devices() if on_device else ()
         spec = replace(spec, lanes=lanes, devices=devices)
-        workers = len(devices) or workers
+        workers = len(devices) or compute.worker_count(on_device=on_device)
     report = run_stage(spec, workers=workers, isolate=compute.isolate)
     metadata = report_metadata(report)
     for failure in report.failures:

@@ -62,8 +62,9 @@ class StageSpec:
 
     task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip
     stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
-    made); inputs: the upstream tables that the operator reads. lanes: takes that a worker has at
-    a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them.
+    made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
+    lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
+    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them.
     """
 
     task: str
@@ -77,6 +78,7 @@ class StageSpec:
     backend: str = ""
     operator_version: str = "1"
     weights_hash: str = ""
+    weights_dir: str = ""
     inputs: tuple[str, ...] = ()
     max_attempts: int = 3
     max_deaths: int = 2
@@ -192,11 +194,17 @@ def plan(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
     return plan_clips(spec, lake, ledger)
 
 
-def versions(task: str, operator: str, backend: str) -> tuple[str, str]:
-    """(operator version, weights hash) of a stage, for the fingerprint."""
+def versions(
+    task: str,
+    operator: str,
+    backend: str,
+    settings: Mapping[str, Any] | None = None,
+    weights_dir: str = "",
+) -> tuple[str, str]:
+    """(operator version, weights hash) of a stage, for the fingerprint. Raises WeightsError."""
     if task in TASK_VERSIONS:
         return TASK_VERSIONS[task], ""
-    return registry.version(operator, backend)
+    return registry.version(operator, backend, dict(settings or {}), weights_dir)
 
 
 def lanes(operator: str, backend: str) -> tuple[int, bool]:

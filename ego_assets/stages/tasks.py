@@ -77,7 +77,7 @@ class ClipTask:
         self.spec = spec
         self.lake = lake
         self.raw = RawReader()
-        self.operator = registry.build(spec.operator, spec.backend, spec.settings)
+        self.operator = registry.build(spec.operator, spec.backend, spec.settings, spec.weights_dir)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]

@@ -35,6 +35,7 @@ from ego_assets.schemas import TABLES, ContractError
 from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
+from resources.backends.weights import WeightsError
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
@@ -267,6 +268,9 @@ class WorkerRun:
     def failed(self, unit: Unit, attempts: dict[str, Attempt], error: Exception) -> bool | None:
         """What follows from an error: as of `attempt`. Raises StageBrokenError."""
         kind = classify(error)
+        if isinstance(error, WeightsError):
+            self.interrupt(unit, attempts)
+            raise StageBrokenError(str(error)) from error
         if kind is ErrorKind.NO_ROOM or isinstance(error, PublishRefusedError):
             self.interrupt(unit, attempts)
             raise StageBrokenError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ego_assets import config
 from ego_assets.protocols import ClipOperator
+from resources.backends.weights import find_files, hash_files, weights_root
 
 
 class UnknownBackendError(ValueError):
@@ -22,7 +23,9 @@ class UnknownBackendError(ValueError):
 class BackendEntry:
     """One implementation of one operator.
 
-    factory: `module:Class`, called with the settings; weights: where they are expected, or None.
+    factory: `module:Class`, called with the settings and, if it has weights, with the folder of
+    all weights; weights: its files below that folder, where `{checkpoint}` is the setting of that
+    name; source: where a person gets them.
     """
 
     operator: str
@@ -30,8 +33,13 @@ class BackendEntry:
     factory: str
     settings: type[config.Settings]
     licence: str
-    weights: str | None = None
+    weights: tuple[str, ...] = ()
+    source: str = ""
     gpu_memory_gb: float = 0.0
+
+    def files(self, settings: config.Settings) -> list[str]:
+        """The weights' files for these settings, below the folder of all weights."""
+        return [name.format(**settings.model_dump()) for name in self.weights]
 
 
 _BASELINE = "Apache-2.0 (this project)"
@@ -44,11 +52,36 @@ _ENTRIES = (
         _BASELINE,
     ),
     BackendEntry(
+        "segmenter",
+        "sam2",
+        "resources.backends.sam2:Sam2Segmenter",
+        config.Sam2Settings,
+        "Apache-2.0 (SAM 2.1, code and weights)",
+        weights=("{checkpoint}/config.json", "{checkpoint}/model.safetensors"),
+        source="https://huggingface.co/facebook/sam2.1-hiera-small (or -tiny, -base-plus, -large)",
+        gpu_memory_gb=6,
+    ),
+    BackendEntry(
         "hand_estimator",
         "baseline",
         "ego_assets.operators.hands:BaselineHandEstimator",
         config.HandPoseSettings,
         _BASELINE,
+    ),
+    BackendEntry(
+        "hand_estimator",
+        "hamer",
+        "resources.backends.hamer:HamerEstimator",
+        config.HamerSettings,
+        "MIT (HaMeR, code and weights); MANO: its own, non-commercial",
+        weights=(
+            "{checkpoint}/hamer_ckpts/checkpoints/hamer.ckpt",
+            "{checkpoint}/hamer_ckpts/model_config.yaml",
+            "{checkpoint}/data/mano/MANO_RIGHT.pkl",
+        ),
+        source="https://github.com/geopavlakos/hamer (its fetch_demo_data.sh) and "
+        "https://mano.is.tue.mpg.de",
+        gpu_memory_gb=8,
     ),
     BackendEntry(
         "reconstructor",
@@ -112,10 +145,19 @@ def _class(entry: BackendEntry) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def version(operator: str, name: str) -> tuple[str, str]:
-    """(version, weights hash) of a backend, without loading its model."""
-    cls: Any = _class(find(operator, name))
-    return cls.version, cls.weights_hash
+def version(
+    operator: str, name: str, settings: dict[str, Any] | None = None, weights_dir: str = ""
+) -> tuple[str, str]:
+    """(version, weights hash) of a backend, without loading its model.
+
+    The hash is of the files that the settings name. Raises WeightsError if one is missing.
+    """
+    entry = find(operator, name)
+    cls: Any = _class(entry)
+    if not entry.weights:
+        return cls.version, cls.weights_hash
+    files = entry.files(entry.settings(**settings or {}))
+    return cls.version, hash_files(weights_root(weights_dir), files)
 
 
 def lanes(operator: str, name: str) -> tuple[int, bool]:
@@ -124,7 +166,25 @@ def lanes(operator: str, name: str) -> tuple[int, bool]:
     return getattr(cls, "lanes", 1), getattr(cls, "on_device", False)
 
 
-def build(operator: str, name: str, settings: dict[str, Any]) -> ClipOperator:
-    """Build a backend. Raises UnknownBackendError, or pydantic's ValidationError."""
+def build(
+    operator: str, name: str, settings: dict[str, Any], weights_dir: str = ""
+) -> ClipOperator:
+    """Build a backend.
+
+    Raises UnknownBackendError, pydantic's ValidationError, or WeightsError.
+    """
     entry = find(operator, name)
-    return _class(entry)(entry.settings(**settings))
+    chosen = entry.settings(**settings)
+    if not entry.weights:
+        return _class(entry)(chosen)
+    root = weights_root(weights_dir)
+    find_files(root, entry.files(chosen))
+    return _class(entry)(chosen, root)
+
+
+def check(entry: BackendEntry, weights_dir: str = "") -> str:
+    """What a backend's weights are, once they have been read on the CPU. Raises WeightsError."""
+    settings, root = entry.settings(), weights_root(weights_dir)
+    digest = hash_files(root, entry.files(settings))
+    cls: Any = _class(entry)
+    return f"{cls.check(settings, root)}, hash {digest[:12]}"

@@ -1,0 +1,66 @@
+"""Files of model weights: where they lie, what they hash to, what is wrong with them.
+
+Here: paths and bytes. Not here: any model, and any fetching: weights are put in place by a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+
+class WeightsError(RuntimeError):
+    """Weights that are missing, damaged, of another model, or not to be trusted."""
+
+
+class WeightsMissingError(WeightsError):
+    """No weights where they are looked for."""
+
+
+def weights_root(given: str = "") -> Path:
+    """The folder of all weights: the one given, else EGO_WEIGHTS, else ~/.cache/ego."""
+    return Path(given or os.environ.get("EGO_WEIGHTS") or "~/.cache/ego").expanduser()
+
+
+def find_files(root: Path, names: Iterable[str]) -> list[Path]:
+    """The files of those names below `root`. Raises WeightsMissingError that names
+    those that are not there."""
+    paths = [root / name for name in names]
+    missing = [str(p) for p in paths if not p.is_file()]
+    if missing:
+        raise WeightsMissingError(
+            f"no weights at {', '.join(missing)}: put them there (docs/models.md says where they "
+            "come from), or name another folder with EGO_WEIGHTS or `weights_dir`"
+        )
+    return paths
+
+
+def hash_files(root: Path, names: Iterable[str]) -> str:
+    """SHA-256, hex, over the names and the bytes of files below `root`. Raises WeightsError."""
+    names = sorted(names)
+    lines = [f"{n} {_sha256(p)}" for n, p in zip(names, find_files(root, names), strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file; known if it was hashed before and its size and mtime are the same."""
+    stat = path.stat()
+    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ego/hashes.json"
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(cache.read_text())
+    if key in known:
+        return known[key]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    with suppress(OSError):  # a home that may not be written only costs time
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        aside = cache.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(known | {key: found}))
+        aside.replace(cache)
+    return found

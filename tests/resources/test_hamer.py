@@ -1,0 +1,357 @@
+"""HaMeR and MANO: layout, geometry, mirror images, and files that are not theirs."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.spatial.transform import Rotation
+from tiny_models import TINY_HAMER, Tattletale, tiny_hamer, tiny_mano
+
+from ego_assets.config import HamerSettings
+from ego_assets.operators.cameras import project_points
+from ego_assets.protocols import ClipInput, Frame, Intrinsics
+from ego_assets.schemas import TABLES
+from resources.backends.hamer import (
+    CHECKPOINT,
+    MANO,
+    Crop,
+    HamerEstimator,
+    HamerNetwork,
+    Shape,
+    read_checkpoint,
+)
+from resources.backends.mano import CONTRACT_ORDER, FINGERTIPS, ManoHand, read_mano
+from resources.backends.weights import WeightsError
+
+LAYOUT = Path(__file__).resolve().parents[1] / "golden" / "hamer_layout.txt"
+SIZE = (120, 160)
+PINHOLE = Intrinsics("PINHOLE", 150.0, 150.0, (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)
+LENS = Intrinsics("OPENCV", 150.0, 150.0, 83.0, 57.0, (-0.12, 0.02, 0.001, -0.002))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_hamer(tmp_path_factory.mktemp("weights") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def estimator(folder: Path) -> HamerEstimator:
+    return HamerEstimator(HamerSettings(checkpoint="tiny"), folder.parent)
+
+
+class Picture:
+    """One picture, over and over."""
+
+    height, width = SIZE
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+
+    def read(self, *, max_side_px: int | None = None, indices: Any = ()) -> Any:
+        for index in indices:
+            yield Frame(index, index / 10, self.image, 1.0)
+
+
+def clip_of(
+    image: np.ndarray, hands: list[tuple[int, str, list[float]]], camera: Intrinsics = PINHOLE
+) -> ClipInput:
+    """A clip whose masks are (frame, side, box) of `hands`."""
+    clip = {"video_id": "v", "shard": "s", "clip_id": "v-0", "take_id": "t"}
+    found = ClipInput(
+        clip | {"start_frame": 0, "end_frame": 99, "context_frames": 0},
+        {},
+        Picture(image),
+        camera,
+    )
+    rows = [
+        found.row(frame, frame / 10)
+        | {"track_id": f"t-h{i:03d}", "side": side, "box": box, "score": 0.9, "rle": b""}
+        for i, (frame, side, box) in enumerate(hands)
+    ]
+    return replace(found, tables={"hand_masks": pa.Table.from_pylist(rows)})
+
+
+def noise(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (*SIZE, 3)).astype(np.uint8)
+
+
+# -- the network -----------------------------------------------------------------------------
+
+
+def test_the_layout_is_the_official_one() -> None:
+    official: dict[str, tuple[int, ...]] = {}
+    for line in LAYOUT.read_text().splitlines():
+        name, *shape = line.split()
+        found = re.search(r"\{(\d+)-(\d+)\}", name)
+        first, last = (int(v) for v in found.groups()) if found else (0, 0)
+        for block in range(first, last + 1):
+            official[re.sub(r"\{.*\}", str(block), name)] = tuple(int(v) for v in shape)
+    assert Shape().layout() == official
+    assert sum(int(np.prod(s)) for s in official.values()) == pytest.approx(670e6, rel=0.01)
+
+
+def test_the_encoder_is_a_standard_one(folder: Path) -> None:
+    """Against torch's own transformer layers with the same weights."""
+    import torch
+
+    shape, weights = read_checkpoint(folder)
+    network = HamerNetwork(shape, weights, torch.device("cpu"))
+    crops = torch.randn(2, 3, shape.side, shape.side)
+    patches = torch.nn.functional.conv2d(
+        crops[..., 8:-8],
+        weights["backbone.patch_embed.proj.weight"],
+        weights["backbone.patch_embed.proj.bias"],
+        stride=16,
+        padding=2,
+    )
+    x = patches.flatten(2).mT
+    assert x.shape == (2, 12, 32)
+    x = x + weights["backbone.pos_embed"][:, 1:] + weights["backbone.pos_embed"][:, :1]
+    names = {
+        "norm1": "norm1",
+        "norm2": "norm2",
+        "linear1": "mlp.fc1",
+        "linear2": "mlp.fc2",
+        "self_attn.out_proj": "attn.proj",
+    }
+    for block in range(shape.depth):
+        layer = torch.nn.TransformerEncoderLayer(
+            32, 2, 128, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True
+        )
+        prefix = f"backbone.blocks.{block}"
+        state = {
+            f"{ours}.{kind}": weights[f"{prefix}.{theirs}.{kind}"]
+            for ours, theirs in names.items()
+            for kind in ("weight", "bias")
+        }
+        for kind in ("weight", "bias"):
+            state[f"self_attn.in_proj_{kind}"] = weights[f"{prefix}.attn.qkv.{kind}"]
+        layer.load_state_dict(state)
+        x = layer.eval()(x)
+    ends = (weights["backbone.last_norm.weight"], weights["backbone.last_norm.bias"])
+    x = torch.nn.functional.layer_norm(x, (32,), *ends, 1e-6)
+    assert torch.allclose(network._encode(crops), x, atol=1e-4)
+
+
+def test_results_do_not_depend_on_the_batch(folder: Path, estimator: HamerEstimator) -> None:
+    hands = [(f, s, [20.0 + f, 30, 80, 90]) for f in range(4) for s in ("left", "right")]
+    clip = clip_of(noise(), hands)
+    alone = HamerEstimator(HamerSettings(checkpoint="tiny", crops_per_batch=1), folder.parent)
+    one, many = (e.process(clip, None).tables["hand_poses"] for e in (alone, estimator))
+    assert len(one) == len(many) == 8
+    for a, b in zip(one, many, strict=True):
+        assert a["track_id"] == b["track_id"]
+        assert np.allclose(a["joints_camera_m"], b["joints_camera_m"], atol=1e-5)
+    spread = np.ptp([r["joints_camera_m"] for r in many if r["side"] == "left"], axis=0)
+    assert spread.max() > 1e-3, "the network looks at nothing"
+
+
+# -- geometry --------------------------------------------------------------------------------
+
+
+def test_rows_fit_the_contract(estimator: HamerEstimator) -> None:
+    clip = clip_of(noise(), [(0, "left", [20, 30, 80, 90]), (3, "right", [90, 30, 150, 90])])
+    rows = estimator.process(clip, None).tables["hand_poses"]
+    assert TABLES["hand_poses"].from_rows(rows).num_rows == 2
+    assert {(r["backend"], r["quality_tier"]) for r in rows} == {("hamer", "model")}
+    for row in rows:
+        assert row["camera_from_hand_m"] == row["joints_camera_m"][0]
+        turns = Rotation.from_rotvec(np.reshape(row["mano_pose"], (16, 3))).as_matrix()
+        assert np.allclose(np.linalg.det(turns), 1)
+
+
+def test_a_mirrored_picture_gives_the_mirrored_hand(estimator: HamerEstimator) -> None:
+    image, width = noise(), SIZE[1]
+    box = [30.0, 20.0, 90.0, 85.0]
+    mirrored_box = [width - box[2], box[1], width - box[0], box[3]]
+    (right,) = estimator.process(clip_of(image, [(0, "right", box)]), None).tables["hand_poses"]
+    mirror = clip_of(np.ascontiguousarray(image[:, ::-1]), [(0, "left", mirrored_box)])
+    (left,) = estimator.process(mirror, None).tables["hand_poses"]
+    joints = np.array(right["joints_camera_m"]) * (-1, 1, 1)
+    assert np.allclose(left["joints_camera_m"], joints, atol=1e-4)
+    assert np.allclose(
+        np.reshape(left["mano_pose"], (16, 3)),
+        np.reshape(right["mano_pose"], (16, 3)) * (1, -1, -1),
+        atol=1e-3,
+    )
+    # What the mirrored parameters mean: the mirrored rotation.
+    turn = Rotation.from_rotvec(right["mano_pose"][:3]).as_matrix()
+    flip = np.diag([-1.0, 1, 1])
+    wanted = Rotation.from_matrix(flip @ turn @ flip).as_matrix()
+    assert np.allclose(Rotation.from_rotvec(left["mano_pose"][:3]).as_matrix(), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("camera", [PINHOLE, LENS])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_known_hand_comes_back(folder: Path, camera: Intrinsics, side: str) -> None:
+    """A hand of known MANO parameters, somewhere: its joints, in 3D and in the picture."""
+    import torch
+
+    estimator = HamerEstimator(HamerSettings(checkpoint="tiny"), folder.parent)
+    rng = np.random.default_rng(1)
+    turns = Rotation.from_rotvec(rng.normal(0, 0.4, (16, 3))).as_matrix()[None]
+    rotations = torch.tensor(turns, dtype=torch.float32)
+    betas = torch.tensor(rng.normal(0, 1, (1, 10)), dtype=torch.float32)
+    joints = estimator.mano.pose(rotations, betas)[1][0].numpy().astype(float)
+    flip = np.array([-1.0 if side == "left" else 1.0, 1, 1])
+    place = np.array([0.06, -0.03, 0.5])
+    wanted = joints * flip + place
+    pixels = project_points(camera, wanted)
+    box = [*pixels.min(0).tolist(), *pixels.max(0).tolist()]
+    crop = Crop.around(box, side == "left")
+    # What the network would have to say of this crop:
+    scale = 2 * camera.fx / (crop.side * place[2])
+    middle = crop.translation(np.array([scale, 0, 0]), camera)
+    offset = (place - middle) * flip
+    said = torch.tensor([[scale, offset[0], offset[1]]], dtype=torch.float32)
+    shape = estimator.network.shape
+
+    class Said:
+        def __init__(self) -> None:
+            self.shape = shape
+
+        def __call__(self, crops: Any) -> Any:
+            return rotations, betas, said
+
+    estimator.network = Said()  # type: ignore[assignment]
+    (row,) = estimator.process(clip_of(noise(), [(0, side, box)], camera), None).tables[
+        "hand_poses"
+    ]
+    assert np.allclose(row["joints_camera_m"], wanted, atol=1e-5)
+    assert np.allclose(row["joints_px"], pixels, atol=1e-2)
+    assert row["is_valid"], row["invalid_reason"]
+
+
+def test_a_crop_shows_what_its_camera_says(estimator: HamerEstimator) -> None:
+    """The centre of the box is in the middle of the crop, and a left hand's thumb side flips."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    image[50:53, 70:73] = 255  # around pixel centre (71, 51)
+    image[50:53, 80:83, 0] = 255
+    for is_left in (False, True):
+        crop = Crop.around([61.5, 41.5, 81.5, 61.5], is_left)
+        cut = crop.cut(image, 64)
+        rows, columns = np.nonzero(cut[..., 1] > 128)
+        assert (rows.mean(), columns.mean()) == pytest.approx((32, 32), abs=0.6)
+        red = np.nonzero((cut[..., 0] > 128) & (cut[..., 1] < 128))[1].mean()
+        assert (red < 32) == is_left
+
+
+def test_a_hand_that_is_not_at_its_mask_is_invalid(estimator: HamerEstimator) -> None:
+    clip = clip_of(noise(), [(0, "right", [20, 30, 80, 90])])
+    network = estimator.network
+    far = replace(clip.intrinsics, fx=3000.0, fy=3000.0)
+    (row,) = estimator.process(replace(clip, intrinsics=far), None).tables["hand_poses"]
+    assert not row["is_valid"]
+    assert "distance" in row["invalid_reason"]
+    assert network.shape == Shape.of(TINY_HAMER)
+
+
+# -- MANO ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hand(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarray], Any]:
+    path = tmp_path_factory.mktemp("mano") / "MANO_RIGHT.pkl"
+    arrays = tiny_mano(path, seed=3)
+    read = read_mano(path)
+    for name, wanted in arrays.items():
+        assert np.array_equal(read[name], wanted), name
+    import torch
+
+    return arrays, ManoHand.of(read, torch.device("cpu"))
+
+
+def test_a_posed_hand_is_what_its_bones_make_of_it(hand: tuple[dict[str, np.ndarray], Any]) -> None:
+    """Against 4 × 4 matrices, vertex by vertex."""
+    import torch
+
+    arrays, mano = hand
+    rng = np.random.default_rng(0)
+    turns = Rotation.from_rotvec(rng.normal(0, 0.7, (16, 3))).as_matrix()
+    betas = rng.normal(size=10)
+    shaped = arrays["v_template"] + arrays["shapedirs"] @ betas
+    rest = arrays["J_regressor"] @ shaped
+    posed = shaped + arrays["posedirs"] @ (turns[1:] - np.eye(3)).ravel()
+    parents = arrays["kintree_table"][0].astype(np.int64)
+    world: list[np.ndarray] = []
+    for joint in range(16):
+        local = np.eye(4)
+        local[:3, :3] = turns[joint]
+        local[:3, 3] = rest[joint] - (rest[parents[joint]] if joint else 0)
+        world.append(world[parents[joint]] @ local if joint else local)
+    vertices = np.zeros((778, 3))
+    for vertex in range(778):
+        for joint in range(16):
+            point = np.append(posed[vertex] - rest[joint], 1)
+            vertices[vertex] += arrays["weights"][vertex, joint] * (world[joint] @ point)[:3]
+    joints = np.concatenate([[m[:3, 3] for m in world], vertices[list(FINGERTIPS)]])
+    found, order = mano.pose(
+        torch.tensor(turns[None], dtype=torch.float32),
+        torch.tensor(betas[None], dtype=torch.float32),
+    )
+    assert np.allclose(found[0], vertices, atol=1e-5)
+    assert np.allclose(order[0], joints[list(CONTRACT_ORDER)], atol=1e-5)
+
+
+# -- files that are not theirs ---------------------------------------------------------------
+
+
+def test_training_settings_beside_the_weights_are_no_matter(folder: Path) -> None:
+    """Lightning stores a yacs node, which is not installed: it is read as nothing."""
+    assert b"yacs.config" in (folder / CHECKPOINT).read_bytes()
+    shape, weights = read_checkpoint(folder)
+    assert weights.keys() == shape.layout().keys()
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    folder = tiny_hamer(tmp_path / "x", callbacks=Tattletale(told))
+    with pytest.raises(WeightsError, match="do not trust this file"):
+        read_checkpoint(folder)
+    assert not told.exists()
+
+
+def test_a_hand_that_runs_code_is_refused(tmp_path: Path) -> None:
+    path, told = tmp_path / "MANO_RIGHT.pkl", tmp_path / "told"
+    path.write_bytes(pickle.dumps({"v_template": Tattletale(told)}))
+    with pytest.raises(WeightsError, match="which no hand needs"):
+        read_mano(path)
+    assert not told.exists()
+
+
+def test_files_that_are_cut_off(tmp_path: Path) -> None:
+    folder = tiny_hamer(tmp_path / "x")
+    for name in (CHECKPOINT, MANO):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match="cannot be read as a HaMeR checkpoint"):
+        read_checkpoint(folder)
+    with pytest.raises(WeightsError, match="cannot be read as a MANO hand"):
+        read_mano(folder / MANO)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
+def test_another_network_is_refused(tmp_path: Path, change: str) -> None:
+    import torch
+
+    folder = tiny_hamer(tmp_path / "x")
+    _, state = read_checkpoint(folder)
+    name = "mano_head.decpose.bias"
+    if change == "missing":
+        del state[name]
+    elif change == "unknown":
+        state["backbone.cls_token"] = torch.zeros(1)
+    else:
+        state[name] = torch.zeros(7)
+    state = {k: v.clone() for k, v in state.items()}
+    torch.save({"state_dict": state}, folder / CHECKPOINT)
+    named = "backbone.cls_token" if change == "unknown" else name
+    with pytest.raises(WeightsError, match=rf"1 weights differ, the first: {named}"):
+        read_checkpoint(folder)

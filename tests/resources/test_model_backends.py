@@ -1,0 +1,199 @@
+"""Models in the graph and in `ego doctor`: chosen by a line, hashed, refused when broken."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+from tiny_models import Tattletale, tiny_hamer, tiny_sam2
+
+from dagster_project import doctor
+from dagster_project.definitions import build_defs
+from ego_assets.partitions import SHARDS
+from ego_assets.stages.shards import find_files, register_files
+from resources.backends import registry
+from resources.backends.weights import hash_files
+from resources.compute import Compute
+from resources.lake import Lake
+from resources.models import Backends
+from resources.storage import Storage
+from samples import render_sample
+
+SAM2_FOLDER, HAMER_FOLDER = "sam2.1-hiera-small", "hamer"
+MODELS = {"segmenter": "sam2", "hand_estimator": "hamer"}
+MASKS = ("detections", "object_masks", "hand_masks")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+        yield found
+
+
+def origin(lake: Lake, table: str, shard: str) -> dict[str, Any]:
+    path = lake.root / table / f"{shard}.parquet"
+    (found,) = json.loads(pq.read_schema(path).metadata[b"ego.provenance"])
+    return found
+
+
+@pytest.mark.slow
+def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    weights = tmp_path / "weights"
+    tiny_sam2(weights / "mine")
+    tiny_hamer(weights / HAMER_FOLDER)
+    lake = Lake(tmp_path / "lake")
+    video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
+    (shard,) = register_files(lake, find_files([video]).files)
+    instance.add_dynamic_partitions(SHARDS, [shard])
+
+    def run(**backends: Any) -> dg.ExecuteInProcessResult:
+        overrides = {
+            "storage": Storage(lake_root=str(lake.root)),
+            "compute": Compute(isolate=False, backoff_s=0.01),
+            "backends": Backends(**backends),
+        }
+        return (
+            build_defs(overrides)
+            .resolve_job_def("whole_graph")
+            .execute_in_process(
+                partition_key=shard,
+                instance=instance,
+                asset_selection=[
+                    dg.AssetKey(t) for t in ("video_manifest", "clips", *MASKS, "hand_poses")
+                ],
+                raise_on_error=False,
+            )
+        )
+
+    def done(table: str) -> int:
+        event = instance.get_latest_materialization_event(dg.AssetKey(table))
+        assert event is not None
+        assert event.asset_materialization is not None
+        return int(event.asset_materialization.metadata["done"].value)  # type: ignore[arg-type]
+
+    chosen = MODELS | {
+        "weights_dir": str(weights),
+        "settings": {"segmenter": {"checkpoint": "mine", "prompt_interval_s": 0.5}},
+    }
+    assert run(**chosen).success
+    for table in ("hand_masks", "hand_poses"):
+        rows = lake.read(table, shard).to_pylist()
+        assert len(rows) > 20
+        assert {r["quality_tier"] for r in rows} == {"model"}
+        assert len(origin(lake, table, shard)["weights_hash"]) == 64
+    settings = json.loads(origin(lake, "hand_masks", shard)["settings"])
+    assert settings["checkpoint"] == "mine"
+    assert "work_side_px" in settings, "the asset's form reaches the model too"
+    assert "rounds" not in json.loads(origin(lake, "hand_poses", shard)["settings"])
+    # The same weights elsewhere: nothing to do. Other weights: done again.
+    weights = weights.rename(tmp_path / "moved")
+    assert run(**chosen | {"weights_dir": str(weights)}).success
+    assert (done("hand_masks"), done("hand_poses")) == (0, 0)
+    tiny_hamer(weights / HAMER_FOLDER, seed=1)
+    assert run(**chosen | {"weights_dir": str(weights)}).success
+    assert (done("hand_masks"), done("hand_poses")) == (0, 1)
+    # Broken ones end the stage, and no clip is charged.
+    file = weights / "mine" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    result = run(**chosen | {"weights_dir": str(weights)})
+    assert not result.success
+    failed = [e for e in result.all_events if e.is_step_failure]
+    assert "cannot be read as SAM 2.1" in str([e.step_failure_data for e in failed])
+    states = {e.state.value for e in Storage(lake_root=str(lake.root)).ledger().entries()}
+    assert "quarantined" not in states
+
+
+def test_a_hash_is_of_the_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode())
+    first = hash_files(tmp_path, ["a", "b"])
+    assert hash_files(tmp_path, ["b", "a"]) == first
+    assert len(json.loads((tmp_path / "cache/ego/hashes.json").read_text())) == 2
+    (tmp_path / "a").write_bytes(b"other")
+    assert hash_files(tmp_path, ["a", "b"]) != first
+
+
+def test_a_known_hash_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    first = hash_files(tmp_path, ["a"])
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
+    assert hash_files(tmp_path, ["a"]) == first
+
+
+def test_the_hash_enters_the_version(tmp_path: Path) -> None:
+    tiny_hamer(tmp_path / HAMER_FOLDER)
+    _, one = registry.version("hand_estimator", "hamer", {}, str(tmp_path))
+    tiny_hamer(tmp_path / HAMER_FOLDER, seed=1)
+    _, other = registry.version("hand_estimator", "hamer", {}, str(tmp_path))
+    assert len(one) == len(other) == 64
+    assert one != other
+
+
+# -- ego doctor ------------------------------------------------------------------------------
+
+
+def findings(weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
+    monkeypatch.setenv("EGO_WEIGHTS", str(weights))
+    found = [doctor._backend(registry.find(o, n)) for o, n in MODELS.items()]
+    return {f.what.partition(": ")[2]: (f.state, f.facts) for f in found}
+
+
+def test_doctor_finds_whole_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_sam2(tmp_path / SAM2_FOLDER)
+    tiny_hamer(tmp_path / HAMER_FOLDER)
+    for name, (state, facts) in findings(tmp_path, monkeypatch).items():
+        assert state == "ok", name
+        assert "M parameters" in facts
+        assert "hash " in facts
+
+
+def test_doctor_says_where_missing_ones_belong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for state, facts in findings(tmp_path, monkeypatch).values():
+        assert state == "warning"
+        assert str(tmp_path) in facts
+        assert "https://" in facts
+
+
+def test_doctor_tells_damaged_and_wrong_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam2, hamer = tmp_path / SAM2_FOLDER, tmp_path / HAMER_FOLDER
+    tiny_sam2(sam2)
+    config = json.loads((sam2 / "config.json").read_text())
+    (sam2 / "config.json").write_text(json.dumps(config | {"model_type": "sam"}))
+    tiny_hamer(hamer)
+    checkpoint = hamer / "hamer_ckpts/checkpoints/hamer.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    found = findings(tmp_path, monkeypatch)
+    assert found["sam2"][0] == found["hamer"][0] == "missing"
+    assert "holds a sam, not a sam2_video" in found["sam2"][1]
+    assert "cannot be read as a HaMeR checkpoint" in found["hamer"][1]
+
+
+def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, sam2 = tmp_path / "told", tmp_path / SAM2_FOLDER
+    tiny_sam2(sam2)
+    (sam2 / "model.safetensors").write_bytes(pickle.dumps(Tattletale(told)))
+    hamer = tiny_hamer(tmp_path / HAMER_FOLDER, callbacks=Tattletale(told))
+    found = findings(tmp_path, monkeypatch)
+    assert found["sam2"][0] == found["hamer"][0] == "missing"
+    assert "do not trust this file" in found["hamer"][1]
+    tiny_hamer(hamer)
+    (hamer / "data/mano/MANO_RIGHT.pkl").write_bytes(pickle.dumps(Tattletale(told)))
+    assert "which no hand needs" in findings(tmp_path, monkeypatch)["hamer"][1]
+    assert not told.exists()

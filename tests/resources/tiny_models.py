@@ -1,0 +1,181 @@
+"""Tiny random checkpoints in the formats of the real ones."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy.sparse import csc_matrix
+
+from resources.backends.hamer import CHECKPOINT, CONFIG, MANO, Shape
+
+TINY_HAMER = {
+    "MODEL": {
+        "IMAGE_SIZE": 64,
+        "IMAGE_MEAN": [0.485, 0.456, 0.406],
+        "IMAGE_STD": [0.229, 0.224, 0.225],
+        "BACKBONE": {"TYPE": "vit", "DEPTH": 2, "NUM_HEADS": 2},
+        "MANO_HEAD": {
+            "TRANSFORMER_DECODER": {
+                "dim": 32,
+                "depth": 2,
+                "heads": 2,
+                "dim_head": 8,
+                "mlp_dim": 32,
+                "context_dim": 32,
+            }
+        },
+    }
+}
+
+
+class Tattletale:
+    """A pickle of it writes a file where it is loaded."""
+
+    def __init__(self, told: Path) -> None:
+        self.told = told
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.told,)
+
+
+def tiny_sam2(folder: Path, seed: int = 0) -> Path:
+    """A `save_pretrained` folder of a SAM 2 with a 64 px side and about a million weights.
+
+    The memory's gates are opened (they start at almost zero), so that a lost memory shows.
+    """
+    import torch
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+
+    torch.manual_seed(seed)
+    side, hidden = 64, 128  # the memory is 64 wide, and has to be narrower
+    sizes = [[16, 16], [8, 8], [4, 4]]
+    config = Sam2VideoConfig(
+        vision_config={
+            "model_type": "sam2_vision_model",
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 8,
+                "image_size": [side, side],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [8, 16, 32, 64],
+                "num_attention_heads_per_stage": [1, 1, 2, 2],
+                "window_size_per_stage": [4, 4, 4, 4],
+                "global_attention_blocks": [3],
+            },
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": sizes,
+            "fpn_hidden_size": hidden,
+        },
+        prompt_encoder_config={"hidden_size": hidden, "image_size": side, "patch_size": 16},
+        mask_decoder_config={
+            "hidden_size": hidden,
+            "mlp_dim": 128,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 32,
+        },
+        image_size=side,
+        memory_attention_hidden_size=hidden,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=64,
+        memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=hidden,
+        mask_downsampler_embed_dim=hidden,
+        memory_fuser_embed_dim=hidden,
+        memory_fuser_intermediate_dim=64,
+    )
+    model = Sam2VideoModel(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "norm" not in name:
+                weight.normal_(0, 0.7 / weight[0].numel() ** 0.5)
+            if name.endswith("scale"):
+                weight.fill_(0.5)
+        # In sight with a good margin: the point here is what is remembered, not what is found.
+        head = model.mask_decoder.pred_obj_score_head
+        head.proj_out.bias.fill_(3.0)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _as_if_from(module: str, name: str, base: type = object) -> Any:
+    """A class that pickles as `module.name`, of a package that is not installed."""
+    parts = module.split(".")
+    for end in range(1, len(parts) + 1):
+        part = ".".join(parts[:end])
+        sys.modules.setdefault(part, ModuleType(part))
+    made = type(name, (base,), {"__module__": module, "__qualname__": name})
+    setattr(sys.modules[module], name, made)
+    return made
+
+
+def _forget(package: str) -> None:
+    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+        del sys.modules[name]
+
+
+def tiny_mano(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
+    """A file like MANO_RIGHT.pkl: its keys, shapes and foreign classes, and a random hand."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random((778, 16)) ** 8
+    regressor = rng.random((16, 778)) * (rng.random((16, 778)) < 0.02)
+    parents = [2**32 - 1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14]
+    arrays = {
+        "v_template": rng.normal(0, 0.05, (778, 3)),
+        "shapedirs": rng.normal(0, 0.003, (778, 3, 10)),
+        "posedirs": rng.normal(0, 0.001, (778, 3, 135)),
+        "J_regressor": regressor / regressor.sum(1, keepdims=True),
+        "weights": weights / weights.sum(1, keepdims=True),
+        "kintree_table": np.array([parents, range(16)], dtype=np.uint32),
+    }
+    whole = _as_if_from("chumpy.ch", "Ch")()
+    whole.x = np.concatenate([arrays["shapedirs"], arrays["shapedirs"]], axis=2)
+    chosen = _as_if_from("chumpy.reordering", "Select")()
+    places = np.arange(whole.x.size).reshape(whole.x.shape)[..., :10]
+    chosen.a, chosen.idxs, chosen.preferred_shape = whole, places.ravel(), (778, 3, 10)
+    file = arrays | {
+        "shapedirs": chosen,
+        "J_regressor": csc_matrix(arrays["J_regressor"]),
+        "f": np.zeros((1538, 3), np.uint32),
+        "hands_mean": np.zeros(45),
+        "hands_components": np.eye(45),
+        "bs_style": "lbs",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(file, protocol=2))
+    _forget("chumpy")
+    return arrays
+
+
+def tiny_hamer(folder: Path, seed: int = 0, **extra: Any) -> Path:
+    """A release folder as HaMeR's: a Lightning checkpoint, its configuration, a MANO file.
+
+    extra: more that the checkpoint holds.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, Any] = {}
+    for name, shape in Shape.of(TINY_HAMER).layout().items():
+        spread = 1.0 if name.endswith("pos_embed") else 0.7 / max(1, np.prod(shape[1:])) ** 0.5
+        state[name] = torch.randn(shape, generator=generator) * spread
+    state["mano_head.init_cam"] = torch.tensor([[0.9, 0.0, 0.0]])
+    state["mano_head.deccam.weight"] *= 0.1
+    state["discriminator.D_conv1.weight"] = torch.zeros(1)
+    state["mano.v_template"] = torch.zeros(778, 3)
+    state["initialized"] = torch.tensor(False)
+    settings = _as_if_from("yacs.config", "CfgNode", dict)(TINY_HAMER)
+    settings.__dict__["__immutable__"] = True
+    for name in (CHECKPOINT, CONFIG):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    held = {"epoch": 3, "state_dict": state, "hyper_parameters": {"cfg": settings}}
+    torch.save(held | extra, folder / CHECKPOINT)
+    _forget("yacs")
+    (folder / CONFIG).write_text(yaml.safe_dump(TINY_HAMER))
+    tiny_mano(folder / MANO, seed)
+    return folder
