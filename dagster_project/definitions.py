@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.jobs import JOBS
+from dagster_project.jobs import JOBS, whole_graph_job
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
 from ego_assets.assets.objects import object_movements, object_poses
@@ -19,6 +19,7 @@ from resources.compute import Compute
 from resources.models import Backends
 from resources.storage import Storage
 from resources.video import RawLake
+from sensors.raw_data import build_raw_data_sensor
 
 PRELOAD = ["dagster_project.definitions"]
 
@@ -33,6 +34,7 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     object_movements,
     robot_mappings,
 ]
+SENSORS = [build_raw_data_sensor(whole_graph_job)]
 
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -50,6 +52,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         assets=ASSETS,
         asset_checks=TABLE_CHECKS,
         jobs=JOBS,
+        sensors=SENSORS,
         resources=resources | dict(overrides or {}),
         executor=dg.multiprocess_executor.configured(
             {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOAD}}}

@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
@@ -97,7 +97,7 @@ class Entry:
     digest: str | None
 
 
-def _patient(method: Callable[P, T]) -> Callable[P, T]:
+def patient(method: Callable[P, T]) -> Callable[P, T]:
     """Try again while the database is away (it restarts, the network flaps).
 
     A transaction whose commit was lost on the way may so run twice: `start` then counts one more
@@ -150,7 +150,7 @@ class Ledger:
 
     # -- planning ------------------------------------------------------------------------------
 
-    @_patient
+    @patient
     def expect(self, stage: str, shard: str, units: Sequence[tuple[str, str | None]]) -> None:
         """Enter (unit_id, video_id) as pending where they are unknown, so that totals are seen."""
         if not units:
@@ -169,9 +169,9 @@ class Ledger:
         ]
         with self._begin() as connection:
             for start in range(0, len(rows), 500):
-                connection.execute(self._insert_ignore(_work, rows[start : start + 500]))
+                connection.execute(self.insert_ignore(_work, rows[start : start + 500]))
 
-    @_patient
+    @patient
     def forget(self, stage: str, shard: str, keep: Iterable[str]) -> int:
         """Drop units that no longer exist (their video was cut differently). Returns how many."""
         gone = [e.unit_id for e in self.entries(stage=stage, shard=shard)]
@@ -187,7 +187,7 @@ class Ledger:
 
     # -- the life of an attempt ------------------------------------------------------------------
 
-    @_patient
+    @patient
     def start(
         self, stage: str, unit_id: str, *, fingerprint: str, worker: str, run_id: str
     ) -> Attempt:
@@ -240,7 +240,7 @@ class Ledger:
             )
         return Attempt(number, token, lost)
 
-    @_patient
+    @patient
     def beat(self, stage: str, unit_id: str, token: int) -> bool:
         """Say that the attempt goes on. False: it is no longer the current one."""
         with self._begin() as connection:
@@ -251,7 +251,7 @@ class Ledger:
             )
         return result.rowcount == 1
 
-    @_patient
+    @patient
     def finish(self, stage: str, unit_id: str, attempt: Attempt, digest: str | None = None) -> None:
         """running → done. Raises LateAttemptError if the attempt is not the current one.
 
@@ -259,7 +259,7 @@ class Ledger:
         """
         self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
 
-    @_patient
+    @patient
     def fail(
         self,
         stage: str,
@@ -274,7 +274,7 @@ class Ledger:
         state = State.QUARANTINED if quarantine else State.FAILED
         self._close(stage, unit_id, attempt, state, error_class, error[:8000], None)
 
-    @_patient
+    @patient
     def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
         """running → pending, the attempt not counted: the run was stopped, the unit is innocent."""
         with self._begin() as connection:
@@ -284,7 +284,7 @@ class Ledger:
                 .values(state=State.PENDING, attempts=attempt.number - 1, finished_at=self._now())
             )
 
-    @_patient
+    @patient
     def block(self, stage: str, unit_id: str, reason: str) -> None:
         """Say why a unit cannot start. One that another worker is at stays as it is."""
         with self._begin() as connection:
@@ -304,7 +304,7 @@ class Ledger:
                 )
             )
 
-    @_patient
+    @patient
     def requeue(self, stage: str, unit_ids: Iterable[str], reason: str) -> int:
         """done → pending: what it published is lost or damaged. Returns how many."""
         count = 0
@@ -329,7 +329,7 @@ class Ledger:
                 count += result.rowcount
         return count
 
-    @_patient
+    @patient
     def restore(
         self, stage: str, shard: str, done: Mapping[str, tuple[str, str]], reason: str
     ) -> int:
@@ -361,7 +361,7 @@ class Ledger:
                 )
         return requeued
 
-    @_patient
+    @patient
     def release(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
@@ -379,7 +379,7 @@ class Ledger:
             )
         return result.rowcount
 
-    @_patient
+    @patient
     def drop(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
@@ -392,7 +392,7 @@ class Ledger:
             )
         return result.rowcount
 
-    @_patient
+    @patient
     def drop_after(self, stage: str, unit_id: str, upstream: str) -> None:
         """pending → dropped: what it is made from was dropped."""
         with self._begin() as connection:
@@ -410,12 +410,12 @@ class Ledger:
                 )
             )
 
-    @_patient
+    @patient
     def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
         """The (uri, shard) that owns this content: the first to ask."""
         with self._begin() as connection:
             row = {"video_id": video_id, "uri": uri, "shard": shard}
-            connection.execute(self._insert_ignore(_videos, [row]))
+            connection.execute(self.insert_ignore(_videos, [row]))
             owner = connection.execute(
                 sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
             ).one()
@@ -423,7 +423,7 @@ class Ledger:
 
     # -- looking -------------------------------------------------------------------------------
 
-    @_patient
+    @patient
     def entries(
         self,
         *,
@@ -440,7 +440,7 @@ class Ledger:
             rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
             return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
 
-    @_patient
+    @patient
     def counts(self, shards: Iterable[str] | None = None) -> dict[str, dict[State, int]]:
         """Units by stage and state."""
         query = sa.select(_work.c.stage, _work.c.state, sa.func.count()).group_by(
@@ -453,6 +453,26 @@ class Ledger:
             for stage, state, count in connection.execute(query):
                 found.setdefault(stage, {})[State(state)] = count
         return found
+
+    @patient
+    def disown(self, uri: str, keep: str | None = None) -> list[str]:
+        """Let go of the contents that the file at `uri` had before: their video ids.
+
+        Whoever brings one of them again, under any name, then owns it. keep: what it has now.
+        """
+        mine = sa.and_(_videos.c.uri == uri, _videos.c.video_id != (keep or ""))
+        with self._begin() as connection:
+            found = connection.execute(sa.select(_videos.c.video_id).where(mine)).scalars().all()
+            connection.execute(_videos.delete().where(mine))
+        return sorted(found)
+
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction that writes, for the other tables of this database."""
+        return self._begin()
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection that reads, for the other tables of this database."""
+        return self._engine().connect()
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -508,7 +528,8 @@ class Ledger:
     def is_postgres(self) -> bool:
         return self.url.startswith("postgresql")
 
-    def _insert_ignore(self, table: sa.Table, rows: list[dict[str, Any]]) -> Any:
+    def insert_ignore(self, table: sa.Table, rows: list[dict[str, Any]]) -> Any:
+        """An INSERT that leaves the rows that are there already as they are."""
         dialect = postgresql if self.is_postgres else sqlite
         return dialect.insert(table).values(rows).on_conflict_do_nothing()
 

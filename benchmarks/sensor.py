@@ -1,0 +1,118 @@
+"""What a tick of the raw-data sensor takes beyond listing, with many files known and 100 new.
+
+    python benchmarks/sensor.py [--known 1000 10000 100000 340000] [--new 100] [--json]
+
+Makes a folder of so many files that a lake holds already, adds the new ones, and measures the tick
+that notes them and the tick that puts them into shards, less what listing alone takes. The last
+line is the ratio of the slowest to its limit of 2 s; below 1 passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+LIMIT_S = 2.0
+FILES_A_SHARD = 64
+
+
+def make(folder: Path, start: int, count: int) -> list[Path]:
+    """Empty files, 1000 a folder."""
+    made = []
+    for number in range(start, start + count):
+        path = folder / f"{number // 1000:04d}" / f"video_{number:07d}.mp4"
+        if number % 1000 == 0 or number == start:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        made.append(path)
+    return made
+
+
+def measure(root: Path, known: int, new: int) -> dict[str, Any]:
+    from ego_assets.stages.arrivals import Arrivals, Limits
+    from ego_assets.stages.shards import VIDEO_SUFFIXES
+    from resources.lake import Lake
+    from resources.lake.raw import scan_raw
+    from resources.ledger import Ledger
+
+    raw, lake = root / "raw", Lake(root / "lake")
+    paths = make(raw, 0, known)
+    (lake.root / "shards").mkdir(parents=True)
+    for number, start in enumerate(range(0, known, FILES_A_SHARD)):
+        batch = paths[start : start + FILES_A_SHARD]
+        files = [{"uri": str(p), "byte_size": 0, "duration_s": 60.0} for p in batch]
+        content = json.dumps({"files": files, "wants_run": True})
+        (lake.root / "shards" / f"20260101-{number:04d}.json").write_text(content)
+    now = time.time()
+    limits = Limits(settle_s=30, wait_s=30)
+    arrivals = Arrivals(lake, Ledger.beside(root / "lake"), limits, clock=lambda: now)
+    began = time.perf_counter()
+    for _ in range(2):  # the first makes the table, the second learns the versions
+        arrivals.look([str(raw)], budget_s=3600)
+    first_s = time.perf_counter() - began
+
+    def listing_s() -> float:
+        began = time.perf_counter()
+        for _ in scan_raw(raw, VIDEO_SUFFIXES):
+            pass
+        return time.perf_counter() - began
+
+    def tick() -> tuple[Any, float]:
+        began = time.perf_counter()
+        look = arrivals.look([str(raw)])
+        return look, time.perf_counter() - began
+
+    make(raw, known, new)
+    listed = [listing_s()]
+    noted, noted_s = tick()
+    listed.append(listing_s())
+    now += 60
+    closed, closed_s = tick()
+    listed.append(listing_s())
+    idle, idle_s = tick()
+    assert noted.new == new, noted
+    assert len(closed.shards) == -(-new // FILES_A_SHARD), closed
+    assert (idle.new, idle.waiting, idle.shards) == (0, 0, []), idle
+    base = min(listed)
+    return {
+        "known": known,
+        "listing_s": base,
+        "noting_s": noted_s - base,
+        "closing_s": closed_s - base,
+        "idle_s": idle_s - base,
+        "first_ticks_s": first_s,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--known", type=int, nargs="+", default=[1000, 10_000, 100_000, 340_000])
+    parser.add_argument("--new", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for known in options.known:
+        with tempfile.TemporaryDirectory() as name:
+            rows.append(measure(Path(name).resolve(), known, options.new))
+    ratio = max(max(r["noting_s"], r["closing_s"]) for r in rows) / LIMIT_S
+    if options.json:
+        print(json.dumps({"new": options.new, "ticks": rows, "limit_s": LIMIT_S, "ratio": ratio}))
+    else:
+        for r in rows:
+            print(
+                f"{r['known']:>7,} known, {options.new} new: listing {r['listing_s']:.2f} s; beyond"
+                f" it {r['noting_s']:.2f} s to note, {r['closing_s']:.2f} s to close shards, "
+                f"{r['idle_s']:.2f} s idle (the very first ticks: {r['first_ticks_s']:.1f} s)"
+            )
+        print(f"slowest tick over the limit of {LIMIT_S:g} s: {ratio:.2f}")
+    return 0 if ratio < 1 else 1
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.exit(main())
