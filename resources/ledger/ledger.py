@@ -34,6 +34,8 @@ HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
+BLOCKED = "Blocked"
+"""Error class of a unit that waits for another one."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -169,7 +171,7 @@ class Ledger:
         ]
         with self._begin() as connection:
             for start in range(0, len(rows), 500):
-                connection.execute(self.insert_ignore(_work, rows[start : start + 500]))
+                connection.execute(self.insert_ignore(_work), rows[start : start + 500])
 
     @patient
     def forget(self, stage: str, shard: str, keep: Iterable[str]) -> int:
@@ -299,7 +301,7 @@ class Ledger:
                     state=State.PENDING,
                     attempts=0,
                     fingerprint="",
-                    error_class="Blocked",
+                    error_class=BLOCKED,
                     error=reason,
                 )
             )
@@ -415,7 +417,7 @@ class Ledger:
         """The (uri, shard) that owns this content: the first to ask."""
         with self._begin() as connection:
             row = {"video_id": video_id, "uri": uri, "shard": shard}
-            connection.execute(self.insert_ignore(_videos, [row]))
+            connection.execute(self.insert_ignore(_videos), [row])
             owner = connection.execute(
                 sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
             ).one()
@@ -439,6 +441,16 @@ class Ledger:
         with self._engine().connect() as connection:
             rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
             return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
+
+    @patient
+    def unfinished_shards(self) -> list[str]:
+        """Shards with units that another run may finish: not done, not in quarantine, and not
+        waiting for one that is."""
+        open_states = [State.PENDING, State.RUNNING, State.FAILED]
+        is_blocked = sa.func.coalesce(_work.c.error_class, "") == BLOCKED
+        query = sa.select(_work.c.shard).where(_work.c.state.in_(open_states), ~is_blocked)
+        with self._engine().connect() as connection:
+            return list(connection.execute(query.distinct().order_by(_work.c.shard)).scalars())
 
     @patient
     def counts(self, shards: Iterable[str] | None = None) -> dict[str, dict[State, int]]:
@@ -528,10 +540,10 @@ class Ledger:
     def is_postgres(self) -> bool:
         return self.url.startswith("postgresql")
 
-    def insert_ignore(self, table: sa.Table, rows: list[dict[str, Any]]) -> Any:
-        """An INSERT that leaves the rows that are there already as they are."""
+    def insert_ignore(self, table: sa.Table) -> Any:
+        """An INSERT of many rows that leaves those that are there already as they are."""
         dialect = postgresql if self.is_postgres else sqlite
-        return dialect.insert(table).values(rows).on_conflict_do_nothing()
+        return dialect.insert(table).on_conflict_do_nothing()
 
     @contextmanager
     def _begin(self) -> Iterator[sa.Connection]:

@@ -114,7 +114,7 @@ class RawFiles:
             }
             new = [_row(s, now) for s in page.values() if s.file_id not in known]
             if new:
-                connection.execute(self._ledger.insert_ignore(_files, new))
+                connection.execute(self._ledger.insert_ignore(_files), new)
             count = sum(row["waiting"] for row in new)
             for file_id, row in known.items():
                 seen = page[file_id]
@@ -166,11 +166,11 @@ class RawFiles:
                     page = files[start : start + _PAGE]
                     entered = {"shard": request.shard, "waiting": False}
                     rows = [_row(f, now) | entered for f in page]
-                    connection.execute(self._ledger.insert_ignore(_files, rows))
+                    connection.execute(self._ledger.insert_ignore(_files), rows)
                     chosen = ids.in_([f.file_id for f in page])
                     connection.execute(_files.update().where(chosen).values(entered))
                 row = vars(request) | {"created_at": now, "confirmed": False}
-                connection.execute(self._ledger.insert_ignore(_requests, [row]))
+                connection.execute(self._ledger.insert_ignore(_requests), [row])
 
     # -- requests ----------------------------------------------------------------------------
 
