@@ -1,6 +1,8 @@
 # One folder, one environment: every target makes what it needs.
 PYTHON ?= python3.11
 VENV := .venv
+# Many tests wait for processes of their own: a few more than half of the CPUs is no harm.
+TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -30,7 +32,7 @@ up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 	$(BIN)/ego up --lake .ego/demo/lake
 
 test: $(VENV)/.test $(VENV)/.system  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(VENV)/.test  ## style, format, types
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.executor import gpu_executor
 from dagster_project.jobs import JOBS, upkeep, whole_graph_job
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
@@ -23,8 +24,6 @@ from resources.video import RawLake
 from sensors.alerts import alert_sensor
 from sensors.raw_data import build_raw_data_sensor
 from sensors.schedules import build_schedules
-
-PRELOAD = ["dagster_project.definitions"]
 
 ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     raw_videos,
@@ -60,9 +59,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         sensors=SENSORS,
         schedules=SCHEDULES,
         resources=resources | dict(overrides or {}),
-        executor=dg.multiprocess_executor.configured(
-            {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": PRELOAD}}}
-        ),
+        executor=gpu_executor,
     )
 
 

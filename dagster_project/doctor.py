@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import shutil
+import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from resources.backends.registry import REGISTRY, BackendEntry
-from resources.gpu import list_gpus
+from resources.gpu import Gpu, find_gpus
+from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -80,10 +82,41 @@ def _lake_on_s3(given: str) -> Finding:
 
 
 def _gpus() -> list[Finding]:
-    gpus = list_gpus()
+    """A line for each device: what it is, and who has it."""
+    try:
+        gpus = find_gpus()
+        claims = LeaseBook().claims() if gpus else []
+    except (LeaseError, ValueError) as error:
+        return [Finding("GPU", "missing", str(error))]
     if not gpus:
         return [Finding("GPU", "ok", "none: every stage runs on the CPU")]
-    return [Finding(f"GPU {g.index}", "ok", f"{g.name}, {g.memory_gb} GB") for g in gpus]
+    return [_gpu(gpu, claims) for gpu in gpus] + _queue(claims)
+
+
+def _gpu(gpu: Gpu, claims: list[Claim]) -> Finding:
+    if gpu.fault:
+        return Finding(f"GPU {gpu.index}", "warning", f"left out, NVML says: {gpu.fault}")
+    holders = [
+        f"{c.share / WHOLE:g} {'kept warm' if c.idle else 'used'} by {c.step_key} of run "
+        f"{c.run_id[:8]} (process {c.pid}, {time.time() - c.since:.0f} s)"
+        for c in claims
+        if gpu.key in c.devices
+    ]
+    facts = f"{gpu.name}, {gpu.memory_gb:g} GB; {', '.join(holders) or 'free'}"
+    return Finding(f"GPU {gpu.index}", "ok", facts)
+
+
+def _queue(claims: list[Claim]) -> list[Finding]:
+    waiting = [c for c in claims if not c.devices]
+    if not waiting:
+        return []
+    first = min(waiting, key=lambda c: (-c.priority, c.number))
+    longest = time.time() - min(c.since for c in waiting)
+    facts = (
+        f"{len(waiting)} steps wait for a GPU, the longest for {longest:.0f} s; next is "
+        f"{first.step_key} of run {first.run_id[:8]} (process {first.pid})"
+    )
+    return [Finding("GPU queue", "ok", facts)]
 
 
 def _package(name: str) -> Finding:

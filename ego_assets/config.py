@@ -23,7 +23,16 @@ class ManifestSettings(Settings):
     max_duration_s: float = Field(default=3600.0, gt=0, description="longer videos are rejected")
     min_duration_s: float = Field(default=0.0, ge=0, description="shorter videos are rejected")
     max_pixels: int = Field(
-        default=8192 * 4320, gt=0, description="larger pictures are rejected (decoder bombs)"
+        default=8192 * 4320,
+        gt=0,
+        le=16384 * 8640,
+        description="larger pictures are rejected (decoder bombs)",
+    )
+    max_decoded_gigabytes: float = Field(
+        default=20_000.0,
+        gt=0,
+        description="videos with more bytes of RGB pictures are rejected (an hour of 4K at 60 "
+        "frames/s has 5,400)",
     )
     assumed_horizontal_fov_deg: float = Field(
         default=70.0,

@@ -1,36 +1,75 @@
-"""Which NVIDIA GPUs this machine has, asked of NVML."""
+"""Which GPUs this machine has: asked of NVML, or simulated. Who uses them is `gpu_leases`."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
 from dataclasses import dataclass
+
+FAKE_VARIABLE = "EGO_FAKE_GPUS"
+_FAKE_MEMORY_GB = 80.0
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One device, in PCI order."""
+    """One device, in PCI order. `fault` says why it must not be used; empty: it may."""
 
     index: int
     name: str
     memory_gb: float
+    key: str = ""
+    fault: str = ""
+
+    def __str__(self) -> str:
+        return f"GPU {self.index} ({self.name})"
+
+
+def find_gpus(simulated: int | None = None) -> list[Gpu]:
+    """Every device this process may see, the sick ones too; [] without a driver.
+
+    simulated: pretend that there are so many; None: $EGO_FAKE_GPUS, else ask NVML.
+    """
+    if simulated is None and (given := os.environ.get(FAKE_VARIABLE)):
+        if not given.isdecimal():
+            raise ValueError(f"{FAKE_VARIABLE}={given!r}: give a number of devices, as 4")
+        simulated = int(given)
+    if simulated is not None:
+        return [Gpu(i, "simulated", _FAKE_MEMORY_GB, f"simulated-{i}") for i in range(simulated)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [g for g in _ask_nvml() if visible is None or _is_named(g, visible)]
 
 
 def list_gpus() -> list[Gpu]:
-    """The devices; [] without a driver."""
+    """The devices that work."""
+    return [g for g in find_gpus() if not g.fault]
+
+
+def _ask_nvml() -> list[Gpu]:
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    found = []
     try:
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            with suppress(pynvml.NVMLError):  # a sick device is left out
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-                name = pynvml.nvmlDeviceGetName(handle)
-                found.append(Gpu(index, name, round(int(memory) / 1e9, 1)))
+        return [_look_at(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
-    return found
+
+
+def _look_at(index: int) -> Gpu:
+    import pynvml
+
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+        name, key = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+        pynvml.nvmlDeviceGetUtilizationRates(handle)  # a device off the bus answers no question
+    except pynvml.NVMLError as error:
+        return Gpu(index, "unknown", 0.0, f"sick-{index}", str(error))
+    return Gpu(index, name, round(int(memory) / 1e9, 1), key)
+
+
+def _is_named(gpu: Gpu, visible: str) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES, as a scheduler above us sets it, has this device."""
+    names = [n.strip() for n in visible.split(",")]
+    return str(gpu.index) in names or any(n and gpu.key.startswith(n) for n in names)

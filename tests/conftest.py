@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,15 @@ def real_data() -> Path:
     if not (folder / "videos").is_dir():
         pytest.skip(f"no real data at {folder}: set EGO_REAL_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests take no device of the machine's runs, and these none of theirs."""
+    before = os.environ.get("EGO_LEASE_DIR")
+    os.environ["EGO_LEASE_DIR"] = str(tmp_path_factory.mktemp("leases"))
+    yield
+    if before is None:
+        del os.environ["EGO_LEASE_DIR"]
+    else:
+        os.environ["EGO_LEASE_DIR"] = before

@@ -13,7 +13,7 @@ PACKAGES = ("ego_assets", "resources", "sensors", "dagster_project", "samples")
 HEAVY = {"torch", "transformers", "ray", "pycolmap", "dex_retargeting", "pinocchio", "nlopt"}
 HEAVY |= {"matplotlib", "playwright", "librosa", "rerun", "scenedetect"}
 
-CORE = ["resources.lake", "resources.ledger", "resources.backends"]
+CORE = ["resources.lake", "resources.ledger", "resources.backends", "resources.processes"]
 ALLOWED: dict[str, list[str]] = {
     "ego_assets": [],
     "ego_assets.schemas": ["ego_assets.schemas"],
@@ -45,8 +45,8 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.checks",
         "resources",
     ],
-    "resources.lake": ["ego_assets.schemas", "resources.lake"],
-    "resources.ledger": ["ego_assets.schemas", "resources.ledger"],
+    "resources.lake": ["ego_assets.schemas", "resources.lake", "resources.processes"],
+    "resources.ledger": ["ego_assets.schemas", "resources.ledger", "resources.processes"],
     "resources.backends": [
         "ego_assets.schemas",
         "ego_assets.protocols",

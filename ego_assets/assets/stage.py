@@ -5,6 +5,7 @@ Here: the bridge from Dagster to `ego_assets.stages`. Not here: any computing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,7 +90,13 @@ def materialize_stage(
         operator_version=version,
         weights_hash=weights_hash,
     )
-    report = run_stage(spec, workers=compute.worker_count(), isolate=compute.isolate)
+    workers = compute.worker_count()
+    if stage.operator:
+        lanes, on_device = plan.lanes(stage.operator, backend)
+        devices = leased_devices() if on_device else ()
+        spec = replace(spec, lanes=lanes, devices=devices)
+        workers = len(devices) or workers
+    report = run_stage(spec, workers=workers, isolate=compute.isolate)
     metadata = report_metadata(report)
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
@@ -111,6 +118,12 @@ def materialize_stage(
             }
             | preview_metadata(lake, table, spec.shard, context.log),
         )
+
+
+def leased_devices() -> tuple[str, ...]:
+    """The devices that the executor gave to this step."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return tuple(d.strip() for d in given.split(",") if d.strip())
 
 
 def report_metadata(report: StageReport) -> dict[str, Any]:

@@ -33,7 +33,10 @@ _OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg",
     "enable_drefs": "0",
     "use_absolute_path": "0",
+    "max_streams": "64",
 }
+MAX_PICTURE_PIXELS = 16384 * 8640
+"""No decoder makes a larger picture, whatever a stream says of itself half way through."""
 _STOP = object()
 _Item = TypeVar("_Item")
 
@@ -55,6 +58,9 @@ def open_media(path: Path | str) -> av.container.InputContainer:
     except (av.FFmpegError, ValueError, OSError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise BadInputError(f"{path}: no media file of a known format ({why})") from error
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.options = {"max_pixels": str(MAX_PICTURE_PIXELS)}
     return container
 
 

@@ -223,6 +223,13 @@ def _check_length(row: dict[str, Any], index: FrameIndex, settings: ManifestSett
     if index.duration_s > settings.max_duration_s:
         detail = f"{index.duration_s:.0f} s is over the limit of {settings.max_duration_s:g} s"
         raise RejectedError(RejectReason.TOO_LONG, detail)
+    decoded_gb = len(index) * index.width * index.height * 3 / 1e9
+    if decoded_gb > settings.max_decoded_gigabytes:
+        detail = (
+            f"{len(index)} pictures of {index.width} x {index.height} are {decoded_gb:.0f} GB, the "
+            f"limit is {settings.max_decoded_gigabytes:g}"
+        )
+        raise RejectedError(RejectReason.TOO_LARGE, detail)
     if index.duration_s < settings.min_duration_s:
         detail = f"{index.duration_s:.2f} s is under the limit of {settings.min_duration_s:g} s"
         raise RejectedError(RejectReason.TOO_SHORT, detail)

@@ -62,7 +62,8 @@ class StageSpec:
 
     task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip
     stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
-    made); inputs: the upstream tables that the operator reads.
+    made); inputs: the upstream tables that the operator reads. lanes: takes that a worker has at
+    a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them.
     """
 
     task: str
@@ -84,6 +85,8 @@ class StageSpec:
     bytes_in_flight: int = 64 * 2**20
     force: bool = False
     units: tuple[str, ...] = field(default=())
+    lanes: int = 1
+    devices: tuple[str, ...] = ()
 
     @property
     def carried_stage(self) -> str:
@@ -199,6 +202,11 @@ def versions(task: str, operator: str, backend: str) -> tuple[str, str]:
     if task in TASK_VERSIONS:
         return TASK_VERSIONS[task], ""
     return registry.version(operator, backend)
+
+
+def lanes(operator: str, backend: str) -> tuple[int, bool]:
+    """(takes that a worker may have at a time, whether it wants a device)."""
+    return registry.lanes(operator, backend)
 
 
 def code_version(task: str, operator: str) -> str:

@@ -86,15 +86,15 @@ class StageReport:
 
 @dataclass
 class _Slot:
-    """One worker process and what it is at."""
+    """One worker process and what it is at: groups by their first unit, attempts by theirs."""
 
     process: BaseProcess
     connection: Connection
     stderr: Path
+    device: str
     name: str = ""
-    group: Group | None = None
-    current: Started | None = None
-    since: float = 0.0
+    groups: dict[str, Group] = field(default_factory=dict)
+    current: dict[str, tuple[Started, float]] = field(default_factory=dict)
 
 
 def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> StageReport:
@@ -190,6 +190,7 @@ class _Supervisor:
         self.queue: deque[Group] = deque()
         self.slots: list[_Slot] = []
         self.workers = 1
+        self.alone: set[str] = set()
         self.kernel_kills = kernel_kills()
 
     def run(self, groups: list[Group], workers: int) -> None:
@@ -200,7 +201,7 @@ class _Supervisor:
         with tempfile.TemporaryDirectory(prefix="ego-stage-") as folder:
             self.start = self._starter(Path(folder), threads)
             try:
-                while self.queue or any(s.group for s in self.slots):
+                while self.queue or any(s.groups for s in self.slots):
                     self._fill()
                     self._listen()
             except BaseException:
@@ -211,30 +212,36 @@ class _Supervisor:
     def _starter(self, folder: Path, threads: int) -> Callable[[], _Slot]:
         def start() -> _Slot:
             stderr = folder / f"{time.monotonic_ns()}.stderr"
+            taken = {s.device for s in self.slots}
+            device = next((d for d in self.spec.devices if d not in taken), "")
+            environment = dict(os.environ)
+            if device:
+                environment["CUDA_VISIBLE_DEVICES"] = device
             ours, theirs = self.context.Pipe()
             process = self.context.Process(
                 target=worker_main,
-                args=(theirs, self.spec, str(stderr), threads, dict(os.environ)),
+                args=(theirs, self.spec, str(stderr), threads, environment),
                 daemon=False,
             )
             process.start()
             theirs.close()
-            return _Slot(process, ours, stderr)
+            return _Slot(process, ours, stderr, device)
 
         return start
 
     def _fill(self) -> None:
         for slot in list(self.slots):
-            if slot.group is not None:
-                continue
-            if len(self.slots) > self.workers:
+            if not slot.groups and len(self.slots) > self.workers:
                 self._dismiss(slot)
-            elif self.queue:
+        # A group for each worker first, then a second for each.
+        for busy in range(self.spec.lanes):
+            for slot in self.slots:
+                if self.queue and len(slot.groups) == busy:
+                    self._hand(slot)
+            while self.queue and len(self.slots) < self.workers:
+                slot = self.start()
+                self.slots.append(slot)
                 self._hand(slot)
-        while self.queue and len(self.slots) < self.workers:
-            slot = self.start()
-            self.slots.append(slot)
-            self._hand(slot)
 
     def _dismiss(self, slot: _Slot) -> None:
         with suppress(BrokenPipeError):
@@ -247,58 +254,78 @@ class _Supervisor:
         self.slots.remove(slot)
 
     def _hand(self, slot: _Slot) -> None:
-        slot.group = self.queue.popleft()
-        slot.since = time.monotonic()
+        first = self.queue[0].units[0].unit_id
+        if slot.groups and (first in self.alone or self.alone & slot.groups.keys()):
+            return
+        slot.groups[first] = self.queue.popleft()
         with suppress(BrokenPipeError):  # it died: `_listen` will see the end of the pipe
-            slot.connection.send(slot.group)
+            slot.connection.send(slot.groups[first])
 
     def _listen(self) -> None:
-        busy = {s.connection: s for s in self.slots if s.group is not None}
+        busy = {s.connection: s for s in self.slots if s.groups}
         for connection in wait(list(busy), timeout=1.0):
             slot = busy[connection]  # type: ignore[index]
             try:
                 self._take(slot, slot.connection.recv())
             except (EOFError, ConnectionResetError):
-                self._bury(slot, hung=False)
+                self._bury(slot, None)
         for slot in list(self.slots):
-            if slot.current is not None and time.monotonic() - slot.since > _limit_s(slot):
+            hung = next((s for s, since in slot.current.values() if self._is_over(s, since)), None)
+            if hung is not None:
                 slot.process.kill()
-                self._bury(slot, hung=True)
+                self._bury(slot, hung)
+
+    def _is_over(self, started: Started, since: float) -> bool:
+        return time.monotonic() - since > _limit_s(started) * self.spec.lanes
 
     def _take(self, slot: _Slot, message: Any) -> None:
         if isinstance(message, str):
             slot.name = message
         elif isinstance(message, Started):
-            slot.current, slot.since = message, time.monotonic()
+            slot.current[message.unit.unit_id] = (message, time.monotonic())
         elif isinstance(message, Broken):
             raise StageBrokenError(message.reason)
         elif isinstance(message, GroupEnded):
-            slot.group = slot.current = None
+            del slot.groups[message.group]
+            self.alone.discard(message.group)
         else:
             _note(self.report, self.units, message)
-            slot.current = None
+            slot.current.pop(message.unit_id, None)
 
-    def _bury(self, slot: _Slot, *, hung: bool) -> None:
-        """A worker died: its clip loses an attempt, the rest of its take goes on."""
+    def _bury(self, slot: _Slot, hung: Started | None) -> None:
+        """A worker died, or hung: its clip loses an attempt, the rest of its take goes on.
+
+        Of several clips at a time it is not known which one it was: none is charged, and each is
+        tried again alone.
+        """
         slot.process.join(10)
         slot.connection.close()
         self.slots.remove(slot)
         self.report.worker_deaths += 1
-        how = f"hung for over {_limit_s(slot):.0f} s" if hung else _cause(slot.process.exitcode)
-        error_class = "WorkerDied"
-        if not hung and slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
+        error_class, how = "WorkerDied", _cause(slot.process.exitcode)
+        if hung is not None:
+            how = f"hung for over {_limit_s(hung) * self.spec.lanes:.0f} s"
+        elif slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
             error_class = OUT_OF_MEMORY
             how += f" by the kernel, for want of memory ({memory_figures()})"
             # What is too much for so many at once may do for fewer.
             self.workers = max(1, self.workers // 2)
         tail = _tail(slot.stderr)
-        if slot.current is None:
-            if self.report.worker_deaths > 3 + len(self.units):
-                raise RuntimeError(f"workers die before any work: {how}\n{tail}")
-        else:
-            self._charge(slot.current, error_class, how, tail)
-        assert slot.group is not None
-        self.queue.appendleft(slot.group)
+        at_work = [started for started, _ in slot.current.values()]
+        if not at_work and self.report.worker_deaths > 3 + len(self.units):
+            raise RuntimeError(f"workers die before any work: {how}\n{tail}")
+        for started in at_work:
+            if len(at_work) == 1 or started is hung:
+                self._charge(started, error_class, how, tail)
+            else:
+                self._interrupt(started)
+        if len(at_work) > 1 and hung is None:
+            self.alone.update(slot.groups)
+        self.queue.extendleft(slot.groups.values())
+
+    def _interrupt(self, started: Started) -> None:
+        for table, attempt in started.attempts.items():
+            self.ledger.interrupt(table, started.unit.unit_id, attempt)
 
     def _memory_ran_out(self) -> bool:
         """Whether the kernel has killed for want of memory since we last asked."""
@@ -334,16 +361,15 @@ class _Supervisor:
             if slot.process.is_alive():
                 slot.process.kill()
                 slot.process.join()
-            if kill and slot.current is not None:
-                for table, attempt in slot.current.attempts.items():
-                    self.ledger.interrupt(table, slot.current.unit.unit_id, attempt)
+            if kill:
+                for started, _ in slot.current.values():
+                    self._interrupt(started)
             slot.connection.close()
         self.slots.clear()
 
 
-def _limit_s(slot: _Slot) -> float:
-    assert slot.current is not None
-    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * slot.current.unit.video_s
+def _limit_s(started: Started) -> float:
+    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * started.unit.video_s
 
 
 def _cause(exitcode: int | None) -> str:

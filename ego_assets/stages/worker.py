@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import json
 import os
+import queue
 import random
 import resource
 import signal
@@ -111,19 +112,47 @@ class Broken:
 
 @dataclass(frozen=True)
 class GroupEnded:
-    """The worker is free again."""
+    """The lane that had the group (named by its first unit) is free again."""
+
+    group: str
+
+
+class SharedTask:
+    """The task of all lanes of a worker, with its model: built once, when first asked for."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        self.spec = spec
+        self._lock = threading.Lock()
+        self._task: Task | None = None
+
+    def get(self, lake: Lake, ledger: Ledger) -> Task:
+        with self._lock:
+            if self._task is None:
+                self._task = build_task(self.spec, lake, ledger)
+            return self._task
+
+    def forget(self) -> None:
+        """The next one who asks gets a new one."""
+        with self._lock:
+            self._task = None
 
 
 class WorkerRun:
-    """The state of one worker: a task (with its model), the lake, the ledger."""
+    """One lane of a worker: its place in a take, the lake, the ledger; the task is shared."""
 
-    def __init__(self, spec: StageSpec, name: str, tell: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        spec: StageSpec,
+        name: str,
+        tell: Callable[[Any], None],
+        task: SharedTask | None = None,
+    ) -> None:
         self.spec = spec
         self.name = name
         self.tell = tell
         self.lake = Lake(spec.lake_root)
         self.ledger = Ledger(spec.ledger_url)
-        self.task: Task | None = None
+        self.task = task or SharedTask(spec)
         self.outage = Outage()
 
     def run_group(self, group: Group) -> None:
@@ -213,9 +242,7 @@ class WorkerRun:
                         f"{lost} attempts ended without a word: their whole run was killed each "
                         "time, as for want of memory"
                     )
-                if self.task is None:
-                    self.task = build_task(self.spec, self.lake, self.ledger)
-                output = self.task.process(unit, carried)
+                output = self.task.get(self.lake, self.ledger).process(unit, carried)
                 published = self.publish(unit, fingerprint, attempts, output)
             for table, attempt in attempts.items():
                 self.ledger.finish(table, unit.unit_id, attempt, published[table].sha256)
@@ -318,7 +345,7 @@ class WorkerRun:
         if kind is ErrorKind.MEMORY:
             name, words = OUT_OF_MEMORY, f"{words or name}: {memory_figures()}"
             # A model may hold on to what did not fit: the next try begins with a new one.
-            self.task = None
+            self.task.forget()
             gc.collect()
         for table, attempt in attempts.items():
             self.ledger.fail(
@@ -409,21 +436,59 @@ def worker_main(
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(file=sys.stderr)
     _limit_threads(threads)
-    run = WorkerRun(spec, process_name(), connection.send)
-    connection.send(run.name)
-    while True:
+    name, task, sending = process_name(), SharedTask(spec), threading.Lock()
+
+    def tell(message: Any) -> None:
+        with sending:
+            connection.send(message)
+
+    def run_lane(groups: Callable[[], Group | None]) -> None:
+        run = WorkerRun(spec, name, tell, task)
+        while (group := groups()) is not None:
+            try:
+                run.run_group(group)
+            except StageBrokenError as error:
+                tell(Broken(str(error)))
+                return
+            tell(GroupEnded(group.units[0].unit_id))
+
+    def receive() -> Group | None:
         try:
-            group = connection.recv()
+            return connection.recv()
         except EOFError:
-            return
-        if group is None:
-            return
+            return None
+
+    tell(name)
+    if spec.lanes == 1:
+        run_lane(receive)
+    else:
+        _run_lanes(spec.lanes, run_lane, receive)
+
+
+def _run_lanes(
+    count: int,
+    run_lane: Callable[[Callable[[], Group | None]], None],
+    receive: Callable[[], Group | None],
+) -> None:
+    """Several takes at a time: while one decodes or publishes, another has the device."""
+    waiting: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
+
+    def lane() -> None:
         try:
-            run.run_group(group)
-        except StageBrokenError as error:
-            connection.send(Broken(str(error)))
-            return
-        connection.send(GroupEnded())
+            run_lane(waiting.get)
+        except BaseException:  # as it would be in a worker with one lane: the process ends
+            traceback.print_exc()
+            os._exit(1)
+
+    threads = [threading.Thread(target=lane, name=f"lane{n}", daemon=True) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    while (group := receive()) is not None:
+        waiting.put(group)
+    for _ in threads:
+        waiting.put(None)
+    for thread in threads:
+        thread.join()
 
 
 def _limit_threads(threads: int) -> None:

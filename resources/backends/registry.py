@@ -118,6 +118,12 @@ def version(operator: str, name: str) -> tuple[str, str]:
     return cls.version, cls.weights_hash
 
 
+def lanes(operator: str, name: str) -> tuple[int, bool]:
+    """(threads that may call `process` at a time, whether it computes on a device)."""
+    cls = _class(find(operator, name))
+    return getattr(cls, "lanes", 1), getattr(cls, "on_device", False)
+
+
 def build(operator: str, name: str, settings: dict[str, Any]) -> ClipOperator:
     """Build a backend. Raises UnknownBackendError, or pydantic's ValidationError."""
     entry = find(operator, name)

@@ -115,6 +115,14 @@ def both(path: Path, **settings: Any) -> tuple[cuts_module.FoundCuts, cuts_modul
 
 # -- exact: PySceneDetect's ----------------------------------------------------------------------
 
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three short videos of three scenes each."""
+    folder = tmp_path_factory.mktemp("samples")
+    return [render_sample(folder, seed=s, duration_s=2.5, scenes=3) for s in (0, 1, 2)]
+
+
 THRESHOLDS = [("content", 27.0), ("content", 20.0), ("content", 4.0)]
 THRESHOLDS += [("adaptive", 3.0), ("adaptive", 1.3)]
 
@@ -122,9 +130,9 @@ THRESHOLDS += [("adaptive", 3.0), ("adaptive", 1.3)]
 @pytest.mark.parametrize(("detector", "threshold"), THRESHOLDS)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_exact_is_pyscenedetect_on_samples(
-    tmp_path: Path, seed: int, detector: str, threshold: float
+    samples: list[Path], seed: int, detector: str, threshold: float
 ) -> None:
-    video = render_sample(tmp_path, seed=seed, duration_s=2.5, scenes=3, width=640, height=360)
+    video = samples[seed]
     found = find_cuts(video, ClipSettings(detector=detector, threshold=threshold))
     assert found.proposed == peer_cuts(video, detector, threshold)
     assert found.cuts == load_truth(video).cuts
@@ -132,8 +140,10 @@ def test_exact_is_pyscenedetect_on_samples(
 
 
 @pytest.mark.parametrize(("detector", "threshold"), THRESHOLDS)
-def test_the_library_itself_finds_the_same(tmp_path: Path, detector: str, threshold: float) -> None:
-    video = render_sample(tmp_path, seed=4, duration_s=2.5, scenes=3, width=320, height=180)
+def test_the_library_itself_finds_the_same(
+    samples: list[Path], detector: str, threshold: float
+) -> None:
+    video = samples[2]
     exact, theirs = (
         find_cuts(video, ClipSettings(search=search, detector=detector, threshold=threshold))
         for search in ("exact", "pyscenedetect")

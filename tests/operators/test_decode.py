@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from ego_assets.operators import decode
 from ego_assets.operators.decode import ClipFrames, index_frames, open_media
 from ego_assets.protocols import BadInputError
 
@@ -201,3 +202,33 @@ def test_a_file_name_is_never_a_protocol(
     with pytest.raises((BadInputError, FileNotFoundError)):
         open_media(Path(name.format(secret="secret.mp4", port=port)))  # pragma: allowlist secret
     assert calls == []
+
+
+def test_a_picture_over_the_limit_is_not_made(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the header said: a stream may change its size half way through."""
+    path = real_data / "odd" / "hevc_10bit.mp4"
+    assert frames_of(path, 0, 1)
+    monkeypatch.setattr(decode, "MAX_PICTURE_PIXELS", 1000)
+    # Some decoders call it bad data, some want of memory.
+    with pytest.raises((BadInputError, MemoryError)):
+        frames_of(path, 0, 1)
+
+
+def test_a_file_with_a_flood_of_streams_is_cut_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flood.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(100)]
+        for stream in streams:
+            stream.width = stream.height = 16
+            stream.pix_fmt = "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
+        for stream in streams:
+            container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    try:
+        with open_media(path) as container:
+            assert len(container.streams) <= 64
+    except BadInputError as refused:
+        assert "known format" in str(refused)

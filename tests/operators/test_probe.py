@@ -75,6 +75,7 @@ def test_facts(real_data: Path, name: str, column: str, value: Any) -> None:
         ({"max_duration_s": 1.0}, "too_long"),
         ({"min_duration_s": 5.0}, "too_short"),
         ({"max_pixels": 1000}, "too_large"),
+        ({"max_decoded_gigabytes": 0.001}, "too_large"),
     ],
 )
 def test_limits(real_data: Path, settings: dict[str, Any], reason: str) -> None:

@@ -1,0 +1,84 @@
+"""A GPU that is not there: a lock per device, and kernels that hold it for as long as a table says.
+
+Here: the operator that uses it, and its log of kernels. Not here: what is concluded (`duty_cycle`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ego_assets.config import MovementSettings
+from ego_assets.protocols import Carried, ClipInput, ClipOutput
+
+TIME_SCALE = 1 / 40
+"""Everything is so much faster than on the machine that is simulated."""
+KERNEL_S_PER_FRAME = {480: 0.010, 720: 0.014, 1080: 0.020, 2160: 0.045}
+DECODE_S_PER_FRAME = {480: 0.0005, 720: 0.001, 1080: 0.002, 2160: 0.008}
+ENCODE_S_PER_FRAME = 0.001
+"""RLE of the masks, on the host."""
+CARRIED_BYTES = 2_000_000
+
+
+class SimulatedOperator:
+    """Decode, kernel, encode: the host's parts need no device, so other lanes may have it."""
+
+    name = "simulated"
+    version = "1"
+    quality_tier = "baseline"
+    weights_hash = ""
+    lanes = 3
+    on_device = True
+
+    def __init__(self, settings: MovementSettings) -> None:
+        self.device = threading.Lock()
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
+        row = clip.clip
+        frames = row["end_frame"] - row["start_frame"]
+        height = clip.video["height_px"]
+        time.sleep(TIME_SCALE * DECODE_S_PER_FRAME[height] * frames)
+        with self.device:
+            began = time.monotonic()
+            time.sleep(TIME_SCALE * KERNEL_S_PER_FRAME[height] * frames)
+            self._log(began, time.monotonic())
+        time.sleep(TIME_SCALE * ENCODE_S_PER_FRAME * frames)
+        return ClipOutput(
+            {"object_movements": [self._row(clip, n) for n in range(8)]},
+            carried={"memory": np.zeros(CARRIED_BYTES, np.uint8)},
+        )
+
+    def _log(self, began: float, ended: float) -> None:
+        folder = Path(os.environ["EGO_SIMULATED_LOG"])
+        device = os.environ["CUDA_VISIBLE_DEVICES"]
+        with (folder / f"{device}.{os.getpid()}.jsonl").open("a") as file:
+            file.write(json.dumps([began, ended]) + "\n")
+
+    def _row(self, clip: ClipInput, number: int) -> dict[str, object]:
+        row = clip.clip
+        return {
+            "video_id": row["video_id"],
+            "shard": row["shard"],
+            "clip_id": row["clip_id"],
+            "track_id": f"{row['take_id']}-o{number:03d}",
+            "start_frame": row["start_frame"],
+            "end_frame": row["end_frame"],
+            "start_pts_s": row["start_pts_s"],
+            "end_pts_s": row["end_pts_s"],
+            "state": "still",
+            "displacement": 0.0,
+            "path_length": 0.0,
+            "mean_speed": 0.0,
+            "displacement_px": 0.0,
+            "scale_kind": "arbitrary",
+            "touching_side": None,
+            "touching_track_id": None,
+            "touch_share": 0.0,
+            "backend": "simulated",
+            "quality_tier": "baseline",
+        }

@@ -1,0 +1,704 @@
+"""The executor `gpu`: steps of a run in warm worker processes, each pinned to leased devices.
+
+Here: Dagster's side: what steps need, the order of events, retries, cancelling. Not here: who may
+have a device (`resources.gpu_leases`), processes (`worker_pool`, `worker_server`).
+
+This is the one module that touches `dagster._core`. The version is pinned exactly, and
+`tests/dagster_project/test_executor_contract.py` says which private names it leans on.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import dagster as dg
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
+from dagster._core.events import EngineEventData
+from dagster._core.execution import compute_logs
+from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.context_creation_job import create_context_free_log_manager
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.objects import StepFailureData
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.execution.plan.step import ExecutionStep, IExecutionStep
+from dagster._core.execution.retries import RetryMode, get_retries_config
+from dagster._core.execution.step_dependency_config import (
+    StepDependencyConfig,
+    get_step_dependency_config_field,
+)
+from dagster._core.execution.tags import get_tag_concurrency_limits_config
+from dagster._core.storage.tags import PRIORITY_TAG
+from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
+from dagster._utils.interrupts import capture_interrupts
+
+from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
+from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
+from resources.gpu import Gpu, find_gpus
+from resources.gpu_leases import Lease, LeaseBook, Request
+
+GPUS, MEMORY, CPUS, PRIORITY = "ego/gpus", "ego/gpu_memory_gb", "ego/cpus", "ego/priority"
+STEP = "dagster_project.executor:run_step"
+TICK_S = 0.1
+QUEUE_TICK_S = 0.05
+FIRST_TOLD_S, TOLD_AGAIN_S = 10.0, 300.0
+"""When a step says that it waits for a device."""
+KILLED = "WorkerKilled"
+INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt", KILLED}
+
+
+class ImpossibleNeedsError(Exception):
+    """A step asks for what this machine cannot give."""
+
+
+@dataclass(frozen=True)
+class StepNeeds:
+    """What a step takes of the machine."""
+
+    gpus: float = 0.0
+    gpu_memory_gb: float = 0.0
+    cpus: float = 0.0
+
+
+def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, float]) -> StepNeeds:
+    """From the step's tags, else from the executor's defaults.
+
+    Raises ImpossibleNeedsError for what makes no sense, naming step, tag and cure.
+    """
+    unknown = [t for t in tags if t.startswith("ego/") and t not in (GPUS, MEMORY, CPUS, PRIORITY)]
+    if unknown:
+        raise ImpossibleNeedsError(
+            f"step {step_key}: there is no tag {unknown[0]}; use {GPUS}, {MEMORY} or {CPUS}"
+        )
+    found: dict[str, float] = {}
+    for tag in (GPUS, MEMORY, CPUS):
+        name = tag.removeprefix("ego/")
+        value = tags.get(tag, defaults.get(name, 0.0))
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = -1.0
+        if not 0 <= found[name] < float("inf"):
+            raise ImpossibleNeedsError(
+                f"step {step_key}: tag {tag}={value!r} must be a number, 0 or more"
+            )
+    needs = StepNeeds(**found)
+    if needs.gpus > 1 and needs.gpus % 1:
+        raise ImpossibleNeedsError(
+            f"step {step_key}: tag {GPUS}={needs.gpus:g} must be a share up to 1 or a whole number"
+        )
+    if needs.gpu_memory_gb and not needs.gpus:
+        if MEMORY in tags:
+            raise ImpossibleNeedsError(
+                f"step {step_key}: tag {MEMORY}={needs.gpu_memory_gb:g} without a GPU: "
+                f"set {GPUS} (a share, as 0.5) or take {MEMORY} away"
+            )
+        return replace(needs, gpu_memory_gb=0.0)  # the tag for no GPU beats a default for memory
+    return needs
+
+
+def check_possible(step_key: str, needs: StepNeeds, gpus: list[Gpu]) -> None:
+    """Raises ImpossibleNeedsError if these devices could not do it though all were free."""
+    if needs.gpus and not Request(needs.gpus, needs.gpu_memory_gb).fits(gpus):
+        there = ", ".join(f"{g} {g.memory_gb:g} GB" for g in gpus) or "none that works"
+        raise ImpossibleNeedsError(
+            f"step {step_key}: tags {GPUS}={needs.gpus:g}, {MEMORY}={needs.gpu_memory_gb:g} ask "
+            f"for more than this machine has ({there}): lower them, or run it elsewhere"
+        )
+
+
+@dataclass(frozen=True)
+class StepCommand:
+    """All that a worker needs to know of a step."""
+
+    step_key: str
+    job: Any
+    run: Any
+    run_config: Mapping[str, object]
+    instance_ref: bytes
+    retry_mode: RetryMode
+    known_state: KnownExecutionState | None
+    load_data: Any
+    place: str
+
+
+@dataclass(frozen=True)
+class Broke:
+    """The step ended outside of what Dagster knows to be a step's failure."""
+
+    error: SerializableErrorInfo
+
+
+@lru_cache(maxsize=1)
+def _instance(pickled_ref: bytes) -> dg.DagsterInstance:
+    """Kept open from step to step: opening the storages takes longer than a small step."""
+    return dg.DagsterInstance.from_ref(pickle.loads(pickled_ref))  # noqa: S301  (our own run's)
+
+
+def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
+    """Do one step in this worker and tell its events; whether the step succeeded."""
+    succeeded = False
+    compute_logs.execute_posix_tail = _mirror
+    with capture_interrupts():
+        if pop_early_interrupt():
+            signal.raise_signal(signal.SIGINT)
+        try:
+            for event in _events_of_step(command):
+                tell(event)
+                succeeded = succeeded or event.is_step_success
+        except (Exception, KeyboardInterrupt, DagsterExecutionInterruptedError):
+            tell(Broke(serializable_error_info_from_exc_info(sys.exc_info())))
+            return False
+    return succeeded
+
+
+@contextmanager
+def _mirror(path: str, stream: Any) -> Iterator[tuple[int, None]]:
+    """Shows a step's captured prints in the run's own output, as Dagster's function does.
+
+    Less the interpreter that it starts beside each `tail`, twice a step, to end it should we die:
+    the server of the workers does that. This is half of what a warm step would cost.
+    """
+    output = stream if compute_logs._fileno(stream) else None
+    tail = subprocess.Popen(["tail", "-F", "-c", "+0", path], stdout=output)
+    try:
+        yield tail.pid, None
+    finally:
+        time.sleep(float(os.getenv("DAGSTER_COMPUTE_LOG_TAIL_WAIT_AFTER_FINISH", "0")))
+        tail.kill()
+        tail.wait()
+
+
+def _events_of_step(command: StepCommand) -> Iterator[dg.DagsterEvent]:
+    instance = _instance(command.instance_ref)
+    yield dg.DagsterEvent.step_worker_started(
+        create_context_free_log_manager(instance, command.run),
+        command.run.job_name,
+        message=f'Executing step "{command.step_key}" in worker {os.getpid()} on {command.place}.',
+        metadata={
+            "pid": dg.MetadataValue.text(str(os.getpid())),
+            "devices": dg.MetadataValue.text(command.place),
+        },
+        step_key=command.step_key,
+    )
+    plan = create_execution_plan(
+        command.job,
+        run_config=command.run_config,
+        step_keys_to_execute=[command.step_key],
+        known_state=command.known_state,
+        repository_load_data=command.load_data,
+    )
+    yield from execute_plan_iterator(
+        plan,
+        command.job,
+        command.run,
+        run_config=command.run_config,
+        retry_mode=command.retry_mode.for_inner_plan(),
+        instance=instance,
+    )
+
+
+@dataclass
+class _Step:
+    """A step that waits or runs."""
+
+    step: ExecutionStep
+    needs: StepNeeds
+    context: Any
+    since: float = field(default_factory=time.monotonic)
+    told_at: float = 0.0
+    lease: Lease | None = None
+    worker: Worker | None = None
+    outcome: dg.DagsterEvent | None = None
+    init_error: SerializableErrorInfo | None = None
+    killed: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.step.key
+
+    @property
+    def place(self) -> str:
+        return ", ".join(map(str, self.lease.devices)) if self.lease else "the CPU"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The executor's configuration; `CONFIG` describes it."""
+
+    max_concurrent: int | None
+    gpus: int | None
+    default_needs: Mapping[str, float]
+    preload_modules: list[str] | None
+    steps_per_worker: int
+    worker_growth_mb: int
+    lease_timeout_s: float | None
+    cancel_grace_s: float
+
+    def __post_init__(self) -> None:
+        least = {"max_concurrent": 0, "gpus": 0, "steps_per_worker": 1, "worker_growth_mb": 1}
+        for name, value in least.items():
+            given = getattr(self, name)
+            if given is not None and given < value:
+                raise ValueError(f"{name}={given} of the executor must be {value} or more")
+
+
+class GpuExecutor(dg.Executor):
+    """Runs steps in warm workers, on devices that it leases machine-wide."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        retries: RetryMode,
+        tag_concurrency_limits: list[dict[str, Any]] | None = None,
+        step_dependency_config: StepDependencyConfig = StepDependencyConfig.default(),  # noqa: B008
+    ) -> None:
+        if sys.platform != "linux":
+            raise dg.DagsterUnmetExecutorRequirementsError(
+                "the executor `gpu` needs Linux (process descriptors, parent-death signals): "
+                "choose dagster.multiprocess_executor in dagster_project/definitions.py"
+            )
+        self.settings = settings
+        self._retries = retries
+        self.tag_concurrency_limits = tag_concurrency_limits
+        self._step_dependency_config = step_dependency_config
+
+    @property
+    def retries(self) -> RetryMode:
+        return self._retries
+
+    @property
+    def step_dependency_config(self) -> StepDependencyConfig:
+        return self._step_dependency_config
+
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
+        yield from _Run(self, plan_context, execution_plan).events()
+
+
+class _Run:
+    """One run: steps that wait, steps that run, and the loop between them."""
+
+    def __init__(
+        self, executor: GpuExecutor, context: PlanOrchestrationContext, plan: ExecutionPlan
+    ) -> None:
+        self.executor = executor
+        self.settings = executor.settings
+        self.context = context
+        self.plan = plan
+        self.instance_ref = pickle.dumps(context.instance.get_ref())
+        self.priority = _priority(context.dagster_run.tags)
+        self.slots = self.settings.max_concurrent or os.cpu_count() or 1
+        self.cpus = float(len(os.sched_getaffinity(0)))
+        self.gpus: list[Gpu] = []
+        self.waiting: list[_Step] = []
+        self.running: dict[int, _Step] = {}  # by the worker's process id
+        self.errors: list[SerializableErrorInfo] = []
+        self.stopping_since: float | None = None
+
+    def events(self) -> Iterator[dg.DagsterEvent]:
+        """Everything from the first look at the machine to the last worker's end."""
+        began = time.monotonic()
+        yield dg.DagsterEvent.engine_event(
+            self.context,
+            f"Executing steps in warm workers (run process {os.getpid()})",
+            EngineEventData.multiprocess(os.getpid(), self.plan.step_keys_to_execute),
+        )
+        yield from self._look_around()
+        with ExitStack() as stack:
+            concurrency = stack.enter_context(
+                InstanceConcurrencyContext(self.context.instance, self.context.dagster_run)
+            )
+            self.active = stack.enter_context(
+                ActiveExecution(
+                    self.plan,
+                    retry_mode=self.executor.retries,
+                    tag_concurrency_limits=self.executor.tag_concurrency_limits,
+                    instance_concurrency_context=concurrency,
+                    step_dependency_config=self.executor.step_dependency_config,
+                )
+            )
+            stack.callback(self._leave_the_queue)
+            self.pool = stack.enter_context(self._make_pool())
+            while (self.stopping_since is None and not self.active.is_complete) or self.running:
+                yield from self._watch_for_stop()
+                yield from self._launch()
+                for worker, message in self.pool.wait(self._patience_s()):
+                    yield from self._handle(worker, message)
+                yield from self.active.plan_events_iterator(self.context)
+            yield from self._end()
+        yield dg.DagsterEvent.engine_event(
+            self.context,
+            f"Run process {os.getpid()} exits after {time.monotonic() - began:.1f} s",
+            EngineEventData.multiprocess(os.getpid()),
+        )
+
+    def _look_around(self) -> Iterator[dg.DagsterEvent]:
+        """Which devices there are, and whether every step can have what it needs."""
+        everything = find_gpus(self.settings.gpus)
+        self.gpus = [g for g in everything if not g.fault]
+        needs = {
+            key: self._needs(self.plan.get_step_by_key(key))
+            for key in self.plan.step_keys_to_execute
+        }
+        for gpu in everything:
+            if gpu.fault:
+                yield self._say(f"GPU {gpu.index} is left out: NVML says {gpu.fault!r}")
+        asking = [key for key, n in needs.items() if n.gpus]
+        if asking and not everything:
+            yield self._say(
+                f"This machine has no GPU: {len(asking)} of {len(needs)} steps ask for one and "
+                "run on the CPU"
+            )
+        elif asking:
+            self.book = LeaseBook()
+            for key in asking:
+                check_possible(key, needs[key], self.gpus)
+
+    def _needs(self, step: IExecutionStep) -> StepNeeds:
+        return needs_of(step.key, step.tags or {}, self.settings.default_needs)
+
+    def _make_pool(self) -> WorkerPool:
+        pointer = self.context.reconstructable_job.get_python_origin().get_repo_pointer()
+        modules = self.settings.preload_modules
+        if modules is None:
+            modules = [pointer.module] if isinstance(pointer, ModuleCodePointer) else []
+        folder = getattr(pointer, "working_directory", None)
+        return WorkerPool(
+            STEP,
+            modules,
+            path=[folder] if folder else [],
+            size=self.slots,
+            steps_per_worker=self.settings.steps_per_worker,
+            growth_mb=self.settings.worker_growth_mb,
+        )
+
+    def _say(self, words: str) -> dg.DagsterEvent:
+        return dg.DagsterEvent.engine_event(self.context, words, EngineEventData())
+
+    # The end: wanted, or after the last step.
+
+    def _watch_for_stop(self) -> Iterator[dg.DagsterEvent]:
+        """Interrupt the steps when the run is to stop, and kill them when that does not help."""
+        grace_s = self.settings.cancel_grace_s
+        if self.active.check_for_interrupts() and self.stopping_since is None:
+            self.stopping_since = time.monotonic()
+            self.active.mark_interrupted()
+            self._leave_the_queue()
+            yield dg.DagsterEvent.engine_event(
+                self.context,
+                "Received a termination signal: interrupting the steps that run, which have "
+                f"{grace_s:g} s to end",
+                EngineEventData.interrupted([s.key for s in self.running.values()]),
+            )
+            for step in self.running.values():
+                _worker(step).interrupt()
+        if self.stopping_since is not None and time.monotonic() - self.stopping_since > grace_s:
+            for step in self.running.values():
+                if not step.killed:
+                    step.killed = True
+                    _worker(step).kill()
+
+    def _leave_the_queue(self) -> None:
+        for step in self.waiting:
+            if step.lease:
+                step.lease.release()
+        self.waiting.clear()
+
+    def _end(self) -> Iterator[dg.DagsterEvent]:
+        """Raises what the stock executor would."""
+        if self.stopping_since is not None and all(e.cls_name in INTERRUPTS for e in self.errors):
+            yield self._say("Every step that ran has ended after the interrupt")
+            raise DagsterExecutionInterruptedError
+        if self.errors:
+            raise DagsterSubprocessError(
+                "Errors in workers:\n" + "\n".join(e.to_string() for e in self.errors),
+                subprocess_error_infos=self.errors,
+            )
+
+    # Starting steps.
+
+    def _patience_s(self) -> float:
+        """How long the loop may sleep if no worker says anything."""
+        if any(s.lease for s in self.waiting):
+            return QUEUE_TICK_S
+        until_retry = self.active.sleep_interval()
+        return min(TICK_S, until_retry) if until_retry > 0 else TICK_S
+
+    def _launch(self) -> Iterator[dg.DagsterEvent]:
+        """Start what can be started. A step that waits for a device takes no slot from others."""
+        if self.stopping_since is not None or not self.pool.ready:
+            return
+        while self.pool.unloaded:
+            module, why = self.pool.unloaded.popitem()
+            yield self._say(f"{module} is not preloaded, which makes workers start late: {why}")
+        for worker in self.pool.resting():
+            if worker.lease and worker.lease.is_wanted():
+                self.pool.retire(worker)  # who waits goes before a model that is kept warm
+        for step in self.active.get_steps_to_execute():
+            self.waiting.append(_Step(step, self._needs(step), self.context.for_step(step)))
+        self.waiting.sort(key=lambda s: -int(s.step.tags.get(PRIORITY_TAG, 0)))
+        yield from self.active.concurrency_event_iterator(self.context)
+        for waiting in list(self.waiting):
+            free = self.slots - len(self.running)
+            if free <= 0 or self._cpus(waiting) > self.cpus - sum(
+                self._cpus(s) for s in self.running.values()
+            ):
+                break  # smaller ones do not pass the first in line, or it might wait for ever
+            if waiting.needs.gpus and self.gpus:
+                yield from self._start_on_gpu(waiting, free)
+            else:
+                yield from self._start(waiting)
+
+    def _cpus(self, step: _Step) -> float:
+        """A step that wants more CPUs than there are gets all."""
+        return min(step.needs.cpus, self.cpus)
+
+    def _start_on_gpu(self, step: _Step, free: int) -> Iterator[dg.DagsterEvent]:
+        request = Request(
+            step.needs.gpus,
+            step.needs.gpu_memory_gb,
+            priority=self.priority,
+            run_id=self.context.run_id,
+            step_key=step.key,
+        )
+        if step.lease is None:
+            for worker in self.pool.resting():
+                if worker.lease and worker.lease.reuse(request):
+                    step.worker, step.lease = worker, worker.lease
+                    yield from self._start(step)
+                    return
+            if sum(s.lease is not None for s in self.waiting) >= free:
+                return
+            step.lease = self.book.ask(request, self.gpus)
+        if step.lease.poll(prefer=self._warm_devices()):
+            yield from self._start(step)
+        else:
+            yield from self._tell_of_wait(step, step.lease)
+
+    def _warm_devices(self) -> set[str]:
+        """Keys of the devices to which idle workers are pinned."""
+        idle = {w.devices for w in self.pool.workers.values() if not w.busy}
+        indices = {i for devices in idle for i in devices.split(",")}
+        return {g.key for g in self.gpus if str(g.index) in indices}
+
+    def _tell_of_wait(self, step: _Step, lease: Lease) -> Iterator[dg.DagsterEvent]:
+        now = time.monotonic()
+        waited, limit = now - step.since, self.settings.lease_timeout_s
+        if limit is not None and waited > limit:
+            lease.release()
+            self.waiting.remove(step)
+            words = f"step {step.key} got no GPU within {limit:g} s; {self._who_holds()}"
+            yield from self._fail_or_retry(step, _error("LeaseTimeout", words))
+        elif waited > FIRST_TOLD_S and now - step.told_at > TOLD_AGAIN_S:
+            step.told_at = now
+            yield dg.DagsterEvent.engine_event(
+                step.context,
+                f"Has waited {waited:.0f} s for {step.needs.gpus:g} GPU; {self._who_holds()}",
+                EngineEventData(),
+            )
+
+    def _who_holds(self) -> str:
+        names = {g.key: str(g) for g in self.gpus}
+        return "; ".join(
+            f"{names.get(key, key)} is held by {c.step_key} of run {c.run_id[:8]}, process {c.pid}"
+            for c in self.book.holders()
+            for key in c.devices
+        )
+
+    def _start(self, step: _Step) -> Iterator[dg.DagsterEvent]:
+        self.waiting.remove(step)
+        devices = step.lease.devices if step.lease else []
+        yield dg.DagsterEvent.step_worker_starting(
+            step.context,
+            f'Launching step "{step.key}" on {step.place}.',
+            metadata={"devices": dg.MetadataValue.text(step.place)},
+        )
+        try:
+            worker = step.worker or self.pool.take(",".join(str(g.index) for g in devices))
+        except WorkerServerError as error:
+            if step.lease:
+                step.lease.release()
+            yield from self._fail_or_retry(step, _error("WorkerDied", str(error)))
+            return
+        step.worker, worker.lease = worker, step.lease
+        self.running[worker.pid] = step
+        if step.lease:
+            step.lease.note(worker.pid)
+        command = StepCommand(
+            step_key=step.key,
+            job=self.context.reconstructable_job,
+            run=step.context.dagster_run,
+            run_config=step.context.run_config,
+            instance_ref=self.instance_ref,
+            retry_mode=self.executor.retries,
+            known_state=self.active.get_known_state(),
+            load_data=self.plan.repository_load_data,
+            place=step.place,
+        )
+        worker.give(Task(command, step.lease.path if step.lease else None))
+
+    # What workers say.
+
+    def _handle(self, worker: Worker, message: Any) -> Iterator[dg.DagsterEvent]:
+        step = self.running.get(worker.pid)
+        if step is None:
+            return  # an idle worker ended
+        if isinstance(message, Told):
+            if isinstance(message.what, Broke):
+                self.errors.append(message.what.error)
+            else:
+                yield from self._pass_on(step, message.what)
+            return
+        # A step is over when its worker is: before that neither may be used again.
+        del self.running[worker.pid]
+        if isinstance(message, Finished) and (why := self.pool.put_back(worker, message)):
+            self.context.log.debug(f"Worker {worker.pid} is not used again: {why}.")
+        if step.outcome is not None:
+            self.active.handle_event(step.outcome)
+        elif step.init_error is not None:
+            yield from self._fail_or_retry(step, step.init_error, breaks_run=False)
+        elif isinstance(message, Died):
+            yield from self._report_death(step, worker, message.how)
+        else:
+            self.active.verify_complete(self.context, step.key)
+
+    def _pass_on(self, step: _Step, event: dg.DagsterEvent) -> Iterator[dg.DagsterEvent]:
+        yield event
+        if event.is_step_success or event.is_step_failure or event.is_step_up_for_retry:
+            step.outcome = event
+            return
+        self.active.handle_event(event)
+        if event.is_resource_init_failure:
+            assert isinstance(event.event_specific_data, EngineEventData)
+            step.init_error = event.event_specific_data.error
+
+    def _report_death(self, step: _Step, worker: Worker, how: str) -> Iterator[dg.DagsterEvent]:
+        who = f"the worker {worker.pid} of step {step.key} on {step.place}"
+        if step.killed:
+            grace_s = self.settings.cancel_grace_s
+            error = _error(KILLED, f"{who} did not end within {grace_s:g} s, and was killed")
+        else:
+            error = _error("WorkerDied", f"{who} {how}")
+        yield dg.DagsterEvent.engine_event(
+            step.context, error.message, EngineEventData.engine_error(error)
+        )
+        yield from self._fail_or_retry(step, error)
+
+    def _fail_or_retry(
+        self, step: _Step, error: SerializableErrorInfo, *, breaks_run: bool = True
+    ) -> Iterator[dg.DagsterEvent]:
+        """As the step's retry policy says, but a run that is stopping tries nothing again."""
+        if self.stopping_since is None:
+            event = self.executor.log_failure_or_retry_event_after_error(
+                step.context, error, self.active.get_known_state()
+            )
+        else:
+            data = StepFailureData(error=error, user_failure_data=None)
+            event = dg.DagsterEvent.step_failure_event(step.context, data)
+        self.active.handle_event(event)
+        yield event
+        if event.is_step_failure and breaks_run:
+            self.errors.append(error)
+
+
+def _worker(step: _Step) -> Worker:
+    assert step.worker is not None
+    return step.worker
+
+
+def _error(name: str, words: str) -> SerializableErrorInfo:
+    return SerializableErrorInfo(message=words, stack=[], cls_name=name)
+
+
+def _priority(tags: Mapping[str, str]) -> int:
+    """Of the run, in the machine's queue for devices."""
+    given = tags.get(PRIORITY, tags.get(PRIORITY_TAG, "0"))
+    try:
+        return int(given)
+    except ValueError:
+        raise ImpossibleNeedsError(f"the run's priority {given!r} must be a whole number") from None
+
+
+CONFIG = {
+    "max_concurrent": dg.Field(
+        dg.Noneable(int),
+        default_value=None,
+        description="Steps of this run at a time; those that wait for a GPU do not count. By "
+        "default the number of CPUs.",
+    ),
+    "gpus": dg.Field(
+        dg.Noneable(int),
+        default_value=None,
+        description="Pretend that the machine has so many GPUs (for tests, and for machines "
+        "without). By default $EGO_FAKE_GPUS, else what NVML finds.",
+    ),
+    "default_needs": dg.Field(
+        {
+            name: dg.Field(float, default_value=0.0, description=f"for steps without ego/{name}")
+            for name in ("gpus", "gpu_memory_gb", "cpus")
+        },
+        description="What steps need that have no such tag. A step's tags always win.",
+    ),
+    "preload_modules": dg.Field(
+        dg.Noneable([str]),
+        default_value=None,
+        description="Modules to import once, before workers are forked; they must not touch "
+        "CUDA. By default the job's module. With [] each worker imports it for itself, after it "
+        "is pinned to its devices.",
+    ),
+    "steps_per_worker": dg.Field(
+        int,
+        default_value=100,
+        description="Steps that a worker does before it is replaced; 1: a process for each step.",
+    ),
+    "worker_growth_mb": dg.Field(
+        int,
+        default_value=4096,
+        description="A worker that has grown by so much since its first step is replaced.",
+    ),
+    "lease_timeout_s": dg.Field(
+        dg.Noneable(float),
+        default_value=None,
+        description="A step that gets no GPU within this time fails. By default it waits.",
+    ),
+    "cancel_grace_s": dg.Field(
+        float,
+        default_value=20.0,
+        description="Time that interrupted steps have before they are killed.",
+    ),
+    "retries": get_retries_config(),
+    "tag_concurrency_limits": get_tag_concurrency_limits_config(),
+    "step_dependency_config": get_step_dependency_config_field(),
+}
+
+
+@dg.executor(
+    name="gpu",
+    config_schema=CONFIG,
+    requirements=dg.multiple_process_executor_requirements(),
+)
+def gpu_executor(init_context: dg.InitExecutorContext) -> GpuExecutor:
+    """Runs steps in warm worker processes, each pinned to GPUs that it leases machine-wide.
+
+    What a step needs is in its tags `ego/gpus`, `ego/gpu_memory_gb` and `ego/cpus`.
+    """
+    config: dict[str, Any] = dict(init_context.executor_config)
+    retries = RetryMode.from_config(config.pop("retries")) or RetryMode.ENABLED
+    limits = config.pop("tag_concurrency_limits", None)
+    dependency = StepDependencyConfig.from_config(config.pop("step_dependency_config", None))
+    return GpuExecutor(Settings(**config), retries, limits, dependency)

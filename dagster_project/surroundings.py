@@ -1,0 +1,110 @@
+"""What a step may change in its process, put back before the next step of a warm worker.
+
+Here: everything that a fresh process would have had for itself, except imported modules and their
+caches: keeping those (a loaded model) is what a warm worker is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from typing import Any
+
+import psutil
+
+
+class Surroundings:
+    """A picture of the process. `restore` puts it back; `…_left` say what cannot be."""
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.folder = os.getcwd()  # noqa: PTH109  (a name to go back to)
+        self.umask = _umask()
+        self.handlers = {s: signal.getsignal(s) for s in _catchable()}
+        self.streams = (sys.stdin, sys.stdout, sys.stderr)
+        self.hooks = (sys.excepthook, threading.excepthook, sys.gettrace(), sys.getprofile())
+        self.argv, self.path = list(sys.argv), list(sys.path)
+        self.filters = list(warnings.filters)
+        root = logging.getLogger()
+        self.logging = (root.level, list(root.handlers), list(root.filters), logging.root.disabled)
+        self.silenced = logging.root.manager.disable
+        self.threads = set(threading.enumerate())
+
+    def restore(self) -> None:
+        """Raises OSError if the folder that we were in is gone."""
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+        os.umask(self.umask)
+        for number, handler in self.handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.stdin, sys.stdout, sys.stderr = self.streams
+        sys.excepthook, threading.excepthook, trace, profile = self.hooks
+        sys.settrace(trace)
+        sys.setprofile(profile)
+        sys.argv[:], sys.path[:] = self.argv, self.path
+        warnings.filters[:] = self.filters  # type: ignore[index]
+        root = logging.getLogger()
+        level, root.handlers[:], root.filters[:], root.disabled = self.logging
+        root.setLevel(level)
+        logging.disable(self.silenced)
+        _reseed()
+
+    def thread_left(self) -> str:
+        """Name of a thread that the step started and that a process's end would wait for."""
+        new = set(threading.enumerate()) - self.threads
+        return next((t.name for t in new if not t.daemon), "")
+
+    def process_left(self) -> int:
+        """Id of a process that the step started and that still runs; 0: none."""
+        for process in psutil.Process().children(recursive=True):
+            if process.pid not in _multiprocessing_servers() and _is_running(process):
+                return process.pid
+        return 0
+
+
+def _reseed() -> None:
+    """Two steps must not draw the same numbers because the first one set a seed."""
+    random.seed()
+    modules: dict[str, Any] = sys.modules
+    if "numpy.random" in modules:
+        modules["numpy"].random.seed()
+    if "torch" in modules:
+        modules["torch"].seed()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _catchable() -> set[signal.Signals]:
+    return {s for s in signal.valid_signals() if isinstance(s, signal.Signals)} - {
+        signal.SIGKILL,
+        signal.SIGSTOP,
+    }
+
+
+def _multiprocessing_servers() -> set[int | None]:
+    """The standard library's own helpers stay for the next step: they are why it starts fast."""
+    from multiprocessing import forkserver, resource_tracker
+
+    return {
+        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
+        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
+    }
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

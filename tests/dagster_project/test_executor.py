@@ -1,0 +1,471 @@
+"""What our executor does that the stock one does not: devices, warm workers, sure ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import executor_jobs
+import psutil
+import pytest
+from test_executor_conformance import Interrupter, Ran
+
+from dagster_project.doctor import examine
+from dagster_project.executor import (
+    ImpossibleNeedsError,
+    StepNeeds,
+    check_possible,
+    gpu_executor,
+    needs_of,
+)
+from resources.gpu import find_gpus
+from resources.gpu_leases import LeaseBook, Request
+
+FOUR = {"gpus": 4}
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+        yield found
+
+
+def outputs(result: dg.JobExecutionResult, instance: dg.DagsterInstance) -> dict[str, Any]:
+    """What the steps of a run gave, by step."""
+    assert result.success
+    loaded = {}
+    root = Path(instance.storage_directory()) / result.run_id
+    for path in root.glob("*/result"):
+        loaded[path.parent.name] = pickle.loads(path.read_bytes())  # noqa: S301
+    return loaded
+
+
+def messages(run: Ran) -> str:
+    """All that the run said: events, their errors, logs."""
+    return "\n".join(e.message + e.to_json() for e in run.logs)
+
+
+# Needs.
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"ego/gpus": "-1"}, "step s: tag ego/gpus='-1' must be a number"),
+        ({"ego/gpus": "one"}, "step s: tag ego/gpus='one' must be a number"),
+        ({"ego/gpus": "nan"}, "must be a number"),
+        ({"ego/gpus": "inf"}, "must be a number"),
+        ({"ego/gpus": "1.5"}, "ego/gpus=1.5 must be a share up to 1 or a whole number"),
+        ({"ego/cpus": "all"}, "ego/cpus='all' must be a number"),
+        ({"ego/gpu_memory_gb": "8"}, "without a GPU: set ego/gpus"),
+        ({"ego/gpu": "1"}, "there is no tag ego/gpu; use ego/gpus"),
+    ],
+)
+def test_needs_that_make_no_sense(tags: dict[str, str], words: str) -> None:
+    with pytest.raises(ImpossibleNeedsError, match=words.replace("(", r"\(")):
+        needs_of("s", tags, {})
+
+
+def test_tags_beat_defaults_and_change_nothing_shared() -> None:
+    defaults = {"gpus": 1.0, "gpu_memory_gb": 16.0, "cpus": 2.0}
+    tags = {"ego/gpus": "0", "ego/cpus": "4", "other": "x"}
+    assert needs_of("s", tags, defaults) == StepNeeds(0, 0, 4)
+    assert needs_of("s", {}, defaults) == StepNeeds(1, 16, 2)
+    assert needs_of("s", {"ego/gpus": "0.5"}, defaults) == StepNeeds(0.5, 16, 2)
+    assert defaults == {"gpus": 1.0, "gpu_memory_gb": 16.0, "cpus": 2.0}
+    assert tags == {"ego/gpus": "0", "ego/cpus": "4", "other": "x"}
+
+
+def test_what_the_machine_has_not() -> None:
+    check_possible("s", StepNeeds(4, 80), find_gpus(4))
+    with pytest.raises(ImpossibleNeedsError, match="more than this machine has"):
+        check_possible("s", StepNeeds(2), find_gpus(1))
+    with pytest.raises(ImpossibleNeedsError, match=r"step s: .*none that works"):
+        check_possible("s", StepNeeds(0.5), [])
+
+
+def test_impossible_needs_fail_before_anything_starts(instance: dg.DagsterInstance) -> None:
+    run = Ran(executor_jobs.execute("pinned", instance, config={"gpus": 1}), instance)
+    assert not run.result.success
+    assert set(run.types) == {None}
+    assert "step on_two_gpus: tags ego/gpus=2" in messages(run)
+
+
+@pytest.mark.parametrize("bad", [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}])
+def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="of the executor must be"):
+        executor_jobs.execute("pinned", instance, config=bad)
+
+
+# Devices and warm workers.
+
+
+@pytest.mark.parametrize("preload", [None, []])
+def test_steps_are_pinned_and_workers_stay_warm(
+    instance: dg.DagsterInstance, preload: list[str] | None
+) -> None:
+    config = FOUR | {"preload_modules": preload}
+    run = Ran(executor_jobs.execute("pinned", instance, config=config), instance)
+    steps = outputs(run.result, instance)
+    assert {s: found["devices"] for s, found in steps.items()} == {
+        "on_gpu": "0",
+        "on_half_gpu": "0",
+        "on_cpu": "",
+        "on_cpu_again": "",
+        "on_two_gpus": "0,1",
+    }
+    assert {found["order"] for found in steps.values()} == {"PCI_BUS_ID"}
+    # User code never loads with devices in sight that are not its own.
+    assert all(found["at import"] in ("", found["devices"]) for found in steps.values())
+    if preload == []:
+        assert steps["on_two_gpus"]["at import"] == "0,1"
+    assert steps["on_gpu"]["pid"] == steps["on_half_gpu"]["pid"]
+    assert steps["on_half_gpu"]["steps"] == 2, "what the first step kept in the process is gone"
+    assert steps["on_cpu"]["pid"] != steps["on_gpu"]["pid"]
+    assert "on GPU 0 (simulated), GPU 1 (simulated)" in messages(run)
+    started = [
+        e.dagster_event
+        for e in run.logs
+        if e.dagster_event and e.dagster_event.event_type_value == "STEP_WORKER_STARTED"
+    ]
+    said = {e.step_key: e.engine_event_data.metadata["devices"].value for e in started}
+    assert said["on_half_gpu"] == "GPU 0 (simulated)"
+    assert said["on_cpu"] == "the CPU"
+    assert LeaseBook().claims() == []
+
+
+def test_a_machine_without_gpus_runs_everything(instance: dg.DagsterInstance) -> None:
+    run = Ran(executor_jobs.execute("pinned", instance, config={"gpus": 0}), instance)
+    assert {s["devices"] for s in outputs(run.result, instance).values()} == {""}
+    told = [e.message for e in run.logs if "has no GPU" in e.message]
+    assert told == ["This machine has no GPU: 3 of 5 steps ask for one and run on the CPU"]
+
+
+def test_a_worker_is_replaced_after_so_many_steps(instance: dg.DagsterInstance) -> None:
+    config = FOUR | {"steps_per_worker": 1}
+    run = Ran(executor_jobs.execute("pinned", instance, config=config), instance)
+    steps = outputs(run.result, instance).values()
+    assert len({s["pid"] for s in steps}) == len(steps)
+
+
+def test_a_worker_that_has_grown_is_replaced(instance: dg.DagsterInstance) -> None:
+    run = Ran(
+        executor_jobs.execute("growing", instance, config={"worker_growth_mb": 100}), instance
+    )
+    steps = outputs(run.result, instance)
+    assert steps["first"] == steps["second"] != steps["third"]
+    assert "is not used again: it grew by 1" in messages(run)
+
+
+def test_a_step_that_wants_more_cpus_than_there_are_gets_all(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    own = {"config": {"lock": str(tmp_path / "lock")}}
+    result = executor_jobs.execute(
+        "heavy",
+        instance,
+        config={"max_concurrent": 4},
+        run_config={"ops": {"left": own, "right": own}},
+    )
+    assert result.success, "both ran at once"
+
+
+def test_nothing_leaks_into_the_next_step(instance: dg.DagsterInstance) -> None:
+    run = Ran(executor_jobs.execute("messy", instance), instance)
+    found = outputs(run.result, instance)["sees_no_mess"]
+    pids = {e.dagster_event.pid for e in run.logs if e.dagster_event and e.step_key}
+    assert len(pids - {os.getpid()}) == 1, "the steps had different workers: nothing was tested"
+    assert found == {
+        "pid": found["pid"],
+        "environment": (False, "HOME" in os.environ),
+        "folder": os.getcwd(),  # noqa: PTH109
+        "umask": found["umask"],
+        "usr1": True,
+        "timer": (0.0, 0.0),
+        "handlers": False,
+        "level": found["level"],
+        "disabled": 0,
+        "warnings": False,
+        "path": False,
+        "stdout": True,
+        "hook": True,
+        "same draw": False,
+    }
+    assert found["umask"] != 0o077
+    assert found["level"] != 1
+
+
+def test_a_worker_with_something_left_in_it_is_not_used_again(
+    instance: dg.DagsterInstance,
+) -> None:
+    run = Ran(executor_jobs.execute("untidy", instance), instance)
+    steps = outputs(run.result, instance)
+    first, left = steps["leaves_a_process"]
+    assert len({first, steps["leaves_a_thread"], steps["is_somebody_else"]}) == 3
+    assert not psutil.pid_exists(left)
+    assert "its step left the process" in messages(run)
+    assert "its step left the thread 'slow' running" in messages(run)
+
+
+def test_a_step_may_use_multiprocessing_again_and_again(instance: dg.DagsterInstance) -> None:
+    steps = outputs(executor_jobs.execute("pools", instance), instance)
+    assert steps["first"][:3] == steps["second"][:3] == [0, 1, 4]
+    assert steps["first"][3] == steps["second"][3]
+
+
+def model_config(tmp_path: Path) -> dict[str, Any]:
+    device = tmp_path / "device"
+    device.touch()
+    own = {"config": {"device": str(device)}}
+    return {"ops": {"load": own, "use": own}}
+
+
+def test_a_loaded_model_stays_on_its_device(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    run = executor_jobs.execute(
+        "models", instance, config={"gpus": 1}, run_config=model_config(tmp_path)
+    )
+    steps = outputs(run, instance)
+    assert steps["use"] == [steps["load"][0], True]
+    assert LeaseBook().claims() == []
+
+
+def test_a_model_that_is_only_kept_warm_makes_room(tmp_path: Path) -> None:
+    """Another run asks for the device between two steps: it goes first."""
+    runs = [start(tmp_path / str(n), "models", {"gpus": 1}, model_config(tmp_path)) for n in "ab"]
+    for run in runs:
+        assert run.wait(60) == 0
+    assert LeaseBook().claims() == []
+
+
+def test_a_step_that_gets_no_device_in_time_fails_and_says_who_has_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    lease = LeaseBook().ask(Request(1, run_id="greedy", step_key="hoards"), find_gpus(1))
+    assert lease.poll()
+    run = Ran(
+        executor_jobs.execute(
+            "pinned",
+            instance,
+            config={"gpus": 1, "lease_timeout_s": 0.3},
+            op_selection=["on_gpu"],
+        ),
+        instance,
+    )
+    lease.release()
+    assert not run.result.success
+    assert "step on_gpu got no GPU within 0.3 s" in messages(run)
+    assert f"held by hoards of run greedy, process {os.getpid()}" in messages(run)
+
+
+# Sure ends.
+
+
+def endless(mark: Path, how: str) -> dict[str, Any]:
+    return {"ops": {"never_ends": {"config": {"mark": str(mark), "how": how}}}}
+
+
+def start(
+    home: Path, job: str, config: dict[str, Any], run_config: dict[str, Any]
+) -> subprocess.Popen[bytes]:
+    """A run in a process and a process group of its own, with its own Dagster storage."""
+    home.mkdir(parents=True, exist_ok=True)
+    # Capturing prints starts four processes a step, which is not what is tested here.
+    (home / "dagster.yaml").write_text(
+        "telemetry: {enabled: false}\n"
+        "compute_logs:\n"
+        "  module: dagster._core.storage.noop_compute_log_manager\n"
+        "  class: NoOpComputeLogManager\n"
+    )
+    log = (home / "log").open("ab")
+    with log:
+        return subprocess.Popen(
+            [sys.executable, executor_jobs.__file__, job, *map(json.dumps, (config, run_config))],
+            env=os.environ | {"DAGSTER_HOME": str(home)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wait_for(what: Any, limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not what():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("how", ["stuck", "busy"])
+def test_a_step_in_native_code_is_killed_after_the_grace(
+    instance: dg.DagsterInstance, tmp_path: Path, how: str
+) -> None:
+    mark = tmp_path / "mark"
+    with Interrupter(mark.exists):
+        result = executor_jobs.execute(
+            "endless",
+            instance,
+            config=FOUR | {"cancel_grace_s": 0.5},
+            run_config=endless(mark, how),
+        )
+    run = Ran(result, instance)
+    assert run.errors["never_ends"] == ["WorkerKilled", None]
+    assert "did not end within 0.5 s, and was killed" in messages(run)
+    assert "never_reached" not in run.types
+    assert not any(is_running(pid) for pid in json.loads(mark.read_text()))
+    assert LeaseBook().claims() == []
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("victim", ["worker", "server", "run", "group"])
+def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
+    mark = tmp_path / "mark"
+    run = start(tmp_path / "home", "endless", FOUR, endless(mark, "stuck"))
+    wait_for(lambda: mark.exists() and mark.read_text())
+    worker, child = json.loads(mark.read_text())
+    server = psutil.Process(worker).ppid()
+    assert len(LeaseBook().holders()) == 1
+    if victim == "group":
+        os.killpg(run.pid, signal.SIGKILL)
+    else:
+        os.kill({"worker": worker, "server": server, "run": run.pid}[victim], signal.SIGKILL)
+    assert run.wait(60) != 0
+    # A child that left the group goes with the worker, unless the server is shot as well.
+    ours = [worker, server] + ([child] if victim in ("worker", "run") else [])
+    wait_for(lambda: not any(is_running(pid) for pid in ours), 10)
+    wait_for(lambda: LeaseBook().claims() == [], 10)
+    if is_running(child):
+        os.kill(child, signal.SIGKILL)
+
+
+def crowd(folder: Path, steps: int) -> dict[str, Any]:
+    return {"ops": {"many": {"config": {"steps": steps, "folder": str(folder)}}}}
+
+
+def check_intervals(folder: Path) -> list[list[Any]]:
+    """No moment at which the shares of a device were more than it has."""
+    intervals = [json.loads(line) for line in (folder / "intervals").read_text().splitlines()]
+    for device in "0123":
+        edges = sorted(
+            edge
+            for name, halves, began, ended, *_ in intervals
+            if name == device
+            for edge in ((began, halves), (ended, -halves))
+        )
+        edges.sort(key=lambda e: (e[0], e[1]))
+        used = 0
+        for _, change in edges:
+            used += change
+            assert used <= 2
+    return intervals
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(("runs", "steps"), [(2, 12), (6, 8)])
+def test_concurrent_runs_share_the_devices(tmp_path: Path, runs: int, steps: int) -> None:
+    started = [
+        start(tmp_path / str(n), "crowd", FOUR | {"max_concurrent": 3}, crowd(tmp_path, steps))
+        for n in range(runs)
+    ]
+    for n, run in enumerate(started):
+        assert run.wait(180) == 0, (tmp_path / str(n) / "log").read_text()[-3000:]
+    assert not (tmp_path / "overlap").exists()
+    intervals = check_intervals(tmp_path)
+    assert len(intervals) == runs * steps * 2
+    assert LeaseBook().claims() == []
+    # Nobody was shut out while others worked: each run's longest gap against the whole time.
+    first, last = min(i[2] for i in intervals), max(i[3] for i in intervals)
+    for run_id in {i[4] for i in intervals}:
+        begins = sorted(i[2] for i in intervals if i[4] == run_id)
+        assert max(b - a for a, b in pairwise(begins)) < max(5.0, (last - first) / 2)
+
+
+@pytest.mark.chaos
+def test_concurrent_runs_while_processes_are_killed(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    config = FOUR | {"max_concurrent": 2}
+    started = [start(tmp_path / str(n), "crowd", config, crowd(tmp_path, 8)) for n in range(4)]
+    survivors = started[2:]
+    wait_for(lambda: (tmp_path / "intervals").exists())
+    for _ in range(8):  # workers, of any run: their steps are tried again
+        time.sleep(0.4)
+        holders = LeaseBook().holders()
+        pids = [c.pid for c in holders if c.pid not in {r.pid for r in started}]
+        if pids:
+            kill(rng.choice(pids), os.kill)
+    kill(started[0].pid, os.kill)
+    kill(started[1].pid, os.killpg)
+    for run in started[:2]:
+        assert run.wait(60) != 0
+    for n, run in enumerate(survivors, 2):
+        assert run.wait(180) == 0, (tmp_path / str(n) / "log").read_text()[-3000:]
+    assert not (tmp_path / "overlap").exists()
+    check_intervals(tmp_path)
+    wait_for(lambda: LeaseBook().claims() == [], 10)
+
+
+def kill(pid: int, how: Any) -> None:
+    with suppress(ProcessLookupError):
+        how(pid, signal.SIGKILL)
+
+
+def test_the_cancelled_run_of_the_ui_is_cancelled(tmp_path: Path) -> None:
+    """As its launcher does it: the run is marked, then its process is interrupted."""
+    mark = tmp_path / "mark"
+    home = tmp_path / "home"
+    run = start(home, "endless", FOUR | {"cancel_grace_s": 0.5}, endless(mark, "stuck"))
+    wait_for(lambda: mark.exists() and mark.read_text())
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        (record,) = instance.get_run_records()
+        instance.report_run_canceling(record.dagster_run)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(60) == 1
+        (record,) = instance.get_run_records()
+    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+    assert not any(is_running(pid) for pid in json.loads(mark.read_text()))
+    assert LeaseBook().claims() == []
+
+
+def test_the_doctor_says_who_has_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_FAKE_GPUS", "2")
+    book, gpus = LeaseBook(), find_gpus(2)
+    held = book.ask(Request(1, run_id="0123456789", step_key="hand_poses"), gpus)
+    half = book.ask(Request(0.5, run_id="r", step_key="masks"), gpus)
+    big = book.ask(Request(2, run_id="r", step_key="big"), gpus)
+    assert held.poll()
+    assert half.poll()
+    assert not big.poll()
+    half.rest()
+    found = {f.what: f.facts for f in examine(str(tmp_path)) if f.what.startswith("GPU")}
+    assert "1 used by hand_poses of run 01234567 (process" in found["GPU 0"]
+    assert "0.5 kept warm by masks of run r" in found["GPU 1"]
+    assert "1 steps wait for a GPU" in found["GPU queue"]
+    assert "next is big of run r" in found["GPU queue"]
+    for lease in (held, half, big):
+        lease.release()
+    found = {f.what: f.facts for f in examine(str(tmp_path)) if f.what.startswith("GPU")}
+    assert found == {f"GPU {i}": "simulated, 80 GB; free" for i in range(2)}
+
+
+def test_it_is_the_default() -> None:
+    from dagster_project.definitions import defs
+
+    job = defs.resolve_job_def("whole_graph")
+    assert job.executor_def.name == gpu_executor.name == "gpu"

@@ -1,0 +1,82 @@
+"""Micro-batches close by size or age, and each caller gets its own results, whoever shares them."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from resources.backends.batching import MicroBatcher
+
+
+class Model:
+    """Doubles numbers; negative ones break the batch. Notes how many came at a time."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.inside = 0
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.inside += 1
+        assert self.inside == 1, "two threads at once"
+        self.batches.append(len(items))
+        time.sleep(0.002)
+        self.inside -= 1
+        if min(items) < 0:
+            raise ValueError(f"bad item {min(items)}")
+        return [2 * i for i in items]
+
+
+def test_one_caller_waits_no_longer_than_the_age() -> None:
+    model = Model()
+    batcher = MicroBatcher(model, max_items=100, max_age_s=0.05)
+    assert batcher([1, 2, 3]) == [2, 4, 6]
+    assert model.batches == [3]
+    assert batcher([]) == []
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    model = Model()
+    batcher = MicroBatcher(model, max_items=3, max_age_s=3600)
+    assert batcher([1, 2, 3]) == [2, 4, 6]
+    # What is left over of a long call waits for company; here it has enough for itself.
+    assert batcher([1, 2, 3, 4, 5, 6]) == [2, 4, 6, 8, 10, 12]
+    assert model.batches == [3, 3, 3]
+
+
+def test_callers_share_batches_and_get_their_own_in_order() -> None:
+    model = Model()
+    batcher = MicroBatcher(model, max_items=16, max_age_s=0.02)
+    dice = random.Random(0)
+    calls = [[dice.randrange(1000) for _ in range(dice.randrange(1, 40))] for _ in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(batcher, calls))
+    assert results == [[2 * i for i in call] for call in calls]
+    assert max(model.batches) == 16
+    assert len(model.batches) < sum(1 + len(c) // 16 for c in calls), "they were not shared"
+
+
+def test_a_bad_item_fails_its_own_call_only() -> None:
+    model = Model()
+    batcher = MicroBatcher(model, max_items=100, max_age_s=0.1)
+    together = threading.Barrier(3)
+
+    def call(items: list[int]) -> list[int] | str:
+        together.wait()
+        try:
+            return batcher(items)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(call, [[1, 2], [3, -4], [5]]))
+    assert found == [[2, 4], "bad item -4", [10]]
+
+
+def test_a_model_that_loses_items_is_no_silent_shift() -> None:
+    batcher = MicroBatcher(lambda items: items[1:], max_items=4, max_age_s=0.01)
+    with pytest.raises(RuntimeError, match="4 items gave 3 results"):
+        batcher([1, 2, 3, 4])

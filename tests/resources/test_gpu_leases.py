@@ -1,0 +1,376 @@
+"""Leases of GPUs: packing and fairness as a model, then real processes that are killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing as mp
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resources import gpu_leases
+from resources.gpu import Gpu, find_gpus, list_gpus
+from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError, Request, hold, let_go
+
+FOUR = find_gpus(4)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> LeaseBook:
+    return LeaseBook(tmp_path / "leases")
+
+
+# The schedule, as a pure function.
+
+sizes = st.sampled_from([0.25, 0.3, 0.5, 1 / 3, 1.0, 2.0, 4.0])
+
+
+def claim_of(number: int, gpus: float, memory_gb: float = 0, priority: int = 0) -> Claim:
+    request = Request(gpus, memory_gb, priority)
+    return Claim(
+        id=str(number),
+        number=number,
+        priority=priority,
+        count=request.count,
+        share=request.share,
+        memory_mb=round(memory_gb * 1000),
+        eligible={g.key: round(g.memory_gb * 1000) for g in FOUR},
+        run_id="",
+        step_key="",
+        pid=0,
+        since=0,
+    )
+
+
+def check_capacity(claims: list[Claim]) -> None:
+    for gpu in FOUR:
+        here = [c for c in claims if gpu.key in c.devices]
+        assert sum(c.share for c in here) <= WHOLE
+        assert sum(c.memory_mb for c in here) <= gpu.memory_gb * 1000
+        assert len(here) == 1 or all(c.share < WHOLE for c in here)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(sizes, st.sampled_from([0, 10, 40, 80]), st.integers(1, 9)),
+        min_size=1,
+        max_size=40,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_nobody_is_starved_and_no_device_is_overfull(
+    wanted: list[tuple[float, int, int]], rng: random.Random
+) -> None:
+    """A machine in small: claims arrive one a tick, work for some ticks, leave."""
+    claims: list[Claim] = []
+    until: dict[str, int] = {}
+    arrivals = list(enumerate(wanted))
+    began: dict[str, int] = {}
+    tick = 0
+    while arrivals or claims:
+        if arrivals:
+            number, (gpus, memory_gb, _) = arrivals.pop(0)
+            claims.append(claim_of(number, gpus, memory_gb))
+        # Owners look in any order; each takes what is its own only.
+        for claim in rng.sample(claims, len(claims)):
+            if not claim.devices:
+                grants, reserved = gpu_leases.schedule(claims)
+                claim.devices = grants.get(claim.id, [])
+                claim.reserved = reserved.get(claim.id, [])
+                if claim.devices:
+                    assert len(set(claim.devices)) == claim.count
+                    began[claim.id] = tick
+                    until[claim.id] = tick + wanted[claim.number][2]
+        check_capacity(claims)
+        assert any(c.devices for c in claims) or not claims, "the machine stands still"
+        tick += 1
+        claims = [c for c in claims if not c.devices or until[c.id] > tick]
+    # All that was asked for before me may run first, one after the other; nothing that came later.
+    for number in range(len(wanted)):
+        before = sum(duration for _, _, duration in wanted[:number])
+        assert began[str(number)] <= number + before + 1
+
+
+def test_small_ones_do_not_starve_a_big_one_and_may_use_what_it_does_not_need() -> None:
+    claims = [claim_of(n, 0.5) for n in range(6)]
+    for claim, key in zip(claims, "001122", strict=True):
+        claim.devices = [f"simulated-{key}"]
+    big, small = claim_of(6, 2), claim_of(7, 0.5)
+    grants, reserved = gpu_leases.schedule([*claims, big, small])
+    assert grants == {}
+    assert reserved["6"][0] == "simulated-3"  # the empty one, and one that must get empty
+    big.reserved = reserved["6"]
+    other = next(f"simulated-{i}" for i in range(3) if f"simulated-{i}" not in big.reserved)
+    claims = [c for c in claims if c.devices != [other]]
+    grants, reserved = gpu_leases.schedule([*claims, big, small])
+    # Now the big one fits on the two empty devices, whatever it had reserved.
+    assert sorted(grants["6"]) == sorted([other, "simulated-3"])
+
+
+def test_a_reserved_device_only_gets_emptier() -> None:
+    claims = [claim_of(n, 0.5) for n in range(8)]
+    for n, claim in enumerate(claims):
+        claim.devices = [f"simulated-{n // 2}"]
+    big = claim_of(8, 1)
+    (kept,) = gpu_leases.schedule([*claims, big])[1]["8"]
+    big.reserved = [kept]
+    other = "simulated-2"
+    assert kept != other
+    freed = [c for c in claims if c.id != "4"]  # half of another device
+    grants, reserved = gpu_leases.schedule([*freed, big, claim_of(9, 0.5), claim_of(10, 0.5)])
+    assert grants == {"9": [other]}
+    assert reserved["8"] == [kept]
+
+
+def test_priority_goes_first_then_who_came_first() -> None:
+    held = [claim_of(n, 1) for n in range(3)]
+    for n, claim in enumerate(held):
+        claim.devices = [f"simulated-{n}"]
+    waiting = [claim_of(3, 1), claim_of(4, 1), claim_of(5, 1, priority=5)]
+    assert gpu_leases.schedule([*held, *waiting])[0] == {"5": ["simulated-3"]}
+    assert gpu_leases.schedule([*held, *waiting[:2]])[0] == {"3": ["simulated-3"]}
+
+
+def test_shares_are_packed_and_three_thirds_make_a_device() -> None:
+    thirds = [claim_of(n, 1 / 3) for n in range(4)]
+    grants, _ = gpu_leases.schedule(thirds)
+    assert [grants[str(n)] for n in range(4)] == [["simulated-0"]] * 3 + [["simulated-1"]]
+
+
+def test_memory_is_packed_too() -> None:
+    heavy = [claim_of(n, 0.1, memory_gb=50) for n in range(5)]
+    grants, reserved = gpu_leases.schedule(heavy)
+    assert len({tuple(g) for g in grants.values()}) == 4
+    assert set(reserved) == {"4"}
+
+
+@pytest.mark.parametrize("gpus", [0, -1, 1.5, float("nan"), float("inf")])
+def test_a_request_that_makes_no_sense_is_refused(gpus: float) -> None:
+    with pytest.raises(ValueError, match="GPUs"):
+        Request(gpus)
+
+
+def test_whether_a_request_could_ever_fit() -> None:
+    assert Request(4, 80).fits(FOUR)
+    assert not Request(5).fits(FOUR)
+    assert not Request(0.5, 81).fits(FOUR)
+
+
+# The book, with real locks.
+
+
+def test_a_lease_from_the_queue_to_the_end(book: LeaseBook) -> None:
+    first = book.ask(Request(4, run_id="r", step_key="s"), FOUR)
+    second = book.ask(Request(0.5), FOUR)
+    assert not second.poll()
+    assert first.poll()
+    assert [str(d) for d in first.devices] == [f"GPU {i} (simulated)" for i in range(4)]
+    (holder,) = book.holders()
+    assert (holder.run_id, holder.step_key, holder.pid) == ("r", "s", os.getpid())
+    assert not second.poll()
+    first.release()
+    assert second.poll()
+    second.release()
+    assert book.claims() == []
+    assert list(book.folder.glob("*.claim")) == []
+
+
+def test_a_lease_lasts_until_the_last_hold_ends(book: LeaseBook) -> None:
+    lease = book.ask(Request(1), FOUR[:1])
+    assert lease.poll()
+    descriptor = hold(lease.path)
+    lease.release()
+    assert len(book.holders()) == 1
+    let_go(descriptor)
+    assert book.holders() == []
+
+
+def test_a_resting_lease_is_reused_only_while_nobody_waits(book: LeaseBook) -> None:
+    lease = book.ask(Request(1), FOUR[:1])
+    assert lease.poll()
+    lease.rest()
+    assert book.holders()[0].idle
+    assert not lease.reuse(Request(0.5)), "another kind of lease"
+    assert lease.reuse(Request(1, step_key="next"))
+    assert book.holders()[0].step_key == "next"
+    elsewhere = book.ask(Request(1), FOUR[1:])
+    assert not lease.is_wanted()
+    waiting = book.ask(Request(0.5), FOUR[:1])
+    assert lease.is_wanted()
+    assert not lease.reuse(Request(1))
+    waiting.release()
+    elsewhere.release()
+
+
+def test_who_does_not_look_is_passed_over(book: LeaseBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep = book.ask(Request(1), FOUR[:1])
+    awake = book.ask(Request(1), FOUR[:1])
+    assert not awake.poll()
+    os.utime(asleep.path, (0, 0))
+    assert awake.poll()
+    awake.release()
+    assert asleep.poll()
+
+
+def test_machines_of_other_devices_do_not_wait_for_each_other(book: LeaseBook) -> None:
+    other = [Gpu(0, "real", 24.0, "GPU-abc")]
+    blocked = book.ask(Request(4), FOUR)
+    one = book.ask(Request(1), FOUR[:1])
+    assert blocked.poll()
+    assert not one.poll()
+    assert book.ask(Request(1), other).poll()
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir(mode=0o755)
+    with pytest.raises(LeaseError, match="0700"):
+        LeaseBook(open_to_all)
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    link = tmp_path / "link"
+    link.symlink_to(mine)
+    with pytest.raises(LeaseError, match="not a folder"):
+        LeaseBook(link)
+
+
+def test_a_torn_book_is_begun_anew_unless_somebody_holds_a_device(book: LeaseBook) -> None:
+    lease = book.ask(Request(1), FOUR)
+    lease.poll()
+    (book.folder / "book.json").write_text('[{"id": ')
+    with pytest.raises(LeaseError, match="damaged while leases are held"):
+        book.claims()
+    lease.release()
+    assert book.claims() == []
+
+
+def test_what_a_killed_process_had_not_yet_entered_is_swept(book: LeaseBook) -> None:
+    (book.folder / "dead.claim").touch()
+    book.ask(Request(1), FOUR)
+    assert not (book.folder / "dead.claim").exists()
+
+
+def test_simulated_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_FAKE_GPUS", "3")
+    assert [g.key for g in list_gpus()] == ["simulated-0", "simulated-1", "simulated-2"]
+    assert len(find_gpus(1)) == 1
+    monkeypatch.setenv("EGO_FAKE_GPUS", "many")
+    with pytest.raises(ValueError, match="EGO_FAKE_GPUS"):
+        find_gpus()
+
+
+class FakeNvml:
+    """Three devices, of which the second has fallen off the bus."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 3
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> object:
+        return type("Memory", (), {"total": 80e9})
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "H100"
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-{handle}{handle}"
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> None:
+        if handle == 1:
+            raise self.NVMLError("GPU is lost")
+
+
+def test_sick_devices_are_left_out_and_a_scheduler_above_us_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", FakeNvml())
+    monkeypatch.delenv("EGO_FAKE_GPUS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [(g.index, g.fault) for g in find_gpus()] == [(0, ""), (1, "GPU is lost"), (2, "")]
+    assert [g.key for g in list_gpus()] == ["GPU-00", "GPU-22"]
+    for visible, indices in {"2": [2], "GPU-00": [0], "": [], "0,2": [0, 2]}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert [g.index for g in list_gpus()] == indices
+
+
+# Real processes.
+
+
+def work(folder: Path, seed: int, leases: int) -> None:
+    """Lease, check that the devices are ours alone, let go; again and again."""
+    rng = random.Random(seed)
+    book = LeaseBook(folder / "leases")
+    for _ in range(leases):
+        request = Request(rng.choice([0.5, 0.5, 1.0, 2.0]), run_id=str(seed))
+        lease = book.ask(request, FOUR)
+        asked = time.monotonic()
+        while not lease.poll():
+            time.sleep(0.005)
+        waited = time.monotonic() - asked
+        halves = []
+        for gpu in lease.devices:
+            for _ in range(2 if request.share == WHOLE else 1):
+                halves.append(take_half(folder, gpu.index))
+        time.sleep(rng.uniform(0, 0.02))
+        for half in halves:
+            os.close(half)
+        lease.release()
+        with (folder / "waits").open("a") as out:
+            out.write(f"{waited}\n")
+
+
+def take_half(folder: Path, index: int) -> int:
+    """One of the two locks of a device; there is none left if it is overfull."""
+    for name in "ab":
+        descriptor = os.open(folder / f"{index}{name}", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    (folder / "overlap").write_text(f"device {index}")
+    raise AssertionError(f"device {index} is overfull")
+
+
+@pytest.mark.parametrize("killing", [False, True])
+def test_processes_never_share_more_than_there_is(tmp_path: Path, killing: bool) -> None:
+    context = mp.get_context("fork")
+    workers, leases = 8, 40
+    rng = random.Random(1)
+    running = {
+        seed: context.Process(target=work, args=(tmp_path, seed, leases)) for seed in range(workers)
+    }
+    for process in running.values():
+        process.start()
+    for n in range(20 if killing else 0):
+        time.sleep(0.03)
+        seed = rng.choice(list(running))
+        running[seed].kill()
+        running[seed].join()
+        running[seed] = context.Process(target=work, args=(tmp_path, 100 + n, 5))
+        running[seed].start()
+    for process in running.values():
+        process.join(60)
+        assert process.exitcode == 0
+    assert not (tmp_path / "overlap").exists()
+    assert LeaseBook(tmp_path / "leases").claims() == []
+    assert json.loads((tmp_path / "leases" / "book.json").read_text()) == []
+    waits = [float(line) for line in (tmp_path / "waits").read_text().split()]
+    # Seven others, each 20 ms at most on all devices: seconds would be starvation.
+    assert max(waits) < 10
