@@ -9,9 +9,9 @@ here: Dagster (`sensors.raw_data`), what is in the files (`probe`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from ego_assets.stages.plan import digest, probe_inputs
@@ -116,41 +116,30 @@ class Arrivals:
         self, places: Sequence[str], resume: dict[str, Any] | None, until_s: float, found: Look
     ) -> None:
         settled = self.files.settled_marks()
-        page: list[Seen] = []
-        for place, entry in self._entries(places, resume, found):
-            found.listed += 1
-            version = entry.refused or entry.version
-            if mark_of(entry.uri, entry.byte_size, version) not in settled:
-                waits = not entry.refused
-                seen = Seen(file_unit_id(entry.uri), entry.uri, entry.byte_size, version, waits)
-                page.append(seen)
-                if entry.refused:
-                    found.refused[entry.uri] = entry.refused
-            if found.listed % PAGE == 0:
-                self._note(page, found)
-                page = []
-                if self._elapsed() > until_s:
-                    found.resume = {"place": place, "after": entry.position}
-                    return
-        self._note(page, found)
-
-    def _entries(
-        self, places: Sequence[str], resume: dict[str, Any] | None, found: Look
-    ) -> Iterator[tuple[str, RawEntry]]:
-        """All entries of all places, from where the look before left off."""
         # Places are named, not counted: a person may change them in between.
         start = places.index(resume["place"]) if resume and resume["place"] in places else 0
-        for number, place in enumerate(places[start:]):
-            after = resume["after"] if resume and number == 0 and place == resume["place"] else ""
+        for place in places[start:]:
+            after = resume["after"] if resume and place == resume["place"] else ""
+            entries = scan_raw(place, VIDEO_SUFFIXES, after)
             try:
-                for entry in scan_raw(place, VIDEO_SUFFIXES, after):
-                    yield place, entry
+                while page := list(islice(entries, PAGE)):
+                    self._note(page, settled, found)
+                    if len(page) == PAGE and self._elapsed() > until_s:
+                        found.resume = {"place": place, "after": page[-1].position}
+                        return
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
                 found.missing.append(str(error))
 
-    def _note(self, page: list[Seen], found: Look) -> None:
-        found.new += self.files.note(page, self._clock())
-        self._checked.update(s.file_id for s in page)
+    def _note(self, page: list[RawEntry], settled: set[int], found: Look) -> None:
+        found.listed += len(page)
+        fresh = [
+            Seen(file_unit_id(e.uri), e.uri, e.byte_size, e.refused or e.version, not e.refused)
+            for e in page
+            if mark_of(e.uri, e.byte_size, e.refused or e.version) not in settled
+        ]
+        found.refused |= {s.uri: s.version for s in fresh if not s.waits}
+        found.new += self.files.note(fresh, self._clock())
+        self._checked.update(s.file_id for s in fresh)
 
     def _measure(self, until_s: float) -> None:
         """Durations of the files that are complete, which decide how full a shard is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -85,7 +86,7 @@ class RawFiles:
             # The driver's own cursor: it is the one query over everything that is known.
             cursor = connection.connection.cursor()
             cursor.execute("SELECT mark FROM raw_files WHERE NOT waiting")
-            return {row[0] for row in cursor.fetchall()}
+            return set(chain.from_iterable(cursor.fetchall()))
 
         return self._read(read)
 
