@@ -17,6 +17,7 @@ from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger
 from resources.ledger.raw_files import RawFiles, Waiting
+from tests.resources.postgres import Postgres
 
 LIMITS = Limits(settle_s=10, files=3, duration_s=1e9, wait_s=100)
 
@@ -204,6 +205,24 @@ def test_a_look_out_of_time_goes_on_where_it_was(
         resume, looks = found.resume, looks + 1
     assert looks == 4
     assert len(RawFiles(place.ledger).waiting()) == 7
+
+
+def test_a_ledger_on_postgres_does_the_same(place: Place, tmp_path: Path) -> None:
+    with Postgres.started(tmp_path / "pg") as server:
+        place.ledger = Ledger(server.new_database())
+        for number in range(4):
+            place.put(f"{number}.mp4")
+        place.look()
+        (shard,) = place.look(10).shards
+        path = place.put(Path(place.lake.read_shard(shard)["files"][0]["uri"]).name, b"other")
+        place.look()
+        (old,) = place.look(200).superseded
+        assert old.uri == str(path)
+        assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(4)})
+        files = RawFiles(place.ledger)
+        assert len(files.open_requests(10)) == 3
+        files.confirm(place.lake.shards())
+        assert len(files.open_requests(10)) == 1
 
 
 def _waiting(number: int, duration_s: float, byte_size: int, first_seen: float) -> Waiting:
