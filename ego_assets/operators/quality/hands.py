@@ -66,7 +66,8 @@ def hands_are_not_mirrored(evidence: Evidence, settings: ProbeSettings) -> Findi
 
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_px"))
 def left_hands_are_on_the_left(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Where both hands are seen, the left one is mostly on the left: else the video is mirrored."""
+    """Where both hands are seen, the left one is mostly on the left. A model told the wrong
+    side makes a sound hand of the wrong side: only its place gives it away."""
     pairs = _both_hands(evidence)
     crossed = pairs.select("clip_id", crossed=pl.col("x_left") > pl.col("x_right"))
     shares = crossed.group_by("clip_id").agg(pl.col("crossed").mean()).sort("clip_id")

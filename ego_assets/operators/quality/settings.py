@@ -95,7 +95,10 @@ class ProbeSettings(BaseModel):
         default=0.1, ge=0, le=1, description="frames of a track out of the wearer's reach"
     )
     min_joints_on_mask: Share = Field(
-        default=0.5, ge=0, le=1, description="joints of a hand inside its mask, mean of a track"
+        default=0.3,
+        ge=0,
+        le=1,
+        description="joints of a hand inside its mask, mean of a track; an object may hide half",
     )
     sampled_masks: int = Field(
         default=32, ge=1, description="masks of a track that are decoded, spread over it"
