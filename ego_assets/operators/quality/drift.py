@@ -26,6 +26,8 @@ _AREAS = np.geomspace(1e-4, 0.5, 11)
 _SECONDS = np.array([1, 2, 5, 10, 15, 19, 30, 45, 60, 90, 120, 300.0])
 _METRES = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5])
 _ERRORS_M = np.geomspace(0.0005, 0.1, 10)
+_LEAST_EXPECTED = 5.0
+_MORE_THAN_USUAL = 1.25
 
 BINS: dict[str, dict[str, np.ndarray]] = {
     "video_manifest": {
@@ -174,6 +176,23 @@ def population_stability_limit(counts: np.ndarray, baseline: np.ndarray, alpha: 
     return float((1 / counts.sum() + 1 / baseline.sum()) * chdtri(max(used - 1, 1), alpha))
 
 
+def merged_bins(counts: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbouring bins put together until each can be expected to hold five of `counts`.
+
+    Below five the chi-squared limit does not hold (Cochran 1954). What moved where the baseline
+    has nothing at all is left to `binned_ks`.
+    """
+    expected = baseline * counts.sum() / baseline.sum()
+    rest = expected[::-1].cumsum()[::-1]
+    starts, held = [0], 0.0
+    for index in range(1, len(expected)):
+        held += expected[index - 1]
+        if held >= _LEAST_EXPECTED and rest[index] >= _LEAST_EXPECTED:
+            starts.append(index)
+            held = 0.0
+    return np.add.reduceat(counts, starts), np.add.reduceat(baseline, starts)
+
+
 def binned_ks(counts: np.ndarray, baseline: np.ndarray) -> float:
     """Kolmogorov–Smirnov distance at the edges of the bins: at most that of the samples."""
     p, q = (np.cumsum(c) / c.sum() for c in (counts, baseline))
@@ -225,13 +244,16 @@ def _excess(
 ) -> tuple[float, float, float]:
     """(PSI, KS, the larger of both over its limit)."""
     total = shards.sum(axis=0)
-    psi, ks = population_stability(now, total), binned_ks(now, total)
+    merged = merged_bins(now, total)
+    psi, ks = population_stability(*merged), binned_ks(now, total)
     others = [(s, total - s) for s in shards if 0 < s.sum() < total.sum()]
-    usual_psi = max((population_stability(s, rest) for s, rest in others), default=0.0)
+    usual_psi = max((population_stability(*merged_bins(*pair)) for pair in others), default=0.0)
     usual_ks = max((binned_ks(s, rest) for s, rest in others), default=0.0)
     alpha = settings.drift_alpha
-    psi_limit = max(settings.min_psi, usual_psi, population_stability_limit(now, total, alpha))
-    limit = max(settings.min_ks, usual_ks, ks_limit(now, total, alpha))
+    psi_limit = max(
+        settings.min_psi, _MORE_THAN_USUAL * usual_psi, population_stability_limit(*merged, alpha)
+    )
+    limit = max(settings.min_ks, _MORE_THAN_USUAL * usual_ks, ks_limit(now, total, alpha))
     return psi, ks, max(psi / psi_limit, ks / limit)
 
 
