@@ -190,3 +190,16 @@ def test_shards_that_come_late_take_their_place_in_a_streak(tmp_path: Path) -> N
     assert baselines.streak(lake, "hand_masks", "c", full) == [empty, full]
     assert baselines.streak(lake, "hand_masks", "a", full) == [full]
     assert baselines.streak(lake, "hand_masks", "b", full) == [full, full]
+
+
+def test_the_launchpad_takes_thresholds() -> None:
+    from dagster_project.definitions import build_defs
+
+    job = build_defs().resolve_job_def("whole_graph")
+
+    def config(**thresholds: float) -> dict[str, Any]:
+        return {"ops": {"hand_poses_checks": {"config": thresholds}}}
+
+    assert dg.validate_run_config(job, config(max_jitter_px=5.0))
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        dg.validate_run_config(job, config(max_jiter_px=5.0))

@@ -62,6 +62,12 @@ def test_every_probe_has_a_fault_that_it_notices() -> None:
     assert noticed == {p.name for p in PROBES}
 
 
+def test_the_page_names_every_probe() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "probes.md").read_text()
+    lacking = [p.name for p in PROBES if f"`{p.name}`" not in page]
+    assert not lacking
+
+
 def test_empty_tables_are_no_crash() -> None:
     for asked in PROBES:
         tables = {

@@ -26,7 +26,7 @@ from ego_assets.protocols import Intrinsics
 
 _KEY = ("clip_id", "track_id", "frame_index")
 _TRACK = (*_KEY, "pts_s", "is_valid")
-_CAMERA = ("camera_model", "fx_px", "fy_px", "cx_px", "cy_px", "distortion", "intrinsics_source")
+_CAMERA = ("camera_model", "fx_px", "fy_px", "cx_px", "cy_px", "distortion")
 _TYPICAL_STEPS = 6.0
 _UPWARD = 0.5
 
@@ -186,12 +186,18 @@ def _vectors(column: pa.ChunkedArray) -> np.ndarray:
 def _project(points: np.ndarray, cameras: pa.Table) -> np.ndarray:
     """(N, 2) pixels of (N, 3) points, each through its own row of intrinsics."""
     pixels = np.full((len(points), 2), np.nan)
-    by_camera: dict[tuple[object, ...], list[int]] = {}
-    for index, row in enumerate(cameras.to_pylist()):
-        by_camera.setdefault((*list(row.values())[:5], tuple(row["distortion"])), []).append(index)
-    for (model, fx, fy, cx, cy, distortion), chosen in by_camera.items():
-        camera = Intrinsics(model, fx, fy, cx, cy, distortion)  # type: ignore[arg-type]
-        pixels[chosen] = project_points(camera, points[chosen])
+    lens = pl.col("distortion").cast(pl.List(pl.String)).list.join(" ")
+    grouped = (
+        pl.DataFrame(cameras)
+        .with_row_index("number")
+        .with_columns(lens=lens)
+        .group_by("camera_model", "fx_px", "fy_px", "cx_px", "cy_px", "lens")
+        .agg(pl.col("number"), pl.col("distortion").first())
+    )
+    for row in grouped.iter_rows(named=True):
+        focal = (row["fx_px"], row["fy_px"], row["cx_px"], row["cy_px"])
+        camera = Intrinsics(row["camera_model"], *focal, tuple(row["distortion"]))
+        pixels[row["number"]] = project_points(camera, points[row["number"]])
     return pixels
 
 
