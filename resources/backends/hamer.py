@@ -21,6 +21,7 @@ from ego_assets.operators.cameras import normalised_points, project_points
 from ego_assets.operators.geometry import quaternion_from_matrix
 from ego_assets.operators.hands import hand_axes
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
+from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, pick_device
 from resources.backends.mano import ManoHand, read_mano
 from resources.backends.weights import WeightsError
@@ -339,9 +340,11 @@ class HamerEstimator:
     quality_tier = "model"
     weights_hash = ""
     on_device = True
+    lanes = 4
 
     def __init__(self, settings: HamerSettings, weights: Path) -> None:
         folder = weights / settings.checkpoint
+        self.look = MicroBatcher(self._look, settings.crops_per_batch)
         self.settings = settings
         self.device = pick_device()
         shape, tensors = read_checkpoint(folder)
@@ -383,18 +386,23 @@ class HamerEstimator:
     def _estimate(
         self, clip: ClipInput, held: list[tuple[dict[str, Any], Crop, np.ndarray]]
     ) -> Iterator[dict[str, Any]]:
+        found = self.look([picture for _, _, picture in held])
+        for (mask, crop, _), values in zip(held, found, strict=True):
+            yield self._row(clip, mask, crop, *values)
+
+    def _look(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        """(rotations, betas, camera, joints) of each crop, those of several clips at a time."""
         import torch
 
         shape = self.network.shape
-        pixels = torch.from_numpy(np.stack([picture for _, _, picture in held])).to(self.device)
+        pixels = torch.from_numpy(np.stack(pictures)).to(self.device)
         mean, std = (torch.tensor(v, device=self.device) for v in (shape.mean, shape.std))
         crops = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
         rotations, betas, cameras = self.network(crops)
         with torch.inference_mode():
             _, joints = self.mano.pose(rotations, betas)
         values = (t.cpu().numpy().astype(np.float64) for t in (rotations, betas, cameras, joints))
-        for (mask, crop, _), turn, beta, camera, joint in zip(held, *values, strict=True):
-            yield self._row(clip, mask, crop, turn, beta, camera, joint)
+        return list(zip(*values, strict=True))
 
     def _row(
         self,
