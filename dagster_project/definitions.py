@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.executor import gpu_executor
-from dagster_project.jobs import JOBS
+from dagster_project.jobs import JOBS, upkeep, whole_graph_job
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
 from ego_assets.assets.objects import object_movements, object_poses
@@ -16,10 +16,14 @@ from ego_assets.assets.robots import robot_mappings
 from ego_assets.assets.scene import scene_reconstruction
 from ego_assets.assets.segmentation import segmentation
 from ego_assets.checks.tables import TABLE_CHECKS
+from resources.alerts import Alerts
 from resources.compute import Compute
 from resources.models import Backends
 from resources.storage import Storage
 from resources.video import RawLake
+from sensors.alerts import alert_sensor
+from sensors.raw_data import build_raw_data_sensor
+from sensors.schedules import build_schedules
 
 ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     raw_videos,
@@ -32,6 +36,8 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     object_movements,
     robot_mappings,
 ]
+SENSORS = [build_raw_data_sensor(whole_graph_job), alert_sensor]
+SCHEDULES = build_schedules(whole_graph_job, upkeep)
 
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -41,6 +47,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         "compute": Compute(),
         "backends": Backends(),
         "raw_lake": RawLake(),
+        "alerts": Alerts(),
     }
     unknown = set(overrides or {}) - set(resources)
     if unknown:
@@ -49,6 +56,8 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         assets=ASSETS,
         asset_checks=TABLE_CHECKS,
         jobs=JOBS,
+        sensors=SENSORS,
+        schedules=SCHEDULES,
         resources=resources | dict(overrides or {}),
         executor=gpu_executor,
     )

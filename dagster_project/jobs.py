@@ -1,4 +1,5 @@
-"""Jobs: the whole graph over a shard, and the entry of new videos into the graph."""
+"""Jobs: the whole graph over a shard, the entry of new videos, the upkeep of the lake, and the
+release of what is in quarantine. Not here: when they run (`sensors`)."""
 
 from typing import Any
 
@@ -6,7 +7,9 @@ import dagster as dg
 from pydantic import Field
 
 from ego_assets.partitions import SHARDS, shards_partitions
+from ego_assets.stages import audit
 from ego_assets.stages.shards import find_files, register_files
+from ego_assets.stages.upkeep import compact_leftovers, sweep
 from resources.compute import Compute
 from resources.storage import Storage
 from resources.video import RawLake
@@ -59,4 +62,74 @@ def register_videos() -> None:
     register_raw_files()
 
 
-JOBS: list[Any] = [whole_graph_job, register_videos]
+@dg.op(out=dg.Out(dg.Nothing))
+def compact_and_sweep(context: dg.OpExecutionContext, storage: Storage) -> None:
+    """Merge what killed runs left, remove what killed writers left."""
+    lake = storage.lake()
+    merged = compact_leftovers(lake, storage.ledger())
+    swept = sweep(lake)
+    context.log.info(f"{len(merged)} tables of shards compacted, {swept} half-written files gone")
+    context.add_output_metadata({"compacted": dg.MetadataValue.json(merged), "swept": swept})
+
+
+@dg.op(ins={"start": dg.In(dg.Nothing)})
+def verify_lake(context: dg.OpExecutionContext, storage: Storage) -> None:
+    """Compare every byte with its checksum, every row with the contract, every clip with the
+    ledger. Fails, and so alerts, if anything is wrong; it changes nothing."""
+    problems = audit.verify(storage.lake(), storage.ledger())
+    table = dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {"kind": p.kind, "table": p.table, "shard": p.shard, "detail": str(p)[:500]}
+            )
+            for p in problems[:LISTED]
+        ],
+        schema=dg.TableSchema(
+            [dg.TableColumn(n, "string") for n in ("kind", "table", "shard", "detail")]
+        ),
+    )
+    if problems:
+        raise dg.Failure(
+            f"{len(problems)} problems in the lake, the first: {problems[0]}; "
+            "`ego verify --repair` puts bad files aside and requeues their clips",
+            metadata={"problems": table},
+            allow_retries=False,
+        )
+    context.add_output_metadata({"problems": 0})
+
+
+@dg.job(description="Compact what runs left over, sweep, then verify the whole lake.")
+def upkeep() -> None:
+    verify_lake(start=compact_and_sweep())
+
+
+class ReleaseConfig(dg.Config):
+    """What to release: at least one of the first three, or everything."""
+
+    stage: str = Field(default="", description="of this table only")
+    shard: str = Field(default="", description="of this shard only")
+    unit: str = Field(default="", description="this clip, video or file; also if it was dropped")
+    everything: bool = Field(default=False, description="all that is in quarantine or failed")
+
+
+@dg.op
+def release_units(context: dg.OpExecutionContext, config: ReleaseConfig, storage: Storage) -> None:
+    """Let the next run of its shard try again what failed or is in quarantine."""
+    if not (config.stage or config.shard or config.unit or config.everything):
+        raise dg.Failure("say what: stage, shard, unit, or everything", allow_retries=False)
+    ledger = storage.ledger()
+    count = ledger.release(
+        stage=config.stage or None, shard=config.shard or None, unit_id=config.unit or None
+    )
+    shards = ledger.unfinished_shards()
+    context.log.info(f"{count} released; unfinished shards: {', '.join(shards[:LISTED])}")
+    context.add_output_metadata({"released": count, "unfinished shards": shards[:LISTED]})
+
+
+@dg.job(description="Release clips and videos from quarantine; the nightly retry then runs them.")
+def release_quarantine() -> None:
+    release_units()
+
+
+LISTED = 50
+JOBS: list[Any] = [whole_graph_job, register_videos, upkeep, release_quarantine]

@@ -5,9 +5,12 @@ Here: the run, its progress, its summary. Not here: words on a terminal (`cli`).
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files, shards_of
 from resources.compute import Compute
 from resources.gpu import list_gpus
+from resources.gpu_leases import LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
@@ -121,7 +125,7 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
-    with open_instance(lake.location) as instance:
+    with open_instance(lake.location) as instance, _one_gpu():
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
             with _Watch(ledger, shard, tell):
@@ -138,6 +142,28 @@ def run_shards(
         uris = {f["uri"] for shard in summary.shards for f in lake.read_shard(shard)["files"]}
     _fill(summary, lake, ledger, uris)
     return summary
+
+
+@contextmanager
+def _one_gpu() -> Iterator[None]:
+    """A GPU for the whole run, leased as the executor does; nothing on a machine without one."""
+    gpus = list_gpus()
+    if not gpus:
+        yield
+        return
+    lease = LeaseBook().ask(Request(1, run_id="ego-run", step_key="the whole graph"), gpus)
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        while not lease.poll():
+            time.sleep(0.5)
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.devices[0].index)
+        yield
+    finally:
+        lease.release()
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _run_config(job: dg.JobDefinition, force: bool, verbose: bool) -> dict[str, Any]:

@@ -16,5 +16,15 @@ class RawLake(dg.ConfigurableResource):
         description="folders or s3://bucket/prefix; empty: EGO_RAW, else .ego/raw",
     )
 
+    settle_s: float = Field(
+        default=60.0, ge=0, description="a file is complete when it has not changed for so long"
+    )
+    shard_files: int = Field(default=64, ge=1, description="the sensor's shards: files at most")
+    shard_gb: float = Field(default=64.0, gt=0, description="gigabytes at most")
+    shard_minutes: float = Field(default=15.0, gt=0, description="minutes of footage at most")
+    wait_s: float = Field(
+        default=600.0, ge=0, description="a shard that is not full is closed after so long"
+    )
+
     def places(self) -> list[str]:
         return self.folders or [os.environ.get("EGO_RAW") or ".ego/raw"]

@@ -1,4 +1,5 @@
-"""Two checks of every table: it fits the contract (blocking), and every clip is in it (a warning).
+"""The checks of every table, in one step: it fits the contract (blocking), every clip is in it (a
+warning), and the quality probes (`quality`).
 
 Checks are unpartitioned (partitioned ones are a preview in Dagster and break with range runs);
 the shards they looked at are in their metadata.
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
+from ego_assets.checks.quality import quality_results, quality_specs
+from ego_assets.operators.quality import ProbeSettings
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
@@ -18,6 +21,10 @@ from resources.storage import Storage
 PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 LISTED = 50
+
+
+class ProbeConfig(ProbeSettings, dg.Config):
+    """Thresholds of the quality probes, as the launchpad asks for them."""
 
 
 def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult:
@@ -115,16 +122,18 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
                 asset=table,
                 description=(covers_every_clip.__doc__ or "").strip(),
             ),
+            *quality_specs(table),
         ],
         op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "1"},
     )
     def checks(
-        context: dg.AssetCheckExecutionContext, storage: Storage
+        context: dg.AssetCheckExecutionContext, config: ProbeConfig, storage: Storage
     ) -> Iterator[AssetCheckResult]:
         lake = storage.lake()
         shards = run_shards(context, lake)
         yield fits_contract(lake, table, shards)
         yield covers_every_clip(storage.ledger(), table, shards)
+        yield from quality_results(lake, table, shards, config)
 
     return checks
 

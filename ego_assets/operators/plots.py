@@ -81,6 +81,16 @@ def plot_series(
     return _png(figure, title)
 
 
+def plot_distribution(values: np.ndarray, threshold: float, unit: str, title: str) -> bytes:
+    """Histogram of (N,) values with the threshold that they are judged by."""
+    figure, axes = _figure(1, 1, (5, 2.2))
+    axes[0].hist(values[np.isfinite(values)], bins=30, color="#0072b2")
+    axes[0].axvline(threshold, color="#d55e00", linestyle="--", label=f"threshold {threshold:g}")
+    axes[0].set_xlabel(unit)
+    axes[0].legend(fontsize=7)
+    return _png(figure, title)
+
+
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     # The object interface: pyplot keeps every figure, and picks a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

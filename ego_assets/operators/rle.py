@@ -48,6 +48,19 @@ def mask_area(counts: bytes) -> int:
     return int(_unpack(counts)[1::2].sum())
 
 
+def mask_contains(counts: bytes, height: int, width: int, points: np.ndarray) -> np.ndarray:
+    """(N,) whether the pixels that (N, 2) points x, y lie on are in the mask, without decoding it.
+
+    Points outside of the picture are not.
+    """
+    x, y = np.floor(np.asarray(points, np.float64) + 0.5).T
+    is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    place = np.where(is_inside, x * height + y, 0).astype(np.int64)
+    # Runs alternate, zeros first: a pixel is in the mask if an odd number of runs end before it.
+    ended = np.searchsorted(np.cumsum(_unpack(counts)), place, side="right")
+    return is_inside & (ended % 2 == 1)
+
+
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two (H, W) bool masks; 0 when both are empty."""
     union = int(np.count_nonzero(one | other))

@@ -105,7 +105,7 @@ def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
     groups = []
     for file in lake.read_shard(spec.shard)["files"]:
         uri = file["uri"]
-        inputs = digest(uri, raw_version(uri), raw_version(sidecar_of(uri)))
+        inputs = probe_inputs(uri)
         base = digest("probe", spec.operator_version, spec.settings, inputs)
         unit = Unit(
             unit_id=file_unit_id(file["uri"]),
@@ -118,6 +118,11 @@ def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
         )
         groups.append(Group((unit,)))
     return _longest_first(groups)
+
+
+def probe_inputs(uri: str) -> str:
+    """Hash of what a raw file's row is made from: the file as it is, and its calibration."""
+    return digest(uri, raw_version(uri), raw_version(sidecar_of(uri)))
 
 
 def plan_split(spec: StageSpec, lake: Lake) -> list[Group]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from resources.lake import Lake
 from resources.lake.raw import Listing, is_remote, list_raw, path_of
@@ -103,14 +104,27 @@ def register_files(lake: Lake, files: Mapping[str, int], *, min_shards: int = 1)
     with lake.storage.lock("shards"):
         known = {f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]}
         fresh = [describe_file(uri, size) for uri, size in files.items() if uri not in known]
-        day = datetime.now(UTC).strftime("%Y%m%d")
-        number = 0
         for batch in balance(fresh, min_shards):
-            content = {"files": [vars(f) for f in batch]}
-            while not lake.write_shard(key := f"{day}-{number:04d}", content):
-                number += 1
-            keys.append(key)
+            keys.append(write_shard(lake, batch, after=keys[-1] if keys else ""))
     return keys
+
+
+def write_shard(
+    lake: Lake, files: Iterable[RawFile], *, wants_run: bool = False, after: str = ""
+) -> str:
+    """Put files into a new shard: its key. The caller has the lake's lock `shards`.
+
+    wants_run: nobody waits for it, so the raw-data sensor has to ask for its run. after: a key
+    below which none of today is free.
+    """
+    content: dict[str, Any] = {"files": [vars(f) for f in files]}
+    if wants_run:
+        content["wants_run"] = True
+    day = datetime.now(UTC).strftime("%Y%m%d")
+    number = int(after.partition("-")[2]) + 1 if after.startswith(f"{day}-") else 0
+    while not lake.write_shard(key := f"{day}-{number:04d}", content):
+        number += 1
+    return key
 
 
 def shards_of(lake: Lake, uris: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
@@ -34,6 +34,8 @@ HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
+BLOCKED = "Blocked"
+"""Error class of a unit that waits for another one."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,7 +99,7 @@ class Entry:
     digest: str | None
 
 
-def _patient(method: Callable[P, T]) -> Callable[P, T]:
+def patient(method: Callable[P, T]) -> Callable[P, T]:
     """Try again while the database is away (it restarts, the network flaps).
 
     A transaction whose commit was lost on the way may so run twice: `start` then counts one more
@@ -150,7 +152,7 @@ class Ledger:
 
     # -- planning ------------------------------------------------------------------------------
 
-    @_patient
+    @patient
     def expect(self, stage: str, shard: str, units: Sequence[tuple[str, str | None]]) -> None:
         """Enter (unit_id, video_id) as pending where they are unknown, so that totals are seen."""
         if not units:
@@ -169,9 +171,9 @@ class Ledger:
         ]
         with self._begin() as connection:
             for start in range(0, len(rows), 500):
-                connection.execute(self._insert_ignore(_work, rows[start : start + 500]))
+                connection.execute(self.insert_ignore(_work), rows[start : start + 500])
 
-    @_patient
+    @patient
     def forget(self, stage: str, shard: str, keep: Iterable[str]) -> int:
         """Drop units that no longer exist (their video was cut differently). Returns how many."""
         gone = [e.unit_id for e in self.entries(stage=stage, shard=shard)]
@@ -187,7 +189,7 @@ class Ledger:
 
     # -- the life of an attempt ------------------------------------------------------------------
 
-    @_patient
+    @patient
     def start(
         self, stage: str, unit_id: str, *, fingerprint: str, worker: str, run_id: str
     ) -> Attempt:
@@ -240,7 +242,7 @@ class Ledger:
             )
         return Attempt(number, token, lost)
 
-    @_patient
+    @patient
     def beat(self, stage: str, unit_id: str, token: int) -> bool:
         """Say that the attempt goes on. False: it is no longer the current one."""
         with self._begin() as connection:
@@ -251,7 +253,7 @@ class Ledger:
             )
         return result.rowcount == 1
 
-    @_patient
+    @patient
     def finish(self, stage: str, unit_id: str, attempt: Attempt, digest: str | None = None) -> None:
         """running → done. Raises LateAttemptError if the attempt is not the current one.
 
@@ -259,7 +261,7 @@ class Ledger:
         """
         self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
 
-    @_patient
+    @patient
     def fail(
         self,
         stage: str,
@@ -274,7 +276,7 @@ class Ledger:
         state = State.QUARANTINED if quarantine else State.FAILED
         self._close(stage, unit_id, attempt, state, error_class, error[:8000], None)
 
-    @_patient
+    @patient
     def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
         """running → pending, the attempt not counted: the run was stopped, the unit is innocent."""
         with self._begin() as connection:
@@ -284,7 +286,7 @@ class Ledger:
                 .values(state=State.PENDING, attempts=attempt.number - 1, finished_at=self._now())
             )
 
-    @_patient
+    @patient
     def block(self, stage: str, unit_id: str, reason: str) -> None:
         """Say why a unit cannot start. One that another worker is at stays as it is."""
         with self._begin() as connection:
@@ -299,12 +301,12 @@ class Ledger:
                     state=State.PENDING,
                     attempts=0,
                     fingerprint="",
-                    error_class="Blocked",
+                    error_class=BLOCKED,
                     error=reason,
                 )
             )
 
-    @_patient
+    @patient
     def requeue(self, stage: str, unit_ids: Iterable[str], reason: str) -> int:
         """done → pending: what it published is lost or damaged. Returns how many."""
         count = 0
@@ -329,7 +331,7 @@ class Ledger:
                 count += result.rowcount
         return count
 
-    @_patient
+    @patient
     def restore(
         self, stage: str, shard: str, done: Mapping[str, tuple[str, str]], reason: str
     ) -> int:
@@ -361,7 +363,7 @@ class Ledger:
                 )
         return requeued
 
-    @_patient
+    @patient
     def release(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
@@ -379,7 +381,7 @@ class Ledger:
             )
         return result.rowcount
 
-    @_patient
+    @patient
     def drop(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
@@ -392,7 +394,7 @@ class Ledger:
             )
         return result.rowcount
 
-    @_patient
+    @patient
     def drop_after(self, stage: str, unit_id: str, upstream: str) -> None:
         """pending → dropped: what it is made from was dropped."""
         with self._begin() as connection:
@@ -410,12 +412,12 @@ class Ledger:
                 )
             )
 
-    @_patient
+    @patient
     def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
         """The (uri, shard) that owns this content: the first to ask."""
         with self._begin() as connection:
             row = {"video_id": video_id, "uri": uri, "shard": shard}
-            connection.execute(self._insert_ignore(_videos, [row]))
+            connection.execute(self.insert_ignore(_videos), [row])
             owner = connection.execute(
                 sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
             ).one()
@@ -423,7 +425,7 @@ class Ledger:
 
     # -- looking -------------------------------------------------------------------------------
 
-    @_patient
+    @patient
     def entries(
         self,
         *,
@@ -440,7 +442,17 @@ class Ledger:
             rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
             return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
 
-    @_patient
+    @patient
+    def unfinished_shards(self) -> list[str]:
+        """Shards with units that another run may finish: not done, not in quarantine, and not
+        waiting for one that is."""
+        open_states = [State.PENDING, State.RUNNING, State.FAILED]
+        is_blocked = sa.func.coalesce(_work.c.error_class, "") == BLOCKED
+        query = sa.select(_work.c.shard).where(_work.c.state.in_(open_states), ~is_blocked)
+        with self._engine().connect() as connection:
+            return list(connection.execute(query.distinct().order_by(_work.c.shard)).scalars())
+
+    @patient
     def counts(self, shards: Iterable[str] | None = None) -> dict[str, dict[State, int]]:
         """Units by stage and state."""
         query = sa.select(_work.c.stage, _work.c.state, sa.func.count()).group_by(
@@ -453,6 +465,26 @@ class Ledger:
             for stage, state, count in connection.execute(query):
                 found.setdefault(stage, {})[State(state)] = count
         return found
+
+    @patient
+    def disown(self, uri: str, keep: str | None = None) -> list[str]:
+        """Let go of the contents that the file at `uri` had before: their video ids.
+
+        Whoever brings one of them again, under any name, then owns it. keep: what it has now.
+        """
+        mine = sa.and_(_videos.c.uri == uri, _videos.c.video_id != (keep or ""))
+        with self._begin() as connection:
+            found = connection.execute(sa.select(_videos.c.video_id).where(mine)).scalars().all()
+            connection.execute(_videos.delete().where(mine))
+        return sorted(found)
+
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction that writes, for the other tables of this database."""
+        return self._begin()
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection that reads, for the other tables of this database."""
+        return self._engine().connect()
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -508,9 +540,10 @@ class Ledger:
     def is_postgres(self) -> bool:
         return self.url.startswith("postgresql")
 
-    def _insert_ignore(self, table: sa.Table, rows: list[dict[str, Any]]) -> Any:
+    def insert_ignore(self, table: sa.Table) -> Any:
+        """An INSERT of many rows that leaves those that are there already as they are."""
         dialect = postgresql if self.is_postgres else sqlite
-        return dialect.insert(table).values(rows).on_conflict_do_nothing()
+        return dialect.insert(table).on_conflict_do_nothing()
 
     @contextmanager
     def _begin(self) -> Iterator[sa.Connection]:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-VERSION = "0003"
+VERSION = "0004"
 """The newest migration."""
 _MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
 
@@ -50,6 +50,48 @@ videos = sa.Table(
     sa.Column("video_id", sa.String(16), primary_key=True),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("shard", sa.String(32), nullable=False),
+)
+raw_files = sa.Table(
+    "raw_files",
+    metadata,
+    sa.Column("file_id", sa.String(16), primary_key=True),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("byte_size", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("mark", sa.BigInteger, nullable=False),
+    sa.Column("duration_s", sa.Float(53)),
+    sa.Column("first_seen", sa.Float(53), nullable=False),
+    sa.Column("stable_since", sa.Float(53), nullable=False),
+    sa.Column("shard", sa.String(32)),
+    sa.Column("waiting", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Index("raw_files_by_waiting", "waiting", "mark"),
+)
+run_requests = sa.Table(
+    "run_requests",
+    metadata,
+    sa.Column("run_key", sa.String(64), primary_key=True),
+    sa.Column("shard", sa.String(32), nullable=False),
+    sa.Column("wants_run", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("confirmed", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Index("run_requests_by_confirmed", "confirmed", "priority"),
+)
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+)
+alert_outbox = sa.Table(
+    "alert_outbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("channel", sa.String(32), nullable=False),
+    sa.Column("notices", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", sa.Float(53), nullable=False),
 )
 
 

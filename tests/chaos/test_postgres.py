@@ -17,15 +17,13 @@ from tests.stages.stage_bench import SHARD, make_bench
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 
-def test_postgres_restarts_in_mid_run(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postgres_restarts_in_mid_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
-    bench = make_bench(tmp_path_factory.mktemp("bench"), {f"v{n}": 4 for n in range(4)})
+    bench = make_bench(tmp_path, {f"v{n}": 4 for n in range(4)})
     clips = [r["clip_id"] for r in bench.lake.read("clips", SHARD).to_pylist()]
     for clip in clips:
         bench.behave(clip, sleep_s=0.4, hang=100)
-    with Postgres.started(tmp_path_factory.mktemp("server")) as postgres:
+    with Postgres.started() as postgres:
         ledger = Ledger(postgres.new_database())
         reports = []
         spec = replace(bench.spec, ledger_url=ledger.url)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake
 from samples import render_sample
+from tests.resources.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 START_S = 120
@@ -91,9 +91,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     video = render_sample(folder / "raw", seed=3, duration_s=3.0)
     lake = Lake(folder / "lake")
     shard = register_files(lake, find_files([video]).files)[0]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {k: v for k, v in os.environ.items() if k not in {"DAGSTER_HOME", "EGO_LAKE"}}
     command = [str(Path(sys.executable).with_name("ego")), "up", "--port", str(port)]
     log = folder / "up.log"

@@ -6,8 +6,8 @@ import itertools
 import os
 import pwd
 import shutil
-import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
+from tests.resources.ports import free_port
 
 _names = itertools.count()
 
@@ -37,28 +39,26 @@ class Postgres:
 
     @staticmethod
     @contextmanager
-    def started(folder: Path) -> Iterator[Postgres]:
+    def started() -> Iterator[Postgres]:
         """A running server; skips the test if Postgres is not installed."""
         binaries = _binaries()
         if binaries is None:
             pytest.skip("no Postgres here: install Debian's package postgresql")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        # Postgres refuses to run as root.
+        port = free_port()
+        # Postgres refuses to run as root, and pytest closes its folders to everybody else, again
+        # and again.
         user = "nobody" if os.geteuid() == 0 else None
-        server = Postgres(folder / "data", binaries, port, user)
+        folder = Path(tempfile.mkdtemp(prefix="ego-postgres-"))
         if user:
-            for parent in (folder, *folder.parents):
-                if parent.name.startswith("pytest-"):
-                    parent.chmod(0o755)
             shutil.chown(folder, user)
+        server = Postgres(folder / "data", binaries, port, user)
         server.call("initdb", "-D", str(server.folder), "-U", "ego", "--auth=trust", "-N")
         server.control("start")
         try:
             yield server
         finally:
             server.control("stop", "-m", "immediate")
+            shutil.rmtree(folder)
 
     def call(self, program: str, *arguments: str) -> None:
         command = [str(self.binaries / program), *arguments]
@@ -77,9 +77,21 @@ class Postgres:
 
     def control(self, verb: str, *arguments: str) -> None:
         options = f"-p {self.port} -k {self.folder.parent} -c listen_addresses=127.0.0.1"
+        options += " -c fsync=off"  # it is killed, the machine is not
         log = str(self.folder.parent / "log")
         self.call(
-            "pg_ctl", verb, "-w", "-D", str(self.folder), "-l", log, "-o", options, *arguments
+            "pg_ctl",
+            verb,
+            "-w",
+            "-t",
+            "110",
+            "-D",
+            str(self.folder),
+            "-l",
+            log,
+            "-o",
+            options,
+            *arguments,
         )
 
     def restart(self) -> None:

@@ -7,12 +7,10 @@ many win; `If-Match` on a PUT it does not know (501). Not MinIO, not AWS.
 from __future__ import annotations
 
 import configparser
-import contextlib
 import multiprocessing
 import os
 import pwd
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +20,8 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from tests.resources.ports import free_port
 
 ACCESS, SECRET = "team:robot", "swift-secret-91ab"  # pragma: allowlist secret
 RINGS = ("account", "container", "object")
@@ -33,7 +33,7 @@ class SwiftServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {name: _free_port() for name in (*RINGS, "proxy")}
+        self.ports = {name: free_port() for name in (*RINGS, "proxy")}
         self.endpoint = f"http://127.0.0.1:{self.ports['proxy']}"
         self.processes: list[subprocess.Popen[bytes]] = []
         self._configure()
@@ -146,12 +146,6 @@ def make_rings(folder: str, ports: dict[str, int]) -> None:
 
 def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager

@@ -21,8 +21,8 @@ SHARD = "20260101-0000"
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with Postgres.started(tmp_path_factory.mktemp("pg")) as server:
+def postgres() -> Iterator[Postgres]:
+    with Postgres.started() as server:
         yield server
 
 
@@ -218,6 +218,8 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
     ledger.finish("clips", "u1", start(ledger))
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE alembic_version"))
+        for table in ("raw_files", "run_requests", "alerts", "alert_outbox"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("DROP INDEX work_by_state"))
         for column in ("lost", "token", "heartbeat_at", "digest"):
             connection.execute(sa.text(f"ALTER TABLE work DROP COLUMN {column}"))

@@ -1,0 +1,223 @@
+"""The quality probes as asset checks of a table, shard by shard.
+
+Here: reading what the probes need, running them, findings as check results, and the baseline of
+good shards. Not here: what is asked (`operators.quality`), when checks run (`checks.tables`).
+
+A probe that crashes is a failed check that says so: it never fails the step.
+"""
+
+from __future__ import annotations
+
+import base64
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
+
+from ego_assets.checks import baselines
+from ego_assets.operators import plots
+from ego_assets.operators.quality import (
+    PROBES,
+    Evidence,
+    Finding,
+    Probe,
+    ProbeSettings,
+    drift,
+    merge,
+)
+from ego_assets.operators.quality.cameras import picture_change
+from ego_assets.schemas import TABLES
+from resources.lake import Lake
+from resources.lake.raw import RawReader
+
+LIKE_BEFORE = "shard_is_like_those_before"
+KEEP_APPEARING = "things_keep_appearing"
+STREAK_TABLES = ("object_masks", "hand_masks")
+LOOKS = 4
+LOOK_SIDE_PX = 160
+_SEVERITY = {"warn": AssetCheckSeverity.WARN, "error": AssetCheckSeverity.ERROR}
+_TABLE_PROBES = {table: [p for p in PROBES if p.table == table] for table in TABLES}
+
+
+def quality_specs(table: str) -> list[AssetCheckSpec]:
+    """What `quality_results` yields for a table, in its order."""
+    said = {p.name: p.describe for p in _TABLE_PROBES[table]}
+    said[LIKE_BEFORE] = _sentence(drift.shard_is_like_those_before)
+    if table in STREAK_TABLES:
+        said[KEEP_APPEARING] = _sentence(drift.things_keep_appearing)
+    return [AssetCheckSpec(name, asset=table, description=text) for name, text in said.items()]
+
+
+def quality_results(
+    lake: Lake, table: str, shards: list[str], settings: ProbeSettings
+) -> Iterator[AssetCheckResult]:
+    """One result a probe of a table, over all `shards`; remembers the good ones."""
+    severity = {p.name: _SEVERITY[p.severity] for p in _TABLE_PROBES[table]}
+    severity[KEEP_APPEARING] = AssetCheckSeverity.ERROR
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    crashes: dict[str, str] = {}
+    for shard in sorted(shards):
+        _ShardQuality(lake, table, shard, settings).collect(findings, crashes)
+    for spec in quality_specs(table):
+        level = severity.get(spec.name, AssetCheckSeverity.WARN)
+        if spec.name in crashes:
+            yield AssetCheckResult(
+                asset_key=table,
+                check_name=spec.name,
+                passed=False,
+                severity=level,
+                description=f"the probe itself failed: {crashes[spec.name].splitlines()[-1]}",
+                metadata={"traceback": dg.MetadataValue.text(crashes[spec.name])},
+            )
+        elif spec.name in findings:
+            yield _result(table, merge(findings[spec.name]), level, len(shards))
+        else:
+            yield AssetCheckResult(
+                asset_key=table,
+                check_name=spec.name,
+                passed=True,
+                severity=level,
+                description="there is no shard to look at",
+            )
+
+
+class _ShardQuality:
+    """The probes of one table over one shard; what they read is read once."""
+
+    def __init__(self, lake: Lake, table: str, shard: str, settings: ProbeSettings) -> None:
+        self.lake = lake
+        self.table = table
+        self.shard = shard
+        self.settings = settings
+
+    def collect(self, findings: dict[str, list[Finding]], crashes: dict[str, str]) -> None:
+        """Add this shard's finding of every probe, or the traceback of one that crashed."""
+        asked: dict[str, Callable[[], Finding]] = {
+            p.name: partial(self._ask, p) for p in _TABLE_PROBES[self.table]
+        }
+        if self.table in STREAK_TABLES:
+            asked[KEEP_APPEARING] = self._streak
+        asked[LIKE_BEFORE] = self._drift
+        is_good = True
+        for name, ask in asked.items():
+            try:
+                finding = ask()
+            except Exception:  # of any kind: a probe must not stop the others, nor the step
+                crashes[name] = f"shard {self.shard}\n{traceback.format_exc(limit=-4)}".strip()
+                is_good = False
+            else:
+                findings[name].append(finding)
+                is_good &= finding.passed
+        try:
+            self._remember(is_good)
+        except Exception:
+            crashes[LIKE_BEFORE] = traceback.format_exc(limit=-4).strip()
+
+    def _ask(self, probe: Probe) -> Finding:
+        return probe(Evidence(self.table, self.tables, self.look), self.settings)
+
+    @cached_property
+    def tables(self) -> Mapping[str, pa.Table]:
+        needs: dict[str, dict[str, None]] = defaultdict(dict)
+        reads = [p.reads for p in _TABLE_PROBES[self.table]]
+        for table, columns in (i for r in (*reads, drift.READS[self.table]) for i in r.items()):
+            needs[table] |= dict.fromkeys(columns)
+        return {t: self.lake.read(t, self.shard, columns=list(c)) for t, c in needs.items()}
+
+    @cached_property
+    def histograms(self) -> drift.Histograms:
+        return drift.histograms(self.table, drift.features(self.table, self.tables))
+
+    def look(self, clip_id: str, first: int, last: int) -> float | None:
+        """Median change of the picture between two frames; None if they cannot be read."""
+        from ego_assets.operators.decode import ClipFrames
+
+        rows = self.lake.read("video_manifest", self.shard, columns=["video_id", "uri", "sha256"])
+        video = rows.filter(pc.field("video_id") == clip_id.rpartition("-")[0]).to_pylist()[0]
+        indices = np.unique(np.linspace(first, last, LOOKS).astype(int)).tolist()
+        try:
+            with RawReader().hold(video["uri"], video["sha256"]) as path:
+                frames = ClipFrames(path, first, last + 1)
+                read = frames.read(max_side_px=LOOK_SIDE_PX, indices=indices)
+                return picture_change([f.image for f in read])
+        except (OSError, ValueError):  # the raw file is gone, changed or damaged: others say so
+            return None
+
+    def _drift(self) -> Finding:
+        before = baselines.good_shards(self.lake, self.table, but=self.shard)
+        found = drift.shard_is_like_those_before(self.table, self.histograms, before, self.settings)
+        return replace(found, name=LIKE_BEFORE)
+
+    def _streak(self) -> Finding:
+        run = drift.empty_videos(self.tables[self.table], self.tables["clips"])
+        runs = baselines.streak(self.lake, self.table, self.shard, run)
+        return replace(drift.things_keep_appearing(runs, self.settings), name=KEEP_APPEARING)
+
+    def _remember(self, is_good: bool) -> None:
+        if is_good:
+            window = self.settings.baseline_window
+            baselines.remember_good(self.lake, self.table, self.shard, self.histograms, window)
+        else:
+            baselines.forget(self.lake, self.table, self.shard)
+
+
+def _result(
+    table: str, finding: Finding, severity: AssetCheckSeverity, shards: int
+) -> AssetCheckResult:
+    metadata: dict[str, dg.MetadataValue | float | int | str] = {
+        "shards": shards,
+        "looked at": finding.looked_at,
+        "beyond the threshold": finding.beyond,
+        "threshold": float(finding.threshold),
+        "unit": finding.unit,
+        **{name: float(value) for name, value in finding.numbers.items()},
+    }
+    if finding.value is not None:
+        metadata["worst value"] = float(finding.value)
+    if finding.worst:
+        metadata["worst"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "where": o.where,
+                        "frame": "" if o.frame is None else str(o.frame),
+                        "value": float(o.value),
+                    }
+                )
+                for o in finding.worst
+            ],
+            schema=dg.TableSchema(
+                columns=[
+                    dg.TableColumn("where", "string"),
+                    dg.TableColumn("frame", "string"),
+                    dg.TableColumn("value", "float"),
+                ]
+            ),
+        )
+    if not finding.passed and len(finding.values) > 1:
+        picture = plots.plot_distribution(
+            finding.values, finding.threshold, finding.unit, f"{table}: {finding.name}"
+        )
+        text = base64.b64encode(picture).decode()
+        metadata["picture"] = dg.MetadataValue.md(
+            f"![{finding.name}](data:image/png;base64,{text})"
+        )
+    return AssetCheckResult(
+        asset_key=table,
+        check_name=finding.name,
+        passed=finding.passed,
+        severity=severity,
+        description=finding.sentence,
+        metadata=metadata,
+    )
+
+
+def _sentence(function: Callable[..., object]) -> str:
+    return " ".join((function.__doc__ or "").split("\n\n")[0].split())

@@ -1,0 +1,268 @@
+"""Raw files as they arrive: complete ones join shards, which close like a bus, full or on time.
+
+One look lists the places, compares with what is known, and ends in time: what is left is done by
+the next one. The lake's shard files say what is in a shard; the table of raw files is an index of
+them that any look mends, so a kill between any two lines neither loses nor doubles a file. Not
+here: Dagster (`sensors.raw_data`), what is in the files (`probe`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Any
+
+from ego_assets.stages.plan import digest, probe_inputs
+from ego_assets.stages.shards import (
+    SHARD_DURATION_S,
+    SHARD_MAX_FILES,
+    VIDEO_SUFFIXES,
+    RawFile,
+    describe_file,
+    write_shard,
+)
+from resources.lake import Lake, file_unit_id
+from resources.lake.raw import RawEntry, raw_version, scan_raw
+from resources.ledger import Ledger
+from resources.ledger.raw_files import RawFiles, RunRequest, Seen, Waiting, mark_of
+
+PAGE = 1000
+SHARDS_AT_ONCE = 50
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a file is complete, and when a shard is closed."""
+
+    settle_s: float = 60.0
+    files: int = SHARD_MAX_FILES
+    byte_size: int = 64 * 10**9
+    duration_s: float = SHARD_DURATION_S
+    wait_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A file that was written over: its videos of before have no source any more."""
+
+    uri: str
+    shard: str
+    videos: tuple[str, ...]
+
+
+@dataclass
+class Look:
+    """What one look came to.
+
+    listed, new: files (new ones are also those with other content than before). resume: where the
+    next look goes on listing; None if all places were listed. missing: places that are not there.
+    """
+
+    listed: int = 0
+    new: int = 0
+    waiting: int = 0
+    shards: list[str] = field(default_factory=list)
+    superseded: list[Superseded] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    resume: dict[str, Any] | None = None
+
+
+class Arrivals:
+    """Looks at the raw places of a lake. clock: seconds since 1970."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        ledger: Ledger,
+        limits: Limits,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.lake = lake
+        self.ledger = ledger
+        self.limits = limits
+        self.files = RawFiles(ledger)
+        self._clock = clock
+        self._began = 0.0
+        self._checked: set[str] = set()
+
+    def look(
+        self, places: Sequence[str], resume: dict[str, Any] | None = None, budget_s: float = 40.0
+    ) -> Look:
+        """List, note what is new, and put what is complete into shards.
+
+        resume: of the look before. Ends soon after `budget_s`, whatever is left to do.
+        """
+        self._began = time.monotonic()
+        self._checked = set()
+        found = Look()
+        # Listing may not use up what entering needs: else nothing would ever be entered.
+        self._list(places, resume, budget_s * 0.6, found)
+        self._measure(budget_s * 0.8)
+        # Who registers by hand and another look take turns here.
+        with self.lake.storage.lock("shards"):
+            if self._adopt(budget_s):
+                self._reenter(found)
+                self._close(budget_s, found)
+        found.waiting = len(self.files.waiting())
+        return found
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def _list(
+        self, places: Sequence[str], resume: dict[str, Any] | None, until_s: float, found: Look
+    ) -> None:
+        settled = self.files.settled_marks()
+        # Places are named, not counted: a person may change them in between.
+        start = places.index(resume["place"]) if resume and resume["place"] in places else 0
+        for place in places[start:]:
+            after = resume["after"] if resume and place == resume["place"] else ""
+            entries = scan_raw(place, VIDEO_SUFFIXES, after)
+            try:
+                while page := list(islice(entries, PAGE)):
+                    self._note(page, settled, found)
+                    if len(page) == PAGE and self._elapsed() > until_s:
+                        found.resume = {"place": place, "after": page[-1].position}
+                        return
+            except FileNotFoundError as error:  # an unmounted disk does not stop the others
+                found.missing.append(str(error))
+
+    def _note(self, page: list[RawEntry], settled: set[int], found: Look) -> None:
+        found.listed += len(page)
+        fresh = [
+            Seen(file_unit_id(e.uri), e.uri, e.byte_size, e.refused or e.version, not e.refused)
+            for e in page
+            if mark_of(e.uri, e.byte_size, e.refused or e.version) not in settled
+        ]
+        found.refused |= {s.uri: s.version for s in fresh if not s.waits}
+        found.new += self.files.note(fresh, self._clock())
+        self._checked.update(s.file_id for s in fresh)
+
+    def _measure(self, until_s: float) -> None:
+        """Durations of the files that are complete, which decide how full a shard is."""
+        todo = [w for w in self.files.waiting() if w.duration_s is None and self._is_complete(w)]
+        for start in range(0, len(todo), 100):
+            if self._elapsed() > until_s:
+                return
+            page = todo[start : start + 100]
+            self.files.measured(
+                {w.file_id: describe_file(w.uri, w.byte_size).duration_s for w in page}
+            )
+
+    # -- entering ----------------------------------------------------------------------------
+
+    def _adopt(self, until_s: float) -> bool:
+        """Take note of shards that are in the lake and not in the table: somebody else's, or those
+        of a look that was killed. Tells if that is all of them."""
+        known = self.files.known_shards()
+        unknown = [shard for shard in self.lake.shards() if shard not in known]
+        for start in range(0, len(unknown), SHARDS_AT_ONCE):
+            if self._elapsed() > until_s:
+                return False
+            page = unknown[start : start + SHARDS_AT_ONCE]
+            self.files.enter([self._read_shard(shard) for shard in page], self._clock())
+        return True
+
+    def _read_shard(self, shard: str) -> tuple[list[Seen], RunRequest]:
+        content = self.lake.read_shard(shard)
+        files = [
+            Seen(file_unit_id(f["uri"]), f["uri"], f["byte_size"], "") for f in content["files"]
+        ]
+        priority = round(sum(f["duration_s"] for f in content["files"]))
+        return files, RunRequest(shard, shard, bool(content.get("wants_run")), priority)
+
+    def _close(self, until_s: float, found: Look) -> None:
+        """Close the shards that are full or on time."""
+        ready = [
+            w
+            for w in self.files.waiting()
+            if w.shard is None and w.duration_s is not None and self._is_complete(w)
+        ]
+        last = max(self.lake.shards(), default="")
+        for batch in close_batches(ready, self.limits, self._clock()):
+            if self._elapsed() > until_s:
+                return
+            if not self._is_unchanged(batch):
+                continue
+            files = [RawFile(w.uri, w.byte_size, w.duration_s or 0.0) for w in batch]
+            files.sort(key=lambda f: f.uri)
+            last = write_shard(self.lake, files, wants_run=True, after=last)
+            priority = round(sum(f.duration_s for f in files))
+            request = RunRequest(last, last, True, priority)
+            self.files.enter([([_seen(w) for w in batch], request)], self._clock())
+            found.shards.append(last)
+
+    def _reenter(self, found: Look) -> None:
+        """Files written over under their name stay in their shard, which runs again: the new
+        content is a video of its own, the one before is let go."""
+        changed = [w for w in self.files.waiting() if w.shard and self._is_complete(w)]
+        for shard, group in groupby(
+            sorted(changed, key=lambda w: (w.shard or "", w.uri)), lambda w: w.shard
+        ):
+            batch = list(group)
+            if shard is None or not self._is_unchanged(batch):
+                continue
+            for file in batch:
+                known = self._video_of(shard, file)
+                videos = self.ledger.disown(file.uri, keep=known)
+                found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
+            run_key = f"{shard}:{digest([w.mark for w in batch])[:16]}"
+            priority = round(sum(w.duration_s or 0.0 for w in batch))
+            request = RunRequest(run_key, shard, True, priority)
+            self.files.enter([([_seen(w) for w in batch], request)], self._clock())
+
+    def _video_of(self, shard: str, file: Waiting) -> str | None:
+        """The video that a run has made of the file as it is now, if one was so quick."""
+        made = self.lake.provenance("video_manifest", shard, file.file_id)
+        if made is None or made.input_hash != probe_inputs(file.uri):
+            return None
+        rows = self.lake.read("video_manifest", shard, columns=["uri", "video_id"]).to_pylist()
+        return next((r["video_id"] for r in rows if r["uri"] == file.uri), None)
+
+    def _is_complete(self, file: Waiting) -> bool:
+        return self._clock() - file.stable_since >= self.limits.settle_s
+
+    def _is_unchanged(self, batch: Sequence[Waiting]) -> bool:
+        """Whether files are as they were noted; those that are not go back to waiting."""
+        changed, gone = [], []
+        for file in batch:
+            if file.file_id in self._checked:
+                continue
+            version = raw_version(file.uri)
+            if version is None:
+                gone.append(file.file_id)
+            elif (size := int(version[0]), str(version[1])) != (file.byte_size, file.version):
+                changed.append(Seen(file.file_id, file.uri, size, str(version[1])))
+        self.files.forget(gone)
+        self.files.note(changed, self._clock())
+        return not (gone or changed)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+
+def close_batches(files: Sequence[Waiting], limits: Limits, now: float) -> list[list[Waiting]]:
+    """The batches of files that close now: filled in the order of arrival; the last one, which is
+    not full, only if its oldest file has waited long enough."""
+    batches: list[list[Waiting]] = []
+    last: list[Waiting] = []
+    byte_size, duration_s = 0, 0.0
+    for file in files:
+        byte_size += file.byte_size
+        duration_s += file.duration_s or 0.0
+        is_over = byte_size > limits.byte_size or duration_s > limits.duration_s
+        if last and (is_over or len(last) == limits.files):
+            batches.append(last)
+            last, byte_size, duration_s = [], file.byte_size, file.duration_s or 0.0
+        last.append(file)
+    is_full = len(last) == limits.files
+    if last and (is_full or now - min(w.first_seen for w in last) >= limits.wait_s):
+        batches.append(last)
+    return batches
+
+
+def _seen(file: Waiting) -> Seen:
+    return Seen(file.file_id, file.uri, file.byte_size, file.version)

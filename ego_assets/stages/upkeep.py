@@ -1,0 +1,34 @@
+"""What a lake needs now and then: left-over fragments merged, litter of killed writers removed.
+
+Not here: the search for damage (`audit`), work on videos.
+"""
+
+from __future__ import annotations
+
+from ego_assets.schemas import TABLES
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+
+LITTER_AGE_S = 86_400.0
+
+
+def compact_leftovers(lake: Lake, ledger: Ledger) -> dict[str, int]:
+    """Merge the fragments that killed runs left: {shard/table: rows}.
+
+    Shards somebody works on are left alone: their run ends with a compaction.
+    """
+    done: dict[str, int] = {}
+    for shard in lake.shards():
+        for table in TABLES:
+            if not lake.newest_fragments(table, shard):
+                continue
+            entries = ledger.entries(stage=table, shard=shard)
+            if entries and not any(e.state is State.RUNNING for e in entries):
+                units = [e.unit_id for e in entries]
+                done[f"{shard}/{table}"] = lake.compact(table, shard, units)
+    return done
+
+
+def sweep(lake: Lake) -> int:
+    """Remove half-written files that are over a day old. Returns how many."""
+    return lake.storage.sweep_aside(LITTER_AGE_S)

@@ -1,0 +1,209 @@
+"""Every raw file that was ever seen, its shard, and the runs that shards still wait for.
+
+A file is known by its mark, a hash of name, size and version: what a listing shows is compared
+with a set of numbers, whatever the files are called. Not here: when a file is complete and which
+shard it joins (`ego_assets.stages.arrivals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from typing import Any
+
+import sqlalchemy as sa
+
+from resources.ledger.ledger import Ledger, patient
+from resources.ledger.tables import raw_files as _files
+from resources.ledger.tables import run_requests as _requests
+
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A raw file as a listing showed it. waits: it is yet to be entered into a shard."""
+
+    file_id: str
+    uri: str
+    byte_size: int
+    version: str
+    waits: bool = True
+
+    @property
+    def mark(self) -> int:
+        return mark_of(self.uri, self.byte_size, self.version)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A file that is new, or (with a shard) has other content than when it was entered.
+
+    duration_s: an estimate; None until somebody looked.
+    """
+
+    file_id: str
+    uri: str
+    byte_size: int
+    version: str
+    mark: int
+    duration_s: float | None
+    first_seen: float
+    stable_since: float
+    shard: str | None
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run that a shard needs, or (wants_run=False) a shard that only has to be made known."""
+
+    run_key: str
+    shard: str
+    wants_run: bool
+    priority: int
+
+
+def mark_of(uri: str, byte_size: int, version: str) -> int:
+    """64 bits, signed, as databases have them."""
+    text = f"{uri}\n{byte_size}\n{version}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+
+class RawFiles:
+    """The raw files and run requests in a ledger's database."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    # -- files -------------------------------------------------------------------------------
+
+    def settled_marks(self) -> set[int]:
+        """Marks of the files that nothing has to be done about."""
+
+        def read(connection: sa.Connection) -> set[int]:
+            # The driver's own cursor: it is the one query over everything that is known.
+            cursor = connection.connection.cursor()
+            cursor.execute("SELECT mark FROM raw_files WHERE NOT waiting")
+            return set(chain.from_iterable(cursor.fetchall()))
+
+        return self._read(read)
+
+    def waiting(self) -> list[Waiting]:
+        """The files that are to be entered, those that waited longest first."""
+        columns = [_files.c[name] for name in Waiting.__dataclass_fields__]
+        query = sa.select(*columns).where(_files.c.waiting.is_(True))
+        query = query.order_by(_files.c.first_seen, _files.c.uri)
+        return self._read(lambda c: [Waiting(*row) for row in c.execute(query)])
+
+    def note(self, seen: Sequence[Seen], now: float) -> int:
+        """Files that are new, or not as they were: they wait from now on. Returns how many.
+
+        The version of a file that came into a shard without this table is taken as it is.
+        """
+        pages = range(0, len(seen), _PAGE)
+        return sum(self._note({s.file_id: s for s in seen[p : p + _PAGE]}, now) for p in pages)
+
+    @patient
+    def _note(self, page: dict[str, Seen], now: float) -> int:
+        ids = _files.c.file_id
+        with self._ledger.transaction() as connection:
+            known = {
+                row.file_id: row
+                for row in connection.execute(sa.select(_files).where(ids.in_(page)))
+            }
+            new = [_row(s, now) for s in page.values() if s.file_id not in known]
+            if new:
+                connection.execute(self._ledger.insert_ignore(_files), new)
+            count = sum(row["waiting"] for row in new)
+            for file_id, row in known.items():
+                seen = page[file_id]
+                if row.mark == seen.mark:
+                    continue
+                values = _row(seen, now) | {"shard": row.shard, "duration_s": None}
+                if row.shard and not row.version and row.byte_size == seen.byte_size:
+                    values["waiting"] = False
+                count += values["waiting"]
+                values["first_seen"] = row.first_seen if row.waiting else now
+                connection.execute(_files.update().where(ids == file_id).values(**values))
+        return count
+
+    @patient
+    def forget(self, file_ids: Iterable[str]) -> None:
+        """Files that went away before they were in a shard; those in one wait no more."""
+        chosen = _files.c.file_id.in_(list(file_ids))
+        with self._ledger.transaction() as connection:
+            connection.execute(_files.delete().where(chosen, _files.c.shard.is_(None)))
+            connection.execute(
+                _files.update().where(chosen).values(waiting=False, version="gone", mark=0)
+            )
+
+    @patient
+    def measured(self, durations: dict[str, float]) -> None:
+        with self._ledger.transaction() as connection:
+            for file_id, duration_s in durations.items():
+                connection.execute(
+                    _files.update().where(_files.c.file_id == file_id).values(duration_s=duration_s)
+                )
+
+    # -- shards ------------------------------------------------------------------------------
+
+    def known_shards(self) -> set[str]:
+        query = sa.select(_requests.c.shard).distinct()
+        return self._read(lambda c: set(c.execute(query).scalars()))
+
+    @patient
+    def enter(self, batches: Sequence[tuple[Sequence[Seen], RunRequest]], now: float) -> None:
+        """Files are in shards, and these runs are wanted for them: all of that, or nothing.
+
+        A file whose version is not known is one that somebody else entered: it keeps the version
+        that was seen, if any was.
+        """
+        ids = _files.c.file_id
+        with self._ledger.transaction() as connection:
+            for files, request in batches:
+                for start in range(0, len(files), _PAGE):
+                    page = files[start : start + _PAGE]
+                    entered = {"shard": request.shard, "waiting": False}
+                    rows = [_row(f, now) | entered for f in page]
+                    connection.execute(self._ledger.insert_ignore(_files), rows)
+                    chosen = ids.in_([f.file_id for f in page])
+                    connection.execute(_files.update().where(chosen).values(entered))
+                row = vars(request) | {"created_at": now, "confirmed": False}
+                connection.execute(self._ledger.insert_ignore(_requests), [row])
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def open_requests(self, limit: int) -> list[RunRequest]:
+        """What is not confirmed yet, longest first."""
+        columns = [_requests.c[name] for name in RunRequest.__dataclass_fields__]
+        query = sa.select(*columns).where(_requests.c.confirmed.is_(False))
+        query = query.order_by(_requests.c.priority.desc(), _requests.c.run_key).limit(limit)
+        return self._read(lambda c: [RunRequest(*row) for row in c.execute(query)])
+
+    @patient
+    def confirm(self, run_keys: Iterable[str]) -> None:
+        """These runs exist: they need not be asked for again."""
+        chosen = _requests.c.run_key.in_(list(run_keys))
+        with self._ledger.transaction() as connection:
+            connection.execute(_requests.update().where(chosen).values(confirmed=True))
+
+    @patient
+    def _read(self, query: Any) -> Any:
+        with self._ledger.reading() as connection:
+            return query(connection)
+
+
+def _row(seen: Seen, now: float) -> dict[str, Any]:
+    return {
+        "file_id": seen.file_id,
+        "uri": seen.uri,
+        "byte_size": seen.byte_size,
+        "version": seen.version,
+        "mark": seen.mark if seen.version else 0,
+        "first_seen": now,
+        "stable_since": now,
+        "waiting": seen.waits,
+        "shard": None,
+    }

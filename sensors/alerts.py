@@ -1,0 +1,169 @@
+"""The alert sensor: failing checks and runs become notices, and notices reach people.
+
+Read are the runs that are going on or ended since the last tick, and their check evaluations: the
+events' storage ids are no cursor on Dagster's default SQLite, where every run has its own. A minute
+is read twice, so that a late commit is not missed; the rules (`alert_rules`) bear that. Delivery
+comes last and never stops the rest: what does not get through is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import SensorEvaluationContext
+
+from resources.alerts import Alerts
+from resources.delivery import Channel, DeliveryError
+from resources.ledger.alerts import AlertStore
+from resources.storage import Storage
+from sensors.alert_rules import Alert, Notice, Severity, Signal, step
+
+OVERLAP_S = 60.0
+DELIVERY_BUDGET_S = 20.0
+FIRST_WAIT_S, LONGEST_WAIT_S, GIVE_UP_S = 30.0, 3600.0, 3 * 86_400.0
+DETAIL_CHARACTERS = 500
+PARTITION_TAG = "dagster/partition"
+GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+ENDED = {dg.DagsterRunStatus.SUCCESS: True, dg.DagsterRunStatus.FAILURE: False}
+SEVERITIES = {
+    dg.AssetCheckSeverity.WARN: Severity.WARNING,
+    dg.AssetCheckSeverity.ERROR: Severity.ERROR,
+}
+log = logging.getLogger("ego.alerts")
+
+
+@dg.sensor(
+    name="alert_sensor",
+    minimum_interval_seconds=30,
+    description="Tells people of failing checks and runs, and of their recovery.",
+)
+def alert_sensor(
+    context: SensorEvaluationContext, storage: Storage, alerts: Alerts
+) -> dg.SkipReason:
+    now = time.time()
+    since = float(context.cursor) if context.cursor else now
+    store, channels = AlertStore(storage.ledger()), alerts.channels()
+    least = Severity.WARNING if alerts.warnings else Severity.ERROR
+    found = signals(context.instance, since - OVERLAP_S if context.cursor else since)
+    chosen = [s for s in found if s.ok or s.severity >= least]
+    before = [Alert.from_dict(state) for state in store.states()]
+    after, notices = step(before, chosen, now, alerts.cool_down_s)
+    if notices or after != before:
+        states = {a.subject: a.to_dict() for a in after}
+        store.save(states, [_plain(n) for n in notices], list(channels), now)
+    context.update_cursor(str(now))
+    sent, failed = deliver(store, channels, now)
+    return dg.SkipReason(
+        f"{len(notices)} notices; {sent} messages delivered, {failed} to be tried again"
+    )
+
+
+def signals(instance: dg.DagsterInstance, since: float) -> list[Signal]:
+    """What happened since then, in its order."""
+    after = datetime.fromtimestamp(since, UTC)
+    records = {
+        r.dagster_run.run_id: r
+        for filters in (dg.RunsFilter(statuses=GOING_ON), dg.RunsFilter(updated_after=after))
+        for r in instance.get_run_records(filters)
+    }
+    timed = [found for r in records.values() for found in _of_run(instance, r, since)]
+    return [signal for _, signal in sorted(timed, key=lambda found: found[0])]
+
+
+def _of_run(
+    instance: dg.DagsterInstance, record: dg.RunRecord, since: float
+) -> Iterator[tuple[float, Signal]]:
+    run = record.dagster_run
+    member = run.tags.get(PARTITION_TAG, "all")
+    evaluations = instance.get_records_for_run(
+        run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    )
+    for event in evaluations.records:
+        if event.timestamp <= since or event.event_log_entry.dagster_event is None:
+            continue
+        found = event.event_log_entry.dagster_event.asset_check_evaluation_data
+        yield (
+            event.timestamp,
+            Signal(
+                subject=f"check {found.check_name} of {found.asset_key.to_user_string()}",
+                member=member,
+                ok=found.passed,
+                severity=SEVERITIES[found.severity],
+                detail=_short(f"{found.description or ''} (shard {member}, run {run.run_id})"),
+            ),
+        )
+    if run.status in ENDED and (record.end_time or 0.0) > since:
+        ok = ENDED[run.status]
+        detail = "" if ok else _short(f"{_cause(instance, run.run_id)} (run {run.run_id})")
+        yield (
+            record.end_time or 0.0,
+            Signal(f"job {run.job_name}", member, ok, Severity.ERROR, detail),
+        )
+
+
+def _cause(instance: dg.DagsterInstance, run_id: str) -> str:
+    """The steps that failed, and the first one's message."""
+    found = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    events = [e.event_log_entry.dagster_event for e in found.records]
+    failed = [e for e in events if e is not None]
+    if not failed:
+        return "the run failed outside of its steps"
+    error = failed[0].step_failure_data.error
+    cause = (error.cause or error) if error else None
+    message = cause.message.strip().split("\n", 1)[0] if cause else "failed"
+    return f"{', '.join(str(e.step_key) for e in failed)}: {message}"
+
+
+def deliver(store: AlertStore, channels: Mapping[str, Channel], now: float) -> tuple[int, int]:
+    """Send what is due: how many got through, how many are to be tried again."""
+    began = time.monotonic()
+    sent = 0
+    broken: set[str] = set()
+    postponed = 0
+    for message in store.due(now, limit=100):
+        if time.monotonic() - began > DELIVERY_BUDGET_S:
+            break
+        channel = channels.get(message.channel)
+        if channel is None:
+            log.warning("%s is off: an alert for it is dropped", message.channel)
+            store.delivered(message)
+            continue
+        try:
+            # A channel that is down is asked once a tick, however much waits for it.
+            if message.channel in broken:
+                raise DeliveryError("it did not take the message before")
+            channel.send(message.notices)
+        except DeliveryError as error:
+            broken.add(message.channel)
+            if now - message.created_at > GIVE_UP_S:
+                log.error("an alert over %s is given up: %s", message.channel, error)
+                store.delivered(message)
+                continue
+            postponed += 1
+            wait_s = min(FIRST_WAIT_S * 2 ** min(message.attempts, 20), LONGEST_WAIT_S)
+            log.warning("an alert over %s waits for %.0f s: %s", message.channel, wait_s, error)
+            store.postpone(message, now + wait_s)
+        else:
+            sent += 1
+            store.delivered(message)
+    return sent, postponed
+
+
+def _plain(notice: Notice) -> dict[str, object]:
+    return {
+        "kind": notice.kind.value,
+        "subject": notice.subject,
+        "severity": notice.severity.name.lower(),
+        "failing": notice.failing,
+        "text": str(notice),
+        "detail": notice.detail,
+    }
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 1]}…"

@@ -1,0 +1,127 @@
+"""The raw-data sensor: new videos become shards, partitions and runs.
+
+Here: the bridge from `ego_assets.stages.arrivals` to Dagster. A run that a shard needs is asked
+for at every tick until it exists; its run key lets it exist once. So neither a daemon that dies
+between registering and requesting nor a tick that happens twice loses or doubles anything. The
+cursor holds only where listing goes on if a tick had no time to list everything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from dagster import SensorEvaluationContext
+
+from ego_assets.partitions import SHARDS, shards_partitions
+from ego_assets.stages.arrivals import Arrivals, Limits, Look
+from resources.ledger.raw_files import RawFiles, RunRequest
+from resources.storage import Storage
+from resources.video import RawLake
+
+REQUESTS_A_TICK = 100
+BUDGET_S = 40.0
+"""Of the 60 s that Dagster gives a tick."""
+RUN_KEY_TAG = "dagster/run_key"
+
+
+def build_raw_data_sensor(job: Any) -> dg.SensorDefinition:
+    """The sensor that asks for runs of `job`, one a shard, those with the most footage first."""
+
+    @dg.sensor(
+        name="raw_data_sensor",
+        job=job,
+        minimum_interval_seconds=30,
+        description="Finds new raw videos, puts them into shards, and asks for their runs.",
+    )
+    def raw_data_sensor(
+        context: SensorEvaluationContext, storage: Storage, raw_lake: RawLake
+    ) -> dg.SensorResult:
+        ledger = storage.ledger()
+        arrivals = Arrivals(storage.lake(), ledger, limits_of(raw_lake))
+        resume = json.loads(context.cursor) if context.cursor else None
+        look = arrivals.look(raw_lake.places(), resume, BUDGET_S)
+        report(context, look)
+        files = RawFiles(ledger)
+        files.confirm(existing(context.instance, files.open_requests(REQUESTS_A_TICK)))
+        todo = files.open_requests(REQUESTS_A_TICK)
+        keys = sorted({r.shard for r in todo})
+        runs = [run_of(r) for r in todo if r.wants_run]
+        nothing = f"{look.listed} files listed, {look.new} new, {look.waiting} wait"
+        return dg.SensorResult(
+            run_requests=runs,
+            dynamic_partitions_requests=[shards_partitions.build_add_request(keys)] if keys else [],
+            asset_events=observations(look),
+            cursor=json.dumps(look.resume) if look.resume else "",
+            skip_reason=None if runs else "; ".join([nothing, *look.missing]),
+        )
+
+    return raw_data_sensor
+
+
+def limits_of(raw_lake: RawLake) -> Limits:
+    return Limits(
+        settle_s=raw_lake.settle_s,
+        files=raw_lake.shard_files,
+        byte_size=int(raw_lake.shard_gb * 1e9),
+        duration_s=raw_lake.shard_minutes * 60,
+        wait_s=raw_lake.wait_s,
+    )
+
+
+def existing(instance: dg.DagsterInstance, requests: Sequence[RunRequest]) -> list[str]:
+    """Keys of the requests that are fulfilled."""
+    done = [
+        r.run_key
+        for r in requests
+        if not r.wants_run and instance.has_dynamic_partition(SHARDS, r.shard)
+    ]
+    wanted = [r.run_key for r in requests if r.wants_run]
+    if wanted:
+        found = instance.get_run_records(dg.RunsFilter(tags={RUN_KEY_TAG: wanted}))
+        done += [r.dagster_run.tags[RUN_KEY_TAG] for r in found]
+    return done
+
+
+def run_of(request: RunRequest) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=request.run_key,
+        partition_key=request.shard,
+        tags={"dagster/priority": str(request.priority)},
+    )
+
+
+def report(context: SensorEvaluationContext, look: Look) -> None:
+    for missing in look.missing:
+        context.log.warning(missing)
+    for uri, why in look.refused.items():
+        context.log.warning(f"{uri}: {why}")
+    for old in look.superseded:
+        context.log.warning(f"{old.uri} was written over: shard {old.shard} runs again")
+    if look.shards:
+        context.log.info(f"{len(look.shards)} new shards: {', '.join(look.shards)}")
+
+
+def observations(look: Look) -> list[dg.AssetObservation]:
+    """What a person should see at the asset `raw_videos`, once."""
+    found = [
+        dg.AssetObservation(
+            "raw_videos",
+            partition=old.shard,
+            description="written over: its earlier content is superseded",
+            metadata={"superseded file": old.uri, "superseded videos": ", ".join(old.videos)},
+        )
+        for old in look.superseded
+    ]
+    if look.refused:
+        refused = [dg.TableRecord({"file": f, "why": w}) for f, w in look.refused.items()]
+        found.append(
+            dg.AssetObservation(
+                "raw_videos",
+                description=f"{len(refused)} files refused",
+                metadata={"refused": dg.MetadataValue.table(refused[:50])},
+            )
+        )
+    return found

@@ -1,0 +1,205 @@
+"""The probes as asset checks: results, crashes, the baseline of good shards in the lake."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
+from ego_assets.checks import baselines, quality
+from ego_assets.checks.quality import quality_results, quality_specs
+from ego_assets.operators.quality import ProbeSettings
+from ego_assets.operators.quality.drift import Run
+from ego_assets.schemas import TABLES
+from resources.lake import Lake
+from resources.lake.provenance import Provenance
+
+SHARDS = [f"20260101-{i:04d}" for i in range(4)]
+PROVENANCE = Provenance(
+    **dict.fromkeys(Provenance.__dataclass_fields__, "x") | {"attempt": 1, "token": 1}
+)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shard, Path]:
+    return render_good_shard(tmp_path_factory.mktemp("checks"), seed=6)
+
+
+def lake_with(folder: Path, shard: Shard, name: str = SHARDS[0]) -> Lake:
+    lake = Lake(folder)
+    lake.write_shard(name, {"files": []})
+    put(lake, shard, name)
+    return lake
+
+
+def put(lake: Lake, shard: Shard, name: str, token: int = 1) -> None:
+    provenance = replace(PROVENANCE, token=token)
+    for table, rows in shard.items():
+        batch = TABLES[table].from_rows([row | {"shard": name} for row in rows])
+        lake.publish(table, name, "unit", batch, provenance)
+
+
+def check(lake: Lake, table: str, *shards: str, **settings: Any) -> dict[str, dg.AssetCheckResult]:
+    results = quality_results(lake, table, list(shards) or SHARDS[:1], ProbeSettings(**settings))
+    return {r.check_name: r for r in results if r.check_name}
+
+
+def fault(name: str) -> Any:
+    return next(f for f in FAULTS if f.name == name)
+
+
+def test_every_spec_has_one_result_and_good_tables_pass(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    lake = lake_with(tmp_path, sample[0])
+    for table in TABLES:
+        results = check(lake, table)
+        assert list(results) == [s.name for s in quality_specs(table)]
+        assert all(s.description for s in quality_specs(table))
+        assert all(r.passed for r in results.values()), [
+            r.description for r in results.values() if not r.passed
+        ]
+
+
+def test_a_failed_check_lists_the_worst_and_survives_dagster(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    bad = planted(sample[0], fault("a solver that fails"), seed=1)
+    lake = lake_with(tmp_path, bad)
+
+    @dg.asset(name="robot_mappings")
+    def table() -> None: ...
+
+    @dg.multi_asset_check(specs=quality_specs("robot_mappings"))
+    def checks() -> Any:
+        yield from quality_results(lake, "robot_mappings", SHARDS[:1], ProbeSettings())
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = dg.Definitions(
+            assets=[table], asset_checks=[checks]
+        ).resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance).success
+        records = instance.get_event_records(
+            dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        )
+    found = {}
+    for record in records:
+        assert record.event_log_entry.dagster_event is not None
+        data = record.event_log_entry.dagster_event.asset_check_evaluation_data
+        found[data.check_name] = data
+    assert {name for name, data in found.items() if not data.passed} == {"solver_finds_a_solution"}
+    metadata = found["solver_finds_a_solution"].metadata
+    assert metadata["worst value"].value == pytest.approx(0.2, abs=0.1)
+    assert metadata["worst"].records[0].data["where"].startswith(sample[0]["clips"][0]["video_id"])
+    assert metadata["picture"].value.startswith("![solver_finds_a_solution](data:image/png")
+    assert len(metadata["picture"].value) < 40_000
+
+
+def test_a_frozen_camera_is_compared_with_the_raw_video(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    shard, video = sample
+    lake = lake_with(tmp_path / "lake", planted(shard, fault("a frozen camera"), seed=1))
+    found = check(lake, "scene_reconstruction")["cameras_move_with_the_image"]
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.ERROR
+    # Without the video there is nothing to compare with, and that is no finding.
+    gone = planted(shard, fault("a frozen camera"), seed=1)
+    gone["video_manifest"][0]["uri"] = str(tmp_path / "gone.mp4")
+    put(lake, gone, SHARDS[0], token=2)
+    assert check(lake, "scene_reconstruction")["cameras_move_with_the_image"].passed
+    assert video.exists()
+
+
+def test_a_probe_that_crashes_is_a_failed_check(
+    tmp_path: Path, sample: tuple[Shard, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = lake_with(tmp_path, sample[0])
+
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    probes = quality._TABLE_PROBES["hand_poses"]
+    broken = [replace(p, measure=crash) if p.name == "hands_do_not_jitter" else p for p in probes]
+    monkeypatch.setitem(quality._TABLE_PROBES, "hand_poses", broken)
+    results = check(lake, "hand_poses")
+    failed = [name for name, r in results.items() if not r.passed]
+    assert failed == ["hands_do_not_jitter"]
+    assert "ZeroDivisionError: planted" in str(results[failed[0]].description)
+    assert not baselines.good_shards(lake, "hand_poses", but="")
+
+
+def test_an_unreadable_table_fails_every_check_and_no_step(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    lake = lake_with(tmp_path, sample[0])
+    (fragment,) = (tmp_path / "hand_poses" / "_fragments" / SHARDS[0]).glob("*.parquet")
+    fragment.write_bytes(b"PAR1 no more")
+    results = check(lake, "hand_poses")
+    assert list(results) == [s.name for s in quality_specs("hand_poses")]
+    assert not any(r.passed for r in results.values())
+
+
+def test_only_good_shards_make_the_baseline(tmp_path: Path, sample: tuple[Shard, Path]) -> None:
+    shard, _ = sample
+    lake = lake_with(tmp_path, shard)
+    for name in SHARDS[1:]:
+        put(lake, shard, name)
+    check(lake, "hand_poses", *SHARDS)
+    first = (tmp_path / "_baselines" / "hand_poses.json").read_bytes()
+    assert sorted(json.loads(first)) == SHARDS
+    check(lake, "hand_poses", *SHARDS)
+    assert (tmp_path / "_baselines" / "hand_poses.json").read_bytes() == first
+    put(lake, planted(shard, fault("joints that shake"), seed=1), SHARDS[2], token=2)
+    check(lake, "hand_poses", SHARDS[2])
+    assert len(baselines.good_shards(lake, "hand_poses", but="")) == 3
+    assert len(baselines.good_shards(lake, "hand_poses", but=SHARDS[0])) == 2
+    check(lake, "hand_poses", SHARDS[3], baseline_window=2)
+    assert len(baselines.good_shards(lake, "hand_poses", but="")) == 2
+
+
+def test_a_streak_of_empty_videos_is_an_error(tmp_path: Path, sample: tuple[Shard, Path]) -> None:
+    blind = planted(sample[0], fault("a segmenter gone blind"), seed=1)
+    lake = lake_with(tmp_path, blind)
+    for name in SHARDS[1:]:
+        put(lake, blind, name)
+
+    def ask(*shards: str) -> dg.AssetCheckResult:
+        return check(lake, "object_masks", *shards, max_streak_videos=3)["things_keep_appearing"]
+
+    assert ask(SHARDS[0]).passed
+    assert ask(SHARDS[1]).passed
+    third = ask(SHARDS[2])
+    assert not third.passed
+    assert third.severity == dg.AssetCheckSeverity.ERROR
+    assert not ask(*SHARDS).passed
+    put(lake, sample[0], SHARDS[1], token=2)
+    assert ask(SHARDS[1]).passed
+    assert ask(SHARDS[3]).passed
+
+
+def test_shards_that_come_late_take_their_place_in_a_streak(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    empty, full = Run(5, 5, 5), Run(5, 0, 0)
+    assert baselines.streak(lake, "hand_masks", "b", empty) == [empty]
+    assert baselines.streak(lake, "hand_masks", "c", full) == [empty, full]
+    assert baselines.streak(lake, "hand_masks", "a", full) == [full]
+    assert baselines.streak(lake, "hand_masks", "b", full) == [full, full]
+
+
+def test_the_launchpad_takes_thresholds() -> None:
+    from dagster_project.definitions import build_defs
+
+    job = build_defs().resolve_job_def("whole_graph")
+
+    def config(**thresholds: float) -> dict[str, Any]:
+        return {"ops": {"hand_poses_checks": {"config": thresholds}}}
+
+    assert dg.validate_run_config(job, config(max_jitter_px=5.0))
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        dg.validate_run_config(job, config(max_jiter_px=5.0))

@@ -1,0 +1,255 @@
+"""Every probe fires on a planted fault and is silent on the true tables of a sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.planted_faults import (
+    FAULTS,
+    Fault,
+    Shard,
+    findings,
+    planted,
+    render_good_shard,
+)
+from ego_assets.operators.quality import PROBES, Evidence, Finding, ProbeSettings, drift, merge
+from ego_assets.operators.quality.cameras import cameras_move_with_the_image, picture_change
+from ego_assets.operators.quality.finding import Units, judge
+from ego_assets.operators.quality.hands import finger_flexion_deg
+from ego_assets.operators.quality.masks import box_iou
+from ego_assets.operators.rle import decode_mask, encode_mask, mask_contains
+from ego_assets.schemas import TABLES
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shard, Path]:
+    return render_good_shard(tmp_path_factory.mktemp("probes"), seed=5)
+
+
+def fired(found: dict[tuple[str, str], Finding]) -> set[tuple[str, str]]:
+    return {key for key, finding in found.items() if not finding.passed}
+
+
+def test_good_tables_are_left_alone(sample: tuple[Shard, Path]) -> None:
+    found = findings(*sample)
+    assert set(found) == {(p.table, p.name) for p in PROBES if p.table != "detections"}
+    assert not fired(found), {k: found[k].sentence for k in fired(found)}
+    # Silence must not be for want of anything to look at.
+    idle = {name for (_, name), finding in found.items() if finding.looked_at == 0}
+    assert idle == {"cameras_move_with_the_image", "untouched_objects_do_not_rise"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
+def test_a_planted_fault_is_noticed(sample: tuple[Shard, Path], fault: Fault) -> None:
+    shard, video = sample
+    found = findings(planted(shard, fault, seed=1), video)
+    noticed = fired(found)
+    assert fault.must <= noticed
+    assert {name for _, name in noticed - fault.must} <= fault.may
+    for key in fault.must:
+        finding = found[key]
+        assert finding.worst
+        assert finding.value == finding.worst[0].value
+        assert finding.beyond >= len(finding.worst) > 0
+
+
+def test_every_probe_has_a_fault_that_it_notices() -> None:
+    noticed = {name for fault in FAULTS for _, name in fault.must}
+    assert noticed == {p.name for p in PROBES}
+
+
+def test_the_page_names_every_probe() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "probes.md").read_text()
+    lacking = [p.name for p in PROBES if f"`{p.name}`" not in page]
+    assert not lacking
+
+
+def test_empty_tables_are_no_crash() -> None:
+    for asked in PROBES:
+        tables = {
+            t: TABLES[t].arrow_schema().empty_table().select(list(dict.fromkeys(c)))
+            for t, c in asked.reads.items()
+        }
+        finding = asked(Evidence(asked.table, tables), ProbeSettings())
+        assert finding.passed, finding
+        assert finding.value is None
+
+
+def test_a_still_camera_before_a_still_picture_is_fine(sample: tuple[Shard, Path]) -> None:
+    shard, _ = sample
+    fault = next(f for f in FAULTS if f.name == "a frozen camera")
+    rows = planted(shard, fault, seed=0)["scene_reconstruction"]
+    (asked,) = cameras_move_with_the_image
+    tables = {"scene_reconstruction": TABLES["scene_reconstruction"].from_rows(rows)}
+    looked: list[tuple[int, int]] = []
+
+    def look(clip_id: str, first: int, last: int) -> float:
+        looked.append((first, last))
+        return 0.5
+
+    finding = asked(Evidence(asked.table, tables, look), ProbeSettings())
+    assert finding.passed
+    assert looked == [(c["start_frame"], c["end_frame"] - 1) for c in shard["clips"]]
+    assert not asked(Evidence(asked.table, tables, lambda *_: 9.0), ProbeSettings()).passed
+
+
+def test_pictures_change_by_motion_and_not_by_light() -> None:
+    rng = np.random.default_rng(0)
+    wide = np.kron(rng.integers(0, 256, (30, 60)), np.ones((4, 4))).astype(np.uint8)
+    one, moved = (np.dstack([wide[:, s : s + 160]] * 3) for s in (0, 12))
+    brighter = (one * 0.8).astype(np.uint8) + 40
+    assert picture_change([one, one]) == 0
+    assert picture_change([one, moved]) > 20
+    assert picture_change([one, brighter]) < picture_change([one, moved]) / 3
+    half = one.copy()
+    half[:, :60] = moved[:, :60]  # a hand in front of a camera on a stand
+    assert picture_change([one, half]) < 1
+
+
+def test_jitter_measures_white_noise_as_it_is(sample: tuple[Shard, Path]) -> None:
+    shard, video = sample
+    fault = next(f for f in FAULTS if f.name == "joints that shake")
+    found = findings(planted(shard, fault, seed=2), video)["hand_poses", "hands_do_not_jitter"]
+    assert found.value == pytest.approx(5.0, rel=0.15)
+
+
+def test_fingers_bend_by_the_angle_that_they_were_bent_by() -> None:
+    from samples.hand import Articulation, joints_in_hand
+
+    flexion = np.tile([0.3, 0.7, 0.4], (5, 1))
+    joints = [joints_in_hand(Articulation(flexion, np.zeros(5)), side, 1.0) for side in (0, 1)]
+    angles, thumb = finger_flexion_deg(np.array(joints), np.array([False, True]))
+    np.testing.assert_allclose(angles[:, :, 1], np.degrees(0.7), atol=1.0)
+    np.testing.assert_allclose(angles[:, :, 2], np.degrees(0.4), atol=1.0)
+    np.testing.assert_allclose(thumb, np.degrees([[0.7, 0.4]] * 2), atol=1.0)
+    wrong, _ = finger_flexion_deg(np.array(joints), np.array([True, False]))
+    np.testing.assert_allclose(wrong, -angles, atol=1e-6)
+
+
+def test_points_are_looked_up_in_a_mask_as_decoding_would() -> None:
+    rng = np.random.default_rng(3)
+    for shape in ((7, 5), (40, 31)):
+        mask = rng.random(shape) < 0.4
+        points = rng.uniform(-3, max(shape) + 3, (300, 2))
+        x, y = np.floor(points + 0.5).astype(int).T
+        inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
+        expected = inside & mask[np.clip(y, 0, shape[0] - 1), np.clip(x, 0, shape[1] - 1)]
+        counts = encode_mask(mask)
+        np.testing.assert_array_equal(mask_contains(counts, *shape, points), expected)
+        np.testing.assert_array_equal(decode_mask(counts, *shape), mask)
+
+
+def test_box_iou() -> None:
+    one = np.array([[0, 0, 4, 4], [0, 0, 2, 2], [1, 1, 1, 1]], float)
+    other = np.array([[2, 0, 6, 4], [3, 3, 4, 4], [1, 1, 1, 1]], float)
+    np.testing.assert_allclose(box_iou(one, other), [1 / 3, 0, 0])
+
+
+def test_judgements() -> None:
+    units = Units.of("abcd", [1, 5, 3, 9])
+    strict = judge(units, 2, "px", "things", 0.0)
+    assert (strict.passed, strict.beyond, strict.value) == (False, 3, 9)
+    assert [o.where for o in strict.worst] == ["d", "b", "c"]
+    assert judge(units, 2, "px", "things", 0.75).passed
+    least = judge(units, 2, "px", "things", 0.0, least=True)
+    assert (least.passed, least.value, [o.where for o in least.worst]) == (False, 1, ["a"])
+    both = merge([judge(Units.of("e", [0.0]), 2, "px", "things", 0.0), strict])
+    assert (both.passed, both.looked_at, both.beyond) == (False, 5, 3)
+    assert len(both.values) == 5
+
+
+# -- drift ---------------------------------------------------------------------------------------
+
+
+def shard_of(rng: np.random.Generator, score: float, clips: int = 40) -> drift.Histograms:
+    return drift.histograms(
+        "object_poses",
+        {"valid": rng.beta(8, 2, clips), "score": np.clip(rng.normal(score, 0.08, clips), 0, 1)},
+    )
+
+
+def test_a_shift_is_noticed_and_chance_is_not() -> None:
+    rng = np.random.default_rng(1)
+    settings = ProbeSettings()
+    before = [shard_of(rng, 0.75) for _ in range(20)]
+
+    def ask(now: drift.Histograms) -> Finding:
+        return drift.shard_is_like_those_before("object_poses", now, before, settings)
+
+    assert sum(not ask(shard_of(rng, 0.75)).passed for _ in range(200)) <= 4
+    assert all(not ask(shard_of(rng, 0.5)).passed for _ in range(20))
+    assert ask(shard_of(rng, 0.5)).worst[0].where == "feature score"
+    # Shards that differ among themselves make the probe more patient.
+    before = [shard_of(rng, rng.uniform(0.3, 0.9)) for _ in range(20)]
+    assert ask(shard_of(rng, 0.5)).passed
+    before = before[:4]
+    assert ask(shard_of(rng, 0.01)).looked_at == 0
+
+
+def test_distances_of_histograms() -> None:
+    a, b = np.array([10.0, 30, 60]), np.array([20.0, 60, 120])
+    assert drift.population_stability(a, a) == 0
+    assert drift.binned_ks(a, b) == pytest.approx(0)
+    assert drift.binned_ks(a, a[::-1]) == pytest.approx(0.5)
+    # Limits are what samples of one distribution exceed once in a thousand times.
+    rng = np.random.default_rng(2)
+    share = np.full(8, 1 / 8)
+    first, second = rng.multinomial(60, share, 4000), rng.multinomial(500, share, 4000)
+    pairs = list(zip(first.astype(float), second.astype(float), strict=True))
+    psi = [drift.population_stability(a, b) for a, b in pairs]
+    limit = np.mean([drift.population_stability_limit(a, b, 0.01) for a, b in pairs])
+    assert np.mean(np.array(psi) > limit) == pytest.approx(0.01, abs=0.008)
+
+
+def test_dropped_audio_is_a_shift() -> None:
+    def histograms(share: float) -> drift.Histograms:
+        rows = pa.table(
+            {
+                "accepted": [True] * 40,
+                "audio_codec": ["aac" if i < 40 * share else None for i in range(40)],
+                "duration_s": [20.0] * 40,
+                "width_px": [1920] * 40,
+                "height_px": [1080] * 40,
+            }
+        )
+        values = drift.features("video_manifest", {"video_manifest": rows})
+        return drift.histograms("video_manifest", values)
+
+    before = [histograms(1.0)] * 6
+    settings = ProbeSettings()
+    ask = drift.shard_is_like_those_before
+    assert ask("video_manifest", histograms(0.95), before, settings).passed
+    found = ask("video_manifest", histograms(0.0), before, settings)
+    assert [o.where for o in found.worst] == ["feature has_audio"]
+
+
+def test_features_of_every_table(sample: tuple[Shard, Path]) -> None:
+    shard, _ = sample
+    tables = {name: TABLES[name].from_rows(rows) for name, rows in shard.items()}
+    tables["detections"] = TABLES["detections"].arrow_schema().empty_table()
+    for table in TABLES:
+        values = drift.features(table, tables)
+        assert set(values) == set(drift.BINS[table])
+        counts = drift.histograms(table, values)
+        assert {n: sum(c) for n, c in counts.items()} == {n: len(v) for n, v in values.items()}
+    assert drift.features("object_masks", tables)["tracks"].tolist() == [3.0, 3.0]
+    empty = tables | {"object_masks": tables["object_masks"].slice(0, 0)}
+    assert drift.features("object_masks", empty)["blank"].tolist() == [1.0, 1.0]
+
+
+def test_streaks_run_on_over_shards() -> None:
+    clips = pa.table({"clip_id": list("abcd"), "video_id": ["v1", "v1", "v2", "v3"]})
+    assert drift.empty_videos(pa.table({"clip_id": ["b"]}), clips) == drift.Run(3, 0, 2)
+    assert drift.empty_videos(pa.table({"clip_id": ["d", "d"]}), clips) == drift.Run(3, 2, 0)
+    nothing = pa.table({"clip_id": pa.array([], pa.string())})
+    assert drift.empty_videos(nothing, clips) == drift.Run(3, 3, 3)
+    settings = ProbeSettings(max_streak_videos=10)
+    empty, found = drift.Run(3, 3, 3), drift.Run(3, 1, 1)
+    assert drift.things_keep_appearing([found, empty, empty, found], settings).value == 1
+    assert drift.things_keep_appearing([found, empty, empty], settings).passed
+    streak = drift.things_keep_appearing([found, empty, empty, empty], settings)
+    assert (streak.passed, streak.value) == (False, 10)

@@ -1,0 +1,139 @@
+"""The raw-data sensor at a real instance: partitions and run requests, each once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import dagster as dg
+import pytest
+
+from dagster_project.definitions import build_defs
+from ego_assets.partitions import SHARDS
+from resources.lake import Lake
+from resources.storage import Storage
+from resources.video import RawLake
+from tests.resources.s3_server import new_bucket, s3_server
+
+QUICK: dict[str, Any] = {"settle_s": 0.0, "wait_s": 0.0}
+
+
+class Bench:
+    """Ticks of the sensor, with or without the daemon's part."""
+
+    def __init__(self, instance: dg.DagsterInstance, lake: Path, place: str, **raw: Any) -> None:
+        self.instance = instance
+        self.lake = Lake(lake)
+        self.resources = {
+            "storage": Storage(lake_root=str(lake)),
+            "raw_lake": RawLake(folders=[place], **(QUICK | raw)),
+        }
+        self.repository = build_defs(self.resources).get_repository_def()
+        self.sensor = self.repository.get_sensor_def("raw_data_sensor")
+        self.cursor: str | None = None
+
+    def evaluate(self) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            self.instance,
+            cursor=self.cursor,
+            repository_def=self.repository,
+            resources=self.resources,
+        )
+        found = self.sensor(context)
+        assert isinstance(found, dg.SensorResult)
+        return found
+
+    def tick(self, runs: bool = True) -> list[str]:
+        """As the daemon does it: partitions, then runs (or a crash before them). New run keys."""
+        found = self.evaluate()
+        for request in found.dynamic_partitions_requests or ():
+            self.instance.add_dynamic_partitions(SHARDS, list(request.partition_keys))
+        made = []
+        for request in (found.run_requests or ()) if runs else ():
+            tags = request.tags | {"dagster/run_key": str(request.run_key)}
+            filters = dg.RunsFilter(tags={"dagster/run_key": str(request.run_key)})
+            if not self.instance.get_runs(filters):
+                job = self.repository.get_job("whole_graph")
+                self.instance.create_run_for_job(job, tags=tags)
+                made.append(str(request.run_key))
+        self.cursor = found.cursor
+        return made
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+        yield made
+
+
+def test_a_file_becomes_a_partition_and_a_run_once(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.mp4").write_bytes(b"x" * 5_000_000)
+    (raw / "b.mp4").write_bytes(b"y" * 9_000_000)
+    bench = Bench(instance, tmp_path / "lake", str(raw), shard_files=1)
+    requests = bench.evaluate().run_requests
+    shards = bench.lake.shards()
+    assert len(shards) == 2
+    assert [int(r.tags["dagster/priority"]) for r in requests] == [9, 5]
+    assert {r.partition_key for r in requests} == set(shards)
+    assert bench.tick(runs=False) == []  # killed between registering and requesting
+    bench.cursor = None
+    assert sorted(bench.tick()) == shards
+    assert bench.tick() == []
+    assert bench.tick() == []
+    assert list(instance.get_dynamic_partitions(SHARDS)) == shards
+    (raw / "a.mp4").write_bytes(b"z" * 7_000_000)
+    (again,) = bench.tick()
+    assert again.partition(":")[0] in shards
+    assert bench.tick() == []
+    assert bench.lake.shards() == shards
+
+
+def test_a_superseded_file_is_shown_at_its_shard(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.mp4").write_bytes(b"x")
+    bench = Bench(instance, tmp_path / "lake", str(raw))
+    bench.tick()
+    (raw / "a.mp4").write_bytes(b"xyz")
+    (event,) = bench.evaluate().asset_events
+    assert event.partition == bench.lake.shards()[0]
+    assert event.metadata["superseded file"].value == str(raw / "a.mp4")
+    assert bench.evaluate().asset_events == []
+
+
+def test_a_missing_folder_is_said_and_no_failure(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    bench = Bench(instance, tmp_path / "lake", str(tmp_path / "none"))
+    assert "no file or folder" in str(bench.evaluate().skip_reason)
+
+
+def test_a_bucket_and_its_changes(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server(monkeypatch):
+        bucket = new_bucket()
+
+        def put(name: str, data: bytes) -> None:
+            boto3.client("s3").put_object(Bucket=bucket, Key=f"raw/{name}", Body=data)
+
+        for number in range(3):
+            put(f"{number}.mp4", os.urandom(9))
+        bench = Bench(instance, tmp_path / "lake", f"s3://{bucket}/raw", shard_files=2)
+        assert len(bench.tick()) == 2
+        assert bench.tick() == []
+        put("0.mp4", os.urandom(9))
+        put("9.mp4", os.urandom(9))
+        assert len(bench.tick()) == 2
+        assert bench.tick() == []
+        held = [f["uri"] for s in bench.lake.shards() for f in bench.lake.read_shard(s)["files"]]
+        assert sorted(held) == [f"s3://{bucket}/raw/{n}.mp4" for n in (0, 1, 2, 9)]

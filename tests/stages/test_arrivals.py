@@ -1,0 +1,268 @@
+"""Files join shards when they are complete, each once, whatever is killed in between."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ego_assets.stages import arrivals as module
+from ego_assets.stages.arrivals import Arrivals, Limits, Look, close_batches
+from ego_assets.stages.shards import find_files, register_files
+from resources.lake import Lake, file_unit_id
+from resources.ledger import Ledger
+from resources.ledger.raw_files import RawFiles, Waiting
+from tests.resources.postgres import Postgres
+
+LIMITS = Limits(settle_s=10, files=3, duration_s=1e9, wait_s=100)
+
+
+class Place:
+    """A folder of raw files, a lake, and a clock that the test moves."""
+
+    def __init__(self, root: Path) -> None:
+        self.raw = root / "raw"
+        self.raw.mkdir()
+        self.lake = Lake(root / "lake")
+        self.ledger = Ledger.beside(root / "lake")
+        self.now = 1000.0
+
+    def put(self, name: str, data: bytes = b"x") -> Path:
+        path = self.raw / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def look(self, after_s: float = 0.0, limits: Limits = LIMITS, **options: object) -> Look:
+        self.now += after_s
+        made = Arrivals(self.lake, self.ledger, limits, clock=lambda: self.now)
+        return made.look([str(self.raw)], **options)  # type: ignore[arg-type]
+
+    def entered(self) -> Counter[str]:
+        """How many shards hold each file."""
+        return Counter(
+            Path(f["uri"]).name
+            for shard in self.lake.shards()
+            for f in self.lake.read_shard(shard)["files"]
+        )
+
+    def requests(self) -> list[str]:
+        return [r.run_key for r in RawFiles(self.ledger).open_requests(1000)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_shard_closes_when_it_is_full_and_the_rest_on_time(place: Place) -> None:
+    for number in range(4):
+        place.put(f"{number}.mp4")
+    assert place.look().new == 4
+    assert place.look(5).shards == []
+    full = place.look(6)
+    assert len(full.shards) == 1
+    assert full.waiting == 1
+    assert place.look(80).shards == []
+    assert len(place.look(10).shards) == 1
+    assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(4)})
+    assert place.look(500).new == 0
+    assert len(place.requests()) == 2
+
+
+def test_a_file_that_grows_is_not_taken(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    path = place.put("a.mp4", b"1")
+    for size in range(2, 6):
+        assert place.look(9, limits).shards == []
+        path.write_bytes(b"1" * size)
+    place.look(9, limits)
+    (shard,) = place.look(10, limits).shards
+    assert place.lake.read_shard(shard)["files"][0]["byte_size"] == 5
+
+
+def test_a_file_that_vanished_is_forgotten(place: Place) -> None:
+    path = place.put("a.mp4")
+    place.look()
+    path.unlink()
+    assert place.look(200).shards == []
+    assert RawFiles(place.ledger).waiting() == []
+
+
+def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    path = place.put("a.mp4", b"one")
+    place.look()
+    (shard,) = place.look(10, limits).shards
+    place.ledger.claim_video("0" * 16, str(path), shard)
+    path.write_bytes(b"another")
+    assert place.look(1, limits).superseded == []
+    (old,) = place.look(10, limits).superseded
+    assert (old.uri, old.shard, old.videos) == (str(path), shard, ("0" * 16,))
+    assert place.look(50, limits).superseded == []
+    again = [r for r in place.requests() if r.startswith(f"{shard}:")]
+    assert len(again) == 1
+    assert place.entered() == Counter({"a.mp4": 1})
+    # The content that is gone may come again under another name.
+    assert place.ledger.claim_video("0" * 16, "b.mp4", "s") == ("b.mp4", "s")
+
+
+def test_a_shard_of_somebody_else_is_known_and_not_run_again(place: Place) -> None:
+    place.put("a.mp4")
+    (shard,) = register_files(place.lake, find_files([place.raw]).files)
+    place.look()
+    place.look(500)
+    place.look(500)
+    assert place.entered() == Counter({"a.mp4": 1})
+    (request,) = RawFiles(place.ledger).open_requests(10)
+    assert (request.shard, request.wants_run) == (shard, False)
+    place.put("a.mp4", b"other")
+    place.look()
+    assert len(place.look(500).superseded) == 1
+
+
+def test_a_link_out_of_the_folder_is_refused_once(place: Place) -> None:
+    (place.raw.parent / "secret.mp4").write_bytes(b"s")
+    (place.raw / "out.mp4").symlink_to("../secret.mp4")
+    assert list(place.look().refused) == [str(place.raw / "out.mp4")]
+    later = place.look(500)
+    assert later.refused == {}
+    assert later.waiting == 0
+
+
+def test_a_place_that_is_not_there_does_not_stop_the_others(place: Place) -> None:
+    place.put("a.mp4")
+    made = Arrivals(place.lake, place.ledger, LIMITS)
+    found = made.look(["/no/such/folder", str(place.raw)])
+    assert (found.new, len(found.missing)) == (1, 1)
+
+
+@pytest.mark.parametrize("line", range(5))
+def test_a_look_that_is_killed_loses_and_doubles_nothing(
+    place: Place, line: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before and after each write of a look; the next look ends with every file once."""
+
+    class KilledError(Exception):
+        pass
+
+    for number in range(7):
+        place.put(f"{number}.mp4")
+    place.look()
+    calls = 0
+
+    def breaking(function):  # type: ignore[no-untyped-def]
+        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            if calls > line:
+                raise KilledError
+            found = function(*args, **kwargs)
+            calls += 1
+            if calls > line:
+                raise KilledError
+            return found
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_shard", breaking(module.write_shard))
+        patch.setattr(RawFiles, "enter", breaking(RawFiles.enter))
+        with pytest.raises(KilledError):
+            place.look(10)
+    place.look(200)
+    assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(7)})
+    assert sorted(place.requests()) == place.lake.shards()
+    assert all(r.wants_run for r in RawFiles(place.ledger).open_requests(10))
+
+
+def test_a_lost_database_is_made_again_from_the_lake(place: Place, tmp_path: Path) -> None:
+    for number in range(6):
+        place.put(f"{number}.mp4")
+    place.look()
+    place.look(10)
+    place.ledger = Ledger(f"sqlite:///{tmp_path}/new/ledger.sqlite")
+    place.look(500)
+    place.look(500)
+    assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(6)})
+    assert sorted(place.requests()) == place.lake.shards()
+
+
+def test_a_look_out_of_time_goes_on_where_it_was(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 2)
+    for name in ("a/1.mp4", "a/b/2.mp4", "a.mp4", "b.mp4", "c/3.mp4", "c/4.mp4", "d.mp4"):
+        place.put(name)
+    resume, looks = None, 0
+    while looks == 0 or resume:
+        found = place.look(resume=resume, budget_s=0.0)
+        resume, looks = found.resume, looks + 1
+    assert looks == 4
+    assert len(RawFiles(place.ledger).waiting()) == 7
+
+
+def test_a_ledger_on_postgres_does_the_same(place: Place, tmp_path: Path) -> None:
+    with Postgres.started(tmp_path / "pg") as server:
+        place.ledger = Ledger(server.new_database())
+        for number in range(4):
+            place.put(f"{number}.mp4")
+        place.look()
+        (shard,) = place.look(10).shards
+        path = place.put(Path(place.lake.read_shard(shard)["files"][0]["uri"]).name, b"other")
+        place.look()
+        (old,) = place.look(200).superseded
+        assert old.uri == str(path)
+        assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(4)})
+        files = RawFiles(place.ledger)
+        assert len(files.open_requests(10)) == 3
+        files.confirm(place.lake.shards())
+        assert len(files.open_requests(10)) == 1
+
+
+def _waiting(number: int, duration_s: float, byte_size: int, first_seen: float) -> Waiting:
+    uri = f"/raw/{number}.mp4"
+    return Waiting(
+        file_unit_id(uri), uri, byte_size, "v", number, duration_s, first_seen, 0.0, None
+    )
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 50), st.integers(0, 50), st.floats(0, 100)), max_size=40),
+    st.floats(100, 300),
+)
+def test_batches_hold_the_limits_and_leave_only_what_may_wait(
+    described: list[tuple[float, int, float]], now: float
+) -> None:
+    limits = Limits(files=5, byte_size=100, duration_s=100, wait_s=150)
+    described.sort(key=lambda d: d[2])
+    files = [_waiting(n, *values) for n, values in enumerate(described)]
+    batches = close_batches(files, limits, now)
+    taken = [w for batch in batches for w in batch]
+    assert taken == files[: len(taken)]
+    for batch in batches:
+        assert len(batch) <= 5
+        if len(batch) > 1:
+            assert sum(w.byte_size for w in batch) <= 100
+            assert sum(w.duration_s or 0 for w in batch) <= 100 + 1e-9
+    rest = files[len(taken) :]
+    assert len(rest) < 5
+    assert all(now - w.first_seen < 150 for w in rest)
+
+
+def test_scanning_goes_on_after_any_entry(place: Place) -> None:
+    from resources.lake.raw import scan_raw
+
+    for name in ("a/1.mp4", "a/b/2.mp4", "a.mp4", "b.mp4", "b!/x.mp4", "z/é.mp4", "z/f.mp4"):
+        place.put(name)
+    (place.raw / os.fsdecode(b"\xff.mp4")).write_bytes(b"x")
+    entries = list(scan_raw(place.raw, frozenset([".mp4"])))
+    assert len(entries) == 8
+    for number, entry in enumerate(entries):
+        rest = list(scan_raw(place.raw, frozenset([".mp4"]), entry.position))
+        assert rest == entries[number + 1 :]
