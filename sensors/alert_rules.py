@@ -57,7 +57,8 @@ class Notice:
 class Alert:
     """The state of a subject. failing: {member: how severely}.
 
-    told: its severity as people know it, None if they know nothing. told_at: of the last notice that it fails. news: whether something failed since.
+    told: its severity as people know it, None if they know nothing. told_at: of the last notice
+    that it fails. news: whether something failed since.
     """
 
     subject: str
