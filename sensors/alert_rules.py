@@ -8,7 +8,7 @@ until it is over: a subject that flaps does not spam.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -55,28 +55,31 @@ class Notice:
 
 @dataclass(frozen=True)
 class Alert:
-    """The state of a subject. told: its severity as people know it, None if they know nothing.
+    """The state of a subject. failing: {member: how severely}.
 
-    told_at: of the last notice that it fails. news: whether something failed since.
+    told: its severity as people know it, None if they know nothing. told_at: of the last notice
+    that it fails. news: whether something failed since.
     """
 
     subject: str
-    severity: Severity = Severity.WARNING
-    failing: frozenset[str] = field(default_factory=frozenset)
+    failing: Mapping[str, Severity] = field(default_factory=dict)
     detail: str = ""
     told: Severity | None = None
     told_at: float | None = None
     news: bool = False
 
+    @property
+    def severity(self) -> Severity:
+        return max(self.failing.values(), default=self.told or Severity.WARNING)
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"failing": sorted(self.failing)}
+        return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Alert:
         told = values["told"]
         changes: dict[str, Any] = {
-            "severity": Severity(values["severity"]),
-            "failing": frozenset(values["failing"]),
+            "failing": {m: Severity(s) for m, s in values["failing"].items()},
             "told": None if told is None else Severity(told),
         }
         return Alert(**(values | changes))
@@ -90,13 +93,17 @@ def step(
     The same signals twice change nothing and tell nothing more. Alerts that are over and cooled
     down are left out.
     """
-    states = {a.subject: a for a in alerts}
+    before = {a.subject: a for a in alerts}
+    states = dict(before)
     for signal in signals:
-        before = states.get(signal.subject, Alert(signal.subject))
-        states[signal.subject] = _take(before, signal)
+        known = states.get(signal.subject, Alert(signal.subject))
+        states[signal.subject] = _take(known, signal)
     kept: list[Alert] = []
     notices: list[Notice] = []
-    for alert in states.values():
+    for subject, state in states.items():
+        # What failed and recovered in between is no news: signals may be read twice.
+        failed_before = before[subject].failing if subject in before else {}
+        alert = replace(state, news=state.news or bool(set(state.failing) - set(failed_before)))
         is_cool = alert.told_at is None or now - alert.told_at >= cool_down_s
         after, kind = _judge(alert, now, is_cool)
         if kind is not None:
@@ -108,16 +115,12 @@ def step(
 
 
 def _take(alert: Alert, signal: Signal) -> Alert:
+    failing = dict(alert.failing)
     if signal.ok:
-        return replace(alert, failing=alert.failing - {signal.member})
-    severity = max(alert.severity, signal.severity) if alert.failing else signal.severity
-    return replace(
-        alert,
-        failing=alert.failing | {signal.member},
-        severity=severity,
-        detail=signal.detail,
-        news=alert.news or signal.member not in alert.failing,
-    )
+        failing.pop(signal.member, None)
+        return replace(alert, failing=failing)
+    failing[signal.member] = signal.severity
+    return replace(alert, failing=failing, detail=signal.detail)
 
 
 def _judge(alert: Alert, now: float, is_cool: bool) -> tuple[Alert, Kind | None]:
