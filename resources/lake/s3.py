@@ -72,7 +72,7 @@ class S3Storage:
         return S3FileSystem(
             region=self.client.meta.region_name,
             connect_timeout=10,
-            request_timeout=60,
+            request_timeout=answer_timeout_s(),
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=8),
             **options,
         )
@@ -320,13 +320,19 @@ def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
         config=Config(
             retries={"max_attempts": 8, "mode": "adaptive"},
             connect_timeout=10,
-            read_timeout=60,
+            read_timeout=answer_timeout_s(),
             max_pool_connections=16,
             # Not every server knows the newer checksums; ours go along as Content-MD5.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
     )
+
+
+def answer_timeout_s() -> float:
+    """EGO_S3_TIMEOUT_S: how long a server may say nothing before it is asked again; 60 unless
+    set."""
+    return float(os.environ.get("EGO_S3_TIMEOUT_S") or 60)
 
 
 def read_body(client: Any, **request: str) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.stages.stage_bench import make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 SLOW_DOWN = b"""<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>wait</Message></Error>"""
+TIMEOUT_S = 2
 BROKEN = b"""<?xml version="1.0"?><Error><Code>InternalError</Code><Message>x</Message></Error>"""
 
 
@@ -44,7 +46,7 @@ class FaultyProxy(BaseHTTPRequestHandler):
             return
         fault = ""
         if self.dice.random() < self.share:
-            fault = self.dice.choice(["500", "503", "reset", "lost answer", "cut"])
+            fault = self.dice.choice(["500", "503", "reset", "lost answer", "cut", "stall"])
         if fault in {"500", "503"}:
             self.dealt[fault] += 1
             self._answer(int(fault), {}, BROKEN if fault == "500" else SLOW_DOWN)
@@ -63,6 +65,9 @@ class FaultyProxy(BaseHTTPRequestHandler):
             stream=True,
         )
         content = answer.raw.read(decode_content=False)
+        if fault == "stall":  # the answer comes when nobody waits for it any more
+            self.dealt[fault] += 1
+            time.sleep(TIMEOUT_S + 1)
         if fault == "lost answer":  # it was done, and nobody hears of it
             self.dealt[fault] += 1
             self.close_connection = True
@@ -70,7 +75,8 @@ class FaultyProxy(BaseHTTPRequestHandler):
         is_cut = fault == "cut" and len(content) > 100
         if is_cut:
             self.dealt[fault] += 1
-        self._answer(answer.status_code, dict(answer.headers), content, cut=is_cut)
+        with suppress(ConnectionError):  # after a stall nobody listens
+            self._answer(answer.status_code, dict(answer.headers), content, cut=is_cut)
 
     def _answer(
         self, status: int, headers: dict[str, str], content: bytes, *, cut: bool = False
@@ -117,6 +123,7 @@ def test_a_stage_goes_through_a_network_that_fails(
         FaultyProxy.dealt.clear()
         with faults(endpoint, share=0.1) as proxy:
             monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+            monkeypatch.setenv("EGO_S3_TIMEOUT_S", str(TIMEOUT_S))
             spec = replace(bench.spec, lake_root=location, ledger_url=ledger.url)
             report = run_stage(spec, workers=2)
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
