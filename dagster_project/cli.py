@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -181,8 +182,11 @@ def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
 
 
 def _status_table(found: dict[str, Any]) -> Group:
-    table = Table(title=f"{found['lake']}: {len(found['shards'])} shards")
-    table.add_column("stage")
+    # Narrow: eighty columns hold it.
+    table = Table(
+        title=f"{found['lake']}: {len(found['shards'])} shards", box=box.SIMPLE_HEAD, padding=(0, 0)
+    )
+    table.add_column("stage", no_wrap=True)
     for state in State:
         table.add_column(state.value, justify="right")
     for name, row in found["stages"].items():
