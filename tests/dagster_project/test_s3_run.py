@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from samples import render_sample
-from tests.resources.s3_server import new_bucket, s3_server
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 pytestmark = pytest.mark.slow
 SECRET = "planted-secret-5b1c"  # pragma: allowlist secret
@@ -22,14 +21,12 @@ EGO = str(Path(sys.executable).with_name("ego"))
 
 
 def list_keys(bucket: str, prefix: str) -> set[str]:
-    pages = (
-        boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    )
+    pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     return {entry["Key"] for page in pages for entry in page.get("Contents", ())}
 
 
 def get(bucket: str, key: str) -> bytes:
-    return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
 def test_the_whole_graph_into_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +44,7 @@ def test_the_whole_graph_into_a_bucket(tmp_path: Path, monkeypatch: pytest.Monke
         bucket = new_bucket()
         location = f"s3://{bucket}/team/lake"
         for path in (video, video.with_suffix(".camera.json")):
-            boto3.client("s3").upload_file(str(path), bucket, f"raw/day 1/{path.name}")
+            s3_client().upload_file(str(path), bucket, f"raw/day 1/{path.name}")
         raw = f"s3://{bucket}/raw"
         monkeypatch.setenv("EGO_SCRATCH", str(tmp_path / "scratch"))
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import requests
@@ -50,10 +51,16 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         process.wait()
 
 
-def new_bucket() -> str:
-    """Name of an empty bucket."""
+def s3_client() -> Any:
+    """A client of the server that the variables name now: boto3's own session would remember the
+    credentials of an earlier one."""
     import boto3
 
+    return boto3.session.Session().client("s3")
+
+
+def new_bucket() -> str:
+    """Name of an empty bucket."""
     name = f"bucket{next(_names)}"
-    boto3.client("s3").create_bucket(Bucket=name)
+    s3_client().create_bucket(Bucket=name)
     return name

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from ego_assets.stages.shards import find_files
@@ -18,7 +17,7 @@ from resources.lake import raw as raw_module
 from resources.lake import scratch as scratch_module
 from resources.lake.raw import RawChangedError, RawReader, path_of, raw_version, sidecar_of, uri_of
 from resources.lake.scratch import Scratch, ScratchError
-from tests.resources.s3_server import new_bucket, s3_server
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 ODD_NAMES = (
     b"plain.mp4",
@@ -72,7 +71,7 @@ def bucket(server: str) -> str:
 
 
 def put(bucket: str, key: str, data: bytes) -> str:
-    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+    s3_client().put_object(Bucket=bucket, Key=key, Body=data)
     return f"s3://{bucket}/{key}"
 
 
@@ -141,7 +140,7 @@ def test_another_version_is_another_copy(bucket: str, tmp_path: Path) -> None:
         assert raw_version(uri) != before
         with reader.hold(uri) as new:
             assert (old.read_bytes(), new.read_bytes()) == (b"old", b"new!")
-    boto3.client("s3").delete_object(Bucket=bucket, Key="a.mp4")
+    s3_client().delete_object(Bucket=bucket, Key="a.mp4")
     with pytest.raises(FileNotFoundError, match=r"a\.mp4"), reader.hold(uri):
         pass
 
@@ -187,7 +186,10 @@ def test_who_waits_for_room_gets_it_when_it_is_free(bucket: str, tmp_path: Path)
     assert got == [b"b" * 100]
 
 
-def hold_many(uris: list[str], root: str, room: int, seed: int) -> None:
+def hold_many(
+    uris: list[str], root: str, room: int, seed: int, environment: dict[str, str] | None = None
+) -> None:
+    os.environ.update(environment or {})  # a fork server has that of its own start
     reader = RawReader(Scratch(Path(root), room))
     for n in range(30):
         uri = uris[(seed + n * (seed + 1)) % len(uris)]
@@ -202,7 +204,7 @@ def test_processes_share_it_and_some_are_killed(bucket: str, tmp_path: Path) -> 
     uris = [put(bucket, f"{s}.mp4", bytes([s % 256]) * s) for s in sizes]
     context = multiprocessing.get_context("forkserver")
     workers = [
-        context.Process(target=hold_many, args=(uris, str(tmp_path), 450, seed))
+        context.Process(target=hold_many, args=(uris, str(tmp_path), 450, seed, dict(os.environ)))
         for seed in range(5)
     ]
     for worker in workers:

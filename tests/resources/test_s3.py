@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import pytest
 
 from ego_assets.stages import audit
@@ -19,7 +18,7 @@ from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, UnsafeKeyError
 from resources.ledger import Ledger, State
 from resources.processes import process_name
-from tests.resources.s3_server import new_bucket, s3_server
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.resources.test_lake import SHARD, first_x, publish
 from tests.stages.stage_bench import make_bench
 
@@ -189,7 +188,7 @@ def test_a_stage_on_s3_is_audited_damaged_and_mended(
     key = f"object_movements/{SHARD}.parquet"
     data = bytearray(lake.storage.read(key))
     data[100] ^= 1
-    client = boto3.client("s3")
+    client = s3_client()
     where = {"Bucket": lake.location.split("/")[2], "Key": f"some/lake/{key}"}
     client.put_object(**where, Body=bytes(data))
     (found,) = [p for p in audit.verify(lake, ledger) if p.table == "object_movements"]

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -24,7 +23,7 @@ from resources.lake.raw import RawReader, raw_version
 from resources.lake.s3 import S3Storage
 from resources.lake.scratch import Scratch
 from resources.ledger import Ledger, State
-from tests.resources.s3_server import new_bucket
+from tests.resources.s3_server import new_bucket, s3_client
 from tests.resources.swift_server import SwiftServer, swift_server
 from tests.resources.test_lake import SHARD, first_x, publish
 from tests.stages.stage_bench import make_bench
@@ -113,7 +112,7 @@ def test_locks_hold_here_too(storage: S3Storage) -> None:
 
 def test_raw_videos_come_from_it(storage: S3Storage, tmp_path: Path) -> None:
     data = bytes(range(256)) * 100_000  # two parts
-    boto3.client("s3").put_object(Bucket=storage.bucket, Key="raw/a.mp4", Body=data)
+    s3_client().put_object(Bucket=storage.bucket, Key="raw/a.mp4", Body=data)
     uri = f"s3://{storage.bucket}/raw/a.mp4"
     assert raw_version(uri) is not None
     with RawReader(Scratch(tmp_path, 10**9)).hold(uri) as path:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import dagster as dg
 import pytest
 
 from ego_assets.partitions import SHARDS
 from resources.lake import Lake
-from tests.resources.s3_server import new_bucket, s3_server
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
@@ -73,7 +72,7 @@ def test_a_killed_daemon_catches_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         def drop(name: str) -> None:
             (raw / f"{name}.mp4").write_bytes(b"local " + name.encode())
             body = b"remote " + name.encode()
-            boto3.client("s3").put_object(Bucket=bucket, Key=f"raw/{name}.mp4", Body=body)
+            s3_client().put_object(Bucket=bucket, Key=f"raw/{name}.mp4", Body=body)
 
         drop("before")
         definitions = tmp_path / "toy_definitions.py"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import dagster as dg
 import pytest
 
@@ -16,7 +15,7 @@ from ego_assets.partitions import SHARDS
 from resources.lake import Lake
 from resources.storage import Storage
 from resources.video import RawLake
-from tests.resources.s3_server import new_bucket, s3_server
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 QUICK: dict[str, Any] = {"settle_s": 0.0, "wait_s": 0.0}
 
@@ -124,7 +123,7 @@ def test_a_bucket_and_its_changes(
         bucket = new_bucket()
 
         def put(name: str, data: bytes) -> None:
-            boto3.client("s3").put_object(Bucket=bucket, Key=f"raw/{name}", Body=data)
+            s3_client().put_object(Bucket=bucket, Key=f"raw/{name}", Body=data)
 
         for number in range(3):
             put(f"{number}.mp4", os.urandom(9))

@@ -207,10 +207,8 @@ def test_a_look_out_of_time_goes_on_where_it_was(
     assert len(RawFiles(place.ledger).waiting()) == 7
 
 
-def test_a_ledger_on_postgres_does_the_same(
-    place: Place, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with Postgres.started(tmp_path_factory.mktemp("pg")) as server:
+def test_a_ledger_on_postgres_does_the_same(place: Place) -> None:
+    with Postgres.started() as server:
         place.ledger = Ledger(server.new_database())
         for number in range(4):
             place.put(f"{number}.mp4")
