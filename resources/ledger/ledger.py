@@ -245,13 +245,7 @@ class Ledger:
     @patient
     def beat(self, stage: str, unit_id: str, token: int) -> bool:
         """Say that the attempt goes on. False: it is no longer the current one."""
-        with self._begin() as connection:
-            result = connection.execute(
-                _work.update()
-                .where(self._current(stage, unit_id, token))
-                .values(heartbeat_at=self._now())
-            )
-        return result.rowcount == 1
+        return self._update(self._current(stage, unit_id, token), heartbeat_at=self._now()) == 1
 
     @patient
     def finish(self, stage: str, unit_id: str, attempt: Attempt, digest: str | None = None) -> None:
@@ -279,56 +273,38 @@ class Ledger:
     @patient
     def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
         """running → pending, the attempt not counted: the run was stopped, the unit is innocent."""
-        with self._begin() as connection:
-            connection.execute(
-                _work.update()
-                .where(self._current(stage, unit_id, attempt.token))
-                .values(state=State.PENDING, attempts=attempt.number - 1, finished_at=self._now())
-            )
+        mine = self._current(stage, unit_id, attempt.token)
+        counted = attempt.number - 1
+        self._update(mine, state=State.PENDING, attempts=counted, finished_at=self._now())
 
     @patient
     def block(self, stage: str, unit_id: str, reason: str) -> None:
         """Say why a unit cannot start. One that another worker is at stays as it is."""
-        with self._begin() as connection:
-            connection.execute(
-                _work.update()
-                .where(
-                    _work.c.stage == stage,
-                    _work.c.unit_id == unit_id,
-                    _work.c.state != State.RUNNING,
-                )
-                .values(
-                    state=State.PENDING,
-                    attempts=0,
-                    fingerprint="",
-                    error_class=BLOCKED,
-                    error=reason,
-                )
-            )
+        self._update(
+            sa.and_(_where(stage, None, unit_id), _work.c.state != State.RUNNING),
+            state=State.PENDING,
+            attempts=0,
+            fingerprint="",
+            error_class=BLOCKED,
+            error=reason,
+        )
 
     @patient
     def requeue(self, stage: str, unit_ids: Iterable[str], reason: str) -> int:
         """done → pending: what it published is lost or damaged. Returns how many."""
+        named = list(unit_ids)
         count = 0
-        with self._begin() as connection:
-            for unit_id in unit_ids:
-                result = connection.execute(
-                    _work.update()
-                    .where(
-                        _work.c.stage == stage,
-                        _work.c.unit_id == unit_id,
-                        _work.c.state == State.DONE,
-                    )
-                    .values(
-                        state=State.PENDING,
-                        attempts=0,
-                        fingerprint="",
-                        error_class="Requeued",
-                        error=reason,
-                        digest=None,
-                    )
-                )
-                count += result.rowcount
+        for start in range(0, len(named), 500):
+            mine = _work.c.unit_id.in_(named[start : start + 500])
+            count += self._update(
+                sa.and_(_work.c.stage == stage, mine, _work.c.state == State.DONE),
+                state=State.PENDING,
+                attempts=0,
+                fingerprint="",
+                error_class="Requeued",
+                error=reason,
+                digest=None,
+            )
         return count
 
     @patient
@@ -371,46 +347,28 @@ class Ledger:
 
         A unit that is named is also taken back if it was dropped.
         """
-        condition = _where(stage, shard, unit_id)
         states = [State.QUARANTINED, State.FAILED] + ([State.DROPPED] if unit_id else [])
-        with self._begin() as connection:
-            result = connection.execute(
-                _work.update()
-                .where(condition, _work.c.state.in_(states))
-                .values(state=State.PENDING, attempts=0, lost=0, fingerprint="")
-            )
-        return result.rowcount
+        chosen = sa.and_(_where(stage, shard, unit_id), _work.c.state.in_(states))
+        return self._update(chosen, state=State.PENDING, attempts=0, lost=0, fingerprint="")
 
     @patient
     def drop(
         self, *, stage: str | None = None, shard: str | None = None, unit_id: str | None = None
     ) -> int:
         """quarantined → dropped: a person has given it up, nothing waits for it. How many."""
-        with self._begin() as connection:
-            result = connection.execute(
-                _work.update()
-                .where(_where(stage, shard, unit_id), _work.c.state == State.QUARANTINED)
-                .values(state=State.DROPPED)
-            )
-        return result.rowcount
+        chosen = sa.and_(_where(stage, shard, unit_id), _work.c.state == State.QUARANTINED)
+        return self._update(chosen, state=State.DROPPED)
 
     @patient
     def drop_after(self, stage: str, unit_id: str, upstream: str) -> None:
         """pending → dropped: what it is made from was dropped."""
-        with self._begin() as connection:
-            connection.execute(
-                _work.update()
-                .where(
-                    _work.c.stage == stage,
-                    _work.c.unit_id == unit_id,
-                    _work.c.state.in_([State.PENDING, State.FAILED]),
-                )
-                .values(
-                    state=State.DROPPED,
-                    error_class="Dropped",
-                    error=f"its {upstream} was dropped",
-                )
-            )
+        waits = _work.c.state.in_([State.PENDING, State.FAILED])
+        self._update(
+            sa.and_(_where(stage, None, unit_id), waits),
+            state=State.DROPPED,
+            error_class="Dropped",
+            error=f"its {upstream} was dropped",
+        )
 
     @patient
     def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
@@ -498,24 +456,25 @@ class Ledger:
         error: str | None,
         digest: str | None,
     ) -> None:
-        with self._begin() as connection:
-            result = connection.execute(
-                _work.update()
-                .where(self._current(stage, unit_id, attempt.token))
-                .values(
-                    state=state,
-                    finished_at=self._now(),
-                    seconds=self._now() - _work.c.started_at,
-                    error_class=error_class,
-                    error=error,
-                    digest=digest,
-                )
-            )
-        if result.rowcount != 1:
+        closed = self._update(
+            self._current(stage, unit_id, attempt.token),
+            state=state,
+            finished_at=self._now(),
+            seconds=self._now() - _work.c.started_at,
+            error_class=error_class,
+            error=error,
+            digest=digest,
+        )
+        if not closed:
             raise LateAttemptError(
                 f"{stage} {unit_id}: attempt {attempt.number} (token {attempt.token}) is no "
                 "longer the current one"
             )
+
+    def _update(self, chosen: sa.ColumnElement[bool], **values: Any) -> int:
+        """In a transaction of its own. Returns how many entries were changed."""
+        with self._begin() as connection:
+            return connection.execute(_work.update().where(chosen).values(**values)).rowcount
 
     def _current(self, stage: str, unit_id: str, token: int) -> sa.ColumnElement[bool]:
         return sa.and_(
