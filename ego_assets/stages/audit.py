@@ -7,7 +7,6 @@ which the next run does for what was requeued.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -67,7 +66,9 @@ def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str,
     done = {"files": 0, "units": 0, "checksums": 0}
     for problem in problems:
         if problem.kind == "unverified":
-            _write_checksum(lake, problem)
+            key = problem.key
+            sha256, size = lake.storage.sha256(key), lake.storage.size(key)
+            history.write_checksum(lake, problem.table, problem.shard, sha256, size)
             done["checksums"] += 1
             continue
         if problem.key and problem.kind != "missing" and lake.storage.exists(problem.key):
@@ -77,13 +78,6 @@ def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str,
             problem.table, problem.units, f"verify: {problem.kind}: {problem.detail}"
         )
     return done
-
-
-def _write_checksum(lake: Lake, problem: Problem) -> None:
-    digest, size = lake.storage.sha256(problem.key), lake.storage.size(problem.key)
-    content = json.dumps({"sha256": digest, "bytes": size}).encode()
-    key = f"{problem.table}/_checksums/{problem.shard}.{digest[:16]}.json"
-    lake.storage.write(key, content)
 
 
 class _Audit:

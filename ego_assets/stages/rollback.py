@@ -5,11 +5,11 @@ Here: the change itself, table by table. Not here: which versions are kept (`res
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ego_assets.schemas import TABLES
-from resources.lake import Lake, history
+from resources.lake import Lake, Provenance, history
 from resources.ledger import Ledger, State
 
 
@@ -69,16 +69,16 @@ def _bring_back(
     lake: Lake, ledger: Ledger, table: str, shard: str, version: history.Version, run_id: str
 ) -> Change:
     entries = {e.unit_id: e for e in ledger.entries(stage=table, shard=shard)}
+    why = f"rolled back to run {run_id}"
     if version.name == history.CURRENT:
         # Somebody may have been killed who had brought it back and not yet told the ledger.
-        held = lake.provenances(table, shard)
-        done = {u: (p.fingerprint, p.run_id) for u, p in held.items()}
+        done = _done_under(lake.provenances(table, shard))
         is_told = all(
             entries[u].fingerprint == fingerprint
             for u, (fingerprint, _) in done.items()
             if u in entries and entries[u].state is State.DONE
         )
-        requeued = 0 if is_told else ledger.restore(table, shard, done, f"rolled back to {run_id}")
+        requeued = 0 if is_told else ledger.restore(table, shard, done, why)
         return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=True)
     with lake.storage.lock(f"{table}.{shard}"):
         lake.compact_locked(table, shard, entries)
@@ -87,6 +87,11 @@ def _bring_back(
         for unit, made in current.items():
             tokens[unit] = max(tokens.get(unit, 0), made.get("token", 0))
         history.bring_back(lake, table, shard, version, tokens)
-    done = {u: (version.fingerprints[u], version.run_of[u]) for u in version.fingerprints}
-    requeued = ledger.restore(table, shard, done, f"rolled back to run {run_id}")
+    done = _done_under(version.units)
+    requeued = ledger.restore(table, shard, done, why)
     return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=False)
+
+
+def _done_under(units: Mapping[str, Provenance]) -> dict[str, tuple[str, str]]:
+    """{unit: (fingerprint, run id)}, as the ledger takes it."""
+    return {u: (p.fingerprint, p.run_id) for u, p in units.items()}

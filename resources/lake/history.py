@@ -11,12 +11,15 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from resources.lake.provenance import Provenance
 
 if TYPE_CHECKING:
     from resources.lake.lake import Lake
@@ -28,15 +31,25 @@ FLOOR = ".floor"
 
 @dataclass(frozen=True)
 class Version:
-    """A shard's table as it was once. made_at: of its newest rows; runs: {run id: units}."""
+    """A shard's table as it was once: where the rows of each unit came from."""
 
     name: str
-    token: int
-    made_at: str
-    runs: Mapping[str, int]
-    fingerprints: Mapping[str, str]
-    tokens: Mapping[str, int]
-    run_of: Mapping[str, str]
+    units: Mapping[str, Provenance]
+
+    @cached_property
+    def token(self) -> int:
+        """Of its newest rows."""
+        return max((p.token for p in self.units.values()), default=0)
+
+    @cached_property
+    def made_at(self) -> str:
+        """When its newest rows were made."""
+        return max((p.created_at for p in self.units.values()), default="")
+
+    @cached_property
+    def runs(self) -> Mapping[str, int]:
+        """{run id: units that it made}."""
+        return Counter(p.run_id for p in self.units.values())
 
 
 def keep_count() -> int:
@@ -48,7 +61,10 @@ def versions(lake: Lake, table: str, shard: str) -> list[Version]:
     """The current one and those that are kept, the newest rows first."""
     names = [CURRENT] if lake.storage.exists(key_of(table, shard, CURRENT)) else []
     names += kept(lake, table, shard)
-    found = [_version(lake, table, shard, name) for name in names]
+    found = []
+    for name in names:
+        with lake.storage.open(key_of(table, shard, name)) as file:
+            found.append(Version(name, lake.provenances_of(file)))
     return sorted(found, key=lambda v: (-v.token, v.name != CURRENT))
 
 
@@ -81,28 +97,51 @@ def archive(lake: Lake, table: str, shard: str, units: Mapping[str, dict[str, An
     target = key_of(table, shard, name)
     if lake.storage.exists(target):
         return
-    sums = [json.loads(lake.storage.read(k)) for k in checksum_keys(lake, table, shard)]
-    lake.storage.write(target.removesuffix("parquet") + "json", json.dumps(sums).encode())
+    sums = checksums(lake, table, shard, CURRENT)
+    lake.storage.write(_sums_key(table, shard, name), json.dumps(sums).encode())
     lake.storage.copy(key_of(table, shard, CURRENT), target)
     for old in kept(lake, table, shard)[keep_count() :]:
         lake.storage.delete(key_of(table, shard, old))
-        lake.storage.delete(key_of(table, shard, old).removesuffix("parquet") + "json")
+        lake.storage.delete(_sums_key(table, shard, old))
 
 
 def checksums(lake: Lake, table: str, shard: str, name: str) -> list[dict[str, Any]]:
     """[{"sha256", "bytes"}] that a version's file may have."""
     if name == CURRENT:
-        return [json.loads(lake.storage.read(k)) for k in checksum_keys(lake, table, shard)]
+        return [json.loads(lake.storage.read(k)) for k in _checksum_keys(lake, table, shard)]
     try:
-        text = lake.storage.read(key_of(table, shard, name).removesuffix("parquet") + "json")
+        text = lake.storage.read(_sums_key(table, shard, name))
     except FileNotFoundError:
         return []
     return json.loads(text)
 
 
-def checksum_keys(lake: Lake, table: str, shard: str) -> list[str]:
+def write_checksum(lake: Lake, table: str, shard: str, sha256: str, size: int) -> None:
+    """Say that the current file may have these bytes (`sha256` hex, `size` in bytes)."""
+    content = json.dumps({"sha256": sha256, "bytes": size}).encode()
+    lake.storage.write(_checksum_key(table, shard, sha256), content)
+
+
+def drop_checksums(lake: Lake, table: str, shard: str, but: Iterable[str]) -> None:
+    """Forget what the current file might have been, but for these SHA-256."""
+    wanted = {_checksum_key(table, shard, sha256) for sha256 in but}
+    for key in _checksum_keys(lake, table, shard):
+        if key not in wanted:
+            lake.storage.delete(key)
+
+
+def _checksum_key(table: str, shard: str, sha256: str) -> str:
+    return f"{table}/_checksums/{shard}.{sha256[:16]}.json"
+
+
+def _checksum_keys(lake: Lake, table: str, shard: str) -> list[str]:
     keys = lake.storage.list(f"{table}/_checksums")
     return [k for k in keys if k.rpartition("/")[2].startswith(f"{shard}.")]
+
+
+def _sums_key(table: str, shard: str, name: str) -> str:
+    """Of the checksums beside an earlier version."""
+    return key_of(table, shard, name).removesuffix("parquet") + "json"
 
 
 def arrays_in_use(lake: Lake, table: str, shard: str) -> set[str]:
@@ -132,28 +171,12 @@ def bring_back(
     archive(lake, table, shard, lake.compacted_units(table, shard))
     for unit, token in tokens.items():
         storage.write(f"{table}/_fragments/{shard}/{unit}.{token:016d}{FLOOR}", b"")
-    for known in checksums(lake, table, shard, version.name):
-        content = json.dumps(known).encode()
-        storage.write(f"{table}/_checksums/{shard}.{known['sha256'][:16]}.json", content)
+    known = checksums(lake, table, shard, version.name)
+    for sums in known:
+        write_checksum(lake, table, shard, sums["sha256"], sums["bytes"])
     storage.copy(key_of(table, shard, version.name), key_of(table, shard, CURRENT))
-    wanted = {k["sha256"][:16] for k in checksums(lake, table, shard, version.name)}
-    for key in checksum_keys(lake, table, shard):
-        if wanted and key.removesuffix(".json").rpartition(".")[2] not in wanted:
-            storage.delete(key)
-
-
-def _version(lake: Lake, table: str, shard: str, name: str) -> Version:
-    with lake.storage.open(key_of(table, shard, name)) as file:
-        made = lake.provenances_of(file)
-    return Version(
-        name=name,
-        token=max((p.token for p in made.values()), default=0),
-        made_at=max((p.created_at for p in made.values()), default=""),
-        runs=Counter(p.run_id for p in made.values()),
-        fingerprints={u: p.fingerprint for u, p in made.items()},
-        tokens={u: p.token for u, p in made.items()},
-        run_of={u: p.run_id for u, p in made.items()},
-    )
+    if known:
+        drop_checksums(lake, table, shard, but=[sums["sha256"] for sums in known])
 
 
 def _name(units: Mapping[str, dict[str, Any]]) -> str:

@@ -423,19 +423,13 @@ class Lake:
             )
             digest, size = file_sha256(aside.path), aside.path.stat().st_size
             # Before the file it speaks of is there: a file without its checksum is never seen.
-            content = json.dumps({"sha256": digest, "bytes": size}).encode()
-            self.storage.write(f"{table}/_checksums/{shard}.{digest[:16]}.json", content)
-        self._drop_checksums(table, shard, but=digest)
+            history.write_checksum(self, table, shard, digest, size)
+        history.drop_checksums(self, table, shard, but=[digest])
         if "points_uri" in batch.schema.names:
             used = set(batch["points_uri"].unique().to_pylist())
             used |= history.arrays_in_use(self, table, shard)
             self._drop_arrays(table, shard, used, {u: e["token"] for u, e in entries.items()})
         return batch.num_rows
-
-    def _drop_checksums(self, table: str, shard: str, but: str) -> None:
-        for key in history.checksum_keys(self, table, shard):
-            if not key.endswith(f"{shard}.{but[:16]}.json"):
-                self.storage.delete(key)
 
     def _drop_floors(self, table: str, shard: str, wanted: set[str]) -> None:
         """Delete the floors that compacted rows have passed."""
@@ -520,8 +514,13 @@ def _load(
     chosen: pc.Expression | None = None,
 ) -> pa.Table:
     """Rows of a file, whatever release wrote it. Raises LakeError, pyarrow's errors."""
-    model, stored = TABLES[table], pq.read_schema(file)
-    batch = pq.read_table(file, columns=model.stored_names(stored, columns), filters=chosen)
+    opened = pq.ParquetFile(file)
+    model, stored = TABLES[table], opened.schema_arrow
+    names = model.stored_names(stored, columns)
+    if chosen is None:
+        batch = opened.read(names)
+    else:
+        batch = pq.read_table(file, columns=names, filters=chosen)
     try:
         version = (stored.metadata or {}).get(SCHEMA, SCHEMA_VERSION.encode()).decode()
         return model.upgrade(batch.replace_schema_metadata(None), columns, version)

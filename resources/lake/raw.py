@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from resources.lake.s3 import error_code, make_client
+from resources.lake.s3 import find_object, make_client
 from resources.lake.scratch import Scratch
 
 S3 = "s3://"
 ENCODED = "file://"
 SIDECAR = ".camera.json"
-_MISSING = {"404", "NoSuchKey", "NotFound"}
 
 
 class RawChangedError(ValueError):
@@ -184,7 +183,7 @@ def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[R
             is_empty = False
             parts = entry["Key"].removeprefix(prefix).split("/")
             hidden = any(p.startswith(".") for p in parts)
-            if not hidden and Path(parts[-1]).suffix.lower() in suffixes:
+            if not hidden and _suffix(parts[-1]) in suffixes:
                 uri = f"{S3}{bucket}/{entry['Key']}"
                 yield RawEntry(uri, entry["Size"], entry["ETag"], entry["Key"])
     if is_empty:
@@ -199,16 +198,8 @@ def raw_version(uri: str) -> tuple[int | str, ...] | None:
         except OSError:
             return None
         return stat.st_size, stat.st_mtime_ns
-    from botocore.exceptions import ClientError
-
-    bucket, key = _bucket_and_key(uri)
-    try:
-        head = make_client().head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error_code(error) in _MISSING:
-            return None
-        raise
-    return head["ContentLength"], head["ETag"]
+    head = find_object(make_client(), *_bucket_and_key(uri))
+    return (head["ContentLength"], head["ETag"]) if head else None
 
 
 class RawReader:

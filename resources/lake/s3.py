@@ -85,14 +85,8 @@ class S3Storage:
 
     def version(self, key: str) -> str | None:
         """The object's ETag; None if there is none."""
-        from botocore.exceptions import ClientError
-
-        try:
-            return self.client.head_object(Bucket=self.bucket, Key=self._key(key))["ETag"]
-        except ClientError as error:
-            if error_code(error) in _MISSING:
-                return None
-            raise
+        found = find_object(self.client, self.bucket, self._key(key))
+        return found["ETag"] if found else None
 
     def is_lake(self) -> bool:
         found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(""), MaxKeys=1)
@@ -333,6 +327,18 @@ def answer_timeout_s() -> float:
     """EGO_S3_TIMEOUT_S: how long a server may say nothing before it is asked again; 60 unless
     set."""
     return float(os.environ.get("EGO_S3_TIMEOUT_S") or 60)
+
+
+def find_object(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
+    """What head_object says of an object; None if there is none. Raises ClientError."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return client.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error_code(error) in _MISSING:
+            return None
+        raise
 
 
 def read_body(client: Any, **request: str) -> bytes:
