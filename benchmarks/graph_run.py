@@ -19,8 +19,9 @@ from ego_assets.config import ClipSettings, ManifestSettings
 from ego_assets.operators.clips import ClipSplitter
 from ego_assets.operators.decode import ClipFrames
 from ego_assets.operators.probe import probe_file
-from ego_assets.protocols import Carried, ClipInput, Intrinsics, Rows
+from ego_assets.protocols import Carried, ClipInput, Rows
 from ego_assets.schemas import TABLES
+from ego_assets.stages.tasks import intrinsics_of
 from resources.backends import registry
 
 SHARD = "20260101-0000"
@@ -84,18 +85,6 @@ def split(path: Path, **settings: Any) -> GraphRun:
     return GraphRun(video, clips, seconds={"clips": time.perf_counter() - began})
 
 
-def _intrinsics(video: Mapping[str, Any]) -> Intrinsics:
-    return Intrinsics(
-        model=video["camera_model"],
-        fx=video["fx_px"],
-        fy=video["fy_px"],
-        cx=video["cx_px"],
-        cy=video["cy_px"],
-        distortion=tuple(video["distortion"] or ()),
-        source=video["intrinsics_source"],
-    )
-
-
 class _Feeder:
     """Makes an operator's input for a clip out of what is there, or out of the truth."""
 
@@ -112,7 +101,7 @@ class _Feeder:
             arrays = {n: self.arrays.get((n, clip["clip_id"]), {}) for n in inputs}
         frames = ClipFrames(self.path, clip["start_frame"], clip["end_frame"])
         video = self.run.video
-        return ClipInput(clip, video, frames, _intrinsics(video), tables, arrays)
+        return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
 
     def _rows(self, table: str, clip: Mapping[str, Any]) -> Rows:
         if self.upstream is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -256,7 +257,7 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     from ego_assets.stages.diff import NothingToCompareError, diff_runs
 
     lake = existing_lake(lake_root)
-    names = (_run_id(lake, run_a), _run_id(lake, run_b))
+    names = (_run_id(lake, run_a, shards), _run_id(lake, run_b, shards))
     try:
         found = diff_runs(lake, names[0], names[1], shards or None)
     except NothingToCompareError as error:
@@ -299,7 +300,7 @@ def rollback(
     ledger = ledger_of(lake)
     try:
         changes = bring_back(
-            lake, ledger, _run_id(lake, run), tables=tables or None, shards=shards or None
+            lake, ledger, _run_id(lake, run, shards), tables=tables or None, shards=shards or None
         )
     except RollbackError as error:
         raise click.ClickException(str(error)) from error
@@ -344,11 +345,11 @@ SHOWN_ROWS = 100
 LAKE_COMMANDS = (verify, quarantine, retry, trace, history_command, diff, rollback, sql)
 
 
-def _run_id(lake: Lake, given: str) -> str:
-    """The run that `given` begins, among those whose rows the lake keeps."""
+def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:
+    """The run that `given` begins, among those whose rows the lake keeps (of `shards`, if any)."""
     known = {
         run
-        for shard in lake.shards()
+        for shard in shards or lake.shards()
         for table in TABLES
         for version in history.versions(lake, table, shard)
         for run in version.runs

@@ -6,7 +6,7 @@ apart from a loaded model: the worker does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +106,7 @@ class ClipTask:
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
 
 
-def intrinsics_of(video: dict[str, Any]) -> Intrinsics:
+def intrinsics_of(video: Mapping[str, Any]) -> Intrinsics:
     """The camera of a manifest row. Raises BadInputError if the row has none."""
     if video["fx_px"] is None:
         raise BadInputError(f"{video['uri']}: the manifest has no intrinsics")

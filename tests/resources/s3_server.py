@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from resources.lake.s3 import S3Storage
 from tests.resources.ports import free_port
 
 _names = itertools.count()
@@ -64,3 +66,26 @@ def new_bucket() -> str:
     name = f"bucket{next(_names)}"
     s3_client().create_bucket(Bucket=name)
     return name
+
+
+def most_inside(storage: S3Storage, threads: int) -> int:
+    """How many of so many threads, each with a storage of its own, had one lock at a time."""
+    inside = most = 0
+    guard = threading.Lock()
+
+    def enter() -> None:
+        nonlocal inside, most
+        with S3Storage(storage.location).lock("t"):
+            with guard:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.05)
+            with guard:
+                inside -= 1
+
+    entering = [threading.Thread(target=enter) for _ in range(threads)]
+    for thread in entering:
+        thread.start()
+    for thread in entering:
+        thread.join(60)
+    return most

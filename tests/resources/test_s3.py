@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, UnsafeKeyError
 from resources.ledger import Ledger, State
 from resources.processes import process_name
-from tests.resources.s3_server import new_bucket, s3_client, s3_server
+from tests.resources.s3_server import most_inside, new_bucket, s3_client, s3_server
 from tests.resources.test_lake import SHARD, first_x, publish
 from tests.stages.stage_bench import make_bench
 
@@ -121,25 +120,7 @@ def test_a_writer_that_read_an_older_version_is_refused(storage: S3Storage) -> N
 def test_a_lock_keeps_others_out_and_an_old_one_is_broken(
     storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside = most = 0
-    guard = threading.Lock()
-
-    def enter() -> None:
-        nonlocal inside, most
-        with S3Storage(storage.location).lock("t"):
-            with guard:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.05)
-            with guard:
-                inside -= 1
-
-    threads = [threading.Thread(target=enter) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
+    assert most_inside(storage, threads=6) == 1
     # A dead process of this host is known at once; one of another host by its age.
     host, pid, began = process_name().rsplit(":", 2)
     storage.write(f"_locks/t/{host}:{pid}:{int(began) - 60_000}.a", b"")
@@ -147,7 +128,7 @@ def test_a_lock_keeps_others_out_and_an_old_one_is_broken(
         pass
     assert storage.list("_locks/t") == []
     storage.write("_locks/t/elsewhere:1:1.b", b"")
-    entered = threading.Thread(target=enter)
+    entered = threading.Thread(target=most_inside, args=(storage, 1))
     entered.start()
     entered.join(1.5)
     assert entered.is_alive()

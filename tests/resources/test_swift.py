@@ -23,7 +23,7 @@ from resources.lake.raw import RawReader, raw_version
 from resources.lake.s3 import S3Storage
 from resources.lake.scratch import Scratch
 from resources.ledger import Ledger, State
-from tests.resources.s3_server import new_bucket, s3_client
+from tests.resources.s3_server import most_inside, new_bucket, s3_client
 from tests.resources.swift_server import SwiftServer, swift_server
 from tests.resources.test_lake import SHARD, first_x, publish
 from tests.stages.stage_bench import make_bench
@@ -88,25 +88,7 @@ def test_rows_arrays_compaction_history(storage: S3Storage) -> None:
 
 
 def test_locks_hold_here_too(storage: S3Storage) -> None:
-    inside = most = 0
-    guard = threading.Lock()
-
-    def enter() -> None:
-        nonlocal inside, most
-        with S3Storage(storage.location).lock("t"):
-            with guard:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.05)
-            with guard:
-                inside -= 1
-
-    threads = [threading.Thread(target=enter) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert most == 1
+    assert most_inside(storage, threads=5) == 1
     assert storage.list("_locks/t") == []
 
 
