@@ -25,6 +25,7 @@ from rich.text import Text
 
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.terminal import (
+    BACKENDS_OPTION,
     JSON_OPTION,
     LAKE_OPTION,
     WORKERS_OPTION,
@@ -51,6 +52,7 @@ def main() -> None:
 @click.argument("places", nargs=-1, required=True)
 @LAKE_OPTION
 @WORKERS_OPTION
+@BACKENDS_OPTION
 @click.option("--force", is_flag=True, help="Do again what is done, and what is in quarantine.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
@@ -106,12 +108,14 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
 @LAKE_OPTION
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
+@BACKENDS_OPTION
 def up(lake_root: str, port: int, host: str) -> None:
     """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both."""
     from dagster_project.home import ROOT, open_instance, prepare_home
     from ego_assets.partitions import SHARDS
 
     lake = Lake(lake_root)
+    ledger_of(lake).open()
     prepare_home(lake.location)
     with open_instance(lake.location) as instance:
         instance.add_dynamic_partitions(SHARDS, lake.shards())
@@ -202,6 +206,7 @@ def _status_table(found: dict[str, Any]) -> Group:
 
 @main.command()
 @LAKE_OPTION
+@BACKENDS_OPTION
 @JSON_OPTION
 def doctor(lake_root: str, as_json: bool) -> None:
     """Check what works on this machine: GPUs, codecs, backends and their weights."""

@@ -13,6 +13,13 @@ from pathlib import Path
 
 import psutil
 
+from resources.backends import registry
+from resources.backends.choice import (
+    BackendsFileError,
+    Choice,
+    default_name,
+    machine_choice,
+)
 from resources.backends.registry import REGISTRY, BackendEntry, check
 from resources.backends.weights import WeightsError, WeightsMissingError
 from resources.gpu import Gpu, find_gpus
@@ -21,6 +28,7 @@ from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
 PYTHON = (3, 11)
+NO_CHOICE = Choice()
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ def examine(lake_root: str) -> list[Finding]:
         *_gpus(),
         *[_package(name) for name in PACKAGES],
         _codecs(),
-        *[_backend(entry) for entry in REGISTRY.values()],
+        *_backends(),
     ]
 
 
@@ -137,8 +145,24 @@ def _codecs() -> Finding:
     return Finding("codecs", "ok", facts)
 
 
-def _backend(entry: BackendEntry) -> Finding:
-    what = f"{entry.operator}: {entry.name}"
+def _backends() -> list[Finding]:
+    """A line for each backend; those that the machine's file chooses are to be there."""
+    try:
+        choice = machine_choice()
+    except BackendsFileError as error:
+        return [Finding("backends", "missing", str(error))]
+    entries = list(REGISTRY.values())
+    for operator in dict.fromkeys(e.operator for e in entries):
+        entry = registry.find(operator, getattr(choice, operator) or default_name(operator))
+        if entry not in entries:
+            entries.append(entry)
+    return [_backend(entry, choice) for entry in entries]
+
+
+def _backend(entry: BackendEntry, choice: Choice = NO_CHOICE) -> Finding:
+    is_chosen = entry.name == (getattr(choice, entry.operator) or default_name(entry.operator))
+    settings = choice.settings.get(entry.operator, {}) if is_chosen else {}
+    what = f"{entry.operator}: {entry.name}{' (chosen)' if is_chosen else ''}"
     module, _, name = entry.factory.partition(":")
     try:
         getattr(importlib.import_module(module), name)
@@ -148,8 +172,9 @@ def _backend(entry: BackendEntry) -> Finding:
         return Finding(what, "ok", f"needs no weights; {entry.licence}")
     origin = f"from {entry.source}; {entry.licence}"
     try:
-        return Finding(what, "ok", f"{check(entry)}; {origin}")
+        return Finding(what, "ok", f"{check(entry, choice.weights_dir, settings)}; {origin}")
     except WeightsMissingError as error:
-        return Finding(what, "warning", f"not set up: {error}; {origin}")
+        state = "missing" if is_chosen else "warning"
+        return Finding(what, state, f"not set up: {error}; {origin}")
     except WeightsError as error:
         return Finding(what, "missing", f"{error}; {origin}")

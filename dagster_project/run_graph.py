@@ -121,6 +121,7 @@ def run_shards(
     """
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
+    ledger.open()
     resources = {"storage": Storage(lake_root=lake.location), "compute": Compute(workers=workers)}
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)

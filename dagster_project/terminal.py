@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,28 @@ LAKE_OPTION = click.option(
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 WORKERS_OPTION = click.option(
     "--workers", type=click.IntRange(min=0), default=0, help="Worker processes; 0: one a CPU."
+)
+
+
+def _use_backends(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """For this process and all that it starts."""
+    if given is not None:
+        from resources.backends.choice import BACKENDS_FILE, BackendsFileError, read_choice
+
+        try:
+            read_choice(given)
+        except BackendsFileError as error:
+            raise click.BadParameter(str(error)) from error
+        os.environ[BACKENDS_FILE] = str(Path(given).resolve())
+    return given
+
+
+BACKENDS_OPTION = click.option(
+    "--backends",
+    type=click.Path(exists=True, dir_okay=False),
+    callback=_use_backends,
+    expose_value=False,
+    help="YAML file that names models (docs/models.md). [default: EGO_BACKENDS]",
 )
 
 

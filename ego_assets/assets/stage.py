@@ -85,7 +85,7 @@ def materialize_stage(
         force=config.force,
         units=tuple(config.only),
     )
-    weights_dir = backends.weights_dir if backends else ""
+    weights_dir = backends.weights() if backends else ""
     version, weights_hash = plan.versions(
         stage.task, stage.operator, backend, settings, weights_dir
     )

@@ -150,6 +150,15 @@ class Ledger:
             )
         return Ledger(given) if given else Ledger.beside(Path(lake))
 
+    @patient
+    def open(self) -> None:
+        """Make the database, or bring it up to date, now.
+
+        Alembic keeps one environment for a whole process, and Dagster migrates with it, too: so
+        this goes before anything of Dagster runs in another thread.
+        """
+        self._engine()
+
     # -- planning ------------------------------------------------------------------------------
 
     @patient

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from dagster_project import run_graph
 from dagster_project.run_graph import _one_gpu
 from resources.gpu_leases import LeaseBook
 
@@ -33,3 +35,18 @@ def test_without_a_device_nothing_is_leased(
     monkeypatch.setenv("EGO_FAKE_GPUS", "0")
     with _one_gpu():
         assert not (tmp_path / "leases").exists()
+
+
+def test_the_ledger_is_migrated_before_dagster_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that migrate at a time take Alembic's environment from each other."""
+
+    def begin(root: str) -> None:
+        with sqlite3.connect(tmp_path / "lake/_ledger/ledger.sqlite") as ledger:
+            assert ledger.execute("SELECT version_num FROM alembic_version").fetchone()
+        raise InterruptedError
+
+    monkeypatch.setattr(run_graph, "open_instance", begin)
+    with pytest.raises(InterruptedError):
+        run_graph.run_shards(tmp_path / "lake", [])

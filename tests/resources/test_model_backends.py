@@ -18,6 +18,7 @@ from dagster_project.definitions import build_defs
 from ego_assets.partitions import SHARDS
 from ego_assets.stages.shards import find_files, register_files
 from resources.backends import registry
+from resources.backends.choice import BackendsFileError, read_choice
 from resources.backends.weights import hash_files
 from resources.compute import Compute
 from resources.lake import Lake
@@ -197,3 +198,59 @@ def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (hamer / "data/mano/MANO_RIGHT.pkl").write_bytes(pickle.dumps(Tattletale(told)))
     assert "which no hand needs" in findings(tmp_path, monkeypatch)["hamer"][1]
     assert not told.exists()
+
+
+def test_doctor_wants_what_the_file_chooses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "backends.yaml"
+    file.write_text(
+        f"segmenter: sam2\nweights_dir: {tmp_path}\nsettings: {{segmenter: {{checkpoint: mine}}}}\n"
+    )
+    monkeypatch.setenv("EGO_BACKENDS", str(file))
+
+    def found() -> doctor.Finding:
+        return next(f for f in doctor._backends() if f.what.startswith("segmenter: sam2"))
+
+    assert found().state == "missing"
+    tiny_sam2(tmp_path / "mine")
+    assert found().what == "segmenter: sam2 (chosen)"
+    assert found().state == "ok"
+
+
+# -- the file of EGO_BACKENDS ----------------------------------------------------------------
+
+
+def test_a_file_names_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "backends.yaml"
+    file.write_text("segmenter: sam2\nsettings: {segmenter: {checkpoint: mine}}\n")
+    monkeypatch.setenv("EGO_BACKENDS", str(file))
+    assert Backends().chosen("segmenter") == "sam2"
+    assert Backends().chosen("hand_estimator") == "baseline"
+    form = {"work_side_px": 320, "min_hand_score": 0.5}
+    assert Backends().settings_of("segmenter", form) == form | {"checkpoint": "mine"}
+    # What a person picks in the launchpad counts before it, and then so do other settings.
+    picked = Backends(segmenter="baseline")
+    assert picked.chosen("segmenter") == "baseline"
+    assert picked.settings_of("segmenter", form) == form
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("segmenter: sam9", "no segmenter named 'sam9'"),
+        ("segmentor: sam2", "segmentor: Extra inputs"),
+        ("settings: {segmenter: {checkpoint: mine}}", "checkpoint: Extra inputs"),
+        ("settings: {camera: {}}", "no operator 'camera'"),
+        ("segmenter: [", "while parsing"),
+        ("- sam2", "valid dictionary"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str | None, why: str) -> None:
+    file = tmp_path / "backends.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(BackendsFileError, match=why) as caught:
+        read_choice(file)
+    assert str(file) in str(caught.value)

@@ -1,0 +1,67 @@
+"""Which backend each operator has, as a team's file says it (EGO_BACKENDS).
+
+Here: the file and what it may hold. Not here: Dagster's resource, the backends.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from ego_assets.config import Settings
+from resources.backends import registry
+
+BACKENDS_FILE = "EGO_BACKENDS"
+
+
+class BackendsFileError(ValueError):
+    """The file of EGO_BACKENDS is not there, or makes no sense; the message says where."""
+
+
+class Choice(Settings):
+    """What a backends file may say; all of it may be left out."""
+
+    segmenter: str = ""
+    hand_estimator: str = ""
+    reconstructor: str = ""
+    object_pose_estimator: str = ""
+    movement_estimator: str = ""
+    retargeter: str = ""
+    weights_dir: str = ""
+    settings: dict[str, dict[str, Any]] = Field(default={})
+
+
+def read_choice(file: str | Path) -> Choice:
+    """A backends file: YAML with the fields of `Choice`. Raises BackendsFileError."""
+    try:
+        found = yaml.safe_load(Path(file).expanduser().read_text())
+        choice = Choice.model_validate(found or {})
+        for operator in sorted({*choice.model_fields_set, *choice.settings} - _COMMON):
+            entry = registry.find(operator, getattr(choice, operator, "") or default_name(operator))
+            entry.settings.model_validate(choice.settings.get(operator, {}))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, registry.UnknownBackendError) as error:
+        raise BackendsFileError(f"{file}: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BackendsFileError(f"{file}: {wrong}") from error
+    return choice
+
+
+_COMMON = {"weights_dir", "settings"}
+
+
+def default_name(operator: str) -> str:
+    """Raises UnknownBackendError for an operator that is none."""
+    if operator not in Choice.model_fields or operator in _COMMON:
+        raise registry.UnknownBackendError(f"settings: no operator {operator!r}")
+    return registry.default(operator).name
+
+
+def machine_choice() -> Choice:
+    """What the file of EGO_BACKENDS says; nothing if there is none. Raises BackendsFileError."""
+    given = os.environ.get(BACKENDS_FILE)
+    return read_choice(given) if given else Choice()
