@@ -18,21 +18,24 @@ import psutil
 
 from ego_assets.protocols import BadInputError
 from ego_assets.schemas import ContractError
+from resources.backends.memory import DeviceMemoryError, is_out_of_memory
 from resources.lake.raw import RawChangedError
 
-OUT_OF_MEMORY = "OutOfMemory"
+OUT_OF_MEMORY = "oom"
 """The ledger's error class of a unit for which there was not enough."""
 
 
 class ErrorKind(StrEnum):
     """permanent: another try cannot help. transient: the network, or a server, is away or busy:
     it counts against no clip. no_room: nothing can be written here. memory: it may help to have
-    more of it. other: tried again, some times."""
+    more of it. device_memory: smaller batches have been tried, and did not help. other: tried
+    again, some times."""
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
     NO_ROOM = "no room"
     MEMORY = "out of memory"
+    DEVICE_MEMORY = "out of device memory"
     OTHER = "other"
 
 
@@ -71,8 +74,9 @@ def _own_kind(error: BaseException) -> ErrorKind:
         return _kind_of_s3(error)
     if isinstance(error, _PERMANENT):
         return ErrorKind.PERMANENT
-    # torch.OutOfMemoryError by name: torch is imported by the backends that need it.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, DeviceMemoryError):
+        return ErrorKind.DEVICE_MEMORY
+    if is_out_of_memory(error):
         return ErrorKind.MEMORY
     if isinstance(error, OSError):
         if error.errno in _NO_ROOM:

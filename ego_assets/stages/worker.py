@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import gc
 import json
 import os
 import queue
@@ -35,12 +34,14 @@ from ego_assets.schemas import TABLES, ContractError
 from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
+from resources.backends.memory import free
 from resources.backends.weights import WeightsError
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.processes import process_name
 
+_NOT_AGAIN = {ErrorKind.PERMANENT, ErrorKind.TRANSIENT, ErrorKind.DEVICE_MEMORY}
 BEAT_S = 15.0
 BUSY_WAIT_S = 0.5
 OUTAGE_S = 600.0
@@ -341,16 +342,18 @@ class WorkerRun:
         self, unit: Unit, attempts: dict[str, Attempt], error: Exception, kind: ErrorKind
     ) -> bool:
         """Record a failed attempt. Tells whether the unit is quarantined."""
-        quarantine = kind in {ErrorKind.PERMANENT, ErrorKind.TRANSIENT} or (
+        quarantine = kind in _NOT_AGAIN or (
             max(a.number for a in attempts.values()) >= self.spec.max_attempts
         )
         text = "".join(traceback.format_exception(error)).strip()
         name, words = type(error).__name__, str(error)
-        if kind is ErrorKind.MEMORY:
+        if kind in {ErrorKind.MEMORY, ErrorKind.DEVICE_MEMORY}:
             name, words = OUT_OF_MEMORY, f"{words or name}: {memory_figures()}"
-            # A model may hold on to what did not fit: the next try begins with a new one.
+        if kind is ErrorKind.MEMORY:
+            # A model may hold on to what did not fit: the next try begins with a new one. One that
+            # shrank its batches has freed all, and other lanes may be at work with it.
             self.task.forget()
-            gc.collect()
+            free()
         for table, attempt in attempts.items():
             self.ledger.fail(
                 table,

@@ -24,6 +24,7 @@ from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
 from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, pick_device
 from resources.backends.mano import ManoHand, read_mano
+from resources.backends.memory import ElasticBatch
 from resources.backends.weights import WeightsError
 
 CHECKPOINT = "hamer_ckpts/checkpoints/hamer.ckpt"
@@ -344,7 +345,8 @@ class HamerEstimator:
 
     def __init__(self, settings: HamerSettings, weights: Path) -> None:
         folder = weights / settings.checkpoint
-        self.look = MicroBatcher(self._look, settings.crops_per_batch)
+        batch = settings.crops_per_batch
+        self.look = MicroBatcher(ElasticBatch(self._look, batch), batch)
         self.settings = settings
         self.device = pick_device()
         shape, tensors = read_checkpoint(folder)

@@ -15,6 +15,7 @@ from ego_assets.schemas import ContractError
 from ego_assets.stages import errors, worker
 from ego_assets.stages.errors import ErrorKind, classify
 from ego_assets.stages.worker import Outage, StageBrokenError
+from resources.backends.memory import DeviceMemoryError
 from resources.lake.raw import RawChangedError
 from resources.lake.s3 import make_client
 
@@ -49,6 +50,7 @@ OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})  # as torch has
         (OSError(errno.EROFS, "x"), ErrorKind.NO_ROOM),
         (MemoryError(), ErrorKind.MEMORY),
         (OutOfMemoryError("CUDA out of memory"), ErrorKind.MEMORY),
+        (DeviceMemoryError("x"), ErrorKind.DEVICE_MEMORY),
         (RuntimeError("x"), ErrorKind.OTHER),
         (OSError(errno.EIO, "x"), ErrorKind.OTHER),
     ],

@@ -1,0 +1,66 @@
+"""A model on a device with little memory, whose allocator fails on demand.
+
+Beside the video, `{clip_id}.json` may say {"units": n}: what an item of that clip takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ego_assets.config import MovementSettings
+from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from resources.backends.batching import MicroBatcher
+from resources.backends.memory import ElasticBatch
+from tests.stages.fake_backends import movement_row
+
+CAPACITY, BATCH, ITEMS = 20, 16, 12
+OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})  # as torch has it
+
+
+class Allocator:
+    """So many units, and an error as torch's for more."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.used = 0
+
+    @contextmanager
+    def hold(self, units: int) -> Iterator[None]:
+        if self.used + units > self.capacity:
+            raise OutOfMemoryError(f"asked for {units}, {self.capacity - self.used} free\nstack")
+        self.used += units
+        try:
+            yield
+        finally:
+            self.used -= units
+
+
+class HungryEstimator:
+    """Two lanes over one model; an item's result is what it took."""
+
+    name, version, quality_tier, weights_hash = "hungry", "1", "model", ""
+    lanes = 2
+    on_device = True
+
+    def __init__(self, settings: MovementSettings) -> None:
+        self.allocator = Allocator(CAPACITY)
+        self.look = MicroBatcher(ElasticBatch(self._look, BATCH), BATCH)
+        self.lock = threading.Lock()
+
+    def _look(self, items: list[int]) -> list[int]:
+        with self.allocator.hold(sum(items)):
+            return items
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
+        folder = Path(clip.video["uri"]).parent
+        with self.lock, (folder / "calls").open("a") as file:
+            file.write(f"{clip.clip_id} {os.getpid()} {id(self)}\n")
+        plan = folder / f"{clip.clip_id}.json"
+        units = json.loads(plan.read_text())["units"] if plan.exists() else 1
+        total = sum(self.look([units] * ITEMS))
+        return ClipOutput({"object_movements": [movement_row(clip, "track", float(total))]})
