@@ -26,6 +26,7 @@ from rich.text import Text
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.terminal import (
     BACKENDS_OPTION,
+    DEGRADE_OPTION,
     JSON_OPTION,
     LAKE_OPTION,
     WORKERS_OPTION,
@@ -54,6 +55,7 @@ def main() -> None:
 @WORKERS_OPTION
 @BACKENDS_OPTION
 @click.option("--force", is_flag=True, help="Do again what is done, and what is in quarantine.")
+@DEGRADE_OPTION
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
 def run(
@@ -61,6 +63,7 @@ def run(
     lake_root: str,
     workers: int,
     force: bool,
+    degrade_after_s: float | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -69,7 +72,14 @@ def run(
     Exit status: 0 if nothing failed (a rejected video is no failure unless all are), 1 if
     something failed, 2 if the command makes no sense.
     """
-    summary = _run(places, lake_root, force=force, workers=workers, verbose=verbose)
+    summary = _run(
+        places,
+        lake_root,
+        force=force,
+        workers=workers,
+        verbose=verbose,
+        degrade_after_s=degrade_after_s,
+    )
     report(summary, as_json)
 
 
@@ -182,6 +192,10 @@ def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
             }
             for e in bad
         ],
+        "waiting_for_gpu": [
+            {"stage": stage, "shard": shard, "units": units, "reason": why}
+            for stage, shard, units, why in ledger.waiting_for_gpu()
+        ],
     }
 
 
@@ -197,6 +211,10 @@ def _status_table(found: dict[str, Any]) -> Group:
         table.add_row(name, *[f"{row[s.value]:,}" for s in State])
     lines = [
         Text(f"{f['stage']} {f['unit']} {f['state']}: {f['reason']}") for f in found["failures"]
+    ]
+    lines += [
+        Text(f"{w['stage']} of {w['shard']}: {w['units']} wait for a GPU: {w['reason']}")
+        for w in found["waiting_for_gpu"]
     ]
     bad = sum(row["failed"] + row["quarantined"] for row in found["stages"].values())
     if bad > len(lines):

@@ -47,10 +47,11 @@ from dagster._utils.interrupts import capture_interrupts
 
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
-from resources.gpu import Gpu, find_gpus
-from resources.gpu_leases import Lease, LeaseBook, Request
+from resources.gpu import Gpu, degrade_after_s, find_gpus, go_without_gpu
+from resources.gpu_leases import Lease, LeaseBook, Request, describe_holders
 
 GPUS, MEMORY, CPUS, PRIORITY = "ego/gpus", "ego/gpu_memory_gb", "ego/cpus", "ego/priority"
+DEGRADES = "ego/degrades"
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
 QUEUE_TICK_S = 0.05
@@ -71,6 +72,8 @@ class StepNeeds:
     gpus: float = 0.0
     gpu_memory_gb: float = 0.0
     cpus: float = 0.0
+    degrades: bool = False
+    """It has something to do without the GPU, too (`resources.gpu.why_without_gpu`)."""
 
 
 def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, float]) -> StepNeeds:
@@ -78,10 +81,16 @@ def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, floa
 
     Raises ImpossibleNeedsError for what makes no sense, naming step, tag and cure.
     """
-    unknown = [t for t in tags if t.startswith("ego/") and t not in (GPUS, MEMORY, CPUS, PRIORITY)]
+    known = (GPUS, MEMORY, CPUS, PRIORITY, DEGRADES)
+    unknown = [t for t in tags if t.startswith("ego/") and t not in known]
     if unknown:
         raise ImpossibleNeedsError(
-            f"step {step_key}: there is no tag {unknown[0]}; use {GPUS}, {MEMORY} or {CPUS}"
+            f"step {step_key}: there is no tag {unknown[0]}; use {GPUS}, {MEMORY}, {CPUS} or "
+            f"{DEGRADES}"
+        )
+    if tags.get(DEGRADES, "true") not in ("true", "false"):
+        raise ImpossibleNeedsError(
+            f"step {step_key}: tag {DEGRADES}={tags[DEGRADES]!r} must be true or false"
         )
     found: dict[str, float] = {}
     for tag in (GPUS, MEMORY, CPUS):
@@ -95,7 +104,7 @@ def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, floa
             raise ImpossibleNeedsError(
                 f"step {step_key}: tag {tag}={value!r} must be a number, 0 or more"
             )
-    needs = StepNeeds(**found)
+    needs = StepNeeds(**found, degrades=tags.get(DEGRADES) == "true")
     if needs.gpus > 1 and needs.gpus % 1:
         raise ImpossibleNeedsError(
             f"step {step_key}: tag {GPUS}={needs.gpus:g} must be a share up to 1 or a whole number"
@@ -133,6 +142,7 @@ class StepCommand:
     known_state: KnownExecutionState | None
     load_data: Any
     place: str
+    without_gpu: str
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ def _instance(pickled_ref: bytes) -> dg.DagsterInstance:
 def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
     """Do one step in this worker and tell its events; whether the step succeeded."""
     succeeded = False
+    go_without_gpu(command.without_gpu)
     compute_logs.execute_posix_tail = _mirror
     with capture_interrupts():
         if pop_early_interrupt():
@@ -220,6 +231,8 @@ class _Step:
     context: Any
     since: float = field(default_factory=time.monotonic)
     told_at: float = 0.0
+    asked_at: float = 0.0
+    without_gpu: str = ""
     lease: Lease | None = None
     worker: Worker | None = None
     outcome: dg.DagsterEvent | None = None
@@ -232,6 +245,8 @@ class _Step:
 
     @property
     def place(self) -> str:
+        if self.without_gpu:
+            return "the CPU, degraded"
         return ", ".join(map(str, self.lease.devices)) if self.lease else "the CPU"
 
 
@@ -246,10 +261,12 @@ class Settings:
     steps_per_worker: int
     worker_growth_mb: int
     lease_timeout_s: float | None
+    degrade_after_s: float | None
     cancel_grace_s: float
 
     def __post_init__(self) -> None:
         least = {"max_concurrent": 0, "gpus": 0, "steps_per_worker": 1, "worker_growth_mb": 1}
+        least["degrade_after_s"] = 0
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and given < value:
@@ -484,7 +501,7 @@ class _Run:
                     return
             if sum(s.lease is not None for s in self.waiting) >= free:
                 return
-            step.lease = self.book.ask(request, self.gpus)
+            step.lease, step.asked_at = self.book.ask(request, self.gpus), time.monotonic()
         if step.lease.poll(prefer=self._warm_devices()):
             yield from self._start(step)
         else:
@@ -499,7 +516,17 @@ class _Run:
     def _tell_of_wait(self, step: _Step, lease: Lease) -> Iterator[dg.DagsterEvent]:
         now = time.monotonic()
         waited, limit = now - step.since, self.settings.lease_timeout_s
-        if limit is not None and waited > limit:
+        patience_s = self.settings.degrade_after_s
+        if step.needs.degrades and patience_s is not None and now - step.asked_at > patience_s:
+            lease.release()
+            step.lease = None
+            limited = f"no GPU was free within {patience_s:g} s (degrade_after_s)"
+            step.without_gpu = f"{limited}; {self._who_holds()}"
+            yield dg.DagsterEvent.engine_event(
+                step.context, f"Goes on without a GPU: {step.without_gpu}", EngineEventData()
+            )
+            yield from self._start(step)
+        elif limit is not None and waited > limit:
             lease.release()
             self.waiting.remove(step)
             words = f"step {step.key} got no GPU within {limit:g} s; {self._who_holds()}"
@@ -513,12 +540,7 @@ class _Run:
             )
 
     def _who_holds(self) -> str:
-        names = {g.key: str(g) for g in self.gpus}
-        return "; ".join(
-            f"{names.get(key, key)} is held by {c.step_key} of run {c.run_id[:8]}, process {c.pid}"
-            for c in self.book.holders()
-            for key in c.devices
-        )
+        return describe_holders(self.book, self.gpus)
 
     def _start(self, step: _Step) -> Iterator[dg.DagsterEvent]:
         self.waiting.remove(step)
@@ -549,6 +571,7 @@ class _Run:
             known_state=self.active.get_known_state(),
             load_data=self.plan.repository_load_data,
             place=step.place,
+            without_gpu=step.without_gpu,
         )
         worker.give(Task(command, step.lease.path if step.lease else None))
 
@@ -676,6 +699,13 @@ CONFIG = {
         default_value=None,
         description="A step that gets no GPU within this time fails. By default it waits.",
     ),
+    "degrade_after_s": dg.Field(
+        dg.Noneable(float),
+        default_value=None,
+        description="A step with the tag ego/degrades that gets no GPU within this time goes on "
+        "without: its CPU-only results are written, the rest stays pending in the ledger for a "
+        "later run. By default $EGO_DEGRADE_AFTER_S; without that it waits.",
+    ),
     "cancel_grace_s": dg.Field(
         float,
         default_value=20.0,
@@ -700,5 +730,7 @@ def gpu_executor(init_context: dg.InitExecutorContext) -> GpuExecutor:
     config: dict[str, Any] = dict(init_context.executor_config)
     retries = RetryMode.from_config(config.pop("retries")) or RetryMode.ENABLED
     limits = config.pop("tag_concurrency_limits", None)
+    if config["degrade_after_s"] is None:
+        config["degrade_after_s"] = degrade_after_s()
     dependency = StepDependencyConfig.from_config(config.pop("step_dependency_config", None))
     return GpuExecutor(Settings(**config), retries, limits, dependency)

@@ -5,6 +5,7 @@ Here: the run, its progress, its summary. Not here: words on a terminal (`cli`).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -23,8 +24,8 @@ from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files, shards_of
 from resources.compute import Compute
-from resources.gpu import list_gpus
-from resources.gpu_leases import LeaseBook, Request
+from resources.gpu import go_without_gpu, list_gpus
+from resources.gpu_leases import LeaseBook, Request, describe_holders
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
@@ -36,7 +37,10 @@ JOB = "whole_graph"
 
 @dataclass
 class Summary:
-    """What came of the videos of a run. `problems` are sentences for a person."""
+    """What came of the videos of a run. `problems` are sentences for a person.
+
+    waiting_for_gpu: clips by table that have, at most, a result made without one; degraded: why.
+    """
 
     lake: str
     shards: list[str]
@@ -46,6 +50,8 @@ class Summary:
     rows: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
+    waiting_for_gpu: dict[str, int] = field(default_factory=dict)
+    degraded: str = ""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -73,6 +79,7 @@ def run_paths(
     force: bool = False,
     workers: int = 0,
     verbose: bool = False,
+    degrade_after_s: float | None = None,
     tell: Callable[[Progress], None] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Summary:
@@ -95,6 +102,7 @@ def run_paths(
         force=force,
         workers=workers,
         verbose=verbose,
+        degrade_after_s=degrade_after_s,
         tell=tell,
         overrides=overrides,
     )
@@ -112,11 +120,13 @@ def run_shards(
     force: bool = False,
     workers: int = 0,
     verbose: bool = False,
+    degrade_after_s: float | None = None,
     tell: Callable[[Progress], None] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Run every asset over shards that are registered; the summary is of `uris`, or of all.
 
+    degrade_after_s: a run that gets no GPU within this time goes on without; None: it waits.
     overrides: resources by name, as of `build_defs`.
     """
     lake = Lake(lake_root)
@@ -126,7 +136,7 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
-    with open_instance(lake.location) as instance, _one_gpu():
+    with open_instance(lake.location) as instance, _one_gpu(degrade_after_s):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
             with _Watch(ledger, shard, tell):
@@ -146,22 +156,33 @@ def run_shards(
 
 
 @contextmanager
-def _one_gpu() -> Iterator[None]:
-    """A GPU for the whole run, leased as the executor does; nothing on a machine without one."""
+def _one_gpu(degrade_after_s: float | None = None) -> Iterator[None]:
+    """A GPU for the whole run, leased as the executor does; nothing on a machine without one, or
+    if none is free in time."""
     gpus = list_gpus()
     if not gpus:
         yield
         return
-    lease = LeaseBook().ask(Request(1, run_id="ego-run", step_key="the whole graph"), gpus)
+    book = LeaseBook()
+    lease = book.ask(Request(1, run_id="ego-run", step_key="the whole graph"), gpus)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    deadline = math.inf if degrade_after_s is None else time.monotonic() + degrade_after_s
     try:
-        while not lease.poll():
-            time.sleep(0.5)
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.devices[0].index)
+        while not (granted := lease.poll()) and time.monotonic() < deadline:
+            time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+        if granted:
+            os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.devices[0].index)
+        else:
+            lease.release()
+            go_without_gpu(
+                f"no GPU was free within {degrade_after_s:g} s (--degrade-after); "
+                f"{describe_holders(book, gpus)}"
+            )
         yield
     finally:
         lease.release()
+        go_without_gpu("")
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         if before is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
@@ -221,6 +242,11 @@ def _fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
             if entry.stage in CLIP_TABLES:
                 clips.add(entry.unit_id)
             if entry.state in {State.DONE, State.DROPPED}:
+                continue
+            if entry.waits_for_gpu:
+                waiting = summary.waiting_for_gpu
+                waiting[entry.stage] = waiting.get(entry.stage, 0) + 1
+                summary.degraded = entry.error or ""
                 continue
             reason = (entry.error or "not reached").split("\n", 1)[0]
             summary.failures.append(

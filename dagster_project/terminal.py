@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ego_assets.schemas import TABLES
+from resources.gpu import DEGRADE_VARIABLE
 from resources.lake import Lake, LakeError
 from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.scratch import ScratchError
@@ -41,6 +42,14 @@ LAKE_OPTION = click.option(
     help="Where tables lie: a folder, or s3://bucket/prefix.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+DEGRADE_OPTION = click.option(
+    "--degrade-after",
+    "degrade_after_s",
+    type=click.FloatRange(min=0),
+    envvar=DEGRADE_VARIABLE,
+    show_envvar=True,
+    help="Seconds to wait for a GPU, then go on without: models wait for a later run.",
+)
 WORKERS_OPTION = click.option(
     "--workers", type=click.IntRange(min=0), default=0, help="Worker processes; 0: one a CPU."
 )
@@ -182,6 +191,9 @@ def _print_summary(summary: Any) -> None:
         console.print(words, markup=False, highlight=False, soft_wrap=True)
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for stage, count in summary.waiting_for_gpu.items():
+        words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
     for problem in summary.problems:
         console.print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)

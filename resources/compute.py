@@ -1,4 +1,4 @@
-"""Dagster resource for how stages run: workers, memory, retries."""
+"""Dagster resource for how stages run: workers, memory, retries. Not here: devices (`gpu`)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 
 FAKE_VARIABLE = "EGO_FAKE_GPUS"
+DEGRADE_VARIABLE = "EGO_DEGRADE_AFTER_S"
+WITHOUT_GPU_VARIABLE = "EGO_WITHOUT_GPU"
+"""Set for a step that wanted a GPU and got none in time: why, as a sentence for a person."""
 _FAKE_MEMORY_GB = 80.0
 
 
@@ -41,6 +44,34 @@ def find_gpus(simulated: int | None = None) -> list[Gpu]:
 def list_gpus() -> list[Gpu]:
     """The devices that work."""
     return [g for g in find_gpus() if not g.fault]
+
+
+def degrade_after_s() -> float | None:
+    """How long a step waits for a GPU before it goes on without one; None: for ever."""
+    given = os.environ.get(DEGRADE_VARIABLE)
+    if not given:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{DEGRADE_VARIABLE}={given!r}: give seconds, as 600, or nothing")
+    return seconds
+
+
+def go_without_gpu(why: str) -> None:
+    """From now on this process and its children see no GPU, and know why; "": they may see one."""
+    if why:
+        os.environ[WITHOUT_GPU_VARIABLE] = why
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        os.environ.pop(WITHOUT_GPU_VARIABLE, None)
+
+
+def why_without_gpu() -> str:
+    """Why this step runs without the GPU that it asked for; "": it does not."""
+    return os.environ.get(WITHOUT_GPU_VARIABLE, "")
 
 
 def _ask_nvml() -> list[Gpu]:

@@ -331,6 +331,16 @@ class Lease:
                         setattr(claim, name, value)
 
 
+def describe_holders(book: LeaseBook, gpus: Iterable[Gpu]) -> str:
+    """Who has which of these devices, for a person."""
+    names = {g.key: str(g) for g in gpus}
+    return "; ".join(
+        f"{names.get(key, key)} is held by {c.step_key} of run {c.run_id[:8]}, process {c.pid}"
+        for c in book.holders()
+        for key in c.devices
+    )
+
+
 def hold(path: str) -> int:
     """Take part in a lease that another process holds; the descriptor is the hold.
 

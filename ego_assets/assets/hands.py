@@ -26,7 +26,7 @@ class HandPoseConfig(HandPoseSettings, RunConfig):
 @dg.multi_asset(
     name="hand_poses",
     specs=[asset_spec("hand_poses", HAND_POSES, GROUP)],
-    op_tags=Needs(gpus=0.5, gpu_memory_gb=8, cpus=1).tags(),
+    op_tags=Needs(gpus=0.5, gpu_memory_gb=8, cpus=1, degrades=True).tags(),
 )
 def hand_poses(
     context: dg.AssetExecutionContext,

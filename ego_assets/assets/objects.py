@@ -41,7 +41,7 @@ class ObjectPoseConfig(ObjectPoseSettings, RunConfig):
 @dg.multi_asset(
     name="object_poses",
     specs=[asset_spec("object_poses", OBJECT_POSES, GROUP)],
-    op_tags=Needs(gpus=1, gpu_memory_gb=16, cpus=1).tags(),
+    op_tags=Needs(gpus=1, gpu_memory_gb=16, cpus=1, degrades=True).tags(),
 )
 def object_poses(
     context: dg.AssetExecutionContext,

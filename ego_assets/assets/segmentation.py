@@ -22,7 +22,7 @@ class SegmentConfig(SegmentSettings, RunConfig):
     name="segmentation",
     specs=[asset_spec(t, SEGMENTATION, "masks") for t in TABLES],
     can_subset=True,
-    op_tags=Needs(gpus=1, gpu_memory_gb=16, cpus=2).tags(),
+    op_tags=Needs(gpus=1, gpu_memory_gb=16, cpus=2, degrades=True).tags(),
 )
 def segmentation(
     context: dg.AssetExecutionContext,

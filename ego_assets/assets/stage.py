@@ -16,10 +16,11 @@ from pydantic import Field
 from ego_assets.assets.previews import preview_metadata
 from ego_assets.partitions import shards_partitions
 from ego_assets.schemas import TABLES
-from ego_assets.stages import plan
+from ego_assets.stages import plan, without_gpu
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import StageReport, run_stage
 from resources.compute import Compute
+from resources.gpu import why_without_gpu
 from resources.models import Backends
 from resources.storage import Storage
 
@@ -97,14 +98,21 @@ def materialize_stage(
         weights_hash=weights_hash,
         weights_dir=weights_dir,
     )
-    workers = compute.worker_count()
+    workers, real = compute.worker_count(), None
     if stage.operator:
         lanes, on_device = plan.lanes(stage.operator, backend)
         devices = leased_devices() if on_device else ()
         spec = replace(spec, lanes=lanes, devices=devices)
         workers = len(devices) or compute.worker_count(on_device=on_device)
-    report = run_stage(spec, workers=workers, isolate=compute.isolate)
+        if on_device and (why := why_without_gpu()):
+            provisional = without_gpu.stand_in(spec, config.settings(), why)
+            if provisional is not None:
+                spec, real, workers = provisional, spec, compute.worker_count()
+    report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
     metadata = report_metadata(report)
+    if real is not None:
+        metadata |= degraded_metadata(report, spec, real)
+        context.log.warning(f"{metadata['degraded']}. {metadata['what brings the real result']}")
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -157,6 +165,17 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
     return metadata
 
 
+def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> dict[str, Any]:
+    """What a person must know of a stage that went on without a GPU."""
+    return {
+        "degraded": f"made by {spec.backend} in place of {real.backend}: {spec.provisional}",
+        "waiting for a GPU": report.waiting,
+        "what brings the real result": f"{report.waiting} units of shard {spec.shard} are pending "
+        "in the ledger: materialize this partition again when a GPU is free (`ego status` lists "
+        "them; nightly_retry_schedule and `ego retry` do it with the backends of the deployment)",
+    }
+
+
 def table_schema(table: str) -> dg.TableSchema:
     """The table's columns for the UI, from the contract."""
     return dg.TableSchema(
@@ -193,14 +212,19 @@ def asset_spec(
 
 @dataclass(frozen=True)
 class Needs:
-    """What a step takes of a machine, as op tags that executors read."""
+    """What a step takes of a machine, as op tags that executors read.
+
+    degrades: it has something to do without the GPU, too, if it may not wait for one.
+    """
 
     gpus: float = 0
     gpu_memory_gb: float = 0
     cpus: int = 1
+    degrades: bool = False
 
     def tags(self) -> dict[str, str]:
         return {
+            **({"ego/degrades": "true"} if self.degrades else {}),
             "ego/gpus": f"{self.gpus:g}",
             "ego/gpu_memory_gb": f"{self.gpu_memory_gb:g}",
             "ego/cpus": str(self.cpus),

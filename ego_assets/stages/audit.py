@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ego_assets.schemas import TABLES
 from ego_assets.schemas.base import SchemaError
 from resources.lake import Lake, history
-from resources.ledger import Entry, Ledger, State
+from resources.ledger import Entry, Ledger
 
 DAMAGED = "_damaged"
 """Where `repair` puts what it takes away; a person may delete it."""
@@ -116,7 +116,7 @@ class _Audit:
     def _compacted(self) -> Iterator[Problem]:
         digest, size = self.lake.storage.sha256(self.key), self.lake.storage.size(self.key)
         known = history.checksums(self.lake, self.table, self.shard, history.CURRENT)
-        held = [u for u, e in self.entries.items() if e.state is State.DONE]
+        held = [u for u, e in self.entries.items() if e.has_result]
         if known and digest not in {k["sha256"] for k in known}:
             sizes = ", ".join(str(k["bytes"]) for k in known)
             detail = f"it has {size} bytes and another checksum than the {sizes} that were written"
@@ -208,7 +208,7 @@ class _Audit:
         done = {
             unit: entry
             for unit, entry in self.entries.items()
-            if entry.state is State.DONE and unit not in self.bad
+            if entry.has_result and unit not in self.bad
         }
         held = self.lake.provenances(self.table, self.shard, set(done))
         missing = set(done) - set(held)

@@ -64,7 +64,8 @@ class StageSpec:
     stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
     made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
     lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
-    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them.
+    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them;
+    provisional: why its results stand in for those of a backend that got no GPU.
     """
 
     task: str
@@ -89,6 +90,7 @@ class StageSpec:
     units: tuple[str, ...] = field(default=())
     lanes: int = 1
     devices: tuple[str, ...] = ()
+    provisional: str = ""
 
     @property
     def carried_stage(self) -> str:
@@ -224,8 +226,8 @@ def code_version(task: str, operator: str) -> str:
 
 
 def _done(ledger: Ledger, table: str, shard: str) -> dict[str, str]:
-    entries = ledger.entries(stage=table, shard=shard, states=[State.DONE])
-    return {e.unit_id: e.fingerprint for e in entries}
+    entries = ledger.entries(stage=table, shard=shard, states=[State.DONE, State.PENDING])
+    return {e.unit_id: e.fingerprint for e in entries if e.has_result}
 
 
 def _without_cost(clip: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.stages import plan as planning
+from ego_assets.stages import without_gpu
 from ego_assets.stages.errors import OUT_OF_MEMORY, kernel_kills, memory_figures
 from ego_assets.stages.plan import Group, StageSpec, Unit
 from ego_assets.stages.worker import (
@@ -63,6 +64,7 @@ class StageReport:
     retried: int = 0
     quarantined: int = 0
     blocked: int = 0
+    waiting: int = 0
     worker_deaths: int = 0
     seconds: float = 0.0
     video_s: float = 0.0
@@ -97,10 +99,13 @@ class _Slot:
     current: dict[str, tuple[Started, float]] = field(default_factory=dict)
 
 
-def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> StageReport:
+def run_stage(
+    spec: StageSpec, *, workers: int = 1, isolate: bool = True, real: StageSpec | None = None
+) -> StageReport:
     """Run a stage over its shard until every unit is done, quarantined or blocked.
 
     isolate=False runs in this process (for debugging: a crash is then a crash).
+    real: the stage for which `spec` stands in, since there is no GPU for it.
     Raises whatever planning raises; a unit's failure never does.
     """
     lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
@@ -109,9 +114,7 @@ def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> Sta
     for table in spec.tables:
         ledger.forget(table, spec.shard, [u.unit_id for u in everything])
         ledger.expect(table, spec.shard, [(u.unit_id, u.video_id) for u in everything])
-    if spec.units:
-        wanted = set(spec.units)
-        groups = [g for g in groups if any(_matches(u, wanted) for u in g.units)]
+    groups = _chosen(spec, groups)
     report = StageReport("+".join(spec.tables), spec.shard)
     report.units = sum(len(g.units) for g in groups)
     began = time.monotonic()
@@ -125,22 +128,43 @@ def run_stage(spec: StageSpec, *, workers: int = 1, isolate: bool = True) -> Sta
             report.failures.append(Failure(unit.unit_id, "blocked", unit.blocked))
             for table in spec.tables:
                 ledger.block(table, unit.unit_id, unit.blocked)
-    if isolate:
-        _Supervisor(spec, ledger, report).run(groups, min(workers, len(groups)))
+    if real is not None:
+        everyone = _chosen(spec, planning.plan(real, lake, ledger))
+        to_make = without_gpu.groups_to_make(spec, groups, everyone, ledger)
+        report.skipped += report.units - sum(len(g.units) for g in to_make)
     else:
-        seen = {u.unit_id: u for g in groups for u in g.units}
-        run = WorkerRun(spec, process_name(), lambda message: _note(report, seen, message))
-        for group in groups:
-            run.run_group(group)
+        to_make = groups
+    _run_groups(spec, ledger, report, to_make, workers if isolate else 0)
     report.seconds = time.monotonic() - began
     _add_known_quarantine(spec, ledger, report, groups)
+    if real is not None:
+        without_gpu.settle_failures(spec, ledger)
+        waiting = [e for e in ledger.entries(shard=spec.shard) if e.waits_for_gpu]
+        report.waiting = len({e.unit_id for e in waiting if e.stage in spec.tables})
     for table in spec.tables:
         report.rows[table] = lake.compact(table, spec.shard, [u.unit_id for u in everything])
     return report
 
 
-def _matches(unit: Unit, wanted: set[str]) -> bool:
-    return unit.unit_id in wanted or unit.video_id in wanted
+def _run_groups(
+    spec: StageSpec, ledger: Ledger, report: StageReport, groups: list[Group], workers: int
+) -> None:
+    """In so many worker processes; 0: in this one."""
+    if workers:
+        _Supervisor(spec, ledger, report).run(groups, min(workers, len(groups)))
+        return
+    seen = {u.unit_id: u for g in groups for u in g.units}
+    run = WorkerRun(spec, process_name(), lambda message: _note(report, seen, message))
+    for group in groups:
+        run.run_group(group)
+
+
+def _chosen(spec: StageSpec, groups: list[Group]) -> list[Group]:
+    """The takes with a unit that the run is for."""
+    wanted = set(spec.units)
+    if not wanted:
+        return groups
+    return [g for g in groups if any({u.unit_id, u.video_id} & wanted for u in g.units)]
 
 
 def _add_known_quarantine(

@@ -187,11 +187,20 @@ class WorkerRun:
 
         def is_done(table: str) -> bool:
             entry = entries.get(table)
-            if entry is None or entry.state is not State.DONE:
+            if entry is None:
                 return False
+            kept = entry.waits_for_gpu and not entry.fingerprint
+            if self.spec.provisional and (kept or entry.state is State.DONE):
+                return True  # better than what we could make
             if self.spec.force and entry.run_id != self.spec.run_id:
                 return False
-            return entry.fingerprint == fingerprint
+            if entry.fingerprint != fingerprint:
+                return False
+            if entry.waits_for_gpu and self.spec.provisional:
+                return True
+            if entry.waits_for_gpu:  # made in place of another backend; now it is the chosen one
+                return self.ledger.accept(table, unit.unit_id, fingerprint)
+            return entry.state is State.DONE
 
         return [t for t in self.spec.tables if not is_done(t)]
 
@@ -247,7 +256,13 @@ class WorkerRun:
                 output = self.task.get(self.lake, self.ledger).process(unit, carried)
                 published = self.publish(unit, fingerprint, attempts, output)
             for table, attempt in attempts.items():
-                self.ledger.finish(table, unit.unit_id, attempt, published[table].sha256)
+                self.ledger.finish(
+                    table,
+                    unit.unit_id,
+                    attempt,
+                    published[table].sha256,
+                    waits_because=self.spec.provisional,
+                )
         except LateAttemptError:
             return None  # taken over: what we published has an older token, and counts no more
         except Exception as error:

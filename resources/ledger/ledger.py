@@ -36,6 +36,9 @@ PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
 BLOCKED = "Blocked"
 """Error class of a unit that waits for another one."""
+WAITS_FOR_GPU = "WaitsForGpu"
+"""Error class of a pending unit whose stage got no GPU. Its fingerprint is that of the result that
+was made without one; empty if there is none, or an older one was kept."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,6 +100,15 @@ class Entry:
     token: int
     heartbeat_at: float | None
     digest: str | None
+
+    @property
+    def waits_for_gpu(self) -> bool:
+        return self.state is State.PENDING and self.error_class == WAITS_FOR_GPU
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the lake has rows under this fingerprint, for those who build on them."""
+        return self.state is State.DONE or (self.waits_for_gpu and bool(self.fingerprint))
 
 
 def patient(method: Callable[P, T]) -> Callable[P, T]:
@@ -224,7 +236,8 @@ class Ledger:
                 if fresh and not is_gone(row["worker"]):
                     raise BusyError(f"{stage} {unit_id} is at {row['worker']}")
             # Work that ended and is asked for again (by force) begins to count anew.
-            goes_on = row["fingerprint"] == fingerprint and row["state"] not in _ENDED
+            is_over = row["state"] in _ENDED or row["error_class"] == WAITS_FOR_GPU
+            goes_on = row["fingerprint"] == fingerprint and not is_over
             is_lost = row["state"] == State.RUNNING
             number = row["attempts"] + (not is_lost) if goes_on else 1
             lost = row["lost"] + is_lost if goes_on else 0
@@ -257,12 +270,50 @@ class Ledger:
         return self._update(self._current(stage, unit_id, token), heartbeat_at=self._now()) == 1
 
     @patient
-    def finish(self, stage: str, unit_id: str, attempt: Attempt, digest: str | None = None) -> None:
+    def finish(
+        self,
+        stage: str,
+        unit_id: str,
+        attempt: Attempt,
+        digest: str | None = None,
+        *,
+        waits_because: str = "",
+    ) -> None:
         """running → done. Raises LateAttemptError if the attempt is not the current one.
 
-        digest: SHA-256 of the file that was published, hex.
+        digest: SHA-256 of the file that was published, hex. waits_because: why it is → pending
+        instead, with a result that was made without a GPU.
         """
-        self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
+        if waits_because:
+            self._close(
+                stage, unit_id, attempt, State.PENDING, WAITS_FOR_GPU, waits_because, digest
+            )
+        else:
+            self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
+
+    @patient
+    def wait_for_gpu(self, stage: str, unit_id: str, reason: str, fingerprint: str = "") -> None:
+        """→ pending, but for what runs or was dropped: its stage wants a GPU, and got none.
+
+        fingerprint: of the result that it has, if that was made without a GPU.
+        """
+        may = _work.c.state.not_in([State.RUNNING, State.DROPPED])
+        self._update(
+            sa.and_(_where(stage, None, unit_id), may),
+            state=State.PENDING,
+            attempts=0,
+            lost=0,
+            fingerprint=fingerprint,
+            error_class=WAITS_FOR_GPU,
+            error=reason[:8000],
+        )
+
+    @patient
+    def accept(self, stage: str, unit_id: str, fingerprint: str) -> bool:
+        """pending → done: the result that was made without a GPU is what is asked for now."""
+        mine = sa.and_(_where(stage, None, unit_id), _work.c.fingerprint == fingerprint)
+        chosen = sa.and_(mine, _is_waiting_for_gpu())
+        return self._update(chosen, state=State.DONE, error_class=None, error=None) == 1
 
     @patient
     def fail(
@@ -300,13 +351,17 @@ class Ledger:
 
     @patient
     def requeue(self, stage: str, unit_ids: Iterable[str], reason: str) -> int:
-        """done → pending: what it published is lost or damaged. Returns how many."""
+        """done → pending: what it published is lost or damaged. Returns how many.
+
+        So is a result that was made without a GPU.
+        """
+        has_result = sa.or_(_work.c.state == State.DONE, _is_waiting_for_gpu())
         named = list(unit_ids)
         count = 0
         for start in range(0, len(named), 500):
             mine = _work.c.unit_id.in_(named[start : start + 500])
             count += self._update(
-                sa.and_(_work.c.stage == stage, mine, _work.c.state == State.DONE),
+                sa.and_(_work.c.stage == stage, mine, has_result),
                 state=State.PENDING,
                 attempts=0,
                 fingerprint="",
@@ -329,15 +384,15 @@ class Ledger:
             mine = sa.and_(
                 _work.c.stage == stage, _work.c.shard == shard, _work.c.state != State.RUNNING
             )
-            for unit_id, state in connection.execute(
-                sa.select(_work.c.unit_id, _work.c.state).where(mine)
+            for unit_id, state, error_class in connection.execute(
+                sa.select(_work.c.unit_id, _work.c.state, _work.c.error_class).where(mine)
             ).all():
                 values: dict[str, Any] = {"attempts": 0, "lost": 0, "digest": None}
                 if unit_id in done:
                     fingerprint, run_id = done[unit_id]
                     values |= {"state": State.DONE, "fingerprint": fingerprint, "run_id": run_id}
                     values |= {"error_class": None, "error": None}
-                elif state == State.DONE:
+                elif state == State.DONE or error_class == WAITS_FOR_GPU:
                     values |= {"state": State.PENDING, "fingerprint": ""}
                     values |= {"error_class": "Requeued", "error": reason}
                     requeued += 1
@@ -418,6 +473,18 @@ class Ledger:
         query = sa.select(_work.c.shard).where(_work.c.state.in_(open_states), ~is_blocked)
         with self._engine().connect() as connection:
             return list(connection.execute(query.distinct().order_by(_work.c.shard)).scalars())
+
+    @patient
+    def waiting_for_gpu(self) -> list[tuple[str, str, int, str]]:
+        """(stage, shard, units, one of their reasons) of what wants a GPU and got none."""
+        query = (
+            sa.select(_work.c.stage, _work.c.shard, sa.func.count(), sa.func.max(_work.c.error))
+            .where(_is_waiting_for_gpu())
+            .group_by(_work.c.stage, _work.c.shard)
+            .order_by(_work.c.shard, _work.c.stage)
+        )
+        with self._engine().connect() as connection:
+            return [(t, s, n, why or "") for t, s, n, why in connection.execute(query)]
 
     @patient
     def counts(self, shards: Iterable[str] | None = None) -> dict[str, dict[State, int]]:
@@ -529,6 +596,10 @@ class Ledger:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_opened": None}
+
+
+def _is_waiting_for_gpu() -> sa.ColumnElement[bool]:
+    return sa.and_(_work.c.state == State.PENDING, _work.c.error_class == WAITS_FOR_GPU)
 
 
 def _where(stage: str | None, shard: str | None, unit_id: str | None) -> sa.ColumnElement[bool]:
