@@ -8,10 +8,17 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.executor import gpu_executor
-from dagster_project.jobs import JOBS, upkeep, whole_graph_job
+from dagster_project.jobs import (
+    JOBS,
+    rederive_stale_job,
+    retry_unfinished_job,
+    upkeep,
+    whole_graph_job,
+)
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
 from ego_assets.assets.objects import object_movements, object_poses
+from ego_assets.assets.recipes import current_specs
 from ego_assets.assets.robots import robot_mappings
 from ego_assets.assets.scene import scene_reconstruction
 from ego_assets.assets.segmentation import segmentation
@@ -24,6 +31,7 @@ from resources.video import RawLake
 from sensors.alerts import alert_sensor
 from sensors.raw_data import build_raw_data_sensor
 from sensors.schedules import build_schedules
+from sensors.stale import build_stale_sensor
 
 ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     raw_videos,
@@ -36,8 +44,12 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     object_movements,
     robot_mappings,
 ]
-SENSORS = [build_raw_data_sensor(whole_graph_job), alert_sensor]
-SCHEDULES = build_schedules(whole_graph_job, upkeep)
+SENSORS = [
+    build_raw_data_sensor(whole_graph_job),
+    build_stale_sensor(rederive_stale_job, current_specs),
+    alert_sensor,
+]
+SCHEDULES = build_schedules(retry_unfinished_job, upkeep)
 
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -1,11 +1,13 @@
-"""Jobs: the whole graph over a shard, the entry of new videos, the upkeep of the lake, and the
-release of what is in quarantine. Not here: when they run (`sensors`)."""
+"""Jobs: the whole graph over a shard, a group of it, what is unfinished or stale in it; the entry
+of new videos, the upkeep of the lake, the release of what is in quarantine. Not here: when they run
+(`sensors`)."""
 
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from ego_assets.assets.recipes import GROUPS, STAGES
 from ego_assets.partitions import SHARDS, shards_partitions
 from ego_assets.stages import audit
 from ego_assets.stages.shards import find_files, register_files
@@ -19,6 +21,32 @@ whole_graph_job = dg.define_asset_job(
     selection=dg.AssetSelection.all(),
     partitions_def=shards_partitions,
     description="Every table of a shard, from the raw videos to the robot mappings.",
+)
+
+group_jobs = [
+    dg.define_asset_job(
+        f"group_{group}",
+        selection=dg.AssetSelection.groups(group).materializable(),
+        partitions_def=shards_partitions,
+        description=f"The tables of the group {group} of a shard; what they need must be there.",
+    )
+    for group in GROUPS
+]
+KEEP_STALE = {"ops": {op: {"config": {"redo_stale": False}} for op in STAGES}}
+retry_unfinished_job = dg.define_asset_job(
+    "retry_unfinished",
+    selection=dg.AssetSelection.all(),
+    partitions_def=shards_partitions,
+    config=KEEP_STALE,
+    description="Only what failed, was interrupted or released; what is done stays, stale or not.",
+)
+rederive_stale_job = dg.define_asset_job(
+    "rederive_stale",
+    selection=dg.AssetSelection.all(),
+    partitions_def=shards_partitions,
+    tags={"dagster/priority": "-10"},
+    description="What another operator version, config or weights would make differently, and what "
+    "follows from it. The same as whole_graph, behind all other runs.",
 )
 
 
@@ -132,4 +160,12 @@ def release_quarantine() -> None:
 
 
 LISTED = 50
-JOBS: list[Any] = [whole_graph_job, register_videos, upkeep, release_quarantine]
+JOBS: list[Any] = [
+    whole_graph_job,
+    *group_jobs,
+    retry_unfinished_job,
+    rederive_stale_job,
+    register_videos,
+    upkeep,
+    release_quarantine,
+]

@@ -191,6 +191,48 @@ def retry(
 
 
 @click.command()
+@LAKE_OPTION
+@click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
+@click.option("--run", "run_them", is_flag=True, help="Do them again.")
+@WORKERS_OPTION
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@JSON_OPTION
+def stale(
+    lake_root: str,
+    shards: tuple[str, ...],
+    run_them: bool,
+    workers: int,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """List what another operator version, settings or weights would make differently, by shard.
+
+    Judged by the default settings and backends. Exit status with --run as of `ego run`.
+    """
+    from dagster_project.run_graph import run_shards
+    from ego_assets.assets.recipes import current_specs
+    from ego_assets.stages.staleness import find_stale
+    from resources.models import Backends
+    from resources.storage import Storage
+
+    lake = existing_lake(lake_root)
+    specs = current_specs(Storage(lake_root=lake.location), Backends())
+    looked = find_stale(lake, ledger_of(lake), specs, shards or lake.shards())
+    found = [s for s in looked if s.units]
+    if run_them and found:
+        names = [s.shard for s in found]
+        with progress_bar() as tell:
+            summary = run_shards(lake.location, names, workers=workers, verbose=verbose, tell=tell)
+        report(summary, as_json)
+    elif as_json:
+        click.echo(json.dumps({s.shard: s.units for s in found}))
+    else:
+        for each in found:
+            click.echo(f"{each.shard}: {', '.join(f'{n} {t}' for t, n in each.units.items())}")
+        click.echo(f"{len(found)} stale shards" + ("; --run does them again" if found else ""))
+
+
+@click.command()
 @click.argument("what")
 @LAKE_OPTION
 @JSON_OPTION
@@ -342,7 +384,7 @@ def sql(query: str, lake_root: str, as_json: bool) -> None:
 
 
 SHOWN_ROWS = 100
-LAKE_COMMANDS = (verify, quarantine, retry, trace, history_command, diff, rollback, sql)
+LAKE_COMMANDS = (verify, quarantine, retry, stale, trace, history_command, diff, rollback, sql)
 
 
 def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:

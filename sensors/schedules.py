@@ -25,12 +25,12 @@ ACTIVE = [
 ]
 
 
-def build_schedules(whole_graph: Any, upkeep: Any) -> list[dg.ScheduleDefinition]:
+def build_schedules(retry_unfinished: Any, upkeep: Any) -> list[dg.ScheduleDefinition]:
     """The schedules over these jobs."""
 
     @dg.schedule(
         name="nightly_retry_schedule",
-        job=whole_graph,
+        job=retry_unfinished,
         cron_schedule=RETRY_CRON,
         description="Runs the shards with failed or released clips; what is done is not redone, "
         "what is in quarantine stays there.",

@@ -19,6 +19,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages import plan, without_gpu
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import StageReport, run_stage
+from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
 from resources.gpu import why_without_gpu
 from resources.models import Backends
@@ -33,6 +34,11 @@ class RunConfig(dg.Config):
     force: bool = Field(default=False, description="do again what is done and what is quarantined")
     only: list[str] = Field(
         default=[], description="ids of the clips or videos to run; empty: all of the shard"
+    )
+    redo_stale: bool = Field(
+        default=True,
+        description="do again what is done by another version, config or weights; false: only "
+        "what failed, waits or was released",
     )
 
     def settings(self) -> dict[str, Any]:
@@ -64,43 +70,23 @@ def materialize_stage(
     """
     chosen = context.op_execution_context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
-    lake, ledger = storage.lake(), storage.ledger()
-    backend = backends.chosen(stage.operator) if backends and stage.operator else ""
-    settings = config.settings()
-    if backends and stage.operator:
-        settings = backends.settings_of(stage.operator, settings)
-    spec = StageSpec(
-        task=stage.task,
-        tables=stage.tables,
-        settings=settings,
-        lake_root=lake.location,
-        ledger_url=ledger.url,
+    lake = storage.lake()
+    spec = replace(
+        stage_spec(stage, config, storage, backends),
         shard=context.partition_key,
         run_id=context.run_id,
-        inputs=stage.inputs,
         max_attempts=compute.max_attempts,
         max_deaths=compute.max_deaths,
         max_lost=compute.max_lost,
         backoff_s=compute.backoff_s,
         bytes_in_flight=compute.megabytes_in_flight * 2**20,
         force=config.force,
+        redo_stale=config.redo_stale,
         units=tuple(config.only),
-    )
-    weights_dir = backends.weights() if backends else ""
-    version, weights_hash = plan.versions(
-        stage.task, stage.operator, backend, settings, weights_dir
-    )
-    spec = replace(
-        spec,
-        operator=stage.operator,
-        backend=backend,
-        operator_version=version,
-        weights_hash=weights_hash,
-        weights_dir=weights_dir,
     )
     workers, real = compute.worker_count(), None
     if stage.operator:
-        lanes, on_device = plan.lanes(stage.operator, backend)
+        lanes, on_device = plan.lanes(stage.operator, spec.backend)
         devices = leased_devices() if on_device else ()
         spec = replace(spec, lanes=lanes, devices=devices)
         workers = len(devices) or compute.worker_count(on_device=on_device)
@@ -122,9 +108,11 @@ def materialize_stage(
             metadata=metadata,
             allow_retries=False,
         )
+    made = data_versions(storage.ledger(), stage.tables, spec.shard)
     for table in stage.tables:
         yield dg.MaterializeResult(
             asset_key=table,
+            data_version=dg.DataVersion(made[table]),
             metadata=metadata
             | {
                 "dagster/row_count": report.rows[table],
@@ -133,6 +121,34 @@ def materialize_stage(
             }
             | preview_metadata(lake, table, spec.shard, context.log),
         )
+
+
+def stage_spec(
+    stage: Stage, config: RunConfig, storage: Storage, backends: Backends | None
+) -> StageSpec:
+    """What decides a stage's results: operator, backend, settings, weights. Of no shard yet."""
+    settings, backend, weights_dir = config.settings(), "", ""
+    if backends and stage.operator:
+        settings = backends.settings_of(stage.operator, settings)
+        backend, weights_dir = backends.chosen(stage.operator), backends.weights()
+    version, weights_hash = plan.versions(
+        stage.task, stage.operator, backend, settings, weights_dir
+    )
+    return StageSpec(
+        task=stage.task,
+        tables=stage.tables,
+        settings=settings,
+        lake_root=storage.lake().location,
+        ledger_url=storage.ledger().url,
+        shard="",
+        run_id="",
+        operator=stage.operator,
+        backend=backend,
+        operator_version=version,
+        weights_hash=weights_hash,
+        weights_dir=weights_dir,
+        inputs=stage.inputs,
+    )
 
 
 def leased_devices() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ego_assets.config import ClipSettings, ManifestSettings
 from resources.backends import registry
 from resources.lake import Lake, file_unit_id
 from resources.lake.raw import raw_version, sidecar_of
@@ -19,6 +20,8 @@ from resources.ledger import Ledger, State
 
 TASK_VERSIONS = {"probe": "1", "split": "1"}
 """Versions of the stages without a backend: raise one when its results change."""
+
+TASK_SETTINGS = {"probe": ManifestSettings, "split": ClipSettings}
 
 
 def digest(*parts: Any) -> str:
@@ -65,7 +68,8 @@ class StageSpec:
     made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
     lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
     worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them;
-    provisional: why its results stand in for those of a backend that got no GPU.
+    provisional: why its results stand in for those of a backend that got no GPU; redo_stale:
+    whether what is done under another fingerprint is done again.
     """
 
     task: str
@@ -87,6 +91,7 @@ class StageSpec:
     backoff_s: float = 0.5
     bytes_in_flight: int = 64 * 2**20
     force: bool = False
+    redo_stale: bool = True
     units: tuple[str, ...] = field(default=())
     lanes: int = 1
     devices: tuple[str, ...] = ()
@@ -108,11 +113,10 @@ def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
     for file in lake.read_shard(spec.shard)["files"]:
         uri = file["uri"]
         inputs = probe_inputs(uri)
-        base = digest("probe", spec.operator_version, spec.settings, inputs)
         unit = Unit(
             unit_id=file_unit_id(file["uri"]),
             video_id=None,
-            base_fingerprint=base,
+            base_fingerprint=probe_base(spec, inputs),
             input_hash=inputs,
             cost=float(file["byte_size"]),
             video_s=float(file.get("duration_s") or 0.0),
@@ -120,6 +124,11 @@ def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
         )
         groups.append(Group((unit,)))
     return _longest_first(groups)
+
+
+def probe_base(spec: StageSpec, inputs: str) -> str:
+    """Base fingerprint of a raw file with these `probe_inputs`."""
+    return digest("probe", spec.operator_version, spec.settings, inputs)
 
 
 def probe_inputs(uri: str) -> str:
@@ -220,9 +229,10 @@ def lanes(operator: str, backend: str) -> tuple[int, bool]:
 
 
 def code_version(task: str, operator: str) -> str:
-    """Version of a stage's default operator, as the UI shows it."""
+    """Version of a stage's default operator and of its default settings, as the UI shows it."""
     backend = registry.default(operator).name if operator else ""
-    return versions(task, operator, backend)[0]
+    settings = registry.default(operator).settings if operator else TASK_SETTINGS[task]
+    return f"{versions(task, operator, backend)[0]}-{digest(settings().model_dump())[:6]}"
 
 
 def _done(ledger: Ledger, table: str, shard: str) -> dict[str, str]:

@@ -170,6 +170,8 @@ class WorkerRun:
                 continue
             if not pending:
                 self.tell(Ended(unit.unit_id, "skipped"))
+                if not self.spec.redo_stale:
+                    fingerprint = self.done_under(unit)
             else:
                 if carried is None and previous_unit is not None:
                     carried = self.lake.read_carried(
@@ -194,15 +196,22 @@ class WorkerRun:
                 return True  # better than what we could make
             if self.spec.force and entry.run_id != self.spec.run_id:
                 return False
-            if entry.fingerprint != fingerprint:
+            if entry.waits_for_gpu:
+                # Made in place of another backend; it may be the chosen one by now.
+                return entry.fingerprint == fingerprint and (
+                    bool(self.spec.provisional)
+                    or self.ledger.accept(table, unit.unit_id, fingerprint)
+                )
+            if entry.state is not State.DONE:
                 return False
-            if entry.waits_for_gpu and self.spec.provisional:
-                return True
-            if entry.waits_for_gpu:  # made in place of another backend; now it is the chosen one
-                return self.ledger.accept(table, unit.unit_id, fingerprint)
-            return entry.state is State.DONE
+            return entry.fingerprint == fingerprint or not self.spec.redo_stale
 
         return [t for t in self.spec.tables if not is_done(t)]
+
+    def done_under(self, unit: Unit) -> str:
+        """The fingerprint that a unit is done under, stale or not: what its state was kept for."""
+        (entry,) = self.ledger.entries(stage=self.spec.tables[0], unit_id=unit.unit_id)
+        return entry.fingerprint
 
     def is_quarantined(self, unit: Unit, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
@@ -210,7 +219,7 @@ class WorkerRun:
             e.state is State.DROPPED
             or (
                 e.state is State.QUARANTINED
-                and e.fingerprint == fingerprint
+                and (e.fingerprint == fingerprint or not self.spec.redo_stale)
                 and (not self.spec.force or e.run_id == self.spec.run_id)
             )
             for e in self.ledger.entries(unit_id=unit.unit_id)

@@ -10,14 +10,23 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.definitions.data_version import (
+    DATA_VERSION_TAG,
+    CachingStaleStatusResolver,
+    StaleStatus,
+)
+from dagster._core.loader import LoadingContextForTest
 
 from dagster_project.definitions import build_defs
+from ego_assets.assets.recipes import current_specs
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files
+from ego_assets.stages.staleness import find_stale
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger
+from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 
@@ -32,11 +41,31 @@ class Bench:
         (self.shard,) = register_files(self.lake, find_files(files).files)
         self.instance = instance
         instance.add_dynamic_partitions(SHARDS, [self.shard])
-        overrides = {
+        self.job = self.build()
+
+    def build(self, **overrides: Any) -> dg.JobDefinition:
+        resources = {
             "storage": Storage(lake_root=str(self.lake.root)),
             "compute": Compute(workers=2, backoff_s=0.01),
         }
-        self.job = build_defs(overrides).resolve_job_def("whole_graph")
+        self.defs = build_defs(resources | overrides)
+        return self.defs.resolve_job_def("whole_graph")
+
+    def stale(self, backends: Backends) -> dict[str, int]:
+        """What is found to be stale, by table."""
+        specs = current_specs(Storage(lake_root=str(self.lake.root)), backends)
+        ledger = Ledger.beside(self.lake.root)
+        (found,) = find_stale(self.lake, ledger, specs, [self.shard])
+        return dict(found.units)
+
+    def unsynced(self) -> set[str]:
+        """The tables whose partition the UI calls stale."""
+        graph = self.defs.get_repository_def().asset_graph
+        resolver = CachingStaleStatusResolver(
+            self.instance, graph, LoadingContextForTest(self.instance)
+        )
+        states = {t: resolver.get_status(dg.AssetKey(t), self.shard) for t in TABLES}
+        return {t for t, s in states.items() if s is not StaleStatus.FRESH}
 
     def run(self, *tables: str) -> dg.ExecuteInProcessResult:
         keys = [dg.AssetKey(t) for t in tables]
@@ -77,10 +106,23 @@ def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.Dagster
         assert said["picture"].startswith("![")
         (origin,) = json.loads(pq.read_schema(files[0]).metadata[b"ego.provenance"])
         assert {"run_id", "settings", "code_version", "weights_hash"} <= set(origin), sorted(origin)
+    made = {t: bench.event(t).tags[DATA_VERSION_TAG] for t in TABLES}
     assert bench.run().success
     for table in TABLES:
         assert bench.metadata(table)["already done"] == 1
+        assert bench.event(table).tags[DATA_VERSION_TAG] == made[table]
         assert (bench.lake.root / table / f"{bench.shard}.parquet").read_bytes() == before[table]
+    assert bench.stale(Backends()) == {}
+    # Other settings of the hands concern what is made from hands, and nothing else.
+    other = Backends(settings={"hand_estimator": {"rounds": 3}})
+    assert bench.stale(other) == {"hand_poses": 1, "robot_mappings": 1}
+    bench.job = bench.build(backends=other)
+    assert bench.run("hand_poses").success
+    assert bench.unsynced() == {"robot_mappings"}
+    assert bench.run().success
+    assert bench.stale(other) == {}
+    assert bench.unsynced() == set()
+    assert {t for t in TABLES if bench.metadata(t)["done"]} == {"robot_mappings"}
 
 
 def test_one_table_of_three_is_made_alone(tmp_path: Path, instance: dg.DagsterInstance) -> None:

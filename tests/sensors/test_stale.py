@@ -1,0 +1,98 @@
+"""The stale sensor at a real instance: each stale shard is asked for, behind all else, in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_project.definitions import build_defs
+from ego_assets.stages.runner import run_stage
+from resources.models import Backends
+from resources.storage import Storage
+from sensors import stale as module
+from sensors.stale import build_stale_sensor
+from tests.stages.stage_bench import SHARD, Bench, make_bench
+
+EMPTY = ["20260101-0001", "20260101-0002"]
+
+
+class Desk:
+    """A lake with a shard that is done, and two that have nothing; ticks of the sensor."""
+
+    def __init__(self, bench: Bench, instance: dg.DagsterInstance) -> None:
+        self.bench = bench
+        self.spec = replace(bench.spec, backend="tests.stages.fake_backends:FakeEstimator")
+        run_stage(self.spec, isolate=False)
+        for shard in EMPTY:
+            bench.lake.write_shard(shard, {"files": []})
+        self.instance = instance
+        self.storage = Storage(lake_root=bench.lake.location)
+        self.repository = build_defs({"storage": self.storage}).get_repository_def()
+        self.cursor: str | None = None
+
+    def tick(self, **changes: str) -> dg.SensorResult:
+        job = self.repository.get_job("rederive_stale")
+        sensor = build_stale_sensor(job, lambda *_: [replace(self.spec, **changes)])
+        context = dg.build_sensor_context(
+            self.instance,
+            cursor=self.cursor,
+            repository_def=self.repository,
+            resources={"storage": self.storage, "backends": Backends()},
+        )
+        found = sensor(context)
+        assert isinstance(found, dg.SensorResult)
+        self.cursor = found.cursor
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield Desk(make_bench(tmp_path), instance)
+
+
+def test_a_new_version_is_asked_for_once_behind_all_else(desk: Desk) -> None:
+    nothing = desk.tick()
+    assert not nothing.run_requests
+    assert "3 shards looked at" in str(nothing.skip_reason)
+    (first,) = desk.tick(operator_version="2").run_requests or ()
+    assert first.partition_key == SHARD
+    assert first.tags["dagster/priority"] == "-10"
+    (again,) = desk.tick(operator_version="2").run_requests or ()
+    assert again.run_key == first.run_key  # Dagster runs a key once
+    (other,) = desk.tick(operator_version="3").run_requests or ()
+    assert other.run_key != first.run_key
+    run_stage(replace(desk.spec, operator_version="2", run_id="second"), isolate=False)
+    assert not desk.tick(operator_version="2").run_requests
+    # Back to the old version: another state, another run.
+    (back,) = desk.tick().run_requests or ()
+    assert back.run_key not in {first.run_key, other.run_key}
+
+
+def test_a_shard_with_a_run_is_left_out(desk: Desk) -> None:
+    desk.instance.add_dynamic_partitions("shards", [SHARD])
+    job = desk.repository.get_job("whole_graph")
+    tags = {"dagster/partition": SHARD}
+    desk.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert not desk.tick(operator_version="2").run_requests
+
+
+def test_what_waits_is_bounded_and_ticks_go_on_where_they_left_off(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_RUNS", 1)
+    assert len(desk.tick(operator_version="2").run_requests or ()) == 1
+    assert desk.cursor == SHARD
+    desk.instance.add_dynamic_partitions("shards", [SHARD])
+    job = desk.repository.get_job("rederive_stale")
+    tags = {"dagster/partition": SHARD, "ego/reason": "stale"}
+    run = desk.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert not desk.tick(operator_version="2").run_requests
+    assert desk.cursor == SHARD  # as long as its run waits, no further
+    desk.instance.delete_run(run.run_id)
+    desk.tick(operator_version="2")
+    assert desk.cursor == ""  # all were looked at: from the start again
