@@ -19,6 +19,7 @@ import psutil
 from ego_assets.protocols import BadInputError
 from ego_assets.schemas import ContractError
 from resources.backends.memory import DeviceMemoryError, is_out_of_memory
+from resources.backends.weights import WeightsError
 from resources.lake.raw import RawChangedError
 
 OUT_OF_MEMORY = "oom"
@@ -27,16 +28,21 @@ OUT_OF_MEMORY = "oom"
 
 class ErrorKind(StrEnum):
     """permanent: another try cannot help. transient: the network, or a server, is away or busy:
-    it counts against no clip. no_room: nothing can be written here. memory: it may help to have
-    more of it. device_memory: smaller batches have been tried, and did not help. other: tried
-    again, some times."""
+    it counts against no clip. no_room: nothing can be written here. no_weights: a model cannot be
+    loaded, for no clip. memory: it may help to have more of it. device_memory: smaller batches
+    have been tried, and did not help. other: tried again, some times."""
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
     NO_ROOM = "no room"
+    NO_WEIGHTS = "no weights"
     MEMORY = "out of memory"
     DEVICE_MEMORY = "out of device memory"
     OTHER = "other"
+
+
+class PublishRefusedError(RuntimeError):
+    """The lake does not take what a unit came to: it is not there, or it is not permitted."""
 
 
 _PERMANENT = (BadInputError, ContractError, RawChangedError, FileNotFoundError, PermissionError)
@@ -74,6 +80,10 @@ def _own_kind(error: BaseException) -> ErrorKind:
         return _kind_of_s3(error)
     if isinstance(error, _PERMANENT):
         return ErrorKind.PERMANENT
+    if isinstance(error, PublishRefusedError):
+        return ErrorKind.NO_ROOM
+    if isinstance(error, WeightsError):
+        return ErrorKind.NO_WEIGHTS
     if isinstance(error, DeviceMemoryError):
         return ErrorKind.DEVICE_MEMORY
     if is_out_of_memory(error):

@@ -270,12 +270,16 @@ class _Supervisor:
     def _dismiss(self, slot: _Slot) -> None:
         with suppress(BrokenPipeError):
             slot.connection.send(None)
+        self._end(slot)
+        self.slots.remove(slot)
+
+    def _end(self, slot: _Slot) -> None:
+        """Wait for a worker that was asked to go, and make it go if it does not."""
         slot.process.join(10)
         if slot.process.is_alive():
             slot.process.kill()
             slot.process.join()
         slot.connection.close()
-        self.slots.remove(slot)
 
     def _hand(self, slot: _Slot) -> None:
         first = self.queue[0].units[0].unit_id
@@ -381,14 +385,10 @@ class _Supervisor:
                 with suppress(BrokenPipeError):
                     slot.connection.send(None)
         for slot in self.slots:
-            slot.process.join(10)
-            if slot.process.is_alive():
-                slot.process.kill()
-                slot.process.join()
+            self._end(slot)
             if kill:
                 for started, _ in slot.current.values():
                     self._interrupt(started)
-            slot.connection.close()
         self.slots.clear()
 
 

@@ -31,11 +31,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ego_assets.protocols import BadInputError, Carried, ClipOutput
 from ego_assets.schemas import TABLES, ContractError
-from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
+from ego_assets.stages.errors import (
+    OUT_OF_MEMORY,
+    ErrorKind,
+    PublishRefusedError,
+    classify,
+    memory_figures,
+)
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
 from resources.backends.memory import free
-from resources.backends.weights import WeightsError
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
@@ -51,10 +56,6 @@ LONGEST_WAIT_S = 30.0
 
 class StageBrokenError(RuntimeError):
     """The machine, not a unit, keeps the stage from going on."""
-
-
-class PublishRefusedError(RuntimeError):
-    """The lake does not take what a unit came to: it is not there, or it is not permitted."""
 
 
 class Outage:
@@ -293,15 +294,15 @@ class WorkerRun:
     def failed(self, unit: Unit, attempts: dict[str, Attempt], error: Exception) -> bool | None:
         """What follows from an error: as of `attempt`. Raises StageBrokenError."""
         kind = classify(error)
-        if isinstance(error, WeightsError):
+        if kind in {ErrorKind.NO_WEIGHTS, ErrorKind.NO_ROOM}:
             self.interrupt(unit, attempts)
-            raise StageBrokenError(str(error)) from error
-        if kind is ErrorKind.NO_ROOM or isinstance(error, PublishRefusedError):
-            self.interrupt(unit, attempts)
-            raise StageBrokenError(
-                f"{error}: nothing can be published in {self.lake.location}; what is done is "
-                "kept: make room, or let it be written, and run again"
-            ) from error
+            words = str(error)
+            if kind is ErrorKind.NO_ROOM:
+                words += (
+                    f": nothing can be published in {self.lake.location}; what is done is kept: "
+                    "make room, or let it be written, and run again"
+                )
+            raise StageBrokenError(words) from error
         if kind is ErrorKind.TRANSIENT and self.outage.goes_on(error):
             self.interrupt(unit, attempts)
             self.back_off(self.outage.tries, max(self.spec.backoff_s, 0.1))
