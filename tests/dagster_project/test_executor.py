@@ -70,6 +70,7 @@ def messages(run: Ran) -> str:
         ({"ego/gpus": "1.5"}, "ego/gpus=1.5 must be a share up to 1 or a whole number"),
         ({"ego/cpus": "all"}, "ego/cpus='all' must be a number"),
         ({"ego/gpu_memory_gb": "8"}, "without a GPU: set ego/gpus"),
+        ({"ego/degrades": "maybe"}, "tag ego/degrades='maybe' must be true or false"),
         ({"ego/gpu": "1"}, "there is no tag ego/gpu; use ego/gpus"),
     ],
 )
@@ -103,8 +104,11 @@ def test_impossible_needs_fail_before_anything_starts(instance: dg.DagsterInstan
     assert "step on_two_gpus: tags ego/gpus=2" in messages(run)
 
 
-@pytest.mark.parametrize("bad", [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}])
-def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}, {"degrade_after_s": -1.0}],
+)
+def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="of the executor must be"):
         executor_jobs.execute("pinned", instance, config=bad)
 
@@ -267,6 +271,56 @@ def test_a_step_that_gets_no_device_in_time_fails_and_says_who_has_it(
     assert not run.result.success
     assert "step on_gpu got no GPU within 0.3 s" in messages(run)
     assert f"held by hoards of run greedy, process {os.getpid()}" in messages(run)
+
+
+@pytest.fixture
+def hoarder() -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the only device."""
+    code = (
+        "from resources.gpu import find_gpus; from resources.gpu_leases import *\n"
+        "wanted = Request(1, run_id='greedy', step_key='hoards')\n"
+        "assert LeaseBook().ask(wanted, find_gpus(1)).poll()\n"
+        "print('held', flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("how", ["config", "variable"])
+def test_a_step_that_may_goes_on_without_a_gpu(
+    instance: dg.DagsterInstance,
+    hoarder: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    config: dict[str, Any] = {"gpus": 1}
+    if how == "config":
+        config["degrade_after_s"] = 0.3
+    else:
+        monkeypatch.setenv("EGO_DEGRADE_AFTER_S", "0.3")
+    run = Ran(executor_jobs.execute("degradable", instance, config=config), instance)
+    steps = outputs(run.result, instance)
+    assert steps["may_go_without"]["devices"] == ""
+    why = steps["may_go_without"]["without"]
+    assert why.startswith("no GPU was free within 0.3 s")
+    assert f"GPU 0 (simulated) is held by hoards of run greedy, process {hoarder.pid}" in why
+    assert f"Goes on without a GPU: {why}" in messages(run)
+    assert "on the CPU, degraded" in messages(run)
+    assert steps["comes_after"]["without"] == "", "it was told to a step that wanted no GPU"
+    assert [c.step_key for c in LeaseBook().claims()] == ["hoards"], "it still waits"
+
+
+def test_a_step_that_may_not_waits(
+    instance: dg.DagsterInstance, hoarder: subprocess.Popen[str]
+) -> None:
+    config = {"gpus": 1, "degrade_after_s": 0.0, "lease_timeout_s": 0.5}
+    run = Ran(
+        executor_jobs.execute("pinned", instance, config=config, op_selection=["on_gpu"]), instance
+    )
+    assert run.errors["on_gpu"][0] == "LeaseTimeout"
 
 
 # Sure ends.
