@@ -252,6 +252,11 @@ def endless() -> None:
     never_reached(never_ends())
 
 
+@dg.repository
+def for_the_ui() -> list[dg.JobDefinition]:
+    return [make_job("endless")]
+
+
 # Warm workers, pins, and what must not leak.
 
 
