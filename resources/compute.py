@@ -20,6 +20,11 @@ class Compute(dg.ConfigurableResource):
     megabytes_in_flight: int = Field(
         default=64, ge=1, description="decoded pictures that wait for an operator, a worker"
     )
+    hardware_decoding: bool = Field(
+        default=False,
+        description="let a step's GPU decode, too (NVDEC), where it gives the same frames; else "
+        "software does, and the step's metadata say why",
+    )
     max_attempts: int = Field(default=3, ge=1, description="tries of a clip before quarantine")
     max_deaths: int = Field(default=2, ge=1, description="workers a clip may kill")
     max_lost: int = Field(

@@ -91,6 +91,7 @@ class StageSpec:
     lanes: int = 1
     devices: tuple[str, ...] = ()
     provisional: str = ""
+    hardware_decoding: bool = False
 
     @property
     def carried_stage(self) -> str:
