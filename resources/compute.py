@@ -18,7 +18,10 @@ class Compute(dg.ConfigurableResource):
         default=True, description="false: run in the step's own process, for a debugger"
     )
     megabytes_in_flight: int = Field(
-        default=64, ge=1, description="decoded pictures that wait for an operator, a worker"
+        default=64,
+        ge=1,
+        description="decoded pictures that wait for an operator; of each worker, whose lanes share "
+        "it. A stage so holds workers x this much, whatever its videos",
     )
     hardware_decoding: bool = Field(
         default=False,

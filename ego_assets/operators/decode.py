@@ -39,6 +39,8 @@ _OPTIONS = {
 MAX_PICTURE_PIXELS = 16384 * 8640
 """No decoder makes a larger picture, whatever a stream says of itself half way through."""
 SOFTWARE = "software"
+BYTES_IN_FLIGHT = 64 * 2**20
+"""Of pictures that wait for a reader who sets no other limit."""
 _STOP = object()
 _Item = TypeVar("_Item")
 
@@ -244,7 +246,7 @@ class ClipFrames:
         path: Path,
         start_frame: int,
         end_frame: int,
-        max_bytes_in_flight: int = 64 * 2**20,
+        max_bytes_in_flight: int = BYTES_IN_FLIGHT,
         hardware: bool = False,
     ) -> None:
         self.path = path

@@ -61,7 +61,7 @@ class SplitTask:
         from ego_assets.operators.clips import ClipSplitter
 
         self.raw = RawReader()
-        self.splitter = ClipSplitter(ClipSettings(**spec.settings))
+        self.splitter = ClipSplitter(ClipSettings(**spec.settings), spec.bytes_in_flight)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
@@ -105,7 +105,7 @@ class ClipTask:
             path,
             clip["start_frame"],
             clip["end_frame"],
-            max_bytes_in_flight=self.spec.bytes_in_flight,
+            max_bytes_in_flight=self.spec.bytes_in_flight // self.spec.lanes,
             hardware=self.spec.hardware_decoding,
         )
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
