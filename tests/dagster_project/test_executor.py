@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import psutil
 import pytest
 from test_executor_conformance import Interrupter, Ran
 
+from dagster_project import executor
 from dagster_project.doctor import examine
 from dagster_project.executor import (
     ImpossibleNeedsError,
@@ -30,7 +32,7 @@ from dagster_project.executor import (
     gpu_executor,
     needs_of,
 )
-from resources.gpu import find_gpus
+from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
 
 FOUR = {"gpus": 4}
@@ -155,6 +157,42 @@ def test_a_machine_without_gpus_runs_everything(instance: dg.DagsterInstance) ->
     assert {s["devices"] for s in outputs(run.result, instance).values()} == {""}
     told = [e.message for e in run.logs if "has no GPU" in e.message]
     assert told == ["This machine has no GPU: 3 of 5 steps ask for one and run on the CPU"]
+
+
+def test_a_sick_device_is_left_out_and_told_of(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sick, well = find_gpus(2)
+    gpus = [replace(sick, fault="GPU is lost"), well]
+    monkeypatch.setattr(executor, "find_gpus", lambda simulated: gpus)
+    run = Ran(executor_jobs.execute("pinned", instance, op_selection=["on_gpu"]), instance)
+    assert outputs(run.result, instance)["on_gpu"]["devices"] == "1"
+    assert "GPU 0 is left out: NVML says 'GPU is lost'" in messages(run)
+
+
+def test_a_device_that_fails_in_mid_run_gets_no_further_step(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def find(simulated: int | None) -> list[Gpu]:
+        looks.append(1)
+        first, second = find_gpus(2)
+        return [first if len(looks) < 3 else replace(first, fault="GPU is lost"), second]
+
+    monkeypatch.setattr(executor, "find_gpus", find)
+    monkeypatch.setattr(executor, "LOOK_AGAIN_S", 0.0)
+    run = Ran(executor_jobs.execute("pinned", instance), instance)
+    said = {
+        e.step_key: e.dagster_event.engine_event_data.metadata["devices"].value
+        for e in run.logs
+        if e.dagster_event and e.dagster_event.event_type_value == "STEP_WORKER_STARTED"
+    }
+    assert said["on_gpu"] == "GPU 0 (simulated)"
+    assert said["on_half_gpu"] == "GPU 1 (simulated)"
+    assert "GPU 0 is left out from now on: NVML says 'GPU is lost'" in messages(run)
+    assert run.errors["on_two_gpus"][0] == "ImpossibleNeeds"
+    assert LeaseBook().claims() == []
 
 
 def test_a_worker_is_replaced_after_so_many_steps(instance: dg.DagsterInstance) -> None:
