@@ -6,7 +6,7 @@ TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test check lint audit docs accuracy clean help
+.PHONY: demo up test check lint audit docs accuracy clean heavy help
 .DELETE_ON_ERROR:
 
 help:  ## what there is to make
@@ -33,6 +33,9 @@ up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 
 test: $(VENV)/.test $(VENV)/.system  ## every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+heavy: $(VENV)/.test  ## tests that CI leaves out for their cost
+	EGO_HEAVY=1 $(BIN)/python -m pytest -m heavy
 
 lint: $(VENV)/.test  ## style, format, types
 	$(BIN)/ruff check .

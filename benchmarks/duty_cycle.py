@@ -26,7 +26,12 @@ from typing import Any
 import av
 import numpy as np
 
-from benchmarks.simulated_device import KERNEL_S_PER_FRAME, TIME_SCALE, SimulatedOperator
+from benchmarks.simulated_device import (
+    KERNEL_S_PER_FRAME,
+    SPEED_VARIABLE,
+    SimulatedOperator,
+    time_scale,
+)
 from ego_assets.schemas import TABLES
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
@@ -169,7 +174,7 @@ def measure(devices: int, seed: int, frames: Path, folder: Path) -> dict[str, fl
     found["clips"] = report.done
     found["busy"] = busy_share(log, devices)
     found["kernel_s"] = sum(
-        TIME_SCALE * KERNEL_S_PER_FRAME[height] * round(duration_s * FPS)
+        time_scale() * KERNEL_S_PER_FRAME[height] * round(duration_s * FPS)
         for height, duration_s in videos
     )
     static = folder / f"static{devices}"
@@ -194,9 +199,13 @@ def measure(devices: int, seed: int, frames: Path, folder: Path) -> dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument(
+        "--speed", type=float, default=40, help="so many times faster than the real devices"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    os.environ[SPEED_VARIABLE] = str(arguments.speed)
     results = {}
     with tempfile.TemporaryDirectory(prefix="ego-duty-") as name:
         frames = Path(name) / "frames.mp4"

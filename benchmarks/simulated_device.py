@@ -16,13 +16,17 @@ import numpy as np
 from ego_assets.config import MovementSettings
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 
-TIME_SCALE = 1 / 40
-"""Everything is so much faster than on the machine that is simulated."""
+SPEED_VARIABLE = "EGO_SIMULATED_SPEED"
 KERNEL_S_PER_FRAME = {480: 0.010, 720: 0.014, 1080: 0.020, 2160: 0.045}
 DECODE_S_PER_FRAME = {480: 0.0005, 720: 0.001, 1080: 0.002, 2160: 0.008}
 ENCODE_S_PER_FRAME = 0.001
 """RLE of the masks, on the host."""
 CARRIED_BYTES = 2_000_000
+
+
+def time_scale() -> float:
+    """Everything is so much faster than on the machine that is simulated."""
+    return 1 / float(os.environ.get(SPEED_VARIABLE, "40"))
 
 
 class SimulatedOperator:
@@ -42,12 +46,13 @@ class SimulatedOperator:
         row = clip.clip
         frames = row["end_frame"] - row["start_frame"]
         height = clip.video["height_px"]
-        time.sleep(TIME_SCALE * DECODE_S_PER_FRAME[height] * frames)
+        scale = time_scale()
+        time.sleep(scale * DECODE_S_PER_FRAME[height] * frames)
         with self.device:
             began = time.monotonic()
-            time.sleep(TIME_SCALE * KERNEL_S_PER_FRAME[height] * frames)
+            time.sleep(scale * KERNEL_S_PER_FRAME[height] * frames)
             self._log(began, time.monotonic())
-        time.sleep(TIME_SCALE * ENCODE_S_PER_FRAME * frames)
+        time.sleep(scale * ENCODE_S_PER_FRAME * frames)
         return ClipOutput(
             {"object_movements": [self._row(clip, n) for n in range(8)]},
             carried={"memory": np.zeros(CARRIED_BYTES, np.uint8)},

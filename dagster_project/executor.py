@@ -57,6 +57,8 @@ TICK_S = 0.1
 QUEUE_TICK_S = 0.05
 FIRST_TOLD_S, TOLD_AGAIN_S = 10.0, 300.0
 """When a step says that it waits for a device."""
+LOOK_AGAIN_S = 30.0
+"""A device may fail while a run goes on: how old the last look at them may be."""
 KILLED = "WorkerKilled"
 INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt", KILLED}
 
@@ -322,6 +324,8 @@ class _Run:
         self.slots = self.settings.max_concurrent or os.cpu_count() or 1
         self.cpus = float(len(os.sched_getaffinity(0)))
         self.gpus: list[Gpu] = []
+        self.has_gpus = False
+        self.looked_at = 0.0
         self.waiting: list[_Step] = []
         self.running: dict[int, _Step] = {}  # by the worker's process id
         self.errors: list[SerializableErrorInfo] = []
@@ -368,6 +372,7 @@ class _Run:
         """Which devices there are, and whether every step can have what it needs."""
         everything = find_gpus(self.settings.gpus)
         self.gpus = [g for g in everything if not g.fault]
+        self.has_gpus, self.looked_at = bool(everything), time.monotonic()
         needs = {
             key: self._needs(self.plan.get_step_by_key(key))
             for key in self.plan.step_keys_to_execute
@@ -385,6 +390,24 @@ class _Run:
             self.book = LeaseBook()
             for key in asking:
                 check_possible(key, needs[key], self.gpus)
+
+    def _look_again(self) -> Iterator[dg.DagsterEvent]:
+        """No further step gets a device that has failed since."""
+        if time.monotonic() - self.looked_at < LOOK_AGAIN_S:
+            return
+        self.looked_at = time.monotonic()
+        found = find_gpus(self.settings.gpus)
+        faults = {g.index: g.fault for g in found if g.fault}
+        well = {g.key for g in found if not g.fault}
+        lost = [g for g in self.gpus if g.key not in well]
+        self.gpus = [g for g in self.gpus if g.key in well]
+        for gpu in lost:
+            why = faults.get(gpu.index, "it is gone")
+            yield self._say(f"GPU {gpu.index} is left out from now on: NVML says {why!r}")
+        for step in self.waiting if lost else []:
+            if step.lease:  # they might be given one of these: they ask anew
+                step.lease.release()
+                step.lease = None
 
     def _needs(self, step: IExecutionStep) -> StepNeeds:
         return needs_of(step.key, step.tags or {}, self.settings.default_needs)
@@ -464,7 +487,8 @@ class _Run:
             module, why = self.pool.unloaded.popitem()
             yield self._say(f"{module} is not preloaded, which makes workers start late: {why}")
         for worker in self.pool.resting():
-            if worker.lease and worker.lease.is_wanted():
+            lease = worker.lease
+            if lease and (lease.is_wanted() or not set(lease.devices) <= set(self.gpus)):
                 self.pool.retire(worker)  # who waits goes before a model that is kept warm
         for step in self.active.get_steps_to_execute():
             self.waiting.append(_Step(step, self._needs(step), self.context.for_step(step)))
@@ -476,7 +500,7 @@ class _Run:
                 self._cpus(s) for s in self.running.values()
             ):
                 break  # smaller ones do not pass the first in line, or it might wait for ever
-            if waiting.needs.gpus and self.gpus:
+            if waiting.needs.gpus and self.has_gpus:
                 yield from self._start_on_gpu(waiting, free)
             else:
                 yield from self._start(waiting)
@@ -500,6 +524,13 @@ class _Run:
                     yield from self._start(step)
                     return
             if sum(s.lease is not None for s in self.waiting) >= free:
+                return
+            yield from self._look_again()
+            try:
+                check_possible(step.key, step.needs, self.gpus)
+            except ImpossibleNeedsError as error:
+                self.waiting.remove(step)
+                yield from self._fail_or_retry(step, _error("ImpossibleNeeds", str(error)))
                 return
             step.lease, step.asked_at = self.book.ask(request, self.gpus), time.monotonic()
         if step.lease.poll(prefer=self._warm_devices()):

@@ -18,7 +18,15 @@ class Compute(dg.ConfigurableResource):
         default=True, description="false: run in the step's own process, for a debugger"
     )
     megabytes_in_flight: int = Field(
-        default=64, ge=1, description="decoded pictures that wait for an operator, a worker"
+        default=64,
+        ge=1,
+        description="decoded pictures that wait for an operator; of each worker, whose lanes share "
+        "it. A stage so holds workers x this much, whatever its videos",
+    )
+    hardware_decoding: bool = Field(
+        default=False,
+        description="let a step's GPU decode, too (NVDEC), where it gives the same frames; else "
+        "software does, and the step's metadata say why",
     )
     max_attempts: int = Field(default=3, ge=1, description="tries of a clip before quarantine")
     max_deaths: int = Field(default=2, ge=1, description="workers a clip may kill")

@@ -20,6 +20,15 @@ def real_data() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Heavy tests are skipped, and the summary says so, unless EGO_HEAVY=1."""
+    if os.environ.get("EGO_HEAVY") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("heavy"):
+            item.add_marker(pytest.mark.skip(reason="heavy: EGO_HEAVY=1 runs it"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests take no device of the machine's runs, and these none of theirs."""

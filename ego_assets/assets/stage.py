@@ -6,6 +6,7 @@ Here: the bridge from Dagster to `ego_assets.stages`. Not here: any computing.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,6 +81,7 @@ def materialize_stage(
         max_lost=compute.max_lost,
         backoff_s=compute.backoff_s,
         bytes_in_flight=compute.megabytes_in_flight * 2**20,
+        hardware_decoding=compute.hardware_decoding,
         force=config.force,
         redo_stale=config.redo_stale,
         units=tuple(config.only),
@@ -172,6 +174,9 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "video seconds per second": round(report.video_s_per_s, 2),
         "peak memory of a worker, MiB": round(report.peak_rss_bytes / 2**20),
     }
+    decoders = Counter(n["decoded by"] for n in report.notes.values() if "decoded by" in n)
+    if decoders:
+        metadata["decoded by"] = "; ".join(f"{name} ({n} clips)" for name, n in decoders.items())
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})

@@ -16,7 +16,7 @@ import numpy as np
 
 from ego_assets.config import ClipSettings
 from ego_assets.operators.cuts import find_cuts
-from ego_assets.operators.decode import index_frames
+from ego_assets.operators.decode import BYTES_IN_FLIGHT, index_frames
 
 
 def merge_short_scenes(cuts: Sequence[int], pts_s: np.ndarray, min_scene_s: float) -> list[int]:
@@ -80,13 +80,14 @@ class ClipSplitter:
     quality_tier = "baseline"
     weights_hash = ""
 
-    def __init__(self, settings: ClipSettings) -> None:
+    def __init__(self, settings: ClipSettings, max_bytes_in_flight: int = BYTES_IN_FLIGHT) -> None:
         self.settings = settings
+        self.max_bytes_in_flight = max_bytes_in_flight
 
     def split(self, video: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
         """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
         index = index_frames(path)
-        cuts = find_cuts(path, self.settings).cuts
+        cuts = find_cuts(path, self.settings, self.max_bytes_in_flight).cuts
         cuts = merge_short_scenes(cuts, index.pts_s, self.settings.min_scene_s)
         rows = []
         megapixels = index.width * index.height / 1e6

@@ -39,7 +39,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ego_assets.config import ClipSettings
-from ego_assets.operators.decode import ClipFrames, FrameIndex, index_frames, keyframe_pictures
+from ego_assets.operators.decode import (
+    BYTES_IN_FLIGHT,
+    ClipFrames,
+    FrameIndex,
+    index_frames,
+    keyframe_pictures,
+)
 from ego_assets.protocols import BadInputError
 
 LOOK_SIDE_PX = 256
@@ -84,17 +90,20 @@ class FoundCuts:
     fallback: str | None = None
 
 
-def find_cuts(path: Path, settings: ClipSettings) -> FoundCuts:
+def find_cuts(
+    path: Path, settings: ClipSettings, max_bytes_in_flight: int = BYTES_IN_FLIGHT
+) -> FoundCuts:
     """Cuts of a video. Raises BadInputError if it does not decode."""
     index = index_frames(path)
     reason = None
     if settings.search == "fast":
         try:
-            return _search(path, index, settings, suspect_stretches(path, index, settings))
+            stretches = suspect_stretches(path, index, settings)
+            return _search(path, index, settings, stretches, max_bytes_in_flight)
         except (_NoShortcutError, BadInputError) as error:
             reason = str(error)
             log.info("%s: every frame is decoded: %s", path, reason)
-    found = _search(path, index, settings, [(0, len(index) - 1)])
+    found = _search(path, index, settings, [(0, len(index) - 1)], max_bytes_in_flight)
     found.fallback = reason
     return found
 
@@ -103,7 +112,11 @@ def find_cuts(path: Path, settings: ClipSettings) -> FoundCuts:
 
 
 def _search(
-    path: Path, index: FrameIndex, settings: ClipSettings, stretches: list[tuple[int, int]]
+    path: Path,
+    index: FrameIndex,
+    settings: ClipSettings,
+    stretches: list[tuple[int, int]],
+    max_bytes_in_flight: int,
 ) -> FoundCuts:
     """The cuts at frames first + 1 to last of each stretch (first, last)."""
     found = FoundCuts()
@@ -115,7 +128,8 @@ def _search(
         )
         start = max(0, first + 1 - detector.frames_before)
         end = min(len(index), last + 1 + detector.frames_after)
-        for before, at in detector.propose(_see(path, index, start, end, found)):
+        frames = ClipFrames(path, start, end, max_bytes_in_flight)
+        for before, at in detector.propose(_see(frames, found)):
             if first < at.index <= last:
                 found.proposed.append(at.index)
                 if _distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
@@ -123,17 +137,16 @@ def _search(
     return found
 
 
-def _see(
-    path: Path, index: FrameIndex, start: int, end: int, found: FoundCuts
-) -> Iterator[_SeenFrame]:
-    """Frames from `start` to before `end`, counted in `found`."""
+def _see(frames: ClipFrames, found: FoundCuts) -> Iterator[_SeenFrame]:
+    """All of `frames`, counted in `found`."""
     glancer = VideoReformatter()
     size: tuple[int, int] | None = None
-    for number, picture in ClipFrames(path, start, end).read_pictures():
+    for number, picture in frames.read_pictures():
         size = size or (picture.width, picture.height)
         found.decoded_frames += 1
         if (picture.width, picture.height) == size:  # others cannot be compared
-            yield _SeenFrame(number, picture, index.rotation_deg, _glance(glancer, picture))
+            turn = frames.index.rotation_deg
+            yield _SeenFrame(number, picture, turn, _glance(glancer, picture))
 
 
 def _glance(glancer: VideoReformatter, picture: Any) -> np.ndarray:

@@ -26,6 +26,7 @@ import av.stream
 import av.video.frame
 import numpy as np
 
+from ego_assets.operators import nvdec
 from ego_assets.protocols import BadInputError, Frame
 
 _OPTIONS = {
@@ -37,13 +38,17 @@ _OPTIONS = {
 }
 MAX_PICTURE_PIXELS = 16384 * 8640
 """No decoder makes a larger picture, whatever a stream says of itself half way through."""
+SOFTWARE = "software"
+BYTES_IN_FLIGHT = 64 * 2**20
+"""Of pictures that wait for a reader who sets no other limit."""
 _STOP = object()
 _Item = TypeVar("_Item")
 
 
-def open_media(path: Path | str) -> av.container.InputContainer:
+def open_media(path: Path | str, hardware: Any = None) -> av.container.InputContainer:
     """Open a media file for reading. To be closed by the caller (it is a context manager).
 
+    hardware: an `av.codec.hwaccel.HWAccel` that decodes its video; nothing else is different.
     Raises BadInputError if it is no media file of a known format, FileNotFoundError,
     PermissionError.
     """
@@ -52,7 +57,9 @@ def open_media(path: Path | str) -> av.container.InputContainer:
         raise BadInputError(f"{path}: the file is empty")
     try:
         # `file:` keeps a name such as `concat:a.mp4` from being read as a protocol.
-        container = av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace")
+        container = av.open(
+            f"file:{path}", options=_OPTIONS, metadata_errors="replace", hwaccel=hardware
+        )
     except (FileNotFoundError, PermissionError):
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
@@ -225,6 +232,9 @@ def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]
 class ClipFrames:
     """Frames [start_frame, end_frame) of a video: a FrameSource.
 
+    hardware: let the GPU of this process decode where that gives the same frames (`nvdec`); what
+    it cannot decode, or finds damaged, is decoded in software. `decoded_by` tells.
+
     width, height: of the upright, full-size picture. Decoding runs ahead of the reader in a thread
     (PyAV releases the GIL), by at most `max_bytes_in_flight` bytes of pictures. Frames that do
     not decode are left out; the others keep their indices.
@@ -236,7 +246,8 @@ class ClipFrames:
         path: Path,
         start_frame: int,
         end_frame: int,
-        max_bytes_in_flight: int = 64 * 2**20,
+        max_bytes_in_flight: int = BYTES_IN_FLIGHT,
+        hardware: bool = False,
     ) -> None:
         self.path = path
         self.index = index_frames(path)
@@ -250,6 +261,10 @@ class ClipFrames:
         self.max_bytes_in_flight = max_bytes_in_flight
         self.width = self.index.width
         self.height = self.index.height
+        self._device, self.decoded_by = None, SOFTWARE
+        if hardware:
+            self._device, why = nvdec.find(self.index.codec)
+            self.decoded_by = nvdec.NAME if self._device else f"{SOFTWARE}: {why}"
 
     def read(
         self, *, max_side_px: int | None = None, indices: Sequence[int] | None = None
@@ -338,6 +353,18 @@ class ClipFrames:
 
     def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) of the frames from `first` to `last`, both included."""
+        try:
+            for index, picture in self._walk(first, last):
+                first = index + 1
+                yield index, picture
+            return
+        except nvdec.HardwareDecodingError as error:
+            self._device, self.decoded_by = None, f"{SOFTWARE}: {error}"
+        if first <= last:
+            yield from self._walk(first, last)
+
+    def _walk(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
+        """As `_indexed`. Raises HardwareDecodingError."""
         seen = -1
         for picture in self._pictures(first):
             index = self.index.nearest(picture.pts) if picture.pts is not None else None
@@ -372,6 +399,9 @@ class ClipFrames:
 
     def _pictures_from(self, position: int) -> Generator[Any, None, None]:
         """Decoded pictures from the keyframe at `position` of the index on."""
+        if self._device is not None:
+            yield from self._pictures_on_device(position)
+            return
         with open_media(self.path) as container:
             stream: Any = container.streams[self.index.stream_index]
             stream.thread_type = "AUTO"
@@ -388,6 +418,16 @@ class ClipFrames:
                     raise  # libav's own too: no fault of the packet
                 except av.FFmpegError:
                     continue  # a damaged packet: the decoder goes on with the next
+
+    def _pictures_on_device(self, position: int) -> Generator[Any, None, None]:
+        """As `_pictures_from`. Software hides damage in its own way: so what is damaged is its."""
+        with nvdec.errors_told(), open_media(self.path, self._device) as container:
+            stream: Any = container.streams[self.index.stream_index]
+            if position > 0:
+                container.seek(int(self.index.keyframe_pts[position]), stream=stream)
+            for packet in container.demux(stream):
+                for picture in packet.decode():
+                    yield nvdec.as_software_has_it(picture)
 
     def _frame(self, picture: Any, index: int, scale: float) -> Frame:
         turned = self.index.rotation_deg in (90, 270)

@@ -96,6 +96,7 @@ class StageSpec:
     lanes: int = 1
     devices: tuple[str, ...] = ()
     provisional: str = ""
+    hardware_decoding: bool = False
 
     @property
     def carried_stage(self) -> str:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 from ego_assets.stages import plan as planning
@@ -34,6 +32,7 @@ from ego_assets.stages.worker import (
     WorkerRun,
     worker_main,
 )
+from ego_assets.stages.worker_log import WorkerLog
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger, State
 from resources.processes import process_name
@@ -92,7 +91,7 @@ class _Slot:
 
     process: BaseProcess
     connection: Connection
-    stderr: Path
+    stderr: WorkerLog
     device: str
     name: str = ""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -214,6 +213,7 @@ class _Supervisor:
         self.queue: deque[Group] = deque()
         self.slots: list[_Slot] = []
         self.workers = 1
+        self.threads = 1
         self.alone: set[str] = set()
         self.kernel_kills = kernel_kills()
 
@@ -221,37 +221,32 @@ class _Supervisor:
         self.queue.extend(groups)
         self.units = {u.unit_id: u for g in groups for u in g.units}
         self.workers = workers
-        threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
-        with tempfile.TemporaryDirectory(prefix="ego-stage-") as folder:
-            self.start = self._starter(Path(folder), threads)
-            try:
-                while self.queue or any(s.groups for s in self.slots):
-                    self._fill()
-                    self._listen()
-            except BaseException:
-                self._stop(kill=True)
-                raise
-            self._stop(kill=False)
+        self.threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        try:
+            while self.queue or any(s.groups for s in self.slots):
+                self._fill()
+                self._listen()
+        except BaseException:
+            self._stop(kill=True)
+            raise
+        self._stop(kill=False)
 
-    def _starter(self, folder: Path, threads: int) -> Callable[[], _Slot]:
-        def start() -> _Slot:
-            stderr = folder / f"{time.monotonic_ns()}.stderr"
-            taken = {s.device for s in self.slots}
-            device = next((d for d in self.spec.devices if d not in taken), "")
-            environment = dict(os.environ)
-            if device:
-                environment["CUDA_VISIBLE_DEVICES"] = device
-            ours, theirs = self.context.Pipe()
-            process = self.context.Process(
-                target=worker_main,
-                args=(theirs, self.spec, str(stderr), threads, environment),
-                daemon=False,
-            )
-            process.start()
-            theirs.close()
-            return _Slot(process, ours, stderr, device)
-
-        return start
+    def _start(self) -> _Slot:
+        stderr = WorkerLog()
+        taken = {s.device for s in self.slots}
+        device = next((d for d in self.spec.devices if d not in taken), "")
+        environment = dict(os.environ)
+        if device:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(
+            target=worker_main,
+            args=(theirs, self.spec, stderr, self.threads, environment),
+            daemon=False,
+        )
+        process.start()
+        theirs.close()
+        return _Slot(process, ours, stderr, device)
 
     def _fill(self) -> None:
         for slot in list(self.slots):
@@ -263,7 +258,7 @@ class _Supervisor:
                 if self.queue and len(slot.groups) == busy:
                     self._hand(slot)
             while self.queue and len(self.slots) < self.workers:
-                slot = self.start()
+                slot = self._start()
                 self.slots.append(slot)
                 self._hand(slot)
 
@@ -271,7 +266,6 @@ class _Supervisor:
         with suppress(BrokenPipeError):
             slot.connection.send(None)
         self._end(slot)
-        self.slots.remove(slot)
 
     def _end(self, slot: _Slot) -> None:
         """Wait for a worker that was asked to go, and make it go if it does not."""
@@ -279,7 +273,12 @@ class _Supervisor:
         if slot.process.is_alive():
             slot.process.kill()
             slot.process.join()
+        self._forget(slot)
+
+    def _forget(self, slot: _Slot) -> None:
         slot.connection.close()
+        slot.stderr.close()
+        self.slots.remove(slot)
 
     def _hand(self, slot: _Slot) -> None:
         first = self.queue[0].units[0].unit_id
@@ -327,8 +326,6 @@ class _Supervisor:
         tried again alone.
         """
         slot.process.join(10)
-        slot.connection.close()
-        self.slots.remove(slot)
         self.report.worker_deaths += 1
         error_class, how = "WorkerDied", _cause(slot.process.exitcode)
         if hung is not None:
@@ -338,7 +335,8 @@ class _Supervisor:
             how += f" by the kernel, for want of memory ({memory_figures()})"
             # What is too much for so many at once may do for fewer.
             self.workers = max(1, self.workers // 2)
-        tail = _tail(slot.stderr)
+        tail = slot.stderr.tail()
+        self._forget(slot)
         at_work = [started for started, _ in slot.current.values()]
         if not at_work and self.report.worker_deaths > 3 + len(self.units):
             raise RuntimeError(f"workers die before any work: {how}\n{tail}")
@@ -384,12 +382,11 @@ class _Supervisor:
             else:
                 with suppress(BrokenPipeError):
                     slot.connection.send(None)
-        for slot in self.slots:
+        for slot in list(self.slots):
             self._end(slot)
             if kill:
                 for started, _ in slot.current.values():
                     self._interrupt(started)
-        self.slots.clear()
 
 
 def _limit_s(started: Started) -> float:
@@ -400,10 +397,3 @@ def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"was killed by {signal.Signals(-exitcode).name}"
     return f"exited with status {exitcode}"
-
-
-def _tail(path: Path, lines: int = 30) -> str:
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""

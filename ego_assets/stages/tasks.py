@@ -61,7 +61,7 @@ class SplitTask:
         from ego_assets.operators.clips import ClipSplitter
 
         self.raw = RawReader()
-        self.splitter = ClipSplitter(ClipSettings(**spec.settings))
+        self.splitter = ClipSplitter(ClipSettings(**spec.settings), spec.bytes_in_flight)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
@@ -82,7 +82,11 @@ class ClipTask:
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
         with self.raw.hold(video["uri"], video["sha256"]) as path:
-            return self.operator.process(self.clip_input(unit, path), carried)
+            clip = self.clip_input(unit, path)
+            output = self.operator.process(clip, carried)
+        if self.spec.hardware_decoding:
+            output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
+        return output
 
     def clip_input(self, unit: Unit, path: Path) -> ClipInput:
         from ego_assets.operators.decode import ClipFrames
@@ -101,7 +105,8 @@ class ClipTask:
             path,
             clip["start_frame"],
             clip["end_frame"],
-            max_bytes_in_flight=self.spec.bytes_in_flight,
+            max_bytes_in_flight=self.spec.bytes_in_flight // self.spec.lanes,
+            hardware=self.spec.hardware_decoding,
         )
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
 

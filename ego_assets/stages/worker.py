@@ -40,6 +40,7 @@ from ego_assets.stages.errors import (
 )
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
+from ego_assets.stages.worker_log import WorkerLog
 from resources.backends.memory import free
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
@@ -450,7 +451,7 @@ class WorkerRun:
 def worker_main(
     connection: Connection,
     spec: StageSpec,
-    stderr_path: str,
+    stderr: WorkerLog,
     threads: int,
     environment: dict[str, str],
 ) -> None:
@@ -462,9 +463,8 @@ def worker_main(
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    descriptor = os.open(stderr_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(file=sys.stderr)
     _limit_threads(threads)

@@ -22,6 +22,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.executor import gpu_executor
+from resources.gpu import why_without_gpu
 
 PINNED_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
 EXECUTORS = {"gpu": gpu_executor, "multiprocess": dg.multiprocess_executor}
@@ -251,6 +252,11 @@ def endless() -> None:
     never_reached(never_ends())
 
 
+@dg.repository
+def for_the_ui() -> list[dg.JobDefinition]:
+    return [make_job("endless")]
+
+
 # Warm workers, pins, and what must not leak.
 
 
@@ -274,12 +280,28 @@ def on_cpu(after: Any) -> dict[str, Any]:
     return look()
 
 
+@dg.op(tags={"ego/gpus": "1", "ego/degrades": "true"})
+def may_go_without() -> dict[str, Any]:
+    return look()
+
+
+@dg.op(ins={"after": dg.In()}, tags={"ego/gpus": "0"})
+def comes_after(after: Any) -> dict[str, Any]:
+    return look()
+
+
+@dg.graph
+def degradable() -> None:
+    comes_after(may_go_without())
+
+
 def look() -> dict[str, Any]:
     KEPT["steps"] = KEPT.get("steps", 0) + 1
     return {
         "pid": os.getpid(),
         "devices": os.environ["CUDA_VISIBLE_DEVICES"],
         "order": os.environ["CUDA_DEVICE_ORDER"],
+        "without": why_without_gpu(),
         "at import": PINNED_AT_IMPORT,
         "steps": KEPT["steps"],
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class FakeEstimator:
         plan = folder / f"{clip.clip_id}.json"
         behave = json.loads(plan.read_text()) if plan.exists() else {}
         if attempt <= behave.get("die", 0):
+            print(f"last words of attempt {attempt}", file=sys.stderr)
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt <= behave.get("raise", 0):
             raise RuntimeError(f"attempt {attempt} fails as it was told")

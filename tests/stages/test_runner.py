@@ -105,6 +105,7 @@ def test_a_clip_that_kills_its_worker_twice_is_quarantined(bench: Bench, force: 
     entry = bench.ledger.entries(stage=TABLE, unit_id=LONG[0])[0]
     assert entry.state is State.QUARANTINED
     assert "killed by SIGKILL" in (entry.error or "")
+    assert (entry.error or "").endswith("last lines of its log:\nlast words of attempt 2")
 
 
 def test_a_hanging_clip_is_killed_and_tried_again(
@@ -149,7 +150,12 @@ def _run_in_session(spec) -> None:  # type: ignore[no-untyped-def]
     run_stage(spec, workers=1)
 
 
-def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(bench: Bench) -> None:
+def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = bench.folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     bench.behave(LONG[1], sleep_s=600)
     process = multiprocessing.get_context("spawn").Process(
         target=_run_in_session, args=(replace(bench.spec, units=tuple(LONG)),)
@@ -166,6 +172,7 @@ def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(bench: Be
     while is_alive(pid):  # the kernel kills the orphan
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert list(temporary.iterdir()) == [], "the killed run left files behind"
     report = run_stage(bench.rerun(), workers=1)
     assert (report.done, report.skipped) == (3, 1)
     assert bench.attempts(LONG[0]) == 1
