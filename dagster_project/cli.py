@@ -202,12 +202,23 @@ def _status_table(found: dict[str, Any]) -> Group:
 
 @main.command()
 @LAKE_OPTION
+@click.option(
+    "--config",
+    "run_config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A run's configuration (YAML, as in the launchpad): its backends must be there.",
+)
+@click.option("--tune", is_flag=True, help="Measure which batches fit the device, and keep that.")
 @JSON_OPTION
-def doctor(lake_root: str, as_json: bool) -> None:
+def doctor(lake_root: str, run_config: Path | None, tune: bool, as_json: bool) -> None:
     """Check what works on this machine: GPUs, codecs, backends and their weights."""
-    from dagster_project.doctor import examine
+    from dagster_project.doctor import examine, read_backends
 
-    findings = examine(lake_root)
+    try:
+        backends = read_backends(run_config) if run_config else None
+        findings = examine(lake_root, backends, tune=tune)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:

@@ -10,13 +10,21 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
+from pydantic import ValidationError
 
+from resources.backends import registry
+from resources.backends.device import precision
+from resources.backends.memory import is_out_of_memory
 from resources.backends.registry import REGISTRY, BackendEntry, check
+from resources.backends.tuning import TARGET, device_name
 from resources.backends.weights import WeightsError, WeightsMissingError
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
+from resources.models import Backends
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -32,17 +40,54 @@ class Finding:
     facts: str
 
 
-def examine(lake_root: str) -> list[Finding]:
-    """Look at everything; never raises for what is missing."""
-    return [
+def examine(
+    lake_root: str, backends: Backends | None = None, *, tune: bool = False
+) -> list[Finding]:
+    """Look at everything; never raises for what is missing.
+
+    backends: as a run is configured: their checkpoints are looked at, and must be there. tune:
+    measure what those that batch take of the device, and keep it for the runs to come.
+    """
+    found = [
         _python(),
         _machine(),
         _lake(lake_root),
         *_gpus(),
         *[_package(name) for name in PACKAGES],
         _codecs(),
-        *[_backend(entry) for entry in REGISTRY.values()],
     ]
+    chosen = configured(backends) if backends else {}
+    for key in [*chosen, *(k for k in REGISTRY if k not in chosen)]:
+        entry, settings = chosen.get(key) or (REGISTRY[key], None)
+        weights_dir = backends.weights_dir if backends else ""
+        finding = _backend(entry, settings, weights_dir)
+        found.append(finding)
+        if tune and entry.batch and finding.state == "ok":
+            found.append(_tuned(entry, settings or {}, weights_dir))
+    return found
+
+
+def read_backends(path: Path) -> Backends:
+    """The resource `backends` of a run's configuration. Raises ValueError if it has none."""
+    try:
+        held = yaml.safe_load(path.read_text())["resources"]["backends"]["config"]
+        return Backends(**held)
+    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
+        raise ValueError(
+            f"{path} has no valid resources: backends: config: {type(error).__name__}: {error}"
+        ) from error
+
+
+Configured = dict[tuple[str, str], tuple[BackendEntry, dict[str, Any] | None]]
+
+
+def configured(backends: Backends) -> Configured:
+    """The chosen backend of each operator with its settings. Raises UnknownBackendError."""
+    names = {o: getattr(backends, o) for o in {operator for operator, _ in REGISTRY}}
+    return {
+        (o, n): (registry.find(o, n), backends.settings.get(o, {}))
+        for o, n in sorted(names.items())
+    }
 
 
 def _python() -> Finding:
@@ -103,7 +148,11 @@ def _gpu(gpu: Gpu, claims: list[Claim]) -> Finding:
         for c in claims
         if gpu.key in c.devices
     ]
-    facts = f"{gpu.name}, {gpu.memory_gb:g} GB; {', '.join(holders) or 'free'}"
+    known = ""
+    if gpu.capability:
+        level = ".".join(map(str, gpu.capability))
+        known = f", compute capability {level} ({precision(gpu.capability)}), driver {gpu.driver}"
+    facts = f"{gpu.name}, {gpu.memory_gb:g} GB{known}; {', '.join(holders) or 'free'}"
     return Finding(f"GPU {gpu.index}", "ok", facts)
 
 
@@ -137,19 +186,44 @@ def _codecs() -> Finding:
     return Finding("codecs", "ok", facts)
 
 
-def _backend(entry: BackendEntry) -> Finding:
+def _backend(
+    entry: BackendEntry, settings: dict[str, Any] | None = None, weights_dir: str = ""
+) -> Finding:
+    """settings: of a run that has chosen it, and so will not do without; None: nobody has."""
     what = f"{entry.operator}: {entry.name}"
     module, _, name = entry.factory.partition(":")
     try:
         getattr(importlib.import_module(module), name)
     except Exception as error:  # any failure to import is the finding
         return Finding(what, "missing", f"{type(error).__name__}: {error}")
-    if not entry.weights:
-        return Finding(what, "ok", f"needs no weights; {entry.licence}")
-    origin = f"from {entry.source}; {entry.licence}"
     try:
-        return Finding(what, "ok", f"{check(entry)}; {origin}")
+        if not entry.weights:
+            entry.settings(**settings or {})
+            return Finding(what, "ok", f"needs no weights; {entry.licence}")
+        origin = f"from {entry.source}; {entry.licence}"
+        return Finding(what, "ok", f"{check(entry, weights_dir, settings)}; {origin}")
+    except ValidationError as error:
+        return Finding(what, "missing", f"its settings: {error}")
     except WeightsMissingError as error:
-        return Finding(what, "warning", f"not set up: {error}; {origin}")
+        state = "warning" if settings is None else "missing"
+        return Finding(what, state, f"not set up: {error}; {origin}")
     except WeightsError as error:
         return Finding(what, "missing", f"{error}; {origin}")
+
+
+def _tuned(entry: BackendEntry, settings: dict[str, Any], weights_dir: str) -> Finding:
+    what = f"tuned {entry.name}"
+    try:
+        model = registry.tune(entry, weights_dir, settings)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return Finding(what, "warning", f"not even one item fits this device: {error}")
+    batch = model.batch(entry.max_batch)
+    facts = (
+        f"{model.base / 1e9:.2f} GB and {model.item / 1e6:.0f} MB an item, batches to "
+        f"{model.samples[-1][0]} tried on {device_name()}: {entry.batch} {batch}, which takes "
+        f"{model.needs(batch) / 1e9:.2f} GB (`ego/gpu_memory_gb`); {model.copies(batch)} side by "
+        f"side in {100 * TARGET:.0f} % of {model.total / 1e9:.0f} GB"
+    )
+    return Finding(what, "ok", facts)

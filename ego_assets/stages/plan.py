@@ -64,7 +64,8 @@ class StageSpec:
     stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
     made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
     lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
-    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them.
+    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them;
+    device_share: of the memory of each.
     """
 
     task: str
@@ -89,6 +90,7 @@ class StageSpec:
     units: tuple[str, ...] = field(default=())
     lanes: int = 1
     devices: tuple[str, ...] = ()
+    device_share: float = 1.0
 
     @property
     def carried_stage(self) -> str:
@@ -156,6 +158,7 @@ def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
     clips = lake.read("clips", spec.shard).to_pylist()
     split_done = lake.fingerprints("clips", spec.shard)
     upstream = {t: _done(ledger, t, spec.shard) for t in spec.inputs}
+    settings = registry.decisive(spec.operator, spec.backend, spec.settings)
     takes: dict[str, list[Unit]] = {}
     for clip in sorted(clips, key=lambda c: (c["take_id"], c["index_in_take"])):
         video = videos.get(clip["video_id"])
@@ -172,7 +175,7 @@ def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
             spec.operator,
             spec.backend,
             spec.operator_version,
-            spec.settings,
+            settings,
             spec.weights_hash,
             inputs,
         )

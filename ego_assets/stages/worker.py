@@ -34,6 +34,7 @@ from ego_assets.schemas import TABLES, ContractError
 from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
+from resources.backends.device import describe_device
 from resources.backends.memory import free
 from resources.backends.weights import WeightsError
 from resources.lake import Lake, Provenance, Published
@@ -414,6 +415,7 @@ class WorkerRun:
                 host=host(),
                 device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
                 packages=package_versions(),
+                accelerator=describe_device(),
                 token=attempts[table].token,
             )
             published[table] = self.lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
