@@ -71,6 +71,9 @@ def read_backends(path: Path) -> Backends:
     """The resource `backends` of a run's configuration. Raises ValueError if it has none."""
     try:
         held = yaml.safe_load(path.read_text())["resources"]["backends"]["config"]
+        # Dagster refuses a field that there is not only once a run is launched.
+        if unknown := set(held) - set(Backends.model_fields):
+            raise KeyError(f"{sorted(unknown)}; there are {sorted(Backends.model_fields)}")
         return Backends(**held)
     except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
         raise ValueError(

@@ -116,7 +116,7 @@ class DepthPro(DepthNetwork):
         import torch
 
         inverse = seen.predicted_depth.float()
-        given = torch.tensor([f or 0.0 for f in focals], device=inverse.device)
+        given = to_device(np.array([f or 0.0 for f in focals], np.float32), self.device)
         guess = torch.ones_like(given)
         if seen.field_of_view is not None:
             half = torch.deg2rad(seen.field_of_view.float().clamp(1.0, 179.0)) / 2

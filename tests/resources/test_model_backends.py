@@ -11,13 +11,20 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
-from tiny_models import Tattletale, tiny_hamer, tiny_sam2
+import yaml
+from tiny_models import (
+    Tattletale,
+    tiny_depth_anything,
+    tiny_depth_pro,
+    tiny_hamer,
+    tiny_sam2,
+)
 
 from dagster_project import doctor
 from dagster_project.definitions import build_defs
 from ego_assets.partitions import SHARDS
 from ego_assets.stages.shards import find_files, register_files
-from resources.backends import registry
+from resources.backends import registry, tuning
 from resources.backends.weights import hash_files
 from resources.compute import Compute
 from resources.lake import Lake
@@ -197,3 +204,66 @@ def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (hamer / "data/mano/MANO_RIGHT.pkl").write_bytes(pickle.dumps(Tattletale(told)))
     assert "which no hand needs" in findings(tmp_path, monkeypatch)["hamer"][1]
     assert not told.exists()
+
+
+# -- as a run is configured ------------------------------------------------------------------
+
+DEPTH = {"pycolmap_depth_pro": tiny_depth_pro, "pycolmap_depth_anything": tiny_depth_anything}
+
+
+def write_config(path: Path, **config: Any) -> Path:
+    path.write_text(yaml.safe_dump({"resources": {"backends": {"config": config}}}))
+    return path
+
+
+def looked_at(config: Path, name: str, **options: Any) -> dict[str, tuple[str, str]]:
+    found = doctor.examine(str(config.parent), doctor.read_backends(config), **options)
+    return {f.what: (f.state, f.facts) for f in found if name in f.what}
+
+
+@pytest.mark.parametrize("name", DEPTH)
+def test_doctor_looks_at_the_checkpoint_that_a_run_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(tuning, "TRIALS", (1, 2))
+    folder, what = DEPTH[name](tmp_path / "mine"), f"reconstructor: {name}"
+    config = write_config(
+        tmp_path / "run.yaml",
+        reconstructor=name,
+        weights_dir=str(tmp_path),
+        settings={"reconstructor": {"checkpoint": "mine"}},
+    )
+    found = looked_at(config, name, tune=True)
+    assert found[what][0] == "ok", found
+    assert "M parameters, hash " in found[what][1]
+    assert found[f"tuned {name}"][0] == "ok"
+    assert "frames_per_batch " in found[f"tuned {name}"][1]
+    # Not there, hostile, cut off, another network: a run would fail, so none is a mere warning.
+    file, told = folder / "model.safetensors", tmp_path / "told"
+    whole = file.read_bytes()
+    file.unlink()
+    found = looked_at(config, name, tune=True)
+    assert list(found) == [what], "nothing to measure"
+    assert found[what][0] == "missing"
+    assert f"no weights at {file}" in found[what][1]
+    for broken in (pickle.dumps(Tattletale(told)), whole[:999]):
+        file.write_bytes(broken)
+        state, facts = looked_at(config, name)[what]
+        assert (state, "cannot be read as" in facts) == ("missing", True)
+    assert not told.exists()
+    next(make for n, make in DEPTH.items() if n != name)(folder)
+    state, facts = looked_at(config, name)[what]
+    assert (state, "not a depth" in facts) == ("missing", True)
+
+
+def test_doctor_says_what_is_wrong_with_a_configuration(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "a.yaml", settings={"reconstructor": {"max_trakcs": 5}})
+    state, facts = looked_at(config, "pycolmap")["reconstructor: pycolmap"]
+    assert (state, "max_trakcs" in facts) == ("missing", True)
+    for text in ("resources: {}", "a: [", "resources: {backends: {config: {segmentor: x}}}"):
+        (tmp_path / "b.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"b\.yaml has no valid resources: backends: config"):
+            doctor.read_backends(tmp_path / "b.yaml")
+    config = write_config(tmp_path / "c.yaml", reconstructor="colmpa")
+    with pytest.raises(ValueError, match="no reconstructor named 'colmpa': there are"):
+        looked_at(config, "pycolmap")
