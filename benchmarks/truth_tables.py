@@ -133,6 +133,8 @@ class TruthTables:
                 "inlier_share": 1.0,
                 "reprojection_error_px": 0.0,
                 "scale_kind": "metric",
+                "scale_spread": None,
+                "scale_samples": None,
                 "camera_model": "PINHOLE",
                 "fx_px": float(t.fx),
                 "fy_px": float(t.fy),

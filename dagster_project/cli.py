@@ -225,12 +225,13 @@ def _status_table(found: dict[str, Any]) -> Group:
 @main.command()
 @LAKE_OPTION
 @BACKENDS_OPTION
+@click.option("--tune", is_flag=True, help="Measure which batches fit the device, and keep that.")
 @JSON_OPTION
-def doctor(lake_root: str, as_json: bool) -> None:
+def doctor(lake_root: str, tune: bool, as_json: bool) -> None:
     """Check what works on this machine: GPUs, codecs, backends and their weights."""
     from dagster_project.doctor import examine
 
-    findings = examine(lake_root)
+    findings = examine(lake_root, tune=tune)
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:

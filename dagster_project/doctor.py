@@ -10,17 +10,21 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from resources.backends import registry
 from resources.backends.choice import (
     BackendsFileError,
-    Choice,
     default_name,
     machine_choice,
 )
+from resources.backends.device import precision
+from resources.backends.memory import is_out_of_memory
 from resources.backends.registry import REGISTRY, BackendEntry, check
+from resources.backends.tuning import TARGET, device_name
 from resources.backends.weights import WeightsError, WeightsMissingError
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
@@ -28,7 +32,6 @@ from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
 PYTHON = (3, 11)
-NO_CHOICE = Choice()
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,11 @@ class Finding:
     facts: str
 
 
-def examine(lake_root: str) -> list[Finding]:
-    """Look at everything; never raises for what is missing."""
+def examine(lake_root: str, *, tune: bool = False) -> list[Finding]:
+    """Look at everything; never raises for what is missing.
+
+    tune: measure what backends that batch take of the device, and keep it for the runs to come.
+    """
     return [
         _python(),
         _machine(),
@@ -49,7 +55,7 @@ def examine(lake_root: str) -> list[Finding]:
         *_gpus(),
         *[_package(name) for name in PACKAGES],
         _codecs(),
-        *_backends(),
+        *_backends(tune),
     ]
 
 
@@ -111,7 +117,11 @@ def _gpu(gpu: Gpu, claims: list[Claim]) -> Finding:
         for c in claims
         if gpu.key in c.devices
     ]
-    facts = f"{gpu.name}, {gpu.memory_gb:g} GB; {', '.join(holders) or 'free'}"
+    known = ""
+    if gpu.capability:
+        level = ".".join(map(str, gpu.capability))
+        known = f", compute capability {level} ({precision(gpu.capability)}), driver {gpu.driver}"
+    facts = f"{gpu.name}, {gpu.memory_gb:g} GB{known}; {', '.join(holders) or 'free'}"
     return Finding(f"GPU {gpu.index}", "ok", facts)
 
 
@@ -145,36 +155,65 @@ def _codecs() -> Finding:
     return Finding("codecs", "ok", facts)
 
 
-def _backends() -> list[Finding]:
-    """A line for each backend; those that the machine's file chooses are to be there."""
+def _backends(tune: bool) -> list[Finding]:
+    """A line for each backend; those that the machine's file chooses are to be there.
+
+    tune: measure what those that batch take of the device, and keep it for the runs to come.
+    """
     try:
         choice = machine_choice()
     except BackendsFileError as error:
         return [Finding("backends", "missing", str(error))]
-    entries = list(REGISTRY.values())
-    for operator in dict.fromkeys(e.operator for e in entries):
-        entry = registry.find(operator, getattr(choice, operator) or default_name(operator))
-        if entry not in entries:
-            entries.append(entry)
-    return [_backend(entry, choice) for entry in entries]
+    operators = dict.fromkeys(operator for operator, _ in REGISTRY)
+    names = {o: getattr(choice, o) or default_name(o) for o in operators}
+    entries = REGISTRY | {key: registry.find(*key) for key in names.items()}
+    found = []
+    for (operator, name), entry in entries.items():
+        settings = choice.settings.get(operator, {}) if names[operator] == name else None
+        found.append(_backend(entry, settings, choice.weights_dir))
+        if tune and entry.batch and found[-1].state == "ok":
+            found.append(_tuned(entry, settings or {}, choice.weights_dir))
+    return found
 
 
-def _backend(entry: BackendEntry, choice: Choice = NO_CHOICE) -> Finding:
-    is_chosen = entry.name == (getattr(choice, entry.operator) or default_name(entry.operator))
-    settings = choice.settings.get(entry.operator, {}) if is_chosen else {}
-    what = f"{entry.operator}: {entry.name}{' (chosen)' if is_chosen else ''}"
+def _backend(
+    entry: BackendEntry, settings: dict[str, Any] | None = None, weights_dir: str = ""
+) -> Finding:
+    """settings: of the machine's file, if that chooses it; None: it does not."""
+    what = f"{entry.operator}: {entry.name}{'' if settings is None else ' (chosen)'}"
     module, _, name = entry.factory.partition(":")
     try:
         getattr(importlib.import_module(module), name)
     except Exception as error:  # any failure to import is the finding
         return Finding(what, "missing", f"{type(error).__name__}: {error}")
-    if not entry.weights:
-        return Finding(what, "ok", f"needs no weights; {entry.licence}")
-    origin = f"from {entry.source}; {entry.licence}"
     try:
-        return Finding(what, "ok", f"{check(entry, choice.weights_dir, settings)}; {origin}")
+        if not entry.weights:
+            entry.settings(**settings or {})
+            return Finding(what, "ok", f"needs no weights; {entry.licence}")
+        origin = f"from {entry.source}; {entry.licence}"
+        return Finding(what, "ok", f"{check(entry, weights_dir, settings)}; {origin}")
+    except ValidationError as error:
+        return Finding(what, "missing", f"its settings: {error}")
     except WeightsMissingError as error:
-        state = "missing" if is_chosen else "warning"
+        state = "warning" if settings is None else "missing"
         return Finding(what, state, f"not set up: {error}; {origin}")
     except WeightsError as error:
         return Finding(what, "missing", f"{error}; {origin}")
+
+
+def _tuned(entry: BackendEntry, settings: dict[str, Any], weights_dir: str) -> Finding:
+    what = f"tuned {entry.name}"
+    try:
+        model = registry.tune(entry, weights_dir, settings)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return Finding(what, "warning", f"not even one item fits this device: {error}")
+    batch = model.batch(entry.max_batch)
+    facts = (
+        f"{model.base / 1e9:.2f} GB and {model.item / 1e6:.0f} MB an item, batches to "
+        f"{model.samples[-1][0]} tried on {device_name()}: {entry.batch} {batch}, which takes "
+        f"{model.needs(batch) / 1e9:.2f} GB (`ego/gpu_memory_gb`); {model.copies(batch)} side by "
+        f"side in {100 * TARGET:.0f} % of {model.total / 1e9:.0f} GB"
+    )
+    return Finding(what, "ok", facts)

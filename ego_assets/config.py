@@ -6,15 +6,23 @@ the stage's fingerprint, so clips done under other settings are done again.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+RUNTIME: dict[str, Any] = {"runtime": True}
+"""Extra of a field that says how a result is computed, not what it is."""
 
 
 class Settings(BaseModel):
     """Base: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def runtime_fields(cls) -> set[str]:
+        """Fields that are not part of a clip's fingerprint: results agree to rounding."""
+        return {n for n, f in cls.model_fields.items() if f.json_schema_extra == RUNTIME}
 
 
 class ManifestSettings(Settings):
@@ -97,6 +105,11 @@ class Sam2Settings(SegmentSettings):
     min_agreement: float = Field(
         default=0.3, ge=0, le=1, description="overlap (IoU) of boxes below which it prompts anew"
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the image encoder (torch.compile)",
+        json_schema_extra=RUNTIME,
+    )
 
 
 class HandPoseSettings(Settings):
@@ -117,7 +130,16 @@ class HamerSettings(Settings):
     checkpoint: str = Field(
         default="hamer", description="folder of the release, below that of all weights"
     )
-    crops_per_batch: int = Field(default=32, ge=1, le=1024, description="hands looked at at once")
+    crops_per_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="hands looked at at once; empty: what was measured for this device, else 32",
+        json_schema_extra=RUNTIME,
+    )
+    compile: bool = Field(
+        default=False, description="compile the network (torch.compile)", json_schema_extra=RUNTIME
+    )
 
 
 class ReconstructSettings(Settings):
@@ -168,6 +190,48 @@ class ReconstructSettings(Settings):
         default=3.0, ge=0, le=30, description="end of a clip handed to the next one of the take"
     )
     seed: int = Field(default=0, ge=0, description="of every random choice")
+
+
+class DepthScaleSettings(ReconstructSettings):
+    """scene_reconstruction in metres, by a network that sees depth."""
+
+    checkpoint: str = Field(description="folder of the network, below that of all weights")
+    depth_frames: int = Field(
+        default=8, ge=1, le=100, description="pictures of a take that the network looks at"
+    )
+    min_scale_samples: int = Field(
+        default=50, ge=1, description="mapped points in those pictures that a scale needs"
+    )
+    max_scale_spread: float = Field(
+        default=0.4, gt=0, description="robust deviation of the points' scales: wider is no scale"
+    )
+    frames_per_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="pictures looked at at once; empty: what was measured for this device, else 4",
+        json_schema_extra=RUNTIME,
+    )
+    compile: bool = Field(
+        default=False, description="compile the network (torch.compile)", json_schema_extra=RUNTIME
+    )
+
+
+class DepthProSettings(DepthScaleSettings):
+    """scene_reconstruction in metres, by DepthPro."""
+
+    checkpoint: str = Field(
+        default="DepthPro-hf", description="folder of the network, below that of all weights"
+    )
+
+
+class DepthAnythingSettings(DepthScaleSettings):
+    """scene_reconstruction in metres, by a metric Depth Anything V2."""
+
+    checkpoint: str = Field(
+        default="Depth-Anything-V2-Metric-Indoor-Small-hf",
+        description="folder of the network, below that of all weights",
+    )
 
 
 class ObjectPoseSettings(Settings):

@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
 
+@dataclass(frozen=True)
+class Preset:
+    """What suits a machine on which `runs` runs go at a time; each stage of each has the rest.
+
+    A worker takes 0.7 GB, one of segmentation's baseline up to 2.5 GB (docs/performance.md).
+    """
+
+    runs: int
+    workers: int
+    megabytes_in_flight: int
+
+
+PRESETS = {
+    "small_cpu": Preset(runs=1, workers=2, megabytes_in_flight=32),
+    "cpu_32": Preset(runs=1, workers=30, megabytes_in_flight=64),
+    "cpu_32_gpu_2": Preset(runs=3, workers=10, megabytes_in_flight=128),
+    "cpu_128_h100_4": Preset(runs=5, workers=24, megabytes_in_flight=256),
+}
+DEFAULT_MEGABYTES = 64
+
+
 class Compute(dg.ConfigurableResource):
     """Worker processes of a stage and what they may use. Nothing here changes a result."""
 
+    preset: Literal["", "small_cpu", "cpu_32", "cpu_32_gpu_2", "cpu_128_h100_4"] = Field(
+        default="", description="a kind of machine: what is 0 below is as suits it"
+    )
     workers: int = Field(
-        default=0, ge=0, description="worker processes; 0: one a CPU, or one for a model"
+        default=0,
+        ge=0,
+        description="worker processes; 0: the preset's, else one a CPU, or one for a model",
     )
     isolate: bool = Field(
         default=True, description="false: run in the step's own process, for a debugger"
     )
     megabytes_in_flight: int = Field(
-        default=64,
-        ge=1,
+        default=0,
+        ge=0,
         description="decoded pictures that wait for an operator; of each worker, whose lanes share "
-        "it. A stage so holds workers x this much, whatever its videos",
+        f"it; 0: the preset's, else {DEFAULT_MEGABYTES}. A stage so holds workers x this much, "
+        "whatever its videos",
     )
     hardware_decoding: bool = Field(
         default=False,
@@ -37,4 +66,13 @@ class Compute(dg.ConfigurableResource):
 
     def worker_count(self, *, on_device: bool = False) -> int:
         """Workers of a stage. A model has its device to itself; each worker would load one."""
-        return self.workers or (1 if on_device else len(os.sched_getaffinity(0)))
+        if self.workers or on_device:
+            return self.workers or 1
+        cpus = len(os.sched_getaffinity(0))
+        return min(PRESETS[self.preset].workers, cpus) if self.preset else cpus
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Decoded pictures that may wait in a worker."""
+        of_preset = PRESETS[self.preset].megabytes_in_flight if self.preset else DEFAULT_MEGABYTES
+        return (self.megabytes_in_flight or of_preset) * 2**20

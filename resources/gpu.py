@@ -14,13 +14,18 @@ _FAKE_MEMORY_GB = 80.0
 
 @dataclass(frozen=True)
 class Gpu:
-    """One device, in PCI order. `fault` says why it must not be used; empty: it may."""
+    """One device, in PCI order. `fault` says why it must not be used; empty: it may.
+
+    capability: CUDA compute capability, (9, 0) for an H100; None where NVML was not asked.
+    """
 
     index: int
     name: str
     memory_gb: float
     key: str = ""
     fault: str = ""
+    capability: tuple[int, int] | None = None
+    driver: str = ""
 
     def __str__(self) -> str:
         return f"GPU {self.index} ({self.name})"
@@ -94,10 +99,19 @@ def _look_at(index: int) -> Gpu:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
         name, key = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        driver = pynvml.nvmlSystemGetDriverVersion()
         pynvml.nvmlDeviceGetUtilizationRates(handle)  # a device off the bus answers no question
     except pynvml.NVMLError as error:
         return Gpu(index, "unknown", 0.0, f"sick-{index}", str(error))
-    return Gpu(index, name, round(int(memory) / 1e9, 1), key)
+    return Gpu(
+        index,
+        name,
+        round(int(memory) / 1e9, 1),
+        key,
+        capability=(int(major), int(minor)),
+        driver=str(driver),
+    )
 
 
 def _is_named(gpu: Gpu, visible: str) -> bool:

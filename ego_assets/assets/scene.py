@@ -29,7 +29,7 @@ class ReconstructConfig(ReconstructSettings, RunConfig):
 @dg.multi_asset(
     name="scene_reconstruction",
     specs=[asset_spec("scene_reconstruction", RECONSTRUCTION, GROUP)],
-    op_tags=Needs(cpus=2).tags(),
+    op_tags=Needs(gpus=0.25, gpu_memory_gb=8, cpus=2).tags(),
 )
 def scene_reconstruction(
     context: dg.AssetExecutionContext,

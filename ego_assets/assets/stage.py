@@ -27,6 +27,7 @@ from resources.models import Backends
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
+GPUS_TAG = "ego/gpus"
 
 
 class RunConfig(dg.Config):
@@ -80,7 +81,7 @@ def materialize_stage(
         max_deaths=compute.max_deaths,
         max_lost=compute.max_lost,
         backoff_s=compute.backoff_s,
-        bytes_in_flight=compute.megabytes_in_flight * 2**20,
+        bytes_in_flight=compute.bytes_in_flight,
         hardware_decoding=compute.hardware_decoding,
         force=config.force,
         redo_stale=config.redo_stale,
@@ -90,7 +91,7 @@ def materialize_stage(
     if stage.operator:
         lanes, on_device = plan.lanes(stage.operator, spec.backend)
         devices = leased_devices() if on_device else ()
-        spec = replace(spec, lanes=lanes, devices=devices)
+        spec = replace(spec, lanes=lanes, devices=devices, device_share=leased_share(context))
         workers = len(devices) or compute.worker_count(on_device=on_device)
         if on_device and (why := why_without_gpu()):
             provisional = without_gpu.stand_in(spec, config.settings(), why)
@@ -157,6 +158,12 @@ def leased_devices() -> tuple[str, ...]:
     """The devices that the executor gave to this step."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return tuple(d.strip() for d in given.split(",") if d.strip())
+
+
+def leased_share(context: dg.AssetExecutionContext) -> float:
+    """What this step has of each of its devices, as its tag says; 1 on a machine without any."""
+    share = float(context.op_execution_context.op.tags.get(GPUS_TAG) or 1)
+    return min(share, 1.0) if share > 0 else 1.0
 
 
 def report_metadata(report: StageReport) -> dict[str, Any]:
@@ -246,7 +253,7 @@ class Needs:
     def tags(self) -> dict[str, str]:
         return {
             **({"ego/degrades": "true"} if self.degrades else {}),
-            "ego/gpus": f"{self.gpus:g}",
+            GPUS_TAG: f"{self.gpus:g}",
             "ego/gpu_memory_gb": f"{self.gpu_memory_gb:g}",
             "ego/cpus": str(self.cpus),
         }

@@ -3,6 +3,9 @@
 Here: the operator: what is masked, the order of the steps, rows with their evidence. Not here:
 the steps themselves (`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`).
 
+A backend that sees depth (`metric_scale`) gives a take its metres: the first clip of a world fixes
+them, and those that are moved into it follow.
+
 Points are followed through shrunken pictures with hands and objects masked out; keyframes are
 mapped by COLMAP; every frame is then registered against the map, each with its own evidence. A
 frame or clip that does not bear a reconstruction is invalid, with the reason, and has no pose.
@@ -16,12 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.config import ReconstructSettings
+from ego_assets.config import DepthScaleSettings, ReconstructSettings
 from ego_assets.operators import keyframes as kf
 from ego_assets.operators.cameras import normalised_points, scaled_intrinsics
 from ego_assets.operators.geometry import quaternion_from_matrix
 from ego_assets.operators.mapping import MappingError, SparseMap, build_map
 from ego_assets.operators.mask_regions import MaskedThings
+from ego_assets.operators.metric_scale import (
+    DepthSource,
+    MetricScale,
+    ScaleError,
+    choose_views,
+    measure_scale,
+)
 from ego_assets.operators.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.operators.registration import Registration, register_frames
 from ego_assets.operators.take_alignment import Anchors, Similarity, align
@@ -34,12 +44,13 @@ _MAX_DISTORTION = 0.6
 
 @dataclass(frozen=True)
 class _Solution:
-    """What came of a clip, in the world `world_id`."""
+    """What came of a clip, in the world `world_id`; in metres if there is a scale."""
 
     world_id: str
     scene: SparseMap
     registrations: list[Registration]
     intrinsics: Intrinsics
+    scale: MetricScale | None = None
 
 
 class PycolmapReconstructor:
@@ -49,6 +60,7 @@ class PycolmapReconstructor:
     version = "1"
     quality_tier = "baseline"
     weights_hash = ""
+    depth: DepthSource | None = None
 
     def __init__(self, settings: ReconstructSettings) -> None:
         self.settings = settings
@@ -56,8 +68,8 @@ class PycolmapReconstructor:
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """A row for every frame of the clip; points (N, 3), colors (N, 3), errors (N) in full px.
 
-        Poses are world_from_camera in the world `world_id`, of arbitrary scale. Raises
-        BadInputError if no frame decodes.
+        Poses are world_from_camera in the world `world_id`, of arbitrary scale unless the backend
+        sees depth. Raises BadInputError if no frame decodes.
         """
         settings = self.settings
         anchors = Anchors.from_carried(carried)
@@ -79,6 +91,12 @@ class PycolmapReconstructor:
             reason = str(error)
             solution = self._locate(tracks, work, start, anchors)
             notes["no_map_of_its_own"] = reason
+        if solution is not None and self.depth is not None:
+            known = MetricScale.from_carried(carried)
+            if anchors is None or anchors.world_id != solution.world_id or known is None:
+                solution = self._in_metres(clip, tracks, solution, anchors, notes)
+            else:
+                solution = dataclasses.replace(solution, scale=known)
         return self._output(clip, tracks, solution, start, reason, notes)
 
     def _solve(
@@ -138,6 +156,36 @@ class PycolmapReconstructor:
             return None
         return _Solution(anchors.world_id, scene, found, start)
 
+    def _in_metres(
+        self,
+        clip: ClipInput,
+        tracks: TrackTable,
+        solution: _Solution,
+        anchors: Anchors | None,
+        notes: dict[str, Any],
+    ) -> _Solution:
+        """The solution in metres, or as it is with the reason in the notes."""
+        settings = self.settings
+        assert isinstance(settings, DepthScaleSettings) and self.depth is not None
+        lens, width = solution.intrinsics, clip.frames.width
+        focal = None if lens.source == "assumed_fov" else lens.fx / width
+        views = choose_views(tracks, solution.scene, solution.registrations, settings.depth_frames)
+        try:
+            scale = measure_scale(clip.frames, views, self.depth, focal)
+            notes["metric_scale"] = str(scale)
+            if scale.samples < settings.min_scale_samples:
+                raise ScaleError(f"only {scale.samples} mapped points have a depth")
+            if scale.spread > settings.max_scale_spread:
+                raise ScaleError(f"points disagree about it by {100 * scale.spread:.0f} %")
+        except ScaleError as error:
+            notes["no_metric_scale"] = str(error)
+            return solution
+        # What this clip was aligned to stays without a scale: in metres, it is another world.
+        follows = anchors is not None and anchors.world_id == solution.world_id
+        world_id = clip.clip_id if follows else solution.world_id
+        stretch = Similarity(scale.factor, np.eye(3), np.zeros(3))
+        return dataclasses.replace(_moved(solution, stretch, world_id), scale=scale)
+
     def _output(
         self,
         clip: ClipInput,
@@ -151,7 +199,8 @@ class PycolmapReconstructor:
         world_id = clip.clip_id if solution is None else solution.world_id
         found = {} if solution is None else _by_frame(tracks, solution.registrations)
         times = _times(clip, tracks)
-        common = _common(self, world_id, intrinsics)
+        scale = None if solution is None else solution.scale
+        common = _common(self, world_id, intrinsics, scale)
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
@@ -296,11 +345,16 @@ def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution
 
 
 def _common(
-    operator: PycolmapReconstructor, world_id: str, intrinsics: Intrinsics
+    operator: PycolmapReconstructor,
+    world_id: str,
+    intrinsics: Intrinsics,
+    scale: MetricScale | None,
 ) -> dict[str, Any]:
     return {
         "world_id": world_id,
-        "scale_kind": "arbitrary",
+        "scale_kind": "arbitrary" if scale is None else "metric",
+        "scale_spread": None if scale is None else scale.spread,
+        "scale_samples": None if scale is None else scale.samples,
         "camera_model": intrinsics.model,
         "fx_px": float(intrinsics.fx),
         "fy_px": float(intrinsics.fy),
@@ -351,15 +405,17 @@ def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: 
     if not recent:
         return {}
     used = np.unique(np.concatenate([np.asarray(r.points) for _, r in recent]))
-    scale = np.array([clip.frames.width / tracks.size[0], clip.frames.height / tracks.size[1]])
+    zoom = np.array([clip.frames.width / tracks.size[0], clip.frames.height / tracks.size[1]])
     seen = {
-        f: (np.searchsorted(used, np.asarray(r.points)), (np.asarray(r.xy) + 0.5) * scale - 0.5)
+        f: (np.searchsorted(used, np.asarray(r.points)), (np.asarray(r.xy) + 0.5) * zoom - 0.5)
         for f, r in recent
     }
-    return Anchors(
+    scale = {} if solution.scale is None else solution.scale.to_carried()
+    anchors = Anchors(
         world_id=solution.world_id,
         poses={f: np.asarray(r.pose) for f, r in recent},
         points=solution.scene.points[used],
         seen=seen,
         intrinsics=solution.intrinsics,
-    ).to_carried()
+    )
+    return anchors.to_carried() | scale

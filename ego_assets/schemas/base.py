@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 class ContractError(ValueError):

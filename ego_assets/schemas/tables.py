@@ -233,6 +233,13 @@ class SceneReconstruction(FrameRow):
     inlier_share: Score | None = Field(description="inliers over matches")
     reprojection_error_px: Pixels | None = Field(ge=0, description="RMS over the inliers")
     scale_kind: ScaleKind = Field(description="metric: world units are metres")
+    scale_spread: Annotated[Float32, Unit("relative")] | None = Field(
+        ge=0,
+        description="of a metric scale: robust deviation of what each point says of it (log)",
+    )
+    scale_samples: Int32 | None = Field(
+        ge=1, description="of a metric scale: points that were asked, once for the whole world"
+    )
     camera_model: Text = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
     fx_px: Pixels = Field(description="focal length, x")
     fy_px: Pixels = Field(description="focal length, y")

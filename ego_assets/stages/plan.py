@@ -68,8 +68,9 @@ class StageSpec:
     made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
     lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
     worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them;
-    provisional: why its results stand in for those of a backend that got no GPU; redo_stale:
-    whether what is done under another fingerprint is done again.
+    device_share: of the memory of each; provisional: why its results stand in for those of a
+    backend that got no GPU; redo_stale: whether what is done under another fingerprint is done
+    again.
     """
 
     task: str
@@ -97,6 +98,7 @@ class StageSpec:
     devices: tuple[str, ...] = ()
     provisional: str = ""
     hardware_decoding: bool = False
+    device_share: float = 1.0
 
     @property
     def carried_stage(self) -> str:
@@ -168,6 +170,7 @@ def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
     clips = lake.read("clips", spec.shard).to_pylist()
     split_done = lake.fingerprints("clips", spec.shard)
     upstream = {t: _done(ledger, t, spec.shard) for t in spec.inputs}
+    settings = registry.decisive(spec.operator, spec.backend, spec.settings)
     takes: dict[str, list[Unit]] = {}
     for clip in sorted(clips, key=lambda c: (c["take_id"], c["index_in_take"])):
         video = videos.get(clip["video_id"])
@@ -184,7 +187,7 @@ def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
             spec.operator,
             spec.backend,
             spec.operator_version,
-            spec.settings,
+            settings,
             spec.weights_hash,
             inputs,
         )

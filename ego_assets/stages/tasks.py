@@ -77,7 +77,9 @@ class ClipTask:
         self.spec = spec
         self.lake = lake
         self.raw = RawReader()
-        self.operator = registry.build(spec.operator, spec.backend, spec.settings, spec.weights_dir)
+        self.operator = registry.build(
+            spec.operator, spec.backend, spec.settings, spec.weights_dir, spec.device_share
+        )
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]

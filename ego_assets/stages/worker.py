@@ -41,6 +41,7 @@ from ego_assets.stages.errors import (
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.tasks import Task, build_task
 from ego_assets.stages.worker_log import WorkerLog
+from resources.backends.device import describe_device
 from resources.backends.memory import free
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
@@ -440,6 +441,7 @@ class WorkerRun:
                 host=host(),
                 device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
                 packages=package_versions(),
+                accelerator=describe_device(),
                 token=attempts[table].token,
             )
             published[table] = self.lake.publish(table, spec.shard, unit.unit_id, batch, provenance)

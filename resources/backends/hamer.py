@@ -22,7 +22,7 @@ from ego_assets.operators.geometry import quaternion_from_matrix
 from ego_assets.operators.hands import hand_axes
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
 from resources.backends.batching import MicroBatcher
-from resources.backends.device import autocast, pick_device
+from resources.backends.device import autocast, compiled, pick_device, to_device, to_host
 from resources.backends.mano import ManoHand, read_mano
 from resources.backends.memory import ElasticBatch
 from resources.backends.weights import WeightsError
@@ -34,6 +34,8 @@ BOX_SCALE = 2.0
 """A crop is so many times the hand's box, as the network was trained."""
 BOX_ASPECT = 192 / 256
 """Width over height of what the network looks at: the middle of a square crop."""
+BATCH = 32
+"""Crops at once, where neither the settings nor a measurement say."""
 MIN_SCALE = 1e-2
 """Smaller predictions of the camera's scale are noise; they would put the hand beyond 100 m."""
 
@@ -138,10 +140,13 @@ class Shape:
 class HamerNetwork:
     """The network: crops to MANO parameters. Holds the tensors under their official names."""
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Any], device: Any) -> None:
+    def __init__(
+        self, shape: Shape, weights: Mapping[str, Any], device: Any, compile: bool = False
+    ) -> None:
         self.shape = shape
         self.weights = {name: value.to(device).float() for name, value in weights.items()}
         self.device = device
+        self.token = compiled(self._token, compile)
 
     def __call__(self, crops: Any) -> tuple[Any, Any, Any]:
         """(B, 3, S, S) normalised crops of right hands on the device to rotations
@@ -150,11 +155,14 @@ class HamerNetwork:
 
         with torch.inference_mode():
             with autocast(self.device):
-                token = self._decode(self._encode(crops))
+                token = self.token(crops)
             read = [self._read(token.float(), n) for n in ("decpose", "decshape", "deccam")]
             six = (self.weights["mano_head.init_hand_pose"] + read[0]).reshape(-1, 16, 2, 3)
             betas = self.weights["mano_head.init_betas"] + read[1]
             return rotations_of(six), betas, self.weights["mano_head.init_cam"] + read[2]
+
+    def _token(self, crops: Any) -> Any:
+        return self._decode(self._encode(crops))
 
     def _encode(self, crops: Any) -> Any:
         """(B, N, C): what the vision transformer makes of the patches."""
@@ -344,13 +352,15 @@ class HamerEstimator:
     lanes = 4
 
     def __init__(self, settings: HamerSettings, weights: Path) -> None:
+        import torch
+
         folder = weights / settings.checkpoint
-        batch = settings.crops_per_batch
+        self.batch = batch = settings.crops_per_batch or BATCH
         self.look = MicroBatcher(ElasticBatch(self._look, batch), batch)
-        self.settings = settings
         self.device = pick_device()
         shape, tensors = read_checkpoint(folder)
-        self.network = HamerNetwork(shape, tensors, self.device)
+        self.network = HamerNetwork(shape, tensors, self.device, settings.compile)
+        self.constants = [torch.tensor(v, device=self.device) for v in (shape.mean, shape.std)]
         self.mano = ManoHand.of(read_mano(folder / MANO), self.device)
 
     @staticmethod
@@ -367,7 +377,7 @@ class HamerEstimator:
         held: list[tuple[dict[str, Any], Crop, np.ndarray]] = []
         for one in self._crops(clip):
             held.append(one)
-            if len(held) == self.settings.crops_per_batch:
+            if len(held) == self.batch:
                 rows.extend(self._estimate(clip, held))
                 held = []
         if held:
@@ -396,15 +406,19 @@ class HamerEstimator:
         """(rotations, betas, camera, joints) of each crop, those of several clips at a time."""
         import torch
 
-        shape = self.network.shape
-        pixels = torch.from_numpy(np.stack(pictures)).to(self.device)
-        mean, std = (torch.tensor(v, device=self.device) for v in (shape.mean, shape.std))
+        mean, std = self.constants
+        pixels = to_device(np.stack(pictures), self.device)
         crops = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
         rotations, betas, cameras = self.network(crops)
         with torch.inference_mode():
             _, joints = self.mano.pose(rotations, betas)
-        values = (t.cpu().numpy().astype(np.float64) for t in (rotations, betas, cameras, joints))
-        return list(zip(*values, strict=True))
+        values = to_host(rotations, betas, cameras, joints)
+        return list(zip(*(v.astype(np.float64) for v in values), strict=True))
+
+    def try_batch(self, count: int) -> None:
+        """Look at so many black crops, to see what memory that takes."""
+        side = self.network.shape.side
+        self._look([np.zeros((side, side, 3), np.uint8)] * count)
 
     def _row(
         self,

@@ -12,6 +12,8 @@ from typing import Any
 
 from ego_assets import config
 from ego_assets.protocols import ClipOperator
+from resources.backends import tuning
+from resources.backends.memory import free
 from resources.backends.weights import find_files, hash_files, weights_root
 
 
@@ -25,7 +27,9 @@ class BackendEntry:
 
     factory: `module:Class`, called with the settings and, if it has weights, with the folder of
     all weights; weights: its files below that folder, where `{checkpoint}` is the setting of that
-    name; source: where a person gets them.
+    name; source: where a person gets them; gpu_memory_gb: what is set aside for it unmeasured;
+    batch: the setting that says how many items it looks at at once, for those that batch, and
+    max_batch: where more brings nothing.
     """
 
     operator: str
@@ -36,6 +40,8 @@ class BackendEntry:
     weights: tuple[str, ...] = ()
     source: str = ""
     gpu_memory_gb: float = 0.0
+    batch: str = ""
+    max_batch: int = 0
 
     def files(self, settings: config.Settings) -> list[str]:
         """The weights' files for these settings, below the folder of all weights."""
@@ -43,6 +49,7 @@ class BackendEntry:
 
 
 _BASELINE = "Apache-2.0 (this project)"
+_SAVED = ("{checkpoint}/config.json", "{checkpoint}/model.safetensors")
 _ENTRIES = (
     BackendEntry(
         "segmenter",
@@ -57,7 +64,7 @@ _ENTRIES = (
         "resources.backends.sam2:Sam2Segmenter",
         config.Sam2Settings,
         "Apache-2.0 (SAM 2.1, code and weights)",
-        weights=("{checkpoint}/config.json", "{checkpoint}/model.safetensors"),
+        weights=_SAVED,
         source="https://huggingface.co/facebook/sam2.1-hiera-small (or -tiny, -base-plus, -large)",
         gpu_memory_gb=6,
     ),
@@ -82,6 +89,8 @@ _ENTRIES = (
         source="https://github.com/geopavlakos/hamer (its fetch_demo_data.sh) and "
         "https://mano.is.tue.mpg.de",
         gpu_memory_gb=8,
+        batch="crops_per_batch",
+        max_batch=256,
     ),
     BackendEntry(
         "reconstructor",
@@ -89,6 +98,32 @@ _ENTRIES = (
         "ego_assets.operators.reconstruct:PycolmapReconstructor",
         config.ReconstructSettings,
         "BSD-3-Clause (COLMAP)",
+    ),
+    BackendEntry(
+        "reconstructor",
+        "pycolmap_depth_pro",
+        "resources.backends.depth:DepthProReconstructor",
+        config.DepthProSettings,
+        "BSD-3-Clause (COLMAP); DepthPro's weights: apple-amlr, for research only",
+        weights=_SAVED,
+        source="https://huggingface.co/apple/DepthPro-hf",
+        gpu_memory_gb=8,
+        batch="frames_per_batch",
+        max_batch=16,
+    ),
+    BackendEntry(
+        "reconstructor",
+        "pycolmap_depth_anything",
+        "resources.backends.depth:DepthAnythingReconstructor",
+        config.DepthAnythingSettings,
+        "BSD-3-Clause (COLMAP); Depth Anything V2's weights: Small Apache-2.0, Base and Large "
+        "CC-BY-NC-4.0",
+        weights=_SAVED,
+        source="https://huggingface.co/depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf "
+        "(or -Outdoor-, -Base-, -Large-)",
+        gpu_memory_gb=4,
+        batch="frames_per_batch",
+        max_batch=64,
     ),
     BackendEntry(
         "object_pose_estimator",
@@ -166,11 +201,22 @@ def lanes(operator: str, name: str) -> tuple[int, bool]:
     return getattr(cls, "lanes", 1), getattr(cls, "on_device", False)
 
 
-def build(
-    operator: str, name: str, settings: dict[str, Any], weights_dir: str = ""
-) -> ClipOperator:
-    """Build a backend.
+def decisive(operator: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are part of a result's fingerprint: not how fast it is computed."""
+    runtime = find(operator, name).settings.runtime_fields()
+    return {k: v for k, v in settings.items() if k not in runtime}
 
+
+def build(
+    operator: str,
+    name: str,
+    settings: dict[str, Any],
+    weights_dir: str = "",
+    device_share: float = 1.0,
+) -> ClipOperator:
+    """Build a backend. device_share: what it may have of its device's memory.
+
+    A batch that the settings leave open is as `tune` measured it, else the backend's own default.
     Raises UnknownBackendError, pydantic's ValidationError, or WeightsError.
     """
     entry = find(operator, name)
@@ -179,14 +225,41 @@ def build(
         return _class(entry)(chosen)
     root = weights_root(weights_dir)
     find_files(root, entry.files(chosen))
+    if entry.batch and getattr(chosen, entry.batch) is None:
+        tuned = tuning.find(tuning.key_of(entry.name, hash_files(root, entry.files(chosen))))
+        if tuned is not None:
+            size = tuned.batch(entry.max_batch, device_share)
+            chosen = chosen.model_copy(update={entry.batch: size})
     return _class(entry)(chosen, root)
 
 
 def check(
     entry: BackendEntry, weights_dir: str = "", settings: dict[str, Any] | None = None
 ) -> str:
-    """What a backend's weights are, once they have been read on the CPU. Raises WeightsError."""
+    """What a backend's weights are, once they have been read on the CPU. Raises WeightsError, and
+    pydantic's ValidationError for settings that it does not know."""
     chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
     digest = hash_files(root, entry.files(chosen))
     cls: Any = _class(entry)
     return f"{cls.check(chosen, root)}, hash {digest[:12]}"
+
+
+def tune(
+    entry: BackendEntry, weights_dir: str = "", settings: dict[str, Any] | None = None
+) -> tuning.MemoryModel:
+    """Measure what a backend that batches takes on this process' device, and keep that for `build`.
+
+    Raises WeightsError, and MemoryError or torch's own if not even one item fits.
+    """
+    chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
+    key = tuning.key_of(entry.name, hash_files(root, entry.files(chosen)))
+    free()  # what another backend left behind is not of this one's memory
+    trial: Any = None
+
+    def load() -> None:
+        nonlocal trial
+        trial = _class(entry)(chosen, root)
+
+    found = tuning.measure(load, lambda count: trial.try_batch(count), entry.max_batch)
+    tuning.keep(key, found)
+    return found

@@ -18,7 +18,14 @@ from ego_assets.config import Sam2Settings, SegmentSettings
 from ego_assets.operators.rle import encode_mask, mask_box
 from ego_assets.operators.segment import BaselineSegmenter
 from ego_assets.protocols import Carried, ClipInput, ClipOperator, ClipOutput
-from resources.backends.device import autocast, pick_device
+from resources.backends.device import (
+    autocast,
+    compiled,
+    pick_device,
+    settle,
+    to_device,
+    to_host,
+)
 from resources.backends.weights import WeightsError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -50,9 +57,13 @@ class Sam2Tracker:
     their new memories; transformers decodes track by track.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, compile: bool = False) -> None:
+        import torch
+
         self.device = pick_device()
-        self.model = load_model(folder).to(self.device)
+        self.model = settle(load_model(folder), self.device)
+        self.model.vision_encoder.forward = compiled(self.model.vision_encoder.forward, compile)
+        self.constants = [torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD)]
         self.size: int = self.model.config.image_size
         # Frames back to which the network looks: for features, and for object pointers.
         self.feature_frames: int = self.model.config.num_maskmem - 1
@@ -90,23 +101,21 @@ class Sam2Tracker:
             self._prompt(frame_index, prompts)
             found = self.model(self.session, frame_idx=frame_index, frame=self._pixels(image))
             logits = F.interpolate(found.pred_masks.float(), size, mode="bilinear")
-            masks = (logits[:, 0] > 0).cpu().numpy()
-            scores = found.object_score_logits.float().sigmoid().flatten().tolist()
+            seen = found.object_score_logits.float().sigmoid().flatten()
+            masks, scores = to_host(logits[:, 0] > 0, seen)
         self._prune(frame_index)
         return {
-            track: Tracked(mask, score)
+            track: Tracked(mask, float(score))
             for track, mask, score in zip(found.object_ids, masks, scores, strict=True)
         }
 
     def _pixels(self, image: np.ndarray) -> Any:
         """(3, S, S): squeezed to a square, as in training, and normalised, on the device."""
-        import torch
         import torch.nn.functional as F
 
-        pixels = torch.from_numpy(image).to(self.device, non_blocking=True)
-        pixels = pixels.permute(2, 0, 1)[None].float() / 255
+        pixels = to_device(image, self.device).permute(2, 0, 1)[None].float() / 255
         pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
+        mean, std = self.constants
         return ((pixels - mean) / std)[0]
 
     def _prompt(self, frame_index: int, prompts: Mapping[str, Box]) -> None:
@@ -274,7 +283,7 @@ class Sam2Segmenter:
 
     def __init__(self, settings: Sam2Settings, weights: Path) -> None:
         self.settings = settings
-        self.tracker = Sam2Tracker(weights / settings.checkpoint)
+        self.tracker = Sam2Tracker(weights / settings.checkpoint, settings.compile)
         kept = {name: getattr(settings, name) for name in SegmentSettings.model_fields}
         self.prompter: ClipOperator = BaselineSegmenter(SegmentSettings(**kept))
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 class WeightsError(RuntimeError):
@@ -50,7 +51,7 @@ def _sha256(path: Path) -> str:
     """SHA-256 of a file; known if it was hashed before and its size and mtime are the same."""
     stat = path.stat()
     key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ego/hashes.json"
+    cache = cache_file("hashes.json")
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
         known = json.loads(cache.read_text())
@@ -58,9 +59,23 @@ def _sha256(path: Path) -> str:
         return known[key]
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    with suppress(OSError):  # a home that may not be written only costs time
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        aside = cache.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(known | {key: found}))
-        aside.replace(cache)
+    update_cache(cache, {key: found})
     return found
+
+
+def cache_file(name: str) -> Path:
+    """Where this machine remembers what it would have to compute again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ego" / name
+
+
+def update_cache(path: Path, entries: dict[str, Any]) -> None:
+    """Add to a JSON object in a file, whole or not at all. A home that may not be written only
+    costs time."""
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text())
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(known | entries))
+        aside.replace(path)

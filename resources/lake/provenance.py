@@ -15,7 +15,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("dagster", "numpy", "opencv-python-headless", "av", "pyarrow", "pycolmap", "torch")
+PACKAGES = (
+    "dagster",
+    "numpy",
+    "opencv-python-headless",
+    "av",
+    "pyarrow",
+    "pycolmap",
+    "torch",
+    "transformers",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class Provenance:
     """Fencing token of the attempt: of two, the higher one's rows count."""
     device: str = ""
     """The GPUs that the process saw, as CUDA_VISIBLE_DEVICES names them, or `cpu`."""
+    accelerator: str = ""
+    """JSON of the GPU that it computed on: name, compute capability, driver, CUDA; empty: none."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -11,13 +11,20 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
-from tiny_models import Tattletale, tiny_hamer, tiny_sam2
+import yaml
+from tiny_models import (
+    Tattletale,
+    tiny_depth_anything,
+    tiny_depth_pro,
+    tiny_hamer,
+    tiny_sam2,
+)
 
 from dagster_project import doctor
 from dagster_project.definitions import build_defs
 from ego_assets.partitions import SHARDS
 from ego_assets.stages.shards import find_files, register_files
-from resources.backends import registry
+from resources.backends import registry, tuning
 from resources.backends.choice import BackendsFileError, read_choice
 from resources.backends.weights import hash_files
 from resources.compute import Compute
@@ -210,7 +217,7 @@ def test_doctor_wants_what_the_file_chooses(
     monkeypatch.setenv("EGO_BACKENDS", str(file))
 
     def found() -> doctor.Finding:
-        return next(f for f in doctor._backends() if f.what.startswith("segmenter: sam2"))
+        return next(f for f in doctor._backends(tune=False) if f.what.startswith("segmenter: sam2"))
 
     assert found().state == "missing"
     tiny_sam2(tmp_path / "mine")
@@ -254,3 +261,54 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str | None,
     with pytest.raises(BackendsFileError, match=why) as caught:
         read_choice(file)
     assert str(file) in str(caught.value)
+
+
+# -- as a run is configured ------------------------------------------------------------------
+
+DEPTH = {"pycolmap_depth_pro": tiny_depth_pro, "pycolmap_depth_anything": tiny_depth_anything}
+
+
+def write_choice(path: Path, **choice: Any) -> Path:
+    path.write_text(yaml.safe_dump(choice))
+    return path
+
+
+def looked_at(name: str, **options: Any) -> dict[str, tuple[str, str]]:
+    found = doctor._backends(**{"tune": False} | options)
+    return {f.what: (f.state, f.facts) for f in found if name in f.what}
+
+
+@pytest.mark.parametrize("name", DEPTH)
+def test_doctor_looks_at_the_checkpoint_that_a_run_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(tuning, "TRIALS", (1, 2))
+    folder, what = DEPTH[name](tmp_path / "mine"), f"reconstructor: {name} (chosen)"
+    file = write_choice(
+        tmp_path / "backends.yaml",
+        reconstructor=name,
+        weights_dir=str(tmp_path),
+        settings={"reconstructor": {"checkpoint": "mine"}},
+    )
+    monkeypatch.setenv("EGO_BACKENDS", str(file))
+    found = looked_at(name, tune=True)
+    assert found[what][0] == "ok", found
+    assert "M parameters, hash " in found[what][1]
+    assert found[f"tuned {name}"][0] == "ok"
+    assert "frames_per_batch " in found[f"tuned {name}"][1]
+    # Not there, hostile, cut off, another network: a run would fail, so none is a mere warning.
+    file, told = folder / "model.safetensors", tmp_path / "told"
+    whole = file.read_bytes()
+    file.unlink()
+    found = looked_at(name, tune=True)
+    assert list(found) == [what], "nothing to measure"
+    assert found[what][0] == "missing"
+    assert f"no weights at {file}" in found[what][1]
+    for broken in (pickle.dumps(Tattletale(told)), whole[:999]):
+        file.write_bytes(broken)
+        state, facts = looked_at(name)[what]
+        assert (state, "cannot be read as" in facts) == ("missing", True)
+    assert not told.exists()
+    next(make for n, make in DEPTH.items() if n != name)(folder)
+    state, facts = looked_at(name)[what]
+    assert (state, "not a depth" in facts) == ("missing", True)

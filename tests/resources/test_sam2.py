@@ -18,7 +18,7 @@ from ego_assets.config import Sam2Settings
 from ego_assets.operators.rle import decode_mask, encode_mask
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Frame, Intrinsics
 from ego_assets.schemas import TABLES
-from resources.backends import registry
+from resources.backends import device, registry
 from resources.backends.sam2 import KEPT_PROMPTS, Sam2Segmenter, Sam2Tracker, Tracked, load_model
 from resources.backends.weights import WeightsError, WeightsMissingError
 
@@ -141,6 +141,19 @@ def test_memory_does_not_grow_with_the_clip(checkpoint: Path) -> None:
     assert min(outputs["cond_frame_outputs"]) == 0
     assert not tracker.session.processed_frames
     assert not tracker.session.frames_tracked_per_obj[0]
+
+
+def test_a_compiled_encoder_sees_the_same(
+    checkpoint: Path, uninterrupted: list[dict[str, Tracked]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced by torch.compile, run by its simplest backend."""
+    monkeypatch.setattr(device, "COMPILER", "eager")
+    tracker = Sam2Tracker(checkpoint, compile=True)
+    encoder = tracker.model.vision_encoder.forward
+    for one, other in zip(track(tracker, range(2)), uninterrupted, strict=False):
+        assert one["a"].score == pytest.approx(other["a"].score, abs=1e-4)
+        assert np.mean(one["a"].mask != other["a"].mask) < 1e-3
+    assert encoder.quick is not None, "it fell back"
 
 
 def test_company_changes_nothing(checkpoint: Path, uninterrupted: list[dict[str, Tracked]]) -> None:

@@ -103,6 +103,79 @@ def tiny_sam2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_depth_anything(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """A `save_pretrained` folder of a metric Depth Anything V2 with a 56 px side."""
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
+
+    torch.manual_seed(seed)
+    backbone = {
+        "model_type": "dinov2",
+        "image_size": 56,
+        "patch_size": 14,
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "out_indices": [1, 2, 3, 4],
+        "reshape_hidden_states": False,
+    }
+    sizes: dict[str, Any] = {
+        "reassemble_hidden_size": 16,
+        "neck_hidden_sizes": [8, 8, 16, 16],
+        "fusion_hidden_size": 8,
+        "head_hidden_size": 8,
+        "depth_estimation_type": "metric",
+        "max_depth": 20,
+    }
+    config = DepthAnythingConfig(backbone_config=backbone, **sizes | changes)
+    _roughen(DepthAnythingForDepthEstimation(config)).save_pretrained(folder)
+    return folder
+
+
+def tiny_depth_pro(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """A `save_pretrained` folder of a DepthPro with a 128 px side and a view of the lens."""
+    import torch
+    from transformers import DepthProConfig, DepthProForDepthEstimation
+
+    torch.manual_seed(seed)
+    encoder = {
+        "model_type": "dinov2",
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    sizes: dict[str, Any] = {
+        "fusion_hidden_size": 16,
+        "patch_size": 32,
+        "intermediate_hook_ids": [1, 0],
+        "intermediate_feature_dims": [16, 16],
+        "scaled_images_feature_dims": [16, 16, 16],
+        "use_fov_model": True,
+    }
+    encoders = {f"{n}_model_config": dict(encoder) for n in ("image", "patch", "fov")}
+    model = DepthProForDepthEstimation(DepthProConfig(**sizes | encoders | changes))
+    _roughen(model, gain=1.0)
+    with torch.no_grad():
+        model.head.layers[-2].bias.fill_(1.0)  # some depth wherever it looks
+        if model.fov_model is not None:
+            model.fov_model.head.layers[-1].bias.fill_(60.0)  # degrees
+    model.save_pretrained(folder)
+    return folder
+
+
+def _roughen(model: Any, gain: float = 0.7) -> Any:
+    """Weights that let the picture through: fresh ones are so small that nothing would show."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "norm" not in name:
+                weight.normal_(0, gain / weight[0].numel() ** 0.5)
+    return model
+
+
 def _as_if_from(module: str, name: str, base: type = object) -> Any:
     """A class that pickles as `module.name`, of a package that is not installed."""
     parts = module.split(".")

@@ -1,0 +1,153 @@
+"""Batches that fit: the memory of a backend is measured, kept, and used where nobody says more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import tiny_depth_anything, tiny_hamer
+
+from ego_assets.stages import plan
+from resources.backends import registry, tuning
+from resources.backends.tuning import TARGET, MemoryModel, fit, measure
+
+GB, MB = 10**9, 10**6
+HAMER = ("hand_estimator", "hamer")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_line_through_what_was_measured() -> None:
+    found = fit([(1, 3 * GB), (2, 4 * GB), (4, 6 * GB)], 80 * GB)
+    assert (found.base, found.item) == (pytest.approx(2 * GB), pytest.approx(GB))
+    assert found.batch(most=256) == 62, "80 % of 80 GB, less 2 GB, at 1 GB each"
+    assert found.batch(most=32) == 32
+    assert found.batch(most=256, share=0.5) == 30, "half a device is half of its memory"
+    assert found.copies(batch=6) == 8
+
+
+def test_no_sample_lies_above_the_line_and_no_line_falls() -> None:
+    samples = [(1, 110 * MB), (2, 90 * MB), (4, 210 * MB), (8, 300 * MB)]
+    found = fit(samples, GB)
+    assert all(found.needs(b) >= p - 1 for b, p in samples)
+    assert fit([(1, 200 * MB), (2, 100 * MB)], GB).item == 0
+    with pytest.raises(ValueError, match="at least one sample"):
+        fit([], GB)
+
+
+@pytest.mark.parametrize("gigabytes", [16, 24, 40, 80, 141])
+def test_every_device_is_used_to_its_target_and_no_further(gigabytes: int) -> None:
+    model = MemoryModel(3 * GB, 0.2 * GB, gigabytes * GB, ())
+    batch = model.batch(most=10**6)
+    assert model.needs(batch) <= TARGET * gigabytes * GB < model.needs(batch + 1)
+
+
+def test_a_model_that_is_too_large_gets_batches_of_one() -> None:
+    assert MemoryModel(20 * GB, GB, 16 * GB, ()).batch(most=64) == 1
+
+
+def test_the_memory_of_this_process_is_measured() -> None:
+    """40 MB of model, 16 MB an item; what else the interpreter does is in the tolerance."""
+    held: list[np.ndarray] = []
+
+    def run(count: int) -> None:
+        np.ones(count * 2 * MB)
+
+    found = measure(lambda: held.append(np.ones(5 * MB)), run, most=16)
+    assert [b for b, _ in found.samples] == [1, 2, 4, 8, 16]
+    assert found.item == pytest.approx(16 * MB, rel=0.25)
+    assert found.base == pytest.approx(40 * MB, rel=0.5)
+
+
+def test_measuring_stops_before_the_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ran = [0], []
+
+    def run(count: int) -> None:
+        ran.append(count)
+        now[0] = 100 * count
+
+    gauges = (1000, lambda: None, lambda: now[0])
+    monkeypatch.setattr(tuning, "_gauges", lambda: gauges)
+    monkeypatch.setattr(tuning, "_resident", lambda: 0)
+    assert measure(lambda: None, run, most=64).batch(most=64) == 8
+    assert ran == [1, 2, 4, 8], "sixteen would be beyond the target"
+    ran.clear()
+
+    def fails(count: int) -> None:
+        run(count)
+        if count > 2:
+            raise MemoryError
+
+    assert [b for b, _ in measure(lambda: None, fails, most=64).samples] == [1, 2]
+    with pytest.raises(MemoryError):
+        measure(lambda: None, lambda count: fails(count + 9), most=64)
+
+
+def test_what_was_measured_is_found_again_and_a_broken_file_is_nothing(tmp_path: Path) -> None:
+    model = MemoryModel(1.5, 2.5, 100, ((1, 4), (2, 7)))
+    tuning.keep("a", model)
+    tuning.keep("b", model)
+    assert tuning.find("a") == tuning.find("b") == model
+    assert tuning.find("c") is None
+    (tmp_path / "cache" / "ego" / "tuning.json").write_text('{"a": {"base": 1}}')
+    assert tuning.find("a") is None
+
+
+def test_a_measurement_is_of_weights_a_device_and_a_torch() -> None:
+    key = tuning.key_of("hamer", "abc")
+    assert key.startswith("hamer abc cpu torch 2.")
+    assert key != tuning.key_of("hamer", "abd")
+
+
+def test_a_backend_takes_the_batch_that_was_measured(tmp_path: Path) -> None:
+    tiny_hamer(tmp_path / "hamer")
+    entry = registry.find(*HAMER)
+
+    def batch(**settings: Any) -> int:
+        return registry.build(*HAMER, settings, str(tmp_path)).batch  # type: ignore[attr-defined]
+
+    assert batch() == 32, "nothing was measured"
+    found = registry.tune(entry, str(tmp_path))
+    assert len(found.samples) == 5
+    assert found.base > 0
+    tuned = found.batch(entry.max_batch)
+    assert batch() == tuned
+    assert batch(crops_per_batch=5) == 5, "what a person says counts"
+    tiny_hamer(tmp_path / "hamer", seed=1)
+    assert batch() == 32, "of other weights nothing is known"
+
+
+def test_depth_can_be_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "TRIALS", (1, 2))
+    tiny_depth_anything(tmp_path / "x")
+    entry = registry.find("reconstructor", "pycolmap_depth_anything")
+    found = registry.tune(entry, str(tmp_path), {"checkpoint": "x"})
+    assert [b for b, _ in found.samples] == [1, 2]
+    assert found.base > 0
+
+
+def test_how_fast_it_is_computed_is_no_part_of_a_fingerprint() -> None:
+    settings = {"checkpoint": "x", "crops_per_batch": 7, "compile": True}
+    assert registry.decisive(*HAMER, settings) == {"checkpoint": "x"}
+    settings = {"checkpoint": "x", "frames_per_batch": 7, "compile": True, "depth_frames": 3}
+    kept = registry.decisive("reconstructor", "pycolmap_depth_pro", settings)
+    assert kept == {"checkpoint": "x", "depth_frames": 3}
+
+
+def test_clips_stay_done_under_another_batch(tmp_path: Path) -> None:
+    from tests.stages.stage_bench import make_bench
+
+    bench = make_bench(tmp_path)
+
+    def fingerprints(**settings: Any) -> set[str]:
+        spec = bench.rerun(operator="hand_estimator", backend="hamer", settings=settings)
+        groups = plan.plan(spec, bench.lake, bench.ledger)
+        return {u.base_fingerprint for g in groups for u in g.units}
+
+    assert fingerprints() == fingerprints(crops_per_batch=7) == fingerprints(compile=True)
+    assert fingerprints() != fingerprints(checkpoint="other")
