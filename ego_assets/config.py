@@ -118,6 +118,16 @@ class HamerSettings(Settings):
         default="hamer", description="folder of the release, below that of all weights"
     )
     crops_per_batch: int = Field(default=32, ge=1, le=1024, description="hands looked at at once")
+    smoothing_s: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="standard deviation of the smoothing over time of rotations, and of the "
+        "wrist's place in the picture; 0: none",
+    )
+    depth_smoothing_s: float = Field(
+        default=0.15, ge=0, le=1, description="the same of the wrist's distance"
+    )
 
 
 class ReconstructSettings(Settings):
