@@ -140,6 +140,16 @@ class HamerSettings(Settings):
     compile: bool = Field(
         default=False, description="compile the network (torch.compile)", json_schema_extra=RUNTIME
     )
+    smoothing_s: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="standard deviation of the smoothing over time of rotations, and of the "
+        "wrist's place in the picture; 0: none",
+    )
+    depth_smoothing_s: float = Field(
+        default=0.15, ge=0, le=1, description="the same of the wrist's distance"
+    )
 
 
 class ReconstructSettings(Settings):
@@ -245,6 +255,57 @@ class ObjectPoseSettings(Settings):
     )
     min_inlier_share: float = Field(
         default=0.3, gt=0, le=1, description="inliers over known features that a pose needs"
+    )
+
+
+class FoundationPoseSettings(ObjectPoseSettings):
+    """object_poses by FoundationPose; those of the baseline are for objects without a mesh."""
+
+    checkpoint: str = Field(
+        default="FoundationPose", description="folder of the checkout, below that of all weights"
+    )
+    python: str = Field(
+        default="", description="interpreter of the checkout's environment; empty: this one"
+    )
+    meshes: str = Field(
+        default="object_meshes",
+        description="folder of meshes named after labels, below that of all weights",
+    )
+    mesh_scale: float = Field(
+        default=1.0, gt=0, description="metres a unit of the meshes: 0.001 for millimetres"
+    )
+    depth: str = Field(
+        default="", description="metric depth of pictures: package.module:Class of a DepthSource"
+    )
+    depth_settings: dict[str, str | int | float | bool] = Field(
+        default={}, description="what the source of depth is given"
+    )
+    register_iterations: int = Field(
+        default=5, ge=1, le=100, description="refinements of a pose that is found without another"
+    )
+    track_iterations: int = Field(
+        default=2, ge=1, le=100, description="refinements of the pose of the frame before"
+    )
+    min_mask_overlap: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="overlap (IoU) of the projected mesh and the mask under which a pose is lost",
+    )
+    max_gap_s: float = Field(
+        default=0.5, ge=0, le=10, description="unseen for longer, an object is found anew"
+    )
+    retry_s: float = Field(
+        default=0.5, ge=0, le=60, description="time between tries to find a lost object"
+    )
+    carry_s: float = Field(
+        default=3.0, ge=0, le=30, description="end of a clip whose poses go to the next one"
+    )
+    load_timeout_s: float = Field(
+        default=300.0, gt=0, description="the checkout must have loaded its networks by then"
+    )
+    answer_timeout_s: float = Field(
+        default=60.0, gt=0, description="a frame, or a mesh, must be done by then"
     )
 
 

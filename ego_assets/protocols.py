@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -169,3 +170,20 @@ class MovementEstimator(ClipOperator, Protocol):
 
 class Retargeter(ClipOperator, Protocol):
     """`hand_poses` → `robot_mappings`."""
+
+
+class DepthSource(Protocol):
+    """Metric depth of single pictures, for backends that need it.
+
+    Built as `Class(settings, weights)`: a dict, and the folder of all weights (a `Path`).
+    `identity` is what results depend on beside the settings (version, hash of weights), without
+    loading a model. Both raise WeightsError for what is missing or broken.
+    """
+
+    @staticmethod
+    def identity(settings: Mapping[str, Any], weights: Path) -> str: ...
+
+    def depth(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """(H, W) float32 metres along the optical axis, 0 where unknown, of an undistorted
+        (H, W, 3) uint8 RGB picture with (3, 3) camera matrix."""
+        ...

@@ -58,5 +58,22 @@ def project_points(intrinsics: Intrinsics, points_camera: np.ndarray) -> np.ndar
     return projected.reshape(-1, 2)
 
 
+def undistortion(
+    intrinsics: Intrinsics, matrix: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Maps for `cv2.remap` from a picture of `size` (width, height) and camera `matrix` (3, 3) to
+    what a pinhole camera of the same matrix would see; None: it is one already."""
+    if intrinsics.model == "PINHOLE":
+        return None
+    lens = np.asarray(_four(intrinsics.distortion))
+    if intrinsics.model == "OPENCV_FISHEYE":
+        maps = cv2.fisheye.initUndistortRectifyMap(
+            matrix, lens, np.eye(3), matrix, size, cv2.CV_32FC1
+        )
+    else:
+        maps = cv2.initUndistortRectifyMap(matrix, lens, np.eye(3), matrix, size, cv2.CV_32FC1)
+    return maps[0], maps[1]
+
+
 def _four(distortion: tuple[float, ...]) -> tuple[float, ...]:
     return (tuple(distortion) + (0.0,) * 4)[:4]

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from ego_assets.config import HandPoseSettings
 from ego_assets.operators import hand_fit
+from ego_assets.operators.cameras import undistortion
 from ego_assets.operators.geometry import quaternion_from_matrix
 from ego_assets.operators.hand_fit import HandView
 from ego_assets.operators.rle import decode_mask
@@ -178,18 +179,9 @@ def hand_axes(joints: np.ndarray, side: str) -> np.ndarray:
 def undistorted_mask(row: dict[str, Any], intrinsics: Intrinsics) -> np.ndarray:
     """(H, W) bool mask of a row as a pinhole camera of the same matrix would see it."""
     mask = decode_mask(row["rle"], row["height_px"], row["width_px"])
-    if intrinsics.model == "PINHOLE":
+    maps = undistortion(intrinsics, intrinsics.matrix(), (mask.shape[1], mask.shape[0]))
+    if maps is None:
         return mask
-    matrix, size = intrinsics.matrix(), (mask.shape[1], mask.shape[0])
-    distortion = np.array(intrinsics.distortion)
-    if intrinsics.model == "OPENCV_FISHEYE":
-        maps = cv2.fisheye.initUndistortRectifyMap(
-            matrix, distortion, np.eye(3), matrix, size, cv2.CV_32FC1
-        )
-    else:
-        maps = cv2.initUndistortRectifyMap(
-            matrix, distortion, np.eye(3), matrix, size, cv2.CV_32FC1
-        )
     return cv2.remap(mask.astype(np.uint8), *maps, cv2.INTER_NEAREST) > 0
 
 

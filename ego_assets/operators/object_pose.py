@@ -158,7 +158,7 @@ class BaselineObjectPoseEstimator:
         rows = []
         for mask in masks:
             frame = mask["frame_index"]
-            row = clip.row(frame, mask["pts_s"]) | _nothing(mask["track_id"])
+            row = clip.row(frame, mask["pts_s"]) | empty_columns(mask["track_id"])
             row |= {"backend": self.name, "quality_tier": self.quality_tier}
             rows.append(row)
             if found is None:
@@ -191,7 +191,7 @@ class BaselineObjectPoseEstimator:
         return rows
 
 
-def _nothing(track: str) -> dict[str, Any]:
+def empty_columns(track: str) -> dict[str, Any]:
     """The columns of a row without a pose."""
     empty = (
         "invalid_reason camera_from_object_m camera_from_object_xyzw world_from_object_m "

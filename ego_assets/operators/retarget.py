@@ -62,15 +62,15 @@ class DexRetargeter:
     """
 
     name = "dex_retargeting"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 
     def __init__(self, settings: RetargetSettings) -> None:
         self.settings = settings
-        self.specs = [
-            find_robot(name, settings.robots_dir) for name in sorted(set(settings.robots))
-        ]
+        found = [find_robot(name, settings.robots_dir) for name in settings.robots]
+        specs = {spec.name: spec for spec in found}
+        self.specs = [specs[name] for name in sorted(specs)]
         self._solvers: dict[tuple[str, str], tuple[HandSolver, bool]] = {}
 
     def solver(self, robot: str, side: str) -> tuple[HandSolver, bool]:
@@ -79,7 +79,7 @@ class DexRetargeter:
             spec = next(s for s in self.specs if s.name == robot)
             urdf, mirrored = spec.urdf(side)
             solver = HandSolver(
-                spec,
+                spec.of(urdf),
                 urdf,
                 self.settings.method,
                 low_pass_alpha=self.settings.low_pass_alpha,

@@ -1,7 +1,7 @@
 """HaMeR 3D hands (Pavlakos et al., "Reconstructing Hands in 3D with Transformers", CVPR 2024).
 
-Here: the network as functions over the official checkpoint's own tensors, crops, cameras, rows.
-Not here: the MANO hand (`mano`), where hands are (`hand_masks`).
+Here: the network as functions over the official checkpoint's own tensors, crops, cameras, takes,
+rows. Not here: the MANO hand (`mano`), where hands are (`hand_masks`), smoothing (`smoothing`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from scipy.spatial.transform import Rotation
 from ego_assets.config import HamerSettings
 from ego_assets.operators.cameras import normalised_points, project_points
 from ego_assets.operators.geometry import quaternion_from_matrix
+from ego_assets.operators.hand_takes import (
+    bones_m,
+    count_votes,
+    fixed_shapes,
+    owner_of,
+    side_of,
+)
 from ego_assets.operators.hands import hand_axes
+from ego_assets.operators.smoothing import smoothed_rotations, smoother
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
 from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, compiled, pick_device, to_device, to_host
@@ -38,6 +46,9 @@ BATCH = 32
 """Crops at once, where neither the settings nor a measurement say."""
 MIN_SCALE = 1e-2
 """Smaller predictions of the camera's scale are noise; they would put the hand beyond 100 m."""
+
+MIN_DEPTH_M = 1e-3
+POSES_AT_ONCE = 256
 
 _UNUSED = {"discriminator", "mano", "initialized"}
 _INERT_PACKAGES = {"yacs", "omegaconf", "pytorch_lightning", "lightning"}
@@ -341,11 +352,26 @@ class Crop:
         return np.array([x + flip * camera[1], y + camera[2], depth])
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the network says of one hand in one frame; arrays as of `HamerNetwork`, one hand's."""
+
+    mask: dict[str, Any]
+    crop: Crop
+    rotations: np.ndarray
+    betas: np.ndarray
+    camera: np.ndarray
+
+
 class HamerEstimator:
-    """`hand_masks` and frames → `hand_poses`: one look at each hand, without regard to time."""
+    """`hand_masks` and frames → `hand_poses`: a look at each hand, and then at all of its track.
+
+    Through a take a track's side is what most of its masks say, the bones of the wearer's hands
+    (and of each other hand) keep their lengths, and poses are smoothed over time.
+    """
 
     name = "hamer"
-    version = "1"
+    version = "2"
     quality_tier = "model"
     weights_hash = ""
     on_device = True
@@ -355,6 +381,7 @@ class HamerEstimator:
         import torch
 
         folder = weights / settings.checkpoint
+        self.settings = settings
         self.batch = batch = settings.crops_per_batch or BATCH
         self.look = MicroBatcher(ElasticBatch(self._look, batch), batch)
         self.device = pick_device()
@@ -372,47 +399,64 @@ class HamerEstimator:
         return f"HaMeR of {sum(t.numel() for t in tensors.values()) / 1e6:.1f} M parameters, MANO"
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """See `HandEstimator`. One row a mask row; nothing is carried over."""
+        """See `HandEstimator`. One row a mask row. Carried over: sides and shapes."""
+        columns = [n for n in clip.tables["hand_masks"].column_names if n != "rle"]
+        masks = clip.tables["hand_masks"].select(columns).to_pylist()
+        known = carried or {}
+        votes = count_votes(masks, clip.first_new_frame, known.get("votes", {}))
+        tracks: dict[str, list[Look]] = {}
+        for look in self._looks(clip, masks, votes):
+            tracks.setdefault(look.mask["track_id"], []).append(look)
+        joints = {t: self._joints_of(clip, looks) for t, looks in tracks.items()}
+        seen = [
+            (track, owner_of(track, votes[track]), look.betas, _reason(clip, look, hand) is None)
+            for track, looks in tracks.items()
+            for look, hand in zip(looks, joints[track], strict=True)
+        ]
+        shapes = fixed_shapes(seen, known.get("shapes", {}))
         rows: list[dict[str, Any]] = []
+        for track, looks in tracks.items():
+            rows.extend(self._track(clip, looks, joints[track], np.array(shapes[track])))
+        rows.sort(key=lambda r: (r["frame_index"], r["track_id"]))
+        return ClipOutput({"hand_poses": rows}, carried={"votes": votes, "shapes": shapes})
+
+    def _looks(
+        self, clip: ClipInput, masks: list[dict[str, Any]], votes: dict[str, dict[str, float]]
+    ) -> Iterator[Look]:
         held: list[tuple[dict[str, Any], Crop, np.ndarray]] = []
-        for one in self._crops(clip):
+        for one in self._crops(clip, masks, votes):
             held.append(one)
             if len(held) == self.batch:
-                rows.extend(self._estimate(clip, held))
+                yield from self._looked(held)
                 held = []
         if held:
-            rows.extend(self._estimate(clip, held))
-        return ClipOutput({"hand_poses": rows})
+            yield from self._looked(held)
 
-    def _crops(self, clip: ClipInput) -> Iterator[tuple[dict[str, Any], Crop, np.ndarray]]:
-        masks: dict[int, list[dict[str, Any]]] = {}
-        columns = [n for n in clip.tables["hand_masks"].column_names if n != "rle"]
-        for row in clip.tables["hand_masks"].select(columns).to_pylist():
-            masks.setdefault(row["frame_index"], []).append(row)
-        shown = clip.frames.read(indices=sorted(masks)) if masks else ()
-        for frame in shown:
-            for row in sorted(masks[frame.index], key=lambda r: r["track_id"]):
-                crop = Crop.around(row["box"], row["side"] == "left")
-                yield row, crop, crop.cut(frame.image, self.network.shape.side)
-
-    def _estimate(
-        self, clip: ClipInput, held: list[tuple[dict[str, Any], Crop, np.ndarray]]
-    ) -> Iterator[dict[str, Any]]:
+    def _looked(self, held: list[tuple[dict[str, Any], Crop, np.ndarray]]) -> Iterator[Look]:
         found = self.look([picture for _, _, picture in held])
         for (mask, crop, _), values in zip(held, found, strict=True):
-            yield self._row(clip, mask, crop, *values)
+            yield Look(mask, crop, *values)
+
+    def _crops(
+        self, clip: ClipInput, masks: list[dict[str, Any]], votes: dict[str, dict[str, float]]
+    ) -> Iterator[tuple[dict[str, Any], Crop, np.ndarray]]:
+        frames: dict[int, list[dict[str, Any]]] = {}
+        for row in masks:
+            frames.setdefault(row["frame_index"], []).append(row)
+        shown = clip.frames.read(indices=sorted(frames)) if frames else ()
+        for frame in shown:
+            for row in sorted(frames[frame.index], key=lambda r: r["track_id"]):
+                side = side_of(votes[row["track_id"]])
+                crop = Crop.around(row["box"], side == "left")
+                yield row | {"side": side}, crop, crop.cut(frame.image, self.network.shape.side)
 
     def _look(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """(rotations, betas, camera, joints) of each crop, those of several clips at a time."""
-        import torch
+        """(rotations, betas, camera) of each crop, those of several clips at a time."""
 
         mean, std = self.constants
         pixels = to_device(np.stack(pictures), self.device)
         crops = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-        rotations, betas, cameras = self.network(crops)
-        with torch.inference_mode():
-            _, joints = self.mano.pose(rotations, betas)
-        values = to_host(rotations, betas, cameras, joints)
+        values = to_host(*self.network(crops))
         return list(zip(*(v.astype(np.float64) for v in values), strict=True))
 
     def try_batch(self, count: int) -> None:
@@ -420,29 +464,69 @@ class HamerEstimator:
         side = self.network.shape.side
         self._look([np.zeros((side, side, 3), np.uint8)] * count)
 
+    def _pose(self, rotations: np.ndarray, betas: np.ndarray, is_left: bool) -> np.ndarray:
+        """(N, 21, 3) joints in MANO's frame, metres, of (N, 16, 3, 3) and (N, 10)."""
+        import torch
+
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(rotations), POSES_AT_ONCE):
+                part = slice(start, start + POSES_AT_ONCE)
+                values = (
+                    torch.as_tensor(v[part], dtype=torch.float32, device=self.device)
+                    for v in (rotations, betas)
+                )
+                found.append(self.mano.pose(*values)[1].cpu().numpy().astype(np.float64))
+        return np.concatenate(found) * ((-1 if is_left else 1), 1, 1)
+
+    def _joints_of(self, clip: ClipInput, looks: list[Look]) -> np.ndarray:
+        """(N, 21, 3) joints in the camera, metres, frame by frame as the network has them."""
+        rotations, betas = (
+            np.stack([getattr(x, n) for x in looks]) for n in ("rotations", "betas")
+        )
+        moves = np.stack([x.crop.translation(x.camera, clip.intrinsics) for x in looks])
+        return self._pose(rotations, betas, looks[0].crop.is_left) + moves[:, None]
+
+    def _track(
+        self, clip: ClipInput, looks: list[Look], joints: np.ndarray, betas: np.ndarray
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of a track, whose bones have the lengths of `betas` (10,)."""
+        times = np.array([x.mask["pts_s"] for x in looks])
+        reasons = [_reason(clip, x, j) for x, j in zip(looks, joints, strict=True)]
+        trusted = np.array([r is None for r in reasons])
+        weights = smoother(times, trusted, self.settings.smoothing_s)
+        rotations = smoothed_rotations(weights, np.stack([x.rotations for x in looks]))
+        posed = self._pose(rotations, np.tile(betas, (len(looks), 1)), looks[0].crop.is_left)
+        # A hand that is larger than the network thought looks the same from further away.
+        wrists = joints[:, 0] * (bones_m(posed) / bones_m(joints))[:, None]
+        wrists[:, 2] = np.maximum(wrists[:, 2], MIN_DEPTH_M)
+        depths = np.log(wrists[:, 2])
+        deep = smoother(times, trusted, self.settings.depth_smoothing_s)
+        flat = np.column_stack([weights @ (wrists[:, :2] / wrists[:, 2:]), np.ones(len(looks))])
+        placed = posed - posed[:, :1] + (flat * np.exp(deep @ depths)[:, None])[:, None]
+        for look, turns, hand, reason in zip(looks, rotations, placed, reasons, strict=True):
+            yield self._row(clip, look, turns, betas, hand, reason)
+
     def _row(
         self,
         clip: ClipInput,
-        mask: dict[str, Any],
-        crop: Crop,
+        look: Look,
         rotations: np.ndarray,
         betas: np.ndarray,
-        camera: np.ndarray,
         joints: np.ndarray,
+        reason: str | None,
     ) -> dict[str, Any]:
+        mask = look.mask
         pose = Rotation.from_matrix(rotations).as_rotvec()
-        if crop.is_left:
-            joints = joints * (-1, 1, 1)
+        if look.crop.is_left:
             pose = pose * (1, -1, -1)
-        joints = joints + crop.translation(camera, clip.intrinsics)
-        pixels = project_points(clip.intrinsics, joints)
-        reason = _why_invalid(joints, pixels, mask["box"])
+        reason = reason or _reason(clip, look, joints)
         return clip.row(mask["frame_index"], mask["pts_s"]) | {
             "track_id": mask["track_id"],
             "side": mask["side"],
             "is_valid": reason is None,
             "invalid_reason": reason,
-            "joints_px": pixels.tolist(),
+            "joints_px": project_points(clip.intrinsics, joints).tolist(),
             "joints_camera_m": joints.tolist(),
             "camera_from_hand_m": joints[0].tolist(),
             "camera_from_hand_xyzw": quaternion_from_matrix(
@@ -455,6 +539,10 @@ class HamerEstimator:
             "backend": self.name,
             "quality_tier": self.quality_tier,
         }
+
+
+def _reason(clip: ClipInput, look: Look, joints: np.ndarray) -> str | None:
+    return _why_invalid(joints, project_points(clip.intrinsics, joints), look.mask["box"])
 
 
 def _why_invalid(joints: np.ndarray, pixels: np.ndarray, box: list[float]) -> str | None:

@@ -27,9 +27,10 @@ class BackendEntry:
 
     factory: `module:Class`, called with the settings and, if it has weights, with the folder of
     all weights; weights: its files below that folder, where `{checkpoint}` is the setting of that
-    name; source: where a person gets them; gpu_memory_gb: what is set aside for it unmeasured;
-    batch: the setting that says how many items it looks at at once, for those that batch, and
-    max_batch: where more brings nothing.
+    name, and a name with `*` is for any files that may be there; source: where a person gets them;
+    gpu_memory_gb: what is set aside for it unmeasured; batch: the setting that says how many items
+    it looks at at once, for those that batch, and max_batch: where more brings nothing.
+    The class may have `identity(settings, root)`: what else its results depend on.
     """
 
     operator: str
@@ -133,6 +134,25 @@ _ENTRIES = (
         _BASELINE,
     ),
     BackendEntry(
+        "object_pose_estimator",
+        "foundationpose",
+        "resources.backends.foundationpose:FoundationPoseEstimator",
+        config.FoundationPoseSettings,
+        "NVIDIA Source Code License, non-commercial (FoundationPose, code and weights)",
+        weights=(
+            "{checkpoint}/estimater.py",
+            "{checkpoint}/weights/2023-10-28-18-33-37/config.yml",
+            "{checkpoint}/weights/2023-10-28-18-33-37/model_best.pth",
+            "{checkpoint}/weights/2024-01-11-20-02-45/config.yml",
+            "{checkpoint}/weights/2024-01-11-20-02-45/model_best.pth",
+            "{checkpoint}/*.py",
+            "{checkpoint}/learning/**/*.py",
+            "{meshes}/**/*",
+        ),
+        source="https://github.com/NVlabs/FoundationPose (its readme: weights, environment)",
+        gpu_memory_gb=10,
+    ),
+    BackendEntry(
         "movement_estimator",
         "baseline",
         "ego_assets.operators.movements:BaselineMovementEstimator",
@@ -191,8 +211,10 @@ def version(
     cls: Any = _class(entry)
     if not entry.weights:
         return cls.version, cls.weights_hash
-    files = entry.files(entry.settings(**settings or {}))
-    return cls.version, hash_files(weights_root(weights_dir), files)
+    chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
+    digest = hash_files(root, entry.files(chosen))
+    more = cls.identity(chosen, root) if hasattr(cls, "identity") else ""
+    return f"{cls.version}+{more}" if more else cls.version, digest
 
 
 def lanes(operator: str, name: str) -> tuple[int, bool]:

@@ -5,10 +5,11 @@ Here: paths and bytes. Not here: any model, and any fetching: weights are put in
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ def weights_root(given: str = "") -> Path:
 
 
 def find_files(root: Path, names: Iterable[str]) -> list[Path]:
-    """The files of those names below `root`. Raises WeightsMissingError that names
-    those that are not there."""
-    paths = [root / name for name in names]
+    """The files of those names below `root`, and what names with `*` match. Raises
+    WeightsMissingError that names those that are not there."""
+    paths = [root / name for name in _matched(root, names)]
     missing = [str(p) for p in paths if not p.is_file()]
     if missing:
         raise WeightsMissingError(
@@ -42,9 +43,21 @@ def find_files(root: Path, names: Iterable[str]) -> list[Path]:
 
 def hash_files(root: Path, names: Iterable[str]) -> str:
     """SHA-256, hex, over the names and the bytes of files below `root`. Raises WeightsError."""
-    names = sorted(names)
+    names = sorted(set(_matched(root, names)))
     lines = [f"{n} {_sha256(p)}" for n, p in zip(names, find_files(root, names), strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _matched(root: Path, names: Iterable[str]) -> Iterator[str]:
+    """Names without `*`, and the files that those with one match; there may be none."""
+    for name in names:
+        if "*" not in name:
+            yield name
+            continue
+        # Path.glob takes no absolute names, which settings may have.
+        for found in glob.glob(name, root_dir=root, recursive=True):  # noqa: PTH207
+            if (root / found).is_file():
+                yield found
 
 
 def _sha256(path: Path) -> str:

@@ -110,7 +110,7 @@ def errors_mm(rows: list[dict]) -> np.ndarray:
 def test_is_a_retargeter():
     operator = DexRetargeter(settings())
     assert isinstance(operator, Retargeter)
-    assert (operator.name, operator.version, operator.weights_hash) == ("dex_retargeting", "1", "")
+    assert (operator.name, operator.version, operator.weights_hash) == ("dex_retargeting", "2", "")
 
 
 @pytest.mark.parametrize("method", ["position", "vector", "dexpilot"])

@@ -29,7 +29,8 @@ def robots_dir(real_data: Path) -> Path:
 
 def _solver(name: str, folder: Path | None, side: str = "right") -> HandSolver:
     spec = find_robot(name, folder)
-    return HandSolver(spec, spec.urdf(side)[0], "position")
+    urdf = spec.urdf(side)[0]
+    return HandSolver(spec.of(urdf), urdf, "position")
 
 
 def test_generated_files_are_up_to_date():

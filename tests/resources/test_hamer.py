@@ -73,6 +73,7 @@ def clip_of(
     rows = [
         found.row(frame, frame / 10)
         | {"track_id": f"t-h{i:03d}", "side": side, "box": box, "score": 0.9, "rle": b""}
+        | {"is_wearer": True}
         for i, (frame, side, box) in enumerate(hands)
     ]
     return replace(found, tables={"hand_masks": pa.Table.from_pylist(rows)})
@@ -355,3 +356,167 @@ def test_another_network_is_refused(tmp_path: Path, change: str) -> None:
     named = "backbone.cls_token" if change == "unknown" else name
     with pytest.raises(WeightsError, match=rf"1 weights differ, the first: {named}"):
         read_checkpoint(folder)
+
+
+# -- takes -----------------------------------------------------------------------------------
+
+
+class Spoken:
+    """A network that says what it is told to, crop after crop."""
+
+    def __init__(self, shape: Shape, rotations: Any, betas: Any, cameras: Any) -> None:
+        self.shape, self.values, self.said = shape, (rotations, betas, cameras), 0
+
+    def __call__(self, crops: Any) -> Any:
+        import torch
+
+        part = slice(self.said, self.said + len(crops))
+        self.said = part.stop
+        return tuple(torch.tensor(v[part], dtype=torch.float32) for v in self.values)
+
+
+BOX = [60.0, 40.0, 100.0, 80.0]
+TAKE = 40
+
+
+def shaky(estimator: HamerEstimator, noise: float, hands: int = 1) -> Spoken:
+    """A hand that moves evenly, told with noise: rotations in radians, shapes, the camera."""
+    rng = np.random.default_rng(5)
+    count = TAKE * hands
+    steps = np.repeat(np.arange(TAKE), hands) / 10
+    turns = Rotation.from_rotvec(np.outer(steps, [0.3, -0.4, 0.2])).as_matrix()
+    rotations = np.repeat(turns[:, None], 16, axis=1)
+    shake = Rotation.from_rotvec(rng.normal(0, noise, (count * 16, 3))).as_matrix()
+    rotations = rotations @ shake.reshape(count, 16, 3, 3)
+    betas = np.tile(np.linspace(-1, 1, 10), (count, 1)) + rng.normal(0, 10 * noise, (count, 10))
+    cameras = np.array([[6.0, 0.05, 0.0]]) * (1 + rng.normal(0, noise, (count, 3)))
+    return Spoken(estimator.network.shape, rotations, betas, cameras)
+
+
+def take_of(frames: range, hands: list[tuple[str, bool]], context: int = 0) -> ClipInput:
+    """A clip with a hand of (side, is_wearer) each, the same in every frame."""
+    clip = clip_of(noise(), [])
+    row = dict(clip.clip) | {"start_frame": frames[0], "context_frames": context}
+    clip = replace(clip, clip=row)
+    rows = [
+        clip.row(f, f / 30)
+        | {"track_id": f"t-h{i:03d}", "side": side, "box": BOX, "score": 0.9, "rle": b""}
+        | {"is_wearer": wearer}
+        for f in frames
+        for i, (side, wearer) in enumerate(hands)
+    ]
+    return replace(clip, tables={"hand_masks": pa.Table.from_pylist(rows)})
+
+
+def bones(rows: list[dict[str, Any]]) -> np.ndarray:
+    joints = np.array([r["joints_camera_m"] for r in rows])
+    ends = [(0, 4 * f + 1) for f in range(5)] + [
+        (4 * f + k, 4 * f + k + 1) for f in range(5) for k in (1, 2, 3)
+    ]
+    lengths = np.linalg.norm(
+        joints[:, [b for _, b in ends]] - joints[:, [a for a, _ in ends]], axis=-1
+    )
+    # The last bones end in vertices of the skin, which bends: the skeleton's are the others.
+    return np.delete(lengths, [7, 10, 13, 16, 19], axis=1)
+
+
+@pytest.fixture
+def own(folder: Path) -> HamerEstimator:
+    """With a network of its own to replace."""
+    return HamerEstimator(HamerSettings(checkpoint="tiny"), folder.parent)
+
+
+def test_bones_keep_their_lengths_through_a_take(own: HamerEstimator) -> None:
+    """Over two clips, both hands of the wearer; another's hand has lengths of its own."""
+    hands = [("right", True), ("left", True), ("right", False)]
+    own.network = shaky(own, 0.1, hands=3)  # type: ignore[assignment]
+    first = own.process(take_of(range(24), hands), None)
+    second = own.process(take_of(range(20, 34), hands, context=4), first.carried)
+    rows = first.tables["hand_poses"] + second.tables["hand_poses"]
+    wearers = bones([r for r in rows if r["track_id"] != "t-h002"])
+    assert len(wearers) == 2 * 38
+    assert np.ptp(wearers, axis=0).max() < 1e-6
+    other = bones([r for r in rows if r["track_id"] == "t-h002"])
+    assert np.ptp(other, axis=0).max() < 1e-6
+    assert np.abs(other[0] - wearers[0]).max() > 1e-4
+    shapes = {tuple(r["mano_betas"]) for r in rows}
+    assert len(shapes) == 2
+
+
+def test_shape_is_robust(own: HamerEstimator) -> None:
+    own.network = network = shaky(own, 0.0)  # type: ignore[assignment]
+    network.values[1][:8] += 30
+    rows = own.process(take_of(range(TAKE), [("right", True)]), None).tables["hand_poses"]
+    assert np.allclose(rows[0]["mano_betas"], np.linspace(-1, 1, 10), atol=1e-6)
+
+
+def test_an_even_motion_is_left_as_it_is(own: HamerEstimator) -> None:
+    own.network = shaky(own, 0.0)  # type: ignore[assignment]
+    clip = take_of(range(TAKE), [("left", True)])
+    smooth = own.process(clip, None).tables["hand_poses"]
+    own.network = shaky(own, 0.0)  # type: ignore[assignment]
+    own.settings = HamerSettings(checkpoint="tiny", smoothing_s=0, depth_smoothing_s=0)
+    plain = own.process(clip, None).tables["hand_poses"]
+    for one, other in zip(smooth, plain, strict=True):
+        assert np.allclose(one["joints_camera_m"], other["joints_camera_m"], atol=1e-4)
+        assert np.allclose(one["mano_pose"], other["mano_pose"], atol=1e-4)
+
+
+def test_jitter_goes_and_the_hand_stays_in_its_place(own: HamerEstimator) -> None:
+    clip = take_of(range(TAKE), [("right", True)])
+    found = {}
+    for name, size, deviation in (("clean", 0.0, 0.0), ("shaky", 0.03, 0.0), ("calm", 0.03, 0.05)):
+        own.network = shaky(own, size)  # type: ignore[assignment]
+        own.settings = HamerSettings(
+            checkpoint="tiny", smoothing_s=deviation, depth_smoothing_s=3 * deviation
+        )
+        rows = own.process(clip, None).tables["hand_poses"]
+        assert all(r["is_valid"] for r in rows), rows[0]["invalid_reason"]
+        found[name] = np.array([r["joints_camera_m"] for r in rows])
+
+    def jitter(joints: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(np.diff(joints, n=2, axis=0) ** 2)))
+
+    def error(joints: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((joints - found["clean"]) ** 2)))
+
+    assert jitter(found["calm"]) < 0.4 * jitter(found["shaky"])
+    assert error(found["calm"]) < 0.8 * error(found["shaky"])
+
+
+def test_another_shape_looks_the_same_from_another_distance(own: HamerEstimator) -> None:
+    """A frame in which the network sees a larger hand as near: one of the take's size is nearer."""
+    own.settings = HamerSettings(checkpoint="tiny", smoothing_s=0, depth_smoothing_s=0)
+    own.network = network = shaky(own, 0.0)  # type: ignore[assignment]
+    bigger = own.mano.template[:, :, None] * 0.1  # the first of the betas is its size
+    own.mano = replace(own.mano, shape_basis=bigger)
+    network.values[1][:] = 0
+    network.values[1][3, 0] = 2.0  # 1.2 times
+    rows = own.process(take_of(range(TAKE), [("right", True)]), None).tables["hand_poses"]
+    before, here = (np.array(rows[i]["camera_from_hand_m"]) for i in (2, 3))
+    assert here[2] / before[2] == pytest.approx(1 / 1.2, rel=0.02)
+    sizes = [np.ptp(rows[i]["joints_px"], axis=0).max() for i in (2, 3)]
+    assert sizes[1] / sizes[0] == pytest.approx(1.2, rel=0.05)
+
+
+def test_a_track_has_one_side(own: HamerEstimator) -> None:
+    """What most of its masks say, weighed by score; and what the clip before said counts on."""
+    own.network = shaky(own, 0.0)  # type: ignore[assignment]
+    clip = take_of(range(10), [("left", True)])
+    rows = clip.tables["hand_masks"].to_pylist()
+    for row in rows[:4]:
+        row["side"] = "right"
+    clip = replace(clip, tables={"hand_masks": pa.Table.from_pylist(rows)})
+    first = own.process(clip, None)
+    assert {r["side"] for r in first.tables["hand_poses"]} == {"left"}
+    for row in rows:
+        row["side"] = "right"
+        row["frame_index"] += 8
+    later = take_of(range(8, 10), [("left", True)], context=2)
+    # Two frames of context and one that is new: too few to overrule.
+    later = replace(later, tables={"hand_masks": pa.Table.from_pylist(rows[:3])})
+    second = own.process(later, first.carried)
+    assert {r["side"] for r in second.tables["hand_poses"]} == {"left"}
+    assert second.carried["votes"]["t-h000"]["right"] == pytest.approx(5 * 0.9)
+    alone = own.process(later, None)
+    assert {r["side"] for r in alone.tables["hand_poses"]} == {"right"}

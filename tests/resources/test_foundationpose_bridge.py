@@ -1,0 +1,101 @@
+"""The messages to and from another environment: whole ones arrive, others are refused."""
+
+from __future__ import annotations
+
+import ast
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resources.backends import foundationpose_bridge as bridge
+from resources.backends.foundationpose_bridge import MessageError, receive, send
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def raw(header: Any, version: int = 1, magic: bytes = b"EGOM", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return bridge._PREFIX.pack(magic, version, len(text) if length is None else length) + text
+
+
+def test_a_message_arrives_as_it_was(pair: Pair) -> None:
+    arrays = {
+        "image": np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
+        "depth": np.array([[0.5, np.inf]], np.float32),
+        "turned": np.arange(6.0).reshape(2, 3).T,
+        "none": np.zeros((0, 4, 4)),
+        "one": np.array(3.0),
+    }
+    send(pair[0], {"op": "look", "text": "größer"}, arrays)
+    header, found = receive(pair[1], 10)
+    assert (header["op"], header["text"]) == ("look", "größer")
+    assert list(found) == list(arrays)
+    for name, value in arrays.items():
+        assert found[name].dtype == value.dtype
+        assert np.array_equal(found[name], value)
+        assert found[name].shape == value.shape
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (raw({}, magic=b"\x80\x04\x95."), "no message begins with"),
+        (raw({}, version=2), "version 2 of the format, this side 1"),
+        (raw({}, length=2**31), "a header of 2147483648 bytes"),
+        (raw(b"not json"), "a header that cannot be read"),
+        (raw({"op": "look"}), "a header that cannot be read"),
+        (raw({"arrays": 3}), "a header that cannot be read"),
+        (raw({"arrays": [["a", "|O", [1]]]}), "unknown type or shape"),
+        (raw({"arrays": [["a", "<f8", [-1]]]}), "unknown type or shape"),
+        (raw({"arrays": [["a", "|u1", [1] * 40]]}), "unknown type or shape"),
+        (raw({"arrays": [["a", "<f8", [2**32, 2**32]]]}), "at most 536870912 are taken"),
+        (raw({"arrays": [["a", "<f8", [2**25]], ["b", "<f8", [2**26]]]}), "at most 536870912"),
+    ],
+)
+def test_what_is_no_message_is_refused(pair: Pair, message: bytes, words: str) -> None:
+    pair[0].sendall(message)
+    with pytest.raises(MessageError, match=words):
+        receive(pair[1], 10)
+
+
+def test_half_a_message(pair: Pair) -> None:
+    pair[0].sendall(raw({"arrays": [["a", "<f8", [10]]]}) + b"only this")
+    with pytest.raises(TimeoutError):
+        receive(pair[1], 0.05)
+    pair[0].close()
+    with pytest.raises(EOFError):
+        receive(pair[1], 10)
+
+
+def test_what_is_not_sent(pair: Pair) -> None:
+    with pytest.raises(MessageError, match=r"a is \|O"):
+        send(pair[0], {}, {"a": np.array([object()])})
+    with pytest.raises(MessageError, match="too long"):
+        send(pair[0], {"text": "x" * bridge.MAX_HEADER_BYTES}, {})
+
+
+def test_the_script_runs_under_an_older_python_without_us() -> None:
+    source = Path(bridge.__file__).read_text()
+    tree = ast.parse(source, feature_version=(3, 8))
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    roots = {n.partition(".")[0] for n in names}
+    assert roots - sys.stdlib_module_names == {"numpy", "trimesh"}
+    assert ast.get_docstring(tree)
+    # What grammar alone does not show: keywords of newer functions.
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert not [k for c in calls for k in c.keywords if k.arg == "strict"]
