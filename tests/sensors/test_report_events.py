@@ -1,7 +1,5 @@
 """Runs and checks of a span, from a real instance."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
