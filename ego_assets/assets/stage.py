@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from ego_assets.assets.lineage import column_lineage
 from ego_assets.assets.previews import preview_metadata
 from ego_assets.partitions import shards_partitions
 from ego_assets.schemas import TABLES
@@ -153,6 +154,7 @@ def run_shard(
         | {
             "dagster/row_count": report.rows[table],
             "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
+            "dagster/column_lineage": column_lineage(table),
             "backend": f"{spec.backend or spec.task} {spec.operator_version}",
         }
         | preview_metadata(lake, table, spec.shard, context.log)
@@ -247,7 +249,10 @@ def asset_spec(
         group_name=group,
         kinds={"python", "parquet"},
         code_version=plan.code_version(stage.task, stage.operator),
-        metadata={"dagster/column_schema": table_schema(table)},
+        metadata={
+            "dagster/column_schema": table_schema(table),
+            "dagster/column_lineage": column_lineage(table),
+        },
         partitions_def=shards_partitions,
         skippable=False,
     )
