@@ -69,9 +69,7 @@ def run_id(server: Server) -> str:
             "pipelineName": "whole_graph",
         },
         "runConfigData": {},
-        "executionMetadata": {
-            "tags": [{"key": "dagster/partition", "value": server.lake.shards()[0]}]
-        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": shard}]},
     }
     launched = server.ask(LAUNCH, params=params)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
