@@ -6,7 +6,7 @@ TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo up test check lint audit docs accuracy clean heavy help
+.PHONY: demo up test check lint audit docs pictures accuracy clean heavy help
 .DELETE_ON_ERROR:
 
 help:  ## what there is to make
@@ -49,6 +49,9 @@ check: lint audit test  ## what CI runs
 
 docs: $(VENV)/.test  ## pages that are made from the code
 	$(BIN)/python -m ego_assets.schemas.document > docs/data_contract.md
+
+pictures: $(VENV)/.test $(VENV)/.system  ## the pictures of the docs, from a real UI
+	$(BIN)/python docs/take_pictures.py
 
 accuracy: $(VENV)/.test  ## every operator against exact truth
 	$(BIN)/python benchmarks/accuracy.py

@@ -11,9 +11,11 @@ from dagster_project.executor import gpu_executor
 from dagster_project.jobs import (
     JOBS,
     rederive_stale_job,
+    reports,
     retry_unfinished_job,
     upkeep,
     whole_graph_job,
+    write_report_job,
 )
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
@@ -43,13 +45,14 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     object_poses,
     object_movements,
     robot_mappings,
+    reports,
 ]
 SENSORS = [
     build_raw_data_sensor(whole_graph_job),
     build_stale_sensor(rederive_stale_job, current_specs),
     alert_sensor,
 ]
-SCHEDULES = build_schedules(retry_unfinished_job, upkeep)
+SCHEDULES = build_schedules(retry_unfinished_job, upkeep, write_report_job)
 
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -2,19 +2,24 @@
 of new videos, the upkeep of the lake, the release of what is in quarantine. Not here: when they run
 (`sensors`)."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from ego_assets.assets.recipes import GROUPS, STAGES
+from ego_assets.checks.baselines import accept
 from ego_assets.partitions import SHARDS, shards_partitions
+from ego_assets.schemas import TABLES
 from ego_assets.stages import audit
+from ego_assets.stages.report import DAY_S, write_report
 from ego_assets.stages.shards import find_files, register_files
 from ego_assets.stages.upkeep import compact_leftovers, sweep
 from resources.compute import Compute
 from resources.storage import Storage
 from resources.video import RawLake
+from sensors.report_events import events_between
 
 whole_graph_job = dg.define_asset_job(
     "whole_graph",
@@ -159,6 +164,70 @@ def release_quarantine() -> None:
     release_units()
 
 
+reports = dg.AssetSpec(
+    "reports",
+    description="What happened in a day or a week: throughput, failures, quarantine, drift, "
+    "slowest stages. The job write_report makes it.",
+    group_name="reports",
+    kinds={"markdown"},
+)
+
+
+class AcceptConfig(dg.Config):
+    """Whose baseline begins anew."""
+
+    tables: list[str] = Field(default=[], description="of these tables")
+    everything: bool = Field(default=False, description="of all tables")
+
+
+@dg.op
+def forget_baselines(
+    context: dg.OpExecutionContext, config: AcceptConfig, storage: Storage
+) -> None:
+    """Say that a shift was meant: what comes from now on is what is normal."""
+    unknown = set(config.tables) - set(TABLES)
+    if unknown or not (config.tables or config.everything):
+        raise dg.Failure(
+            f"say which tables ({', '.join(TABLES)}), or everything"
+            + (f"; there is no {', '.join(sorted(unknown))}" if unknown else ""),
+            allow_retries=False,
+        )
+    begun = accept(storage.lake(), config.tables or list(TABLES))
+    context.log.info(f"the baselines begin anew: {', '.join(begun) or 'there was none'}")
+    context.add_output_metadata({"baselines that begin anew": begun})
+
+
+@dg.job(description="Accept a drift that was meant: the probes' baselines begin anew.")
+def accept_drift() -> None:
+    forget_baselines()
+
+
+class ReportConfig(dg.Config):
+    """Of which time."""
+
+    days: int = Field(default=1, ge=1, le=366, description="up to now")
+
+
+@dg.op
+def gather_report(context: dg.OpExecutionContext, config: ReportConfig, storage: Storage) -> None:
+    """Write the report into the lake, and show it at the asset `reports`."""
+    until = datetime.now(UTC)
+    lake = storage.lake()
+    since = until.timestamp() - config.days * DAY_S
+    events = events_between(context.instance, since, until.timestamp())
+    written = write_report(lake, storage.ledger(), events, until, config.days)
+    metadata = written.facts | {
+        "report": dg.MetadataValue.md(written.markdown),
+        "page": dg.MetadataValue.path(lake.storage.uri(written.html_key)),
+    }
+    context.log_event(dg.AssetMaterialization("reports", metadata=metadata))
+
+
+@dg.job(name="write_report", description="The report of the last day, or of so many days.")
+def write_report_job() -> None:
+    gather_report()
+
+
 LISTED = 50
 JOBS: list[Any] = [
     whole_graph_job,
@@ -168,4 +237,6 @@ JOBS: list[Any] = [
     register_videos,
     upkeep,
     release_quarantine,
+    accept_drift,
+    write_report_job,
 ]

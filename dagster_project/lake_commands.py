@@ -232,6 +232,44 @@ def stale(
         click.echo(f"{len(found)} stale shards" + ("; --run does them again" if found else ""))
 
 
+@click.command("report")
+@LAKE_OPTION
+@click.option("--days", type=click.IntRange(1, 366), default=1, show_default=True)
+@JSON_OPTION
+def report_command(lake_root: str, days: int, as_json: bool) -> None:
+    """Write the report of the last DAYS into the lake (Markdown and HTML), and say where it is."""
+    from datetime import UTC, datetime
+
+    from dagster_project.home import open_instance
+    from ego_assets.stages.report import DAY_S, write_report
+    from sensors.report_events import events_between
+
+    lake, until = existing_lake(lake_root), datetime.now(UTC)
+    with open_instance(lake.location) as instance:
+        end = until.timestamp()
+        events = events_between(instance, end - days * DAY_S, end)
+    written = write_report(lake, ledger_of(lake), events, until, days)
+    if as_json:
+        places = {"markdown": written.markdown_key, "html": written.html_key}
+        places = {kind: lake.storage.uri(key) for kind, key in places.items()}
+        click.echo(json.dumps({"facts": written.facts} | places))
+        return
+    for name, value in written.facts.items():
+        click.echo(f"{name}: {value}")
+    click.echo(lake.storage.uri(written.html_key))
+
+
+@click.command("accept-drift")
+@click.argument("tables", nargs=-1, required=True, type=click.Choice([*TABLES, "all"]))
+@LAKE_OPTION
+def accept_drift(tables: tuple[str, ...], lake_root: str) -> None:
+    """Say that the shift of TABLES was meant: the drift probes' baselines begin anew."""
+    from ego_assets.checks.baselines import accept
+
+    begun = accept(existing_lake(lake_root), list(TABLES) if "all" in tables else tables)
+    click.echo(f"begins anew: {', '.join(begun)}" if begun else "there was no baseline")
+
+
 @click.command()
 @click.argument("what")
 @LAKE_OPTION
@@ -384,7 +422,19 @@ def sql(query: str, lake_root: str, as_json: bool) -> None:
 
 
 SHOWN_ROWS = 100
-LAKE_COMMANDS = (verify, quarantine, retry, stale, trace, history_command, diff, rollback, sql)
+LAKE_COMMANDS = (
+    verify,
+    quarantine,
+    retry,
+    stale,
+    report_command,
+    accept_drift,
+    trace,
+    history_command,
+    diff,
+    rollback,
+    sql,
+)
 
 
 def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:

@@ -1,10 +1,13 @@
-"""Schedules: unfinished work is tried again at night, then the lake is tidied and verified.
+"""Schedules: unfinished work is tried again at night, then the lake is tidied and verified, then
+the reports are written.
 
 They are stopped until a person starts them (UI: Automation). Not here: what the jobs do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,8 +17,12 @@ from resources.storage import Storage
 
 RETRY_CRON = "0 1 * * *"
 UPKEEP_CRON = "0 5 * * *"
+DAILY_CRON = "0 6 * * *"
+WEEKLY_CRON = "30 6 * * 1"
 RETRIES_A_NIGHT = 500
 PARTITION_TAG = "dagster/partition"
+REASON_TAG = "ego/reason"
+RETRY = "retry"
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -25,28 +32,49 @@ ACTIVE = [
 ]
 
 
-def build_schedules(retry_unfinished: Any, upkeep: Any) -> list[dg.ScheduleDefinition]:
+def failed_shards(context: ScheduleEvaluationContext, since: datetime) -> Iterator[str]:
+    """Shards whose last run failed since then: it may have ended before the ledger knew of clips.
+
+    A retry that failed itself is left to a person.
+    """
+    seen: set[str] = set()
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    for record in context.instance.get_run_records(filters):
+        shard = record.dagster_run.tags.get(PARTITION_TAG)
+        if shard is None or shard in seen:
+            continue
+        seen.add(shard)
+        (last,) = context.instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: shard}), limit=1)
+        if last.is_failure and last.tags.get(REASON_TAG) != RETRY:
+            yield shard
+
+
+def build_schedules(
+    retry_unfinished: Any, upkeep: Any, write_report: Any
+) -> list[dg.ScheduleDefinition]:
     """The schedules over these jobs."""
 
     @dg.schedule(
         name="nightly_retry_schedule",
         job=retry_unfinished,
         cron_schedule=RETRY_CRON,
-        description="Runs the shards with failed or released clips; what is done is not redone, "
-        "what is in quarantine stays there.",
+        description="Runs the shards with failed or released clips, and those whose last run "
+        "failed; what is done is not redone, what is in quarantine stays there.",
     )
     def nightly_retry_schedule(
         context: ScheduleEvaluationContext, storage: Storage
     ) -> list[dg.RunRequest] | dg.SkipReason:
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
         busy = {r.dagster_run.tags.get(PARTITION_TAG) for r in active}
-        shards = [s for s in storage.ledger().unfinished_shards() if s not in busy]
+        since = context.scheduled_execution_time - timedelta(days=1)
+        unfinished = {*storage.ledger().unfinished_shards(), *failed_shards(context, since)}
+        shards = sorted(unfinished - busy)
         night = context.scheduled_execution_time.strftime("%Y%m%d")
         requests = [
             dg.RunRequest(
                 run_key=f"retry:{night}:{shard}",
                 partition_key=shard,
-                tags={"dagster/priority": "-1", "ego/reason": "retry"},
+                tags={"dagster/priority": "-1", REASON_TAG: RETRY},
             )
             for shard in shards[:RETRIES_A_NIGHT]
         ]
@@ -58,4 +86,14 @@ def build_schedules(retry_unfinished: Any, upkeep: Any) -> list[dg.ScheduleDefin
         cron_schedule=UPKEEP_CRON,
         description="Compacts, sweeps and verifies the lake.",
     )
-    return [nightly_retry_schedule, upkeep_schedule]
+    reports = [
+        dg.ScheduleDefinition(
+            name=f"{name}_report_schedule",
+            job=write_report,
+            cron_schedule=cron,
+            run_config={"ops": {"gather_report": {"config": {"days": days}}}},
+            description=f"The report of the last {days} days." if days > 1 else "The daily report.",
+        )
+        for name, cron, days in (("daily", DAILY_CRON, 1), ("weekly", WEEKLY_CRON, 7))
+    ]
+    return [nightly_retry_schedule, upkeep_schedule, *reports]

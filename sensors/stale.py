@@ -19,12 +19,11 @@ from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.staleness import find_stale
 from resources.models import Backends
 from resources.storage import Storage
-from sensors.schedules import ACTIVE, PARTITION_TAG
+from sensors.schedules import ACTIVE, PARTITION_TAG, REASON_TAG
 
 BUDGET_S = 40.0
 """Of the 60 s that Dagster gives a tick."""
 WAITING_RUNS = 50
-REASON_TAG = "ego/reason"
 REASON = "stale"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from ego_assets.assets.lineage import column_lineage
 from ego_assets.assets.previews import preview_metadata
 from ego_assets.partitions import shards_partitions
 from ego_assets.schemas import TABLES
@@ -68,14 +69,13 @@ def materialize_stage(
 ) -> Iterator[dg.MaterializeResult]:
     """Run a stage over the shard of this run and report each of its selected tables.
 
-    Raises Failure if the shard has units and none of them could be done.
+    A run over a range of shards does them one after another and tries them all. If some fail, the
+    others are reported as made, and the step fails and names them.
     """
-    chosen = context.op_execution_context.selected_asset_keys
+    chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
-    lake = storage.lake()
     spec = replace(
         stage_spec(stage, config, storage, backends),
-        shard=context.partition_key,
         run_id=context.run_id,
         max_attempts=compute.max_attempts,
         max_deaths=compute.max_deaths,
@@ -87,9 +87,63 @@ def materialize_stage(
         redo_stale=config.redo_stale,
         units=tuple(config.only),
     )
+    shards = context.partition_keys
+    if len(shards) > 1:
+        yield from _materialize_range(context, spec, shards, config, storage, compute)
+        return
+    metadata, made = run_shard(context, replace(spec, shard=shards[0]), config, storage, compute)
+    for table in spec.tables:
+        yield dg.MaterializeResult(
+            asset_key=table, data_version=dg.DataVersion(made[table]), metadata=metadata[table]
+        )
+
+
+def _materialize_range(
+    context: dg.AssetExecutionContext,
+    spec: StageSpec,
+    shards: Sequence[str],
+    config: RunConfig,
+    storage: Storage,
+    compute: Compute,
+) -> Iterator[dg.MaterializeResult]:
+    made: dict[str, tuple[dict[str, dict[str, Any]], dict[str, str]]] = {}
+    failed: dict[str, str] = {}
+    for shard in shards:
+        try:
+            made[shard] = run_shard(context, replace(spec, shard=shard), config, storage, compute)
+        except Exception as error:  # whatever it is, it is of this shard: the others go on
+            failed[shard] = str(getattr(error, "description", None) or error)
+            context.log.error(f"shard {shard}: {type(error).__name__}: {failed[shard]}")
+    for table in spec.tables:
+        for shard, (metadata, _) in made.items():
+            if failed:  # a result would report all shards of the range as made
+                event = dg.AssetMaterialization(table, partition=shard, metadata=metadata[table])
+                context.log_event(event)
+            else:
+                context.add_asset_metadata(metadata[table], asset_key=table, partition_key=shard)
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} of {len(shards)} shards could not be done, the others are: "
+            + "; ".join(f"{shard}: {why}" for shard, why in failed.items()),
+            allow_retries=False,
+        )
+    for table in spec.tables:
+        version = plan.digest([versions[table] for _, versions in made.values()])[:16]
+        yield dg.MaterializeResult(asset_key=table, data_version=dg.DataVersion(version))
+
+
+def run_shard(
+    context: dg.AssetExecutionContext,
+    spec: StageSpec,
+    config: RunConfig,
+    storage: Storage,
+    compute: Compute,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Run a stage: (metadata, data version) of each table. Raises Failure if nothing was done."""
+    lake = storage.lake()
     workers, real = compute.worker_count(), None
-    if stage.operator:
-        lanes, on_device = plan.lanes(stage.operator, spec.backend)
+    if spec.operator:
+        lanes, on_device = plan.lanes(spec.operator, spec.backend)
         devices = leased_devices() if on_device else ()
         spec = replace(spec, lanes=lanes, devices=devices, device_share=leased_share(context))
         workers = len(devices) or compute.worker_count(on_device=on_device)
@@ -111,19 +165,18 @@ def materialize_stage(
             metadata=metadata,
             allow_retries=False,
         )
-    made = data_versions(storage.ledger(), stage.tables, spec.shard)
-    for table in stage.tables:
-        yield dg.MaterializeResult(
-            asset_key=table,
-            data_version=dg.DataVersion(made[table]),
-            metadata=metadata
-            | {
-                "dagster/row_count": report.rows[table],
-                "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
-                "backend": f"{spec.backend or spec.task} {spec.operator_version}",
-            }
-            | preview_metadata(lake, table, spec.shard, context.log),
-        )
+    described = {
+        table: metadata
+        | {
+            "dagster/row_count": report.rows[table],
+            "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
+            "dagster/column_lineage": column_lineage(table),
+            "backend": f"{spec.backend or spec.task} {spec.operator_version}",
+        }
+        | preview_metadata(lake, table, spec.shard, context.log)
+        for table in spec.tables
+    }
+    return described, data_versions(storage.ledger(), spec.tables, spec.shard)
 
 
 def stage_spec(
@@ -232,7 +285,10 @@ def asset_spec(
         group_name=group,
         kinds={"python", "parquet"},
         code_version=plan.code_version(stage.task, stage.operator),
-        metadata={"dagster/column_schema": table_schema(table)},
+        metadata={
+            "dagster/column_schema": table_schema(table),
+            "dagster/column_lineage": column_lineage(table),
+        },
         partitions_def=shards_partitions,
         skippable=False,
     )

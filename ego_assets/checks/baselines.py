@@ -3,13 +3,14 @@
     <lake>/_baselines/{table}.json            histograms of the last good shards
     <lake>/_baselines/{table}.streak.json     videos without a row, by shard
 
-Here: reading and writing them. Not here: what is compared (`operators.quality.drift`). Deleting a
-file is how a person says that a shift was meant: the baseline begins anew.
+Here: reading and writing them. Not here: what is compared (`operators.quality.drift`). `accept`
+is how a person says that a shift was meant: the baseline begins anew.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -40,6 +41,21 @@ def streak(lake: Lake, table: str, shard: str, run: Run) -> list[Run]:
     """Note what a shard has, and return the runs of all shards up to it, in their order."""
     runs = _put(lake, f"{FOLDER}/{table}.streak.json", shard, asdict(run), STREAK_SHARDS)
     return [Run(**values) for name, values in sorted(runs.items()) if name <= shard]
+
+
+def accept(lake: Lake, tables: Iterable[str]) -> list[str]:
+    """Begin the baselines of these tables anew. Returns those that had one; what it was is kept
+    beside it, as `{table}.before.json`."""
+    begun = []
+    for table in tables:
+        key = _key(table)
+        with lake.storage.lock(key.replace("/", ".")):
+            before = _read(lake, key)
+            if before:
+                lake.storage.write(f"{FOLDER}/{table}.before.json", json.dumps(before).encode())
+                lake.storage.delete(key)
+                begun.append(table)
+    return begun
 
 
 def _key(table: str) -> str:

@@ -91,6 +91,59 @@ def plot_distribution(values: np.ndarray, threshold: float, unit: str, title: st
     return _png(figure, title)
 
 
+def plot_counts(
+    edges: np.ndarray, counts: Mapping[str, np.ndarray], x_label: str, unit: str, title: str
+) -> bytes:
+    """Stacked bars: counts (N,) by name, each over the stretch that begins at its edge (N,)."""
+    figure, axes = _figure(1, 1, (9, 3))
+    axis, below = axes[0], np.zeros(len(edges))
+    width = float(np.diff(edges).min()) if len(edges) > 1 else 1.0
+    colors = _colors(len(counts))
+    for (name, values), color in zip(counts.items(), colors, strict=True):
+        axis.bar(edges, values, width, below, align="edge", label=name, color=color)
+        below = below + values
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(unit)
+    axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _png(figure, title)
+
+
+def plot_shares(values: Mapping[str, float], unit: str, title: str) -> bytes:
+    """One bar a name, the largest on top."""
+    names = sorted(values, key=lambda n: values[n])
+    figure, axes = _figure(1, 1, (9, 1.0 + 0.25 * len(names)))
+    axes[0].barh(range(len(names)), [values[n] for n in names], color="#0072b2")
+    axes[0].set_yticks(range(len(names)), names, fontsize=7)
+    axes[0].set_xlabel(unit)
+    return _png(figure, title)
+
+
+def plot_scatter(
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    threshold: float,
+    x_label: str,
+    y_label: str,
+    title: str,
+) -> bytes:
+    """Points (x (N,), y (N,)) by name, and the threshold that they are judged by."""
+    figure, axes = _figure(1, 1, (9, 3))
+    axis = axes[0]
+    for (name, (x, y)), color in zip(series.items(), _colors(len(series)), strict=True):
+        axis.plot(x, y, ".", label=name, color=color)
+    axis.axhline(threshold, color="#d55e00", linestyle="--", linewidth=1)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _png(figure, title)
+
+
+def _colors(count: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    return [colormaps["tab10"](i % 10) for i in range(count)]
+
+
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     # The object interface: pyplot keeps every figure, and picks a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -27,6 +27,8 @@ def snapshot(defs: dg.Definitions) -> dict[str, Any]:
             "code_version": node.code_version,
             "partitions": getattr(node.partitions_def, "name", None),
             "materializable": node.is_materializable,
+            # None: one run a shard (ADR 14).
+            "backfill_policy": node.backfill_policy and repr(node.backfill_policy),
             "described": bool(node.description),
             "op_tags": dict(sorted(node.assets_def.op.tags.items())) if node.is_executable else {},
         }

@@ -10,6 +10,7 @@ import pytest
 from graph_snapshot import GOLDEN, snapshot
 
 from dagster_project.definitions import build_defs
+from ego_assets.assets.lineage import CARRIED
 from ego_assets.schemas import TABLES
 from ego_assets.schemas.document import contract_page
 
@@ -52,6 +53,15 @@ def test_every_table_is_an_asset_with_both_checks() -> None:
             "ego/gpu_memory_gb",
             "ego/cpus",
         }
+
+
+def test_lineage_is_of_columns_that_both_tables_have() -> None:
+    found = snapshot(build_defs())["assets"]
+    for table, columns in CARRIED.items():
+        for column, origin in columns.items():
+            mine, above = (TABLES[t].arrow_schema().field(column) for t in (table, origin))
+            assert mine.type == above.type, (table, column)
+            assert origin in found[table]["deps"], (table, column)
 
 
 def test_importing_the_definitions_touches_nothing() -> None:

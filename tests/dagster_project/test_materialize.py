@@ -58,6 +58,15 @@ class Bench:
         (found,) = find_stale(self.lake, ledger, specs, [self.shard])
         return dict(found.units)
 
+    def lineage(self) -> Iterator[tuple[str, str, str]]:
+        """(table, column, table that it is of), as the UI is told."""
+        for table in TABLES:
+            found = self.event(table).metadata["dagster/column_lineage"].value
+            for column, origins in found.deps_by_column.items():
+                for origin in origins:
+                    assert origin.column_name == column
+                    yield table, column, origin.asset_key.to_user_string()
+
     def unsynced(self) -> set[str]:
         """The tables whose partition the UI calls stale."""
         graph = self.defs.get_repository_def().asset_graph
@@ -112,6 +121,10 @@ def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.Dagster
         assert bench.metadata(table)["already done"] == 1
         assert bench.event(table).tags[DATA_VERSION_TAG] == made[table]
         assert (bench.lake.root / table / f"{bench.shard}.parquet").read_bytes() == before[table]
+    for table, column, origin in bench.lineage():
+        above = bench.lake.read(origin, bench.shard)[column]
+        values = bench.lake.read(table, bench.shard)[column]
+        assert set(values.to_pylist()) - {None} <= set(above.to_pylist()), (table, column)
     assert bench.stale(Backends()) == {}
     # Other settings of the hands concern what is made from hands, and nothing else.
     other = Backends(settings={"hand_estimator": {"rounds": 3}})

@@ -11,12 +11,15 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
+from ego_assets.checks.baselines import good_shards, remember_good
 from ego_assets.stages.shards import RawFile, write_shard
+from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
+from tests.stages.stage_bench import write_video
 
-NIGHT = datetime(2026, 1, 2, 1, tzinfo=UTC)
+NIGHT = datetime.now(UTC)
 
 
 class Night:
@@ -24,7 +27,10 @@ class Night:
         self.lake = Lake(root / "lake")
         self.ledger = Ledger.beside(root / "lake")
         self.instance = instance
-        self.resources = {"storage": Storage(lake_root=str(root / "lake"))}
+        self.resources = {
+            "storage": Storage(lake_root=str(root / "lake")),
+            "compute": Compute(isolate=False),
+        }
         self.repository = build_defs(self.resources).get_repository_def()
         self.shards = [write_shard(self.lake, [RawFile(f"/{n}.mp4", 1, 1.0)]) for n in range(5)]
 
@@ -36,15 +42,18 @@ class Night:
         )
 
     def retried(self) -> list[str]:
+        return [str(r.partition_key) for r in self.requested()]
+
+    def requested(self, night: datetime = NIGHT) -> list[dg.RunRequest]:
         schedule = self.repository.get_schedule_def("nightly_retry_schedule")
         context = dg.build_schedule_context(
             self.instance,
-            scheduled_execution_time=NIGHT,
+            scheduled_execution_time=night,
             repository_def=self.repository,
             resources=self.resources,
         )
         found: Any = schedule(context)
-        return [] if isinstance(found, dg.SkipReason) else [r.partition_key for r in found]
+        return [] if isinstance(found, dg.SkipReason) else list(found)
 
     def run(self, job: str, **config: Any) -> dg.ExecuteInProcessResult:
         return self.repository.get_job(job).execute_in_process(
@@ -75,6 +84,57 @@ def test_only_what_another_run_may_finish_is_retried(night: Night) -> None:
     assert night.retried() == [failed]
 
 
+def test_the_retry_finishes_a_shard_that_failed(night: Night, tmp_path: Path) -> None:
+    video = tmp_path / "late.mp4"
+    shard = write_shard(night.lake, [RawFile(str(video), 1, 1.0)])
+    night.instance.add_dynamic_partitions("shards", [shard])
+    tables = [dg.AssetKey("video_manifest"), dg.AssetKey("clips")]
+
+    def run(job: str, **tags: str) -> bool:
+        return (
+            night.repository.get_job(job)
+            .execute_in_process(
+                instance=night.instance,
+                partition_key=shard,
+                tags=tags,
+                asset_selection=tables,
+                raise_on_error=False,
+            )
+            .success
+        )
+
+    (night.lake.root / "shards" / f"{shard}.json").rename(tmp_path / "kept.json")
+    assert not run("whole_graph")  # before anything was planned: the ledger knows of nothing
+    (tmp_path / "kept.json").rename(night.lake.root / "shards" / f"{shard}.json")
+    write_video(video)
+    (request,) = night.requested()
+    assert request.partition_key == shard
+    assert run("retry_unfinished", **request.tags)
+    (clip,) = night.ledger.entries(stage="clips", shard=shard)
+    assert clip.state is State.DONE
+    assert night.requested() == []
+    # One that failed later, by itself: what is done of it stays.
+    attempt = night.ledger.start("clips", clip.unit_id, fingerprint="f", worker="w", run_id="r")
+    night.ledger.fail(
+        "clips", clip.unit_id, attempt, error_class="E", error="bad luck", quarantine=False
+    )
+    (request,) = night.requested()
+    assert run("retry_unfinished", **request.tags)
+    assert night.ledger.entries(stage="clips", shard=shard)[0].state is State.DONE
+    last = night.instance.get_runs(limit=1)[0]
+    assert last.run_config["ops"]["clips"]["config"]["redo_stale"] is False
+
+
+def test_a_run_that_fails_again_is_left_to_a_person(night: Night) -> None:
+    shard = night.shards[0]
+    night.instance.add_dynamic_partitions("shards", night.shards)
+    job = night.repository.get_job("whole_graph")
+    for reason, expected in (("new", [shard]), ("retry", [])):
+        tags = {"dagster/partition": shard, "ego/reason": reason}
+        night.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        assert night.retried() == expected
+
+
 def test_a_released_clip_is_retried(night: Night) -> None:
     shard = night.shards[0]
     night.fail(shard, "u1", quarantine=True)
@@ -100,3 +160,35 @@ def test_the_upkeep_fails_when_rows_are_missing(night: Night) -> None:
     assert not broken.success
     failures = [e for e in broken.all_events if e.event_type is dg.DagsterEventType.STEP_FAILURE]
     assert [e.step_key for e in failures] == ["verify_lake"]
+
+
+def test_the_report_is_shown_at_its_asset_and_lies_in_the_lake(night: Night) -> None:
+    night.fail(night.shards[0], "u1", quarantine=True)
+    job = night.repository.get_job("whole_graph")
+    night.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
+    schedule = night.repository.get_schedule_def("weekly_report_schedule")
+    context = dg.build_schedule_context(night.instance, scheduled_execution_time=NIGHT)
+    (request,) = schedule.evaluate_tick(context).run_requests or ()
+    assert night.run("write_report", **request.run_config).success
+    event = night.instance.get_latest_materialization_event(dg.AssetKey("reports"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    said = {k: v.value for k, v in event.asset_materialization.metadata.items()}
+    assert said["in quarantine now"] == "1"
+    assert "Weekly report" in said["report"]
+    assert "bad luck" in said["report"]
+    assert "1 failure" in said["runs"]
+    assert "bad luck" in Path(said["page"]).read_text()
+
+
+def test_a_drift_that_was_meant_begins_the_baseline_anew(night: Night) -> None:
+    for shard in night.shards:
+        remember_good(night.lake, "clips", shard, {"duration_s": [1, 2]}, 100)
+        remember_good(night.lake, "hand_poses", shard, {"valid": [1, 2]}, 100)
+    assert not night.run("accept_drift").success
+    wrong = {"forget_baselines": {"config": {"tables": ["clip"]}}}
+    assert not night.run("accept_drift", ops=wrong).success
+    right = {"forget_baselines": {"config": {"tables": ["clips"]}}}
+    assert night.run("accept_drift", ops=right).success
+    assert good_shards(night.lake, "clips", but="") == []
+    assert len(good_shards(night.lake, "hand_poses", but="")) == 5

@@ -1,0 +1,131 @@
+"""Takes the pictures of the docs: sample videos, the real graph, a real UI, a headless Chromium.
+
+`make pictures`, or `python docs/take_pictures.py [FOLDER]` (docs/pictures unless said). It takes
+some minutes: everything that is shown has been run.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from click.testing import CliRunner  # noqa: E402
+
+from dagster_project.cli import main as ego  # noqa: E402
+from dagster_project.run_graph import run_shards  # noqa: E402
+from ego_assets.stages.shards import RawFile, write_shard  # noqa: E402
+from resources.lake import Lake  # noqa: E402
+from samples import render_sample  # noqa: E402
+from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for  # noqa: E402
+
+WIDTH, HEIGHT = 1720, 1000
+SHOWN_SHARDS = 4
+BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+BACKFILL_STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
+}
+"""
+
+
+def prepare(folder: Path) -> Lake:
+    """A lake with a few shards: good ones, and one with a file that is no video."""
+    lake, raw = Lake(folder / "lake"), folder / "raw"
+    for number in range(SHOWN_SHARDS):
+        video = render_sample(raw, seed=3 + number, duration_s=3.0, name=f"kitchen_{number:02d}")
+        files = [video]
+        if number == SHOWN_SHARDS - 1:
+            files.append(raw / "cut_off.mp4")
+            files[1].write_bytes(video.read_bytes()[:20_000])
+        write_shard(lake, [RawFile(str(f), f.stat().st_size, 3.0) for f in files])
+    run_shards(lake.location, lake.shards()[:-1])
+    CliRunner().invoke(ego, ["report", "--lake", lake.location], catch_exceptions=False)
+    return lake
+
+
+def backfill(server: Server) -> str:
+    """The videos of every shard, as the backfill window asks for it; waits for its end."""
+    params = {
+        "assetSelection": [{"path": ["video_manifest"]}, {"path": ["clips"]}],
+        "partitionNames": server.lake.shards(),
+    }
+    launched = server.ask(BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    backfill_id = launched["backfillId"]
+
+    def is_over() -> bool:
+        found = server.ask(BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]
+        return found["status"].startswith("COMPLETED")
+
+    wait_for("end of the backfill", is_over, 900)
+    return str(backfill_id)
+
+
+def save(page: Any, path: Path) -> None:
+    """The page as it is, in 256 colours: the size of a picture in the docs."""
+    page.wait_for_timeout(2500)
+    page.screenshot(path=path)
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256).save(path, optimize=True)
+    height, width = cv2.imread(str(path)).shape[:2]
+    print(f"{path.name}: {width}x{height}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def take(server: Server, page: Any, folder: Path, backfill_id: str) -> None:
+    from playwright.sync_api import expect
+
+    shard = server.lake.shards()[0]
+
+    def seen(text: str) -> Any:
+        found = page.get_by_text(text).first
+        expect(found).to_be_visible(timeout=120_000)
+        return found
+
+    page.goto(f"{server.url}/asset-groups", wait_until="domcontentloaded")
+    expect(page.get_by_text("masks", exact=True).last).to_be_visible(timeout=120_000)
+    page.keyboard.press("Alt+e")  # expands the groups
+    seen("robot_mappings")
+    save(page, folder / "asset_graph.png")
+    page.goto(f"{server.url}/assets/hand_poses?view=partitions&partition={shard}")
+    show = seen("Show Markdown")
+    save(page, folder / "partition_page.png")
+    show.click()
+    expect(page.locator("img[src^='data:image/']").first).to_be_visible(timeout=120_000)
+    save(page, folder / "picture_in_metadata.png")
+    page.goto(f"{server.url}/assets/hand_poses?view=checks&checkDetail=hands_do_not_jitter")
+    seen("hand tracks that jitter")
+    save(page, folder / "failed_check.png")
+    page.goto(f"{server.url}/runs/b/{backfill_id}")
+    seen("video_manifest")
+    save(page, folder / "backfill_page.png")
+
+
+def main() -> None:
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lake = prepare(folder)
+        with ego_up(lake, folder / "up.log") as server, browser_page(WIDTH, HEIGHT) as page:
+            take(server, page, target, backfill(server))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What was done and what failed in a span of time, counted by the database.
+
+Here: sums over the ledger's rows; no answer grows with the number of clips. Not here: states of
+single units (`ledger`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from resources.ledger.ledger import Ledger, State, patient
+from resources.ledger.tables import work as _work
+
+EXAMPLE_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class StageActivity:
+    """Units of a stage that ended in the span; seconds are of the done ones."""
+
+    stage: str
+    done: int
+    failed: int
+    quarantined: int
+    seconds: float
+    slowest_s: float
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Units that failed for one class of errors, and one of the messages."""
+
+    stage: str
+    error_class: str
+    units: int
+    example: str
+
+
+@dataclass(frozen=True)
+class SlowUnit:
+    stage: str
+    unit_id: str
+    shard: str
+    seconds: float
+
+
+class Activity:
+    """The ledger from `since` until `until`, seconds since 1970."""
+
+    def __init__(self, ledger: Ledger, since: float, until: float) -> None:
+        self._ledger = ledger
+        self._span = sa.and_(_work.c.finished_at >= since, _work.c.finished_at < until)
+
+    @patient
+    def stages(self) -> list[StageActivity]:
+        def count(state: State) -> sa.ColumnElement[int]:
+            return sa.func.sum(sa.case((_work.c.state == state, 1), else_=0))
+
+        is_done = _work.c.state == State.DONE
+        query = (
+            sa.select(
+                _work.c.stage,
+                count(State.DONE),
+                count(State.FAILED),
+                count(State.QUARANTINED),
+                sa.func.coalesce(sa.func.sum(sa.case((is_done, _work.c.seconds))), 0.0),
+                sa.func.coalesce(sa.func.max(sa.case((is_done, _work.c.seconds))), 0.0),
+            )
+            .where(self._span)
+            .group_by(_work.c.stage)
+            .order_by(_work.c.stage)
+        )
+        with self._ledger.reading() as connection:
+            return [StageActivity(*row) for row in connection.execute(query)]
+
+    @patient
+    def done_by_hour(self) -> dict[str, dict[int, int]]:
+        """{stage: {hours since 1970: units done}}."""
+        hours = _work.c.finished_at / 3600.0
+        # Postgres rounds in a cast, SQLite cuts off and may have no floor.
+        floor = sa.func.floor(hours) if self._ledger.is_postgres else hours
+        hour = sa.cast(floor, sa.Integer).label("hour")
+        query = (
+            sa.select(_work.c.stage, hour, sa.func.count())
+            .where(self._span, _work.c.state == State.DONE)
+            .group_by(_work.c.stage, hour)
+        )
+        found: dict[str, dict[int, int]] = {}
+        with self._ledger.reading() as connection:
+            for stage, when, units in connection.execute(query):
+                found.setdefault(stage, {})[when] = units
+        return found
+
+    @patient
+    def reasons(self, limit: int) -> list[Reason]:
+        """Why units failed, the most frequent first."""
+        units = sa.func.count()
+        query = (
+            sa.select(
+                _work.c.stage,
+                sa.func.coalesce(_work.c.error_class, ""),
+                units,
+                sa.func.min(sa.func.substr(_work.c.error, 1, EXAMPLE_CHARACTERS)),
+            )
+            .where(self._span, _work.c.state.in_([State.FAILED, State.QUARANTINED]))
+            .group_by(_work.c.stage, _work.c.error_class)
+            .order_by(units.desc(), _work.c.stage)
+            .limit(limit)
+        )
+        with self._ledger.reading() as connection:
+            rows = connection.execute(query).all()
+        return [Reason(s, c, n, (e or "").split("\n", 1)[0]) for s, c, n, e in rows]
+
+    @patient
+    def slowest(self, limit: int) -> list[SlowUnit]:
+        query = (
+            sa.select(_work.c.stage, _work.c.unit_id, _work.c.shard, _work.c.seconds)
+            .where(self._span, _work.c.state == State.DONE, _work.c.seconds.is_not(None))
+            .order_by(_work.c.seconds.desc())
+            .limit(limit)
+        )
+        with self._ledger.reading() as connection:
+            return [SlowUnit(*row) for row in connection.execute(query)]
+
+    def shards(self, stage: str) -> Iterator[str]:
+        """The shards of which a unit of `stage` was done, one after another."""
+        query = (
+            sa.select(_work.c.shard)
+            .where(self._span, _work.c.stage == stage, _work.c.state == State.DONE)
+            .distinct()
+            .order_by(_work.c.shard)
+        )
+        with self._ledger.reading() as connection:
+            yield from connection.execute(query).scalars()

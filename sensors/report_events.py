@@ -1,0 +1,54 @@
+"""What Dagster's events say of a span of time, for the report. Not here: the report itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from ego_assets.stages.report import Events
+from sensors.schedules import PARTITION_TAG
+
+DRIFT_CHECK = "shard_is_like_those_before"
+PAGE = 100
+LONGEST_DRIFT = 2000
+"""Points of a table that are kept, the newest."""
+
+
+def events_between(instance: dg.DagsterInstance, since: float, until: float) -> Events:
+    """Runs that were touched in the span, and their check evaluations, a page at a time."""
+    found = Events()
+    for record in _runs(instance, since):
+        run = record.dagster_run
+        if (record.end_time or until) > until:
+            continue
+        found.runs[run.status.value.lower()] += 1
+        evaluations = instance.get_records_for_run(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+        for event in evaluations.records:
+            if not since <= event.timestamp < until or event.event_log_entry.dagster_event is None:
+                continue
+            check = event.event_log_entry.dagster_event.asset_check_evaluation_data
+            table = check.asset_key.to_user_string()
+            if not check.passed:
+                shard = run.tags.get(PARTITION_TAG, "all")
+                key = (table, check.check_name)
+                found.failing[key] += 1
+                found.sentence.setdefault(key, f"{shard}: {check.description or 'failed'}")
+            value = check.metadata.get("worst value")
+            if check.check_name == DRIFT_CHECK and isinstance(value, dg.FloatMetadataValue):
+                points = found.drift.setdefault(table, [])
+                if len(points) < LONGEST_DRIFT:
+                    points.append((event.timestamp, value.value or 0.0))
+    return found
+
+
+def _runs(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]:
+    """The newest first."""
+    filters = dg.RunsFilter(updated_after=datetime.fromtimestamp(since, UTC))
+    cursor = None
+    while page := instance.get_run_records(filters, limit=PAGE, cursor=cursor):
+        yield from page
+        cursor = page[-1].dagster_run.run_id

@@ -1,0 +1,102 @@
+"""`ego up` on a lake, asked over GraphQL and seen through a headless browser.
+
+For tests, and for the script that takes the pictures of the docs (`docs/take_pictures.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from resources.lake import Lake
+from tests.resources.ports import free_port
+
+START_S = 240
+
+
+@dataclass
+class Server:
+    url: str
+    lake: Lake
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = {"query": query, "variables": variables}
+        answer = requests.post(f"{self.url}/graphql", json=body, timeout=60).json()
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+
+def wait_for(what: str, probe: Callable[[], Any], limit_s: float) -> Any:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        found = probe()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise TimeoutError(f"no {what} after {limit_s} s")
+
+
+@contextmanager
+def ego_up(lake: Lake, log: Path) -> Iterator[Server]:
+    """The UI and the daemon; in the end all that they started has to be gone."""
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k not in {"DAGSTER_HOME", "EGO_LAKE"}}
+    command = [str(Path(sys.executable).with_name("ego")), "up", "--port", str(port)]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*command, "--lake", str(lake.root)],
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def is_up() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            return requests.get(f"{url}/server_info", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    try:
+        wait_for("server", is_up, START_S)
+        yield Server(url, lake)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive, f"left behind: {alive}"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def browser_page(width: int = 1720, height: int = 1080) -> Iterator[Any]:
+    """A page of a headless Chromium. Raises FileNotFoundError where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        raise FileNotFoundError("no chromium on the PATH: install Debian's package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        try:
+            yield browser.new_page(viewport={"width": width, "height": height})
+        finally:
+            browser.close()
