@@ -49,7 +49,8 @@ from ego_assets.operators.decode import (
 from ego_assets.protocols import BadInputError
 
 LOOK_SIDE_PX = 256
-GLANCE_SIDE_PX = 128
+GLANCE_SIDE_PX = 127
+"""Odd: its steps divide no usual width, so that fine patterns do not fall between them."""
 GLANCE_SHARE, GLANCE_SLACK = 0.6, 1.0
 """A frame is looked at if its glance reaches this share of the limit, less the slack.
 

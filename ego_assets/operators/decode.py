@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ _OPTIONS = {
 }
 MAX_PICTURE_PIXELS = 16384 * 8640
 """No decoder makes a larger picture, whatever a stream says of itself half way through."""
+ORDERED_PICTURES = 64
+"""So many tell whether a stream's times are in order: more than any decoder holds back."""
 SOFTWARE = "software"
 BYTES_IN_FLIGHT = 64 * 2**20
 """Of pictures that wait for a reader who sets no other limit."""
@@ -101,7 +104,8 @@ class FrameIndex:
 
     pts: (F,) int64 time stamps in units of time_base, strictly ascending;
     packet_bytes: (F,) int64 size of what is stored for each of them;
-    keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame.
+    keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame;
+    is_stored_in_order: whether packets lie in the file as their time stamps have it.
     """
 
     stream_index: int
@@ -114,6 +118,7 @@ class FrameIndex:
     rotation_deg: int
     width: int
     height: int
+    is_stored_in_order: bool
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -171,6 +176,7 @@ def _index_frames(path: Path, _size: int, _mtime_ns: int) -> FrameIndex:
             rotation_deg=rotation,
             width=width,
             height=height,
+            is_stored_in_order=times == sorted(times),
         )
 
 
@@ -212,6 +218,27 @@ def _rotation(path: Path, stream_index: int) -> int:
             return round(-first.rotation / 90) * 90 % 360
         except (av.FFmpegError, StopIteration):
             return 0
+
+
+def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
+    """Whether the time stamps say when a picture is decoded instead of when it is shown.
+
+    So it is with B-frames in AVI, which has no room for other times: pictures come out of the
+    decoder with times that go back. Raises BadInputError if the file does not open.
+    """
+    if not index.is_stored_in_order:
+        return False
+    with open_media(path) as container:
+        stream: Any = container.streams[index.stream_index]
+        if not stream.codec_context.has_b_frames:
+            return False
+        stream.thread_type = "AUTO"
+        try:
+            shown = [p.pts for p in islice(container.decode(stream), ORDERED_PICTURES)]
+        except av.FFmpegError:
+            return False  # `probe` says what is wrong with it
+    times = [t for t in shown if t is not None]
+    return times != sorted(times)
 
 
 def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:

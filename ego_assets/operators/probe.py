@@ -23,6 +23,7 @@ from ego_assets.operators.decode import (
     ClipFrames,
     FrameIndex,
     choose_video_stream,
+    has_times_of_decoding,
     index_frames,
     open_media,
 )
@@ -50,6 +51,7 @@ class RejectReason(StrEnum):
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
     TOO_LARGE = "too_large"
+    NO_TIMES = "no_times"
     BAD_CALIBRATION = "bad_calibration"
     DUPLICATE = "duplicate"
 
@@ -154,6 +156,7 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     index = index_frames(path)
     _fill_index(row, index)
     _check_length(row, index, settings)
+    _check_times(path, index)
     _check_decoding(path, index)
     _fill_camera(row, path, index, settings)
 
@@ -233,6 +236,15 @@ def _check_length(row: dict[str, Any], index: FrameIndex, settings: ManifestSett
     if index.duration_s < settings.min_duration_s:
         detail = f"{index.duration_s:.2f} s is under the limit of {settings.min_duration_s:g} s"
         raise RejectedError(RejectReason.TOO_SHORT, detail)
+
+
+def _check_times(path: Path, index: FrameIndex) -> None:
+    if has_times_of_decoding(path, index):
+        raise RejectedError(
+            RejectReason.NO_TIMES,
+            "its pictures are stored in another order than they are shown in, and the file does "
+            "not say which: `ffmpeg -fflags +genpts -i IN -c copy OUT.mp4` makes one that does",
+        )
 
 
 def _check_decoding(path: Path, index: FrameIndex) -> None:

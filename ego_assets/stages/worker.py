@@ -127,19 +127,40 @@ class SharedTask:
 
     def __init__(self, spec: StageSpec) -> None:
         self.spec = spec
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._task: Task | None = None
+        self._users = 0
+        self._is_void = False
 
-    def get(self, lake: Lake, ledger: Ledger) -> Task:
-        with self._lock:
+    @contextmanager
+    def use(self, lake: Lake, ledger: Ledger) -> Iterator[Task]:
+        """The task, for as long as it is held."""
+        with self._changed:
+            # There is room for one model only: the one to be forgotten goes before another comes.
+            self._changed.wait_for(lambda: not self._is_void)
             if self._task is None:
                 self._task = build_task(self.spec, lake, ledger)
-            return self._task
+            task = self._task
+            self._users += 1
+        try:
+            yield task
+        finally:
+            del task
+            with self._changed:
+                self._users -= 1
+                self._settle()
 
     def forget(self) -> None:
-        """The next one who asks gets a new one."""
-        with self._lock:
-            self._task = None
+        """The next one who asks gets a new one, once nobody has the old one any more."""
+        with self._changed:
+            self._is_void = True
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._is_void and not self._users:
+            self._task, self._is_void = None, False
+            free()
+            self._changed.notify_all()
 
 
 class WorkerRun:
@@ -265,7 +286,8 @@ class WorkerRun:
                         f"{lost} attempts ended without a word: their whole run was killed each "
                         "time, as for want of memory"
                     )
-                output = self.task.get(self.lake, self.ledger).process(unit, carried)
+                with self.task.use(self.lake, self.ledger) as task:
+                    output = task.process(unit, carried)
                 published = self.publish(unit, fingerprint, attempts, output)
             for table, attempt in attempts.items():
                 self.ledger.finish(
@@ -380,7 +402,6 @@ class WorkerRun:
             # A model may hold on to what did not fit: the next try begins with a new one. One that
             # shrank its batches has freed all, and other lanes may be at work with it.
             self.task.forget()
-            free()
         for table, attempt in attempts.items():
             self.ledger.fail(
                 table,
@@ -461,6 +482,7 @@ def worker_main(
 
     environment: the supervisor's; a worker would else have that of the fork server's start.
     """
+    os.environ.clear()
     os.environ.update(environment)
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop

@@ -8,9 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from ego_assets.config import ManifestSettings
+from ego_assets.operators.decode import ClipFrames
 from ego_assets.operators.probe import hash_file, probe_file, probe_video
 from ego_assets.schemas import TABLES
 from samples import render_sample
@@ -134,3 +137,35 @@ def test_a_recording_whose_payload_is_noise_is_corrupt(real_data: Path, tmp_path
     (tmp_path / "noise.mp4").write_bytes(bytes(data))
     row = probe(tmp_path / "noise.mp4")
     assert row["reject_reason"] in {"corrupt", "unreadable", "no_video"}
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "b_frames", "reason"),
+    [
+        ("a.avi", "libx264", 3, "no_times"),
+        ("a.avi", "libx264", 0, None),
+        ("a.avi", "mpeg4", 2, None),
+        ("a.mp4", "libx264", 3, None),
+    ],
+)
+def test_pictures_out_of_order_need_times(
+    tmp_path: Path, name: str, codec: str, b_frames: int, reason: str | None
+) -> None:
+    """AVI has no times of its own for pictures that are stored in another order."""
+    with av.open(tmp_path / name, "w") as container:
+        stream: Any = container.add_stream(codec, rate=30, options={"bf": str(b_frames)})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.max_b_frames = b_frames
+        for number in range(40):
+            image = np.full((48, 64, 3), 6 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode())
+    row = probe(tmp_path / name)
+    assert row["reject_reason"] == reason
+    if reason:
+        assert "genpts" in row["reject_detail"]
+    else:
+        frames = ClipFrames(tmp_path / name, 0, row["frame_count"]).read()
+        greys = [f.image.mean() for f in frames]
+        assert len(greys) == 40
+        assert greys == sorted(greys)

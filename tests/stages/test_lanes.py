@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ego_assets.stages import runner
+from ego_assets.stages import runner, worker
 from ego_assets.stages.runner import run_stage
 from resources.backends import registry
 from resources.ledger import State
@@ -98,3 +100,34 @@ def test_a_killed_run_with_lanes_leaves_nothing_half(bench: Bench) -> None:
     assert report.failures == []
     assert bench.lake.read(TABLE, SHARD).num_rows == 16
     assert bench.ledger.counts() == {TABLE: {State.DONE: 16}}
+
+
+def test_a_second_model_comes_when_the_first_has_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a lane ran out of memory; two models would not fit where one did not."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Model:
+        def __init__(self, *_: Any) -> None:
+            assert not alive
+            alive.add(self)
+
+    monkeypatch.setattr(worker, "build_task", Model)
+    shared = worker.SharedTask(bench.spec)
+
+    def next_try() -> None:
+        with shared.use(bench.lake, bench.ledger):
+            pass
+
+    with shared.use(bench.lake, bench.ledger):
+        shared.forget()  # another lane's
+        trying = threading.Thread(target=next_try)
+        trying.start()
+        trying.join(0.2)
+        assert trying.is_alive(), "it waits"
+    trying.join(30)
+    assert not trying.is_alive()
+    assert len(alive) == 1
+    shared.forget()
+    assert not alive, "nobody has it: it goes at once"
