@@ -210,7 +210,7 @@ class Ledger:
         Raises BusyError while a live worker has it, KeyError if the unit was never expected.
         """
         with self._begin() as connection:
-            same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
+            same = _is_unit(stage, unit_id)
             query = sa.select(_work, self._now().label("now")).where(same)
             # On Postgres: whoever claims the row at this very moment is ahead of us.
             row = connection.execute(query.with_for_update(skip_locked=True)).mappings().first()
@@ -305,11 +305,8 @@ class Ledger:
         with self._begin() as connection:
             connection.execute(
                 _work.update()
-                .where(
-                    _work.c.stage == stage,
-                    _work.c.unit_id == unit_id,
-                    _work.c.state.not_in([State.RUNNING, State.DROPPED]),
-                )
+                .where(_is_unit(stage, unit_id))
+                .where(_work.c.state.not_in([State.RUNNING, State.DROPPED]))
                 .values(**values)
             )
 
@@ -319,12 +316,8 @@ class Ledger:
         with self._begin() as connection:
             result = connection.execute(
                 _work.update()
-                .where(
-                    _work.c.stage == stage,
-                    _work.c.unit_id == unit_id,
-                    _work.c.fingerprint == fingerprint,
-                    _is_waiting_for_gpu(),
-                )
+                .where(_is_unit(stage, unit_id), _is_waiting_for_gpu())
+                .where(_work.c.fingerprint == fingerprint)
                 .values(state=State.DONE, error_class=None, error=None)
             )
         return result.rowcount == 1
@@ -385,11 +378,8 @@ class Ledger:
             for unit_id in unit_ids:
                 result = connection.execute(
                     _work.update()
-                    .where(
-                        _work.c.stage == stage,
-                        _work.c.unit_id == unit_id,
-                        sa.or_(_work.c.state == State.DONE, _is_waiting_for_gpu()),
-                    )
+                    .where(_is_unit(stage, unit_id))
+                    .where(sa.or_(_work.c.state == State.DONE, _is_waiting_for_gpu()))
                     .values(
                         state=State.PENDING,
                         attempts=0,
@@ -644,6 +634,10 @@ class Ledger:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_opened": None}
+
+
+def _is_unit(stage: str, unit_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
 
 
 def _is_waiting_for_gpu() -> sa.ColumnElement[bool]:
