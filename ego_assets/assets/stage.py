@@ -147,10 +147,14 @@ def run_shard(
         devices = leased_devices() if on_device else ()
         spec = replace(spec, lanes=lanes, devices=devices, device_share=leased_share(context))
         workers = len(devices) or compute.worker_count(on_device=on_device)
-        if on_device and (why := why_without_gpu()):
+        why = why_without_gpu()
+        provisional = None
+        if why and on_device:
             provisional = without_gpu.stand_in(spec, config.settings(), why)
-            if provisional is not None:
-                spec, real, workers = provisional, spec, compute.worker_count()
+        if provisional is not None:
+            spec, real, workers = provisional, spec, compute.worker_count()
+        elif why:
+            context.log.info(f"{backend} needs no GPU: these are the real results, nothing waits")
     report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
     metadata = report_metadata(report)
     if real is not None:

@@ -219,7 +219,7 @@ class Ledger:
         Raises BusyError while a live worker has it, KeyError if the unit was never expected.
         """
         with self._begin() as connection:
-            same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
+            same = _is_unit(stage, unit_id)
             query = sa.select(_work, self._now().label("now")).where(same)
             # On Postgres: whoever claims the row at this very moment is ahead of us.
             row = connection.execute(query.with_for_update(skip_locked=True)).mappings().first()
@@ -596,6 +596,10 @@ class Ledger:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_opened": None}
+
+
+def _is_unit(stage: str, unit_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
 
 
 def _is_waiting_for_gpu() -> sa.ColumnElement[bool]:

@@ -13,26 +13,17 @@ from typing import Any
 import executor_jobs
 import pytest
 import requests
+from test_dagster_dev import LAUNCH, STATUS
 from test_executor import endless, is_running, wait_for
 
 from resources.gpu_leases import LeaseBook
 from tests.resources.ports import free_port
 
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}
-"""
 TERMINATE = """
 mutation Terminate($id: String!) {
   terminateRun(runId: $id) { __typename ... on PythonError { message } }
 }
 """
-STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 NO_DAEMON = """
 telemetry: {enabled: false}
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}

@@ -335,6 +335,7 @@ def test_a_step_that_may_goes_on_without_a_gpu(
     how: str,
 ) -> None:
     config: dict[str, Any] = {"gpus": 1}
+    monkeypatch.setenv("EGO_WITHOUT_GPU", "left over in the environment of the run")
     if how == "config":
         config["degrade_after_s"] = 0.3
     else:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resources import gpu_leases
-from resources.gpu import Gpu, find_gpus, list_gpus
+from resources.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError, Request, hold, let_go
 
 FOUR = find_gpus(4)
@@ -264,6 +264,18 @@ def test_simulated_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EGO_FAKE_GPUS", "many")
     with pytest.raises(ValueError, match="EGO_FAKE_GPUS"):
         find_gpus()
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("", None), ("0", 0.0), ("600", 600.0)])
+def test_how_long_a_step_waits(
+    monkeypatch: pytest.MonkeyPatch, given: str, seconds: float | None
+) -> None:
+    monkeypatch.setenv("EGO_DEGRADE_AFTER_S", given)
+    assert degrade_after_s() == seconds
+    for wrong in ("soon", "-1", "nan", "inf"):
+        monkeypatch.setenv("EGO_DEGRADE_AFTER_S", wrong)
+        with pytest.raises(ValueError, match="give seconds"):
+            degrade_after_s()
 
 
 class FakeNvml:

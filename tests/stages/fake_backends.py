@@ -43,6 +43,23 @@ def movement_row(clip: ClipInput, track: str, path_length: float) -> dict[str, A
     }
 
 
+class FakePair:
+    """Two tables at a time, the second without rows."""
+
+    name = "pair"
+    version = "1"
+    quality_tier = "baseline"
+    weights_hash = ""
+
+    def __init__(self, settings: MovementSettings) -> None:
+        self.first = FakeEstimator(settings)
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
+        output = self.first.process(clip, carried)
+        output.tables["robot_mappings"] = []
+        return output
+
+
 class FakeEstimator:
     """`path_length` of its row counts the clips of the take before it: state that is carried."""
 

@@ -9,7 +9,7 @@ from stage_bench import SHARD, Bench
 from test_runner import LONG, SHORT, TABLE
 
 from ego_assets.stages.audit import verify
-from ego_assets.stages.plan import StageSpec, plan
+from ego_assets.stages.plan import StageSpec, chain, plan
 from ego_assets.stages.runner import StageReport, run_stage
 from ego_assets.stages.without_gpu import stand_in
 from resources.ledger import Entry, State
@@ -107,9 +107,22 @@ def test_only_what_is_missing_is_made(bench: Bench) -> None:
     assert (report.done, report.skipped, report.waiting) == (2, 2, 2)
     rows = {r["clip_id"]: r["path_length"] for r in bench.lake.read(TABLE, SHARD).to_pylist()}
     assert [rows[c] for c in LONG] == [0, 0, 1]
+    alone = {u.unit_id: u for g in plan(without(bench), bench.lake, bench.ledger) for u in g.units}
+    assert entries(bench)[LONG[1]].fingerprint == chain(alone[LONG[1]].base_fingerprint, None)
     assert run_stage(with_gpu(bench, run_id="later"), isolate=False).done == 2
     rows = {r["clip_id"]: r["path_length"] for r in bench.lake.read(TABLE, SHARD).to_pylist()}
     assert [rows[c] for c in LONG] == [0, 1, 2]
+
+
+def test_one_table_of_two_is_missing(bench: Bench) -> None:
+    bench.spec = replace(bench.spec, backend="fake_backends:FakePair")
+    run_stage(with_gpu(bench), isolate=False)
+    report = degrade(bench, tables=(TABLE, "robot_mappings"))
+    assert (report.done, report.waiting) == (4, 4)
+    assert set(made_by(bench).values()) == {"real"}
+    counts = bench.ledger.counts()
+    assert counts[TABLE] == {State.DONE: 4}
+    assert counts["robot_mappings"] == {State.PENDING: 4}
 
 
 @pytest.mark.parametrize("how", ["raise", "die"])
