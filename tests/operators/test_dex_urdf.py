@@ -54,7 +54,8 @@ def tiny_urdf(robot: RobotName, side: HandType) -> str:
     fingers, thumb, palm = (axes[n[1]] * (1 if n[0] == "+" else -1) for n in names)
     turn = np.column_stack([fingers, np.cross(-palm, fingers), -palm])
     assert np.allclose(turn[:, 1], thumb if side is HandType.right else -thumb)
-    rpy = " ".join(str(v) for v in Rotation.from_matrix(turn).as_euler("xyz", suppress_warnings=True))
+    angles = Rotation.from_matrix(turn).as_euler("xyz", suppress_warnings=True)
+    rpy = " ".join(str(v) for v in angles)
     text = text.replace('"wrist"', '"of_the_hand_frame"')
     wrist = config["wrist_link_name"]
     joints = "".join(
