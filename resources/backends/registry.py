@@ -211,9 +211,14 @@ def build(
     return _class(entry)(chosen, root)
 
 
-def check(entry: BackendEntry, weights_dir: str = "") -> str:
-    """What a backend's weights are, once they have been read on the CPU. Raises WeightsError."""
-    settings, root = entry.settings(), weights_root(weights_dir)
-    digest = hash_files(root, entry.files(settings))
+def check(
+    entry: BackendEntry, weights_dir: str = "", settings: dict[str, Any] | None = None
+) -> str:
+    """What a backend's weights are, once they have been read on the CPU.
+
+    Raises WeightsError, and pydantic's ValidationError for settings that are none.
+    """
+    chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
+    digest = hash_files(root, entry.files(chosen))
     cls: Any = _class(entry)
-    return f"{cls.check(settings, root)}, hash {digest[:12]}"
+    return f"{cls.check(chosen, root)}, hash {digest[:12]}"

@@ -468,13 +468,43 @@ def test_doctor(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EGO_WEIGHTS", str(weights))
     found = doctor._backend(entry)
     assert (found.state, "needs metric depth" in found.facts) == ("missing", True)
-    chosen = settings()
-    facts = FoundationPoseEstimator.check(chosen, weights)
-    assert "1 meshes, depth by flat depth 0.5" in facts
+    config = weights / "run.yaml"
+    config.write_text(
+        "resources: {backends: {config: {object_pose_estimator: foundationpose, "
+        "settings: {object_pose_estimator: {depth: 'test_foundationpose:FlatDepth'}}}}}"
+    )
+    backends = doctor.read_backends(config)
+    found = doctor._backend(entry, backends)
+    assert found.state == "ok", found.facts
+    assert "1 meshes, depth by flat depth 0.5, hash " in found.facts
+    assert "non-commercial" in found.facts
     assert not log_of(weights / "FoundationPose")
     (weights / "FoundationPose/nvdiffrast.py").unlink()
-    with pytest.raises(WeightsError, match="finds no nvdiffrast: name the interpreter"):
-        FoundationPoseEstimator.check(chosen, weights)
+    found = doctor._backend(entry, backends)
+    assert (found.state, "finds no nvdiffrast: name the" in found.facts) == ("missing", True)
+    (weights / "object_meshes/toy_box.obj").write_text("v 1 2 3")
+    found = doctor._backend(entry, backends)
+    assert (found.state, "toy_box.obj" in found.facts) == ("missing", True)
     (weights / "FoundationPose/estimater.py").unlink()
-    found = doctor._backend(entry)
+    found = doctor._backend(entry, backends)
     assert (found.state, "not set up" in found.facts) == ("warning", True)
+
+
+def test_doctor_tells_wrong_settings(weights: Path) -> None:
+    config = weights / "run.yaml"
+    config.write_text("resources: {backends: {config: {no_such_operator: x}}}")
+    with pytest.raises(ValueError, match="it knows no no_such_operator"):
+        doctor.read_backends(config)
+    config.write_text("resources: {backends: {config: {segmenter: sam9}}}")
+    with pytest.raises(ValueError, match="no segmenter named 'sam9'"):
+        doctor.read_backends(config)
+    config.write_text("resources: [")
+    with pytest.raises(ValueError, match="no usable resources"):
+        doctor.read_backends(config)
+    config.write_text(
+        "resources: {backends: {config: {object_pose_estimator: foundationpose, "
+        "settings: {object_pose_estimator: {colour: red}}}}}"
+    )
+    entry = registry.find("object_pose_estimator", "foundationpose")
+    found = doctor._backend(entry, doctor.read_backends(config))
+    assert (found.state, "colour" in found.facts) == ("missing", True)
