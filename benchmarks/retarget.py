@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from benchmarks.retarget_reach import smooth_joints  # noqa: E402
 from ego_assets.operators.gauss_newton import GaussNewtonSolver  # noqa: E402
 from ego_assets.operators.retarget_solver import HandSolver, SolverState  # noqa: E402
 from ego_assets.operators.robots import RobotSpec, find_robot, known_robots  # noqa: E402
@@ -39,15 +40,8 @@ Solve = Callable[[np.ndarray], np.ndarray]
 
 def targets_of(solver: HandSolver, frames: int, seed: int) -> np.ndarray:
     """(N, F, 3) fingertips in the wrist frame, metres."""
-    rng = np.random.default_rng(seed)
-    lower, upper = solver.free_limits.T
-    corners = rng.uniform(lower, upper, size=(frames // 15 + 2, len(lower)))
-    found = []
-    for frame in range(frames):
-        share = 0.5 - 0.5 * np.cos(np.pi * (frame % 15) / 15)
-        q = corners[frame // 15] * (1 - share) + corners[frame // 15 + 1] * share
-        found.append(solver.fingertips(solver.expand(q)))
-    return np.array(found) + rng.normal(0, NOISE_M, (frames, len(solver.tip_links), 3))
+    noise = np.random.default_rng(seed).normal(0, NOISE_M, (frames, len(solver.tip_links), 3))
+    return np.array([solver.fingertips(q) for q in smooth_joints(solver, frames, seed)]) + noise
 
 
 def stock(spec: RobotSpec, urdf: Path, method: str, model: HandSolver) -> Solve:
