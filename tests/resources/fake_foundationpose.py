@@ -66,6 +66,7 @@ def fault(frame, image=None):
         os._exit(7)
     if kind == "hang":
         print("I wait", flush=True)
+        (HERE / "hangs").touch()
         time.sleep(600)
     if kind == "garbage":
         os.write(int(sys.argv[1]), b"\\x80\\x04garbage, and more garbage")
