@@ -52,7 +52,7 @@ def fault(frame, image=None):
     if not path.exists():
         return ""
     kind, at = path.read_text().split()
-    if int(at) != frame:
+    if at != str(frame) and (at != "any" or frame < 0):
         return ""
     path.unlink()
     if kind == "raise":

@@ -14,24 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import dagster as dg
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from fake_foundationpose import fake_checkout, log_of, plant, set_blind
 from scipy.spatial.transform import Rotation
 
 from dagster_project import doctor
+from dagster_project.definitions import build_defs
 from ego_assets.config import FoundationPoseSettings
 from ego_assets.operators.cameras import project_points
 from ego_assets.operators.geometry import matrix_from_quaternion, pose_matrix, transform_points
 from ego_assets.operators.rle import encode_mask
+from ego_assets.partitions import SHARDS
 from ego_assets.protocols import Carried, ClipInput, Frame, Intrinsics
 from ego_assets.schemas import TABLES
 from ego_assets.stages.errors import ErrorKind, classify
+from ego_assets.stages.shards import find_files, register_files
 from resources.backends import registry
 from resources.backends.bridge import BridgeError
 from resources.backends.foundationpose import FoundationPoseEstimator
 from resources.backends.weights import WeightsError
+from resources.compute import Compute
+from resources.lake import Lake
+from resources.models import Backends
+from resources.storage import Storage
+from samples import render_sample
 
 SIZE = (120, 160)
 PINHOLE = Intrinsics("PINHOLE", 150.0, 150.0, (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)
@@ -531,3 +541,71 @@ def test_doctor_tells_wrong_settings(weights: Path) -> None:
     entry = registry.find("object_pose_estimator", "foundationpose")
     found = doctor._backend(entry, doctor.read_backends(config))
     assert (found.state, "colour" in found.facts) == ("missing", True)
+
+
+# -- in the graph ----------------------------------------------------------------------------
+
+
+class AnyDepth(FlatDepth):
+    """For any lens."""
+
+    def __call__(
+        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
+    ) -> list[np.ndarray]:
+        return [np.full(p.shape[:2], self.metres, np.float32) for p in pictures]
+
+
+@pytest.mark.slow
+def test_the_graph(tmp_path: Path) -> None:
+    """Chosen by a line, in a real worker, whose first process dies: its clip is tried again."""
+    weights = tmp_path / "weights"
+    checkout = fake_checkout(weights / "FoundationPose", {f: truth_at(0) for f in range(256)})
+    write_box(weights / "object_meshes" / "object.obj")
+    (checkout / "estimater.py").write_text(
+        (checkout / "estimater.py").read_text().replace("depth[0, 0] == 0 and", "")
+    )
+    lake = Lake(tmp_path / "lake")
+    video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
+    (shard,) = register_files(lake, find_files([video]).files)
+    before = ("video_manifest", "clips", "object_masks", "hand_masks", "scene_reconstruction")
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        instance.add_dynamic_partitions(SHARDS, [shard])
+
+        def run(tables: tuple[str, ...], isolate: bool, **backends: Any) -> None:
+            overrides = {
+                "storage": Storage(lake_root=str(lake.root)),
+                "compute": Compute(isolate=isolate, backoff_s=0.01, workers=1),
+                "backends": Backends(**backends),
+            }
+            job = build_defs(overrides).resolve_job_def("whole_graph")
+            result = job.execute_in_process(
+                partition_key=shard,
+                instance=instance,
+                asset_selection=[dg.AssetKey(t) for t in tables],
+            )
+            assert result.success
+
+        run(before, isolate=False)
+        (checkout / "fault.txt").write_text("exit any")
+        chosen = {"depth": "test_foundationpose:AnyDepth"}
+        run(
+            ("object_poses",),
+            isolate=True,
+            object_pose_estimator="foundationpose",
+            weights_dir=str(weights),
+            settings={"object_pose_estimator": chosen},
+        )
+        event = instance.get_latest_materialization_event(dg.AssetKey("object_poses"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = {k: v.value for k, v in event.asset_materialization.metadata.items()}
+    assert (metadata["done"], metadata["retried"], metadata["worker deaths"]) == (1, 1, 0)
+    rows = lake.read("object_poses", shard).to_pylist()
+    assert len(rows) > 20
+    assert {(r["backend"], r["mesh_uri"]) for r in rows} == {
+        ("foundationpose", "object_meshes/object.obj")
+    }
+    path = lake.root / "object_poses" / f"{shard}.parquet"
+    (origin,) = json.loads(pq.read_schema(path).metadata[b"ego.provenance"])
+    assert origin["operator_version"] == "1+flat depth 0.5"
+    assert len(origin["weights_hash"]) == 64
