@@ -8,6 +8,7 @@ human hands, whose fingertips need not be reachable.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,6 +17,18 @@ from ego_assets.operators.robots import find_robot, known_robots
 
 METHODS = ("position", "vector", "dexpilot")
 _STEP_FRAMES = 20
+
+
+def smooth_joints(solver: HandSolver, frames: int, seed: int) -> Iterator[np.ndarray]:
+    """(D,) joints inside the limits: smooth motion between random configurations."""
+    rng = np.random.default_rng(seed)
+    lower, upper = solver.free_limits.T
+    corners = rng.uniform(lower, upper, size=(-(-frames // _STEP_FRAMES) + 1, len(lower)))
+    for frame in range(frames):
+        step, phase = divmod(frame, _STEP_FRAMES)
+        share = 0.5 - 0.5 * np.cos(np.pi * phase / _STEP_FRAMES)
+        free = corners[step] * (1 - share) + corners[step + 1] * share
+        yield solver.clip(solver.expand(free))
 
 
 def reachable_error(
@@ -27,15 +40,9 @@ def reachable_error(
     """
     spec = find_robot(robot, robots_dir)
     solver = HandSolver(spec, spec.urdf("right")[0], method, regularisation=3e-4)
-    rng = np.random.default_rng(seed)
-    lower, upper = solver.free_limits.T
-    corners = rng.uniform(lower, upper, size=(6, len(lower)))
     errors, times, state = [], [], None
-    for frame in range(5 * _STEP_FRAMES):
-        step, phase = divmod(frame, _STEP_FRAMES)
-        share = 0.5 - 0.5 * np.cos(np.pi * phase / _STEP_FRAMES)
-        joints = corners[step] * (1 - share) + corners[step + 1] * share
-        targets = solver.fingertips(solver.clip(solver.expand(joints)))
+    for joints in smooth_joints(solver, 5 * _STEP_FRAMES, seed):
+        targets = solver.fingertips(joints)
         began = time.perf_counter()
         solution = solver.solve(targets, state)
         times.append(time.perf_counter() - began)

@@ -275,7 +275,7 @@ class FoundationPoseSettings(ObjectPoseSettings):
         default=1.0, gt=0, description="metres a unit of the meshes: 0.001 for millimetres"
     )
     depth: str = Field(
-        default="", description="metric depth of pictures: package.module:Class of a DepthSource"
+        default="", description="metric depth of pictures: package.module:Class of a MetricDepth"
     )
     depth_settings: dict[str, str | int | float | bool] = Field(
         default={}, description="what the source of depth is given"

@@ -172,8 +172,8 @@ class Retargeter(ClipOperator, Protocol):
     """`hand_poses` → `robot_mappings`."""
 
 
-class DepthSource(Protocol):
-    """Metric depth of single pictures, for backends that need it.
+class MetricDepth(Protocol):
+    """Metric depth of pictures, for backends that need it.
 
     Built as `Class(settings, weights)`: a dict, and the folder of all weights (a `Path`).
     `identity` is what results depend on beside the settings (version, hash of weights), without
@@ -183,7 +183,10 @@ class DepthSource(Protocol):
     @staticmethod
     def identity(settings: Mapping[str, Any], weights: Path) -> str: ...
 
-    def depth(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """(H, W) float32 metres along the optical axis, 0 where unknown, of an undistorted
-        (H, W, 3) uint8 RGB picture with (3, 3) camera matrix."""
+    def __call__(
+        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
+    ) -> Sequence[np.ndarray]:
+        """Undistorted pictures (H, W, 3) uint8 RGB of one camera, and its focal length over the
+        picture's width, to depths along z in metres, (h, w) float of the same view each; what is
+        not known is 0 or not finite."""
         ...

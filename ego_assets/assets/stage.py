@@ -154,7 +154,7 @@ def run_shard(
         if provisional is not None:
             spec, real, workers = provisional, spec, compute.worker_count()
         elif why:
-            context.log.info(f"{backend} needs no GPU: these are the real results, nothing waits")
+            context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
     report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
     metadata = report_metadata(report)
     if real is not None:

@@ -65,6 +65,7 @@ class DexRetargeter:
     version = "2"
     quality_tier = "baseline"
     weights_hash = ""
+    solver_class: type[HandSolver] = HandSolver
 
     def __init__(self, settings: RetargetSettings) -> None:
         self.settings = settings
@@ -78,7 +79,7 @@ class DexRetargeter:
         if (robot, side) not in self._solvers:
             spec = next(s for s in self.specs if s.name == robot)
             urdf, mirrored = spec.urdf(side)
-            solver = HandSolver(
+            solver = self.solver_class(
                 spec.of(urdf),
                 urdf,
                 self.settings.method,

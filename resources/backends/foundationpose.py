@@ -28,7 +28,7 @@ from ego_assets.operators.geometry import (
 )
 from ego_assets.operators.object_pose import BaselineObjectPoseEstimator, empty_columns
 from ego_assets.operators.rle import decode_mask
-from ego_assets.protocols import Carried, ClipInput, ClipOutput, DepthSource, Rows
+from ego_assets.protocols import Carried, ClipInput, ClipOutput, MetricDepth, Rows
 from resources.backends import foundationpose_bridge as far_side
 from resources.backends.bridge import Bridge, BridgeError
 from resources.backends.meshes import Mesh, MeshLibrary
@@ -109,7 +109,7 @@ class FoundationPoseEstimator:
 
     def __init__(self, settings: FoundationPoseSettings, weights: Path) -> None:
         self.settings = settings
-        self.depth: DepthSource = _depth_class(settings)(settings.depth_settings, weights)
+        self.depth: MetricDepth = _depth_class(settings)(settings.depth_settings, weights)
         self.library = MeshLibrary(weights / settings.meshes, settings.mesh_scale)
         self.baseline = BaselineObjectPoseEstimator(
             ObjectPoseSettings(**{n: getattr(settings, n) for n in ObjectPoseSettings.model_fields})
@@ -250,13 +250,17 @@ class FoundationPoseEstimator:
             )
 
     def _depth(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        found = np.asarray(self.depth.depth(image, matrix), np.float32)
-        if found.shape != image.shape[:2]:
+        (found,) = self.depth([image], float(matrix[0, 0]) / image.shape[1])
+        if np.ndim(found) != 2:
             raise RuntimeError(
-                f"{self.settings.depth} gave depth of shape {found.shape} for a picture of "
-                f"{image.shape[:2]}"
+                f"{self.settings.depth} gave depth of shape {np.shape(found)}: it should be (h, w)"
             )
-        return np.where(np.isfinite(found) & (found > 0), found, np.float32(0))
+        metres: Any = np.asarray(found, np.float32)
+        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+        if metres.shape != image.shape[:2]:
+            # Nearest: between an object and what is behind it there is nothing.
+            metres = cv2.resize(metres, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        return metres
 
     def _look(self, view: View, tracks: dict[str, Track]) -> dict[str, Sighting]:
         """Follow what was seen just before; look anew for the rest, and for what gets lost."""

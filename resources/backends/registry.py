@@ -166,6 +166,13 @@ _ENTRIES = (
         config.RetargetSettings,
         "MIT (dex-retargeting)",
     ),
+    BackendEntry(
+        "retargeter",
+        "gauss_newton",
+        "ego_assets.operators.gauss_newton:GaussNewtonRetargeter",
+        config.RetargetSettings,
+        _BASELINE,
+    ),
 )
 REGISTRY: dict[tuple[str, str], BackendEntry] = {(e.operator, e.name): e for e in _ENTRIES}
 

@@ -8,29 +8,40 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import dagster as dg
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from fake_foundationpose import fake_checkout, log_of, plant, set_blind
 from scipy.spatial.transform import Rotation
 
 from dagster_project import doctor
+from dagster_project.definitions import build_defs
 from ego_assets.config import FoundationPoseSettings
 from ego_assets.operators.cameras import project_points
 from ego_assets.operators.geometry import matrix_from_quaternion, pose_matrix, transform_points
 from ego_assets.operators.rle import encode_mask
+from ego_assets.partitions import SHARDS
 from ego_assets.protocols import Carried, ClipInput, Frame, Intrinsics
 from ego_assets.schemas import TABLES
 from ego_assets.stages.errors import ErrorKind, classify
+from ego_assets.stages.shards import find_files, register_files
 from resources.backends import registry
 from resources.backends.bridge import BridgeError
 from resources.backends.foundationpose import FoundationPoseEstimator
 from resources.backends.weights import WeightsError
+from resources.compute import Compute
+from resources.lake import Lake
+from resources.models import Backends
+from resources.storage import Storage
+from samples import render_sample
 
 SIZE = (120, 160)
 PINHOLE = Intrinsics("PINHOLE", 150.0, 150.0, (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)
@@ -50,7 +61,7 @@ def truth_at(frame: int) -> np.ndarray:
 
 
 class FlatDepth:
-    """Half a metre everywhere, or what the settings say."""
+    """Half a metre everywhere, or what the settings say; coarse, and not known in one corner."""
 
     def __init__(self, settings: dict[str, Any], weights: Path) -> None:
         self.metres = float(settings.get("metres", 0.5))
@@ -59,8 +70,14 @@ class FlatDepth:
     def identity(settings: dict[str, Any], weights: Path) -> str:
         return f"flat depth {settings.get('metres', 0.5)}"
 
-    def depth(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        return np.full(image.shape[:2], self.metres, np.float32)
+    def __call__(
+        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
+    ) -> list[np.ndarray]:
+        assert focal_over_width == pytest.approx(150 / SIZE[1])
+        found = [np.full((p.shape[0] // 2, p.shape[1] // 2), self.metres) for p in pictures]
+        for depth in found:
+            depth[0, 0] = np.nan
+        return found
 
 
 class Pictures:
@@ -309,6 +326,25 @@ def test_no_depth_no_pose(weights: Path) -> None:
     assert log_of(weights / "FoundationPose") == []
 
 
+def test_pictures_are_straightened(estimator: FoundationPoseEstimator) -> None:
+    """A spot that the lens shows elsewhere is where a pinhole would have it, and its mask too."""
+    lens = replace(LENS, distortion=(-0.3, 0.05, 0.002, -0.003))
+    place = np.array([[0.42, 0.3, 1.0]])
+    bent, straight = (
+        project_points(c, place)[0] for c in (lens, replace(lens, model="PINHOLE", distortion=()))
+    )
+    assert np.linalg.norm(bent - straight) > 5
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    cv2.circle(picture, np.round(bent).astype(int).tolist(), 3, (255, 255, 255), -1)
+    clip = clip_of(range(1), camera=lens)
+    row = row_of(clip, 0, "t-o000", picture[..., 0] > 0)
+    clip.frames.read = lambda **_: [Frame(0, 0.0, picture, 1.0)]  # type: ignore[method-assign]
+    (view,) = estimator._views(clip, {0: [row]})
+    for shown in (view.image[..., 0] > 128, view.masks["t-o000"]):
+        rows, columns = np.nonzero(shown)
+        assert (columns.mean(), rows.mean()) == pytest.approx(straight.tolist(), abs=1.0)
+
+
 # -- processes that fail ---------------------------------------------------------------------
 
 
@@ -380,7 +416,10 @@ def test_it_dies_with_its_parent(weights: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
-    assert child.is_running()
+    until = time.monotonic() + 60
+    while not (weights / "FoundationPose/hangs").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     until = time.monotonic() + 60
@@ -462,13 +501,92 @@ def test_doctor(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EGO_WEIGHTS", str(weights))
     found = doctor._backend(entry)
     assert (found.state, "needs metric depth" in found.facts) == ("missing", True)
-    chosen = settings()
-    facts = FoundationPoseEstimator.check(chosen, weights)
-    assert "1 meshes, depth by flat depth 0.5" in facts
+    chosen = {"depth": "test_foundationpose:FlatDepth"}
+    found = doctor._backend(entry, chosen)
+    assert found.state == "ok", found.facts
+    assert "1 meshes, depth by flat depth 0.5, hash " in found.facts
+    assert "non-commercial" in found.facts
     assert not log_of(weights / "FoundationPose")
     (weights / "FoundationPose/nvdiffrast.py").unlink()
-    with pytest.raises(WeightsError, match="finds no nvdiffrast: name the interpreter"):
-        FoundationPoseEstimator.check(chosen, weights)
+    found = doctor._backend(entry, chosen)
+    assert (found.state, "finds no nvdiffrast: name the" in found.facts) == ("missing", True)
+    (weights / "object_meshes/toy_box.obj").write_text("v 1 2 3")
+    found = doctor._backend(entry, chosen)
+    assert (found.state, "toy_box.obj" in found.facts) == ("missing", True)
     (weights / "FoundationPose/estimater.py").unlink()
-    found = doctor._backend(entry)
-    assert (found.state, "not set up" in found.facts) == ("warning", True)
+    found = doctor._backend(entry, chosen)
+    assert (found.state, "not set up" in found.facts) == ("missing", True)
+
+
+def test_doctor_tells_wrong_settings(weights: Path) -> None:
+    entry = registry.find("object_pose_estimator", "foundationpose")
+    found = doctor._backend(entry, {"colour": "red"})
+    assert (found.state, "colour" in found.facts) == ("missing", True)
+
+
+# -- in the graph ----------------------------------------------------------------------------
+
+
+class AnyDepth(FlatDepth):
+    """For any lens."""
+
+    def __call__(
+        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
+    ) -> list[np.ndarray]:
+        return [np.full(p.shape[:2], self.metres, np.float32) for p in pictures]
+
+
+@pytest.mark.slow
+def test_the_graph(tmp_path: Path) -> None:
+    """Chosen by a line, in a real worker, whose first process dies: its clip is tried again."""
+    weights = tmp_path / "weights"
+    checkout = fake_checkout(weights / "FoundationPose", {f: truth_at(0) for f in range(256)})
+    write_box(weights / "object_meshes" / "object.obj")
+    (checkout / "estimater.py").write_text(
+        (checkout / "estimater.py").read_text().replace("depth[0, 0] == 0 and", "")
+    )
+    lake = Lake(tmp_path / "lake")
+    video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
+    (shard,) = register_files(lake, find_files([video]).files)
+    before = ("video_manifest", "clips", "object_masks", "hand_masks", "scene_reconstruction")
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        instance.add_dynamic_partitions(SHARDS, [shard])
+
+        def run(tables: tuple[str, ...], isolate: bool, **backends: Any) -> None:
+            overrides = {
+                "storage": Storage(lake_root=str(lake.root)),
+                "compute": Compute(isolate=isolate, backoff_s=0.01, workers=1),
+                "backends": Backends(**backends),
+            }
+            job = build_defs(overrides).resolve_job_def("whole_graph")
+            result = job.execute_in_process(
+                partition_key=shard,
+                instance=instance,
+                asset_selection=[dg.AssetKey(t) for t in tables],
+            )
+            assert result.success
+
+        run(before, isolate=False)
+        (checkout / "fault.txt").write_text("exit any")
+        chosen = {"depth": "test_foundationpose:AnyDepth"}
+        run(
+            ("object_poses",),
+            isolate=True,
+            object_pose_estimator="foundationpose",
+            weights_dir=str(weights),
+            settings={"object_pose_estimator": chosen},
+        )
+        event = instance.get_latest_materialization_event(dg.AssetKey("object_poses"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = {k: v.value for k, v in event.asset_materialization.metadata.items()}
+    assert (metadata["done"], metadata["retried"], metadata["worker deaths"]) == (1, 1, 0)
+    rows = lake.read("object_poses", shard).to_pylist()
+    assert len(rows) > 20
+    assert {(r["backend"], r["mesh_uri"]) for r in rows} == {
+        ("foundationpose", "object_meshes/object.obj")
+    }
+    path = lake.root / "object_poses" / f"{shard}.parquet"
+    (origin,) = json.loads(pq.read_schema(path).metadata[b"ego.provenance"])
+    assert origin["operator_version"] == "1+flat depth 0.5"
+    assert len(origin["weights_hash"]) == 64
