@@ -13,6 +13,8 @@ from ego_assets.stages import plan
 from resources.backends import registry, tuning
 from resources.backends.tuning import TARGET, MemoryModel, fit, measure
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GB, MB = 10**9, 10**6
 HAMER = ("hand_estimator", "hamer")
 
