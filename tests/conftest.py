@@ -39,3 +39,14 @@ def _own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["EGO_LEASE_DIR"]
     else:
         os.environ["EGO_LEASE_DIR"] = before
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch with one thread: more cost more than they bring in tiny networks."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -19,6 +19,7 @@ from ego_assets.operators.reconstruct import PycolmapReconstructor
 from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, compiled, pick_device, settle, to_device, to_host
 from resources.backends.memory import ElasticBatch
+from resources.backends.pretrained import load_saved
 from resources.backends.weights import WeightsError
 
 BATCH = 4
@@ -158,39 +159,13 @@ class DepthAnything(DepthNetwork):
 def load_depth_model(folder: Path, model_type: str) -> Any:
     """The network of a `save_pretrained` folder, on the CPU. Only safetensors are read, and nothing
     is fetched. Raises WeightsError."""
-    import torch
-    from transformers import AutoConfig, AutoModelForDepthEstimation
-    from transformers.utils import logging
+    from transformers import AutoModelForDepthEstimation
 
-    logging.disable_progress_bar()  # of loading: a worker's log is for what went wrong
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != model_type:
-            raise WeightsError(f"{folder} holds a {config.model_type}, not a {model_type} model")
-        if getattr(config, "depth_estimation_type", "metric") != "metric":
-            raise WeightsError(
-                f"{folder} sees relative depth, which has no metres: take one of the metric "
-                "checkpoints (docs/models.md)"
-            )
-        model, info = AutoModelForDepthEstimation.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except WeightsError:
-        raise
-    except Exception as error:  # each library has its own for files that are cut off or not theirs
+    model = load_saved(AutoModelForDepthEstimation, folder, model_type, model_type)
+    if getattr(model.config, "depth_estimation_type", "metric") != "metric":
         raise WeightsError(
-            f"{folder} cannot be read as {model_type} weights: {type(error).__name__}: {error}"
-        ) from error
-    wrong = [*info["missing_keys"], *info["mismatched_keys"], *info["unexpected_keys"]]
-    if wrong:
-        raise WeightsError(
-            f"{folder} is not a whole {model_type}: {len(wrong)} weights are missing, of another "
-            f"shape or not known, such as {wrong[0]}"
+            f"{folder} sees relative depth, which has no metres: take one of the metric "
+            "checkpoints (docs/models.md)"
         )
     return model
 

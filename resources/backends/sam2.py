@@ -26,7 +26,7 @@ from resources.backends.device import (
     to_device,
     to_host,
 )
-from resources.backends.weights import WeightsError
+from resources.backends.pretrained import load_saved
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, as the image encoder was trained."""
@@ -208,39 +208,11 @@ def load_model(folder: Path) -> Any:
 
     Only safetensors are read, and nothing is fetched. Raises WeightsError.
     """
-    import torch
-    from transformers import AutoConfig, Sam2VideoModel
-    from transformers.utils import logging
+    from transformers import Sam2VideoModel
 
-    logging.disable_progress_bar()  # of loading: a worker's log is for what went wrong
-    model: Any
-    info: dict[str, Any]
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "sam2_video":
-            raise WeightsError(f"{folder} holds a {config.model_type}, not a sam2_video model")
-        model, info = Sam2VideoModel.from_pretrained(  # type: ignore[misc]
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except WeightsError:
-        raise
-    except Exception as error:  # each library has its own for files that are cut off or not theirs
-        raise WeightsError(
-            f"{folder} cannot be read as SAM 2.1 weights: {type(error).__name__}: {error}"
-        ) from error
-    wrong = [*info["missing_keys"], *info["mismatched_keys"], *info["unexpected_keys"]]
-    if wrong:
-        raise WeightsError(
-            f"{folder} is not a whole SAM 2.1: {len(wrong)} weights are missing, of another shape "
-            f"or not known, such as {wrong[0]}"
-        )
+    model = load_saved(Sam2VideoModel, folder, "sam2_video", "SAM 2.1")
     _encode_apart(model)
-    return model.eval()
+    return model
 
 
 def _encode_apart(model: Any) -> None:

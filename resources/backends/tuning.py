@@ -22,6 +22,7 @@ from resources.backends.weights import cache_file, update_cache
 
 TARGET = 0.8
 """Share of the memory that is planned with: the rest is for what no measurement saw."""
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 TRIALS = (1, 2, 4, 8, 16)
 
 
@@ -139,7 +140,15 @@ def _gauges() -> tuple[int, Callable[[], None], Callable[[], int]]:
         # Reserved, not allocated: what the cache holds is gone for others too.
         _, total = torch.cuda.mem_get_info()
         return total, reset, torch.cuda.max_memory_reserved
-    return psutil.virtual_memory().total, _reset_resident, _peak_resident
+    return _host_memory(), _reset_resident, _peak_resident
+
+
+def _host_memory() -> int:
+    """Of the machine, or what this container may have of it."""
+    total = int(psutil.virtual_memory().total)
+    with suppress(OSError, ValueError):  # "max": no limit
+        total = min(total, int(CONTAINER_LIMIT.read_text()))
+    return total
 
 
 def _resident() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,18 +17,9 @@ from resources.backends import registry
 from resources.backends.depth import DepthAnything, DepthPro, load_depth_model
 from resources.backends.weights import WeightsError, WeightsMissingError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MADE = {"depth_pro": tiny_depth_pro, "depth_anything": tiny_depth_anything}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring in a network this small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from resources.backends.hamer import HamerEstimator
 from resources.compute import PRESETS, Compute
 from resources.gpu import find_gpus
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize(
     ("capability", "wanted"),

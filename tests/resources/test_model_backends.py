@@ -34,6 +34,8 @@ from resources.storage import Storage
 from samples import render_sample
 
 SAM2_FOLDER, HAMER_FOLDER = "sam2.1-hiera-small", "hamer"
+DEPTH_FOLDER = "Depth-Anything-V2-Metric-Indoor-Small-hf"
+MODEL_TABLES = ("hand_poses", "scene_reconstruction")
 MODELS = {"segmenter": "sam2", "hand_estimator": "hamer"}
 MASKS = ("detections", "object_masks", "hand_masks")
 
@@ -60,6 +62,7 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
     weights = tmp_path / "weights"
     tiny_sam2(weights / "mine")
     tiny_hamer(weights / HAMER_FOLDER)
+    tiny_depth_anything(weights / DEPTH_FOLDER)
     lake = Lake(tmp_path / "lake")
     video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
     (shard,) = register_files(lake, find_files([video]).files)
@@ -78,7 +81,7 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
                 partition_key=shard,
                 instance=instance,
                 asset_selection=[
-                    dg.AssetKey(t) for t in ("video_manifest", "clips", *MASKS, "hand_poses")
+                    dg.AssetKey(t) for t in ("video_manifest", "clips", *MASKS, *MODEL_TABLES)
                 ],
                 raise_on_error=False,
             )
@@ -91,15 +94,22 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
         return int(event.asset_materialization.metadata["done"].value)  # type: ignore[arg-type]
 
     chosen = MODELS | {
+        "reconstructor": "pycolmap_depth_anything",
         "weights_dir": str(weights),
-        "settings": {"segmenter": {"checkpoint": "mine", "prompt_interval_s": 0.5}},
+        "settings": {
+            "segmenter": {"checkpoint": "mine", "prompt_interval_s": 0.5},
+            "reconstructor": {"work_side_px": 240, "max_tracks": 100, "depth_frames": 2},
+        },
     }
     assert run(**chosen).success
-    for table in ("hand_masks", "hand_poses"):
+    for table in ("hand_masks", *MODEL_TABLES):
         rows = lake.read(table, shard).to_pylist()
         assert len(rows) > 20
         assert {r["quality_tier"] for r in rows} == {"model"}
         assert len(origin(lake, table, shard)["weights_hash"]) == 64
+    cameras = lake.read("scene_reconstruction", shard).to_pylist()
+    assert {r["backend"] for r in cameras} == {"pycolmap_depth_anything"}
+    assert {r["scale_kind"] for r in cameras if r["is_valid"]} <= {"metric", "arbitrary"}
     settings = json.loads(origin(lake, "hand_masks", shard)["settings"])
     assert settings["checkpoint"] == "mine"
     assert "work_side_px" in settings, "the asset's form reaches the model too"

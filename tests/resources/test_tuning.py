@@ -13,6 +13,8 @@ from ego_assets.stages import plan
 from resources.backends import registry, tuning
 from resources.backends.tuning import TARGET, MemoryModel, fit, measure
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GB, MB = 10**9, 10**6
 HAMER = ("hand_estimator", "hamer")
 
@@ -62,6 +64,15 @@ def test_the_memory_of_this_process_is_measured() -> None:
     assert [b for b, _ in found.samples] == [1, 2, 4, 8, 16]
     assert found.item == pytest.approx(16 * MB, rel=0.25)
     assert found.base == pytest.approx(40 * MB, rel=0.5)
+
+
+def test_a_container_has_what_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "CONTAINER_LIMIT", tmp_path / "memory.max")
+    whole = tuning._host_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert tuning._host_memory() == whole > GB
+    (tmp_path / "memory.max").write_text(f"{GB}\n")
+    assert tuning._host_memory() == GB
 
 
 def test_measuring_stops_before_the_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:

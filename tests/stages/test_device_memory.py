@@ -1,10 +1,15 @@
-"""A clip that does not fit a device is quarantined as `oom`; its worker and its model go on."""
+"""On a device: a clip that does not fit is quarantined as `oom`, and its worker and model go on;
+what was computed there says so."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ego_assets.stages import worker
 from ego_assets.stages.runner import run_stage
 from resources.ledger import State
 from tests.stages.memory_backends import ITEMS
@@ -35,3 +40,15 @@ def test_a_clip_that_never_fits_is_set_aside_and_the_worker_is_well(tmp_path: Pa
     assert set(lengths.values()) == {ITEMS}
     calls = (bench.folder / "raw" / "calls").read_text().split("\n")[:-1]
     assert len({c.split(" ", 1)[1] for c in calls}) == 1, "one worker, one model"
+
+
+def test_a_file_says_what_it_was_computed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(tmp_path, {"v0": 1})
+    monkeypatch.setattr(worker, "describe_device", lambda: '{"gpu": "H100"}')
+    run_stage(bench.spec, isolate=False)
+    found = bench.lake.provenance(TABLE, SHARD, f"v0{'0' * 14}-0000")
+    assert found is not None
+    assert found.accelerator == '{"gpu": "H100"}'
+    assert {"torch", "transformers"} <= json.loads(found.packages).keys()

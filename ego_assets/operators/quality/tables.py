@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Column → what a value can be in this world. Wider than what is good: other probes ask that."""
 _BY_DESIGN = {"mano_pose", "mano_betas", "audio_rate_hz", "audio_channels", "distortion"}
+_BY_DESIGN |= {"scale_spread", "scale_samples"}
 _SEAM_COLUMNS = {
     "object_masks": ("track_id", "rle", "height_px", "width_px"),
     "hand_masks": ("track_id", "rle", "height_px", "width_px"),
