@@ -8,7 +8,7 @@ a scale (`operators.metric_scale`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, compiled, pick_device, settle, to_device, to_host
 from resources.backends.memory import ElasticBatch
 from resources.backends.pretrained import load_saved
-from resources.backends.weights import WeightsError
+from resources.backends.weights import WeightsError, hash_files
 
 BATCH = 4
+SAVED = ("config.json", "model.safetensors")
+"""What `save_pretrained` writes."""
 MIN_INVERSE, MAX_INVERSE = 1e-4, 1e4
 """Bounds of DepthPro's inverse depth: 0.1 mm to 10 km."""
 
@@ -31,15 +33,21 @@ Asked = tuple[np.ndarray, float | None]
 
 
 class DepthNetwork:
-    """A network of one family: pictures to metres. `load_depth_model` says what a checkpoint is."""
+    """A network of one family: pictures to metres. `load_depth_model` says what a checkpoint is.
+
+    It is a `MetricDepth`, too: what it is given then is its settings as a dict.
+    """
 
     model_type: str
+    settings: type[DepthScaleSettings]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __init__(self, folder: Path, settings: DepthScaleSettings) -> None:
+    def __init__(self, settings: DepthScaleSettings | Mapping[str, Any], weights: Path) -> None:
         import torch
 
+        settings = self.settings.model_validate(settings)
+        folder = weights / settings.checkpoint
         self.device = pick_device()
         self.model = settle(load_depth_model(folder, self.model_type), self.device)
         self.run = compiled(self.model, settings.compile)
@@ -48,6 +56,13 @@ class DepthNetwork:
         ]
         batch = settings.frames_per_batch or BATCH
         self.look = MicroBatcher(ElasticBatch(self.see, batch), batch)
+
+    @classmethod
+    def identity(cls, settings: Mapping[str, Any], weights: Path) -> str:
+        """See `MetricDepth`."""
+        checkpoint = cls.settings.model_validate(settings).checkpoint
+        digest = hash_files(weights, [f"{checkpoint}/{name}" for name in SAVED])
+        return f"{cls.model_type} {digest[:16]}"
 
     @property
     def side_px(self) -> int:
@@ -100,6 +115,7 @@ class DepthPro(DepthNetwork):
     """
 
     model_type = "depth_pro"
+    settings = DepthProSettings
     mean = std = (0.5, 0.5, 0.5)
 
     @property
@@ -130,6 +146,7 @@ class DepthAnything(DepthNetwork):
     """Metres as they are, for lenses like those of its training: it knows nothing of this one."""
 
     model_type = "depth_anything"
+    settings = DepthAnythingSettings
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     @property
@@ -181,7 +198,7 @@ class _DepthReconstructor(PycolmapReconstructor):
 
     def __init__(self, settings: DepthScaleSettings, weights: Path) -> None:
         super().__init__(settings)
-        network = self.network(weights / settings.checkpoint, settings)
+        network = self.network(settings, weights)
         self.depth, self.try_batch = network, network.try_batch
 
     @classmethod

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from tiny_models import Tattletale, tiny_depth_anything, tiny_depth_pro
 
 from ego_assets.config import DepthAnythingSettings, DepthProSettings
+from ego_assets.protocols import MetricDepth
 from resources.backends import registry
 from resources.backends.depth import DepthAnything, DepthPro, load_depth_model
 from resources.backends.weights import WeightsError, WeightsMissingError
@@ -32,12 +34,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pro(weights: Path) -> DepthPro:
-    return DepthPro(weights / "depth_pro", DepthProSettings())
+    return DepthPro(DepthProSettings(checkpoint="depth_pro"), weights)
 
 
 @pytest.fixture(scope="module")
 def anything(weights: Path) -> DepthAnything:
-    return DepthAnything(weights / "depth_anything", DepthAnythingSettings())
+    return DepthAnything(DepthAnythingSettings(checkpoint="depth_anything"), weights)
 
 
 def noise(seed: int, size: tuple[int, int] = (54, 96)) -> np.ndarray:
@@ -162,3 +164,17 @@ def test_a_pickle_is_not_even_opened(tmp_path: Path, kind: str) -> None:
     with pytest.raises(WeightsError):
         load_depth_model(folder, kind)
     assert not told.exists()
+
+
+def test_a_network_is_a_source_of_depth_for_other_backends(weights: Path, tmp_path: Path) -> None:
+    """Built of a dict, as `MetricDepth` is; its identity is that of its weights."""
+    chosen = {"checkpoint": "depth_anything"}
+    source: MetricDepth = DepthAnything(chosen, weights)
+    (depth,) = source([np.zeros((48, 64, 3), np.uint8)], 0.8)
+    assert depth.shape[1] / depth.shape[0] == pytest.approx(64 / 48, rel=0.1)
+    tiny_depth_anything(tmp_path / "depth_anything", seed=1)
+    same, other = (DepthAnything.identity(chosen, w) for w in (weights, tmp_path))
+    assert same.startswith("depth_anything ")
+    assert same != other
+    with pytest.raises(ValidationError, match="colour"):
+        DepthAnything({"colour": "red"}, weights)
