@@ -19,7 +19,8 @@ from ego_assets.operators.rle import decode_mask, encode_mask
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Frame, Intrinsics
 from ego_assets.schemas import TABLES
 from resources.backends import registry
-from resources.backends.sam2 import KEPT_PROMPTS, Sam2Segmenter, Sam2Tracker, Tracked, load_model
+from resources.backends.sam2 import Sam2Segmenter, Sam2Tracker, load_model
+from resources.backends.track_memory import KEPT_PROMPTS, Tracked
 from resources.backends.weights import WeightsError, WeightsMissingError
 
 FRAMES = 30
