@@ -12,13 +12,14 @@ from scipy.optimize import linear_sum_assignment
 
 def mask_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N, M) intersection over union of (N, H, W) and (M, H, W) bool masks; 0 for empty ones."""
-    first = ones.reshape(len(ones), ones[0].size if len(ones) else 0).astype(np.float32)
-    second = others.reshape(len(others), others[0].size if len(others) else 0).astype(np.float32)
-    if not len(first) or not len(second):
-        return np.zeros((len(first), len(second)))
-    both = (first @ second.T).astype(np.float64)
-    union = first.sum(1, dtype=np.float64)[:, None] + second.sum(1, dtype=np.float64) - both
-    return both / np.maximum(union, 1)
+    if not len(ones) or not len(others):
+        return np.zeros((len(ones), len(others)))
+    first, second = (np.packbits(m.reshape(len(m), -1), axis=1) for m in (ones, others))
+    areas = [np.bitwise_count(m).sum(-1, dtype=np.int64) for m in (first, second)]
+    both = np.zeros((len(first), len(second)), np.int64)
+    for row, mask in enumerate(first):
+        both[row] = np.bitwise_count(mask & second).sum(-1, dtype=np.int64)
+    return both / np.maximum(areas[0][:, None] + areas[1] - both, 1)
 
 
 def box_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ def load_pretrained(folder: Path, model_type: str, network: str, title: str) -> 
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are told of below, all of them
             output_loading_info=True,
         )
     except WeightsError:
@@ -49,7 +50,8 @@ def load_pretrained(folder: Path, model_type: str, network: str, title: str) -> 
         raise WeightsError(
             f"{folder} cannot be read as {title} weights: {type(error).__name__}: {error}"
         ) from error
-    wrong = [*info["missing_keys"], *info["mismatched_keys"], *info["unexpected_keys"]]
+    shapes = [f"{n} {tuple(a)} for {tuple(b)}" for n, a, b in info["mismatched_keys"]]
+    wrong = sorted([*info["missing_keys"], *info["unexpected_keys"], *shapes])
     if wrong:
         raise WeightsError(
             f"{folder} is not a whole {title}: {len(wrong)} weights are missing, of another shape "

@@ -396,7 +396,7 @@ class _Sight:
         """Whether a new interval of the clock `which` begins with this frame."""
         if not interval_s:
             return True
-        number = int(pts_s / interval_s)
+        number = int(pts_s / interval_s + 1e-6)  # 0.6 s are three times 0.2 s
         begins, self.intervals[which] = number != self.intervals[which], number
         return begins
 

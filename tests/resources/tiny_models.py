@@ -129,6 +129,7 @@ def tiny_sam3(folder: Path, seed: int = 0) -> Path:
     It is sure of what it sees, and its memory's gates are open, so that a lost memory shows.
     """
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import Sam3VideoConfig, Sam3VideoModel
 
     torch.manual_seed(seed)
@@ -195,6 +196,12 @@ def tiny_sam3(folder: Path, seed: int = 0) -> Path:
         model.tracker_model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(3.0)
         model.detector_model.detr_decoder.presence_head.layer3.bias.fill_(4.0)
     model.save_pretrained(folder)
+    # transformers 5.23 writes the tracker's names with their prefix twice; Meta's file has it once.
+    weights = load_file(folder / "model.safetensors")
+    named = {
+        k.replace("tracker_model.tracker_model.", "tracker_model."): weights[k] for k in weights
+    }
+    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
