@@ -25,6 +25,8 @@ from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SAM2_FOLDER, HAMER_FOLDER = "sam2.1-hiera-small", "hamer"
 SAM3_FOLDER, OWLV2_FOLDER = "sam3", "owlv2-base-patch16-ensemble"
 MODELS = {"segmenter": "sam2", "hand_estimator": "hamer"}
@@ -35,17 +37,6 @@ MASKS = ("detections", "object_masks", "hand_masks")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring in networks this small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,9 @@ from resources.backends.owlv2 import (
 )
 from resources.backends.weights import WeightsError, WeightsMissingError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Owlv2Sam2Settings(checkpoint="sam2", detector="owlv2", detection_interval_s=0.4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring in a network this small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,11 @@ from resources.backends.sam2 import Sam2Segmenter, Sam2Tracker, load_model
 from resources.backends.track_memory import KEPT_PROMPTS, Tracked
 from resources.backends.weights import WeightsError, WeightsMissingError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FRAMES = 30
 BOXES = {"a": [0.1, 0.1, 0.5, 0.6], "b": [0.5, 0.3, 0.9, 0.9]}
 PROMPTS = {0: {"a": BOXES["a"]}, 5: {"b": BOXES["b"]}, 17: {"a": BOXES["b"]}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring in a network this small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -35,22 +35,13 @@ from resources.backends.sam3 import (
 from resources.backends.track_memory import KEPT_PROMPTS
 from resources.backends.weights import WeightsError, WeightsMissingError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Sam3Settings(
     checkpoint="tiny", min_score=0.3, min_new_score=0.4, min_area_share=0.02, max_overlap=0.3
 )
 """Under which a random network finds something."""
 MASKS = ("hand_masks", "object_masks")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring in a network this small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
