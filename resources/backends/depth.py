@@ -19,7 +19,7 @@ from ego_assets.operators.reconstruct import PycolmapReconstructor
 from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, compiled, pick_device, settle, to_device, to_host
 from resources.backends.memory import ElasticBatch
-from resources.backends.pretrained import load_saved
+from resources.backends.pretrained import load_pretrained
 from resources.backends.weights import WeightsError, hash_files
 
 BATCH = 4
@@ -27,6 +27,12 @@ SAVED = ("config.json", "model.safetensors")
 """What `save_pretrained` writes."""
 MIN_INVERSE, MAX_INVERSE = 1e-4, 1e4
 """Bounds of DepthPro's inverse depth: 0.1 mm to 10 km."""
+
+_NETWORKS = {
+    "depth_pro": "DepthProForDepthEstimation",
+    "depth_anything": "DepthAnythingForDepthEstimation",
+}
+"""Of transformers."""
 
 Asked = tuple[np.ndarray, float | None]
 """A picture (H, W, 3) uint8, and the focal length over its width, if that is known."""
@@ -176,9 +182,7 @@ class DepthAnything(DepthNetwork):
 def load_depth_model(folder: Path, model_type: str) -> Any:
     """The network of a `save_pretrained` folder, on the CPU. Only safetensors are read, and nothing
     is fetched. Raises WeightsError."""
-    from transformers import AutoModelForDepthEstimation
-
-    model = load_saved(AutoModelForDepthEstimation, folder, model_type, model_type)
+    model = load_pretrained(folder, model_type, _NETWORKS[model_type], model_type)
     if getattr(model.config, "depth_estimation_type", "metric") != "metric":
         raise WeightsError(
             f"{folder} sees relative depth, which has no metres: take one of the metric "

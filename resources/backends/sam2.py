@@ -8,14 +8,13 @@ objects; the network itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ego_assets.config import Sam2Settings, SegmentSettings
-from ego_assets.operators.rle import encode_mask, mask_box
+from ego_assets.operators.rle import mask_box
 from ego_assets.operators.segment import BaselineSegmenter
 from ego_assets.protocols import Carried, ClipInput, ClipOperator, ClipOutput
 from resources.backends.device import (
@@ -26,13 +25,11 @@ from resources.backends.device import (
     to_device,
     to_host,
 )
-from resources.backends.pretrained import load_saved
+from resources.backends.pretrained import load_pretrained
+from resources.backends.track_memory import Tracked, TrackMemory, mask_row, noted
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, as the image encoder was trained."""
-KEPT_PROMPTS = 4
-"""Conditioning frames of a track that are kept: its first and its newest ones. The network looks
-at all there are, so without a bound time and memory would grow with the take."""
 FORGOTTEN_AFTER_S = 5.0
 """A track that is out of sight for so long is given up; it may be prompted anew."""
 SAME_IOU = 0.7
@@ -41,15 +38,7 @@ SAME_IOU = 0.7
 Box = Sequence[float]
 
 
-@dataclass(frozen=True)
-class Tracked:
-    """One track in one frame. mask: (H, W) bool, maybe empty; score: that it is in the picture."""
-
-    mask: np.ndarray
-    score: float
-
-
-class Sam2Tracker:
+class Sam2Tracker(TrackMemory):
     """Masks of prompted things, frame by frame, and the memory that lets it go on elsewhere.
 
     The same frames and prompts give the same masks, whether in one go or from `restore`d
@@ -65,10 +54,7 @@ class Sam2Tracker:
         self.model.vision_encoder.forward = compiled(self.model.vision_encoder.forward, compile)
         self.constants = [torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD)]
         self.size: int = self.model.config.image_size
-        # Frames back to which the network looks: for features, and for object pointers.
-        self.feature_frames: int = self.model.config.num_maskmem - 1
-        self.pointer_frames: int = self.model.config.max_object_pointers_in_encoder - 1
-        self.session = self._fresh()
+        self.remember_as(self.model.config)
 
     def _fresh(self) -> Any:
         from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
@@ -79,10 +65,6 @@ class Sam2Tracker:
             video_storage_device=self.device,
             dtype=self.model.dtype,
         )
-
-    @property
-    def tracks(self) -> list[str]:
-        return list(self.session.obj_ids)
 
     def step(
         self, frame_index: int, image: np.ndarray, prompts: Mapping[str, Box], size: tuple[int, int]
@@ -130,92 +112,15 @@ class Sam2Tracker:
             self.session.add_point_inputs(index, frame_index, inputs)
         self.session.obj_with_new_inputs = list(prompts)
 
-    def _prune(self, frame_index: int) -> None:
-        """Drop what no later frame looks at; sessions would else grow with every frame."""
-        session = self.session
-        session.processed_frames.clear()
-        for index, outputs in session.output_dict_per_obj.items():
-            prompted, tracked = outputs["cond_frame_outputs"], outputs["non_cond_frame_outputs"]
-            for frame in sorted(prompted)[1 : 1 - KEPT_PROMPTS]:
-                del prompted[frame]
-            for frame in [f for f in tracked if f <= frame_index - self.pointer_frames]:
-                del tracked[frame]
-            for frame, memory in [*prompted.items(), *tracked.items()]:
-                for name in ("pred_masks", "high_res_masks", "object_score_logits"):
-                    memory.pop(name, None)
-                if frame in tracked and frame <= frame_index - self.feature_frames:
-                    # The gap that it leaves is one to the network: nothing is looked up there.
-                    memory.pop("maskmem_features", None)
-                    memory.pop("maskmem_pos_enc", None)
-            session.frames_tracked_per_obj[index].clear()
-            session.point_inputs_per_obj[index].clear()
-
-    # -- memory --------------------------------------------------------------------------------
-
-    def export(self) -> Carried:
-        """The memory, as a flat dict of JSON values and arrays that does not lose a bit."""
-        import torch
-
-        entries: list[list[Any]] = []
-        features, pointers, place = [], [], None
-        for index, track in self.session._obj_idx_to_id.items():
-            for kind, frames in self.session.output_dict_per_obj[index].items():
-                for frame, memory in frames.items():
-                    held = memory.get("maskmem_features")
-                    entries.append([track, kind, frame, held is not None])
-                    pointers.append(memory["object_pointer"].float().cpu().numpy())
-                    if held is not None:
-                        # numpy knows no bfloat16: its bits travel as int16.
-                        features.append(held.to(torch.bfloat16).view(torch.int16).cpu().numpy())
-                        place = memory["maskmem_pos_enc"]
-        if place is None:
-            return {}
-        return {
-            "memory_entries": entries,
-            "memory_features": np.stack(features),
-            "memory_pointers": np.stack(pointers),
-            "memory_place": place.float().cpu().numpy(),  # of position only: the same for all
-            "memory_dtypes": [str(memory["object_pointer"].dtype)[6:], str(place.dtype)[6:]],
-        }
-
-    def restore(self, memory: Carried, without: Sequence[str] = ()) -> None:
-        """Begin anew with the memory of an `export`, less some tracks."""
-        import torch
-
-        self.session = self._fresh()
-        if "memory_entries" not in memory:
-            return
-        pointer_dtype, place_dtype = (getattr(torch, name) for name in memory["memory_dtypes"])
-        place = torch.from_numpy(memory["memory_place"]).to(self.device, place_dtype)
-        features = iter(torch.from_numpy(memory["memory_features"]).view(torch.bfloat16))
-        pointers = torch.from_numpy(memory["memory_pointers"]).to(self.device, pointer_dtype)
-        for (track, kind, frame, has_features), pointer in zip(
-            memory["memory_entries"], pointers, strict=True
-        ):
-            held = next(features) if has_features else None
-            if track in without:
-                continue
-            entry = {"object_pointer": pointer}
-            if held is not None:
-                entry |= {"maskmem_features": held.to(self.device), "maskmem_pos_enc": place}
-            index = self.session.obj_id_to_idx(track)
-            self.session.output_dict_per_obj[index][kind][int(frame)] = entry
-        self.session.processed_frames = {}
-
 
 def load_model(folder: Path) -> Any:
-    """The network of a `save_pretrained` folder, on the CPU, in evaluation mode.
-
-    Only safetensors are read, and nothing is fetched. Raises WeightsError.
-    """
-    from transformers import Sam2VideoModel
-
-    model = load_saved(Sam2VideoModel, folder, "sam2_video", "SAM 2.1")
-    _encode_apart(model)
+    """The network of a `save_pretrained` folder, on the CPU. Raises WeightsError."""
+    model = load_pretrained(folder, "sam2_video", "Sam2VideoModel", "SAM 2.1")
+    encode_apart(model)
     return model
 
 
-def _encode_apart(model: Any) -> None:
+def encode_apart(model: Any) -> None:
     """Let nobody's prompt change the memory of others.
 
     The memory of a prompted frame is made from the mask, that of a tracked one from its
@@ -269,7 +174,7 @@ class Sam2Segmenter:
         """See `Segmenter`. A clip in which the baseline finds nothing gives no rows."""
         carried = carried or {}
         seen = self.prompter.process(clip, _unprefixed(carried) or None)
-        sight = _Sight(self.settings, carried)
+        sight = self.sight(clip.clip["take_id"], carried)
         proposed: dict[int, list[dict[str, Any]]] = {}
         for table in ("hand_masks", "object_masks"):
             for row in seen.tables[table]:
@@ -290,34 +195,20 @@ class Sam2Segmenter:
             rows.extend(sight.look(frame.index, frame.pts_s, found))
             if gone := sight.forget(frame.pts_s):
                 self.tracker.restore(self.tracker.export(), without=gone)
+        sight.settle()
         tables: dict[str, list[dict[str, Any]]] = {"hand_masks": [], "object_masks": []}
         for row in rows:
             thing = sight.things[row["track_id"]]
-            tables[thing["table"]].append(self._row(clip, row, thing, size))
+            tables[thing["table"]].append(mask_row(clip, row, thing, size, self))
         tables["detections"] = seen.tables["detections"]
         state = self.tracker.export() | sight.export() | {"rows": rows, "next_frame": end}
         state |= {f"{_PREFIX}{name}": value for name, value in seen.carried.items()}
         notes = {"prompts": prompted, "tracks": len(self.tracker.tracks)}
         return ClipOutput(tables, carried=state, notes=notes)
 
-    def _row(
-        self, clip: ClipInput, row: dict[str, Any], thing: dict[str, Any], size: tuple[int, int]
-    ) -> dict[str, Any]:
-        columns = clip.row(row["frame_index"], row["pts_s"]) | {
-            "track_id": row["track_id"],
-            "label": thing["label"],
-            "score": row["score"],
-            "box": row["box"],
-            "area_px": row["area_px"],
-            "height_px": size[0],
-            "width_px": size[1],
-            "rle": row["rle"].encode(),
-            "backend": self.name,
-            "quality_tier": self.quality_tier,
-        }
-        if thing["table"] == "hand_masks":
-            columns |= {"side": thing["side"], "is_wearer": thing["is_wearer"]}
-        return columns
+    def sight(self, take: str, carried: Carried) -> Sight:
+        """What is known of a take so far."""
+        return Sight(self.settings, take, carried)
 
 
 _PREFIX = "prompter_"
@@ -328,14 +219,14 @@ def _unprefixed(carried: Carried) -> Carried:
     return {k.removeprefix(_PREFIX): v for k, v in carried.items() if k.startswith(_PREFIX)}
 
 
-class _Sight:
+class Sight:
     """What is tracked, where it was last, and which of the baseline's boxes are prompts.
 
     things: {track: what its rows say in every frame}; boxes: {track: box in pixels, None when out
     of sight}; seen_s: {track: time it was last in sight, or prompted}.
     """
 
-    def __init__(self, settings: Sam2Settings, carried: Carried) -> None:
+    def __init__(self, settings: Sam2Settings, take: str, carried: Carried) -> None:
         self.settings = settings
         self.things: dict[str, dict[str, Any]] = dict(carried.get("things", {}))
         self.boxes: dict[str, Box | None] = dict(carried.get("boxes", {}))
@@ -349,6 +240,9 @@ class _Sight:
             "seen_s": self.seen_s,
             "interval": self.interval,
         }
+
+    def settle(self) -> None:
+        """All of the clip has been seen: say what its new tracks are. The baseline said so."""
 
     def name(self, row: dict[str, Any], table: str) -> None:
         """Take over what the baseline says of a track; what was said first counts for the take."""
@@ -386,17 +280,7 @@ class _Sight:
             if box is None:
                 continue
             self.seen_s[track] = pts_s
-            rows.append(
-                {
-                    "frame_index": frame_index,
-                    "pts_s": pts_s,
-                    "track_id": track,
-                    "score": one.score,
-                    "box": box,
-                    "area_px": int(np.count_nonzero(one.mask)),
-                    "rle": encode_mask(one.mask).decode(),
-                }
-            )
+            rows.append(noted(frame_index, pts_s, track, one, box))
         return rows
 
     def forget(self, pts_s: float) -> list[str]:

@@ -17,7 +17,9 @@ from tiny_models import (
     tiny_depth_anything,
     tiny_depth_pro,
     tiny_hamer,
+    tiny_owlv2,
     tiny_sam2,
+    tiny_sam3,
 )
 
 from dagster_project import doctor
@@ -33,10 +35,14 @@ from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SAM2_FOLDER, HAMER_FOLDER = "sam2.1-hiera-small", "hamer"
 DEPTH_FOLDER = "Depth-Anything-V2-Metric-Indoor-Small-hf"
 MODEL_TABLES = ("hand_poses", "scene_reconstruction")
+SAM3_FOLDER, OWLV2_FOLDER = "sam3", "owlv2-base-patch16-ensemble"
 MODELS = {"segmenter": "sam2", "hand_estimator": "hamer"}
+CHECKED = [*MODELS.items(), ("segmenter", "sam3"), ("segmenter", "owlv2_sam2")]
 MASKS = ("detections", "object_masks", "hand_masks")
 
 
@@ -57,20 +63,19 @@ def origin(lake: Lake, table: str, shard: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
-def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    weights = tmp_path / "weights"
-    tiny_sam2(weights / "mine")
-    tiny_hamer(weights / HAMER_FOLDER)
-    tiny_depth_anything(weights / DEPTH_FOLDER)
-    lake = Lake(tmp_path / "lake")
-    video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
-    (shard,) = register_files(lake, find_files([video]).files)
-    instance.add_dynamic_partitions(SHARDS, [shard])
+class Graph:
+    """A lake with one short video, and runs of parts of the graph over it."""
 
-    def run(**backends: Any) -> dg.ExecuteInProcessResult:
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, duration_s: float = 1.0) -> None:
+        self.instance = instance
+        self.lake = Lake(folder / "lake")
+        video = render_sample(folder / "raw", seed=6, duration_s=duration_s)
+        (self.shard,) = register_files(self.lake, find_files([video]).files)
+        instance.add_dynamic_partitions(SHARDS, [self.shard])
+
+    def run(self, *tables: str, **backends: Any) -> dg.ExecuteInProcessResult:
         overrides = {
-            "storage": Storage(lake_root=str(lake.root)),
+            "storage": Storage(lake_root=str(self.lake.root)),
             "compute": Compute(isolate=False, backoff_s=0.01),
             "backends": Backends(**backends),
         }
@@ -78,20 +83,31 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
             build_defs(overrides)
             .resolve_job_def("whole_graph")
             .execute_in_process(
-                partition_key=shard,
-                instance=instance,
-                asset_selection=[
-                    dg.AssetKey(t) for t in ("video_manifest", "clips", *MASKS, *MODEL_TABLES)
-                ],
+                partition_key=self.shard,
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(t) for t in ("video_manifest", "clips", *tables)],
                 raise_on_error=False,
             )
         )
 
-    def done(table: str) -> int:
-        event = instance.get_latest_materialization_event(dg.AssetKey(table))
+    def done(self, table: str) -> int:
+        event = self.instance.get_latest_materialization_event(dg.AssetKey(table))
         assert event is not None
         assert event.asset_materialization is not None
         return int(event.asset_materialization.metadata["done"].value)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    weights = tmp_path / "weights"
+    tiny_sam2(weights / "mine")
+    tiny_hamer(weights / HAMER_FOLDER)
+    tiny_depth_anything(weights / DEPTH_FOLDER)
+    graph = Graph(tmp_path, instance)
+    lake, shard, done = graph.lake, graph.shard, graph.done
+
+    def run(**backends: Any) -> dg.ExecuteInProcessResult:
+        return graph.run(*MASKS, *MODEL_TABLES, **backends)
 
     chosen = MODELS | {
         "reconstructor": "pycolmap_depth_anything",
@@ -132,6 +148,37 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
     assert "quarantined" not in states
 
 
+@pytest.mark.parametrize("name", ["sam3", "owlv2_sam2"])
+def test_other_words_are_another_result(
+    tmp_path: Path, instance: dg.DagsterInstance, name: str
+) -> None:
+    weights = tmp_path / "weights"
+    tiny_sam3(weights / SAM3_FOLDER)
+    tiny_sam2(weights / SAM2_FOLDER)
+    tiny_owlv2(weights / OWLV2_FOLDER)
+    graph = Graph(tmp_path, instance, duration_s=0.4)
+    settings: dict[str, Any] = {"min_score": 0.3, "max_objects": 1}
+    settings |= {"min_new_score": 0.4} if name == "sam3" else {}
+    words = {"left hand": "left", "robot arm": "object"}
+
+    def run() -> int:
+        chosen = {"segmenter": settings | {"vocabulary": words}}
+        result = graph.run(*MASKS, segmenter=name, weights_dir=str(weights), settings=chosen)
+        assert result.success
+        return graph.done("detections")
+
+    assert run() == 1
+    rows = graph.lake.read("detections", graph.shard).to_pylist()
+    assert {r["label"] for r in rows} <= {"hand", "robot arm"}
+    assert rows
+    assert json.loads(origin(graph.lake, "detections", graph.shard)["settings"])[
+        "vocabulary"
+    ] == dict(words)
+    if name == "sam3":  # the rest of the way is the same
+        words["cup"] = "object"
+        assert run() == 1, "done again"
+
+
 def test_a_hash_is_of_the_bytes(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_bytes(name.encode())
@@ -165,13 +212,15 @@ def test_the_hash_enters_the_version(tmp_path: Path) -> None:
 
 def findings(weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
     monkeypatch.setenv("EGO_WEIGHTS", str(weights))
-    found = [doctor._backend(registry.find(o, n)) for o, n in MODELS.items()]
+    found = [doctor._backend(registry.find(o, n)) for o, n in CHECKED]
     return {f.what.partition(": ")[2]: (f.state, f.facts) for f in found}
 
 
 def test_doctor_finds_whole_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_sam2(tmp_path / SAM2_FOLDER)
     tiny_hamer(tmp_path / HAMER_FOLDER)
+    tiny_sam3(tmp_path / SAM3_FOLDER)
+    tiny_owlv2(tmp_path / OWLV2_FOLDER)
     for name, (state, facts) in findings(tmp_path, monkeypatch).items():
         assert state == "ok", name
         assert "M parameters" in facts
@@ -201,6 +250,29 @@ def test_doctor_tells_damaged_and_wrong_ones(
     assert found["sam2"][0] == found["hamer"][0] == "missing"
     assert "holds a sam, not a sam2_video" in found["sam2"][1]
     assert "cannot be read as a HaMeR checkpoint" in found["hamer"][1]
+
+
+def test_doctor_tells_broken_models_of_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam3, owlv2 = tiny_sam3(tmp_path / SAM3_FOLDER), tiny_owlv2(tmp_path / OWLV2_FOLDER)
+    tiny_sam2(tmp_path / SAM2_FOLDER)
+    told = tmp_path / "told"
+    (sam3 / "model.safetensors").write_bytes(pickle.dumps(Tattletale(told)))
+    config = json.loads((owlv2 / "config.json").read_text())
+    (owlv2 / "config.json").write_text(json.dumps(config | {"model_type": "owlvit"}))
+    found = findings(tmp_path, monkeypatch)
+    assert found["sam2"][0] == "ok"
+    assert found["sam3"][0] == found["owlv2_sam2"][0] == "missing"
+    assert "cannot be read as SAM 3 weights" in found["sam3"][1]
+    assert "SAM License" in found["sam3"][1]
+    assert "holds a owlvit, not a owlv2" in found["owlv2_sam2"][1]
+    (owlv2 / "config.json").write_text(json.dumps(config))
+    (owlv2 / "vocab.json").unlink()
+    state, facts = findings(tmp_path, monkeypatch)["owlv2_sam2"]
+    assert state == "warning"
+    assert "vocab.json" in facts
+    assert not told.exists()
 
 
 def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

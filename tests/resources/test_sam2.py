@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import sys
@@ -11,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from noise_clips import SIZE, clip_of, picture, through_a_file
 from tiny_models import Tattletale, tiny_sam2
 
 from ego_assets.config import Sam2Settings
 from ego_assets.operators.rle import decode_mask, encode_mask
-from ego_assets.protocols import Carried, ClipInput, ClipOutput, Frame, Intrinsics
+from ego_assets.protocols import Carried, ClipInput, ClipOutput
 from ego_assets.schemas import TABLES
 from resources.backends import device, registry
-from resources.backends.sam2 import KEPT_PROMPTS, Sam2Segmenter, Sam2Tracker, Tracked, load_model
+from resources.backends.sam2 import Sam2Segmenter, Sam2Tracker, load_model
+from resources.backends.track_memory import KEPT_PROMPTS, Tracked
 from resources.backends.weights import WeightsError, WeightsMissingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FRAMES = 30
-SIZE = (90, 120)
 BOXES = {"a": [0.1, 0.1, 0.5, 0.6], "b": [0.5, 0.3, 0.9, 0.9]}
 PROMPTS = {0: {"a": BOXES["a"]}, 5: {"b": BOXES["b"]}, 17: {"a": BOXES["b"]}}
 
@@ -34,12 +34,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_sam2(tmp_path_factory.mktemp("weights") / "tiny")
 
 
-def picture(index: int) -> np.ndarray:
-    """A noise that moves to the left."""
-    noise = np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)
-    return np.ascontiguousarray(np.roll(noise, -2 * index, axis=1))
-
-
 def track(tracker: Sam2Tracker, frames: range, only: str = "ab") -> list[dict[str, Tracked]]:
     return [
         tracker.step(
@@ -47,16 +41,6 @@ def track(tracker: Sam2Tracker, frames: range, only: str = "ab") -> list[dict[st
         )
         for f in frames
     ]
-
-
-def through_a_file(carried: Carried) -> Carried:
-    """As the lake stores it: JSON values and arrays without pickling."""
-    arrays = {k: v for k, v in carried.items() if isinstance(v, np.ndarray)}
-    plain = json.dumps({k: v for k, v in carried.items() if k not in arrays})
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    buffer.seek(0)
-    return json.loads(plain) | dict(np.load(buffer, allow_pickle=False))
 
 
 def assert_same(found: list[dict[str, Tracked]], wanted: list[dict[str, Tracked]]) -> None:
@@ -165,16 +149,6 @@ def test_tracks_can_be_given_up(checkpoint: Path) -> None:
 # -- the segmenter ---------------------------------------------------------------------------
 
 
-class Noise:
-    """Frames of `picture`."""
-
-    height, width = SIZE
-
-    def read(self, *, max_side_px: int | None = None, indices: Any = ()) -> Any:
-        for index in indices:
-            yield Frame(index, index / 10, picture(index), 1.0)
-
-
 class Prompter:
     """A hand from the first frame on, an object from the sixth; always in the same places."""
 
@@ -191,19 +165,6 @@ class Prompter:
                 tables["object_masks"].append(row)
         count = (carried or {}).get("clips", 0) + 1
         return ClipOutput(tables | {"detections": []}, carried={"clips": count})
-
-
-def clip_of(start: int, end: int, number: int = 0, context: int = 0) -> ClipInput:
-    clip = {
-        "video_id": "v",
-        "shard": "s",
-        "clip_id": f"v-{number:04d}",
-        "take_id": "t",
-        "start_frame": start,
-        "end_frame": end,
-        "context_frames": context,
-    }
-    return ClipInput(clip, {}, Noise(), Intrinsics("PINHOLE", 100, 100, 60, 45))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -165,6 +166,123 @@ def tiny_depth_pro(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+def tiny_words(folder: Path) -> int:
+    """`vocab.json` and `merges.txt` as CLIP's, of single letters and one merge; how many tokens."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *[f"{x}</w>" for x in letters], "ha", "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nh a\n")
+    return len(tokens)
+
+
+def tiny_sam3(folder: Path, seed: int = 0) -> Path:
+    """A `save_pretrained` folder of a SAM 3 with a 56 px side, and its words.
+
+    It is sure of what it sees, and its memory's gates are open, so that a lost memory shows.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import Sam3VideoConfig, Sam3VideoModel
+
+    torch.manual_seed(seed)
+    side, hidden = 56, 128  # the memory is 64 wide, and has to be narrower
+    small = {
+        "hidden_size": hidden,
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    vision = {
+        "model_type": "sam3_vision_model",
+        "fpn_hidden_size": hidden,
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "backbone_config": {
+            "model_type": "sam3_vit_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": side,
+            "pretrain_image_size": side,
+            "patch_size": 14,
+            "window_size": 2,
+            "global_attn_indexes": [1],
+        },
+    }
+    config = Sam3VideoConfig(
+        detector_config={
+            "model_type": "sam3",
+            "vision_config": vision,
+            "text_config": _tiny_text(tiny_words(folder), "clip_text_model", 32),
+            "geometry_encoder_config": small,
+            "detr_encoder_config": small,
+            "detr_decoder_config": small | {"num_queries": 8},
+            "mask_decoder_config": {"hidden_size": hidden, "num_attention_heads": 2},
+        },
+        tracker_config={
+            "model_type": "sam3_tracker_video",
+            "vision_config": vision,
+            "image_size": side,
+            "prompt_encoder_config": {"hidden_size": hidden, "image_size": side, "patch_size": 14},
+            "mask_decoder_config": {
+                "hidden_size": hidden,
+                "mlp_dim": 64,
+                "num_attention_heads": 2,
+                "iou_head_hidden_dim": 32,
+            },
+            "memory_attention_hidden_size": hidden,
+            "memory_attention_num_layers": 1,
+            "memory_attention_feed_forward_hidden_size": 64,
+            "memory_encoder_hidden_size": hidden,
+            "mask_downsampler_embed_dim": hidden,
+            "memory_fuser_embed_dim": hidden,
+            "memory_fuser_intermediate_dim": 64,
+        },
+    )
+    model = Sam3VideoModel(config)
+    with torch.no_grad():
+        _roughen(model)
+        for name, weight in model.tracker_model.named_parameters():
+            if name.endswith("scale"):
+                weight.fill_(0.5)
+        model.tracker_model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(3.0)
+        model.detector_model.detr_decoder.presence_head.layer3.bias.fill_(4.0)
+    model.save_pretrained(folder)
+    # transformers 5.23 writes the tracker's names with their prefix twice; Meta's file has it once.
+    weights = load_file(folder / "model.safetensors")
+    named = {
+        k.replace("tracker_model.tracker_model.", "tracker_model."): weights[k] for k in weights
+    }
+    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def tiny_owlv2(folder: Path, seed: int = 0) -> Path:
+    """A `save_pretrained` folder of an OWLv2 with a 64 px side, and its words."""
+    import torch
+    from transformers import Owlv2Config, Owlv2ForObjectDetection
+
+    torch.manual_seed(seed)
+    vision = {
+        "image_size": 64,
+        "patch_size": 16,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    words = _tiny_text(tiny_words(folder), "owlv2_text_model", 16)
+    config = Owlv2Config(text_config=words, vision_config=vision, projection_dim=32)
+    model = Owlv2ForObjectDetection(config)
+    with torch.no_grad():
+        _roughen(model)
+    model.save_pretrained(folder)
+    return folder
+
+
 def _roughen(model: Any, gain: float = 0.7) -> Any:
     """Weights that let the picture through: fresh ones are so small that nothing would show."""
     import torch
@@ -174,6 +292,21 @@ def _roughen(model: Any, gain: float = 0.7) -> Any:
             if weight.ndim > 1 and "norm" not in name:
                 weight.normal_(0, gain / weight[0].numel() ** 0.5)
     return model
+
+
+def _tiny_text(tokens: int, kind: str, length: int) -> dict[str, Any]:
+    return {
+        "model_type": kind,
+        "vocab_size": tokens,
+        "bos_token_id": tokens - 2,
+        "eos_token_id": tokens - 1,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "projection_dim": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": length,
+    }
 
 
 def _as_if_from(module: str, name: str, base: type = object) -> Any:

@@ -1,0 +1,91 @@
+"""Left or right, and whose: what a hand's track says of itself through a clip, summed up.
+
+Here: evidence and the decision; pure. Not here: how hands are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Side = Literal["left", "right"]
+
+UNSURE = 0.8
+"""If the weaker side has this share of the stronger one's votes, words alone do not decide."""
+LOW = 0.55
+"""The camera wearer's hands reach below this share of the height."""
+
+
+@dataclass
+class HandEvidence:
+    """What was seen of a hand.
+
+    left, right: sums of the scores of the words that matched; entries: sum of where its arm
+    enters, as a share of the width; low: frames in which it reaches far down; seen: frames.
+    """
+
+    left: float = 0.0
+    right: float = 0.0
+    entries: float = 0.0
+    low: int = 0
+    seen: list[int] = field(default_factory=list)
+
+    def look(
+        self, frame_index: int, entry: float, is_low: bool, votes: Mapping[str, float]
+    ) -> None:
+        """Add a frame. entry: where the arm comes in, as a share of the width; is_low: the hand
+        reaches below `LOW`; votes: {left, right: score}, maybe none."""
+        self.left += votes.get("left", 0.0)
+        self.right += votes.get("right", 0.0)
+        self.entries += entry
+        self.low += is_low
+        self.seen.append(frame_index)
+
+    @property
+    def is_wearer(self) -> bool:
+        """In most frames it reaches into the picture from below."""
+        return 2 * self.low > len(self.seen)
+
+    @property
+    def lead(self) -> float:
+        """0 (as many votes for both sides) to 1."""
+        total = self.left + self.right
+        return abs(self.left - self.right) / total if total else 0.0
+
+    @property
+    def side(self) -> Side:
+        """What was voted; where that is unsure, the half in which the arm comes in."""
+        weaker, stronger = sorted((self.left, self.right))
+        if weaker < UNSURE * stronger:
+            return "left" if self.left > self.right else "right"
+        return "left" if self.entries < 0.5 * len(self.seen) else "right"
+
+
+def settle_sides(
+    hands: Mapping[str, HandEvidence], settled: Mapping[str, Side] | None = None
+) -> dict[str, Side]:
+    """{track: side} of each hand. People have two: of the wearer's hands that are seen at the same
+    time, the surest says which side it is, and the next one is the other.
+
+    settled: sides of tracks that stand already.
+    """
+    found: dict[str, Side] = dict(settled or {})
+    others: dict[Side, Side] = {"left": "right", "right": "left"}
+    for track in sorted(hands, key=lambda t: (-hands[t].lead, t)):
+        if track in found:
+            continue
+        side = hands[track].side
+        taken = {
+            found[other]
+            for other in found
+            if other in hands and _together(hands[track], hands[other])
+        }
+        found[track] = others[side] if side in taken and others[side] not in taken else side
+    return found
+
+
+def _together(one: HandEvidence, other: HandEvidence) -> bool:
+    """Both the wearer's, and more than now and then in the same frames."""
+    shared = len(set(one.seen) & set(other.seen))
+    return one.is_wearer and other.is_wearer and 2 * shared > min(len(one.seen), len(other.seen))

@@ -1,0 +1,166 @@
+"""What trackers of the SAM family remember of a video, and the rows that come of it.
+
+Here: the memory of a transformers session, pruned, exported, restored; rows of the mask tables.
+Not here: networks, prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ego_assets.operators.rle import encode_mask
+from ego_assets.protocols import Carried, ClipInput, ClipOperator
+
+KEPT_PROMPTS = 4
+"""Conditioning frames of a track that are kept: its first and its newest ones. The network looks
+at all there are, so without a bound time and memory would grow with the take."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One track in one frame. mask: (H, W) bool, maybe empty; score: that it is in the picture."""
+
+    mask: np.ndarray
+    score: float
+
+
+class TrackMemory:
+    """The memory of a session of transformers' video trackers (SAM 2, and the tracker of SAM 3).
+
+    Bounded however long it goes on; what is exported and restored is the same to the last bit.
+    A subclass says what a fresh session is.
+    """
+
+    device: Any
+
+    def remember_as(self, config: Any) -> None:
+        """Begin to remember for a network of that configuration."""
+        # Frames back to which the network looks: for features, and for object pointers.
+        self.feature_frames: int = config.num_maskmem - 1
+        self.pointer_frames: int = config.max_object_pointers_in_encoder - 1
+        self.session = self._fresh()
+
+    def _fresh(self) -> Any:
+        """A session without memories."""
+        raise NotImplementedError
+
+    @property
+    def tracks(self) -> list[str]:
+        return list(self.session.obj_ids)
+
+    def _prune(self, frame_index: int) -> None:
+        """Drop what no later frame looks at; sessions would else grow with every frame."""
+        session = self.session
+        session.processed_frames.clear()
+        for index, outputs in session.output_dict_per_obj.items():
+            prompted, tracked = outputs["cond_frame_outputs"], outputs["non_cond_frame_outputs"]
+            for frame in sorted(prompted)[1 : 1 - KEPT_PROMPTS]:
+                del prompted[frame]
+            for frame in [f for f in tracked if f <= frame_index - self.pointer_frames]:
+                del tracked[frame]
+            for frame, memory in [*prompted.items(), *tracked.items()]:
+                for name in ("pred_masks", "high_res_masks", "object_score_logits"):
+                    memory.pop(name, None)
+                if frame in tracked and frame <= frame_index - self.feature_frames:
+                    # The gap that it leaves is one to the network: nothing is looked up there.
+                    memory.pop("maskmem_features", None)
+                    memory.pop("maskmem_pos_enc", None)
+            session.frames_tracked_per_obj[index].clear()
+            session.point_inputs_per_obj[index].clear()
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def export(self) -> Carried:
+        """The memory, as a flat dict of JSON values and arrays that does not lose a bit."""
+        import torch
+
+        entries: list[list[Any]] = []
+        features, pointers, place = [], [], None
+        for index, track in self.session._obj_idx_to_id.items():
+            for kind, frames in self.session.output_dict_per_obj[index].items():
+                for frame, memory in frames.items():
+                    held = memory.get("maskmem_features")
+                    entries.append([track, kind, frame, held is not None])
+                    pointers.append(memory["object_pointer"].float().cpu().numpy())
+                    if held is not None:
+                        # numpy knows no bfloat16: its bits travel as int16.
+                        features.append(held.to(torch.bfloat16).view(torch.int16).cpu().numpy())
+                        place = memory["maskmem_pos_enc"]
+        if place is None:
+            return {}
+        return {
+            "memory_entries": entries,
+            "memory_features": np.stack(features),
+            "memory_pointers": np.stack(pointers),
+            "memory_place": place.float().cpu().numpy(),  # of position only: the same for all
+            "memory_dtypes": [str(memory["object_pointer"].dtype)[6:], str(place.dtype)[6:]],
+        }
+
+    def restore(self, memory: Carried, without: Sequence[str] = ()) -> None:
+        """Begin anew with the memory of an `export`, less some tracks."""
+        import torch
+
+        self.session = self._fresh()
+        if "memory_entries" not in memory:
+            return
+        pointer_dtype, place_dtype = (getattr(torch, name) for name in memory["memory_dtypes"])
+        place = torch.from_numpy(memory["memory_place"]).to(self.device, place_dtype)
+        features = iter(torch.from_numpy(memory["memory_features"]).view(torch.bfloat16))
+        pointers = torch.from_numpy(memory["memory_pointers"]).to(self.device, pointer_dtype)
+        for (track, kind, frame, has_features), pointer in zip(
+            memory["memory_entries"], pointers, strict=True
+        ):
+            held = next(features) if has_features else None
+            if track in without:
+                continue
+            entry = {"object_pointer": pointer}
+            if held is not None:
+                entry |= {"maskmem_features": held.to(self.device), "maskmem_pos_enc": place}
+            index = self.session.obj_id_to_idx(track)
+            self.session.output_dict_per_obj[index][kind][int(frame)] = entry
+        self.session.processed_frames = {}
+
+
+def noted(
+    frame_index: int, pts_s: float, track: str, one: Tracked, box: Sequence[float]
+) -> dict[str, Any]:
+    """What is kept of a mask for its row, in values that JSON knows."""
+    return {
+        "frame_index": frame_index,
+        "pts_s": pts_s,
+        "track_id": track,
+        "score": one.score,
+        "box": box,
+        "area_px": int(np.count_nonzero(one.mask)),
+        "rle": encode_mask(one.mask).decode(),
+    }
+
+
+def mask_row(
+    clip: ClipInput,
+    note: Mapping[str, Any],
+    thing: Mapping[str, Any],
+    size: tuple[int, int],
+    backend: ClipOperator,
+) -> dict[str, Any]:
+    """The row of a mask. note: as `noted`; thing: table, label, side, is_wearer of its track;
+    size: (H, W) of the picture."""
+    columns = clip.row(note["frame_index"], note["pts_s"]) | {
+        "track_id": note["track_id"],
+        "label": thing["label"],
+        "score": note["score"],
+        "box": note["box"],
+        "area_px": note["area_px"],
+        "height_px": size[0],
+        "width_px": size[1],
+        "rle": note["rle"].encode(),
+        "backend": backend.name,
+        "quality_tier": backend.quality_tier,
+    }
+    if thing["table"] == "hand_masks":
+        columns |= {"side": thing["side"], "is_wearer": thing["is_wearer"]}
+    return columns
