@@ -203,21 +203,11 @@ def _status_table(found: dict[str, Any]) -> Group:
 @main.command()
 @LAKE_OPTION
 @JSON_OPTION
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Run config (YAML): its backends are looked at with their settings and weights.",
-)
-def doctor(lake_root: str, as_json: bool, config_path: str | None) -> None:
+def doctor(lake_root: str, as_json: bool) -> None:
     """Check what works on this machine: GPUs, codecs, backends and their weights."""
-    from dagster_project.doctor import examine, read_backends
+    from dagster_project.doctor import examine
 
-    try:
-        backends = read_backends(Path(config_path)) if config_path else None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    findings = examine(lake_root, backends)
+    findings = examine(lake_root)
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import ValidationError
 
 from resources.backends.registry import REGISTRY, BackendEntry, check
 from resources.backends.weights import WeightsError, WeightsMissingError
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
-from resources.models import Backends
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -35,8 +33,8 @@ class Finding:
     facts: str
 
 
-def examine(lake_root: str, backends: Backends | None = None) -> list[Finding]:
-    """Look at everything; never raises for what is missing. backends: as runs will have them."""
+def examine(lake_root: str) -> list[Finding]:
+    """Look at everything; never raises for what is missing."""
     return [
         _python(),
         _machine(),
@@ -44,27 +42,8 @@ def examine(lake_root: str, backends: Backends | None = None) -> list[Finding]:
         *_gpus(),
         *[_package(name) for name in PACKAGES],
         _codecs(),
-        *[_backend(entry, backends) for entry in REGISTRY.values()],
+        *[_backend(entry) for entry in REGISTRY.values()],
     ]
-
-
-def read_backends(path: Path) -> Backends:
-    """The resource `backends` of a run config, as the launchpad has it. Raises ValueError."""
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text())["resources"]["backends"]["config"]
-        unknown = sorted(set(config) - set(Backends.model_fields))
-        if unknown:
-            raise TypeError(f"it knows no {', '.join(map(str, unknown))}")
-        backends = Backends(**config)
-        for operator in {o for o, _ in REGISTRY}:
-            backends.chosen(operator)
-        return backends
-    except (yaml.YAMLError, KeyError, TypeError, ValidationError) as error:
-        raise ValueError(
-            f"{path} has no usable resources: backends: config: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _python() -> Finding:
@@ -159,12 +138,10 @@ def _codecs() -> Finding:
     return Finding("codecs", "ok", facts)
 
 
-def _backend(entry: BackendEntry, backends: Backends | None = None) -> Finding:
-    """Settings and place of the weights are those of `backends` for the one that it chooses."""
-    settings: dict[str, Any] = {}
-    if backends and getattr(backends, entry.operator) == entry.name:
-        settings = backends.settings.get(entry.operator, {})
-    weights_dir = backends.weights_dir if backends else ""
+def _backend(
+    entry: BackendEntry, settings: dict[str, Any] | None = None, weights_dir: str = ""
+) -> Finding:
+    """settings: of a run that has chosen it, and so will not do without; None: nobody has."""
     what = f"{entry.operator}: {entry.name}"
     module, _, name = entry.factory.partition(":")
     try:
@@ -176,9 +153,8 @@ def _backend(entry: BackendEntry, backends: Backends | None = None) -> Finding:
     origin = f"from {entry.source}; {entry.licence}"
     try:
         return Finding(what, "ok", f"{check(entry, weights_dir, settings)}; {origin}")
-    except ValidationError as error:
-        return Finding(what, "missing", f"its settings: {error}")
     except WeightsMissingError as error:
-        return Finding(what, "warning", f"not set up: {error}; {origin}")
+        state = "warning" if settings is None else "missing"
+        return Finding(what, state, f"not set up: {error}; {origin}")
     except WeightsError as error:
         return Finding(what, "missing", f"{error}; {origin}")
