@@ -32,7 +32,7 @@ from ego_assets.protocols import Carried, ClipInput, ClipOutput, MetricDepth, Ro
 from resources.backends import foundationpose_bridge as far_side
 from resources.backends.bridge import Bridge, BridgeError
 from resources.backends.meshes import Mesh, MeshLibrary
-from resources.backends.weights import WeightsError
+from resources.backends.weights import WeightsError, WeightsMissingError
 
 MIN_MASK_PX = 64
 MIN_DEPTH_PX = 16
@@ -411,10 +411,11 @@ def _small(
 
 
 def _depth_class(settings: FoundationPoseSettings) -> Any:
-    """Raises WeightsError if no source of depth is set, or there is none of that name."""
+    """Raises WeightsMissingError if no source of depth is set, WeightsError if there is none of
+    that name."""
     module, _, name = settings.depth.partition(":")
     if not name:
-        raise WeightsError(
+        raise WeightsMissingError(
             "FoundationPose needs metric depth and none is set: name a source with the setting "
             "`depth`, as package.module:Class (docs/models.md)"
         )

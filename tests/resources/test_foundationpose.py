@@ -499,9 +499,11 @@ def test_what_the_results_depend_on(weights: Path) -> None:
 def test_doctor(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = registry.find("object_pose_estimator", "foundationpose")
     monkeypatch.setenv("EGO_WEIGHTS", str(weights))
-    found = doctor._backend(entry)
-    assert (found.state, "needs metric depth" in found.facts) == ("missing", True)
     chosen = {"depth": "test_foundationpose:FlatDepth"}
+    # An error for those who have chosen it, a warning for the others.
+    for settings_of_run, state in ((None, "warning"), ({}, "missing")):
+        found = doctor._backend(entry, settings_of_run)
+        assert (found.state, "needs metric depth" in found.facts) == (state, True)
     found = doctor._backend(entry, chosen)
     assert found.state == "ok", found.facts
     assert "1 meshes, depth by flat depth 0.5, hash " in found.facts
@@ -514,8 +516,8 @@ def test_doctor(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor._backend(entry, chosen)
     assert (found.state, "toy_box.obj" in found.facts) == ("missing", True)
     (weights / "FoundationPose/estimater.py").unlink()
-    found = doctor._backend(entry, chosen)
-    assert (found.state, "not set up" in found.facts) == ("missing", True)
+    found = doctor._backend(entry)
+    assert (found.state, "not set up" in found.facts) == ("warning", True)
 
 
 def test_doctor_tells_wrong_settings(weights: Path) -> None:
