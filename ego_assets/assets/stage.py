@@ -22,10 +22,12 @@ from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import StageReport, run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
+from resources.lake import Lake
 from resources.models import Backends
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
+LISTED_VIDEOS = 100
 
 
 class RunConfig(dg.Config):
@@ -140,6 +142,8 @@ def run_shard(
         workers = len(devices) or compute.worker_count(on_device=on_device)
     report = run_stage(spec, workers=workers, isolate=compute.isolate)
     metadata = report_metadata(report)
+    if spec.task == "probe":
+        metadata["raw videos"] = raw_videos_table(lake, spec.shard)
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -219,6 +223,28 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         ]
         metadata["failed units"] = dg.MetadataValue.table(records)
     return metadata
+
+
+def raw_videos_table(lake: Lake, shard: str) -> dg.TableMetadataValue:
+    """Where the videos of a shard lie, and why some were rejected; those come first."""
+    columns = ["uri", "video_id", "duration_s", "accepted", "reject_reason", "reject_detail"]
+    rows = lake.read("video_manifest", shard, columns=columns).to_pylist()
+    names = ("file", "video", "seconds", "rejected")
+    records = [
+        dg.TableRecord(
+            {
+                "file": r["uri"],
+                "video": r["video_id"] or "",
+                "seconds": "" if r["duration_s"] is None else f"{r['duration_s']:.1f}",
+                "rejected": ""
+                if r["accepted"]
+                else f"{r['reject_reason']}: {r['reject_detail'] or ''}"[:300],
+            }
+        )
+        for r in sorted(rows, key=lambda r: (r["accepted"], r["uri"]))
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return dg.MetadataValue.table(records[:LISTED_VIDEOS], schema=schema)
 
 
 def table_schema(table: str) -> dg.TableSchema:
