@@ -154,14 +154,14 @@ def run_shard(
             allow_retries=False,
         )
     described = {
-        table: metadata
+        table: preview_metadata(lake, table, spec.shard, context.log)
         | {
             "dagster/row_count": report.rows[table],
             "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
             "dagster/column_lineage": column_lineage(table),
             "backend": f"{spec.backend or spec.task} {spec.operator_version}",
         }
-        | preview_metadata(lake, table, spec.shard, context.log)
+        | metadata
         for table in spec.tables
     }
     return described, data_versions(storage.ledger(), spec.tables, spec.shard)
