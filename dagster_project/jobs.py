@@ -19,7 +19,7 @@ from ego_assets.stages.upkeep import compact_leftovers, sweep
 from resources.compute import Compute
 from resources.storage import Storage
 from resources.video import RawLake
-from sensors.report_events import events_between
+from sensors.report_events import events_between, shown
 
 whole_graph_job = dg.define_asset_job(
     "whole_graph",
@@ -216,11 +216,7 @@ def gather_report(context: dg.OpExecutionContext, config: ReportConfig, storage:
     since = until.timestamp() - config.days * DAY_S
     events = events_between(context.instance, since, until.timestamp())
     written = write_report(lake, storage.ledger(), events, until, config.days)
-    metadata = written.facts | {
-        "report": dg.MetadataValue.md(written.markdown),
-        "page": dg.MetadataValue.path(lake.storage.uri(written.html_key)),
-    }
-    context.log_event(dg.AssetMaterialization("reports", metadata=metadata))
+    context.log_event(shown(lake, written))
 
 
 @dg.job(name="write_report", description="The report of the last day, or of so many days.")

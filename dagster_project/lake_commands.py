@@ -242,13 +242,14 @@ def report_command(lake_root: str, days: int, as_json: bool) -> None:
 
     from dagster_project.home import open_instance
     from ego_assets.stages.report import DAY_S, write_report
-    from sensors.report_events import events_between
+    from sensors.report_events import events_between, shown
 
     lake, until = existing_lake(lake_root), datetime.now(UTC)
     with open_instance(lake.location) as instance:
         end = until.timestamp()
         events = events_between(instance, end - days * DAY_S, end)
-    written = write_report(lake, ledger_of(lake), events, until, days)
+        written = write_report(lake, ledger_of(lake), events, until, days)
+        instance.report_runless_asset_event(shown(lake, written))
     if as_json:
         places = {"markdown": written.markdown_key, "html": written.html_key}
         places = {kind: lake.storage.uri(key) for kind, key in places.items()}

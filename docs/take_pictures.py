@@ -6,12 +6,13 @@ some minutes: everything that is shown has been run.
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import cv2
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -26,7 +27,8 @@ from samples import render_sample  # noqa: E402
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for  # noqa: E402
 
 WIDTH, HEIGHT = 1720, 1000
-SHOWN_SHARDS = 4
+SEEDS = (3, 4, 6)
+"""Of the sample videos, one a shard. In the last one the hands jitter: a failed check."""
 BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -46,14 +48,14 @@ query Status($id: String!) {
 def prepare(folder: Path) -> Lake:
     """A lake with a few shards: good ones, and one with a file that is no video."""
     lake, raw = Lake(folder / "lake"), folder / "raw"
-    for number in range(SHOWN_SHARDS):
-        video = render_sample(raw, seed=3 + number, duration_s=3.0, name=f"kitchen_{number:02d}")
+    for number, seed in enumerate(SEEDS):
+        video = render_sample(raw, seed=seed, duration_s=2.0, name=f"kitchen_{number:02d}")
         files = [video]
-        if number == SHOWN_SHARDS - 1:
+        if seed == SEEDS[0]:
             files.append(raw / "cut_off.mp4")
             files[1].write_bytes(video.read_bytes()[:20_000])
-        write_shard(lake, [RawFile(str(f), f.stat().st_size, 3.0) for f in files])
-    run_shards(lake.location, lake.shards()[:-1])
+        write_shard(lake, [RawFile(str(f), f.stat().st_size, 2.0) for f in files])
+    run_shards(lake.location, lake.shards())
     CliRunner().invoke(ego, ["report", "--lake", lake.location], catch_exceptions=False)
     return lake
 
@@ -76,16 +78,17 @@ def backfill(server: Server) -> str:
     return str(backfill_id)
 
 
-def save(page: Any, path: Path) -> None:
-    """The page as it is, in 256 colours: the size of a picture in the docs."""
-    page.wait_for_timeout(2500)
-    page.screenshot(path=path)
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.convert("RGB").quantize(256).save(path, optimize=True)
-    height, width = cv2.imread(str(path)).shape[:2]
-    print(f"{path.name}: {width}x{height}, {path.stat().st_size / 1000:.0f} kB")
+def save(page: Any, path: Path, height: int = HEIGHT) -> None:
+    """The page as it is; small: 256 colours, or for what shows video a JPEG of 1200 px."""
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.wait_for_timeout(3000)
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        if path.suffix == ".jpg":
+            small = picture.convert("RGB").resize((1200, 1200 * height // WIDTH))
+            small.save(path, quality=80, optimize=True)
+        else:
+            picture.convert("RGB").quantize(256).save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def take(server: Server, page: Any, folder: Path, backfill_id: str) -> None:
@@ -98,29 +101,34 @@ def take(server: Server, page: Any, folder: Path, backfill_id: str) -> None:
         expect(found).to_be_visible(timeout=120_000)
         return found
 
+    page.set_viewport_size({"width": WIDTH, "height": 1300})  # the graph fits itself into it once
     page.goto(f"{server.url}/asset-groups", wait_until="domcontentloaded")
     expect(page.get_by_text("masks", exact=True).last).to_be_visible(timeout=120_000)
     page.keyboard.press("Alt+e")  # expands the groups
     seen("robot_mappings")
-    save(page, folder / "asset_graph.png")
+    save(page, folder / "asset_graph.png", height=1300)
     page.goto(f"{server.url}/assets/hand_poses?view=partitions&partition={shard}")
     show = seen("Show Markdown")
     save(page, folder / "partition_page.png")
     show.click()
     expect(page.locator("img[src^='data:image/']").first).to_be_visible(timeout=120_000)
-    save(page, folder / "picture_in_metadata.png")
+    save(page, folder / "picture_in_metadata.jpg")
     page.goto(f"{server.url}/assets/hand_poses?view=checks&checkDetail=hands_do_not_jitter")
     seen("hand tracks that jitter")
+    seen("Failed")
     save(page, folder / "failed_check.png")
     page.goto(f"{server.url}/runs/b/{backfill_id}")
     seen("video_manifest")
-    save(page, folder / "backfill_page.png")
+    save(page, folder / "backfill_page.png", height=500)
+    (report,) = (server.lake.root / "reports").glob("*.html")
+    page.goto(report.as_uri())
+    save(page, folder / "report.png", height=1300)
 
 
 def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="ego-") as name:
         folder = Path(name)
         lake = prepare(folder)
         with ego_up(lake, folder / "up.log") as server, browser_page(WIDTH, HEIGHT) as page:

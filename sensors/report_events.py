@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from ego_assets.stages.report import Events
+from ego_assets.stages.report import Events, Written
+from resources.lake import Lake
 from sensors.schedules import PARTITION_TAG
 
 DRIFT_CHECK = "shard_is_like_those_before"
@@ -43,6 +44,15 @@ def events_between(instance: dg.DagsterInstance, since: float, until: float) -> 
                 if len(points) < LONGEST_DRIFT:
                     points.append((event.timestamp, value.value or 0.0))
     return found
+
+
+def shown(lake: Lake, written: Written) -> dg.AssetMaterialization:
+    """A report as the asset `reports` shows it."""
+    metadata = written.facts | {
+        "report": dg.MetadataValue.md(written.markdown),
+        "page": dg.MetadataValue.path(lake.storage.uri(written.html_key)),
+    }
+    return dg.AssetMaterialization("reports", metadata=metadata)
 
 
 def _runs(instance: dg.DagsterInstance, since: float) -> Iterator[dg.RunRecord]:

@@ -7,6 +7,7 @@ Here: pages over the shards, a bounded number of runs that wait. Not here: what 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import dagster as dg
 from dagster import SensorEvaluationContext
 
 from ego_assets.partitions import shards_partitions
-from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.plan import StageSpec, digest
 from ego_assets.stages.staleness import find_stale
 from resources.models import Backends
 from resources.storage import Storage
@@ -24,6 +25,8 @@ from sensors.schedules import ACTIVE, PARTITION_TAG, REASON_TAG
 BUDGET_S = 40.0
 """Of the 60 s that Dagster gives a tick."""
 WAITING_RUNS = 50
+REST_S = 3600.0
+"""After all shards were looked at, unless what a run would do changes."""
 REASON = "stale"
 
 
@@ -41,22 +44,30 @@ def build_stale_sensor(
     )
     def stale_sensor(
         context: SensorEvaluationContext, storage: Storage, backends: Backends
-    ) -> dg.SensorResult:
+    ) -> dg.SensorResult | dg.SkipReason:
         began = time.monotonic()
         lake, ledger = storage.lake(), storage.ledger()
-        active = [
-            r.dagster_run for r in context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
-        ]
-        busy = {r.tags.get(PARTITION_TAG) for r in active}
-        room = WAITING_RUNS - sum(r.tags.get(REASON_TAG) == REASON for r in active)
-        shards = [s for s in lake.shards() if s > (context.cursor or "")]
+        specs = current_specs(storage, backends)
+        recipe = digest(
+            [[s.operator_version, s.weights_hash, s.backend, s.settings] for s in specs]
+        )
+        cursor = json.loads(context.cursor or "{}")
+        if cursor.get("recipe") == recipe and time.time() < cursor.get("rest_until", 0.0):
+            return dg.SkipReason("all shards were looked at, and nothing has changed since")
+
+        def active(**tags: str) -> int:
+            filters = dg.RunsFilter(statuses=ACTIVE, tags=tags)
+            return context.instance.get_runs_count(filters)
+
+        room = WAITING_RUNS - active(**{REASON_TAG: REASON})
+        last, looked = str(cursor.get("after", "")), 0
+        shards = [s for s in lake.shards() if s > last]
         requests: list[dg.RunRequest] = []
-        last, looked = context.cursor or "", 0
-        for found in find_stale(lake, ledger, current_specs(storage, backends), shards):
+        for found in find_stale(lake, ledger, specs, shards):
             if len(requests) >= room or time.monotonic() - began > BUDGET_S:
                 break  # what was just looked at is looked at again
             last, looked = found.shard, looked + 1
-            if found.units and found.shard not in busy:
+            if found.units and not active(**{PARTITION_TAG: found.shard}):
                 requests.append(
                     dg.RunRequest(
                         run_key=f"stale:{found.shard}:{found.state}",
@@ -64,7 +75,10 @@ def build_stale_sensor(
                         tags={"dagster/priority": "-10", REASON_TAG: REASON},
                     )
                 )
-        is_over = looked == len(shards)
+        if looked == len(shards):
+            cursor = {"rest_until": time.time() + REST_S, "recipe": recipe}
+        else:
+            cursor = {"after": last}
         return dg.SensorResult(
             run_requests=requests,
             dynamic_partitions_requests=[
@@ -72,7 +86,7 @@ def build_stale_sensor(
             ]
             if requests
             else [],
-            cursor="" if is_over else last,
+            cursor=json.dumps(cursor),
             skip_reason=None if requests else f"{looked} shards looked at, nothing stale to do",
         )
 

@@ -24,7 +24,9 @@ from resources.lake import Lake
 from resources.lake.raw import RawReader
 
 TILES = 9
-TILE_SIDE_PX = 320
+TILE_SIDE_PX = 256
+MAX_BYTES = 45_000
+"""Of a picture: every shard's pictures lie in Dagster's database."""
 _Rows = list[dict[str, Any]]
 
 
@@ -149,7 +151,7 @@ def _reconstruction_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes
         draw.draw_words(tile, "no frame is registered")
         for line, entry in enumerate(reasons[:8], 1):
             draw.draw_words(tile, f"{entry['counts']} frames: {entry['values']}", line)
-        return "image/jpeg", draw.encode_jpeg(tile)
+        return "image/jpeg", draw.encode_jpeg(tile, MAX_BYTES)
     world = _fullest(valid["world_id"])
     mine = rows.filter(pc.field("world_id") == world).sort_by("frame_index")
     keys = {k for k in mine["points_uri"].to_pylist() if k}
@@ -245,4 +247,6 @@ def _path(rows: pa.Table, column: str) -> np.ndarray:
 def _sheet(tiles: list[np.ndarray]) -> tuple[str, bytes] | None:
     if not tiles:
         return None
-    return "image/jpeg", draw.encode_jpeg(draw.contact_sheet(tiles, side_px=TILE_SIDE_PX))
+    return "image/jpeg", draw.encode_jpeg(
+        draw.contact_sheet(tiles, side_px=TILE_SIDE_PX), MAX_BYTES
+    )

@@ -24,11 +24,13 @@ from ego_assets.stages.runner import StageReport, run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
 from resources.gpu import why_without_gpu
+from resources.lake import Lake
 from resources.models import Backends
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
 GPUS_TAG = "ego/gpus"
+LISTED_VIDEOS = 100
 
 
 class RunConfig(dg.Config):
@@ -160,6 +162,8 @@ def run_shard(
     if real is not None:
         metadata |= degraded_metadata(report, spec, real)
         context.log.warning(f"{metadata['degraded']}. {metadata['what brings the real result']}")
+    if spec.task == "probe":
+        metadata["raw videos"] = raw_videos_table(lake, spec.shard)
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -170,14 +174,14 @@ def run_shard(
             allow_retries=False,
         )
     described = {
-        table: metadata
+        table: preview_metadata(lake, table, spec.shard, context.log)
         | {
             "dagster/row_count": report.rows[table],
             "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
             "dagster/column_lineage": column_lineage(table),
             "backend": f"{spec.backend or spec.task} {spec.operator_version}",
         }
-        | preview_metadata(lake, table, spec.shard, context.log)
+        | metadata
         for table in spec.tables
     }
     return described, data_versions(storage.ledger(), spec.tables, spec.shard)
@@ -259,6 +263,28 @@ def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> 
         "in the ledger: materialize this partition again when a GPU is free (`ego status` lists "
         "them; nightly_retry_schedule and `ego retry` do it with the backends of the deployment)",
     }
+
+
+def raw_videos_table(lake: Lake, shard: str) -> dg.TableMetadataValue:
+    """Where the videos of a shard lie, and why some were rejected; those come first."""
+    columns = ["uri", "video_id", "duration_s", "accepted", "reject_reason", "reject_detail"]
+    rows = lake.read("video_manifest", shard, columns=columns).to_pylist()
+    names = ("file", "video", "seconds", "rejected")
+    records = [
+        dg.TableRecord(
+            {
+                "file": r["uri"],
+                "video": r["video_id"] or "",
+                "seconds": "" if r["duration_s"] is None else f"{r['duration_s']:.1f}",
+                "rejected": ""
+                if r["accepted"]
+                else f"{r['reject_reason']}: {r['reject_detail'] or ''}"[:300],
+            }
+        )
+        for r in sorted(rows, key=lambda r: (r["accepted"], r["uri"]))
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return dg.MetadataValue.table(records[:LISTED_VIDEOS], schema=schema)
 
 
 def table_schema(table: str) -> dg.TableSchema:

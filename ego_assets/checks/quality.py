@@ -77,7 +77,7 @@ def quality_results(
                 metadata={"traceback": dg.MetadataValue.text(crashes[spec.name])},
             )
         elif spec.name in findings:
-            yield _result(table, merge(findings[spec.name]), level, len(shards))
+            yield _result(table, merge(findings[spec.name]), level, shards)
         else:
             yield AssetCheckResult(
                 asset_key=table,
@@ -169,10 +169,10 @@ class _ShardQuality:
 
 
 def _result(
-    table: str, finding: Finding, severity: AssetCheckSeverity, shards: int
+    table: str, finding: Finding, severity: AssetCheckSeverity, shards: list[str]
 ) -> AssetCheckResult:
     metadata: dict[str, dg.MetadataValue | float | int | str] = {
-        "shards": shards,
+        "shards": named(shards),
         "looked at": finding.looked_at,
         "beyond the threshold": finding.beyond,
         "threshold": float(finding.threshold),
@@ -217,6 +217,12 @@ def _result(
         description=finding.sentence,
         metadata=metadata,
     )
+
+
+def named(shards: list[str]) -> str:
+    """The shards that a check looked at, as a person reads them."""
+    shown = sorted(shards)
+    return ", ".join(shown) if len(shown) <= 3 else f"{len(shown)}: {shown[0]} … {shown[-1]}"
 
 
 def _sentence(function: Callable[..., object]) -> str:

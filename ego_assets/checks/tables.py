@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
-from ego_assets.checks.quality import quality_results, quality_specs
+from ego_assets.checks.quality import named, quality_results, quality_specs
 from ego_assets.operators.quality import ProbeSettings
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
@@ -46,7 +46,7 @@ def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult
         severity=AssetCheckSeverity.ERROR,
         description=f"{len(problems)} problems" if problems else f"{rows} rows fit the contract",
         metadata={
-            "shards": len(shards),
+            "shards": named(shards),
             "rows": rows,
             "problems": dg.MetadataValue.table(
                 [dg.TableRecord({"shard": s, "problem": p[:500]}) for s, p in problems[:LISTED]],
@@ -84,6 +84,7 @@ def covers_every_clip(ledger: Ledger, table: str, shards: list[str]) -> AssetChe
         severity=AssetCheckSeverity.WARN,
         description=f"{done} of {total} done",
         metadata={
+            "shards": named(shards),
             **{state.value: count for state, count in counts.items()},
             "not done": dg.MetadataValue.table(
                 [dg.TableRecord(dict(u)) for u in open_units],

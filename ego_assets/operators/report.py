@@ -82,7 +82,7 @@ _HTML = """<!doctype html>
 body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em }}
 table {{ border-collapse: collapse }}
 td, th {{ border-bottom: 1px solid #ccc; padding: .2em .8em .2em 0; text-align: left;
- vertical-align: top; overflow-wrap: anywhere }}
+ vertical-align: top; overflow-wrap: break-word }}
 img {{ max-width: 100% }}
 </style></head><body>
 {body}

@@ -22,6 +22,7 @@ from resources.ledger import Ledger, State
 from resources.ledger.activity import Activity
 
 FOLDER = "reports"
+THROUGHPUT = "Throughput and time by stage (tables of one pass each count the whole pass)"
 LISTED = 20
 DAY_S = 86_400.0
 
@@ -85,7 +86,7 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
     }
     tables = [
         Table(
-            "Throughput and time by stage",
+            THROUGHPUT,
             ("stage", "done", "failed", "quarantined", "hours of work", "mean s", "slowest s"),
             [
                 (

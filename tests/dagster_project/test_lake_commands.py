@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
+from ego_assets.checks.baselines import remember_good
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from samples import render_sample
+from tests.stages.stage_bench import make_bench
 from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench, flip
 
 
@@ -44,6 +46,39 @@ def test_verify_tells_and_repairs(bench: Bench) -> None:
     assert "requeued 4 units" in ego("verify", "--lake", lake, "--repair")
     assert bench.work() == 4
     assert json.loads(ego("verify", "--lake", lake, "--json"))["problems"] == []
+
+
+def test_stale_shards_are_listed(tmp_path: Path) -> None:
+    work = make_bench(tmp_path)
+    clips = work.lake.read("clips", SHARD)["clip_id"].to_pylist()
+    work.ledger.expect("hand_masks", SHARD, [(c, c[:16]) for c in clips])
+    for clip in clips:
+        attempt = work.ledger.start("hand_masks", clip, fingerprint="f", worker="w", run_id="r")
+        work.ledger.finish("hand_masks", clip, attempt)
+    lake = work.lake.location
+    expected = {SHARD: {"hand_masks": 4}}
+    assert json.loads(ego("stale", "--lake", lake, "--json")) == expected
+    assert f"{SHARD}: 4 hand_masks" in ego("stale", "--lake", lake)
+    assert "0 stale shards" in ego("stale", "--lake", lake, "--shard", "20990101-0000")
+
+
+def test_a_report_is_written_into_the_lake(bench: Bench) -> None:
+    lake = str(bench.lake.root)
+    said = json.loads(ego("report", "--lake", lake, "--days", "2", "--json"))
+    assert said["facts"]["runs"] == "none"
+    assert "2-day report" in Path(said["html"]).read_text()
+    assert "2-day report" in Path(said["markdown"]).read_text().replace("\\", "")
+    assert f"{lake}/reports/" in ego("report", "--lake", lake, "--days", "2")
+
+
+def test_a_meant_drift_is_accepted(bench: Bench) -> None:
+    lake = str(bench.lake.root)
+    assert "there was no baseline" in ego("accept-drift", "all", "--lake", lake)
+    remember_good(bench.lake, "clips", SHARD, {"duration_s": [3, 1]}, 50)
+    assert "begins anew: clips" in ego("accept-drift", "clips", "--lake", lake)
+    kept = json.loads(bench.lake.storage.read("_baselines/clips.before.json"))
+    assert kept == {SHARD: {"duration_s": [3, 1]}}
+    ego("accept-drift", "clip", "--lake", lake, status=2)
 
 
 def test_quarantine_is_seen_and_released(bench: Bench) -> None:

@@ -69,6 +69,19 @@ def materialized(instance: dg.DagsterInstance, table: str) -> set[str]:
     return set(instance.get_materialized_partitions(dg.AssetKey(table)))
 
 
+def metadata_of(instance: dg.DagsterInstance, table: str) -> dict[str, dict[str, Any]]:
+    """Of each shard's newest materialization."""
+    events = instance.fetch_materializations(dg.AssetKey(table), limit=100).records
+    found: dict[str, dict[str, Any]] = {}
+    for event in reversed(events):
+        made = event.asset_materialization
+        assert made is not None
+        assert made.partition is not None
+        entries = made.metadata.items()
+        found[made.partition] = {k: getattr(v, "records", v.value) for k, v in entries}
+    return found
+
+
 def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -113,6 +126,13 @@ def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(
     rejected = {Path(v["uri"]).name: v["reject_reason"] for v in videos if not v["accepted"]}
     assert set(rejected) == {"07_bad.mp4", "13_bad.mp4"}
     assert all(rejected.values())
+    listed = {
+        Path(r.data["file"]).name: r.data["rejected"]
+        for m in metadata_of(instance, "video_manifest").values()
+        for r in m["raw videos"]
+    }
+    assert {name for name, why in listed.items() if why} == set(rejected)
+    assert len(listed) == 22
     clips = Ledger.beside(lake.root).entries(stage="clips")
     assert len(clips) == 20
     assert {e.state for e in clips} == {State.DONE}
@@ -133,17 +153,6 @@ class Range:
         tags = dict(zip(RANGE, (self.shards[0], self.shards[-1]), strict=True))
         return self.job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
 
-    def metadata(self, table: str) -> dict[str, dict[str, Any]]:
-        """Of each shard's newest materialization."""
-        events = self.instance.fetch_materializations(dg.AssetKey(table), limit=100).records
-        found: dict[str, dict[str, Any]] = {}
-        for event in reversed(events):
-            made = event.asset_materialization
-            assert made is not None
-            assert made.partition is not None
-            found[made.partition] = {k: v.value for k, v in made.metadata.items()}
-        return found
-
 
 def test_one_run_over_a_range_reports_each_shard(
     tmp_path: Path, instance: dg.DagsterInstance
@@ -151,9 +160,9 @@ def test_one_run_over_a_range_reports_each_shard(
     lake = make_shards(tmp_path, 3, {1: b""})
     many = Range(lake, instance)
     assert many.run().success
-    rows = {s: m["dagster/row_count"] for s, m in many.metadata("video_manifest").items()}
+    rows = {s: m["dagster/row_count"] for s, m in metadata_of(instance, "video_manifest").items()}
     assert rows == dict(zip(many.shards, (1, 2, 1), strict=True))
-    for shard, metadata in many.metadata("clips").items():
+    for shard, metadata in metadata_of(instance, "clips").items():
         assert metadata["file"].endswith(f"{shard}.parquet")
         assert metadata["picture"].startswith("![")
 
@@ -170,6 +179,6 @@ def test_a_bad_shard_of_a_range_is_named_and_the_others_are_kept(
     (event,) = [e for e in result.all_events if e.is_step_failure]
     assert lost in str(event.step_failure_data.user_failure_data)
     assert "1 of 3 shards" in str(event.step_failure_data.user_failure_data)
-    assert set(many.metadata("video_manifest")) == set(many.shards) - {lost}
+    assert set(metadata_of(instance, "video_manifest")) == set(many.shards) - {lost}
     done = Ledger.beside(lake.root).entries(stage="video_manifest", states=[State.DONE])
     assert {e.shard for e in done} == set(many.shards) - {lost}

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
+from resources.ledger.activity import Activity
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
 from resources.processes import is_gone, process_name
 from tests.resources.postgres import Postgres
@@ -275,3 +276,29 @@ def test_postgres_may_restart_in_mid_run(postgres: Postgres) -> None:
     assert ledger.beat("clips", "u1", attempt.token)
     ledger.finish("clips", "u1", attempt)
     assert state(ledger) is State.DONE
+
+
+def test_what_was_done_in_a_span_is_counted(ledger: Ledger) -> None:
+    began = time.time() - 60
+    ledger.finish("clips", "u1", start(ledger))
+    attempt = start(ledger, unit="u2")
+    error = "first line\nsecond line"
+    ledger.fail("clips", "u2", attempt, error_class="Bad", error=error, quarantine=True)
+    now = Activity(ledger, began, time.time() + 60)
+    (stage,) = now.stages()
+    assert (stage.stage, stage.done, stage.failed, stage.quarantined) == ("clips", 1, 0, 1)
+    assert 0 <= stage.seconds == pytest.approx(stage.slowest_s)
+    (reason,) = now.reasons(5)
+    assert (reason.error_class, reason.units, reason.example) == ("Bad", 1, "first line")
+    (hour,) = now.done_by_hour()["clips"]
+    finished = ledger.entries(unit_id="u1")[0].finished_at
+    assert finished is not None
+    assert hour == finished // 3600
+    assert [u.unit_id for u in now.slowest(5)] == ["u1"]
+    assert list(now.shards("clips")) == [SHARD]
+    before = Activity(ledger, began - 60, began)
+    assert before.stages() == before.reasons(5) == before.slowest(5) == []
+    # Late in an hour is still of that hour.
+    with sa.create_engine(ledger.url).begin() as connection:
+        connection.execute(sa.text("UPDATE work SET finished_at = 3600 * 10 + 3599"))
+    assert Activity(ledger, 0, began).done_by_hour() == {"clips": {10: 1}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,13 +45,20 @@ class Desk:
             resources={"storage": self.storage, "backends": Backends()},
         )
         found = sensor(context)
+        if isinstance(found, dg.SkipReason):
+            return dg.SensorResult(skip_reason=found)
         assert isinstance(found, dg.SensorResult)
         self.cursor = found.cursor
         return found
 
+    def after(self) -> str:
+        """The shard that the next tick goes on after."""
+        return json.loads(self.cursor or "{}").get("after", "")
+
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(module, "REST_S", 0.0)
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         yield Desk(make_bench(tmp_path), instance)
 
@@ -86,13 +94,22 @@ def test_what_waits_is_bounded_and_ticks_go_on_where_they_left_off(
 ) -> None:
     monkeypatch.setattr(module, "WAITING_RUNS", 1)
     assert len(desk.tick(operator_version="2").run_requests or ()) == 1
-    assert desk.cursor == SHARD
+    assert desk.after() == SHARD
     desk.instance.add_dynamic_partitions("shards", [SHARD])
     job = desk.repository.get_job("rederive_stale")
     tags = {"dagster/partition": SHARD, "ego/reason": "stale"}
     run = desk.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     assert not desk.tick(operator_version="2").run_requests
-    assert desk.cursor == SHARD  # as long as its run waits, no further
+    assert desk.after() == SHARD  # as long as its run waits, no further
     desk.instance.delete_run(run.run_id)
     desk.tick(operator_version="2")
-    assert desk.cursor == ""  # all were looked at: from the start again
+    assert desk.after() == ""  # all were looked at: from the start again
+
+
+def test_it_rests_when_all_is_looked_at_until_something_changes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_S", 1000.0)
+    assert "3 shards" in str(desk.tick().skip_reason)
+    assert "nothing has changed" in str(desk.tick().skip_reason)
+    assert len(desk.tick(operator_version="2").run_requests or ()) == 1

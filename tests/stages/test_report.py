@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from stage_bench import Bench
 
-from ego_assets.stages.report import DAY_S, Events, gather, write_report
+from ego_assets.stages.report import DAY_S, THROUGHPUT, Events, gather, write_report
 from ego_assets.stages.runner import run_stage
 from resources.ledger.activity import Activity
 
@@ -31,7 +31,7 @@ def test_a_report_of_a_day(bench: Bench) -> None:
     events.drift["clips"] = [(time.time() - 60, 0.5), (time.time() - 10, 2.5)]
     now = datetime.now(UTC)
     found = gather(bench.lake, bench.ledger, events, now, 1)
-    ((stage, done, failed, quarantined, *_),) = rows(found, "Throughput and time by stage")
+    ((stage, done, failed, quarantined, *_),) = rows(found, THROUGHPUT)
     assert (stage, done, failed, quarantined) == ("object_movements", 3, 0, 1)
     ((_, error, units, example),) = rows(found, "Failures by reason")
     assert (error, units) == ("ContractError", 1)
@@ -54,7 +54,7 @@ def test_another_day_is_not_in_it(bench: Bench) -> None:
     run_stage(bench.spec, isolate=False)
     later = datetime.fromtimestamp(time.time() + 2 * DAY_S, UTC)
     found = gather(bench.lake, bench.ledger, Events(), later, 1)
-    assert rows(found, "Throughput and time by stage") == []
+    assert rows(found, THROUGHPUT) == []
     assert found.pictures == {}
     assert found.facts["videos taken in"] == "0 (0.0 hours)"
     hours = Activity(bench.ledger, 0.0, later.timestamp()).done_by_hour()["object_movements"]
