@@ -79,7 +79,7 @@ def text_tokens(folder: Path, texts: Sequence[str], length: int, size: int) -> t
 
     try:
         vocabulary = _read_json(folder / "vocab.json")
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges: Any = [tuple(x.split()) for x in lines if x and not x.startswith("#version")]
         if not {START, END} <= vocabulary.keys():
             raise WeightsError(f"{folder}/vocab.json is not CLIP's: {START} or {END} is missing")

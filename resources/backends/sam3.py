@@ -365,12 +365,13 @@ def _full_size(tracked: Mapping[str, tuple[Any, float]], size: Size) -> dict[str
     import torch
     import torch.nn.functional as F
 
-    found = {}
+    if not tracked:
+        return {}
     with torch.inference_mode():
-        for track, (logits, score) in tracked.items():
-            large = F.interpolate(logits[None, None], size, mode="bilinear")[0, 0]
-            found[track] = Tracked((large > 0).cpu().numpy(), score)
-    return found
+        small = torch.stack([logits for logits, _ in tracked.values()])[:, None]
+        masks = (F.interpolate(small, size, mode="bilinear")[:, 0] > 0).cpu().numpy()
+    scores = (score for _, score in tracked.values())
+    return {t: Tracked(m, s) for t, m, s in zip(tracked, masks, scores, strict=True)}
 
 
 class _Sight:

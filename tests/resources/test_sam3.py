@@ -22,6 +22,7 @@ from ego_assets.protocols import ClipOutput, Frame
 from ego_assets.schemas import TABLES
 from resources.backends import registry
 from resources.backends.detections import detection_rows, noted_detections
+from resources.backends.pretrained import text_tokens
 from resources.backends.sam3 import (
     FORGOTTEN_AFTER_S,
     MaskDetection,
@@ -313,6 +314,15 @@ def test_a_vocabulary_means_something() -> None:
     for wrong in ({}, {" ": "object"}, {"cup": "object", "Cup ": "object"}, {"cup": "tool"}):
         with pytest.raises(ValidationError):
             Sam3Settings(vocabulary=wrong)  # type: ignore[arg-type]
+
+
+def test_words_become_the_tokens_of_clip(checkpoint: Path) -> None:
+    known = json.loads((checkpoint / "vocab.json").read_text())
+    tokens, is_text = text_tokens(checkpoint, ["a hand", " A  HAND", "x"], 8, len(known))
+    spelled = ["<|startoftext|>", "a</w>", "ha", "n", "d</w>", "<|endoftext|>"]
+    assert tokens[0].tolist() == [*[known[t] for t in spelled], 0, 0]
+    assert is_text.sum(1).tolist() == [6, 6, 3]
+    assert (tokens[1] == tokens[0]).all()
 
 
 def test_words_that_are_too_many(checkpoint: Path) -> None:
