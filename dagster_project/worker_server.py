@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,12 +34,12 @@ from typing import Any
 import psutil
 
 from dagster_project.surroundings import Surroundings
-from resources.gpu_leases import hold, let_go
+from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
 
 PACKET = 65536
-ORPHANS_S = 0.3
+ORPHANS_S, STUCK_S = 0.3, 10.0
 DEVICE_FILE = re.compile(r"/dev/nvidia\d")
-PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ""}
+PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "", LEASE_VARIABLE: ""}
 _early = {"interrupt": False}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -175,12 +176,15 @@ class _Server:
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
         ours = set(self.workers.values())
-        orphans = [p for p in psutil.Process().children() if p.pid not in ours]
-        # Those of multiprocessing end by themselves, and tidy up what is shared as they do.
-        _, staying = psutil.wait_procs(orphans, ORPHANS_S if orphans else 0)
-        for orphan in staying:
-            kill_tree(orphan.pid)
-            orphan.wait()
+        deadline = time.monotonic() + STUCK_S  # not even SIGKILL ends one that hangs in a driver
+        # The children of one that ends become ours in turn: until there is none.
+        while orphans := [p for p in psutil.Process().children() if p.pid not in ours]:
+            # Those of multiprocessing end by themselves, and tidy up what is shared as they do.
+            _, staying = psutil.wait_procs(orphans, ORPHANS_S)
+            for orphan in staying:
+                kill_tree(orphan.pid)
+            if time.monotonic() > deadline:
+                break
         _send(self.control, exited=pid, status=os.waitstatus_to_exitcode(status))
 
 
@@ -200,8 +204,9 @@ def _work(connection: Connection, step: Step, pins: dict[str, str]) -> None:
             return
         if task is None:
             return
-        if task.lease is not None and lease is None:
-            lease = hold(task.lease)
+        if task.lease is not None:
+            os.environ[LEASE_VARIABLE] = task.lease  # what works on the device holds it, too
+            lease = hold(task.lease) if lease is None else lease
         fit = step(task.command, lambda what: connection.send(Told(what)))
         unfit = _tidy(surroundings) or ("" if fit else "its step failed")
         # An unfit worker has its lease until it is dead: what it left may be on the device.

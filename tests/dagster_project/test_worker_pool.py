@@ -1,0 +1,114 @@
+"""Workers as processes: what is so however and whenever one of them dies. No Dagster here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dagster_project.worker_pool import Died, Worker, WorkerPool
+from dagster_project.worker_server import Task, Told
+from ego_assets.stages.plan import StageSpec
+from resources.gpu import find_gpus
+from resources.gpu_leases import Lease, LeaseBook, Request
+
+LIMIT_S = 60
+
+
+@contextmanager
+def pool_of(*modules: str) -> Iterator[WorkerPool]:
+    """A pool whose server is ready."""
+    options: dict[str, Any] = {"path": [], "size": 9, "steps_per_worker": 99, "growth_mb": 10**6}
+    with WorkerPool("worker_steps:step", ["worker_steps", *modules], **options) as pool:
+        until(pool, lambda _: pool.ready)
+        yield pool
+
+
+def until(pool: WorkerPool, what: Callable[[Any], bool]) -> Any:
+    """The first message that is so; None if the pool itself is before it says anything."""
+    deadline = time.monotonic() + LIMIT_S
+    while not what(None):
+        assert time.monotonic() < deadline, "did not come about"
+        for _, message in pool.wait(0.1):
+            if what(message):
+                return message
+    return None
+
+
+def hear(pool: WorkerPool, kind: type) -> Any:
+    return until(pool, lambda message: isinstance(message, kind))
+
+
+def give(pool: WorkerPool, name: str, argument: Any = None, lease: Lease | None = None) -> Worker:
+    worker = pool.take("")
+    worker.lease = lease
+    worker.give(Task((name, argument), lease.path if lease else None))
+    return worker
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> LeaseBook:
+    return LeaseBook(tmp_path / "leases")
+
+
+@pytest.fixture
+def lease(book: LeaseBook) -> Lease:
+    lease = book.ask(Request(1), find_gpus(1))
+    assert lease.poll()
+    return lease
+
+
+def test_the_worker_has_the_lease_when_the_run_is_gone(book: LeaseBook, lease: Lease) -> None:
+    with pool_of() as pool:
+        worker = give(pool, "works", 600.0, lease)
+        hear(pool, Told)
+        worker.release()  # as the run's death would
+        assert len(book.holders()) == 1
+        os.kill(worker.pid, signal.SIGKILL)
+        hear(pool, Died)
+        assert book.claims() == []
+
+
+def test_a_stage_has_the_lease_until_it_is_dead_itself(
+    book: LeaseBook, lease: Lease, tmp_path: Path
+) -> None:
+    spec = StageSpec("clip", ("t",), {}, str(tmp_path), f"sqlite:///{tmp_path}/ledger", "s", "r")
+    with pool_of() as pool:
+        worker = give(pool, "runs_a_stage", spec, lease)
+        stage = psutil.Process(hear(pool, Told).what)
+        # Run and worker are dead, and nobody below has come to notice it yet.
+        frozen = [pool.process.pid, stage.ppid(), stage.pid]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        worker.release()
+        os.kill(worker.pid, signal.SIGKILL)
+        assert worker.is_gone(LIMIT_S)
+        assert [c.devices for c in book.claims()] == [["simulated-0"]], "a second owner"
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+        hear(pool, Died)
+        assert not is_running(stage.pid)
+    assert book.claims() == []
+
+
+def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:
+    with pool_of() as pool:
+        worker = give(pool, "has_a_grandchild")
+        grandchild = hear(pool, Told).what
+        os.kill(worker.pid, signal.SIGKILL)
+        hear(pool, Died)
+        assert not is_running(grandchild)
