@@ -256,7 +256,7 @@ class WorkerPool:
 
     def _receive(self, worker: Worker) -> None:
         """One message. The end of the pipe says nothing: the server tells how a worker died."""
-        with suppress(EOFError, ConnectionResetError):
+        with suppress(EOFError, OSError):  # OSError: it was killed in the middle of a message
             self.pending.append((worker, worker.connection.recv()))
             return
         if not worker.is_gone(CLOSING_S):
@@ -268,7 +268,7 @@ class WorkerPool:
         """Take its last words from the pipe, then its death."""
         if self.workers.pop(worker.pid, None) is None:
             return
-        with suppress(EOFError, ConnectionResetError):
+        with suppress(EOFError, OSError):
             while worker.connection.poll():
                 self.pending.append((worker, worker.connection.recv()))
         self.pending.append((worker, Died(how)))

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dagster_project.worker_pool import Died, Worker, WorkerPool
+from dagster_project.worker_pool import Died, Worker, WorkerPool, _cause
 from dagster_project.worker_server import Task, Told
 from ego_assets.stages.plan import StageSpec
 from resources.gpu import find_gpus
@@ -103,6 +103,16 @@ def test_a_stage_has_the_lease_until_it_is_dead_itself(
         hear(pool, Died)
         assert not is_running(stage.pid)
     assert book.claims() == []
+
+
+@pytest.mark.parametrize("first_heard", ["worker", "server"])
+def test_a_worker_killed_in_the_middle_of_a_message_has_died(first_heard: str) -> None:
+    with pool_of() as pool:
+        worker = give(pool, "dies_talking")
+        assert worker.is_gone(LIMIT_S)
+        while first_heard == "server" and not pool.pending:
+            pool._listen()
+        assert hear(pool, Died) == Died(_cause(-signal.SIGKILL))
 
 
 def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:

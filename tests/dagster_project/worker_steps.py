@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +27,12 @@ def step(command: tuple[str, Any], tell: Tell) -> bool:
 def works(seconds: float, tell: Tell) -> None:
     tell(os.getpid())
     time.sleep(seconds)
+
+
+def dies_talking(_: Any, tell: Tell) -> None:
+    """Killed while most of a message that nobody reads is still in this process."""
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    tell(bytes(20_000_000))
 
 
 def runs_a_stage(spec: StageSpec, tell: Tell) -> None:
