@@ -157,6 +157,7 @@ class WorkerPool:
     def put_back(self, worker: Worker, finished: Finished) -> str:
         """The worker's step is over; why the worker leaves, if it does."""
         worker.busy = False
+        self.server_deaths = 0  # in a row
         if worker.lease and finished.keeps_devices:
             worker.lease.rest()
         else:
@@ -209,7 +210,11 @@ class WorkerPool:
         pins = json.dumps(PINS | {"CUDA_VISIBLE_DEVICES": devices}).encode()
         with theirs, suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self.control, [pins], [theirs.fileno()])
+        why = "the server of the workers died while it started one"
         while (message := self._read_control()) is not None:
+            if "failed" in message:
+                why = f"this machine lets no further worker start: {message['failed']}"
+                break
             if "started" in message:
                 pid = message["started"]
                 try:
@@ -220,7 +225,7 @@ class WorkerPool:
                 return self.workers[pid]
             self._note(message)
         ours.close()
-        raise WorkerServerError("the server of the workers died while it started one")
+        raise WorkerServerError(why)
 
     def _listen(self) -> None:
         message = self._read_control()
@@ -235,7 +240,9 @@ class WorkerPool:
         self.process.wait()
         self.server_deaths += 1
         if self.server_deaths >= SERVER_DEATHS:
-            raise WorkerServerError(f"the server of the workers died {self.server_deaths} times")
+            raise WorkerServerError(
+                f"the server of the workers died {self.server_deaths} times in a row"
+            )
         self._start_server()
 
     def _read_control(self) -> dict[str, Any] | None:

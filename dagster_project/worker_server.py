@@ -140,10 +140,17 @@ class _Server:
             return False
         pins = json.loads(packet)
         server = os.getpid()
-        pid = os.fork()
+        try:
+            (descriptor,) = descriptors  # none is handed over if we have too many
+            pid = os.fork()
+        except (OSError, ValueError) as error:  # a limit of this machine: workers at work go on
+            for received in descriptors:
+                os.close(received)
+            _send(self.control, failed=f"{type(error).__name__}: {error}")
+            return True
         if pid == 0:
-            self._become_worker(server, descriptors[0], pins)
-        os.close(descriptors[0])
+            self._become_worker(server, descriptor, pins)
+        os.close(descriptor)
         pidfd = os.pidfd_open(pid)
         self.workers[pidfd] = pid
         self.selector.register(pidfd, selectors.EVENT_READ)

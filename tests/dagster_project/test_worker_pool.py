@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from dagster_project.worker_pool import Died, Worker, WorkerPool, _cause
-from dagster_project.worker_server import Task, Told
+from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
+from dagster_project.worker_server import Finished, Task, Told
 from ego_assets.stages.plan import StageSpec
 from resources.gpu import find_gpus
 from resources.gpu_leases import Lease, LeaseBook, Request
@@ -23,9 +24,10 @@ LIMIT_S = 60
 
 
 @contextmanager
-def pool_of(*modules: str) -> Iterator[WorkerPool]:
+def pool_of(*modules: str, path: str = "") -> Iterator[WorkerPool]:
     """A pool whose server is ready."""
-    options: dict[str, Any] = {"path": [], "size": 9, "steps_per_worker": 99, "growth_mb": 10**6}
+    options: dict[str, Any] = {"size": 9, "steps_per_worker": 99, "growth_mb": 10**6}
+    options["path"] = [path]
     with WorkerPool("worker_steps:step", ["worker_steps", *modules], **options) as pool:
         until(pool, lambda _: pool.ready)
         yield pool
@@ -42,7 +44,7 @@ def until(pool: WorkerPool, what: Callable[[Any], bool]) -> Any:
     return None
 
 
-def hear(pool: WorkerPool, kind: type) -> Any:
+def hear(pool: WorkerPool, kind: Any) -> Any:
     return until(pool, lambda message: isinstance(message, kind))
 
 
@@ -113,6 +115,34 @@ def test_a_worker_killed_in_the_middle_of_a_message_has_died(first_heard: str) -
         while first_heard == "server" and not pool.pending:
             pool._listen()
         assert hear(pool, Died) == Died(_cause(-signal.SIGKILL))
+
+
+SECOND_FORK_FAILS = """
+import os
+forks = [os.fork]
+def fork():
+    if not forks:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return forks.pop()()
+os.fork = fork
+"""
+
+
+@pytest.mark.parametrize("limit", ["processes", "files"])
+def test_a_worker_that_cannot_be_started_costs_no_other_one(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "second_fork_fails.py").write_text(SECOND_FORK_FAILS)
+    modules = ["second_fork_fails"] if limit == "processes" else []
+    with pool_of(*modules, path=str(tmp_path)) as pool:
+        worker = give(pool, "works", 0.2)
+        pool.server_deaths = 2
+        if limit == "files":
+            resource.prlimit(pool.process.pid, resource.RLIMIT_NOFILE, (3, 3))
+        with pytest.raises(WorkerServerError, match="this machine lets no further worker start"):
+            pool.take("")
+        finished = hear(pool, Died | Finished)
+        assert isinstance(finished, Finished)
+        assert pool.put_back(worker, finished) == ""
+        assert pool.server_deaths == 0, "only deaths in a row are too many"
 
 
 def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:
