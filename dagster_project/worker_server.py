@@ -40,6 +40,7 @@ PACKET = 65536
 ORPHANS_S, STUCK_S = 0.3, 10.0
 DEVICE_FILE = re.compile(r"/dev/nvidia\d")
 PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "", LEASE_VARIABLE: ""}
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _early = {"interrupt": False}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -79,8 +80,8 @@ def serve(descriptor: int) -> None:
     """Entry point of the server: `python -c "…serve(3)"`."""
     control = socket.socket(fileno=descriptor)
     # Ctrl-C and a stopping service reach the whole group: the run decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Blocked, and not ignored: a worker gets one that came before it was ready for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     order = json.loads(control.recv(PACKET))
     os.environ.update(PINS)
@@ -198,8 +199,9 @@ class _Server:
 def _work(connection: Connection, step: Step, pins: dict[str, str]) -> None:
     """A worker's life: one step after the other, each in the same surroundings."""
     os.environ.update(pins)
-    signal.signal(signal.SIGINT, _remember_interrupt)
-    signal.signal(signal.SIGTERM, _remember_interrupt)
+    for number in INTERRUPTS:
+        signal.signal(number, _remember_interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a step starts stays findable below us
     faulthandler.enable()
     surroundings = Surroundings()

@@ -145,6 +145,16 @@ def test_a_worker_that_cannot_be_started_costs_no_other_one(tmp_path: Path, limi
         assert pool.server_deaths == 0, "only deaths in a row are too many"
 
 
+SLOW_START = "import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(0.3))"
+
+
+def test_an_interrupt_that_comes_before_the_worker_is_ready_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "slow_start.py").write_text(SLOW_START)
+    with pool_of("slow_start", path=str(tmp_path)) as pool:
+        give(pool, "was_interrupted").interrupt()
+        assert hear(pool, Told) == Told(True)
+
+
 def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:
     with pool_of() as pool:
         worker = give(pool, "has_a_grandchild")

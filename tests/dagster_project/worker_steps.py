@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dagster_project.worker_server import pop_early_interrupt
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
@@ -27,6 +28,10 @@ def step(command: tuple[str, Any], tell: Tell) -> bool:
 def works(seconds: float, tell: Tell) -> None:
     tell(os.getpid())
     time.sleep(seconds)
+
+
+def was_interrupted(_: Any, tell: Tell) -> None:
+    tell(pop_early_interrupt())
 
 
 def dies_talking(_: Any, tell: Tell) -> None:
