@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from dagster_project.surroundings import Surroundings
+from dagster_project.surroundings import Surroundings, reseed
 from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
 
 PACKET = 65536
@@ -204,6 +204,7 @@ def _work(connection: Connection, step: Step, pins: dict[str, str]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a step starts stays findable below us
     faulthandler.enable()
+    reseed()  # the server's state of numpy and torch is in all of us
     surroundings = Surroundings()
     lease: int | None = None
     while True:

@@ -155,6 +155,15 @@ def test_an_interrupt_that_comes_before_the_worker_is_ready_is_not_lost(tmp_path
         assert hear(pool, Told) == Told(True)
 
 
+def test_fresh_workers_draw_different_numbers() -> None:
+    with pool_of("numpy.random") as pool:
+        drawn = []
+        for _ in range(2):
+            give(pool, "draws")
+            drawn.append(hear(pool, Told).what)
+        assert len(pool.workers) == len(set(drawn)) == 2
+
+
 def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:
     with pool_of() as pool:
         worker = give(pool, "has_a_grandchild")

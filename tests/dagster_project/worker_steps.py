@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from dagster_project.worker_server import pop_early_interrupt
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.worker import worker_main
@@ -28,6 +30,10 @@ def step(command: tuple[str, Any], tell: Tell) -> bool:
 def works(seconds: float, tell: Tell) -> None:
     tell(os.getpid())
     time.sleep(seconds)
+
+
+def draws(_: Any, tell: Tell) -> None:
+    tell(tuple(np.random.randint(0, 2**31, 4)))
 
 
 def was_interrupted(_: Any, tell: Tell) -> None:
