@@ -183,10 +183,12 @@ def _mirror(path: str, stream: Any) -> Iterator[tuple[int, None]]:
     """Shows a step's captured prints in the run's own output, as Dagster's function does.
 
     Less the interpreter that it starts beside each `tail`, twice a step, to end it should we die:
-    the server of the workers does that. This is half of what a warm step would cost.
+    the server of the workers does that, and `tail` itself should the server die. This is half of
+    what a warm step would cost.
     """
     output = stream if compute_logs._fileno(stream) else None
-    tail = subprocess.Popen(["tail", "-F", "-c", "+0", path], stdout=output)
+    command = ["tail", f"--pid={os.getpid()}", "-F", "-c", "+0", path]
+    tail = subprocess.Popen(command, stdout=output)
     try:
         yield tail.pid, None
     finally:

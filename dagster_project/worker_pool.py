@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -21,11 +22,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
+import psutil
+
 from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tree
 from resources.gpu_leases import Lease
 
 CLOSING_S = 5.0
 SERVER_DEATHS = 3
+MARK_VARIABLE = "EGO_WORKERS_OF"
+"""In the environment of all that a server and its workers start: whose it is."""
 _SERVE = "import sys; sys.path[:] = {}; from dagster_project import worker_server as s; s.serve({})"
 
 
@@ -197,11 +202,13 @@ class WorkerPool:
 
     def _start_server(self) -> None:
         self.ready = False
+        self.mark = secrets.token_hex(8)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno())],
                 pass_fds=[theirs.fileno()],
+                env=os.environ | {MARK_VARIABLE: self.mark},
             )
         self.control.send(json.dumps(self.order).encode())
 
@@ -233,6 +240,7 @@ class WorkerPool:
             self._note(message)
             return
         # Its workers die with it. Those that were at work are told of, and a new one is started.
+        self._kill_strays()
         for worker in list(self.workers.values()):
             worker.is_gone(CLOSING_S)
             self._bury(worker, "was killed together with the server of the workers")
@@ -244,6 +252,16 @@ class WorkerPool:
                 f"the server of the workers died {self.server_deaths} times in a row"
             )
         self._start_server()
+
+    def _kill_strays(self) -> None:
+        """What steps had started, which only their server would have killed."""
+        strays = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK_VARIABLE) == self.mark:
+                    kill_tree(process.pid)
+                    strays.append(process)
+        psutil.wait_procs(strays, CLOSING_S)
 
     def _read_control(self) -> dict[str, Any] | None:
         try:
