@@ -183,10 +183,12 @@ def _mirror(path: str, stream: Any) -> Iterator[tuple[int, None]]:
     """Shows a step's captured prints in the run's own output, as Dagster's function does.
 
     Less the interpreter that it starts beside each `tail`, twice a step, to end it should we die:
-    the server of the workers does that. This is half of what a warm step would cost.
+    the server of the workers does that, and `tail` itself should the server die. This is half of
+    what a warm step would cost.
     """
     output = stream if compute_logs._fileno(stream) else None
-    tail = subprocess.Popen(["tail", "-F", "-c", "+0", path], stdout=output)
+    command = ["tail", f"--pid={os.getpid()}", "-F", "-c", "+0", path]
+    tail = subprocess.Popen(command, stdout=output)
     try:
         yield tail.pid, None
     finally:
@@ -309,6 +311,18 @@ class GpuExecutor(dg.Executor):
         yield from _Run(self, plan_context, execution_plan).events()
 
 
+class _Pools(InstanceConcurrencyContext):
+    """Dagster's pools, of which a step takes a slot only when the run could start it at once."""
+
+    room = 0
+
+    def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
+        if self.room <= 0 or not super().claim(concurrency_key, step_key, step_priority):
+            return False
+        self.room -= 1
+        return True
+
+
 class _Run:
     """One run: steps that wait, steps that run, and the loop between them."""
 
@@ -341,15 +355,15 @@ class _Run:
         )
         yield from self._look_around()
         with ExitStack() as stack:
-            concurrency = stack.enter_context(
-                InstanceConcurrencyContext(self.context.instance, self.context.dagster_run)
+            self.pools = stack.enter_context(
+                _Pools(self.context.instance, self.context.dagster_run)
             )
             self.active = stack.enter_context(
                 ActiveExecution(
                     self.plan,
                     retry_mode=self.executor.retries,
                     tag_concurrency_limits=self.executor.tag_concurrency_limits,
-                    instance_concurrency_context=concurrency,
+                    instance_concurrency_context=self.pools,
                     step_dependency_config=self.executor.step_dependency_config,
                 )
             )
@@ -455,6 +469,7 @@ class _Run:
 
     def _leave_the_queue(self) -> None:
         for step in self.waiting:
+            self.pools.free_step(step.key)
             if step.lease:
                 step.lease.release()
         self.waiting.clear()
@@ -490,6 +505,8 @@ class _Run:
             lease = worker.lease
             if lease and (lease.is_wanted() or not set(lease.devices) <= set(self.gpus)):
                 self.pool.retire(worker)  # who waits goes before a model that is kept warm
+        claimed = sum(s.key in self.pools._claims for s in self.waiting)
+        self.pools.room = self.slots - len(self.running) - claimed
         for step in self.active.get_steps_to_execute():
             self.waiting.append(_Step(step, self._needs(step), self.context.for_step(step)))
         self.waiting.sort(key=lambda s: -int(s.step.tags.get(PRIORITY_TAG, 0)))

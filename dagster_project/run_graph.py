@@ -25,7 +25,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files, shards_of
 from resources.compute import Compute
 from resources.gpu import go_without_gpu, list_gpus
-from resources.gpu_leases import LeaseBook, Request, describe_holders
+from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
@@ -173,6 +173,7 @@ def _one_gpu(degrade_after_s: float | None = None) -> Iterator[None]:
         if granted:
             os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.devices[0].index)
+            os.environ[LEASE_VARIABLE] = lease.path
         else:
             lease.release()
             go_without_gpu(
@@ -183,7 +184,8 @@ def _one_gpu(degrade_after_s: float | None = None) -> Iterator[None]:
     finally:
         lease.release()
         go_without_gpu("")
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        for name in ("CUDA_VISIBLE_DEVICES", LEASE_VARIABLE):
+            os.environ.pop(name, None)
         if before is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 

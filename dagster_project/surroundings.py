@@ -55,7 +55,7 @@ class Surroundings:
         level, root.handlers[:], root.filters[:], root.disabled = self.logging
         root.setLevel(level)
         logging.disable(self.silenced)
-        _reseed()
+        reseed()
 
     def thread_left(self) -> str:
         """Name of a thread that the step started and that a process's end would wait for."""
@@ -70,8 +70,8 @@ class Surroundings:
         return 0
 
 
-def _reseed() -> None:
-    """Two steps must not draw the same numbers because the first one set a seed."""
+def reseed() -> None:
+    """No two steps draw the same numbers: not after one set a seed, not in two forked workers."""
     random.seed()
     modules: dict[str, Any] = sys.modules
     if "numpy.random" in modules:

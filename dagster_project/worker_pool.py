@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -21,11 +22,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
+import psutil
+
 from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tree
 from resources.gpu_leases import Lease
 
 CLOSING_S = 5.0
 SERVER_DEATHS = 3
+MARK_VARIABLE = "EGO_WORKERS_OF"
+"""In the environment of all that a server and its workers start: whose it is."""
 _SERVE = "import sys; sys.path[:] = {}; from dagster_project import worker_server as s; s.serve({})"
 
 
@@ -157,6 +162,7 @@ class WorkerPool:
     def put_back(self, worker: Worker, finished: Finished) -> str:
         """The worker's step is over; why the worker leaves, if it does."""
         worker.busy = False
+        self.server_deaths = 0  # in a row
         if worker.lease and finished.keeps_devices:
             worker.lease.rest()
         else:
@@ -196,11 +202,13 @@ class WorkerPool:
 
     def _start_server(self) -> None:
         self.ready = False
+        self.mark = secrets.token_hex(8)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno())],
                 pass_fds=[theirs.fileno()],
+                env=os.environ | {MARK_VARIABLE: self.mark},
             )
         self.control.send(json.dumps(self.order).encode())
 
@@ -209,7 +217,11 @@ class WorkerPool:
         pins = json.dumps(PINS | {"CUDA_VISIBLE_DEVICES": devices}).encode()
         with theirs, suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self.control, [pins], [theirs.fileno()])
+        why = "the server of the workers died while it started one"
         while (message := self._read_control()) is not None:
+            if "failed" in message:
+                why = f"this machine lets no further worker start: {message['failed']}"
+                break
             if "started" in message:
                 pid = message["started"]
                 try:
@@ -220,7 +232,7 @@ class WorkerPool:
                 return self.workers[pid]
             self._note(message)
         ours.close()
-        raise WorkerServerError("the server of the workers died while it started one")
+        raise WorkerServerError(why)
 
     def _listen(self) -> None:
         message = self._read_control()
@@ -228,6 +240,7 @@ class WorkerPool:
             self._note(message)
             return
         # Its workers die with it. Those that were at work are told of, and a new one is started.
+        self._kill_strays()
         for worker in list(self.workers.values()):
             worker.is_gone(CLOSING_S)
             self._bury(worker, "was killed together with the server of the workers")
@@ -235,8 +248,20 @@ class WorkerPool:
         self.process.wait()
         self.server_deaths += 1
         if self.server_deaths >= SERVER_DEATHS:
-            raise WorkerServerError(f"the server of the workers died {self.server_deaths} times")
+            raise WorkerServerError(
+                f"the server of the workers died {self.server_deaths} times in a row"
+            )
         self._start_server()
+
+    def _kill_strays(self) -> None:
+        """What steps had started, which only their server would have killed."""
+        strays = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK_VARIABLE) == self.mark:
+                    kill_tree(process.pid)
+                    strays.append(process)
+        psutil.wait_procs(strays, CLOSING_S)
 
     def _read_control(self) -> dict[str, Any] | None:
         try:
@@ -256,7 +281,7 @@ class WorkerPool:
 
     def _receive(self, worker: Worker) -> None:
         """One message. The end of the pipe says nothing: the server tells how a worker died."""
-        with suppress(EOFError, ConnectionResetError):
+        with suppress(EOFError, OSError):  # OSError: it was killed in the middle of a message
             self.pending.append((worker, worker.connection.recv()))
             return
         if not worker.is_gone(CLOSING_S):
@@ -268,7 +293,7 @@ class WorkerPool:
         """Take its last words from the pipe, then its death."""
         if self.workers.pop(worker.pid, None) is None:
             return
-        with suppress(EOFError, ConnectionResetError):
+        with suppress(EOFError, OSError):
             while worker.connection.poll():
                 self.pending.append((worker, worker.connection.recv()))
         self.pending.append((worker, Died(how)))

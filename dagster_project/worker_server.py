@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,13 +33,14 @@ from typing import Any
 
 import psutil
 
-from dagster_project.surroundings import Surroundings
-from resources.gpu_leases import hold, let_go
+from dagster_project.surroundings import Surroundings, reseed
+from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
 
 PACKET = 65536
-ORPHANS_S = 0.3
+ORPHANS_S, STUCK_S = 0.3, 10.0
 DEVICE_FILE = re.compile(r"/dev/nvidia\d")
-PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ""}
+PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "", LEASE_VARIABLE: ""}
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _early = {"interrupt": False}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -78,8 +80,8 @@ def serve(descriptor: int) -> None:
     """Entry point of the server: `python -c "…serve(3)"`."""
     control = socket.socket(fileno=descriptor)
     # Ctrl-C and a stopping service reach the whole group: the run decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Blocked, and not ignored: a worker gets one that came before it was ready for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     order = json.loads(control.recv(PACKET))
     os.environ.update(PINS)
@@ -139,10 +141,17 @@ class _Server:
             return False
         pins = json.loads(packet)
         server = os.getpid()
-        pid = os.fork()
+        try:
+            (descriptor,) = descriptors  # none is handed over if we have too many
+            pid = os.fork()
+        except (OSError, ValueError) as error:  # a limit of this machine: workers at work go on
+            for received in descriptors:
+                os.close(received)
+            _send(self.control, failed=f"{type(error).__name__}: {error}")
+            return True
         if pid == 0:
-            self._become_worker(server, descriptors[0], pins)
-        os.close(descriptors[0])
+            self._become_worker(server, descriptor, pins)
+        os.close(descriptor)
         pidfd = os.pidfd_open(pid)
         self.workers[pidfd] = pid
         self.selector.register(pidfd, selectors.EVENT_READ)
@@ -175,22 +184,27 @@ class _Server:
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
         ours = set(self.workers.values())
-        orphans = [p for p in psutil.Process().children() if p.pid not in ours]
-        # Those of multiprocessing end by themselves, and tidy up what is shared as they do.
-        _, staying = psutil.wait_procs(orphans, ORPHANS_S if orphans else 0)
-        for orphan in staying:
-            kill_tree(orphan.pid)
-            orphan.wait()
+        deadline = time.monotonic() + STUCK_S  # not even SIGKILL ends one that hangs in a driver
+        # The children of one that ends become ours in turn: until there is none.
+        while orphans := [p for p in psutil.Process().children() if p.pid not in ours]:
+            # Those of multiprocessing end by themselves, and tidy up what is shared as they do.
+            _, staying = psutil.wait_procs(orphans, ORPHANS_S)
+            for orphan in staying:
+                kill_tree(orphan.pid)
+            if time.monotonic() > deadline:
+                break
         _send(self.control, exited=pid, status=os.waitstatus_to_exitcode(status))
 
 
 def _work(connection: Connection, step: Step, pins: dict[str, str]) -> None:
     """A worker's life: one step after the other, each in the same surroundings."""
     os.environ.update(pins)
-    signal.signal(signal.SIGINT, _remember_interrupt)
-    signal.signal(signal.SIGTERM, _remember_interrupt)
+    for number in INTERRUPTS:
+        signal.signal(number, _remember_interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a step starts stays findable below us
     faulthandler.enable()
+    reseed()  # the server's state of numpy and torch is in all of us
     surroundings = Surroundings()
     lease: int | None = None
     while True:
@@ -200,8 +214,9 @@ def _work(connection: Connection, step: Step, pins: dict[str, str]) -> None:
             return
         if task is None:
             return
-        if task.lease is not None and lease is None:
-            lease = hold(task.lease)
+        if task.lease is not None:
+            os.environ[LEASE_VARIABLE] = task.lease  # what works on the device holds it, too
+            lease = hold(task.lease) if lease is None else lease
         fit = step(task.command, lambda what: connection.send(Told(what)))
         unfit = _tidy(surroundings) or ("" if fit else "its step failed")
         # An unfit worker has its lease until it is dead: what it left may be on the device.

@@ -28,6 +28,8 @@ from resources.gpu import Gpu
 
 WHOLE = 1000
 """Shares are thousandths of a device: three thirds must make one, and floats do not."""
+LEASE_VARIABLE = "EGO_LEASE"
+"""Path of the claim that a process below the worker has to `hold` while it uses the device."""
 PASSED_OVER_S = 5.0
 """A waiting process that has not looked for so long (stopped, hung) keeps nobody waiting."""
 
@@ -348,6 +350,9 @@ def hold(path: str) -> int:
     """
     descriptor = os.open(path, os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if not os.fstat(descriptor).st_nlink:  # struck out between the two
+        os.close(descriptor)
+        raise FileNotFoundError(f"the lease {path} is over: whoever held it is dead")
     return descriptor
 
 

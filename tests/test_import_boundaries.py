@@ -34,6 +34,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.config",
         "ego_assets.operators",
         "ego_assets.stages",
+        "resources.gpu_leases",
         *CORE,
     ],
     "ego_assets.assets": ["ego_assets", "resources"],

@@ -263,7 +263,7 @@ class _Supervisor:
                 self._hand(slot)
 
     def _dismiss(self, slot: _Slot) -> None:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):  # of one that is dead already
             slot.connection.send(None)
         self._end(slot)
 
@@ -285,7 +285,7 @@ class _Supervisor:
         if slot.groups and (first in self.alone or self.alone & slot.groups.keys()):
             return
         slot.groups[first] = self.queue.popleft()
-        with suppress(BrokenPipeError):  # it died: `_listen` will see the end of the pipe
+        with suppress(OSError):  # it died: `_listen` will see the end of the pipe
             slot.connection.send(slot.groups[first])
 
     def _listen(self) -> None:
@@ -294,7 +294,7 @@ class _Supervisor:
             slot = busy[connection]  # type: ignore[index]
             try:
                 self._take(slot, slot.connection.recv())
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # OSError: it was killed in the middle of a message
                 self._bury(slot, None)
         for slot in list(self.slots):
             hung = next((s for s, since in slot.current.values() if self._is_over(s, since)), None)
@@ -380,7 +380,7 @@ class _Supervisor:
             if kill:
                 slot.process.kill()
             else:
-                with suppress(BrokenPipeError):
+                with suppress(OSError):
                     slot.connection.send(None)
         for slot in list(self.slots):
             self._end(slot)

@@ -43,6 +43,7 @@ from ego_assets.stages.tasks import Task, build_task
 from ego_assets.stages.worker_log import WorkerLog
 from resources.backends.device import describe_device
 from resources.backends.memory import free
+from resources.gpu_leases import LEASE_VARIABLE, hold
 from resources.lake import Lake, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
@@ -491,6 +492,8 @@ def worker_main(
     stderr.close()
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(file=sys.stderr)
+    if lease := environment.get(LEASE_VARIABLE):
+        hold(lease)  # until we are dead: others may be so before us
     _limit_threads(threads)
     name, task, sending = process_name(), SharedTask(spec), threading.Lock()
 

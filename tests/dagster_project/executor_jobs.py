@@ -243,6 +243,21 @@ def never_ends(context: dg.OpExecutionContext) -> None:
         sum(itertools.repeat(0))  # busy in native code: no Python signal handler runs
 
 
+@dg.op(pool="scarce", config_schema={"mark": str}, tags={"ego/gpus": "1"})
+def takes_a_slot(context: dg.OpExecutionContext) -> int:
+    """How many slots of its pool are taken; with a mark, it never ends."""
+    if context.op_config["mark"]:
+        Path(context.op_config["mark"]).touch()
+        time.sleep(600)
+    return context.instance.event_log_storage.get_concurrency_info("scarce").active_slot_count
+
+
+@dg.graph
+def pooled() -> None:
+    for n in range(3):
+        takes_a_slot.alias(f"taker{n}")()
+
+
 @dg.op(ins={"after": dg.In(dg.Nothing)})
 def never_reached() -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing as mp
 import os
 import pickle
 import random
@@ -440,12 +441,34 @@ def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
     else:
         os.kill({"worker": worker, "server": server, "run": run.pid}[victim], signal.SIGKILL)
     assert run.wait(60) != 0
-    # A child that left the group goes with the worker, unless the server is shot as well.
-    ours = [worker, server] + ([child] if victim in ("worker", "run") else [])
+    # A child that left the group goes with the worker, unless run and server are both shot.
+    ours = [worker, server] + ([child] if victim != "group" else [])
     wait_for(lambda: not any(is_running(pid) for pid in ours), 10)
     wait_for(lambda: LeaseBook().claims() == [], 10)
     if is_running(child):
         os.kill(child, signal.SIGKILL)
+
+
+def test_what_shows_a_steps_prints_does_not_outlive_it(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def step() -> None:
+        with (
+            (tmp_path / "shown").open("w") as stream,
+            executor._mirror(str(tmp_path / "prints"), stream) as (tail, _),
+        ):
+            theirs.send(tail)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = context.Process(target=step)
+    process.start()
+    tail = ours.recv()
+    process.join()
+    try:
+        wait_for(lambda: not is_running(tail), 10)
+    finally:
+        kill(tail, os.kill)
 
 
 def crowd(folder: Path, steps: int) -> dict[str, Any]:

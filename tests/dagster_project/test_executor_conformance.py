@@ -182,6 +182,36 @@ def test_an_interrupt_stops_the_run(
     assert last.cls_name == "DagsterExecutionInterruptedError"
 
 
+def taking(mark: str) -> dict[str, Any]:
+    return {"ops": {f"taker{n}": {"config": {"mark": mark}} for n in range(3)}}
+
+
+@pytest.mark.parametrize("executor", CONFIGS)
+def test_a_slot_of_a_pool_is_taken_by_a_step_that_runs(
+    instance: dg.DagsterInstance, executor: str
+) -> None:
+    instance.event_log_storage.set_concurrency_slots("scarce", 3)
+    config = CONFIGS[executor] | {"max_concurrent": 1}
+    result = executor_jobs.execute("pooled", instance, executor, config, run_config=taking(""))
+    assert result.success
+    with result:
+        assert [result.output_for_node(f"taker{n}") for n in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("executor", CONFIGS)
+def test_an_interrupted_run_leaves_no_slot_of_a_pool_taken(
+    instance: dg.DagsterInstance, executor: str, tmp_path: Path
+) -> None:
+    instance.event_log_storage.set_concurrency_slots("scarce", 3)
+    mark, config = tmp_path / "mark", CONFIGS[executor] | {"max_concurrent": 2}
+    if executor == "gpu":
+        config |= {"gpus": 1}  # one step has it, another waits for it
+    with Interrupter(mark.exists):
+        executor_jobs.execute("pooled", instance, executor, config, run_config=taking(str(mark)))
+    found = instance.event_log_storage.get_concurrency_info("scarce")
+    assert [c.step_key for c in found.claimed_slots] == []
+
+
 class Interrupter:
     """Sends this process a SIGINT, as cancelling does, once something is so."""
 

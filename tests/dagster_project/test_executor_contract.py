@@ -47,6 +47,8 @@ PARAMETERS: list[tuple[Any, set[str]]] = [
     (ActiveExecution.handle_event, {"dagster_event"}),
     (ActiveExecution.get_steps_to_execute, {"limit"}),
     (InstanceConcurrencyContext.__init__, {"instance", "dagster_run"}),
+    (InstanceConcurrencyContext.claim, {"concurrency_key", "step_key", "step_priority"}),
+    (InstanceConcurrencyContext.free_step, {"step_key"}),
     (
         create_execution_plan,
         {"job", "run_config", "step_keys_to_execute", "known_state", "repository_load_data"},
@@ -134,6 +136,10 @@ def test_records_and_errors() -> None:
     assert DagsterSubprocessError("m", subprocess_error_infos=[info]).subprocess_error_infos
     assert {"module", "working_directory"} <= set(ModuleCodePointer.__annotations__)
     assert PRIORITY_TAG == "dagster/priority"
+
+
+def test_slots_that_steps_have_of_pools_are_known() -> None:
+    assert "self._claims.add(step_key)" in inspect.getsource(InstanceConcurrencyContext.claim)
 
 
 def test_prints_are_mirrored_through_the_function_that_is_replaced() -> None:

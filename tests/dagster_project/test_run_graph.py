@@ -42,11 +42,13 @@ def test_a_run_holds_one_device_and_gives_it_back(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with _one_gpu():
         (first,) = LeaseBook().holders()
+        assert Path(os.environ["EGO_LEASE"]).stem == first.id  # for the stages to hold, too
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ["CUDA_VISIBLE_DEVICES"])
         with _one_gpu():
             assert len({k for c in LeaseBook().holders() for k in c.devices}) == 2
         assert [c.id for c in LeaseBook().holders()] == [first.id]
     assert LeaseBook().claims() == []
+    assert "EGO_LEASE" not in os.environ
 
 
 def test_without_a_device_nothing_is_leased(

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import struct
 import time
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ import pytest
 from stage_bench import SHARD, Bench
 
 from ego_assets.stages import runner
-from ego_assets.stages.runner import run_stage
+from ego_assets.stages.plan import Group, Unit
+from ego_assets.stages.runner import StageReport, run_stage
+from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import State
 
 LONG = [f"long{'0' * 12}-{i:04d}" for i in range(3)]
@@ -95,6 +98,20 @@ def test_a_clip_that_kills_its_worker_once_is_done_by_another(bench: Bench) -> N
     assert (report.done, report.worker_deaths, report.failed) == (4, 1, 0)
     assert bench.attempts(LONG[0]) == 1
     assert counts(bench) == [0, 1, 2, 0]
+
+
+def test_a_worker_killed_in_the_middle_of_a_message_costs_one_attempt(bench: Bench) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), struct.pack("!i", 20_000) + bytes(5_000))
+    theirs.close()
+    process = multiprocessing.get_context("fork").Process(target=lambda: None)
+    process.start()
+    group = Group((Unit(SHORT, None, "", "", 1.0, 1.0, {}),))
+    supervisor = runner._Supervisor(bench.spec, bench.ledger, report := StageReport("s", SHARD))
+    supervisor.slots = [runner._Slot(process, ours, WorkerLog(), "", groups={SHORT: group})]
+    supervisor._listen()
+    assert (report.worker_deaths, supervisor.slots) == (1, [])
+    assert list(supervisor.queue) == [group], "it is not tried again"
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -1,0 +1,173 @@
+"""Workers as processes: what is so however and whenever one of them dies. No Dagster here."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
+from dagster_project.worker_server import Finished, Task, Told
+from ego_assets.stages.plan import StageSpec
+from resources.gpu import find_gpus
+from resources.gpu_leases import Lease, LeaseBook, Request
+
+LIMIT_S = 60
+
+
+@contextmanager
+def pool_of(*modules: str, path: str = "") -> Iterator[WorkerPool]:
+    """A pool whose server is ready."""
+    options: dict[str, Any] = {"size": 9, "steps_per_worker": 99, "growth_mb": 10**6}
+    options["path"] = [path]
+    with WorkerPool("worker_steps:step", ["worker_steps", *modules], **options) as pool:
+        until(pool, lambda _: pool.ready)
+        yield pool
+
+
+def until(pool: WorkerPool, what: Callable[[Any], bool]) -> Any:
+    """The first message that is so; None if the pool itself is before it says anything."""
+    deadline = time.monotonic() + LIMIT_S
+    while not what(None):
+        assert time.monotonic() < deadline, "did not come about"
+        for _, message in pool.wait(0.1):
+            if what(message):
+                return message
+    return None
+
+
+def hear(pool: WorkerPool, kind: Any) -> Any:
+    return until(pool, lambda message: isinstance(message, kind))
+
+
+def give(pool: WorkerPool, name: str, argument: Any = None, lease: Lease | None = None) -> Worker:
+    worker = pool.take("")
+    worker.lease = lease
+    worker.give(Task((name, argument), lease.path if lease else None))
+    return worker
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> LeaseBook:
+    return LeaseBook(tmp_path / "leases")
+
+
+@pytest.fixture
+def lease(book: LeaseBook) -> Lease:
+    lease = book.ask(Request(1), find_gpus(1))
+    assert lease.poll()
+    return lease
+
+
+def test_the_worker_has_the_lease_when_the_run_is_gone(book: LeaseBook, lease: Lease) -> None:
+    with pool_of() as pool:
+        worker = give(pool, "works", 600.0, lease)
+        hear(pool, Told)
+        worker.release()  # as the run's death would
+        assert len(book.holders()) == 1
+        os.kill(worker.pid, signal.SIGKILL)
+        hear(pool, Died)
+        assert book.claims() == []
+
+
+def test_a_stage_has_the_lease_until_it_is_dead_itself(
+    book: LeaseBook, lease: Lease, tmp_path: Path
+) -> None:
+    spec = StageSpec("clip", ("t",), {}, str(tmp_path), f"sqlite:///{tmp_path}/ledger", "s", "r")
+    with pool_of() as pool:
+        worker = give(pool, "runs_a_stage", spec, lease)
+        stage = psutil.Process(hear(pool, Told).what)
+        # Run and worker are dead, and nobody below has come to notice it yet.
+        frozen = [pool.process.pid, stage.ppid(), stage.pid]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        worker.release()
+        os.kill(worker.pid, signal.SIGKILL)
+        assert worker.is_gone(LIMIT_S)
+        assert [c.devices for c in book.claims()] == [["simulated-0"]], "a second owner"
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+        hear(pool, Died)
+        assert not is_running(stage.pid)
+    assert book.claims() == []
+
+
+@pytest.mark.parametrize("first_heard", ["worker", "server"])
+def test_a_worker_killed_in_the_middle_of_a_message_has_died(first_heard: str) -> None:
+    with pool_of() as pool:
+        worker = give(pool, "dies_talking")
+        assert worker.is_gone(LIMIT_S)
+        while first_heard == "server" and not pool.pending:
+            pool._listen()
+        assert hear(pool, Died) == Died(_cause(-signal.SIGKILL))
+
+
+SECOND_FORK_FAILS = """
+import os
+forks = [os.fork]
+def fork():
+    if not forks:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return forks.pop()()
+os.fork = fork
+"""
+
+
+@pytest.mark.parametrize("limit", ["processes", "files"])
+def test_a_worker_that_cannot_be_started_costs_no_other_one(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "second_fork_fails.py").write_text(SECOND_FORK_FAILS)
+    modules = ["second_fork_fails"] if limit == "processes" else []
+    with pool_of(*modules, path=str(tmp_path)) as pool:
+        worker = give(pool, "works", 0.2)
+        pool.server_deaths = 2
+        if limit == "files":
+            resource.prlimit(pool.process.pid, resource.RLIMIT_NOFILE, (3, 3))
+        with pytest.raises(WorkerServerError, match="this machine lets no further worker start"):
+            pool.take("")
+        finished = hear(pool, Died | Finished)
+        assert isinstance(finished, Finished)
+        assert pool.put_back(worker, finished) == ""
+        assert pool.server_deaths == 0, "only deaths in a row are too many"
+
+
+SLOW_START = "import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(0.3))"
+
+
+def test_an_interrupt_that_comes_before_the_worker_is_ready_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "slow_start.py").write_text(SLOW_START)
+    with pool_of("slow_start", path=str(tmp_path)) as pool:
+        give(pool, "was_interrupted").interrupt()
+        assert hear(pool, Told) == Told(True)
+
+
+def test_fresh_workers_draw_different_numbers() -> None:
+    with pool_of("numpy.random") as pool:
+        drawn = []
+        for _ in range(2):
+            give(pool, "draws")
+            drawn.append(hear(pool, Told).what)
+        assert len(pool.workers) == len(set(drawn)) == 2
+
+
+def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:
+    with pool_of() as pool:
+        worker = give(pool, "has_a_grandchild")
+        grandchild = hear(pool, Told).what
+        os.kill(worker.pid, signal.SIGKILL)
+        hear(pool, Died)
+        assert not is_running(grandchild)

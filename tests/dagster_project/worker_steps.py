@@ -1,0 +1,67 @@
+"""What workers do in `test_worker_pool`: a step is the name of a function here."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dagster_project.worker_server import pop_early_interrupt
+from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.worker import worker_main
+from ego_assets.stages.worker_log import WorkerLog
+
+Tell = Callable[[Any], None]
+
+
+def step(command: tuple[str, Any], tell: Tell) -> bool:
+    name, argument = command
+    globals()[name](argument, tell)
+    return True
+
+
+def works(seconds: float, tell: Tell) -> None:
+    tell(os.getpid())
+    time.sleep(seconds)
+
+
+def draws(_: Any, tell: Tell) -> None:
+    tell(tuple(np.random.randint(0, 2**31, 4)))
+
+
+def was_interrupted(_: Any, tell: Tell) -> None:
+    tell(pop_early_interrupt())
+
+
+def dies_talking(_: Any, tell: Tell) -> None:
+    """Killed while most of a message that nobody reads is still in this process."""
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    tell(bytes(20_000_000))
+
+
+def runs_a_stage(spec: StageSpec, tell: Tell) -> None:
+    """A worker of a stage, as the stage's supervisor starts it, that waits for its first take."""
+    context = mp.get_context("forkserver")
+    ours, theirs = context.Pipe()
+    arguments = (theirs, spec, WorkerLog(), 1, dict(os.environ))
+    process = context.Process(target=worker_main, args=arguments)
+    process.start()
+    ours.recv()  # its name
+    tell(process.pid)
+    time.sleep(600)
+
+
+def has_a_grandchild(_: Any, tell: Tell) -> None:
+    """Its parent ends by itself a moment after this process does."""
+    script = "sleep 600 & echo $!; read nothing; sleep 0.1"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    child = subprocess.Popen(["sh", "-c", script], start_new_session=True, **pipes)  # type: ignore[call-overload]
+    tell(int(child.stdout.readline()))
+    time.sleep(600)
