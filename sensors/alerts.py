@@ -17,7 +17,7 @@ import dagster as dg
 from dagster import SensorEvaluationContext
 
 from resources.alerts import Alerts
-from resources.delivery import Channel, DeliveryError
+from resources.delivery import Channel, DeliveryError, send_in_time
 from resources.ledger.alerts import AlertStore
 from resources.storage import Storage
 from sensors.alert_rules import Alert, Notice, Severity, Signal, step
@@ -136,7 +136,7 @@ def deliver(store: AlertStore, channels: Mapping[str, Channel], now: float) -> t
             # A channel that is down is asked once a tick, however much waits for it.
             if message.channel in broken:
                 raise DeliveryError("it did not take the message before")
-            channel.send(message.notices)
+            send_in_time(channel, message.notices)
         except DeliveryError as error:
             broken.add(message.channel)
             if now - message.created_at > GIVE_UP_S:
@@ -165,5 +165,6 @@ def _plain(notice: Notice) -> dict[str, object]:
 
 
 def _short(text: str) -> str:
-    text = text.strip()
+    # A file name that is not UTF-8 comes as lone surrogates, which no message can carry.
+    text = text.encode("utf-8", "backslashreplace").decode().strip()
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 1]}…"
