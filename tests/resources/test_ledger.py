@@ -244,7 +244,7 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
     ledger.finish("clips", "u1", start(ledger))
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE alembic_version"))
-        for table in ("raw_files", "run_requests", "alerts", "alert_outbox"):
+        for table in ("raw_files", "run_requests", "alerts", "alert_outbox", "duplicates"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("DROP INDEX work_by_state"))
         for column in ("lost", "token", "heartbeat_at", "digest"):
