@@ -211,7 +211,8 @@ class Arrivals:
                 known = self._video_of(shard, file)
                 videos = self.ledger.disown(file.uri, keep=known)
                 found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
-            run_key = _run_key(shard, [w.mark for w in batch])
+            # An old content may come back: when it was seen tells it from the first time.
+            run_key = _run_key(shard, [(w.mark, w.first_seen) for w in batch])
             priority = round(sum(w.duration_s or 0.0 for w in batch))
             request = RunRequest(run_key, shard, True, priority)
             self.files.enter([([_seen(w) for w in batch], request)], self._clock())

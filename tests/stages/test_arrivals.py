@@ -151,6 +151,21 @@ def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
     assert place.ledger.claim_video("0" * 16, "b.mp4", "s", "f1") == ("b.mp4", "s")
 
 
+def test_a_content_that_comes_back_under_its_name_is_run_again(place: Place) -> None:
+    """A-B-A-B, with equal versions, as S3's ETags are and `rsync -t` makes them."""
+    limits = replace(LIMITS, files=1)
+    place.put("a.mp4", b"B")
+    place.look()
+    place.look(20, limits)
+    asked = set(place.requests())
+    for number, data in enumerate((b"A", b"B", b"A", b"B"), start=2):
+        os.utime(place.put("a.mp4", data * 4), (data[0], data[0]))
+        place.look(1)
+        assert len(place.look(20, limits).superseded) == 1
+        asked.update(place.requests())
+        assert len(asked) == number
+
+
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(
     place: Place, is_moved: bool
