@@ -49,6 +49,7 @@ from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerEr
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
 from resources.gpu import Gpu, degrade_after_s, find_gpus, go_without_gpu
 from resources.gpu_leases import Lease, LeaseBook, Request, describe_holders
+from resources.processes import RUN_TAG, run_tag
 
 GPUS, MEMORY, CPUS, PRIORITY = "ego/gpus", "ego/gpu_memory_gb", "ego/cpus", "ego/priority"
 DEGRADES = "ego/degrades"
@@ -348,6 +349,8 @@ class _Run:
     def events(self) -> Iterator[dg.DagsterEvent]:
         """Everything from the first look at the machine to the last worker's end."""
         began = time.monotonic()
+        run_id = self.context.dagster_run.run_id
+        self.context.instance.add_run_tags(run_id, {RUN_TAG: run_tag(run_id)})
         yield dg.DagsterEvent.engine_event(
             self.context,
             f"Executing steps in warm workers (run process {os.getpid()})",

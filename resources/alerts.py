@@ -19,9 +19,12 @@ class Alerts(dg.ConfigurableResource):
     webhook_url: str = Field(default="", description="empty: EGO_ALERT_WEBHOOK_URL")
     slack_url: str = Field(default="", description="empty: EGO_ALERT_SLACK_URL")
     smtp_host: str = Field(default="", description="empty: no e-mail")
-    smtp_port: int = Field(default=587)
+    smtp_port: int = Field(default=587, description="465: TLS from the first byte")
     smtp_user: str = Field(default="")
     smtp_password: str = Field(default="", description="empty: EGO_ALERT_SMTP_PASSWORD")
+    smtp_ca_file: str = Field(
+        default="", description="PEM file that vouches for the mail server; empty: the system's"
+    )
     email_from: str = Field(default="ego-assets@localhost")
     email_to: list[str] = Field(default=[])
     cool_down_s: float = Field(
@@ -45,5 +48,6 @@ class Alerts(dg.ConfigurableResource):
                 tuple(self.email_to),
                 self.smtp_user,
                 password,
+                self.smtp_ca_file,
             )
         return found

@@ -8,17 +8,28 @@ from __future__ import annotations
 import json
 import logging
 import smtplib
+import ssl
+import threading
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from http.client import HTTPException
 from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 5.0
+"""Of each read and write."""
+SEND_LIMIT_S = 10.0
+"""Of a message as a whole."""
 SLACK_TEXT = 2900
 """Characters that Slack takes in one block, less a margin."""
+SLACK_BLOCKS = 50
+"""Blocks that Slack takes in one message."""
+SMTPS_PORT = 465
+"""Where mail servers speak TLS from the first byte (RFC 8314)."""
 log = logging.getLogger("ego.alerts")
 
 
@@ -26,7 +37,7 @@ class DeliveryError(RuntimeError):
     """A message did not get through; the text may be logged."""
 
 
-class Channel(Protocol):
+class Channel(Hashable, Protocol):
     """One way to people. Each notice: kind, subject, severity, failing, text, detail."""
 
     def send(self, notices: Sequence[Mapping[str, Any]]) -> None:
@@ -60,14 +71,19 @@ class Slack:
     url: str = field(repr=False)
 
     def send(self, notices: Sequence[Mapping[str, Any]]) -> None:
-        texts = [f"*{escape(n['text'])}*\n{escape(n['detail'])}"[:SLACK_TEXT] for n in notices]
-        blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": t}} for t in texts[:50]]
-        post(self.url, {"text": escape(subject_of(notices)), "blocks": blocks})
+        for start in range(0, len(notices), SLACK_BLOCKS):
+            page = notices[start : start + SLACK_BLOCKS]
+            texts = [f"*{escape(n['text'])}*\n{escape(n['detail'])}"[:SLACK_TEXT] for n in page]
+            blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": t}} for t in texts]
+            post(self.url, {"text": escape(subject_of(page)), "blocks": blocks})
 
 
 @dataclass(frozen=True)
 class Email:
-    """A message over SMTP, encrypted where the server offers it, and always with a password."""
+    """A message over SMTP, encrypted where the server offers it, and always with a password.
+
+    ca_file: PEM file of the authority that vouches for the server; empty: those of the system.
+    """
 
     host: str
     port: int
@@ -75,42 +91,107 @@ class Email:
     to: tuple[str, ...]
     user: str = ""
     password: str = field(default="", repr=False)
+    ca_file: str = ""
 
     def send(self, notices: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            message = self._message(notices)
+            # Without a check of the certificate, a stranger in the middle is told the password.
+            trusted = ssl.create_default_context(cafile=self.ca_file or None)
+            with self._connect(trusted) as server:
+                if self.password:
+                    server.login(self.user, self.password)
+                refused = server.send_message(message)
+        except (OSError, ValueError, smtplib.SMTPException) as error:
+            code = getattr(error, "smtp_code", "")
+            raise DeliveryError(f"e-mail: {type(error).__name__} {code}".strip()) from None
+        if refused:  # the others have it: sent again, they would have it twice
+            log.warning("e-mail: %d of %d recipients were refused", len(refused), len(self.to))
+
+    def _message(self, notices: Sequence[Mapping[str, Any]]) -> EmailMessage:
+        """Raises ValueError for addresses and texts that no e-mail can hold."""
         message = EmailMessage()
         message["Subject"] = " ".join(subject_of(notices).split())
         message["From"] = self.sender
         message["To"] = ", ".join(self.to)
+        message["Date"] = formatdate()
+        message["Message-ID"] = make_msgid(domain=self.sender.rpartition("@")[2].strip(" >"))
         message.set_content("\n\n".join(f"{n['text']}\n{n['detail']}" for n in notices))
+        return message
+
+    def _connect(self, trusted: ssl.SSLContext) -> smtplib.SMTP:
+        if self.port == SMTPS_PORT:
+            return smtplib.SMTP_SSL(self.host, self.port, timeout=TIMEOUT_S, context=trusted)
+        server = smtplib.SMTP(self.host, self.port, timeout=TIMEOUT_S)
         try:
-            with smtplib.SMTP(self.host, self.port, timeout=TIMEOUT_S) as server:
+            server.ehlo()
+            if server.has_extn("starttls"):
+                server.starttls(context=trusted)
                 server.ehlo()
-                if server.has_extn("starttls"):
-                    server.starttls()
-                    server.ehlo()
-                elif self.password:
-                    raise DeliveryError("the mail server offers no encryption for the password")
-                if self.password:
-                    server.login(self.user, self.password)
-                server.send_message(message)
-        except (OSError, smtplib.SMTPException) as error:
-            code = getattr(error, "smtp_code", "")
-            raise DeliveryError(f"e-mail: {type(error).__name__} {code}".strip()) from None
+            elif self.password:
+                raise DeliveryError("the mail server offers no encryption for the password")
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would be repeated as a GET without its body, and count as delivered."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def post(url: str, content: Mapping[str, Any]) -> None:
-    """POST JSON. Raises DeliveryError for what is no success."""
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise DeliveryError("the URL begins with neither https:// nor http://")
+    """POST JSON. Raises DeliveryError for what is no success; a redirect is none."""
     body = json.dumps(content).encode()
     try:
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise DeliveryError("the URL begins with neither https:// nor http://")
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            answer.read()
+        opener = urllib.request.build_opener(_NoRedirect)
+        opener.open(request, timeout=TIMEOUT_S).close()
     except HTTPError as error:
+        error.close()
         raise DeliveryError(f"the server answered {error.code}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
+        # Nothing of its text: that of a malformed URL repeats the URL.
         raise DeliveryError(f"no answer: {type(error).__name__}") from None
+
+
+_under_way: dict[Channel, threading.Thread] = {}
+
+
+def send_in_time(
+    channel: Channel, notices: Sequence[Mapping[str, Any]], limit_s: float = SEND_LIMIT_S
+) -> None:
+    """Send, and wait `limit_s` at most, however slowly a server speaks. Raises DeliveryError.
+
+    What takes longer goes on by itself, and its channel takes nothing else until it has ended. An
+    error that no channel should raise becomes a DeliveryError, too, without its text.
+    """
+    if (before := _under_way.get(channel)) is not None and before.is_alive():
+        raise DeliveryError("an earlier message is still on its way")
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            channel.send(notices)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="ego-alert", daemon=True)
+    _under_way[channel] = thread
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise DeliveryError(f"not done after {limit_s:.0f} s")
+    _under_way.pop(channel, None)
+    for error in failed:
+        if isinstance(error, DeliveryError):
+            raise error
+        raise DeliveryError(f"{type(error).__name__} in the channel") from None
 
 
 def subject_of(notices: Sequence[Mapping[str, Any]]) -> str:

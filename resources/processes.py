@@ -26,3 +26,19 @@ def is_gone(name: str | None) -> bool:
         return not same or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+RUN_TAG = "ego/process"
+"""Tag of a Dagster run: the process that executes it."""
+
+
+def run_tag(run_id: str) -> str:
+    """Value of the tag for this process; with the run's id, since a run that is started anew may
+    inherit the tags of the one before."""
+    return f"{run_id} {process_name()}"
+
+
+def is_run_gone(run_id: str, tag: str) -> bool:
+    """Whether the process that executes the run surely lives no more."""
+    of_run, _, name = tag.partition(" ")
+    return of_run == run_id and is_gone(name)

@@ -17,10 +17,11 @@ import dagster as dg
 from dagster import SensorEvaluationContext
 
 from resources.alerts import Alerts
-from resources.delivery import Channel, DeliveryError
+from resources.delivery import Channel, DeliveryError, send_in_time
 from resources.ledger.alerts import AlertStore
 from resources.storage import Storage
 from sensors.alert_rules import Alert, Notice, Severity, Signal, step
+from sensors.lost_runs import end_lost_runs
 
 OVERLAP_S = 60.0
 DELIVERY_BUDGET_S = 20.0
@@ -46,7 +47,9 @@ def alert_sensor(
 ) -> dg.SkipReason:
     now = time.time()
     since = float(context.cursor) if context.cursor else now
-    store, channels = AlertStore(storage.ledger()), alerts.channels()
+    ledger = storage.ledger()
+    store, channels = AlertStore(ledger), alerts.channels()
+    end_lost_runs(context.instance, ledger)
     least = Severity.WARNING if alerts.warnings else Severity.ERROR
     found = signals(context.instance, since - OVERLAP_S if context.cursor else since)
     chosen = [s for s in found if s.ok or s.severity >= least]
@@ -111,7 +114,10 @@ def _cause(instance: dg.DagsterInstance, run_id: str) -> str:
     events = [e.event_log_entry.dagster_event for e in found.records]
     failed = [e for e in events if e is not None]
     if not failed:
-        return "the run failed outside of its steps"
+        found = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+        ends = [e.event_log_entry.dagster_event for e in found.records]
+        why = next((e.message for e in ends if e is not None and e.message), "")
+        return f"the run failed outside of its steps: {why}"
     error = failed[0].step_failure_data.error
     cause = (error.cause or error) if error else None
     message = cause.message.strip().split("\n", 1)[0] if cause else "failed"
@@ -136,7 +142,7 @@ def deliver(store: AlertStore, channels: Mapping[str, Channel], now: float) -> t
             # A channel that is down is asked once a tick, however much waits for it.
             if message.channel in broken:
                 raise DeliveryError("it did not take the message before")
-            channel.send(message.notices)
+            send_in_time(channel, message.notices)
         except DeliveryError as error:
             broken.add(message.channel)
             if now - message.created_at > GIVE_UP_S:
@@ -165,5 +171,6 @@ def _plain(notice: Notice) -> dict[str, object]:
 
 
 def _short(text: str) -> str:
-    text = text.strip()
+    # A file name that is not UTF-8 comes as lone surrogates, which no message can carry.
+    text = text.encode("utf-8", "backslashreplace").decode().strip()
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 1]}…"

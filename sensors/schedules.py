@@ -14,6 +14,7 @@ import dagster as dg
 from dagster import ScheduleEvaluationContext
 
 from resources.storage import Storage
+from sensors.lost_runs import end_lost_runs
 
 RETRY_CRON = "0 1 * * *"
 UPKEEP_CRON = "0 5 * * *"
@@ -64,6 +65,7 @@ def build_schedules(
     def nightly_retry_schedule(
         context: ScheduleEvaluationContext, storage: Storage
     ) -> list[dg.RunRequest] | dg.SkipReason:
+        end_lost_runs(context.instance, storage.ledger())
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
         busy = {r.dagster_run.tags.get(PARTITION_TAG) for r in active}
         since = context.scheduled_execution_time - timedelta(days=1)

@@ -30,6 +30,7 @@ from resources.ledger.raw_files import RawFiles, RunRequest, Seen, Waiting, mark
 
 PAGE = 1000
 SHARDS_AT_ONCE = 50
+MANIFEST = "video_manifest"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Arrivals:
         with self.lake.storage.lock("shards"):
             if self._adopt(budget_s):
                 self._reenter(found)
+                self._hand_on()
                 self._close(budget_s, found)
         found.waiting = len(self.files.waiting())
         return found
@@ -209,17 +211,39 @@ class Arrivals:
                 known = self._video_of(shard, file)
                 videos = self.ledger.disown(file.uri, keep=known)
                 found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
-            run_key = f"{shard}:{digest([w.mark for w in batch])[:16]}"
+            # An old content may come back: when it was seen tells it from the first time.
+            run_key = _run_key(shard, [(w.mark, w.first_seen) for w in batch])
             priority = round(sum(w.duration_s or 0.0 for w in batch))
             request = RunRequest(run_key, shard, True, priority)
             self.files.enter([([_seen(w) for w in batch], request)], self._clock())
 
+    def _hand_on(self) -> None:
+        """A content whose file is gone, or holds another one by now, goes to its duplicates: their
+        rows are made again, and whoever is first has it."""
+        for lost in self.ledger.duplicates_of_missing(PAGE):
+            if lost.owner is None or raw_version(lost.owner[0]) is not None:
+                continue
+            uri, shard = lost.owner
+            file_id = file_unit_id(uri)
+            request = RunRequest(_run_key(shard, uri, lost.noted_at), shard, True, 0)
+            self.files.enter([((), request)], self._clock())
+            self.ledger.requeue(MANIFEST, [file_id], f"{uri} is gone")
+            self.ledger.release(stage=MANIFEST, shard=shard, unit_id=file_id)
+            self.ledger.disown(uri)
+        heirs = self.ledger.duplicates_without_owner(MANIFEST, PAGE)
+        for shard, group in groupby(heirs, lambda d: d.shard):
+            batch = list(group)
+            run_key = _run_key(shard, [(d.file_id, d.noted_at) for d in batch])
+            # The request goes first: a unit that waits is asked for by nobody.
+            self.files.enter([((), RunRequest(run_key, shard, True, 0))], self._clock())
+            self.ledger.requeue(MANIFEST, [d.file_id for d in batch], "its first file is gone")
+
     def _video_of(self, shard: str, file: Waiting) -> str | None:
         """The video that a run has made of the file as it is now, if one was so quick."""
-        made = self.lake.provenance("video_manifest", shard, file.file_id)
+        made = self.lake.provenance(MANIFEST, shard, file.file_id)
         if made is None or made.input_hash != probe_inputs(file.uri):
             return None
-        rows = self.lake.read("video_manifest", shard, columns=["uri", "video_id"]).to_pylist()
+        rows = self.lake.read(MANIFEST, shard, columns=["uri", "video_id"]).to_pylist()
         return next((r["video_id"] for r in rows if r["uri"] == file.uri), None)
 
     def _is_complete(self, file: Waiting) -> bool:
@@ -262,6 +286,11 @@ def close_batches(files: Sequence[Waiting], limits: Limits, now: float) -> list[
     if last and (is_full or now - min(w.first_seen for w in last) >= limits.wait_s):
         batches.append(last)
     return batches
+
+
+def _run_key(shard: str, *why: Any) -> str:
+    """Of a further run of a shard."""
+    return f"{shard}:{digest(*why)[:16]}"
 
 
 def _seen(file: Waiting) -> Seen:

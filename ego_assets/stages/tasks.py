@@ -15,7 +15,7 @@ from ego_assets.protocols import BadInputError, Carried, ClipInput, ClipOutput, 
 from ego_assets.stages.plan import StageSpec, Unit
 from resources.backends import registry
 from resources.lake import Lake
-from resources.lake.raw import RawReader
+from resources.lake.raw import RawReader, raw_version
 from resources.ledger import Ledger
 
 
@@ -28,6 +28,7 @@ class ProbeTask:
 
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
+        self.lake = lake
         self.ledger = ledger
         self.raw = RawReader()
         self.settings = ManifestSettings(**spec.settings)
@@ -36,6 +37,8 @@ class ProbeTask:
         from ego_assets.operators.probe import probe_file
 
         uri = unit.payload["uri"]
+        if (handed_on := self._handed_on(uri)) is not None:
+            return ClipOutput(tables={"video_manifest": [handed_on]})
         with self.raw.hold(uri) as path:
             sha256, size, columns = probe_file(path, self.settings)
             row = {
@@ -46,12 +49,27 @@ class ProbeTask:
                 "sha256": sha256,
             } | columns
         if row["accepted"]:
-            owner, shard = self.ledger.claim_video(sha256[:16], uri, self.spec.shard)
+            owner, shard = self.ledger.claim_video(sha256[:16], uri, self.spec.shard, unit.unit_id)
             if (owner, shard) != (uri, self.spec.shard):
                 row["accepted"] = False
                 row["reject_reason"] = "duplicate"
                 row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
         return ClipOutput(tables={"video_manifest": [row]})
+
+    def _handed_on(self, uri: str) -> dict[str, Any] | None:
+        """The row of a file that is not there any more, and whose content has another file."""
+        if raw_version(uri) is not None:
+            return None
+        rows = self.lake.read("video_manifest", self.spec.shard).to_pylist()
+        row = next((r for r in rows if r["uri"] == uri and r["accepted"]), None)
+        if row is None:
+            return None
+        owner = self.ledger.owner(row["video_id"])
+        if owner == (uri, self.spec.shard):
+            return None
+        where = f": same bytes as {owner[0]} in shard {owner[1]}" if owner else ""
+        changes = {"accepted": False, "reject_reason": "duplicate"}
+        return row | changes | {"reject_detail": f"moved away{where}"}
 
 
 class SplitTask:

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from resources.ledger.tables import duplicates as _duplicates
 from resources.ledger.tables import open_engine
 from resources.ledger.tables import videos as _videos
 from resources.ledger.tables import work as _work
@@ -111,6 +112,16 @@ class Entry:
         return self.state is State.DONE or (self.waits_for_gpu and bool(self.fingerprint))
 
 
+@dataclass(frozen=True)
+class Duplicate:
+    """A file that was rejected since `owner` (uri, shard) has its content; None: nobody has now."""
+
+    file_id: str
+    shard: str
+    noted_at: float
+    owner: tuple[str, str] | None
+
+
 def patient(method: Callable[P, T]) -> Callable[P, T]:
     """Try again while the database is away (it restarts, the network flaps).
 
@@ -175,7 +186,11 @@ class Ledger:
 
     @patient
     def expect(self, stage: str, shard: str, units: Sequence[tuple[str, str | None]]) -> None:
-        """Enter (unit_id, video_id) as pending where they are unknown, so that totals are seen."""
+        """Enter (unit_id, video_id) as pending where they are unknown, so that totals are seen.
+
+        A unit of another shard becomes one of this shard, and pending, unless it was dropped: its
+        video has another file now.
+        """
         if not units:
             return
         rows = [
@@ -192,7 +207,15 @@ class Ledger:
         ]
         with self._begin() as connection:
             for start in range(0, len(rows), 500):
-                connection.execute(self.insert_ignore(_work), rows[start : start + 500])
+                page = rows[start : start + 500]
+                connection.execute(self.insert_ignore(_work), page)
+                named = _work.c.unit_id.in_([row["unit_id"] for row in page])
+                moved = sa.and_(_work.c.stage == stage, named, _work.c.shard != shard)
+                anew = {"shard": shard, "state": State.PENDING, "attempts": 0, "lost": 0}
+                anew |= {"fingerprint": "", "error_class": None, "error": None, "digest": None}
+                connection.execute(
+                    _work.update().where(moved, _work.c.state != State.DROPPED).values(**anew)
+                )
 
     @patient
     def forget(self, stage: str, shard: str, keep: Iterable[str]) -> int:
@@ -203,7 +226,9 @@ class Ledger:
             for start in range(0, len(gone), 500):
                 connection.execute(
                     _work.delete().where(
-                        _work.c.stage == stage, _work.c.unit_id.in_(gone[start : start + 500])
+                        _work.c.stage == stage,
+                        _work.c.shard == shard,
+                        _work.c.unit_id.in_(gone[start : start + 500]),
                     )
                 )
         return len(gone)
@@ -435,15 +460,66 @@ class Ledger:
         )
 
     @patient
-    def claim_video(self, video_id: str, uri: str, shard: str) -> tuple[str, str]:
-        """The (uri, shard) that owns this content: the first to ask."""
+    def claim_video(self, video_id: str, uri: str, shard: str, file_id: str) -> tuple[str, str]:
+        """The (uri, shard) that owns this content: the first to ask.
+
+        Who does not get it is remembered under its file_id, for when the owner has it no more.
+        """
+        mine = sa.and_(_duplicates.c.file_id == file_id, _duplicates.c.shard == shard)
         with self._begin() as connection:
             row = {"video_id": video_id, "uri": uri, "shard": shard}
             connection.execute(self.insert_ignore(_videos), [row])
             owner = connection.execute(
                 sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
             ).one()
+            connection.execute(_duplicates.delete().where(mine))
+            if tuple(owner) != (uri, shard):
+                lost = {"file_id": file_id, "shard": shard, "video_id": video_id}
+                connection.execute(_duplicates.insert().values(noted_at=self._now(), **lost))
         return owner.uri, owner.shard
+
+    @patient
+    def owner(self, video_id: str) -> tuple[str, str] | None:
+        """The (uri, shard) that owns this content, if any does."""
+        query = sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
+        with self._engine().connect() as connection:
+            row = connection.execute(query).first()
+        return (row.uri, row.shard) if row else None
+
+    @patient
+    def duplicates_without_owner(self, stage: str, limit: int) -> list[Duplicate]:
+        """Duplicates whose content nobody has any more, and whose unit of `stage` is done."""
+        is_owned = sa.exists().where(_videos.c.video_id == _duplicates.c.video_id)
+        is_done = sa.exists().where(
+            _work.c.stage == stage,
+            _work.c.unit_id == _duplicates.c.file_id,
+            _work.c.state == State.DONE,
+        )
+        query = sa.select(_duplicates).where(~is_owned, is_done).limit(limit)
+        query = query.order_by(_duplicates.c.shard, _duplicates.c.file_id)
+        with self._engine().connect() as connection:
+            return [
+                Duplicate(r.file_id, r.shard, r.noted_at, None) for r in connection.execute(query)
+            ]
+
+    @patient
+    def duplicates_of_missing(self, limit: int) -> list[Duplicate]:
+        """Duplicates whose owner is of a shard in which a file was not found."""
+        troubled = sa.select(_work.c.shard).where(
+            _work.c.state.in_([State.QUARANTINED, State.FAILED]),
+            _work.c.error_class == FileNotFoundError.__name__,
+        )
+        query = (
+            sa.select(_duplicates, _videos.c.uri, _videos.c.shard.label("of_shard"))
+            .join(_videos, _videos.c.video_id == _duplicates.c.video_id)
+            .where(_videos.c.shard.in_(troubled))
+            .order_by(_duplicates.c.shard, _duplicates.c.file_id)
+        )
+        with self._engine().connect() as connection:
+            return [
+                Duplicate(r.file_id, r.shard, r.noted_at, (r.uri, r.of_shard))
+                for r in connection.execute(query.limit(limit))
+            ]
 
     # -- looking -------------------------------------------------------------------------------
 

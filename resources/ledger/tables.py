@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-VERSION = "0004"
+VERSION = "0005"
 """The newest migration."""
 _MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
 
@@ -50,6 +50,15 @@ videos = sa.Table(
     sa.Column("video_id", sa.String(16), primary_key=True),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("shard", sa.String(32), nullable=False),
+)
+duplicates = sa.Table(
+    "duplicates",
+    metadata,
+    sa.Column("file_id", sa.String(16), primary_key=True),
+    sa.Column("shard", sa.String(32), primary_key=True),
+    sa.Column("video_id", sa.String(16), nullable=False),
+    sa.Column("noted_at", sa.Float(53), nullable=False),
+    sa.Index("duplicates_by_video", "video_id"),
 )
 raw_files = sa.Table(
     "raw_files",

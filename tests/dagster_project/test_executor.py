@@ -35,6 +35,7 @@ from dagster_project.executor import (
 )
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
+from resources.processes import RUN_TAG, run_tag
 
 FOUR = {"gpus": 4}
 
@@ -156,6 +157,9 @@ def test_steps_are_pinned_and_workers_stay_warm(
 def test_a_machine_without_gpus_runs_everything(instance: dg.DagsterInstance) -> None:
     run = Ran(executor_jobs.execute("pinned", instance, config={"gpus": 0}), instance)
     assert {s["devices"] for s in outputs(run.result, instance).values()} == {""}
+    found = instance.get_run_by_id(run.result.run_id)
+    assert found is not None
+    assert found.tags[RUN_TAG] == run_tag(run.result.run_id)
     told = [e.message for e in run.logs if "has no GPU" in e.message]
     assert told == ["This machine has no GPU: 3 of 5 steps ask for one and run on the CPU"]
 

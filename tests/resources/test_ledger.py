@@ -178,8 +178,34 @@ def test_expect_keeps_what_is_known(ledger: Ledger) -> None:
 
 
 def test_the_first_to_ask_owns_a_content(ledger: Ledger) -> None:
-    assert ledger.claim_video("v", "/a.mp4", "s1") == ("/a.mp4", "s1")
-    assert ledger.claim_video("v", "/b.mp4", "s2") == ("/a.mp4", "s1")
+    assert ledger.claim_video("v", "/a.mp4", "s1", "fa") == ("/a.mp4", "s1")
+    assert ledger.claim_video("v", "/b.mp4", "s2", "fb") == ("/a.mp4", "s1")
+
+
+def test_a_unit_is_of_the_shard_that_expects_it(ledger: Ledger) -> None:
+    """Its video has another file now, in another shard: what was done for the first is no help."""
+    ledger.finish("clips", "u1", start(ledger))
+    ledger.expect("clips", "s2", [("u1", "v1")])
+    assert state(ledger) is State.PENDING
+    assert ledger.forget("clips", SHARD, []) == 1  # u2
+    assert [(e.unit_id, e.shard) for e in ledger.entries()] == [("u1", "s2")]
+
+
+def test_a_duplicate_is_known_until_it_owns_the_content(ledger: Ledger) -> None:
+    ledger.claim_video("v", "/a.mp4", "s1", "fa")
+    ledger.claim_video("v", "/b.mp4", "s2", "fb")
+    ledger.expect("video_manifest", "s2", [("fb", None)])
+    probed = ledger.start("video_manifest", "fb", fingerprint="f", worker="w", run_id="r")
+    ledger.finish("video_manifest", "fb", probed)
+    assert ledger.duplicates_without_owner("video_manifest", 9) == []
+    assert ledger.disown("/a.mp4") == ["v"]
+    (heir,) = ledger.duplicates_without_owner("video_manifest", 9)
+    assert (heir.file_id, heir.shard) == ("fb", "s2")
+    assert ledger.owner("v") is None
+    ledger.claim_video("v", "/b.mp4", "s2", "fb")
+    assert ledger.owner("v") == ("/b.mp4", "s2")
+    assert ledger.disown("/b.mp4") == ["v"]
+    assert ledger.duplicates_without_owner("video_manifest", 9) == []
 
 
 def _race(url: str, name: str, units: int, won: multiprocessing.Queue) -> None:
@@ -219,7 +245,7 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
     ledger.finish("clips", "u1", start(ledger))
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE alembic_version"))
-        for table in ("raw_files", "run_requests", "alerts", "alert_outbox"):
+        for table in ("raw_files", "run_requests", "alerts", "alert_outbox", "duplicates"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("DROP INDEX work_by_state"))
         for column in ("lost", "token", "heartbeat_at", "digest"):

@@ -9,13 +9,13 @@ import dagster as dg
 import pytest
 
 from resources.alerts import Alerts
-from resources.delivery import Channel, DeliveryError, Email, Slack, Webhook
+from resources.delivery import Channel, DeliveryError, Email, Slack, Webhook, send_in_time
 from resources.ledger import Ledger
 from resources.ledger.alerts import AlertStore
 from resources.storage import Storage
 from sensors import alerts as module
 from sensors.alerts import GIVE_UP_S, alert_sensor, deliver
-from tests.sensors.servers import Inbox, http_inbox, smtp_inbox
+from tests.sensors.servers import Inbox, babbler, http_inbox, self_signed, smtp_inbox
 
 NOTICE: dict[str, Any] = {
     "kind": "raised",
@@ -198,7 +198,17 @@ def test_a_password_is_not_sent_in_the_clear() -> None:
     assert mail.messages == []
 
 
-@pytest.mark.parametrize("url", [f"file:///{SECRET}", f"http://127.0.0.1:1/{SECRET}", SECRET])
+BAD_URLS = [
+    f"file:///{SECRET}",
+    f"http://127.0.0.1:1/{SECRET}",
+    SECRET,
+    f"http://127.0.0.1:9/T0/ {SECRET}",
+    f"http://user:{SECRET}@127.0.0.1:x/",
+    f"http://[{SECRET}/",
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
 def test_an_address_that_does_not_work_is_not_repeated(url: str) -> None:
     with pytest.raises(DeliveryError) as error:
         Webhook(url).send([NOTICE])
@@ -226,3 +236,144 @@ def test_what_never_gets_through_is_given_up(tmp_path: Path) -> None:
         deliver(store, channels, now)
         assert ticks < 200
     assert GIVE_UP_S < now < GIVE_UP_S + 4 * 3600
+
+
+NONSENSE = [b"garbage\r\n\r\n", b"HTTP/1.1 99999 OK\r\n\r\n", b""]
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_a_server_that_speaks_no_http_did_not_take_the_message(answer: bytes) -> None:
+    with babbler(answer) as server, pytest.raises(DeliveryError) as error:
+        Webhook(f"http://127.0.0.1:{server.port}/{SECRET}").send([NOTICE])
+    assert SECRET not in str(error.value)
+
+
+def test_a_redirect_is_no_delivery() -> None:
+    """urllib would follow it with a GET that has no body, to a page that says 200."""
+    with http_inbox() as inbox:
+        inbox.status, inbox.location = 302, "/login"
+        with pytest.raises(DeliveryError, match="302"):
+            Webhook(f"http://127.0.0.1:{inbox.port}/hook").send([NOTICE])
+
+
+def test_one_channel_that_breaks_does_not_stop_the_others(tmp_path: Path) -> None:
+    class Good:
+        got = 0
+
+        def send(self, notices: object) -> None:
+            self.got += 1
+
+    class Broken:
+        def send(self, notices: object) -> None:
+            raise KeyError(SECRET)
+
+    store, good = AlertStore(Ledger.beside(tmp_path)), Good()
+    channels: dict[str, Channel] = {"broken": Broken(), "good": good}
+    store.save({}, [NOTICE], list(channels), 0.0)
+    assert deliver(store, channels, 0.0) == (1, 1)
+    assert good.got == 1
+    assert deliver(store, channels, GIVE_UP_S + 1) == (0, 0)
+    assert not store.due(1e12, 1)
+
+
+def test_a_server_that_never_ends_its_answer_is_left_in_time() -> None:
+    """Each read is in time, but all of them together would never be."""
+    with babbler(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a") as server:
+        channel = Webhook(f"http://127.0.0.1:{server.port}/")
+        with pytest.raises(DeliveryError, match="not done after"):
+            send_in_time(channel, [NOTICE], 0.2)
+        with pytest.raises(DeliveryError, match="still on its way"):
+            send_in_time(channel, [NOTICE], 0.2)
+    assert len(server.messages) == 1
+
+
+def test_the_body_of_an_answer_is_not_awaited() -> None:
+    with babbler(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n", b"a") as server:
+        send_in_time(Webhook(f"http://127.0.0.1:{server.port}/"), [NOTICE])
+
+
+def test_a_tick_does_not_deliver_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Good:
+        def send(self, notices: object) -> None: ...
+
+    monkeypatch.setattr(module, "DELIVERY_BUDGET_S", -1.0)
+    store = AlertStore(Ledger.beside(tmp_path))
+    store.save({}, [NOTICE], ["good"], 0.0)
+    assert deliver(store, {"good": Good()}, 0.0) == (0, 0)
+    assert len(store.due(1e12, 9)) == 1
+
+
+def test_a_stranger_with_a_certificate_of_his_own_is_told_no_password(tmp_path: Path) -> None:
+    pem = self_signed(tmp_path / "stranger.pem")
+    refusal = pytest.raises(DeliveryError, match="SSLCertVerificationError")
+    with smtp_inbox(pem) as mail, refusal:
+        Email("localhost", mail.port, "e@l", ("a@b.c",), "user", SECRET).send([NOTICE])
+    assert mail.logins == mail.messages == []
+
+
+def test_a_private_mail_server_is_trusted_by_its_own_certificate(tmp_path: Path) -> None:
+    pem = self_signed(tmp_path / "ours.pem")
+    with smtp_inbox(pem) as mail:
+        alerts = Alerts(
+            smtp_host="localhost",
+            smtp_port=mail.port,
+            smtp_user="user",
+            smtp_password=SECRET,
+            smtp_ca_file=str(pem),
+            email_to=["a@b.c"],
+        )
+        alerts.channels()["email"].send([NOTICE])
+    assert mail.logins == [("user", SECRET)]
+    assert len(mail.messages) == 1
+
+
+def test_an_email_has_what_mail_servers_ask_for() -> None:
+    with smtp_inbox() as mail:
+        Email("127.0.0.1", mail.port, "Ego <ego@lab.example>", ("a@b.c",)).send([NOTICE])
+    headers = mail.messages[0].split("\n\n")[0]
+    assert "\nDate: " in headers
+    assert "\nMessage-ID: <" in headers
+    assert "@lab.example>" in headers.split("Message-ID: ")[1]
+
+
+def test_one_refused_recipient_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    with smtp_inbox(refuses="gone") as mail:
+        Email("127.0.0.1", mail.port, "e@l", ("a@b.c", "gone@b.c")).send([NOTICE])
+    assert len(mail.messages) == 1
+    assert "1 of 2 recipients were refused" in caplog.text
+
+
+@pytest.mark.parametrize(("sender", "detail"), [("a@b.c\n", "x"), ("a@b.c", "/raw/\udcff.mp4")])
+def test_what_no_email_can_hold_is_a_delivery_error(sender: str, detail: str) -> None:
+    with smtp_inbox() as mail, pytest.raises(DeliveryError):
+        Email("127.0.0.1", mail.port, sender, ("d@e.f",)).send([NOTICE | {"detail": detail}])
+
+
+@dg.job
+def meets_an_odd_name() -> None:
+    @dg.op
+    def reads() -> None:
+        raise ValueError("cannot read /raw/\udcff.mp4")
+
+    reads()
+
+
+def test_a_file_name_that_is_not_utf8_is_told_all_the_same(
+    instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox
+) -> None:
+    with smtp_inbox() as mail:
+        more = {"smtp_host": "127.0.0.1", "smtp_port": mail.port, "email_to": ["a@b.c"]}
+        desk = Desk(instance, tmp_path, inbox, **more)
+        meets_an_odd_name.execute_in_process(instance=instance, raise_on_error=False)
+        assert "3 messages delivered, 0 to be tried again" in desk.tick()
+    assert "udcff.mp4" in inbox.messages[0]["notices"][0]["detail"]
+    assert len(mail.messages) == 1
+
+
+def test_slack_gets_all_of_many_notices() -> None:
+    with http_inbox() as web:
+        notices = [NOTICE | {"detail": f"number {i}"} for i in range(120)]
+        Slack(f"http://127.0.0.1:{web.port}/").send(notices)
+    sizes = [len(m["blocks"]) for m in web.messages]
+    assert sizes == [50, 50, 20]
+    assert "number 119" in web.messages[-1]["blocks"][-1]["text"]["text"]

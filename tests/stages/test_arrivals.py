@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from ego_assets.stages import arrivals as module
 from ego_assets.stages.arrivals import Arrivals, Limits, Look, close_batches
+from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger
 from resources.ledger.raw_files import RawFiles, Waiting
 from tests.resources.postgres import Postgres
+from tests.stages.stage_bench import write_video
 
 LIMITS = Limits(settle_s=10, files=3, duration_s=1e9, wait_s=100)
 
@@ -53,6 +56,42 @@ class Place:
 
     def requests(self) -> list[str]:
         return [r.run_key for r in RawFiles(self.ledger).open_requests(1000)]
+
+    def run(self, *stages: str) -> list[str]:
+        """Do the runs that are asked for, or of these stages; the shards that had one."""
+        files, had = RawFiles(self.ledger), []
+        for request in files.open_requests(1000):
+            self.make(request.shard, *(stages or ("probe", "split")))
+            files.confirm([request.run_key])
+            had.append(request.shard)
+        return had
+
+    def make(self, shard: str, *stages: str) -> None:
+        tables = {"probe": "video_manifest", "split": "clips"}
+        for task in stages:
+            spec = StageSpec(
+                task=task,
+                tables=(tables[task],),
+                settings={},
+                lake_root=str(self.lake.root),
+                ledger_url=self.ledger.url,
+                shard=shard,
+                run_id="r",
+            )
+            run_stage(spec, isolate=False)
+
+    def taken(self) -> dict[str, str]:
+        """{video_id: name} of the accepted videos; each must have its clips, and only one file."""
+        found: dict[str, str] = {}
+        for shard in self.lake.shards():
+            rows = self.lake.read("video_manifest", shard).to_pylist()
+            accepted = {r["video_id"]: Path(r["uri"]).name for r in rows if r["accepted"]}
+            assert not found.keys() & accepted.keys()
+            assert {r["video_id"] for r in self.lake.read("clips", shard).to_pylist()} == set(
+                accepted
+            )
+            found |= accepted
+        return found
 
 
 @pytest.fixture
@@ -99,7 +138,7 @@ def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
     path = place.put("a.mp4", b"one")
     place.look()
     (shard,) = place.look(10, limits).shards
-    place.ledger.claim_video("0" * 16, str(path), shard)
+    place.ledger.claim_video("0" * 16, str(path), shard, "f0")
     path.write_bytes(b"another")
     assert place.look(1, limits).superseded == []
     (old,) = place.look(10, limits).superseded
@@ -109,7 +148,79 @@ def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
     assert len(again) == 1
     assert place.entered() == Counter({"a.mp4": 1})
     # The content that is gone may come again under another name.
-    assert place.ledger.claim_video("0" * 16, "b.mp4", "s") == ("b.mp4", "s")
+    assert place.ledger.claim_video("0" * 16, "b.mp4", "s", "f1") == ("b.mp4", "s")
+
+
+def test_a_content_that_comes_back_under_its_name_is_run_again(place: Place) -> None:
+    """A-B-A-B, with equal versions, as S3's ETags are and `rsync -t` makes them."""
+    limits = replace(LIMITS, files=1)
+    place.put("a.mp4", b"B")
+    place.look()
+    place.look(20, limits)
+    asked = set(place.requests())
+    for number, data in enumerate((b"A", b"B", b"A", b"B"), start=2):
+        os.utime(place.put("a.mp4", data * 4), (data[0], data[0]))
+        place.look(1)
+        assert len(place.look(20, limits).superseded) == 1
+        asked.update(place.requests())
+        assert len(asked) == number
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(
+    place: Place, is_moved: bool
+) -> None:
+    """As cameras do: a name is used again after the film was copied, or moved, to an archive."""
+    limits = replace(LIMITS, files=1)
+    write_video(place.raw / "a.mp4")
+    place.look(limits=limits)
+    place.look(20, limits)
+    assert len(place.run()) == 1
+    first = place.taken()
+    (place.raw / "b.mp4").write_bytes((place.raw / "a.mp4").read_bytes())
+    if is_moved:
+        (place.raw / "a.mp4").unlink()
+    place.look(20, limits)
+    place.look(20, limits)
+    assert len(place.run()) == 1
+    assert place.taken() == first
+    write_video(place.raw / "a.mp4", frames=15)
+    place.look(20, limits)
+    found = place.look(20, limits)
+    assert found.superseded[0].videos == tuple(first)
+    assert sorted(place.run()) == place.lake.shards()
+    (video,) = first
+    taken = place.taken()
+    assert sorted(taken.values()) == ["a.mp4", "b.mp4"]
+    assert taken[video] == "b.mp4"
+    place.look(20, limits)
+    assert place.run() == []
+
+
+@pytest.mark.parametrize("stages", [("probe",), ("split",)])
+def test_a_file_that_is_moved_before_its_stages_are_done_is_not_lost(
+    place: Place, stages: tuple[str, ...]
+) -> None:
+    """stages: of the next run, which finds that it is gone."""
+    limits = replace(LIMITS, files=1)
+    write_video(place.raw / "a.mp4")
+    place.look(limits=limits)
+    place.look(20, limits)
+    (shard,) = place.run("probe")
+    (place.raw / "a.mp4").rename(place.raw / "b.mp4")
+    place.look(20, limits)
+    place.look(20, limits)
+    (other,) = place.run("probe")
+    assert place.run() == []  # nothing is known to be wrong yet
+    place.make(shard, *stages)
+    place.look(20, limits)
+    assert sorted(place.run()) == [shard, other]
+    assert list(place.taken().values()) == ["b.mp4"]
+    assert place.ledger.entries(stage="clips")[0].shard == other
+    place.look(20, limits)
+    assert place.run() == []
+    rows = place.lake.read("video_manifest", shard).to_pylist()
+    assert rows[0]["reject_detail"].startswith("moved away")
 
 
 def test_a_shard_of_somebody_else_is_known_and_not_run_again(place: Place) -> None:

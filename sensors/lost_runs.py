@@ -1,0 +1,45 @@
+"""Runs that Dagster holds for started, and whose process is gone: its machine was switched off, or
+the kernel killed it. They keep their place in the queue and their shard from being retried, and
+nobody is told, until somebody ends them; here that is done.
+
+Dagster's run monitoring cannot ask the default launcher's processes whether they live.
+"""
+
+from __future__ import annotations
+
+import time
+
+import dagster as dg
+
+from resources.ledger import Ledger, State
+from resources.processes import RUN_TAG, is_run_gone
+
+STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+SILENCE_S = 3600.0
+"""So long without a heartbeat of any unit that it was at, a run of another machine is lost."""
+
+
+def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
+    """Have them failed, or cancelled if that was wanted; their ids."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=STARTED))
+    if not runs:
+        return []
+    beats: dict[str, float] = {}
+    for entry in ledger.entries(states=[State.RUNNING]):
+        beat = entry.heartbeat_at or entry.started_at
+        if entry.run_id is not None and beat is not None:
+            beats[entry.run_id] = max(beat, beats.get(entry.run_id, 0.0))
+    ended = []
+    for run in runs:
+        if is_run_gone(run.run_id, run.tags.get(RUN_TAG, "")):
+            why = "the process of the run is gone: its machine went down, or it was killed"
+        elif time.time() - beats.get(run.run_id, time.time()) > SILENCE_S:
+            why = f"the run has given no sign of life for {SILENCE_S / 60:.0f} min"
+        else:
+            continue
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, why)
+        else:
+            instance.report_run_failed(run, why)
+        ended.append(run.run_id)
+    return ended

@@ -1,0 +1,129 @@
+"""A run whose machine was switched off is ended and told of, and its shard is retried."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from resources.ledger import Ledger
+from resources.ledger.tables import work
+from resources.processes import RUN_TAG, process_name, run_tag
+from sensors.alerts import signals
+from sensors.lost_runs import SILENCE_S, end_lost_runs
+from tests.sensors.servers import http_inbox
+from tests.sensors.test_alerts import Desk
+from tests.sensors.test_schedules import Night
+
+STATUS = dg.DagsterRunStatus
+
+
+@pytest.fixture(scope="module")
+def dead() -> str:
+    """Name of a process that is gone."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = int(psutil.Process(child.pid).create_time() * 1000)
+    child.kill()
+    child.communicate()
+    return f"{process_name().split(':')[0]}:{child.pid}:{began}"
+
+
+@dg.job
+def toy() -> None:
+    @dg.op
+    def idle() -> None: ...
+
+    idle()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.beside(tmp_path / "lake")
+
+
+def begin(
+    instance: dg.DagsterInstance, tag: str = "", status: STATUS = STATUS.STARTED, **more: Any
+) -> str:
+    """tag: RUN stands for the run's own id."""
+    run = instance.create_run_for_job(more.pop("job", toy), status=status, **more)
+    if tag:
+        instance.add_run_tags(run.run_id, {RUN_TAG: tag.replace("RUN", run.run_id)})
+    return run.run_id
+
+
+def status(instance: dg.DagsterInstance, run_id: str) -> STATUS:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def test_a_run_whose_process_is_gone_is_told_and_its_shard_retried(
+    instance: dg.DagsterInstance, tmp_path: Path, dead: str
+) -> None:
+    night = Night(tmp_path, instance)
+    shard = night.shards[0]
+    instance.add_dynamic_partitions("shards", [shard])
+    night.fail(shard, "u1")
+    tags = {"dagster/partition": shard}
+    run_id = begin(instance, f"RUN {dead}", tags=tags)
+    assert night.retried() == [shard]
+    assert status(instance, run_id) is STATUS.FAILURE
+    (signal,) = signals(instance, 0.0)
+    assert (signal.subject, signal.member, signal.ok) == ("job toy", shard, False)
+    assert "the process of the run is gone" in signal.detail
+
+
+def test_a_run_that_was_being_cancelled_is_cancelled(
+    instance: dg.DagsterInstance, ledger: Ledger, dead: str
+) -> None:
+    run_id = begin(instance, f"RUN {dead}", STATUS.CANCELING)
+    assert end_lost_runs(instance, ledger) == [run_id]
+    assert status(instance, run_id) is STATUS.CANCELED
+
+
+def test_runs_that_may_live_are_left_alone(
+    instance: dg.DagsterInstance, ledger: Ledger, dead: str
+) -> None:
+    living = begin(instance)
+    instance.add_run_tags(living, {RUN_TAG: run_tag(living)})
+    begin(instance)
+    begin(instance, f"RUN elsewhere:{dead.partition(':')[2]}")
+    begin(instance, f"another-run {dead}")  # inherited from the run before
+    assert end_lost_runs(instance, ledger) == []
+
+
+def test_the_alert_sensor_ends_lost_runs(
+    instance: dg.DagsterInstance, tmp_path: Path, dead: str
+) -> None:
+    with http_inbox() as inbox:
+        desk = Desk(instance, tmp_path, inbox)
+        begin(instance, f"RUN {dead}")
+        desk.tick()
+        assert desk.told() == [("raised", "job toy")]
+
+
+@pytest.mark.parametrize(("age_s", "is_lost"), [(SILENCE_S - 60, False), (SILENCE_S + 60, True)])
+def test_a_run_of_another_machine_is_lost_when_its_heartbeats_stop(
+    instance: dg.DagsterInstance, ledger: Ledger, age_s: float, is_lost: bool
+) -> None:
+    run_id = begin(instance, "RUN elsewhere:1:1")
+    ledger.expect("clips", "s", [("u1", "v"), ("u2", "v")])
+    for unit in ("u1", "u2"):
+        ledger.start("clips", unit, fingerprint="f", worker="elsewhere:2:2", run_id=run_id)
+    with sa.create_engine(ledger.url).begin() as connection:
+        for unit, age in (("u1", age_s), ("u2", SILENCE_S + 999)):
+            beat = work.update().where(work.c.unit_id == unit)
+            connection.execute(beat.values(heartbeat_at=time.time() - age))
+    assert end_lost_runs(instance, ledger) == [run_id] * is_lost
