@@ -31,7 +31,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "mean_fingertip_error_m": (0.0, 0.2),
 }
 """Column → what a value can be in this world. Wider than what is good: other probes ask that."""
-_BY_DESIGN = {"mano_pose", "mano_betas", "audio_rate_hz", "audio_channels", "distortion"}
+_BY_DESIGN = {
+    *("mano_pose", "mano_betas", "audio_rate_hz", "audio_channels", "distortion"),
+    *("scale_spread", "scale_samples"),
+}
+"""Null wherever a backend, a camera or a world has no such thing: that is no failure."""
 _SEAM_COLUMNS = {
     "object_masks": ("track_id", "rle", "height_px", "width_px"),
     "hand_masks": ("track_id", "rle", "height_px", "width_px"),
