@@ -194,6 +194,20 @@ def _go_blind(shard: Shard, rng: np.random.Generator) -> None:
     shard["object_masks"], shard["hand_masks"] = [], []
 
 
+def _empty(table: str) -> Change:
+    def plant(shard: Shard, rng: np.random.Generator) -> None:
+        shard[table] = []
+
+    return plant
+
+
+def _forget_cameras(shard: Shard, rng: np.random.Generator) -> None:
+    second = shard["clips"][1]["clip_id"]
+    shard["scene_reconstruction"] = [
+        r for r in shard["scene_reconstruction"] if r["clip_id"] != second
+    ]
+
+
 def _new_mask(row: dict[str, Any], mask: np.ndarray) -> None:
     row |= {"rle": encode_mask(mask), "box": mask_box(mask), "area_px": int(mask.sum())}
 
@@ -451,6 +465,14 @@ FAULTS = (
     ),
     _fault("hands by the dozen", _crowd, "hand_masks:frames_are_not_crowded",
            may="tracks_are_not_fragmented clips_agree_at_their_seams"),
+    _fault("a hand model with the wrong weights",
+           _set("hand_poses", is_valid=False, invalid_reason="0 % of the joints are at the mask"),
+           "hand_poses:hands_are_valid", may="clips_have_rows"),
+    _fault("no hand poses", _empty("hand_poses"), "hand_poses:hands_are_valid"),
+    _fault("no cameras of a clip", _forget_cameras, "scene_reconstruction:frames_are_registered"),
+    _fault("no object poses", _empty("object_poses"), "object_poses:clips_have_rows"),
+    _fault("no movements", _empty("object_movements"), "object_movements:clips_have_rows"),
+    _fault("no robots", _empty("robot_mappings"), "robot_mappings:clips_have_rows"),
     _fault(
         "left taken for right",
         _each("hand_poses", _swap_sides),

@@ -13,11 +13,13 @@ import pytest
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets.checks import baselines, quality
 from ego_assets.checks.quality import quality_results, quality_specs
+from ego_assets.checks.tables import covers_every_clip
 from ego_assets.operators.quality import ProbeSettings
 from ego_assets.operators.quality.drift import Run
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
+from resources.ledger import Ledger
 
 SHARDS = [f"20260101-{i:04d}" for i in range(4)]
 PROVENANCE = Provenance(
@@ -190,6 +192,18 @@ def test_shards_that_come_late_take_their_place_in_a_streak(tmp_path: Path) -> N
     assert baselines.streak(lake, "hand_masks", "c", full) == [empty, full]
     assert baselines.streak(lake, "hand_masks", "a", full) == [full]
     assert baselines.streak(lake, "hand_masks", "b", full) == [full, full]
+
+
+def test_clips_that_the_ledger_does_not_know_are_not_covered(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    lake = lake_with(tmp_path / "lake", sample[0])
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    found = covers_every_clip(lake, ledger, "hand_poses", SHARDS[:1])
+    assert not found.passed
+    assert found.description == "0 of 2 done"
+    assert found.metadata["unknown"].value == 2
+    assert covers_every_clip(lake, ledger, "hand_poses", ["20260101-0009"]).passed  # no clips
 
 
 def test_the_launchpad_takes_thresholds() -> None:

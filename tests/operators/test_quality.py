@@ -241,6 +241,33 @@ def test_features_of_every_table(sample: tuple[Shard, Path]) -> None:
     assert drift.features("object_masks", empty)["blank"].tolist() == [1.0, 1.0]
 
 
+def test_a_clip_without_rows_is_a_failure_to_drift_where_its_input_has_some() -> None:
+    def table(name: str, columns: tuple[str, ...], rows: list[dict[str, object]]) -> pa.Table:
+        fields = [TABLES[name].arrow_schema().field(c) for c in columns]
+        return pa.Table.from_pylist(rows, pa.schema(fields))
+
+    clips = [f"c{i:02d}" for i in range(40)]
+
+    def histograms(posed: int, masked: int = 40) -> drift.Histograms:
+        pose = {"is_valid": True, "score": 0.8, "camera_from_hand_m": [0.0, 0.0, 0.4]}
+        reads = drift.READS["hand_poses"]
+        spans = [{"clip_id": c, "video_id": c, "start_frame": 0, "end_frame": 9} for c in clips]
+        rows = {
+            "clips": spans,
+            "hand_masks": [{"clip_id": c} for c in clips[:masked]],
+            "hand_poses": [pose | {"clip_id": c} for c in clips[:posed]],
+        }
+        tables = {name: table(name, columns, rows[name]) for name, columns in reads.items()}
+        return drift.histograms("hand_poses", drift.features("hand_poses", tables))
+
+    before = [histograms(40)] * 6
+    for posed in (0, 3):
+        now = histograms(posed)
+        found = drift.shard_is_like_those_before("hand_poses", now, before, ProbeSettings())
+        assert [o.where for o in found.worst] == ["feature valid"]
+    assert sum(histograms(0, masked=0)["valid"]) == 0  # without hands there is nothing to fail
+
+
 def test_streaks_run_on_over_shards() -> None:
     clips = pa.table({"clip_id": list("abcd"), "video_id": ["v1", "v1", "v2", "v3"]})
     assert drift.empty_videos(pa.table({"clip_id": ["b"]}), clips) == drift.Run(3, 0, 2)

@@ -90,14 +90,24 @@ def cameras_turn_like_heads(evidence: Evidence, settings: ProbeSettings) -> Find
     )
 
 
-@probe("scene_reconstruction", reads=("clip_id", "frame_index", "is_valid"))
+@probe(
+    "scene_reconstruction",
+    reads=("clip_id", "is_valid"),
+    others={"clips": ("clip_id", "start_frame", "end_frame")},
+)
 def frames_are_registered(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Most frames of a clip have a pose."""
-    shares = (pl.DataFrame(evidence.rows).group_by("clip_id").agg(pl.col("is_valid").mean())).sort(
-        "clip_id"
+    """Most frames of a clip have a pose, and every clip has frames."""
+    clips = pl.DataFrame(evidence.tables["clips"]).select(
+        "clip_id", frames=pl.col("end_frame") - pl.col("start_frame")
+    )
+    valid = pl.DataFrame(evidence.rows.select(["clip_id", "is_valid"])).group_by("clip_id")
+    shares = (
+        clips.join(valid.agg(pl.col("is_valid").sum()), on="clip_id", how="left")
+        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("frames"))
+        .sort("clip_id")
     )
     return judge(
-        Units.of(shares["clip_id"], shares["is_valid"]),
+        Units.of(shares["clip_id"], shares["share"]),
         settings.min_registered_share,
         "of its frames",
         "clips without poses",

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 from scipy.special import chdtri
 
-from ego_assets.operators.quality.finding import Finding, Units, judge
+from ego_assets.operators.quality.finding import Finding, Units, clips_of, judge
 from ego_assets.operators.quality.settings import ProbeSettings
 
 _SHARES = np.linspace(0.0, 1.0, 11)[1:-1]
@@ -76,6 +76,17 @@ for _table, _reads in READS.items():
     if _table not in {"video_manifest", "clips"}:
         _reads["clips"] = ("clip_id", "video_id", "start_frame", "end_frame")
 
+_FROM = {
+    "hand_poses": ("hand_masks", "valid"),
+    "object_poses": ("object_masks", "valid"),
+    "robot_mappings": ("hand_poses", "converged"),
+    "scene_reconstruction": ("clips", "valid"),
+}
+"""Table → what it is made from, and the share of success that is 0, not unknown, where that has
+rows and the table has none: a model that leaves no row must not go unnoticed."""
+READS["hand_poses"]["hand_masks"] = READS["object_poses"]["object_masks"] = ("clip_id",)
+READS["robot_mappings"]["hand_poses"] = ("clip_id", "is_valid")
+
 Histograms = dict[str, list[int]]
 """Feature → clips in each bin."""
 
@@ -112,6 +123,10 @@ def features(table: str, tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray
             found = found.with_columns(per_frame=pl.col("rows").fill_null(0) / pl.col("frames"))
         elif table == "object_movements":
             found = found.with_columns(pl.col("intervals").fill_null(0))
+        if table in _FROM:
+            given, share = _FROM[table]
+            is_failure = pl.col(share).is_null() & pl.col("clip_id").is_in(clips_of(tables[given]))
+            found = found.with_columns(pl.when(is_failure).then(0.0).otherwise(share).alias(share))
     return {
         name: found[name].drop_nulls().cast(pl.Float64).drop_nans().to_numpy()
         for name in BINS[table]

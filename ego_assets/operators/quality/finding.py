@@ -112,6 +112,13 @@ def probe(
     return make
 
 
+def clips_of(rows: pa.Table) -> list[str]:
+    """Ids of the clips that a table has rows of: valid ones, where rows can be invalid."""
+    if "is_valid" in rows.column_names:
+        rows = rows.filter(pc.field("is_valid"))
+    return sorted(rows["clip_id"].unique().to_pylist())
+
+
 # -- rows in order -------------------------------------------------------------------------------
 
 

@@ -31,6 +31,29 @@ _SMOOTH = np.array([-2.0, 3.0, 6.0, 7.0, 6.0, 3.0, -2.0]) / 21.0
 _REFERENCE_PX = 1080.0
 
 
+@probe("hand_poses", reads=("clip_id", "is_valid"), others={"hand_masks": ("clip_id",)})
+def hands_are_valid(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """Most hands that were masked have a pose to be trusted: a model with the wrong weights has
+    none, and then there is nothing for the other probes to look at."""
+    masks = pl.DataFrame(evidence.tables["hand_masks"].select(["clip_id"]))
+    poses = pl.DataFrame(evidence.rows.select(["clip_id", "is_valid"]))
+    shares = (
+        masks.group_by("clip_id")
+        .len()
+        .join(poses.group_by("clip_id").agg(pl.col("is_valid").sum()), on="clip_id", how="left")
+        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("len"))
+        .sort("clip_id")
+    )
+    return judge(
+        Units.of(shares["clip_id"], shares["share"]),
+        settings.min_valid_hand_share,
+        "of its hand masks",
+        "clips with few valid hands",
+        settings.max_invalid_hand_clip_share,
+        least=True,
+    )
+
+
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_camera_m"))
 def joints_within_limits(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """Fingers bend as far as fingers can: knuckles, middle and end joints, thumb."""
@@ -279,6 +302,7 @@ def _spread(rows: pa.Table, most: int) -> pa.Table:
 
 
 PROBES = (
+    *hands_are_valid,
     *joints_within_limits,
     *hands_are_not_mirrored,
     *left_hands_are_on_the_left,

@@ -26,6 +26,9 @@ class ProbeSettings(BaseModel):
     max_implausible_share: Share = Field(
         default=0.01, ge=0, le=1, description="values of a column outside their plausible range"
     )
+    max_unanswered_clip_share: Share = Field(
+        default=0.5, ge=0, le=1, description="clips without a row, of those whose input has some"
+    )
     # masks
     max_empty_frame_share: Share = Field(
         default=0.95, ge=0, le=1, description="frames of a clip without any mask"
@@ -68,6 +71,12 @@ class ProbeSettings(BaseModel):
         default=0.3, ge=0, le=1, description="masks of a track that hug the border"
     )
     # hands
+    min_valid_hand_share: Share = Field(
+        default=0.5, ge=0, le=1, description="hand masks of a clip that have a valid pose"
+    )
+    max_invalid_hand_clip_share: Share = Field(
+        default=0.3, ge=0, le=1, description="clips with fewer: some show other people's hands"
+    )
     joint_limit_slack_deg: float = Field(
         default=20.0, ge=0, description="added to the range of motion of a healthy finger"
     )
