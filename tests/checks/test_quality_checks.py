@@ -15,7 +15,7 @@ from ego_assets.checks import baselines, quality
 from ego_assets.checks.quality import quality_results, quality_specs
 from ego_assets.checks.tables import covers_every_clip
 from ego_assets.operators.quality import ProbeSettings
-from ego_assets.operators.quality.drift import Run
+from ego_assets.operators.quality.drift import Run, things_keep_appearing
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
@@ -188,10 +188,21 @@ def test_a_streak_of_empty_videos_is_an_error(tmp_path: Path, sample: tuple[Shar
 def test_shards_that_come_late_take_their_place_in_a_streak(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     empty, full = Run(5, 5, 5), Run(5, 0, 0)
-    assert baselines.streak(lake, "hand_masks", "b", empty) == [empty]
-    assert baselines.streak(lake, "hand_masks", "c", full) == [empty, full]
-    assert baselines.streak(lake, "hand_masks", "a", full) == [full]
-    assert baselines.streak(lake, "hand_masks", "b", full) == [full, full]
+    assert baselines.streak(lake, "hand_masks", "b", empty) == ([empty], 0)
+    assert baselines.streak(lake, "hand_masks", "c", full) == ([empty, full], 1)
+    assert baselines.streak(lake, "hand_masks", "a", full) == ([full, empty, full], 0)
+    assert baselines.streak(lake, "hand_masks", "b", full) == ([full, full, full], 1)
+
+
+def test_a_streak_is_noticed_in_whatever_order_its_shards_come(tmp_path: Path) -> None:
+    failed = {}
+    for name, order in (("up", range(8)), ("down", range(7, -1, -1))):
+        lake, failed[name] = Lake(tmp_path / name), 0
+        for i in order:
+            asked = baselines.streak(lake, "hand_masks", f"20261121-{i:04d}", Run(50, 50, 50))
+            settings = ProbeSettings(max_streak_videos=200)
+            failed[name] += not things_keep_appearing(*asked, settings).passed
+    assert failed == {"up": 5, "down": 5}
 
 
 def test_clips_that_the_ledger_does_not_know_are_not_covered(

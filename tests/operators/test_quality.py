@@ -276,7 +276,14 @@ def test_streaks_run_on_over_shards() -> None:
     assert drift.empty_videos(nothing, clips) == drift.Run(3, 3, 3)
     settings = ProbeSettings(max_streak_videos=10)
     empty, found = drift.Run(3, 3, 3), drift.Run(3, 1, 1)
-    assert drift.things_keep_appearing([found, empty, empty, found], settings).value == 1
-    assert drift.things_keep_appearing([found, empty, empty], settings).passed
-    streak = drift.things_keep_appearing([found, empty, empty, empty], settings)
-    assert (streak.passed, streak.value) == (False, 10)
+
+    def ask(at: int, *runs: drift.Run) -> tuple[bool, float | None]:
+        finding = drift.things_keep_appearing(runs, at, settings)
+        return finding.passed, finding.value
+
+    assert ask(2, found, empty, empty) == (True, 7)
+    assert ask(3, found, empty, empty, empty) == (False, 10)
+    # Every shard of a streak says so, whichever was looked at last.
+    longer = (drift.Run(3, 0, 0), found, empty, empty, empty, found, drift.Run(3, 0, 0))
+    assert [ask(at, *longer)[0] for at in range(7)] == [True, *[False] * 5, True]
+    assert ask(3, *longer) == (False, 11)

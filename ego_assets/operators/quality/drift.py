@@ -9,7 +9,7 @@ Features are numbers of clips, not of frames: the frames of a clip are no indepe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -295,23 +295,34 @@ def empty_videos(rows: pa.Table, clips: pa.Table) -> Run:
     return Run(len(has), int(has.argmax()), int(has[::-1].argmax()))
 
 
-def things_keep_appearing(runs: Sequence[Run], settings: ProbeSettings) -> Finding:
+def things_keep_appearing(runs: Sequence[Run], at: int, settings: ProbeSettings) -> Finding:
     """There is no long row of videos, over shards, in which nothing was found at all.
 
-    runs: of shards in their order, that which is judged last.
+    runs: of all shards that are known, in their order, whichever came first; at: which is judged,
+    by the longest streak with a video of it.
     """
-    streak = longest = 0
-    for run in runs:
-        if run.leading == run.videos:
-            streak += run.videos
-        else:
-            longest = max(longest, streak + run.leading)
-            streak = run.trailing
+    run = runs[at]
+    before = _empty_end(reversed(runs[:at]), lambda r: r.trailing)
+    after = _empty_end(runs[at + 1 :], lambda r: r.leading)
+    is_empty = run.leading == run.videos
+    streaks = (before + run.leading, run.trailing + after)
+    streak = before + run.videos + after if is_empty else max(streaks)
     return judge(
-        Units.of(["videos up to this shard"], [float(streak)]),
+        Units.of(["videos around this shard"], [float(streak)]),
         settings.max_streak_videos - 1,
         "videos in a row with nothing found",
         "streaks",
         0.0,
-        numbers={"longest streak that ended": float(longest)},
+        numbers={"before this shard": float(before), "after this shard": float(after)},
     )
+
+
+def _empty_end(runs: Iterable[Run], end: Callable[[Run], int]) -> int:
+    """Empty videos of whole shards next to one that is judged, and at the `end` of the first that
+    has something."""
+    count = 0
+    for run in runs:
+        count += end(run)
+        if run.leading < run.videos:
+            break
+    return count
