@@ -333,6 +333,16 @@ def _turned(xyzw: list[float], degrees: float) -> list[float]:
     return quaternion_from_matrix(matrix_from_quaternion(np.array(xyzw)) @ turn).tolist()
 
 
+def _alternate(row: dict[str, Any], rng: np.random.Generator) -> None:
+    at = np.array(row["world_from_camera_m"])
+    row["world_from_camera_m"] = (at + np.eye(3)[0] * (row["frame_index"] % 2)).tolist()
+
+
+def _shake_camera(row: dict[str, Any], rng: np.random.Generator) -> None:
+    at = np.array(row["world_from_camera_m"])
+    row["world_from_camera_m"] = (at + rng.normal(0, 0.3, 3)).tolist()
+
+
 def _spin(shard: Shard, rng: np.random.Generator) -> None:
     start = _frame(shard)
     for row in shard["scene_reconstruction"]:
@@ -503,17 +513,23 @@ FAULTS = (
     _fault("a frozen camera", _freeze_camera, "scene_reconstruction:cameras_move_with_the_image",
            may="clips_agree_at_their_seams"),
     _fault("a camera that freezes midway", _freeze_camera_in_the_middle,
-           "scene_reconstruction:cameras_move_with_the_image", may="cameras_do_not_jump"),
+           "scene_reconstruction:cameras_move_with_the_image",
+           may="cameras_do_not_jump cameras_do_not_jitter"),
     _fault("identity poses",
            _set("scene_reconstruction", world_from_camera_m=[0.0] * 3,
                 world_from_camera_xyzw=[0.0, 0.0, 0.0, 1.0]),
            "scene_reconstruction:cameras_move_with_the_image",
            may="clips_agree_at_their_seams"),
-    _fault("a camera that leaps", _leap, "scene_reconstruction:cameras_do_not_jump"),
+    _fault("a camera that leaps", _leap, "scene_reconstruction:cameras_do_not_jump",
+           may="cameras_do_not_jitter"),
+    _fault("a camera in two places at once", _each("scene_reconstruction", _alternate),
+           "scene_reconstruction:cameras_do_not_jitter"),
+    _fault("camera positions of noise", _each("scene_reconstruction", _shake_camera),
+           "scene_reconstruction:cameras_do_not_jitter", may="scale_does_not_drift"),
     _fault("a camera that spins", _spin, "scene_reconstruction:cameras_turn_like_heads"),
     _fault("lost cameras", _each("scene_reconstruction", _lose_cameras),
            "scene_reconstruction:frames_are_registered", "scene_reconstruction:values_are_there",
-           may="cameras_do_not_jump clips_agree_at_their_seams"),
+           may="cameras_do_not_jump cameras_do_not_jitter clips_agree_at_their_seams"),
     _fault("poses on few points", _set("scene_reconstruction", inlier_share=0.2),
            "scene_reconstruction:poses_rest_on_inliers"),
     _fault("scale that drifts", _drift_in_scale, "scene_reconstruction:scale_does_not_drift"),

@@ -117,6 +117,19 @@ def test_jitter_measures_white_noise_as_it_is(sample: tuple[Shard, Path]) -> Non
     assert found.value == pytest.approx(5.0, rel=0.15)
 
 
+def test_a_still_head_may_shake_by_millimetres_in_metres(sample: tuple[Shard, Path]) -> None:
+    shard, _ = sample
+    rng = np.random.default_rng(0)
+    first = shard["scene_reconstruction"][0]["world_from_camera_m"]
+    noise = {"world_from_camera_m": lambda: (np.array(first) + rng.normal(0, 1e-3, 3)).tolist()}
+    rows = [r | {k: v() for k, v in noise.items()} for r in shard["scene_reconstruction"]]
+    key = ("scene_reconstruction", "cameras_do_not_jitter")
+    assert findings(shard | {"scene_reconstruction": rows})[key].passed
+    # Of an arbitrary scale nobody can say that it is small: it is all that the path has.
+    rows = [r | {"scale_kind": "arbitrary"} for r in rows]
+    assert not findings(shard | {"scene_reconstruction": rows})[key].passed
+
+
 def test_fingers_bend_by_the_angle_that_they_were_bent_by() -> None:
     from samples.hand import Articulation, joints_in_hand
 

@@ -58,12 +58,11 @@ def cameras_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
         steps[1:] = np.linalg.norm(np.diff(at, axis=0), axis=1)
         steps[~tracks.is_next] = np.nan
     frame = pl.DataFrame(
-        {"group": tracks.group, "step": steps, **{f"at_{i}": at[:, i] for i in range(3)}}
+        {"group": tracks.group, "step": steps, "extent": _extent(tracks, at)}
     ).with_columns(pl.col("step").fill_nan(None))
-    extent = sum((pl.col(f"at_{i}").max() - pl.col(f"at_{i}").min()) ** 2 for i in range(3)).sqrt()  # type: ignore[union-attr]
     share = frame.select(
         pl.when(pl.col("step") > _TYPICAL_STEPS * pl.col("step").quantile(0.9).over("group"))
-        .then(pl.col("step") / extent.over("group"))
+        .then(pl.col("step") / pl.col("extent"))
         .when(pl.col("step").is_not_null())
         .then(0.0)
     ).to_series()
@@ -72,6 +71,24 @@ def cameras_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
         settings.max_camera_step,
         "of the path's extent",
         "clips whose camera leaps",
+        settings.tolerated_share,
+    )
+
+
+@probe("scene_reconstruction", reads=(*_POSE, "scale_kind"))
+def cameras_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """Positions follow a smooth path: RMS to a parabola through seven frames, beside the extent of
+    the clip's path. In metres, what a still head and a good registration leave does not count."""
+    tracks = Tracks.of(evidence.valid_rows, _CLIP)
+    at = tracks.column("world_from_camera_m").astype(np.float64)
+    jitter = tracks.jitter(at[:, None])
+    is_metric = pc.equal(tracks.rows["scale_kind"], "metric").to_numpy()
+    jitter[is_metric & (jitter < settings.min_camera_jitter_m)] = 0.0
+    return judge(
+        tracks.units(jitter / np.maximum(_extent(tracks, at), 1e-12), "rms"),
+        settings.max_camera_jitter,
+        "of the path's extent",
+        "clips whose camera jitters",
         settings.tolerated_share,
     )
 
@@ -214,6 +231,15 @@ def spread_of(at: np.ndarray) -> float:
     return float(np.sqrt(((at - at.mean(axis=0)) ** 2).sum(axis=1).mean())) if len(at) else 0.0
 
 
+def _extent(tracks: Tracks, at: np.ndarray) -> np.ndarray:
+    """(N,) diagonal of the box around the whole path, (N, 3) places, that each row is of."""
+    if not len(at):
+        return np.empty(0)
+    starts = np.flatnonzero(np.diff(tracks.group, prepend=-1))
+    size = np.maximum.reduceat(at, starts) - np.minimum.reduceat(at, starts)
+    return np.repeat(np.linalg.norm(size, axis=1), np.diff(np.r_[starts, len(at)]))
+
+
 def _turn_deg(tracks: Tracks) -> np.ndarray:
     """(N,) turn since the frame before; NaN where there is none."""
     turn = np.full(len(tracks.group), np.nan)
@@ -227,6 +253,7 @@ def _turn_deg(tracks: Tracks) -> np.ndarray:
 PROBES = (
     *cameras_move_with_the_image,
     *cameras_do_not_jump,
+    *cameras_do_not_jitter,
     *cameras_turn_like_heads,
     *frames_are_registered,
     *poses_rest_on_inliers,

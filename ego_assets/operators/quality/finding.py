@@ -132,6 +132,11 @@ def array_of(column: pa.ChunkedArray) -> np.ndarray:
     return flat.to_numpy(zero_copy_only=False).reshape(shape)
 
 
+_WINDOW = 7
+_SMOOTH = np.array([-2.0, 3.0, 6.0, 7.0, 6.0, 3.0, -2.0]) / 21.0
+"""Savitzky and Golay (1964): the middle of a parabola fitted to seven points."""
+
+
 @dataclass(frozen=True)
 class Tracks:
     """Rows in the order of their tracks (or clips) and frames.
@@ -175,6 +180,25 @@ class Tracks:
     def step_s(self) -> np.ndarray:
         """(N,) seconds since the row before, at least a millisecond."""
         return np.maximum(np.diff(self.seconds, prepend=np.nan), 1e-3)
+
+    def jitter(self, points: np.ndarray) -> np.ndarray:
+        """(N,) RMS distance of (N, P, D) points to a parabola through the seven frames around, in
+        their unit; NaN where there are not as many frames in a row.
+
+        What the parabola itself follows of white noise is put back, so that noise of 3 px RMS
+        measures 3 px.
+        """
+        points = np.asarray(points, np.float64)
+        count = len(points) - _WINDOW + 1
+        found = np.full(len(points), np.nan)
+        if count > 0:
+            smooth = sum(w * points[k : k + count] for k, w in enumerate(_SMOOTH))
+            middle = slice(_WINDOW // 2, _WINDOW // 2 + count)
+            apart = np.sqrt(((points[middle] - smooth) ** 2).sum(axis=2).mean(axis=1))
+            steps = np.cumsum(self.is_next)
+            is_whole = steps[_WINDOW - 1 :] - steps[:count] == _WINDOW - 1
+            found[middle] = np.where(is_whole, apart, np.nan)
+        return found / np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
 
     def units(self, values: np.ndarray, how: Literal["mean", "max", "median", "rms"]) -> Units:
         """One value a track out of (N,) values of rows; NaN does not count."""

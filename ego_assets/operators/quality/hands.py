@@ -25,9 +25,6 @@ FLEXION_LIMITS_DEG = np.array([[-45.0, 90.0], [-5.0, 110.0], [-15.0, 90.0]])
 healthy adults (American Academy of Orthopaedic Surgeons, "Joint Motion", 1965)."""
 THUMB_LIMIT_DEG = 90.0
 _MIRRORED_DEG = -8.0
-_WINDOW = 7
-_SMOOTH = np.array([-2.0, 3.0, 6.0, 7.0, 6.0, 3.0, -2.0]) / 21.0
-"""Savitzky and Golay (1964): the middle of a parabola fitted to seven points."""
 _REFERENCE_PX = 1080.0
 
 
@@ -160,22 +157,9 @@ def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Find
 
 @probe("hand_poses", reads=("video_id", *_TRACK, "joints_px"), others=_VIDEO)
 def hands_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Joints follow a smooth path: RMS to a parabola through seven frames, pixels at 1080p.
-
-    What the parabola itself follows of white noise is put back, so that noise of 3 px RMS measures
-    3 px."""
+    """Joints follow a smooth path: RMS to a parabola through seven frames, pixels at 1080p."""
     tracks = Tracks.of(evidence.valid_rows)
-    joints = tracks.column("joints_px").astype(np.float64)
-    count = len(joints) - _WINDOW + 1
-    residual = np.full(len(joints), np.nan)
-    if count > 0:
-        smooth = sum(w * joints[k : k + count] for k, w in enumerate(_SMOOTH))
-        middle = slice(_WINDOW // 2, _WINDOW // 2 + count)
-        apart = np.sqrt(((joints[middle] - smooth) ** 2).sum(axis=2).mean(axis=1))
-        steps = np.cumsum(tracks.is_next)
-        is_whole = steps[_WINDOW - 1 :] - steps[:count] == _WINDOW - 1
-        residual[middle] = np.where(is_whole, apart, np.nan)
-    residual /= np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
+    residual = tracks.jitter(tracks.column("joints_px"))
     videos = pl.DataFrame(evidence.tables["video_manifest"]).select(
         "video_id", short=pl.min_horizontal("width_px", "height_px")
     )

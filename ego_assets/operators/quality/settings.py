@@ -125,6 +125,12 @@ class ProbeSettings(BaseModel):
     max_camera_step: float = Field(
         default=0.2, gt=0, description="way between two frames over the extent of the clip's path"
     )
+    max_camera_jitter: float = Field(
+        default=0.05, gt=0, description="RMS against a smoothed path over the path's extent"
+    )
+    min_camera_jitter_m: float = Field(
+        default=0.01, ge=0, description="less counts as nothing where world units are metres"
+    )
     min_registered_share: Share = Field(
         default=0.5, ge=0, le=1, description="frames of a clip with a pose"
     )
