@@ -130,6 +130,52 @@ def test_a_still_head_may_shake_by_millimetres_in_metres(sample: tuple[Shard, Pa
     assert not findings(shard | {"scene_reconstruction": rows})[key].passed
 
 
+def slow_noise(rng: np.random.Generator, frames: int, size: float) -> np.ndarray:
+    """(frames, 3) that wander and are pulled back, as the registration of a still head does."""
+    path = rng.normal(0, size, (frames, 3))
+    for i in range(1, frames):
+        path[i] = 0.95 * path[i - 1] + np.sqrt(1 - 0.95**2) * path[i]
+    return path
+
+
+def test_the_scale_of_noise_is_no_scale() -> None:
+    from ego_assets.operators.quality.cameras import scale_does_not_drift
+
+    (asked,) = scale_does_not_drift
+    rng = np.random.default_rng(0)
+    pose = {"is_valid": True, "world_from_camera_xyzw": [0.0, 0, 0, 1], "scale_kind": "metric"}
+
+    def ask(takes: int, moves: float, scale: float) -> Finding:
+        """Takes of two clips that overlap by 45 frames, each in a world of its own."""
+        rows, clips = [], []
+        for take in range(takes):
+            head = moves * slow_noise(rng, 165, 0.1)
+            for k, frames in enumerate((range(105), range(60, 165))):
+                clip = f"t{take}-{k}"
+                at = scale**k * (head[frames] + slow_noise(rng, 105, 0.001))
+                rows += [
+                    pose
+                    | {"clip_id": clip, "world_id": clip, "frame_index": f, "pts_s": f / 30}
+                    | {"world_from_camera_m": a.tolist()}
+                    for f, a in zip(frames, at, strict=True)
+                ]
+                span = {"start_frame": frames[0], "end_frame": frames[-1] + 1}
+                clips.append(span | {"clip_id": clip, "take_id": f"t{take}", "index_in_take": k})
+        given = {}
+        for name, made in (("scene_reconstruction", rows), ("clips", clips)):
+            columns = dict.fromkeys(asked.reads[name])
+            fields = [TABLES[name].arrow_schema().field(c) for c in columns]
+            given[name] = pa.Table.from_pylist(made, pa.schema(fields))
+        return asked(Evidence("scene_reconstruction", given), ProbeSettings())
+
+    still = ask(20, moves=0.0, scale=1.0)
+    assert still.beyond == 0, still.sentence
+    good, drifts = ask(3, moves=1.0, scale=1.0), ask(3, moves=1.0, scale=1.6)
+    assert (good.looked_at, good.beyond) == (3, 0)
+    assert drifts.beyond == 3
+    assert drifts.value == pytest.approx(1.6, abs=0.05)
+
+
 def test_fingers_bend_by_the_angle_that_they_were_bent_by() -> None:
     from samples.hand import Articulation, joints_in_hand
 

@@ -24,6 +24,8 @@ _SAME_TURN_DEG = 0.01
 _SAME_PLACE = 1e-4
 _TYPICAL_STEPS = 8.0
 _LEAST_OVERLAP = 5
+_LEAST_LIKENESS = 0.9
+"""Slow noise of two clips that have nothing in common is alike by less, 99 times of 100."""
 
 
 @probe("scene_reconstruction", severity="error", reads=_POSE)
@@ -154,7 +156,10 @@ def poses_rest_on_inliers(evidence: Evidence, settings: ProbeSettings) -> Findin
     others={"clips": ("clip_id", "take_id", "index_in_take", "start_frame", "end_frame")},
 )
 def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Two clips of a take that share a world are at one scale in the frames that both have."""
+    """Two clips of a take that share a world are at one scale in the frames that both have.
+
+    Their paths there must be alike but for rotation and scale: of a head that holds still each
+    clip has its own noise, and the scale of noise says nothing."""
     rows = evidence.valid_rows
     poses = pl.DataFrame(
         rows.select(["clip_id", "frame_index", "world_id", "scale_kind"])
@@ -173,8 +178,9 @@ def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding
     )
     where, ratios = [], []
     for (after,), pair in both.sort("frame_index").group_by("after", maintain_order=True):
-        first, second = (spread_of(pair[name].to_numpy()) for name in ("at", "at_b"))
-        if len(pair) >= _LEAST_OVERLAP and min(first, second) > 0:
+        paths = [pair[name].to_numpy() for name in ("at", "at_b")]
+        first, second = (spread_of(path) for path in paths)
+        if len(pair) >= _LEAST_OVERLAP and likeness(*paths) >= _LEAST_LIKENESS:
             where.append(str(after))
             ratios.append(float(np.exp(abs(np.log(second / first)))))
     return judge(
@@ -229,6 +235,19 @@ def spread_of(at: np.ndarray) -> float:
     """Root mean square distance of (N, 3) places from their centre."""
     at = np.asarray(at, np.float64)
     return float(np.sqrt(((at - at.mean(axis=0)) ** 2).sum(axis=1).mean())) if len(at) else 0.0
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two paths (N, 3) after the best shift, rotation and scale, 0 to 1; 0 of a
+    path without extent.
+
+    The singular values of the paths' product are what a rotation can make of it (Schönemann 1966).
+    """
+    if not all(np.ptp(path, axis=0).any() for path in (one, other)):
+        return 0.0
+    one, other = (np.asarray(p, np.float64) - np.mean(p, axis=0) for p in (one, other))
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(np.linalg.svd(one.T @ other, compute_uv=False).sum()) / size
 
 
 def _extent(tracks: Tracks, at: np.ndarray) -> np.ndarray:
