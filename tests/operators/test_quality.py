@@ -97,6 +97,28 @@ def test_a_still_camera_before_a_still_picture_is_fine(sample: tuple[Shard, Path
     assert not asked(Evidence(asked.table, tables, lambda *_: 9.0), ProbeSettings()).passed
 
 
+def test_a_frozen_camera_does_not_hide_behind_a_longer_stretch_that_is_still(
+    sample: tuple[Shard, Path],
+) -> None:
+    shard, _ = sample
+    clip = shard["clips"][0]
+    start, middle = clip["start_frame"], (clip["start_frame"] + clip["end_frame"]) // 2
+    rows = [dict(r) for r in shard["scene_reconstruction"] if r["clip_id"] == clip["clip_id"]]
+    places = {r["frame_index"]: r for r in rows}
+    for row in rows:
+        held = places[start if row["frame_index"] < middle + 4 else middle + 4]
+        row |= {n: held[n] for n in ("world_from_camera_m", "world_from_camera_xyzw")}
+    (asked,) = cameras_move_with_the_image
+    tables = {"scene_reconstruction": TABLES["scene_reconstruction"].from_rows(rows)}
+
+    def look(clip_id: str, first: int, last: int) -> float:
+        return 0.5 if first < middle else 30.0
+
+    finding = asked(Evidence(asked.table, tables, look), ProbeSettings())
+    assert not finding.passed
+    assert (finding.looked_at, [o.frame for o in finding.worst]) == (2, [middle + 4])
+
+
 def test_pictures_change_by_motion_and_not_by_light() -> None:
     rng = np.random.default_rng(0)
     wide = np.kron(rng.integers(0, 256, (30, 60)), np.ones((4, 4))).astype(np.uint8)

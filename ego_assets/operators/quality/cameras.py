@@ -22,6 +22,7 @@ _FRAME = ("clip_id", "frame_index", "pts_s", "is_valid")
 _POSE = (*_FRAME, "world_from_camera_m", "world_from_camera_xyzw")
 _SAME_TURN_DEG = 0.01
 _SAME_PLACE = 1e-4
+_STRETCHES = 4
 _TYPICAL_STEPS = 8.0
 _LEAST_OVERLAP = 5
 _LEAST_LIKENESS = 0.9
@@ -193,8 +194,9 @@ def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding
 
 
 def frozen_stretches(tracks: Tracks, least_s: float) -> list[tuple[str, int, int]]:
-    """(clip, first, last frame) of the longest stretch of each clip with one and the same pose, of
-    those that last for least_s."""
+    """(clip, first, last frame) of the stretches with one and the same pose that last for least_s:
+    the longest few of each clip, the longest first. More than one, for a long one may be rightly
+    still."""
     count = len(tracks.group)
     if count < 2:
         return []
@@ -208,13 +210,13 @@ def frozen_stretches(tracks: Tracks, least_s: float) -> list[tuple[str, int, int
     ends = np.r_[starts[1:], count] - 1
     lasts = tracks.seconds[ends] - tracks.seconds[starts]
     clips = tracks.rows["clip_id"].to_pylist()
-    longest: dict[str, int] = {}
-    for i in np.flatnonzero(lasts >= least_s):
-        clip = clips[starts[i]]
-        if clip not in longest or lasts[i] > lasts[longest[clip]]:
-            longest[clip] = int(i)
     frame = tracks.frame
-    return [(c, int(frame[starts[i]]), int(frame[ends[i]])) for c, i in longest.items()]
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    for i in np.argsort(-lasts, kind="stable"):
+        stretches = found.setdefault(clip := clips[starts[i]], [])
+        if lasts[i] >= least_s and len(stretches) < _STRETCHES:
+            stretches.append((clip, int(frame[starts[i]]), int(frame[ends[i]])))
+    return [stretch for _, stretches in sorted(found.items()) for stretch in stretches]
 
 
 def picture_change(pictures: Sequence[np.ndarray]) -> float:
