@@ -287,6 +287,11 @@ def _jitter(row: dict[str, Any], rng: np.random.Generator) -> None:
     row["joints_px"] = (np.array(row["joints_px"]) + noise).tolist()
 
 
+def _collapse(row: dict[str, Any], rng: np.random.Generator) -> None:
+    row["joints_camera_m"] = [row["joints_camera_m"][0]] * 21
+    row["joints_px"] = [row["joints_px"][9]] * 21
+
+
 def _push_away(row: dict[str, Any], rng: np.random.Generator) -> None:
     for name in ("joints_camera_m", "camera_from_hand_m"):
         row[name] = (np.array(row[name]) * 5.0).tolist()
@@ -505,7 +510,10 @@ FAULTS = (
            "hand_poses:bones_keep_their_length", may="joints_within_limits"),
     _fault("joints that shake", _each("hand_poses", _jitter), "hand_poses:hands_do_not_jitter"),
     _fault("hands five times too far", _each("hand_poses", _push_away),
-           "hand_poses:hands_are_within_reach", may="values_are_plausible"),
+           "hand_poses:hands_are_within_reach", "hand_poses:hands_have_a_plausible_size",
+           may="values_are_plausible"),
+    _fault("hands that collapse", _each("hand_poses", _collapse),
+           "hand_poses:hands_have_a_plausible_size", "hand_poses:bones_keep_their_length"),
     _fault("joints beside the hand", _each("hand_poses", _shift_joints),
            "hand_poses:joints_fall_on_the_hand_mask"),
     _fault("fingers that fold back", _each("hand_poses", _fold_fingers_back),

@@ -24,6 +24,7 @@ FLEXION_LIMITS_DEG = np.array([[-45.0, 90.0], [-5.0, 110.0], [-15.0, 90.0]])
 """Knuckle, middle and end joint of the four fingers, extended to flexed: range of motion of
 healthy adults (American Academy of Orthopaedic Surgeons, "Joint Motion", 1965)."""
 THUMB_LIMIT_DEG = 90.0
+_MIDDLE_FINGER = (0, 9, 10, 11, 12)
 _MIRRORED_DEG = -8.0
 _REFERENCE_PX = 1080.0
 
@@ -140,8 +141,9 @@ def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Find
     frame = pl.DataFrame(lengths, schema=names).with_columns(group=pl.Series(tracks.group))
     spread = (
         frame.group_by("group", maintain_order=True)
-        .agg(pl.col(names).std(ddof=0) / pl.col(names).mean())
-        .select(pl.max_horizontal(names).fill_nan(None).alias("worst"))["worst"]
+        # A bone without any length has lost all of it.
+        .agg((pl.col(names).std(ddof=0) / pl.col(names).mean()).fill_nan(1.0))
+        .select(pl.max_horizontal(names).alias("worst"))["worst"]
     )
     firsts = np.flatnonzero(np.diff(tracks.group, prepend=-1))
     names_of = tracks.rows.select(["clip_id", "track_id"]).take(firsts).to_pylist()
@@ -152,6 +154,23 @@ def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Find
         "of its length",
         "hand tracks whose bones stretch",
         settings.tolerated_share,
+    )
+
+
+@probe("hand_poses", reads=(*_TRACK, "joints_camera_m"))
+def hands_have_a_plausible_size(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """From wrist to fingertip a hand is as long as people's hands are: it is no point, no giant."""
+    tracks = Tracks.of(evidence.valid_rows)
+    middle = tracks.column("joints_camera_m").astype(np.float64)[:, _MIDDLE_FINGER]
+    length = np.linalg.norm(np.diff(middle, axis=1), axis=2).sum(axis=1)
+    is_odd = (length < settings.min_hand_length_m) | (length > settings.max_hand_length_m)
+    return judge(
+        tracks.units(is_odd, "mean"),
+        settings.max_odd_size_share,
+        "of its frames",
+        "hand tracks of an implausible size",
+        settings.tolerated_share,
+        numbers={"median length, m": float(np.median(length))} if len(length) else None,
     )
 
 
@@ -292,6 +311,7 @@ PROBES = (
     *left_hands_are_on_the_left,
     *sides_do_not_swap,
     *bones_keep_their_length,
+    *hands_have_a_plausible_size,
     *hands_do_not_jitter,
     *hands_are_within_reach,
     *joints_fall_on_the_hand_mask,

@@ -103,6 +103,13 @@ class ProbeSettings(BaseModel):
     max_odd_depth_share: Share = Field(
         default=0.1, ge=0, le=1, description="frames of a track out of the wearer's reach"
     )
+    min_hand_length_m: float = Field(
+        default=0.08, ge=0, description="wrist to the tip of the middle finger: a small child's"
+    )
+    max_hand_length_m: float = Field(default=0.3, gt=0, description="longer than any hand")
+    max_odd_size_share: Share = Field(
+        default=0.1, ge=0, le=1, description="frames of a track with a hand of another length"
+    )
     min_joints_on_mask: Share = Field(
         default=0.3,
         ge=0,
