@@ -241,6 +241,37 @@ def test_judgements() -> None:
     both = merge([judge(Units.of("e", [0.0]), 2, "px", "things", 0.0), strict])
     assert (both.passed, both.looked_at, both.beyond) == (False, 5, 3)
     assert len(both.values) == 5
+    worse = judge(Units.of("f", [40]), 2, "px", "things", 0.0)
+    everything = merge([both, worse, both])
+    assert (everything.value, everything.worst[0].value) == (40, 40)
+    assert everything.sentence == worse.sentence
+    fine = [judge(Units.of("g", [v]), 2, "px", "things", 0.0) for v in (0.5, 1.5)]
+    assert merge(fine).value == 1.5
+    nothing = judge(Units.of("", []), 2, "px", "things", 0.0)
+    assert merge([nothing, *fine]).value == 1.5
+    low = [judge(Units.of("h", [v]), 2, "px", "things", 0.0, least=True) for v in (1.5, 0.5)]
+    assert merge(low).value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "column", "good", "bad"),
+    [
+        ("poses_rest_on_inliers", "scene_reconstruction", "inlier_share", 0.9, 0.1),
+        ("joints_fall_on_the_hand_mask", "hand_poses", "joints_px", None, [[-900.0, -900.0]] * 21),
+    ],
+)
+def test_where_less_is_worse_the_frame_is_that_of_the_least(
+    sample: tuple[Shard, Path], name: str, table: str, column: str, good: object, bad: object
+) -> None:
+    shard, _ = sample
+    rows = [dict(r) for r in shard[table]]
+    first = {r["clip_id"]: r["frame_index"] for r in reversed(rows)}
+    for row in rows:
+        is_good = row["frame_index"] == first[row["clip_id"]]
+        row[column] = (good or row[column]) if is_good else bad
+    found = findings(shard | {table: rows})[table, name]
+    assert found.worst
+    assert all(o.frame != first[o.where.split()[0]] for o in found.worst)
 
 
 # -- drift ---------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def poses_rest_on_inliers(evidence: Evidence, settings: ProbeSettings) -> Findin
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     shares = pc.cast(tracks.rows["inlier_share"], "float64").fill_null(np.nan).to_numpy()
     return judge(
-        tracks.units(shares, "median"),
+        tracks.units(shares, "median", least=True),
         settings.min_inlier_share,
         "of the points",
         "clips with poses on few inliers",

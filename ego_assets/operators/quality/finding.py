@@ -200,8 +200,15 @@ class Tracks:
             found[middle] = np.where(is_whole, apart, np.nan)
         return found / np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
 
-    def units(self, values: np.ndarray, how: Literal["mean", "max", "median", "rms"]) -> Units:
-        """One value a track out of (N,) values of rows; NaN does not count."""
+    def units(
+        self,
+        values: np.ndarray,
+        how: Literal["mean", "max", "median", "rms"],
+        *,
+        least: bool = False,
+    ) -> Units:
+        """One value a track out of (N,) values of rows; NaN does not count. The frame is that of
+        the largest value (least: of the smallest)."""
         frame = pl.DataFrame(
             {
                 "group": self.group,
@@ -221,7 +228,7 @@ class Tracks:
             frame.group_by("group", maintain_order=True)
             .agg(
                 *(pl.col(name).first() for name in self.by),
-                pl.col("frame").get(value.arg_max()),
+                pl.col("frame").get(value.arg_min() if least else value.arg_max()),
                 reduced.alias("reduced"),
             )
             .with_columns(pl.concat_str([pl.col(n) for n in self.by], separator=" ").alias("where"))
@@ -290,12 +297,16 @@ def judge(
 
 
 def merge(findings: Sequence[Finding]) -> Finding:
-    """One finding out of those of several shards: as good as the worst of them."""
-    first = min(findings, key=lambda f: (f.passed, -len(f.worst)))
+    """One finding out of those of several shards: as good as the worst of them, whose value and
+    sentence it has; of some that fail, that with the worst value."""
+    sign = 1.0 if findings[0].least else -1.0
+    worst = min(
+        findings, key=lambda f: (f.passed, f.value is None, sign * (f.value or 0.0), -f.beyond)
+    )
     offenders = [o for f in findings for o in f.worst]
-    offenders.sort(key=lambda o: o.value if first.least else -o.value)
+    offenders.sort(key=lambda o: sign * o.value)
     return replace(
-        first,
+        worst,
         looked_at=sum(f.looked_at for f in findings),
         beyond=sum(f.beyond for f in findings),
         worst=tuple(offenders[:MOST_OFFENDERS]),

@@ -235,7 +235,7 @@ def joints_fall_on_the_hand_mask(evidence: Evidence, settings: ProbeSettings) ->
         inside = mask_contains(row["rle"], row["height_px"], row["width_px"], joints[row["number"]])
         share[row["number"]] = inside.mean()
     return judge(
-        tracks.units(share, "mean"),
+        tracks.units(share, "mean", least=True),
         settings.min_joints_on_mask,
         "of its joints on the mask",
         "hand tracks beside their mask",
