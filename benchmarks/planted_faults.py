@@ -194,6 +194,20 @@ def _go_blind(shard: Shard, rng: np.random.Generator) -> None:
     shard["object_masks"], shard["hand_masks"] = [], []
 
 
+def _empty(table: str) -> Change:
+    def plant(shard: Shard, rng: np.random.Generator) -> None:
+        shard[table] = []
+
+    return plant
+
+
+def _forget_cameras(shard: Shard, rng: np.random.Generator) -> None:
+    second = shard["clips"][1]["clip_id"]
+    shard["scene_reconstruction"] = [
+        r for r in shard["scene_reconstruction"] if r["clip_id"] != second
+    ]
+
+
 def _new_mask(row: dict[str, Any], mask: np.ndarray) -> None:
     row |= {"rle": encode_mask(mask), "box": mask_box(mask), "area_px": int(mask.sum())}
 
@@ -273,6 +287,11 @@ def _jitter(row: dict[str, Any], rng: np.random.Generator) -> None:
     row["joints_px"] = (np.array(row["joints_px"]) + noise).tolist()
 
 
+def _collapse(row: dict[str, Any], rng: np.random.Generator) -> None:
+    row["joints_camera_m"] = [row["joints_camera_m"][0]] * 21
+    row["joints_px"] = [row["joints_px"][9]] * 21
+
+
 def _push_away(row: dict[str, Any], rng: np.random.Generator) -> None:
     for name in ("joints_camera_m", "camera_from_hand_m"):
         row[name] = (np.array(row[name]) * 5.0).tolist()
@@ -317,6 +336,16 @@ def _turned(xyzw: list[float], degrees: float) -> list[float]:
     a = np.radians(degrees)
     turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     return quaternion_from_matrix(matrix_from_quaternion(np.array(xyzw)) @ turn).tolist()
+
+
+def _alternate(row: dict[str, Any], rng: np.random.Generator) -> None:
+    at = np.array(row["world_from_camera_m"])
+    row["world_from_camera_m"] = (at + np.eye(3)[0] * (row["frame_index"] % 2)).tolist()
+
+
+def _shake_camera(row: dict[str, Any], rng: np.random.Generator) -> None:
+    at = np.array(row["world_from_camera_m"])
+    row["world_from_camera_m"] = (at + rng.normal(0, 0.3, 3)).tolist()
 
 
 def _spin(shard: Shard, rng: np.random.Generator) -> None:
@@ -451,6 +480,14 @@ FAULTS = (
     ),
     _fault("hands by the dozen", _crowd, "hand_masks:frames_are_not_crowded",
            may="tracks_are_not_fragmented clips_agree_at_their_seams"),
+    _fault("a hand model with the wrong weights",
+           _set("hand_poses", is_valid=False, invalid_reason="0 % of the joints are at the mask"),
+           "hand_poses:hands_are_valid", may="clips_have_rows"),
+    _fault("no hand poses", _empty("hand_poses"), "hand_poses:hands_are_valid"),
+    _fault("no cameras of a clip", _forget_cameras, "scene_reconstruction:frames_are_registered"),
+    _fault("no object poses", _empty("object_poses"), "object_poses:clips_have_rows"),
+    _fault("no movements", _empty("object_movements"), "object_movements:clips_have_rows"),
+    _fault("no robots", _empty("robot_mappings"), "robot_mappings:clips_have_rows"),
     _fault(
         "left taken for right",
         _each("hand_poses", _swap_sides),
@@ -473,7 +510,10 @@ FAULTS = (
            "hand_poses:bones_keep_their_length", may="joints_within_limits"),
     _fault("joints that shake", _each("hand_poses", _jitter), "hand_poses:hands_do_not_jitter"),
     _fault("hands five times too far", _each("hand_poses", _push_away),
-           "hand_poses:hands_are_within_reach", may="values_are_plausible"),
+           "hand_poses:hands_are_within_reach", "hand_poses:hands_have_a_plausible_size",
+           may="values_are_plausible"),
+    _fault("hands that collapse", _each("hand_poses", _collapse),
+           "hand_poses:hands_have_a_plausible_size", "hand_poses:bones_keep_their_length"),
     _fault("joints beside the hand", _each("hand_poses", _shift_joints),
            "hand_poses:joints_fall_on_the_hand_mask"),
     _fault("fingers that fold back", _each("hand_poses", _fold_fingers_back),
@@ -481,17 +521,23 @@ FAULTS = (
     _fault("a frozen camera", _freeze_camera, "scene_reconstruction:cameras_move_with_the_image",
            may="clips_agree_at_their_seams"),
     _fault("a camera that freezes midway", _freeze_camera_in_the_middle,
-           "scene_reconstruction:cameras_move_with_the_image", may="cameras_do_not_jump"),
+           "scene_reconstruction:cameras_move_with_the_image",
+           may="cameras_do_not_jump cameras_do_not_jitter"),
     _fault("identity poses",
            _set("scene_reconstruction", world_from_camera_m=[0.0] * 3,
                 world_from_camera_xyzw=[0.0, 0.0, 0.0, 1.0]),
            "scene_reconstruction:cameras_move_with_the_image",
            may="clips_agree_at_their_seams"),
-    _fault("a camera that leaps", _leap, "scene_reconstruction:cameras_do_not_jump"),
+    _fault("a camera that leaps", _leap, "scene_reconstruction:cameras_do_not_jump",
+           may="cameras_do_not_jitter"),
+    _fault("a camera in two places at once", _each("scene_reconstruction", _alternate),
+           "scene_reconstruction:cameras_do_not_jitter"),
+    _fault("camera positions of noise", _each("scene_reconstruction", _shake_camera),
+           "scene_reconstruction:cameras_do_not_jitter", may="scale_does_not_drift"),
     _fault("a camera that spins", _spin, "scene_reconstruction:cameras_turn_like_heads"),
     _fault("lost cameras", _each("scene_reconstruction", _lose_cameras),
            "scene_reconstruction:frames_are_registered", "scene_reconstruction:values_are_there",
-           may="cameras_do_not_jump clips_agree_at_their_seams"),
+           may="cameras_do_not_jump cameras_do_not_jitter clips_agree_at_their_seams"),
     _fault("poses on few points", _set("scene_reconstruction", inlier_share=0.2),
            "scene_reconstruction:poses_rest_on_inliers"),
     _fault("scale that drifts", _drift_in_scale, "scene_reconstruction:scale_does_not_drift"),

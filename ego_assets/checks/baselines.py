@@ -37,10 +37,13 @@ def forget(lake: Lake, table: str, shard: str) -> None:
         _put(lake, _key(table), shard, None, None)
 
 
-def streak(lake: Lake, table: str, shard: str, run: Run) -> list[Run]:
-    """Note what a shard has, and return the runs of all shards up to it, in their order."""
-    runs = _put(lake, f"{FOLDER}/{table}.streak.json", shard, asdict(run), STREAK_SHARDS)
-    return [Run(**values) for name, values in sorted(runs.items()) if name <= shard]
+def streak(lake: Lake, table: str, shard: str, run: Run) -> tuple[list[Run], int]:
+    """Note what a shard has; the runs of all known shards in their order, and its place there."""
+    key = f"{FOLDER}/{table}.streak.json"
+    runs = _put(lake, key, shard, asdict(run), STREAK_SHARDS)
+    runs[shard] = asdict(run)  # one that is too old to be kept is judged all the same
+    names = sorted(runs)
+    return [Run(**runs[name]) for name in names], names.index(shard)
 
 
 def accept(lake: Lake, tables: Iterable[str]) -> list[str]:

@@ -157,8 +157,9 @@ class _ShardQuality:
 
     def _streak(self) -> Finding:
         run = drift.empty_videos(self.tables[self.table], self.tables["clips"])
-        runs = baselines.streak(self.lake, self.table, self.shard, run)
-        return replace(drift.things_keep_appearing(runs, self.settings), name=KEEP_APPEARING)
+        runs, at = baselines.streak(self.lake, self.table, self.shard, run)
+        found = drift.things_keep_appearing(runs, at, self.settings)
+        return replace(found, name=KEEP_APPEARING)
 
     def _remember(self, is_good: bool) -> None:
         if is_good:

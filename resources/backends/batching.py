@@ -39,6 +39,8 @@ class MicroBatcher(Generic[T, R]):
     A batch closes when `max_items` have gathered, or the oldest has waited `max_age_s`. run: called
     by one thread at a time with at most `max_items` items; returns a result for each. If it raises,
     the items of each call are tried apart, so that one call's bad item fails that call alone.
+    A thread that is stopped in `run` (KeyboardInterrupt, SystemExit) leaves the others' items to
+    one of them.
     """
 
     def __init__(
@@ -61,12 +63,16 @@ class MicroBatcher(Generic[T, R]):
             if items:
                 self._waiting.append(ticket)
                 self._changed.notify_all()
-            while not ticket.is_over:
-                left_s = self._until_due()
-                if self._busy or left_s > 0:
-                    self._changed.wait(None if self._busy else left_s)
-                else:
-                    self._run_batch()
+            try:
+                while not ticket.is_over:
+                    left_s = self._until_due()
+                    if self._busy or left_s > 0:
+                        self._changed.wait(None if self._busy else left_s)
+                    else:
+                        self._run_batch()
+            except BaseException:  # nobody asks for these items any more
+                self._waiting = [t for t in self._waiting if t is not ticket]
+                raise
         if ticket.error is not None:
             raise ticket.error
         return ticket.results
@@ -93,11 +99,17 @@ class MicroBatcher(Generic[T, R]):
         self._waiting = [t for t in self._waiting if t.taken < len(t.items)]
         self._busy = True
         self._changed.release()
+        outcomes = None
         try:
             outcomes = self._outcomes([list(t.items[a:b]) for t, a, b in parts])
         finally:
             self._changed.acquire()
             self._busy = False
+            if outcomes is None:  # this thread is told to stop: another takes the batch up
+                held = [ticket for ticket, _, _ in parts]
+                for ticket, start, _ in parts:
+                    ticket.taken = start
+                self._waiting = held + [t for t in self._waiting if t not in held]
             self._changed.notify_all()
         for (ticket, _, _), outcome in zip(parts, outcomes, strict=True):
             if isinstance(outcome, Exception):

@@ -42,6 +42,8 @@ BOX_SCALE = 2.0
 """A crop is so many times the hand's box, as the network was trained."""
 BOX_ASPECT = 192 / 256
 """Width over height of what the network looks at: the middle of a square crop."""
+BLUR_OVER = 1.1
+"""A crop that is shrunk by more than twice as much is blurred: what the official code takes."""
 BATCH = 32
 """Crops at once, where neither the settings nor a measurement say."""
 MIN_SCALE = 1e-2
@@ -331,12 +333,34 @@ class Crop:
         return cls(centre, max(height, width / BOX_ASPECT), is_left)
 
     def cut(self, image: np.ndarray, size: int) -> np.ndarray:
-        """(size, size, 3) uint8, black outside of the picture; a left hand is mirrored."""
+        """(size, size, 3) uint8, black outside of the picture; a left hand is mirrored.
+
+        What is shrunk by much is blurred before, as in the official code: fine patterns would
+        come out as coarse ones.
+        """
         zoom = size / self.side
         flip = -1 if self.is_left else 1
         (x, y), middle = self.centre, size / 2
         move = np.array([[flip * zoom, 0, middle - flip * zoom * x], [0, zoom, middle - zoom * y]])
+        shrink = self.side / size / 2
+        if shrink > BLUR_OVER:
+            image, corner = self._blurred(image, (shrink - 1) / 2)
+            move[:, 2] += move[:, :2] @ corner
         return cv2.warpAffine(image, move, (size, size), flags=cv2.INTER_LINEAR)
+
+    def _blurred(self, image: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+        """The part of the picture that the crop is cut from, blurred, and its corner (x, y)."""
+        reach = round(4 * sigma)
+        half = self.side / 2 + reach + 2
+        low, high = (np.array(self.centre) + sign * half for sign in (-1, 1))
+        size = np.array(image.shape[1::-1])
+        (left, top), (right, bottom) = (np.clip(e, 0, size).astype(int) for e in (low, high))
+        part = image[top:bottom, left:right]
+        if part.size:
+            kernel = (2 * reach + 1, 2 * reach + 1)
+            part = cv2.GaussianBlur(part, kernel, sigma, borderType=cv2.BORDER_REPLICATE)
+            return part, np.array([left, top], np.float64)
+        return image, np.zeros(2)
 
     def translation(self, camera: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
         """(3,) metres from the camera to MANO's origin, of the network's scale, x, y.
@@ -371,7 +395,7 @@ class HamerEstimator:
     """
 
     name = "hamer"
-    version = "2"
+    version = "3"
     quality_tier = "model"
     weights_hash = ""
     on_device = True

@@ -13,11 +13,13 @@ import pytest
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets.checks import baselines, quality
 from ego_assets.checks.quality import quality_results, quality_specs
+from ego_assets.checks.tables import covers_every_clip
 from ego_assets.operators.quality import ProbeSettings
-from ego_assets.operators.quality.drift import Run
+from ego_assets.operators.quality.drift import Run, things_keep_appearing
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
+from resources.ledger import Ledger
 
 SHARDS = [f"20260101-{i:04d}" for i in range(4)]
 PROVENANCE = Provenance(
@@ -186,10 +188,33 @@ def test_a_streak_of_empty_videos_is_an_error(tmp_path: Path, sample: tuple[Shar
 def test_shards_that_come_late_take_their_place_in_a_streak(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     empty, full = Run(5, 5, 5), Run(5, 0, 0)
-    assert baselines.streak(lake, "hand_masks", "b", empty) == [empty]
-    assert baselines.streak(lake, "hand_masks", "c", full) == [empty, full]
-    assert baselines.streak(lake, "hand_masks", "a", full) == [full]
-    assert baselines.streak(lake, "hand_masks", "b", full) == [full, full]
+    assert baselines.streak(lake, "hand_masks", "b", empty) == ([empty], 0)
+    assert baselines.streak(lake, "hand_masks", "c", full) == ([empty, full], 1)
+    assert baselines.streak(lake, "hand_masks", "a", full) == ([full, empty, full], 0)
+    assert baselines.streak(lake, "hand_masks", "b", full) == ([full, full, full], 1)
+
+
+def test_a_streak_is_noticed_in_whatever_order_its_shards_come(tmp_path: Path) -> None:
+    failed = {}
+    for name, order in (("up", range(8)), ("down", range(7, -1, -1))):
+        lake, failed[name] = Lake(tmp_path / name), 0
+        for i in order:
+            asked = baselines.streak(lake, "hand_masks", f"20261121-{i:04d}", Run(50, 50, 50))
+            settings = ProbeSettings(max_streak_videos=200)
+            failed[name] += not things_keep_appearing(*asked, settings).passed
+    assert failed == {"up": 5, "down": 5}
+
+
+def test_clips_that_the_ledger_does_not_know_are_not_covered(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    lake = lake_with(tmp_path / "lake", sample[0])
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    found = covers_every_clip(lake, ledger, "hand_poses", SHARDS[:1])
+    assert not found.passed
+    assert found.description == "0 of 2 done"
+    assert found.metadata["unknown"].value == 2
+    assert covers_every_clip(lake, ledger, "hand_poses", ["20260101-0009"]).passed  # no clips
 
 
 def test_the_launchpad_takes_thresholds() -> None:

@@ -97,6 +97,28 @@ def test_a_still_camera_before_a_still_picture_is_fine(sample: tuple[Shard, Path
     assert not asked(Evidence(asked.table, tables, lambda *_: 9.0), ProbeSettings()).passed
 
 
+def test_a_frozen_camera_does_not_hide_behind_a_longer_stretch_that_is_still(
+    sample: tuple[Shard, Path],
+) -> None:
+    shard, _ = sample
+    clip = shard["clips"][0]
+    start, middle = clip["start_frame"], (clip["start_frame"] + clip["end_frame"]) // 2
+    rows = [dict(r) for r in shard["scene_reconstruction"] if r["clip_id"] == clip["clip_id"]]
+    places = {r["frame_index"]: r for r in rows}
+    for row in rows:
+        held = places[start if row["frame_index"] < middle + 4 else middle + 4]
+        row |= {n: held[n] for n in ("world_from_camera_m", "world_from_camera_xyzw")}
+    (asked,) = cameras_move_with_the_image
+    tables = {"scene_reconstruction": TABLES["scene_reconstruction"].from_rows(rows)}
+
+    def look(clip_id: str, first: int, last: int) -> float:
+        return 0.5 if first < middle else 30.0
+
+    finding = asked(Evidence(asked.table, tables, look), ProbeSettings())
+    assert not finding.passed
+    assert (finding.looked_at, [o.frame for o in finding.worst]) == (2, [middle + 4])
+
+
 def test_pictures_change_by_motion_and_not_by_light() -> None:
     rng = np.random.default_rng(0)
     wide = np.kron(rng.integers(0, 256, (30, 60)), np.ones((4, 4))).astype(np.uint8)
@@ -115,6 +137,65 @@ def test_jitter_measures_white_noise_as_it_is(sample: tuple[Shard, Path]) -> Non
     fault = next(f for f in FAULTS if f.name == "joints that shake")
     found = findings(planted(shard, fault, seed=2), video)["hand_poses", "hands_do_not_jitter"]
     assert found.value == pytest.approx(5.0, rel=0.15)
+
+
+def test_a_still_head_may_shake_by_millimetres_in_metres(sample: tuple[Shard, Path]) -> None:
+    shard, _ = sample
+    rng = np.random.default_rng(0)
+    first = shard["scene_reconstruction"][0]["world_from_camera_m"]
+    noise = {"world_from_camera_m": lambda: (np.array(first) + rng.normal(0, 1e-3, 3)).tolist()}
+    rows = [r | {k: v() for k, v in noise.items()} for r in shard["scene_reconstruction"]]
+    key = ("scene_reconstruction", "cameras_do_not_jitter")
+    assert findings(shard | {"scene_reconstruction": rows})[key].passed
+    # Of an arbitrary scale nobody can say that it is small: it is all that the path has.
+    rows = [r | {"scale_kind": "arbitrary"} for r in rows]
+    assert not findings(shard | {"scene_reconstruction": rows})[key].passed
+
+
+def slow_noise(rng: np.random.Generator, frames: int, size: float) -> np.ndarray:
+    """(frames, 3) that wander and are pulled back, as the registration of a still head does."""
+    path = rng.normal(0, size, (frames, 3))
+    for i in range(1, frames):
+        path[i] = 0.95 * path[i - 1] + np.sqrt(1 - 0.95**2) * path[i]
+    return path
+
+
+def test_the_scale_of_noise_is_no_scale() -> None:
+    from ego_assets.operators.quality.cameras import scale_does_not_drift
+
+    (asked,) = scale_does_not_drift
+    rng = np.random.default_rng(0)
+    pose = {"is_valid": True, "world_from_camera_xyzw": [0.0, 0, 0, 1], "scale_kind": "metric"}
+
+    def ask(takes: int, moves: float, scale: float) -> Finding:
+        """Takes of two clips that overlap by 45 frames, each in a world of its own."""
+        rows, clips = [], []
+        for take in range(takes):
+            head = moves * slow_noise(rng, 165, 0.1)
+            for k, frames in enumerate((range(105), range(60, 165))):
+                clip = f"t{take}-{k}"
+                at = scale**k * (head[frames] + slow_noise(rng, 105, 0.001))
+                rows += [
+                    pose
+                    | {"clip_id": clip, "world_id": clip, "frame_index": f, "pts_s": f / 30}
+                    | {"world_from_camera_m": a.tolist()}
+                    for f, a in zip(frames, at, strict=True)
+                ]
+                span = {"start_frame": frames[0], "end_frame": frames[-1] + 1}
+                clips.append(span | {"clip_id": clip, "take_id": f"t{take}", "index_in_take": k})
+        given = {}
+        for name, made in (("scene_reconstruction", rows), ("clips", clips)):
+            columns = dict.fromkeys(asked.reads[name])
+            fields = [TABLES[name].arrow_schema().field(c) for c in columns]
+            given[name] = pa.Table.from_pylist(made, pa.schema(fields))
+        return asked(Evidence("scene_reconstruction", given), ProbeSettings())
+
+    still = ask(20, moves=0.0, scale=1.0)
+    assert still.beyond == 0, still.sentence
+    good, drifts = ask(3, moves=1.0, scale=1.0), ask(3, moves=1.0, scale=1.6)
+    assert (good.looked_at, good.beyond) == (3, 0)
+    assert drifts.beyond == 3
+    assert drifts.value == pytest.approx(1.6, abs=0.05)
 
 
 def test_fingers_bend_by_the_angle_that_they_were_bent_by() -> None:
@@ -160,6 +241,37 @@ def test_judgements() -> None:
     both = merge([judge(Units.of("e", [0.0]), 2, "px", "things", 0.0), strict])
     assert (both.passed, both.looked_at, both.beyond) == (False, 5, 3)
     assert len(both.values) == 5
+    worse = judge(Units.of("f", [40]), 2, "px", "things", 0.0)
+    everything = merge([both, worse, both])
+    assert (everything.value, everything.worst[0].value) == (40, 40)
+    assert everything.sentence == worse.sentence
+    fine = [judge(Units.of("g", [v]), 2, "px", "things", 0.0) for v in (0.5, 1.5)]
+    assert merge(fine).value == 1.5
+    nothing = judge(Units.of("", []), 2, "px", "things", 0.0)
+    assert merge([nothing, *fine]).value == 1.5
+    low = [judge(Units.of("h", [v]), 2, "px", "things", 0.0, least=True) for v in (1.5, 0.5)]
+    assert merge(low).value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "column", "good", "bad"),
+    [
+        ("poses_rest_on_inliers", "scene_reconstruction", "inlier_share", 0.9, 0.1),
+        ("joints_fall_on_the_hand_mask", "hand_poses", "joints_px", None, [[-900.0, -900.0]] * 21),
+    ],
+)
+def test_where_less_is_worse_the_frame_is_that_of_the_least(
+    sample: tuple[Shard, Path], name: str, table: str, column: str, good: object, bad: object
+) -> None:
+    shard, _ = sample
+    rows = [dict(r) for r in shard[table]]
+    first = {r["clip_id"]: r["frame_index"] for r in reversed(rows)}
+    for row in rows:
+        is_good = row["frame_index"] == first[row["clip_id"]]
+        row[column] = (good or row[column]) if is_good else bad
+    found = findings(shard | {table: rows})[table, name]
+    assert found.worst
+    assert all(o.frame != first[o.where.split()[0]] for o in found.worst)
 
 
 # -- drift ---------------------------------------------------------------------------------------
@@ -241,6 +353,33 @@ def test_features_of_every_table(sample: tuple[Shard, Path]) -> None:
     assert drift.features("object_masks", empty)["blank"].tolist() == [1.0, 1.0]
 
 
+def test_a_clip_without_rows_is_a_failure_to_drift_where_its_input_has_some() -> None:
+    def table(name: str, columns: tuple[str, ...], rows: list[dict[str, object]]) -> pa.Table:
+        fields = [TABLES[name].arrow_schema().field(c) for c in columns]
+        return pa.Table.from_pylist(rows, pa.schema(fields))
+
+    clips = [f"c{i:02d}" for i in range(40)]
+
+    def histograms(posed: int, masked: int = 40) -> drift.Histograms:
+        pose = {"is_valid": True, "score": 0.8, "camera_from_hand_m": [0.0, 0.0, 0.4]}
+        reads = drift.READS["hand_poses"]
+        spans = [{"clip_id": c, "video_id": c, "start_frame": 0, "end_frame": 9} for c in clips]
+        rows = {
+            "clips": spans,
+            "hand_masks": [{"clip_id": c} for c in clips[:masked]],
+            "hand_poses": [pose | {"clip_id": c} for c in clips[:posed]],
+        }
+        tables = {name: table(name, columns, rows[name]) for name, columns in reads.items()}
+        return drift.histograms("hand_poses", drift.features("hand_poses", tables))
+
+    before = [histograms(40)] * 6
+    for posed in (0, 3):
+        now = histograms(posed)
+        found = drift.shard_is_like_those_before("hand_poses", now, before, ProbeSettings())
+        assert [o.where for o in found.worst] == ["feature valid"]
+    assert sum(histograms(0, masked=0)["valid"]) == 0  # without hands there is nothing to fail
+
+
 def test_streaks_run_on_over_shards() -> None:
     clips = pa.table({"clip_id": list("abcd"), "video_id": ["v1", "v1", "v2", "v3"]})
     assert drift.empty_videos(pa.table({"clip_id": ["b"]}), clips) == drift.Run(3, 0, 2)
@@ -249,7 +388,14 @@ def test_streaks_run_on_over_shards() -> None:
     assert drift.empty_videos(nothing, clips) == drift.Run(3, 3, 3)
     settings = ProbeSettings(max_streak_videos=10)
     empty, found = drift.Run(3, 3, 3), drift.Run(3, 1, 1)
-    assert drift.things_keep_appearing([found, empty, empty, found], settings).value == 1
-    assert drift.things_keep_appearing([found, empty, empty], settings).passed
-    streak = drift.things_keep_appearing([found, empty, empty, empty], settings)
-    assert (streak.passed, streak.value) == (False, 10)
+
+    def ask(at: int, *runs: drift.Run) -> tuple[bool, float | None]:
+        finding = drift.things_keep_appearing(runs, at, settings)
+        return finding.passed, finding.value
+
+    assert ask(2, found, empty, empty) == (True, 7)
+    assert ask(3, found, empty, empty, empty) == (False, 10)
+    # Every shard of a streak says so, whichever was looked at last.
+    longer = (drift.Run(3, 0, 0), found, empty, empty, empty, found, drift.Run(3, 0, 0))
+    assert [ask(at, *longer)[0] for at in range(7)] == [True, *[False] * 5, True]
+    assert ask(3, *longer) == (False, 11)

@@ -76,6 +76,38 @@ def test_a_bad_item_fails_its_own_call_only() -> None:
     assert found == [[2, 4], "bad item -4", [10]]
 
 
+def test_a_caller_that_is_stopped_leaves_the_others_their_batch() -> None:
+    model, stops = Model(), [SystemExit()]
+
+    def run(items: list[int]) -> list[int]:
+        if stops:
+            raise stops.pop()
+        return model(items)
+
+    batcher = MicroBatcher(run, max_items=100, max_age_s=0.05)
+    together = threading.Barrier(3)
+    found: list[list[int] | str] = []
+
+    def call(item: int) -> None:
+        together.wait()
+        try:
+            found.append(batcher([item, item]))
+        except SystemExit:
+            found.append("stopped")
+
+    threads = [threading.Thread(target=call, args=(i,), daemon=True) for i in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert sum(one == "stopped" for one in found) == 1
+    assert len(found) == 3
+    assert all(one in ("stopped", [2, 2], [4, 4], [6, 6]) for one in found)
+    assert batcher([7]) == [14], "what the stopped one brought is gone"
+    assert sum(model.batches) == 5
+
+
 def test_a_model_that_loses_items_is_no_silent_shift() -> None:
     batcher = MicroBatcher(lambda items: items[1:], max_items=4, max_age_s=0.01)
     with pytest.raises(RuntimeError, match="4 items gave 3 results"):

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from tiny_models import TINY_HAMER, Tattletale, tiny_hamer, tiny_mano
 
@@ -242,6 +244,38 @@ def test_a_crop_shows_what_its_camera_says(estimator: HamerEstimator) -> None:
         assert (rows.mean(), columns.mean()) == pytest.approx((32, 32), abs=0.6)
         red = np.nonzero((cut[..., 0] > 128) & (cut[..., 1] < 128))[1].mean()
         assert (red < 32) == is_left
+
+
+def shrunk(image: np.ndarray, crop: Crop) -> np.ndarray:
+    """What the official code makes of a picture once it is blurred."""
+    zoom, flip, (x, y) = 64 / crop.side, -1 if crop.is_left else 1, crop.centre
+    move = np.array([[flip * zoom, 0, 32 - flip * zoom * x], [0, zoom, 32 - zoom * y]])
+    return cv2.warpAffine(image, move, (64, 64), flags=cv2.INTER_LINEAR)
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+@pytest.mark.parametrize(
+    "box", [[100, 40, 220, 200], [0, 0, 90, 150], [280, 150, 400, 300]], ids=str
+)
+def test_a_large_hand_is_blurred_before_it_is_shrunk(box: list[float], is_left: bool) -> None:
+    """As scikit-image's `gaussian` blurs the whole picture: over four sigma, borders repeated."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    crop = Crop.around(box, is_left)
+    sigma = (crop.side / 64 / 2 - 1) / 2
+    smooth = gaussian_filter(image.astype(np.float64), (sigma, sigma, 0), mode="nearest")
+    wanted = shrunk(smooth, crop)
+    # Bytes are interpolated at 32 places a pixel, and rounded.
+    assert np.abs(crop.cut(image, 64) - wanted).mean() < 0.6
+    assert np.abs(shrunk(image, crop) - wanted).mean() > 4
+
+
+def test_a_hand_that_is_shrunk_by_little_is_not_blurred() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    crop = Crop.around([150, 60, 200, 130], False)
+    assert crop.side / 64 / 2 == pytest.approx(1.09375)
+    np.testing.assert_array_equal(crop.cut(image, 64), shrunk(image, crop))
+    outside = Crop((-900.0, 50.0), 300.0, False)
+    assert not outside.cut(image, 64).any()
 
 
 def test_a_hand_that_is_not_at_its_mask_is_invalid(estimator: HamerEstimator) -> None:

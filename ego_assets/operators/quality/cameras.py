@@ -22,8 +22,11 @@ _FRAME = ("clip_id", "frame_index", "pts_s", "is_valid")
 _POSE = (*_FRAME, "world_from_camera_m", "world_from_camera_xyzw")
 _SAME_TURN_DEG = 0.01
 _SAME_PLACE = 1e-4
+_STRETCHES = 4
 _TYPICAL_STEPS = 8.0
 _LEAST_OVERLAP = 5
+_LEAST_LIKENESS = 0.9
+"""Slow noise of two clips that have nothing in common is alike by less, 99 times of 100."""
 
 
 @probe("scene_reconstruction", severity="error", reads=_POSE)
@@ -58,12 +61,11 @@ def cameras_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
         steps[1:] = np.linalg.norm(np.diff(at, axis=0), axis=1)
         steps[~tracks.is_next] = np.nan
     frame = pl.DataFrame(
-        {"group": tracks.group, "step": steps, **{f"at_{i}": at[:, i] for i in range(3)}}
+        {"group": tracks.group, "step": steps, "extent": _extent(tracks, at)}
     ).with_columns(pl.col("step").fill_nan(None))
-    extent = sum((pl.col(f"at_{i}").max() - pl.col(f"at_{i}").min()) ** 2 for i in range(3)).sqrt()  # type: ignore[union-attr]
     share = frame.select(
         pl.when(pl.col("step") > _TYPICAL_STEPS * pl.col("step").quantile(0.9).over("group"))
-        .then(pl.col("step") / extent.over("group"))
+        .then(pl.col("step") / pl.col("extent"))
         .when(pl.col("step").is_not_null())
         .then(0.0)
     ).to_series()
@@ -72,6 +74,24 @@ def cameras_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
         settings.max_camera_step,
         "of the path's extent",
         "clips whose camera leaps",
+        settings.tolerated_share,
+    )
+
+
+@probe("scene_reconstruction", reads=(*_POSE, "scale_kind"))
+def cameras_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """Positions follow a smooth path: RMS to a parabola through seven frames, beside the extent of
+    the clip's path. In metres, what a still head and a good registration leave does not count."""
+    tracks = Tracks.of(evidence.valid_rows, _CLIP)
+    at = tracks.column("world_from_camera_m").astype(np.float64)
+    jitter = tracks.jitter(at[:, None])
+    is_metric = pc.equal(tracks.rows["scale_kind"], "metric").to_numpy()
+    jitter[is_metric & (jitter < settings.min_camera_jitter_m)] = 0.0
+    return judge(
+        tracks.units(jitter / np.maximum(_extent(tracks, at), 1e-12), "rms"),
+        settings.max_camera_jitter,
+        "of the path's extent",
+        "clips whose camera jitters",
         settings.tolerated_share,
     )
 
@@ -90,14 +110,24 @@ def cameras_turn_like_heads(evidence: Evidence, settings: ProbeSettings) -> Find
     )
 
 
-@probe("scene_reconstruction", reads=("clip_id", "frame_index", "is_valid"))
+@probe(
+    "scene_reconstruction",
+    reads=("clip_id", "is_valid"),
+    others={"clips": ("clip_id", "start_frame", "end_frame")},
+)
 def frames_are_registered(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Most frames of a clip have a pose."""
-    shares = (pl.DataFrame(evidence.rows).group_by("clip_id").agg(pl.col("is_valid").mean())).sort(
-        "clip_id"
+    """Most frames of a clip have a pose, and every clip has frames."""
+    clips = pl.DataFrame(evidence.tables["clips"]).select(
+        "clip_id", frames=pl.col("end_frame") - pl.col("start_frame")
+    )
+    valid = pl.DataFrame(evidence.rows.select(["clip_id", "is_valid"])).group_by("clip_id")
+    shares = (
+        clips.join(valid.agg(pl.col("is_valid").sum()), on="clip_id", how="left")
+        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("frames"))
+        .sort("clip_id")
     )
     return judge(
-        Units.of(shares["clip_id"], shares["is_valid"]),
+        Units.of(shares["clip_id"], shares["share"]),
         settings.min_registered_share,
         "of its frames",
         "clips without poses",
@@ -112,7 +142,7 @@ def poses_rest_on_inliers(evidence: Evidence, settings: ProbeSettings) -> Findin
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     shares = pc.cast(tracks.rows["inlier_share"], "float64").fill_null(np.nan).to_numpy()
     return judge(
-        tracks.units(shares, "median"),
+        tracks.units(shares, "median", least=True),
         settings.min_inlier_share,
         "of the points",
         "clips with poses on few inliers",
@@ -127,7 +157,10 @@ def poses_rest_on_inliers(evidence: Evidence, settings: ProbeSettings) -> Findin
     others={"clips": ("clip_id", "take_id", "index_in_take", "start_frame", "end_frame")},
 )
 def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Two clips of a take that share a world are at one scale in the frames that both have."""
+    """Two clips of a take that share a world are at one scale in the frames that both have.
+
+    Their paths there must be alike but for rotation and scale: of a head that holds still each
+    clip has its own noise, and the scale of noise says nothing."""
     rows = evidence.valid_rows
     poses = pl.DataFrame(
         rows.select(["clip_id", "frame_index", "world_id", "scale_kind"])
@@ -146,8 +179,9 @@ def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding
     )
     where, ratios = [], []
     for (after,), pair in both.sort("frame_index").group_by("after", maintain_order=True):
-        first, second = (spread_of(pair[name].to_numpy()) for name in ("at", "at_b"))
-        if len(pair) >= _LEAST_OVERLAP and min(first, second) > 0:
+        paths = [pair[name].to_numpy() for name in ("at", "at_b")]
+        first, second = (spread_of(path) for path in paths)
+        if len(pair) >= _LEAST_OVERLAP and likeness(*paths) >= _LEAST_LIKENESS:
             where.append(str(after))
             ratios.append(float(np.exp(abs(np.log(second / first)))))
     return judge(
@@ -160,8 +194,9 @@ def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding
 
 
 def frozen_stretches(tracks: Tracks, least_s: float) -> list[tuple[str, int, int]]:
-    """(clip, first, last frame) of the longest stretch of each clip with one and the same pose, of
-    those that last for least_s."""
+    """(clip, first, last frame) of the stretches with one and the same pose that last for least_s:
+    the longest few of each clip, the longest first. More than one, for a long one may be rightly
+    still."""
     count = len(tracks.group)
     if count < 2:
         return []
@@ -175,13 +210,13 @@ def frozen_stretches(tracks: Tracks, least_s: float) -> list[tuple[str, int, int
     ends = np.r_[starts[1:], count] - 1
     lasts = tracks.seconds[ends] - tracks.seconds[starts]
     clips = tracks.rows["clip_id"].to_pylist()
-    longest: dict[str, int] = {}
-    for i in np.flatnonzero(lasts >= least_s):
-        clip = clips[starts[i]]
-        if clip not in longest or lasts[i] > lasts[longest[clip]]:
-            longest[clip] = int(i)
     frame = tracks.frame
-    return [(c, int(frame[starts[i]]), int(frame[ends[i]])) for c, i in longest.items()]
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    for i in np.argsort(-lasts, kind="stable"):
+        stretches = found.setdefault(clip := clips[starts[i]], [])
+        if lasts[i] >= least_s and len(stretches) < _STRETCHES:
+            stretches.append((clip, int(frame[starts[i]]), int(frame[ends[i]])))
+    return [stretch for _, stretches in sorted(found.items()) for stretch in stretches]
 
 
 def picture_change(pictures: Sequence[np.ndarray]) -> float:
@@ -204,6 +239,28 @@ def spread_of(at: np.ndarray) -> float:
     return float(np.sqrt(((at - at.mean(axis=0)) ** 2).sum(axis=1).mean())) if len(at) else 0.0
 
 
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two paths (N, 3) after the best shift, rotation and scale, 0 to 1; 0 of a
+    path without extent.
+
+    The singular values of the paths' product are what a rotation can make of it (Schönemann 1966).
+    """
+    if not all(np.ptp(path, axis=0).any() for path in (one, other)):
+        return 0.0
+    one, other = (np.asarray(p, np.float64) - np.mean(p, axis=0) for p in (one, other))
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(np.linalg.svd(one.T @ other, compute_uv=False).sum()) / size
+
+
+def _extent(tracks: Tracks, at: np.ndarray) -> np.ndarray:
+    """(N,) diagonal of the box around the whole path, (N, 3) places, that each row is of."""
+    if not len(at):
+        return np.empty(0)
+    starts = np.flatnonzero(np.diff(tracks.group, prepend=-1))
+    size = np.maximum.reduceat(at, starts) - np.minimum.reduceat(at, starts)
+    return np.repeat(np.linalg.norm(size, axis=1), np.diff(np.r_[starts, len(at)]))
+
+
 def _turn_deg(tracks: Tracks) -> np.ndarray:
     """(N,) turn since the frame before; NaN where there is none."""
     turn = np.full(len(tracks.group), np.nan)
@@ -217,6 +274,7 @@ def _turn_deg(tracks: Tracks) -> np.ndarray:
 PROBES = (
     *cameras_move_with_the_image,
     *cameras_do_not_jump,
+    *cameras_do_not_jitter,
     *cameras_turn_like_heads,
     *frames_are_registered,
     *poses_rest_on_inliers,

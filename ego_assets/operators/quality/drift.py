@@ -9,7 +9,7 @@ Features are numbers of clips, not of frames: the frames of a clip are no indepe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 from scipy.special import chdtri
 
-from ego_assets.operators.quality.finding import Finding, Units, judge
+from ego_assets.operators.quality.finding import Finding, Units, clips_of, judge
 from ego_assets.operators.quality.settings import ProbeSettings
 
 _SHARES = np.linspace(0.0, 1.0, 11)[1:-1]
@@ -76,6 +76,17 @@ for _table, _reads in READS.items():
     if _table not in {"video_manifest", "clips"}:
         _reads["clips"] = ("clip_id", "video_id", "start_frame", "end_frame")
 
+_FROM = {
+    "hand_poses": ("hand_masks", "valid"),
+    "object_poses": ("object_masks", "valid"),
+    "robot_mappings": ("hand_poses", "converged"),
+    "scene_reconstruction": ("clips", "valid"),
+}
+"""Table → what it is made from, and the share of success that is 0, not unknown, where that has
+rows and the table has none: a model that leaves no row must not go unnoticed."""
+READS["hand_poses"]["hand_masks"] = READS["object_poses"]["object_masks"] = ("clip_id",)
+READS["robot_mappings"]["hand_poses"] = ("clip_id", "is_valid")
+
 Histograms = dict[str, list[int]]
 """Feature → clips in each bin."""
 
@@ -112,6 +123,10 @@ def features(table: str, tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray
             found = found.with_columns(per_frame=pl.col("rows").fill_null(0) / pl.col("frames"))
         elif table == "object_movements":
             found = found.with_columns(pl.col("intervals").fill_null(0))
+        if table in _FROM:
+            given, share = _FROM[table]
+            is_failure = pl.col(share).is_null() & pl.col("clip_id").is_in(clips_of(tables[given]))
+            found = found.with_columns(pl.when(is_failure).then(0.0).otherwise(share).alias(share))
     return {
         name: found[name].drop_nulls().cast(pl.Float64).drop_nans().to_numpy()
         for name in BINS[table]
@@ -280,23 +295,34 @@ def empty_videos(rows: pa.Table, clips: pa.Table) -> Run:
     return Run(len(has), int(has.argmax()), int(has[::-1].argmax()))
 
 
-def things_keep_appearing(runs: Sequence[Run], settings: ProbeSettings) -> Finding:
+def things_keep_appearing(runs: Sequence[Run], at: int, settings: ProbeSettings) -> Finding:
     """There is no long row of videos, over shards, in which nothing was found at all.
 
-    runs: of shards in their order, that which is judged last.
+    runs: of all shards that are known, in their order, whichever came first; at: which is judged,
+    by the longest streak with a video of it.
     """
-    streak = longest = 0
-    for run in runs:
-        if run.leading == run.videos:
-            streak += run.videos
-        else:
-            longest = max(longest, streak + run.leading)
-            streak = run.trailing
+    run = runs[at]
+    before = _empty_end(reversed(runs[:at]), lambda r: r.trailing)
+    after = _empty_end(runs[at + 1 :], lambda r: r.leading)
+    is_empty = run.leading == run.videos
+    streaks = (before + run.leading, run.trailing + after)
+    streak = before + run.videos + after if is_empty else max(streaks)
     return judge(
-        Units.of(["videos up to this shard"], [float(streak)]),
+        Units.of(["videos around this shard"], [float(streak)]),
         settings.max_streak_videos - 1,
         "videos in a row with nothing found",
         "streaks",
         0.0,
-        numbers={"longest streak that ended": float(longest)},
+        numbers={"before this shard": float(before), "after this shard": float(after)},
     )
+
+
+def _empty_end(runs: Iterable[Run], end: Callable[[Run], int]) -> int:
+    """Empty videos of whole shards next to one that is judged, and at the `end` of the first that
+    has something."""
+    count = 0
+    for run in runs:
+        count += end(run)
+        if run.leading < run.videos:
+            break
+    return count

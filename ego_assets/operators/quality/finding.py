@@ -112,6 +112,13 @@ def probe(
     return make
 
 
+def clips_of(rows: pa.Table) -> list[str]:
+    """Ids of the clips that a table has rows of: valid ones, where rows can be invalid."""
+    if "is_valid" in rows.column_names:
+        rows = rows.filter(pc.field("is_valid"))
+    return sorted(rows["clip_id"].unique().to_pylist())
+
+
 # -- rows in order -------------------------------------------------------------------------------
 
 
@@ -123,6 +130,11 @@ def array_of(column: pa.ChunkedArray) -> np.ndarray:
         shape.append(flat.type.list_size)
         flat = flat.flatten()
     return flat.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+_WINDOW = 7
+_SMOOTH = np.array([-2.0, 3.0, 6.0, 7.0, 6.0, 3.0, -2.0]) / 21.0
+"""Savitzky and Golay (1964): the middle of a parabola fitted to seven points."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +181,34 @@ class Tracks:
         """(N,) seconds since the row before, at least a millisecond."""
         return np.maximum(np.diff(self.seconds, prepend=np.nan), 1e-3)
 
-    def units(self, values: np.ndarray, how: Literal["mean", "max", "median", "rms"]) -> Units:
-        """One value a track out of (N,) values of rows; NaN does not count."""
+    def jitter(self, points: np.ndarray) -> np.ndarray:
+        """(N,) RMS distance of (N, P, D) points to a parabola through the seven frames around, in
+        their unit; NaN where there are not as many frames in a row.
+
+        What the parabola itself follows of white noise is put back, so that noise of 3 px RMS
+        measures 3 px.
+        """
+        points = np.asarray(points, np.float64)
+        count = len(points) - _WINDOW + 1
+        found = np.full(len(points), np.nan)
+        if count > 0:
+            smooth = sum(w * points[k : k + count] for k, w in enumerate(_SMOOTH))
+            middle = slice(_WINDOW // 2, _WINDOW // 2 + count)
+            apart = np.sqrt(((points[middle] - smooth) ** 2).sum(axis=2).mean(axis=1))
+            steps = np.cumsum(self.is_next)
+            is_whole = steps[_WINDOW - 1 :] - steps[:count] == _WINDOW - 1
+            found[middle] = np.where(is_whole, apart, np.nan)
+        return found / np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
+
+    def units(
+        self,
+        values: np.ndarray,
+        how: Literal["mean", "max", "median", "rms"],
+        *,
+        least: bool = False,
+    ) -> Units:
+        """One value a track out of (N,) values of rows; NaN does not count. The frame is that of
+        the largest value (least: of the smallest)."""
         frame = pl.DataFrame(
             {
                 "group": self.group,
@@ -190,7 +228,7 @@ class Tracks:
             frame.group_by("group", maintain_order=True)
             .agg(
                 *(pl.col(name).first() for name in self.by),
-                pl.col("frame").get(value.arg_max()),
+                pl.col("frame").get(value.arg_min() if least else value.arg_max()),
                 reduced.alias("reduced"),
             )
             .with_columns(pl.concat_str([pl.col(n) for n in self.by], separator=" ").alias("where"))
@@ -259,12 +297,16 @@ def judge(
 
 
 def merge(findings: Sequence[Finding]) -> Finding:
-    """One finding out of those of several shards: as good as the worst of them."""
-    first = min(findings, key=lambda f: (f.passed, -len(f.worst)))
+    """One finding out of those of several shards: as good as the worst of them, whose value and
+    sentence it has; of some that fail, that with the worst value."""
+    sign = 1.0 if findings[0].least else -1.0
+    worst = min(
+        findings, key=lambda f: (f.passed, f.value is None, sign * (f.value or 0.0), -f.beyond)
+    )
     offenders = [o for f in findings for o in f.worst]
-    offenders.sort(key=lambda o: o.value if first.least else -o.value)
+    offenders.sort(key=lambda o: sign * o.value)
     return replace(
-        first,
+        worst,
         looked_at=sum(f.looked_at for f in findings),
         beyond=sum(f.beyond for f in findings),
         worst=tuple(offenders[:MOST_OFFENDERS]),

@@ -24,11 +24,32 @@ FLEXION_LIMITS_DEG = np.array([[-45.0, 90.0], [-5.0, 110.0], [-15.0, 90.0]])
 """Knuckle, middle and end joint of the four fingers, extended to flexed: range of motion of
 healthy adults (American Academy of Orthopaedic Surgeons, "Joint Motion", 1965)."""
 THUMB_LIMIT_DEG = 90.0
+_MIDDLE_FINGER = (0, 9, 10, 11, 12)
 _MIRRORED_DEG = -8.0
-_WINDOW = 7
-_SMOOTH = np.array([-2.0, 3.0, 6.0, 7.0, 6.0, 3.0, -2.0]) / 21.0
-"""Savitzky and Golay (1964): the middle of a parabola fitted to seven points."""
 _REFERENCE_PX = 1080.0
+
+
+@probe("hand_poses", reads=("clip_id", "is_valid"), others={"hand_masks": ("clip_id",)})
+def hands_are_valid(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """Most hands that were masked have a pose to be trusted: a model with the wrong weights has
+    none, and then there is nothing for the other probes to look at."""
+    masks = pl.DataFrame(evidence.tables["hand_masks"].select(["clip_id"]))
+    poses = pl.DataFrame(evidence.rows.select(["clip_id", "is_valid"]))
+    shares = (
+        masks.group_by("clip_id")
+        .len()
+        .join(poses.group_by("clip_id").agg(pl.col("is_valid").sum()), on="clip_id", how="left")
+        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("len"))
+        .sort("clip_id")
+    )
+    return judge(
+        Units.of(shares["clip_id"], shares["share"]),
+        settings.min_valid_hand_share,
+        "of its hand masks",
+        "clips with few valid hands",
+        settings.max_invalid_hand_clip_share,
+        least=True,
+    )
 
 
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_camera_m"))
@@ -120,8 +141,9 @@ def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Find
     frame = pl.DataFrame(lengths, schema=names).with_columns(group=pl.Series(tracks.group))
     spread = (
         frame.group_by("group", maintain_order=True)
-        .agg(pl.col(names).std(ddof=0) / pl.col(names).mean())
-        .select(pl.max_horizontal(names).fill_nan(None).alias("worst"))["worst"]
+        # A bone without any length has lost all of it.
+        .agg((pl.col(names).std(ddof=0) / pl.col(names).mean()).fill_nan(1.0))
+        .select(pl.max_horizontal(names).alias("worst"))["worst"]
     )
     firsts = np.flatnonzero(np.diff(tracks.group, prepend=-1))
     names_of = tracks.rows.select(["clip_id", "track_id"]).take(firsts).to_pylist()
@@ -135,24 +157,28 @@ def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Find
     )
 
 
+@probe("hand_poses", reads=(*_TRACK, "joints_camera_m"))
+def hands_have_a_plausible_size(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """From wrist to fingertip a hand is as long as people's hands are: it is no point, no giant."""
+    tracks = Tracks.of(evidence.valid_rows)
+    middle = tracks.column("joints_camera_m").astype(np.float64)[:, _MIDDLE_FINGER]
+    length = np.linalg.norm(np.diff(middle, axis=1), axis=2).sum(axis=1)
+    is_odd = (length < settings.min_hand_length_m) | (length > settings.max_hand_length_m)
+    return judge(
+        tracks.units(is_odd, "mean"),
+        settings.max_odd_size_share,
+        "of its frames",
+        "hand tracks of an implausible size",
+        settings.tolerated_share,
+        numbers={"median length, m": float(np.median(length))} if len(length) else None,
+    )
+
+
 @probe("hand_poses", reads=("video_id", *_TRACK, "joints_px"), others=_VIDEO)
 def hands_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
-    """Joints follow a smooth path: RMS to a parabola through seven frames, pixels at 1080p.
-
-    What the parabola itself follows of white noise is put back, so that noise of 3 px RMS measures
-    3 px."""
+    """Joints follow a smooth path: RMS to a parabola through seven frames, pixels at 1080p."""
     tracks = Tracks.of(evidence.valid_rows)
-    joints = tracks.column("joints_px").astype(np.float64)
-    count = len(joints) - _WINDOW + 1
-    residual = np.full(len(joints), np.nan)
-    if count > 0:
-        smooth = sum(w * joints[k : k + count] for k, w in enumerate(_SMOOTH))
-        middle = slice(_WINDOW // 2, _WINDOW // 2 + count)
-        apart = np.sqrt(((joints[middle] - smooth) ** 2).sum(axis=2).mean(axis=1))
-        steps = np.cumsum(tracks.is_next)
-        is_whole = steps[_WINDOW - 1 :] - steps[:count] == _WINDOW - 1
-        residual[middle] = np.where(is_whole, apart, np.nan)
-    residual /= np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
+    residual = tracks.jitter(tracks.column("joints_px"))
     videos = pl.DataFrame(evidence.tables["video_manifest"]).select(
         "video_id", short=pl.min_horizontal("width_px", "height_px")
     )
@@ -209,7 +235,7 @@ def joints_fall_on_the_hand_mask(evidence: Evidence, settings: ProbeSettings) ->
         inside = mask_contains(row["rle"], row["height_px"], row["width_px"], joints[row["number"]])
         share[row["number"]] = inside.mean()
     return judge(
-        tracks.units(share, "mean"),
+        tracks.units(share, "mean", least=True),
         settings.min_joints_on_mask,
         "of its joints on the mask",
         "hand tracks beside their mask",
@@ -279,11 +305,13 @@ def _spread(rows: pa.Table, most: int) -> pa.Table:
 
 
 PROBES = (
+    *hands_are_valid,
     *joints_within_limits,
     *hands_are_not_mirrored,
     *left_hands_are_on_the_left,
     *sides_do_not_swap,
     *bones_keep_their_length,
+    *hands_have_a_plausible_size,
     *hands_do_not_jitter,
     *hands_are_within_reach,
     *joints_fall_on_the_hand_mask,

@@ -26,6 +26,9 @@ class ProbeSettings(BaseModel):
     max_implausible_share: Share = Field(
         default=0.01, ge=0, le=1, description="values of a column outside their plausible range"
     )
+    max_unanswered_clip_share: Share = Field(
+        default=0.5, ge=0, le=1, description="clips without a row, of those whose input has some"
+    )
     # masks
     max_empty_frame_share: Share = Field(
         default=0.95, ge=0, le=1, description="frames of a clip without any mask"
@@ -68,6 +71,12 @@ class ProbeSettings(BaseModel):
         default=0.3, ge=0, le=1, description="masks of a track that hug the border"
     )
     # hands
+    min_valid_hand_share: Share = Field(
+        default=0.5, ge=0, le=1, description="hand masks of a clip that have a valid pose"
+    )
+    max_invalid_hand_clip_share: Share = Field(
+        default=0.3, ge=0, le=1, description="clips with fewer: some show other people's hands"
+    )
     joint_limit_slack_deg: float = Field(
         default=20.0, ge=0, description="added to the range of motion of a healthy finger"
     )
@@ -94,6 +103,13 @@ class ProbeSettings(BaseModel):
     max_odd_depth_share: Share = Field(
         default=0.1, ge=0, le=1, description="frames of a track out of the wearer's reach"
     )
+    min_hand_length_m: float = Field(
+        default=0.08, ge=0, description="wrist to the tip of the middle finger: a small child's"
+    )
+    max_hand_length_m: float = Field(default=0.3, gt=0, description="longer than any hand")
+    max_odd_size_share: Share = Field(
+        default=0.1, ge=0, le=1, description="frames of a track with a hand of another length"
+    )
     min_joints_on_mask: Share = Field(
         default=0.3,
         ge=0,
@@ -115,6 +131,12 @@ class ProbeSettings(BaseModel):
     )
     max_camera_step: float = Field(
         default=0.2, gt=0, description="way between two frames over the extent of the clip's path"
+    )
+    max_camera_jitter: float = Field(
+        default=0.05, gt=0, description="RMS against a smoothed path over the path's extent"
+    )
+    min_camera_jitter_m: float = Field(
+        default=0.01, ge=0, description="less counts as nothing where world units are metres"
     )
     min_registered_share: Share = Field(
         default=0.5, ge=0, le=1, description="frames of a clip with a pose"

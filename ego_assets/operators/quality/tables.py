@@ -10,7 +10,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.operators.quality.finding import Evidence, Finding, Probe, Units, judge, probe
+from ego_assets.operators.quality.finding import (
+    Evidence,
+    Finding,
+    Probe,
+    Units,
+    clips_of,
+    judge,
+    probe,
+)
 from ego_assets.operators.quality.settings import ProbeSettings
 from ego_assets.operators.seam import SEAM_UNITS, seam_errors
 from ego_assets.schemas import TABLES
@@ -31,8 +39,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "mean_fingertip_error_m": (0.0, 0.2),
 }
 """Column → what a value can be in this world. Wider than what is good: other probes ask that."""
-_BY_DESIGN = {"mano_pose", "mano_betas", "audio_rate_hz", "audio_channels", "distortion"}
-_BY_DESIGN |= {"scale_spread", "scale_samples"}
+_BY_DESIGN = {
+    *("mano_pose", "mano_betas", "audio_rate_hz", "audio_channels", "distortion"),
+    *("scale_spread", "scale_samples"),
+}
+"""Null wherever a backend, a camera or a world has no such thing: that is no failure."""
 _SEAM_COLUMNS = {
     "object_masks": ("track_id", "rle", "height_px", "width_px"),
     "hand_masks": ("track_id", "rle", "height_px", "width_px"),
@@ -41,6 +52,14 @@ _SEAM_COLUMNS = {
     "object_poses": ("track_id", "is_valid", "object_frame", "camera_from_object_m"),
 }
 _CLIPS = ("clip_id", "take_id", "index_in_take", "start_frame", "end_frame")
+
+
+_INPUTS = {
+    "object_poses": "object_masks",
+    "object_movements": "object_masks",
+    "robot_mappings": "hand_poses",
+}
+"""Table → what each of its rows is made from, where its own probes ask nothing of empty clips."""
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -134,6 +153,20 @@ def clips_agree_at_their_seams(evidence: Evidence, settings: ProbeSettings) -> F
     )
 
 
+def clips_have_rows(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """A clip whose input has rows (hand poses: valid ones) has rows in this table, too. What is
+    empty passes every other question."""
+    clips = clips_of(evidence.tables[_INPUTS[evidence.table]])
+    has = set(evidence.rows["clip_id"].unique().to_pylist())
+    return judge(
+        Units.of(clips, [float(c not in has) for c in clips]),
+        0.5,
+        "(1: it has none)",
+        "clips without a row",
+        settings.max_unanswered_clip_share,
+    )
+
+
 def _probes() -> tuple[Probe, ...]:
     made: list[Probe] = []
     for table in TABLES:
@@ -141,6 +174,9 @@ def _probes() -> tuple[Probe, ...]:
             made += probe(table, reads=measured_columns(table))(values_are_there)
         if ranged_columns(table):
             made += probe(table, reads=ranged_columns(table))(values_are_plausible)
+    for table, given in _INPUTS.items():
+        needs = [c.name for c in TABLES[given].columns() if c.name in {"clip_id", "is_valid"}]
+        made += probe(table, reads=("clip_id",), others={given: needs})(clips_have_rows)
     for table, columns in _SEAM_COLUMNS.items():
         reads = ("clip_id", "frame_index", *columns)
         made += probe(table, reads=reads, others={"clips": _CLIPS})(clips_agree_at_their_seams)
