@@ -131,7 +131,11 @@ class VocabularySettings(Settings):
         default=0.2, ge=0, le=60, description="how often it looks; 0: in every frame"
     )
     frames_per_batch: int = Field(
-        default=4, ge=1, le=256, description="frames that go through the image encoder at once"
+        default=4,
+        ge=1,
+        le=256,
+        description="frames that go through the image encoder at once",
+        json_schema_extra=RUNTIME,
     )
 
     @field_validator("vocabulary")
@@ -187,7 +191,11 @@ class Sam3Settings(VocabularySettings):
         default=0.5, ge=0, le=1, description="overlap (IoU) of masks below which it begins anew"
     )
     prompts_per_batch: int = Field(
-        default=4, ge=1, le=64, description="entries of the vocabulary looked for at once"
+        default=4,
+        ge=1,
+        le=64,
+        description="entries of the vocabulary looked for at once",
+        json_schema_extra=RUNTIME,
     )
 
 
