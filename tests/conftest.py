@@ -30,3 +30,13 @@ def _own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["EGO_LEASE_DIR"]
     else:
         os.environ["EGO_LEASE_DIR"] = before
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_is_left() -> Iterator[None]:
+    """Dagster keeps the last instance in a context variable, sometimes beyond its end; who then
+    loads definitions in this process fails."""
+    from dagster._core.storage.defs_state import base
+
+    yield
+    base._current_storage.set(None)
