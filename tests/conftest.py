@@ -50,3 +50,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_is_left() -> Iterator[None]:
+    """Dagster keeps the last instance in a context variable, sometimes beyond its end; who then
+    loads definitions in this process fails."""
+    from dagster._core.storage.defs_state import base
+
+    yield
+    base._current_storage.set(None)

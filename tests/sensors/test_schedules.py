@@ -46,13 +46,13 @@ class Night:
 
     def requested(self, night: datetime = NIGHT) -> list[dg.RunRequest]:
         schedule = self.repository.get_schedule_def("nightly_retry_schedule")
-        context = dg.build_schedule_context(
+        with dg.build_schedule_context(
             self.instance,
             scheduled_execution_time=night,
             repository_def=self.repository,
             resources=self.resources,
-        )
-        found: Any = schedule(context)
+        ) as context:
+            found: Any = schedule(context)
         return [] if isinstance(found, dg.SkipReason) else list(found)
 
     def run(self, job: str, **config: Any) -> dg.ExecuteInProcessResult:
@@ -167,8 +167,8 @@ def test_the_report_is_shown_at_its_asset_and_lies_in_the_lake(night: Night) -> 
     job = night.repository.get_job("whole_graph")
     night.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
     schedule = night.repository.get_schedule_def("weekly_report_schedule")
-    context = dg.build_schedule_context(night.instance, scheduled_execution_time=NIGHT)
-    (request,) = schedule.evaluate_tick(context).run_requests or ()
+    with dg.build_schedule_context(night.instance, scheduled_execution_time=NIGHT) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
     assert night.run("write_report", **request.run_config).success
     event = night.instance.get_latest_materialization_event(dg.AssetKey("reports"))
     assert event is not None

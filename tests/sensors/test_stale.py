@@ -38,13 +38,13 @@ class Desk:
     def tick(self, **changes: str) -> dg.SensorResult:
         job = self.repository.get_job("rederive_stale")
         sensor = build_stale_sensor(job, lambda *_: [replace(self.spec, **changes)])
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             self.instance,
             cursor=self.cursor,
             repository_def=self.repository,
             resources={"storage": self.storage, "backends": Backends()},
-        )
-        found = sensor(context)
+        ) as context:
+            found = sensor(context)
         if isinstance(found, dg.SkipReason):
             return dg.SensorResult(skip_reason=found)
         assert isinstance(found, dg.SensorResult)
