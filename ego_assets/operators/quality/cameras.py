@@ -36,7 +36,8 @@ def cameras_move_with_the_image(evidence: Evidence, settings: ProbeSettings) -> 
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     look = evidence.look
     where, frames, changes = [], [], []
-    for clip, first, last in frozen_stretches(tracks, settings.min_frozen_s):
+    stretches = frozen_stretches(tracks, settings.min_frozen_s)
+    for clip, first, last in stretches:
         change = look(clip, first, last) if look else None
         if change is not None:
             where.append(clip)
@@ -48,6 +49,7 @@ def cameras_move_with_the_image(evidence: Evidence, settings: ProbeSettings) -> 
         "grey levels",
         "stretches with a frozen camera whose picture changes by",
         0.0,
+        numbers={"frozen stretches without pictures": float(len(stretches) - len(where))},
     )
 
 
