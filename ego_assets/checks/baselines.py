@@ -2,6 +2,7 @@
 
     <lake>/_baselines/{table}.json            histograms of the last good shards
     <lake>/_baselines/{table}.streak.json     videos without a row, by shard
+    <lake>/_baselines/{table}.warnings.json   probes that warned, by shard
 
 Here: reading and writing them. Not here: what is compared (`operators.quality.drift`). `accept`
 is how a person says that a shift was meant: the baseline begins anew.
@@ -44,6 +45,14 @@ def streak(lake: Lake, table: str, shard: str, run: Run) -> tuple[list[Run], int
     runs[shard] = asdict(run)  # one that is too old to be kept is judged all the same
     names = sorted(runs)
     return [Run(**runs[name]) for name in names], names.index(shard)
+
+
+def warnings(
+    lake: Lake, table: str, shard: str, names: Iterable[str], window: int
+) -> list[set[str]]:
+    """Note which probes warn of a shard; the same of the last `window` shards, good or not."""
+    found = _put(lake, f"{FOLDER}/{table}.warnings.json", shard, sorted(names), window)
+    return [set(v) for v in found.values()]
 
 
 def accept(lake: Lake, tables: Iterable[str]) -> list[str]:

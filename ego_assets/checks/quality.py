@@ -36,6 +36,7 @@ from ego_assets.operators.quality.cameras import picture_change
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.lake.raw import RawReader
+from resources.lake.scratch import ScratchError
 
 LIKE_BEFORE = "shard_is_like_those_before"
 KEEP_APPEARING = "things_keep_appearing"
@@ -105,6 +106,7 @@ class _ShardQuality:
         if self.table in STREAK_TABLES:
             asked[KEEP_APPEARING] = self._streak
         asked[LIKE_BEFORE] = self._drift
+        warned: set[str] = set()
         is_good = True
         for name, ask in asked.items():
             try:
@@ -114,9 +116,12 @@ class _ShardQuality:
                 is_good = False
             else:
                 findings[name].append(finding)
-                is_good &= finding.passed
+                if not finding.passed and name in self.may_warn:
+                    warned.add(name)
+                else:
+                    is_good &= finding.passed
         try:
-            self._remember(is_good)
+            self._remember(is_good, warned)
         except Exception:
             crashes[LIKE_BEFORE] = traceback.format_exc(limit=-4).strip()
 
@@ -137,6 +142,8 @@ class _ShardQuality:
 
     def look(self, clip_id: str, first: int, last: int) -> float | None:
         """Median change of the picture between two frames; None if they cannot be read."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         from ego_assets.operators.decode import ClipFrames
 
         rows = self.lake.read("video_manifest", self.shard, columns=["video_id", "uri", "sha256"])
@@ -147,8 +154,8 @@ class _ShardQuality:
                 frames = ClipFrames(path, first, last + 1)
                 read = frames.read(max_side_px=LOOK_SIDE_PX, indices=indices)
                 return picture_change([f.image for f in read])
-        except (OSError, ValueError):  # the raw file is gone, changed or damaged: others say so
-            return None
+        except (OSError, ValueError, ScratchError, BotoCoreError, ClientError):
+            return None  # gone, changed, damaged, forbidden, or no room for a copy: others say so
 
     def _drift(self) -> Finding:
         before = baselines.good_shards(self.lake, self.table, but=self.shard)
@@ -161,9 +168,19 @@ class _ShardQuality:
         found = drift.things_keep_appearing(runs, at, self.settings)
         return replace(found, name=KEEP_APPEARING)
 
-    def _remember(self, is_good: bool) -> None:
-        if is_good:
-            window = self.settings.baseline_window
+    @property
+    def may_warn(self) -> set[str]:
+        """Probes whose failure can be what is usual here. Errors and drift cannot."""
+        return {p.name for p in _TABLE_PROBES[self.table] if p.severity == "warn"}
+
+    def _remember(self, is_good: bool, warned: set[str]) -> None:
+        """A good shard joins the baseline. What a probe says of most shards is how this footage
+        is: were it to keep them out, drift would never be judged."""
+        window, least = self.settings.baseline_window, self.settings.min_baseline_shards
+        known = baselines.warnings(self.lake, self.table, self.shard, warned, window)
+        often = {n for n in warned if sum(n in one for one in known) > len(known) / 2}
+        usual = often if len(known) >= least else set()
+        if is_good and warned <= usual:
             baselines.remember_good(self.lake, self.table, self.shard, self.histograms, window)
         else:
             baselines.forget(self.lake, self.table, self.shard)

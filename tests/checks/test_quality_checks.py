@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from botocore.exceptions import ClientError
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets.checks import baselines, quality
@@ -163,6 +164,38 @@ def test_only_good_shards_make_the_baseline(tmp_path: Path, sample: tuple[Shard,
     assert len(baselines.good_shards(lake, "hand_poses", but=SHARDS[0])) == 2
     check(lake, "hand_poses", SHARDS[3], baseline_window=2)
     assert len(baselines.good_shards(lake, "hand_poses", but="")) == 2
+
+
+def test_what_every_shard_is_warned_of_does_not_keep_the_baseline_empty(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    def baseline(shard: Shard, table: str) -> list[str]:
+        lake = lake_with(tmp_path / table, shard)
+        for name in SHARDS[1:]:
+            put(lake, shard, name)
+        for name in SHARDS:
+            check(lake, table, name, min_baseline_shards=3)
+        found = tmp_path / table / "_baselines" / f"{table}.json"
+        return sorted(json.loads(found.read_bytes())) if found.exists() else []
+
+    shaking = planted(sample[0], fault("joints that shake"), seed=1)
+    assert baseline(shaking, "hand_poses") == SHARDS[2:]
+    beyond = planted(sample[0], fault("a robot out of its limits"), seed=1)
+    assert baseline(beyond, "robot_mappings") == []  # an error is never usual
+
+
+def test_a_raw_video_that_may_not_be_read_is_no_crash_of_a_probe(
+    tmp_path: Path, sample: tuple[Shard, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = lake_with(tmp_path, planted(sample[0], fault("a frozen camera"), seed=1))
+
+    def refuse(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
+
+    monkeypatch.setattr(quality.RawReader, "hold", refuse)
+    found = check(lake, "scene_reconstruction")["cameras_move_with_the_image"]
+    assert found.passed
+    assert found.metadata["frozen stretches without pictures"].value == 2
 
 
 def test_a_streak_of_empty_videos_is_an_error(tmp_path: Path, sample: tuple[Shard, Path]) -> None:

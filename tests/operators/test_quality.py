@@ -300,6 +300,18 @@ def test_a_shift_is_noticed_and_chance_is_not() -> None:
     assert ask(shard_of(rng, 0.5)).passed
     before = before[:4]
     assert ask(shard_of(rng, 0.01)).looked_at == 0
+    assert ask(shard_of(rng, 0.01)).sentence == "not judged yet: 4 of 5 good shards"
+
+
+def test_one_odd_shard_in_the_baseline_hides_no_shift() -> None:
+    rng = np.random.default_rng(3)
+    before = [shard_of(rng, 0.75) for _ in range(12)]
+    now, settings = shard_of(rng, 0.55), ProbeSettings()
+    ask = drift.shard_is_like_those_before
+    assert not ask("object_poses", now, before, settings).passed
+    before[0] = shard_of(rng, 0.3)
+    assert not ask("object_poses", now, before, settings).passed
+    assert ask("object_poses", shard_of(rng, 0.75), before, settings).passed
 
 
 def test_distances_of_histograms() -> None:

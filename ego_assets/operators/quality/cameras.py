@@ -14,7 +14,15 @@ import polars as pl
 import pyarrow.compute as pc
 
 from ego_assets.operators.geometry import matrix_from_quaternion, rotation_angle_deg
-from ego_assets.operators.quality.finding import Evidence, Finding, Tracks, Units, judge, probe
+from ego_assets.operators.quality.finding import (
+    Evidence,
+    Finding,
+    Tracks,
+    Units,
+    judge,
+    probe,
+    valid_share,
+)
 from ego_assets.operators.quality.settings import ProbeSettings
 
 _CLIP = ("clip_id",)
@@ -36,7 +44,8 @@ def cameras_move_with_the_image(evidence: Evidence, settings: ProbeSettings) -> 
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     look = evidence.look
     where, frames, changes = [], [], []
-    for clip, first, last in frozen_stretches(tracks, settings.min_frozen_s):
+    stretches = frozen_stretches(tracks, settings.min_frozen_s)
+    for clip, first, last in stretches:
         change = look(clip, first, last) if look else None
         if change is not None:
             where.append(clip)
@@ -48,6 +57,7 @@ def cameras_move_with_the_image(evidence: Evidence, settings: ProbeSettings) -> 
         "grey levels",
         "stretches with a frozen camera whose picture changes by",
         0.0,
+        numbers={"frozen stretches without pictures": float(len(stretches) - len(where))},
     )
 
 
@@ -118,16 +128,10 @@ def cameras_turn_like_heads(evidence: Evidence, settings: ProbeSettings) -> Find
 def frames_are_registered(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """Most frames of a clip have a pose, and every clip has frames."""
     clips = pl.DataFrame(evidence.tables["clips"]).select(
-        "clip_id", frames=pl.col("end_frame") - pl.col("start_frame")
-    )
-    valid = pl.DataFrame(evidence.rows.select(["clip_id", "is_valid"])).group_by("clip_id")
-    shares = (
-        clips.join(valid.agg(pl.col("is_valid").sum()), on="clip_id", how="left")
-        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("frames"))
-        .sort("clip_id")
+        "clip_id", count=pl.col("end_frame") - pl.col("start_frame")
     )
     return judge(
-        Units.of(shares["clip_id"], shares["share"]),
+        valid_share(evidence.rows, clips),
         settings.min_registered_share,
         "of its frames",
         "clips without poses",

@@ -10,7 +10,7 @@ Features are numbers of clips, not of frames: the frames of a clip are no indepe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,8 @@ _METRES = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5])
 _ERRORS_M = np.geomspace(0.0005, 0.1, 10)
 _LEAST_EXPECTED = 5.0
 _MORE_THAN_USUAL = 1.25
+_ODD_ONE_OUT = 2.0
+_ENOUGH_FOR_AN_ODD_ONE = 10
 
 BINS: dict[str, dict[str, np.ndarray]] = {
     "video_manifest": {
@@ -244,7 +246,7 @@ def shard_is_like_those_before(
             psi, ks, ratio = _excess(now, shards.astype(np.float64), settings)
             excess[f"feature {name}"] = ratio
             numbers |= {f"PSI of {name}": psi, f"KS of {name}": ks}
-    return judge(
+    finding = judge(
         Units.of(excess, excess.values()),
         1.0,
         "times what is usual",
@@ -252,6 +254,10 @@ def shard_is_like_those_before(
         0.0,
         numbers=numbers | {"shards in the baseline": float(len(before))},
     )
+    if len(before) < settings.min_baseline_shards:
+        said = f"not judged yet: {len(before)} of {settings.min_baseline_shards} good shards"
+        return replace(finding, sentence=said)
+    return finding
 
 
 def _excess(
@@ -262,14 +268,22 @@ def _excess(
     merged = merged_bins(now, total)
     psi, ks = population_stability(*merged), binned_ks(now, total)
     others = [(s, total - s) for s in shards if 0 < s.sum() < total.sum()]
-    usual_psi = max((population_stability(*merged_bins(*pair)) for pair in others), default=0.0)
-    usual_ks = max((binned_ks(s, rest) for s, rest in others), default=0.0)
+    usual_psi = _usual([population_stability(*merged_bins(*pair)) for pair in others])
+    usual_ks = _usual([binned_ks(s, rest) for s, rest in others])
     alpha = settings.drift_alpha
     psi_limit = max(
         settings.min_psi, _MORE_THAN_USUAL * usual_psi, population_stability_limit(*merged, alpha)
     )
     limit = max(settings.min_ks, _MORE_THAN_USUAL * usual_ks, ks_limit(now, total, alpha))
     return psi, ks, max(psi / psi_limit, ks / limit)
+
+
+def _usual(distances: Sequence[float]) -> float:
+    """The largest distance of a good shard to the others, without that of an odd one out: it would
+    hide a shift for as long as it is remembered."""
+    *_, second, first = (0.0, 0.0, *sorted(distances))
+    is_odd = len(distances) >= _ENOUGH_FOR_AN_ODD_ONE and first > _ODD_ONE_OUT * second
+    return second if is_odd else first
 
 
 # -- streaks -------------------------------------------------------------------------------------

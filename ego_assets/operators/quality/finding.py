@@ -119,6 +119,17 @@ def clips_of(rows: pa.Table) -> list[str]:
     return sorted(rows["clip_id"].unique().to_pylist())
 
 
+def valid_share(rows: pa.Table, expected: pl.DataFrame) -> Units:
+    """Valid rows of each clip over those `expected` (clip_id, count): 0 of a clip without rows."""
+    valid = pl.DataFrame(rows.select(["clip_id", "is_valid"])).group_by("clip_id")
+    shares = (
+        expected.join(valid.agg(pl.col("is_valid").sum()), on="clip_id", how="left")
+        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("count"))
+        .sort("clip_id")
+    )
+    return Units.of(shares["clip_id"], shares["share"])
+
+
 # -- rows in order -------------------------------------------------------------------------------
 
 

@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ego_assets.operators.hand_skeleton import BONES
-from ego_assets.operators.quality.finding import Evidence, Finding, Tracks, Units, judge, probe
+from ego_assets.operators.quality.finding import (
+    Evidence,
+    Finding,
+    Tracks,
+    Units,
+    judge,
+    probe,
+    valid_share,
+)
 from ego_assets.operators.quality.settings import ProbeSettings
 from ego_assets.operators.rle import mask_contains
 
@@ -34,16 +42,8 @@ def hands_are_valid(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """Most hands that were masked have a pose to be trusted: a model with the wrong weights has
     none, and then there is nothing for the other probes to look at."""
     masks = pl.DataFrame(evidence.tables["hand_masks"].select(["clip_id"]))
-    poses = pl.DataFrame(evidence.rows.select(["clip_id", "is_valid"]))
-    shares = (
-        masks.group_by("clip_id")
-        .len()
-        .join(poses.group_by("clip_id").agg(pl.col("is_valid").sum()), on="clip_id", how="left")
-        .select("clip_id", share=pl.col("is_valid").fill_null(0) / pl.col("len"))
-        .sort("clip_id")
-    )
     return judge(
-        Units.of(shares["clip_id"], shares["share"]),
+        valid_share(evidence.rows, masks.group_by("clip_id").len("count")),
         settings.min_valid_hand_share,
         "of its hand masks",
         "clips with few valid hands",
