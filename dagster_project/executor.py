@@ -537,12 +537,12 @@ class _Run:
             run_id=self.context.run_id,
             step_key=step.key,
         )
+        for worker in self.pool.resting():
+            if worker.lease and worker.lease.reuse(request, step.lease):
+                step.worker, step.lease = worker, worker.lease
+                yield from self._start(step)
+                return
         if step.lease is None:
-            for worker in self.pool.resting():
-                if worker.lease and worker.lease.reuse(request):
-                    step.worker, step.lease = worker, worker.lease
-                    yield from self._start(step)
-                    return
             if sum(s.lease is not None for s in self.waiting) >= free:
                 return
             yield from self._look_again()

@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from resources.gpu import Gpu
@@ -61,6 +61,14 @@ class Request:
         """Of each device, in thousandths; at least one."""
         return WHOLE if self.gpus >= 1 else max(1, round(self.gpus * WHOLE))
 
+    @property
+    def memory_mb(self) -> int:
+        return round(self.memory_gb * 1000)
+
+    @property
+    def kind(self) -> tuple[int, int, int]:
+        return self.count, self.share, self.memory_mb
+
     def fits(self, gpus: Sequence[Gpu]) -> bool:
         """Whether these devices could ever do, all else being free."""
         return sum(g.memory_gb >= self.memory_gb for g in gpus) >= self.count
@@ -84,6 +92,10 @@ class Claim:
     devices: list[str] = field(default_factory=list)
     reserved: list[str] = field(default_factory=list)
     idle: bool = False
+
+    @property
+    def kind(self) -> tuple[int, int, int]:
+        return self.count, self.share, self.memory_mb
 
 
 @dataclass
@@ -165,7 +177,7 @@ class LeaseBook:
                     priority=request.priority,
                     count=request.count,
                     share=request.share,
-                    memory_mb=round(request.memory_gb * 1000),
+                    memory_mb=request.memory_mb,
                     eligible={g.key: round(g.memory_gb * 1000) for g in gpus},
                     run_id=request.run_id,
                     step_key=request.step_key,
@@ -294,25 +306,33 @@ class Lease:
         self._change(pid=pid)
 
     def is_wanted(self) -> bool:
-        """Whether anybody waits who could use one of these devices."""
-        return self._is_wanted(self.book.claims())
+        """Whether these devices should be given up though nothing else is done with them.
+
+        Not for a step of the same run and kind: that may `reuse` them, with what is loaded.
+        """
+        claims, mine = self.book.claims(), self.request
+        kin = [c.id for c in claims if c.run_id == mine.run_id and c.kind == mine.kind]
+        return self._is_wanted(claims, kin)
 
     def rest(self) -> None:
         """Say that the holder keeps the devices (a loaded model) without using them."""
         self._change(idle=True)
 
-    def reuse(self, request: Request) -> bool:
+    def reuse(self, request: Request, place: Lease | None = None) -> bool:
         """Use a resting lease again for a request like it, unless somebody waits for the devices.
 
+        place: the request's own in the queue, which is given up; those behind it do not count.
         Of the same kind only: a lease never grows, and one that is too big wastes a device.
         """
-        if (request.gpus, request.memory_gb) != (self.request.gpus, self.request.memory_gb):
+        if request.kind != self.request.kind:
             return False
         with self.book._open() as claims:
             mine = next((c for c in claims if c.id == self.name), None)
-            if mine is None or self._is_wanted(claims):
+            if mine is None or self._is_wanted(claims, [place.name] if place else []):
                 return False
             mine.idle, mine.step_key, mine.since = False, request.step_key, time.time()
+        if place:
+            place.release()
         return True
 
     def release(self) -> None:
@@ -321,9 +341,23 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _is_wanted(self, claims: list[Claim]) -> bool:
-        mine = {g.key for g in self.devices}
-        return any(not c.devices and mine & set(c.eligible) for c in claims)
+    def _is_wanted(self, claims: list[Claim], ours: Collection[str]) -> bool:
+        """Whether a claim, other than `ours`, would get a device of this lease, or wait for it, if
+        all that only rest made room: of those that look, and get nothing else."""
+        claims = [c for c in claims if c.devices or self.book._is_looking(c)]
+        now, _ = schedule(claims)
+        grants, reserved = schedule(
+            replace(c, devices=now.get(c.id, c.devices)) for c in claims if not c.idle
+        )
+        for_us = {key for name in ours for key in grants.get(name, [])}
+        for_others = {
+            key
+            for found in (grants, reserved)
+            for name, keys in found.items()
+            if name not in ours
+            for key in keys
+        }
+        return any(g.key in for_others - for_us for g in self.devices)
 
     def _change(self, **values: object) -> None:
         with self.book._open() as claims:

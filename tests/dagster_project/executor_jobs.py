@@ -430,6 +430,13 @@ def models() -> None:
     loads_a_model.alias("use")(on_cpu(last))
 
 
+@dg.graph
+def fan_of_models() -> None:
+    start = one()
+    for n in range(3):
+        loads_a_model.alias(f"use{n}")(start)
+
+
 @dg.op(ins={"after": dg.In()})
 def grows(after: Any) -> int:
     KEPT.setdefault("ballast", []).append(b"x" * 64_000_000)

@@ -272,11 +272,11 @@ def test_a_step_may_use_multiprocessing_again_and_again(instance: dg.DagsterInst
     assert steps["first"][3] == steps["second"][3]
 
 
-def model_config(tmp_path: Path) -> dict[str, Any]:
+def model_config(tmp_path: Path, *steps: str) -> dict[str, Any]:
     device = tmp_path / "device"
     device.touch()
     own = {"config": {"device": str(device)}}
-    return {"ops": {"load": own, "use": own}}
+    return {"ops": dict.fromkeys(steps or ("load", "use"), own)}
 
 
 def test_a_loaded_model_stays_on_its_device(instance: dg.DagsterInstance, tmp_path: Path) -> None:
@@ -285,6 +285,21 @@ def test_a_loaded_model_stays_on_its_device(instance: dg.DagsterInstance, tmp_pa
     )
     steps = outputs(run, instance)
     assert steps["use"] == [steps["load"][0], True]
+    assert LeaseBook().claims() == []
+
+
+def test_steps_that_wait_for_a_device_take_it_with_its_model(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    uses = ["use0", "use1", "use2"]
+    run = executor_jobs.execute(
+        "fan_of_models",
+        instance,
+        config={"gpus": 1, "max_concurrent": 2},
+        run_config=model_config(tmp_path, *uses),
+    )
+    steps = outputs(run, instance)
+    assert sorted(steps[use][1] for use in uses) == [False, True, True], "loaded more than once"
     assert LeaseBook().claims() == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from resources import gpu_leases
 from resources.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
-from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError, Request, hold, let_go
+from resources.gpu_leases import WHOLE, Claim, Lease, LeaseBook, LeaseError, Request, hold, let_go
 
 FOUR = find_gpus(4)
 
@@ -207,6 +207,48 @@ def test_a_resting_lease_is_reused_only_while_nobody_waits(book: LeaseBook) -> N
     assert not lease.reuse(Request(1))
     waiting.release()
     elsewhere.release()
+
+
+def granted(book: LeaseBook, run_id: str, gpus: list[Gpu] = FOUR) -> Lease:
+    lease = book.ask(Request(1, run_id=run_id), gpus)
+    assert lease.poll()
+    return lease
+
+
+def test_a_model_makes_room_only_for_who_would_get_its_device(book: LeaseBook) -> None:
+    granted(book, "b")  # and at work
+    warm = [granted(book, "a") for _ in range(2)]
+    for lease in warm:
+        lease.rest()
+    served = book.ask(Request(1, run_id="b"), FOUR)
+    assert [w.is_wanted() for w in warm] == [False, False], "there is a free one"
+    assert served.poll()
+    waiting = book.ask(Request(1, run_id="c"), FOUR)
+    assert not waiting.poll()
+    assert sorted(w.is_wanted() for w in warm) == [False, True]
+    os.utime(waiting.path, (0, 0))
+    assert [w.is_wanted() for w in warm] == [False, False], "it does not look any more"
+    big = book.ask(Request(4, run_id="a"), FOUR)
+    assert not big.poll()
+    assert [w.is_wanted() for w in warm] == [True, True], "of another kind, and of its own run"
+
+
+def test_a_step_takes_over_the_lease_of_its_run_when_it_is_its_turn(book: LeaseBook) -> None:
+    one, request = FOUR[:1], Request(1, run_id="a")
+    lease = granted(book, "a", one)
+    lease.rest()
+    place, other = book.ask(request, one), book.ask(Request(1, run_id="b"), one)
+    assert not lease.is_wanted()
+    assert not lease.reuse(request), "past two that wait"
+    assert lease.reuse(request, place)
+    assert [c.run_id for c in book.claims()] == ["a", "b"], "it has left the queue"
+    lease.rest()
+    place = book.ask(request, one)
+    assert lease.is_wanted()
+    assert not lease.reuse(request, place), "past one that waits for longer"
+    lease.release()
+    assert not place.poll()
+    assert other.poll()
 
 
 def test_who_does_not_look_is_passed_over(book: LeaseBook, monkeypatch: pytest.MonkeyPatch) -> None:
