@@ -174,7 +174,9 @@ class Arrivals:
             Seen(file_unit_id(f["uri"]), f["uri"], f["byte_size"], "") for f in content["files"]
         ]
         priority = round(sum(f["duration_s"] for f in content["files"]))
-        return files, RunRequest(shard, shard, bool(content.get("wants_run")), priority)
+        name = content.get("wants_run")
+        run_key = f"{shard}:{name}" if isinstance(name, str) else shard
+        return files, RunRequest(run_key, shard, bool(name), priority)
 
     def _close(self, until_s: float, found: Look) -> None:
         """Close the shards that are full or on time."""
@@ -192,8 +194,7 @@ class Arrivals:
             files = [RawFile(w.uri, w.byte_size, w.duration_s or 0.0) for w in batch]
             files.sort(key=lambda f: f.uri)
             last = write_shard(self.lake, files, wants_run=True, after=last)
-            priority = round(sum(f.duration_s for f in files))
-            request = RunRequest(last, last, True, priority)
+            _, request = self._read_shard(last)
             self.files.enter([([_seen(w) for w in batch], request)], self._clock())
             found.shards.append(last)
 
