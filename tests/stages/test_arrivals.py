@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +18,11 @@ from ego_assets.stages.arrivals import Arrivals, Limits, Look, close_batches
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_unit_id, raw
 from resources.ledger import Ledger
 from resources.ledger.raw_files import RawFiles, Waiting
 from tests.resources.postgres import Postgres
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.stage_bench import write_video
 
 LIMITS = Limits(settle_s=10, files=3, duration_s=1e9, wait_s=100)
@@ -253,6 +256,70 @@ def test_a_place_that_is_not_there_does_not_stop_the_others(place: Place) -> Non
     made = Arrivals(place.lake, place.ledger, LIMITS)
     found = made.look(["/no/such/folder", str(place.raw)])
     assert (found.new, len(found.missing)) == (1, 1)
+
+
+def test_a_bucket_that_is_not_there_does_not_stop_the_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put("a.mp4")
+    with s3_server(monkeypatch):
+        bucket = f"s3://{new_bucket()}"
+        s3_client().put_object(Bucket=bucket[5:], Key="raw/b.mp4", Body=b"b")
+        limits = replace(LIMITS, files=1)
+
+        def look() -> Look:
+            place.now += 20
+            made = Arrivals(place.lake, place.ledger, limits, clock=lambda: place.now)
+            return made.look(["s3://no-such-bucket/raw", f"{bucket}/raw", str(place.raw)])
+
+        assert look().new == 2
+        s3_client().delete_object(Bucket=bucket[5:], Key="raw/b.mp4")
+        s3_client().delete_bucket(Bucket=bucket[5:])
+        found = look()
+    assert [m.partition(": ")[0] for m in found.missing] == [
+        "s3://no-such-bucket/raw",
+        f"{bucket}/raw",
+    ]
+    assert "NoSuchBucket" in found.missing[0]
+    assert len(found.shards) == 1
+    assert place.entered() == Counter({"a.mp4": 1})
+
+
+@pytest.mark.parametrize("where", ["bucket", "folder"])
+def test_a_place_full_of_other_files_is_listed_to_its_end(
+    place: Place, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures beside the videos: the time is asked between them, too."""
+    names = [f"{n:04d}.jpg" for n in range(2500)] + ["z.mp4"]
+    pages = 0
+    if where == "folder":
+        for name in names:
+            (place.raw / name).touch()
+        at = str(place.raw)
+    else:
+
+        class Client:
+            def get_paginator(self, _: str) -> Client:
+                return self
+
+            def paginate(self, StartAfter: str = "", **_: str) -> Iterator[dict[str, Any]]:
+                nonlocal pages
+                rest = [f"raw/{n}" for n in names if f"raw/{n}" > StartAfter]
+                for start in range(0, len(rest), 1000):
+                    pages += 1
+                    page = rest[start : start + 1000]
+                    yield {"Contents": [{"Key": k, "Size": 1, "ETag": "x"} for k in page]}
+
+        monkeypatch.setattr(raw, "make_client", Client)
+        at = "s3://b/raw/"
+    made = Arrivals(place.lake, place.ledger, LIMITS)
+    resume, looks = None, 0
+    while looks == 0 or resume:
+        found = made.look([at], resume, 0.0)
+        resume, looks = found.resume, looks + 1
+    assert looks == (3 if where == "folder" else 4)
+    assert len(RawFiles(place.ledger).waiting()) == 1
+    assert pages <= looks
 
 
 @pytest.mark.parametrize("line", range(5))
