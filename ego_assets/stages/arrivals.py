@@ -31,6 +31,8 @@ from resources.ledger.raw_files import RawFiles, RunRequest, Seen, Waiting, mark
 
 PAGE = 1000
 SHARDS_AT_ONCE = 50
+FILES_AT_ONCE = 5000
+"""That one look puts into shards: a first import comes in pieces, each of which ends in time."""
 MANIFEST = "video_manifest"
 
 
@@ -102,6 +104,7 @@ class Arrivals:
         self._began = time.monotonic()
         self._checked, self._away = set(), []
         found = Look()
+        self.files.end_future(self._clock())
         # Listing may not use up what entering needs: else nothing would ever be entered.
         self._list(places, resume, budget_s * 0.6, found)
         self._measure(budget_s * 0.8)
@@ -111,7 +114,7 @@ class Arrivals:
                 self._reenter(found)
                 self._hand_on()
                 self._close(budget_s, found)
-        found.waiting = len(self.files.waiting())
+        found.waiting = self.files.count_waiting()
         return found
 
     # -- looking -----------------------------------------------------------------------------
@@ -164,7 +167,10 @@ class Arrivals:
 
     def _measure(self, until_s: float) -> None:
         """Durations of the files that are complete, which decide how full a shard is."""
-        todo = [w for w in self.files.waiting() if w.duration_s is None and self._is_complete(w)]
+        known = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
+        # Those that wait to be closed come first.
+        room = FILES_AT_ONCE - len(known)
+        todo = self._complete(measured=False, limit=room) if room else []
         for start in range(0, len(todo), 100):
             if self._elapsed() > until_s:
                 return
@@ -199,13 +205,12 @@ class Arrivals:
 
     def _close(self, until_s: float, found: Look) -> None:
         """Close the shards that are full or on time."""
-        ready = [
-            w
-            for w in self.files.waiting()
-            if w.shard is None and w.duration_s is not None and self._is_complete(w)
-        ]
+        ready = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
         last = max(self.lake.shards(), default="")
-        for batch in close_batches(ready, self.limits, self._clock()):
+        batches = close_batches(ready, self.limits, self._clock())
+        if len(ready) == FILES_AT_ONCE and len(batches) > 1:
+            batches.pop()  # it may not be all that goes with it
+        for batch in batches:
             if self._elapsed() > until_s:
                 return
             if not self._is_unchanged(batch, found):
@@ -220,7 +225,7 @@ class Arrivals:
     def _reenter(self, found: Look) -> None:
         """Files written over under their name stay in their shard, which runs again: the new
         content is a video of its own, the one before is let go."""
-        changed = [w for w in self.files.waiting() if w.shard and self._is_complete(w)]
+        changed = self._complete(entered=True)
         for shard, group in groupby(
             sorted(changed, key=lambda w: (w.shard or "", w.uri)), lambda w: w.shard
         ):
@@ -266,10 +271,10 @@ class Arrivals:
         rows = self.lake.read(MANIFEST, shard, columns=["uri", "video_id"]).to_pylist()
         return next((r["video_id"] for r in rows if r["uri"] == file.uri), None)
 
-    def _is_complete(self, file: Waiting) -> bool:
-        if self._is_away(file.uri):
-            return False
-        return self._clock() - file.stable_since >= self.limits.settle_s
+    def _complete(self, **which: Any) -> list[Waiting]:
+        """Files that have stopped growing, of the places that could be listed."""
+        until = self._clock() - self.limits.settle_s
+        return self.files.waiting(stable_before=until, not_under=self._away, **which)
 
     def _is_away(self, uri: str) -> bool:
         """Whether it is of a place that could not be listed."""

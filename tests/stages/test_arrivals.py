@@ -322,6 +322,30 @@ def test_a_place_full_of_other_files_is_listed_to_its_end(
     assert pages <= looks
 
 
+def test_a_first_import_comes_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILES_AT_ONCE", 5)
+    for number in range(14):
+        place.put(f"{number:02d}.mp4")
+    place.look()
+    sizes = []
+    for _ in range(4):
+        shards = place.look(20).shards
+        sizes.append([len(place.lake.read_shard(s)["files"]) for s in shards])
+        known = RawFiles(place.ledger).waiting(measured=True)
+        assert len(known) <= 5
+    assert sizes == [[3], [3], [3], [3]]
+    assert place.look(100).waiting == 0
+    assert place.entered() == Counter({f"{n:02d}.mp4": 1 for n in range(14)})
+
+
+def test_a_clock_that_is_put_back_keeps_no_file_waiting(place: Place) -> None:
+    place.put("a.mp4")
+    place.look(3600)
+    place.now -= 3600
+    place.look()
+    assert len(place.look(120).shards) == 1
+
+
 @pytest.mark.parametrize("line", range(5))
 def test_a_look_that_is_killed_loses_and_doubles_nothing(
     place: Place, line: int, monkeypatch: pytest.MonkeyPatch
