@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 from ego_assets.stages.plan import digest, probe_inputs
@@ -25,11 +25,14 @@ from ego_assets.stages.shards import (
 )
 from resources.lake import Lake, file_unit_id
 from resources.lake.raw import RawEntry, raw_version, scan_raw
+from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.raw_files import RawFiles, RunRequest, Seen, Waiting, mark_of
 
 PAGE = 1000
 SHARDS_AT_ONCE = 50
+FILES_AT_ONCE = 5000
+"""That one look puts into shards: a first import comes in pieces, each of which ends in time."""
 MANIFEST = "video_manifest"
 
 
@@ -89,6 +92,7 @@ class Arrivals:
         self._clock = clock
         self._began = 0.0
         self._checked: set[str] = set()
+        self._away: list[str] = []
 
     def look(
         self, places: Sequence[str], resume: dict[str, Any] | None = None, budget_s: float = 40.0
@@ -98,8 +102,9 @@ class Arrivals:
         resume: of the look before. Ends soon after `budget_s`, whatever is left to do.
         """
         self._began = time.monotonic()
-        self._checked = set()
+        self._checked, self._away = set(), []
         found = Look()
+        self.files.end_future(self._clock())
         # Listing may not use up what entering needs: else nothing would ever be entered.
         self._list(places, resume, budget_s * 0.6, found)
         self._measure(budget_s * 0.8)
@@ -109,7 +114,7 @@ class Arrivals:
                 self._reenter(found)
                 self._hand_on()
                 self._close(budget_s, found)
-        found.waiting = len(self.files.waiting())
+        found.waiting = self.files.count_waiting()
         return found
 
     # -- looking -----------------------------------------------------------------------------
@@ -122,15 +127,32 @@ class Arrivals:
         start = places.index(resume["place"]) if resume and resume["place"] in places else 0
         for place in places[start:]:
             after = resume["after"] if resume and place == resume["place"] else ""
-            entries = scan_raw(place, VIDEO_SUFFIXES, after)
             try:
-                while page := list(islice(entries, PAGE)):
-                    self._note(page, settled, found)
-                    if len(page) == PAGE and self._elapsed() > until_s:
-                        found.resume = {"place": place, "after": page[-1].position}
-                        return
+                if (end := self._list_place(place, after, settled, until_s, found)) is not None:
+                    found.resume = {"place": place, "after": end}
+                    return
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
                 found.missing.append(str(error))
+            except s3_errors() as error:  # nor does a bucket that is away, or closed to us
+                found.missing.append(f"{place}: {error}")
+                self._away.append(place)
+
+    def _list_place(
+        self, place: str, after: str, settled: set[int], until_s: float, found: Look
+    ) -> str | None:
+        """Where it had to stop; None if it is through."""
+        page: list[RawEntry] = []
+        for entry in scan_raw(place, VIDEO_SUFFIXES, after):
+            if entry.uri:
+                page.append(entry)
+            is_late = not entry.uri and self._elapsed() > until_s
+            if len(page) == PAGE or is_late:
+                self._note(page, settled, found)
+                page = []
+                if is_late or self._elapsed() > until_s:
+                    return entry.position
+        self._note(page, settled, found)
+        return None
 
     def _note(self, page: list[RawEntry], settled: set[int], found: Look) -> None:
         found.listed += len(page)
@@ -145,7 +167,10 @@ class Arrivals:
 
     def _measure(self, until_s: float) -> None:
         """Durations of the files that are complete, which decide how full a shard is."""
-        todo = [w for w in self.files.waiting() if w.duration_s is None and self._is_complete(w)]
+        known = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
+        # Those that wait to be closed come first.
+        room = FILES_AT_ONCE - len(known)
+        todo = self._complete(measured=False, limit=room) if room else []
         for start in range(0, len(todo), 100):
             if self._elapsed() > until_s:
                 return
@@ -174,38 +199,38 @@ class Arrivals:
             Seen(file_unit_id(f["uri"]), f["uri"], f["byte_size"], "") for f in content["files"]
         ]
         priority = round(sum(f["duration_s"] for f in content["files"]))
-        return files, RunRequest(shard, shard, bool(content.get("wants_run")), priority)
+        name = content.get("wants_run")
+        run_key = f"{shard}:{name}" if isinstance(name, str) else shard
+        return files, RunRequest(run_key, shard, bool(name), priority)
 
     def _close(self, until_s: float, found: Look) -> None:
         """Close the shards that are full or on time."""
-        ready = [
-            w
-            for w in self.files.waiting()
-            if w.shard is None and w.duration_s is not None and self._is_complete(w)
-        ]
+        ready = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
         last = max(self.lake.shards(), default="")
-        for batch in close_batches(ready, self.limits, self._clock()):
+        batches = close_batches(ready, self.limits, self._clock())
+        if len(ready) == FILES_AT_ONCE and len(batches) > 1:
+            batches.pop()  # it may not be all that goes with it
+        for batch in batches:
             if self._elapsed() > until_s:
                 return
-            if not self._is_unchanged(batch):
+            if not self._is_unchanged(batch, found):
                 continue
             files = [RawFile(w.uri, w.byte_size, w.duration_s or 0.0) for w in batch]
             files.sort(key=lambda f: f.uri)
             last = write_shard(self.lake, files, wants_run=True, after=last)
-            priority = round(sum(f.duration_s for f in files))
-            request = RunRequest(last, last, True, priority)
+            _, request = self._read_shard(last)
             self.files.enter([([_seen(w) for w in batch], request)], self._clock())
             found.shards.append(last)
 
     def _reenter(self, found: Look) -> None:
         """Files written over under their name stay in their shard, which runs again: the new
         content is a video of its own, the one before is let go."""
-        changed = [w for w in self.files.waiting() if w.shard and self._is_complete(w)]
+        changed = self._complete(entered=True)
         for shard, group in groupby(
             sorted(changed, key=lambda w: (w.shard or "", w.uri)), lambda w: w.shard
         ):
             batch = list(group)
-            if shard is None or not self._is_unchanged(batch):
+            if shard is None or not self._is_unchanged(batch, found):
                 continue
             for file in batch:
                 known = self._video_of(shard, file)
@@ -221,9 +246,9 @@ class Arrivals:
         """A content whose file is gone, or holds another one by now, goes to its duplicates: their
         rows are made again, and whoever is first has it."""
         for lost in self.ledger.duplicates_of_missing(PAGE):
-            if lost.owner is None or raw_version(lost.owner[0]) is not None:
+            uri, shard = lost.owner or ("", "")
+            if self._is_away(uri) or raw_version(uri) is not None:
                 continue
-            uri, shard = lost.owner
             file_id = file_unit_id(uri)
             request = RunRequest(_run_key(shard, uri, lost.noted_at), shard, True, 0)
             self.files.enter([((), request)], self._clock())
@@ -246,16 +271,26 @@ class Arrivals:
         rows = self.lake.read(MANIFEST, shard, columns=["uri", "video_id"]).to_pylist()
         return next((r["video_id"] for r in rows if r["uri"] == file.uri), None)
 
-    def _is_complete(self, file: Waiting) -> bool:
-        return self._clock() - file.stable_since >= self.limits.settle_s
+    def _complete(self, **which: Any) -> list[Waiting]:
+        """Files that have stopped growing, of the places that could be listed."""
+        until = self._clock() - self.limits.settle_s
+        return self.files.waiting(stable_before=until, not_under=self._away, **which)
 
-    def _is_unchanged(self, batch: Sequence[Waiting]) -> bool:
+    def _is_away(self, uri: str) -> bool:
+        """Whether it is of a place that could not be listed."""
+        return any(uri.startswith(place) for place in self._away)
+
+    def _is_unchanged(self, batch: Sequence[Waiting], found: Look) -> bool:
         """Whether files are as they were noted; those that are not go back to waiting."""
         changed, gone = [], []
         for file in batch:
             if file.file_id in self._checked:
                 continue
-            version = raw_version(file.uri)
+            try:
+                version = raw_version(file.uri)
+            except s3_errors() as error:  # it is tried again by the next look
+                found.missing.append(f"{file.uri}: {error}")
+                return False
             if version is None:
                 gone.append(file.file_id)
             elif (size := int(version[0]), str(version[1])) != (file.byte_size, file.version):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,12 +115,13 @@ def write_shard(
 ) -> str:
     """Put files into a new shard: its key. The caller has the lake's lock `shards`.
 
-    wants_run: nobody waits for it, so the raw-data sensor has to ask for its run. after: a key
-    below which none of today is free.
+    wants_run: nobody waits for it, so the raw-data sensor has to ask for its run, under a name that
+    no other lake gives it: one Dagster instance may serve several, or one that was made anew.
+    after: a key below which none of today is free.
     """
     content: dict[str, Any] = {"files": [vars(f) for f in files]}
     if wants_run:
-        content["wants_run"] = True
+        content["wants_run"] = secrets.token_hex(8)
     day = datetime.now(UTC).strftime("%Y%m%d")
     number = int(after.partition("-")[2]) + 1 if after.startswith(f"{day}-") else 0
     while not lake.write_shard(key := f"{day}-{number:04d}", content):

@@ -23,6 +23,7 @@ from resources.lake.scratch import Scratch
 S3 = "s3://"
 ENCODED = "file://"
 SIDECAR = ".camera.json"
+LISTING_PAGE = 1000
 
 
 class RawChangedError(ValueError):
@@ -71,7 +72,8 @@ def sidecar_of(uri: str) -> str:
 class RawEntry:
     """A file as a listing shows it; refused: why it is not taken.
 
-    position: where a later listing of its place goes on after it.
+    position: where a later listing of its place goes on after it. An entry without a uri is no
+    file: it only says how far a listing has come that finds nothing.
     """
 
     uri: str
@@ -92,7 +94,7 @@ def list_raw(places: Iterable[str | Path], suffixes: frozenset[str]) -> Listing:
         for entry in scan_raw(place, suffixes):
             if entry.refused:
                 found.refused[entry.uri] = entry.refused
-            else:
+            elif entry.uri:
                 found.files[entry.uri] = entry.byte_size
     found.files = dict(sorted(found.files.items()))
     return found
@@ -100,7 +102,8 @@ def list_raw(places: Iterable[str | Path], suffixes: frozenset[str]) -> Listing:
 
 def scan_raw(place: str | Path, suffixes: frozenset[str], after: str = "") -> Iterator[RawEntry]:
     """What `list_raw` finds in one place, as it is found: always in one order, so that it can be
-    left off and taken up `after` the position of an entry. Raises FileNotFoundError.
+    left off and taken up `after` the position of an entry. Raises FileNotFoundError, and of a
+    bucket what boto3 raises.
     """
     if is_remote(text := str(place)):
         yield from _scan_bucket(text, suffixes, after)
@@ -125,7 +128,7 @@ def _scan_folder(
     except OSError:  # gone since its parent was read, or not ours to read
         return
     first = after[0] if after else ""
-    for child in children:
+    for number, child in enumerate(children, start=1):
         name = child.name
         if name[0] == "." or name < first or (name == first and len(after) == 1):
             continue
@@ -141,6 +144,8 @@ def _scan_folder(
                     stat = child.stat()
                     uri = _uri_of_text(child.path)
                     yield RawEntry(uri, stat.st_size, str(stat.st_mtime_ns), here)
+        elif number % LISTING_PAGE == 0:
+            yield RawEntry("", 0, "", here)
 
 
 def _suffix(name: str) -> str:
@@ -186,6 +191,8 @@ def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[R
             if not hidden and _suffix(parts[-1]) in suffixes:
                 uri = f"{S3}{bucket}/{entry['Key']}"
                 yield RawEntry(uri, entry["Size"], entry["ETag"], entry["Key"])
+        if page.get("Contents"):
+            yield RawEntry("", 0, "", page["Contents"][-1]["Key"])
     if is_empty:
         raise FileNotFoundError(f"no object or prefix {place}")
 

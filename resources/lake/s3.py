@@ -329,6 +329,13 @@ def answer_timeout_s() -> float:
     return float(os.environ.get("EGO_S3_TIMEOUT_S") or 60)
 
 
+def s3_errors() -> tuple[type[Exception], ...]:
+    """What boto3 raises when a server refuses, or is not there."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (BotoCoreError, ClientError)
+
+
 def find_object(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
     """What head_object says of an object; None if there is none. Raises ClientError."""
     from botocore.exceptions import ClientError

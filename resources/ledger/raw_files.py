@@ -90,12 +90,43 @@ class RawFiles:
 
         return self._read(read)
 
-    def waiting(self) -> list[Waiting]:
-        """The files that are to be entered, those that waited longest first."""
+    def waiting(
+        self,
+        *,
+        entered: bool | None = None,
+        measured: bool | None = None,
+        stable_before: float | None = None,
+        not_under: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[Waiting]:
+        """The files that are to be entered, those that waited longest first.
+
+        entered: only those that are in a shard (and changed there), or are not; measured: whose
+        duration is known, or is not; not_under: leaving out what is in these places.
+        """
         columns = [_files.c[name] for name in Waiting.__dataclass_fields__]
         query = sa.select(*columns).where(_files.c.waiting.is_(True))
-        query = query.order_by(_files.c.first_seen, _files.c.uri)
+        for wanted, column in ((entered, _files.c.shard), (measured, _files.c.duration_s)):
+            if wanted is not None:
+                query = query.where(column.is_not(None) if wanted else column.is_(None))
+        if stable_before is not None:
+            query = query.where(_files.c.stable_since <= stable_before)
+        for place in not_under:
+            query = query.where(~_files.c.uri.startswith(place, autoescape=True))
+        query = query.order_by(_files.c.first_seen, _files.c.uri).limit(limit)
         return self._read(lambda c: [Waiting(*row) for row in c.execute(query)])
+
+    def count_waiting(self) -> int:
+        query = sa.select(sa.func.count()).where(_files.c.waiting.is_(True))
+        return self._read(lambda c: c.execute(query).scalar_one())
+
+    @patient
+    def end_future(self, now: float) -> None:
+        """Files that were noted by a clock which was put back since, are noted now."""
+        with self._ledger.transaction() as connection:
+            for column in (_files.c.stable_since, _files.c.first_seen):
+                late = sa.and_(_files.c.waiting.is_(True), column > now)
+                connection.execute(_files.update().where(late).values({column: now}))
 
     def note(self, seen: Sequence[Seen], now: float) -> int:
         """Files that are new, or not as they were: they wait from now on. Returns how many.
@@ -141,11 +172,10 @@ class RawFiles:
 
     @patient
     def measured(self, durations: dict[str, float]) -> None:
+        update = _files.update().where(_files.c.file_id == sa.bindparam("file"))
+        rows = [{"file": file_id, "duration": d} for file_id, d in durations.items()]
         with self._ledger.transaction() as connection:
-            for file_id, duration_s in durations.items():
-                connection.execute(
-                    _files.update().where(_files.c.file_id == file_id).values(duration_s=duration_s)
-                )
+            connection.execute(update.values(duration_s=sa.bindparam("duration")), rows)
 
     # -- shards ------------------------------------------------------------------------------
 

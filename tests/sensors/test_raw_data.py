@@ -83,7 +83,7 @@ def test_a_file_becomes_a_partition_and_a_run_once(
     assert {r.partition_key for r in requests} == set(shards)
     assert bench.tick(runs=False) == []  # killed between registering and requesting
     bench.cursor = None
-    assert sorted(bench.tick()) == shards
+    assert sorted(key.partition(":")[0] for key in bench.tick()) == shards
     assert bench.tick() == []
     assert bench.tick() == []
     assert list(instance.get_dynamic_partitions(SHARDS)) == shards
@@ -92,6 +92,19 @@ def test_a_file_becomes_a_partition_and_a_run_once(
     assert again.partition(":")[0] in shards
     assert bench.tick() == []
     assert bench.lake.shards() == shards
+
+
+def test_two_lakes_of_one_instance_get_their_own_runs(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Their shards of one day have one name, even with the same files."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.mp4").write_bytes(b"x")
+    for name in ("lake", "other"):
+        bench = Bench(instance, tmp_path / name, str(raw))
+        assert len(bench.tick()) == 1
+        assert bench.tick() == []
 
 
 def test_a_superseded_file_is_shown_at_its_shard(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +18,11 @@ from ego_assets.stages.arrivals import Arrivals, Limits, Look, close_batches
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_unit_id, raw
 from resources.ledger import Ledger
 from resources.ledger.raw_files import RawFiles, Waiting
 from tests.resources.postgres import Postgres
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.stage_bench import write_video
 
 LIMITS = Limits(settle_s=10, files=3, duration_s=1e9, wait_s=100)
@@ -56,6 +59,9 @@ class Place:
 
     def requests(self) -> list[str]:
         return [r.run_key for r in RawFiles(self.ledger).open_requests(1000)]
+
+    def asked_for(self) -> list[str]:
+        return [r.shard for r in RawFiles(self.ledger).open_requests(1000)]
 
     def run(self, *stages: str) -> list[str]:
         """Do the runs that are asked for, or of these stages; the shards that had one."""
@@ -144,8 +150,7 @@ def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
     (old,) = place.look(10, limits).superseded
     assert (old.uri, old.shard, old.videos) == (str(path), shard, ("0" * 16,))
     assert place.look(50, limits).superseded == []
-    again = [r for r in place.requests() if r.startswith(f"{shard}:")]
-    assert len(again) == 1
+    assert place.asked_for() == [shard, shard]
     assert place.entered() == Counter({"a.mp4": 1})
     # The content that is gone may come again under another name.
     assert place.ledger.claim_video("0" * 16, "b.mp4", "s", "f1") == ("b.mp4", "s")
@@ -253,6 +258,94 @@ def test_a_place_that_is_not_there_does_not_stop_the_others(place: Place) -> Non
     assert (found.new, len(found.missing)) == (1, 1)
 
 
+def test_a_bucket_that_is_not_there_does_not_stop_the_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put("a.mp4")
+    with s3_server(monkeypatch):
+        bucket = f"s3://{new_bucket()}"
+        s3_client().put_object(Bucket=bucket[5:], Key="raw/b.mp4", Body=b"b")
+        limits = replace(LIMITS, files=1)
+
+        def look() -> Look:
+            place.now += 20
+            made = Arrivals(place.lake, place.ledger, limits, clock=lambda: place.now)
+            return made.look(["s3://no-such-bucket/raw", f"{bucket}/raw", str(place.raw)])
+
+        assert look().new == 2
+        s3_client().delete_object(Bucket=bucket[5:], Key="raw/b.mp4")
+        s3_client().delete_bucket(Bucket=bucket[5:])
+        found = look()
+    assert [m.partition(": ")[0] for m in found.missing] == [
+        "s3://no-such-bucket/raw",
+        f"{bucket}/raw",
+    ]
+    assert "NoSuchBucket" in found.missing[0]
+    assert len(found.shards) == 1
+    assert place.entered() == Counter({"a.mp4": 1})
+
+
+@pytest.mark.parametrize("where", ["bucket", "folder"])
+def test_a_place_full_of_other_files_is_listed_to_its_end(
+    place: Place, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures beside the videos: the time is asked between them, too."""
+    names = [f"{n:04d}.jpg" for n in range(2500)] + ["z.mp4"]
+    pages = 0
+    if where == "folder":
+        for name in names:
+            (place.raw / name).touch()
+        at = str(place.raw)
+    else:
+
+        class Client:
+            def get_paginator(self, _: str) -> Client:
+                return self
+
+            def paginate(self, StartAfter: str = "", **_: str) -> Iterator[dict[str, Any]]:
+                nonlocal pages
+                rest = [f"raw/{n}" for n in names if f"raw/{n}" > StartAfter]
+                for start in range(0, len(rest), 1000):
+                    pages += 1
+                    page = rest[start : start + 1000]
+                    yield {"Contents": [{"Key": k, "Size": 1, "ETag": "x"} for k in page]}
+
+        monkeypatch.setattr(raw, "make_client", Client)
+        at = "s3://b/raw/"
+    made = Arrivals(place.lake, place.ledger, LIMITS)
+    resume, looks = None, 0
+    while looks == 0 or resume:
+        found = made.look([at], resume, 0.0)
+        resume, looks = found.resume, looks + 1
+    assert looks == (3 if where == "folder" else 4)
+    assert len(RawFiles(place.ledger).waiting()) == 1
+    assert pages <= looks
+
+
+def test_a_first_import_comes_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILES_AT_ONCE", 5)
+    for number in range(14):
+        place.put(f"{number:02d}.mp4")
+    place.look()
+    sizes = []
+    for _ in range(4):
+        shards = place.look(20).shards
+        sizes.append([len(place.lake.read_shard(s)["files"]) for s in shards])
+        known = RawFiles(place.ledger).waiting(measured=True)
+        assert len(known) <= 5
+    assert sizes == [[3], [3], [3], [3]]
+    assert place.look(100).waiting == 0
+    assert place.entered() == Counter({f"{n:02d}.mp4": 1 for n in range(14)})
+
+
+def test_a_clock_that_is_put_back_keeps_no_file_waiting(place: Place) -> None:
+    place.put("a.mp4")
+    place.look(3600)
+    place.now -= 3600
+    place.look()
+    assert len(place.look(120).shards) == 1
+
+
 @pytest.mark.parametrize("line", range(5))
 def test_a_look_that_is_killed_loses_and_doubles_nothing(
     place: Place, line: int, monkeypatch: pytest.MonkeyPatch
@@ -288,7 +381,7 @@ def test_a_look_that_is_killed_loses_and_doubles_nothing(
             place.look(10)
     place.look(200)
     assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(7)})
-    assert sorted(place.requests()) == place.lake.shards()
+    assert sorted(place.asked_for()) == place.lake.shards()
     assert all(r.wants_run for r in RawFiles(place.ledger).open_requests(10))
 
 
@@ -301,7 +394,7 @@ def test_a_lost_database_is_made_again_from_the_lake(place: Place, tmp_path: Pat
     place.look(500)
     place.look(500)
     assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(6)})
-    assert sorted(place.requests()) == place.lake.shards()
+    assert sorted(place.asked_for()) == place.lake.shards()
 
 
 def test_a_look_out_of_time_goes_on_where_it_was(
@@ -332,7 +425,7 @@ def test_a_ledger_on_postgres_does_the_same(place: Place) -> None:
         assert place.entered() == Counter({f"{n}.mp4": 1 for n in range(4)})
         files = RawFiles(place.ledger)
         assert len(files.open_requests(10)) == 3
-        files.confirm(place.lake.shards())
+        files.confirm(place.requests()[:2])
         assert len(files.open_requests(10)) == 1
 
 
