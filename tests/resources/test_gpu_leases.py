@@ -259,6 +259,15 @@ def test_who_does_not_look_is_passed_over(book: LeaseBook, monkeypatch: pytest.M
     assert awake.poll()
     awake.release()
     assert asleep.poll()
+    asleep.release()
+    looks_away, behind = book.ask(Request(1), FOUR[:1]), book.ask(Request(1), FOUR[:1])
+    looks_away.look_away()
+    assert behind.poll()
+    assert not looks_away.poll()
+    later = book.ask(Request(1), FOUR[:1])
+    behind.release()
+    assert not later.poll(), "the place in the queue was not kept"
+    assert looks_away.poll()
 
 
 def test_machines_of_other_devices_do_not_wait_for_each_other(book: LeaseBook) -> None:
