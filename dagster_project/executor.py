@@ -248,6 +248,12 @@ class _Step:
     def key(self) -> str:
         return self.step.key
 
+    def look_away(self) -> None:
+        """It could not start on a device now: others may have it."""
+        if self.lease:
+            self.lease.look_away()
+            self.asked_at = time.monotonic()
+
     @property
     def place(self) -> str:
         if self.without_gpu:
@@ -341,6 +347,7 @@ class _Run:
         self.gpus: list[Gpu] = []
         self.has_gpus = False
         self.looked_at = 0.0
+        self.had_device_at = 0.0
         self.waiting: list[_Step] = []
         self.running: dict[int, _Step] = {}  # by the worker's process id
         self.errors: list[SerializableErrorInfo] = []
@@ -514,13 +521,15 @@ class _Run:
             self.waiting.append(_Step(step, self._needs(step), self.context.for_step(step)))
         self.waiting.sort(key=lambda s: -int(s.step.tags.get(PRIORITY_TAG, 0)))
         yield from self.active.concurrency_event_iterator(self.context)
+        can_start = True
         for waiting in list(self.waiting):
             free = self.slots - len(self.running)
-            if free <= 0 or self._cpus(waiting) > self.cpus - sum(
-                self._cpus(s) for s in self.running.values()
-            ):
-                break  # smaller ones do not pass the first in line, or it might wait for ever
-            if waiting.needs.gpus and self.has_gpus:
+            free_cpus = self.cpus - sum(self._cpus(s) for s in self.running.values())
+            # Smaller ones do not pass the first in line, or it might wait for ever.
+            can_start = can_start and free > 0 and self._cpus(waiting) <= free_cpus
+            if not can_start:
+                waiting.look_away()
+            elif waiting.needs.gpus and self.has_gpus:
                 yield from self._start_on_gpu(waiting, free)
             else:
                 yield from self._start(waiting)
@@ -567,6 +576,8 @@ class _Run:
     def _tell_of_wait(self, step: _Step, lease: Lease) -> Iterator[dg.DagsterEvent]:
         now = time.monotonic()
         waited, limit = now - step.since, self.settings.lease_timeout_s
+        if any(s.lease for s in self.running.values()):
+            self.had_device_at = now
         patience_s = self.settings.degrade_after_s
         if step.needs.degrades and patience_s is not None and now - step.asked_at > patience_s:
             lease.release()
@@ -577,7 +588,7 @@ class _Run:
                 step.context, f"Goes on without a GPU: {step.without_gpu}", EngineEventData()
             )
             yield from self._start(step)
-        elif limit is not None and waited > limit:
+        elif limit is not None and now - max(step.asked_at, self.had_device_at) > limit:
             lease.release()
             self.waiting.remove(step)
             words = f"step {step.key} got no GPU within {limit:g} s; {self._who_holds()}"
@@ -748,7 +759,9 @@ CONFIG = {
     "lease_timeout_s": dg.Field(
         dg.Noneable(float),
         default_value=None,
-        description="A step that gets no GPU within this time fails. By default it waits.",
+        description="A step that gets no GPU within this time fails; while other steps of its run "
+        "have one, or it could not start for want of slots or CPUs, it waits. By default it always "
+        "does.",
     ),
     "degrade_after_s": dg.Field(
         dg.Noneable(float),

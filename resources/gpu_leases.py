@@ -203,6 +203,9 @@ class LeaseBook:
             fcntl.flock(lock, fcntl.LOCK_EX)
             before = self._read()
             claims = [c for c in before if self._is_alive(c.id)]
+            _keep_young(
+                [*self.folder.glob("book.*"), *(self._file(c.id) for c in claims if c.devices)]
+            )
             snapshot = json.dumps([asdict(c) for c in before])
             yield claims
             after = json.dumps([asdict(c) for c in claims])
@@ -219,14 +222,12 @@ class LeaseBook:
         path = self.folder / "book.json"
         try:
             return [Claim(**entry) for entry in json.loads(path.read_text())]
-        except FileNotFoundError:
-            return []
-        except (ValueError, TypeError) as error:
+        except (FileNotFoundError, ValueError, TypeError) as error:
             # Replaced whole, so only a power cut tears it, and then nobody holds anything.
             if any(self._is_alive(f.stem) for f in self.folder.glob("*.claim")):
                 raise LeaseError(
-                    f"{path} is damaged while leases are held: stop the runs of this machine, "
-                    f"then remove it ({error})"
+                    f"{path} is damaged or gone while leases are held: stop the runs of this "
+                    f"machine, then remove it ({error})"
                 ) from error
             return []
 
@@ -300,6 +301,12 @@ class Lease:
                 mine.since = time.time()
         self.devices = [self._gpus[k] for k in mine.devices]
         return bool(self.devices)
+
+    def look_away(self) -> None:
+        """Let others pass until the next `poll`; the place in the queue is kept."""
+        assert self._descriptor is not None
+        past = time.time() - PASSED_OVER_S
+        os.utime(self._descriptor, (past, past))
 
     def note(self, pid: int) -> None:
         """Say which process works on the devices."""
@@ -384,6 +391,7 @@ def hold(path: str) -> int:
     """
     descriptor = os.open(path, os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
+    _keep_young([Path(path), *Path(path).parent.glob("book.*")])
     if not os.fstat(descriptor).st_nlink:  # struck out between the two
         os.close(descriptor)
         raise FileNotFoundError(f"the lease {path} is over: whoever held it is dead")
@@ -394,6 +402,13 @@ def let_go(descriptor: int) -> None:
     """End a hold, for the processes forked from here as well."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
+
+
+def _keep_young(paths: Iterable[Path]) -> None:
+    """What clears /tmp goes by age, and a device may be held for weeks."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            os.utime(path)
 
 
 def default_folder() -> Path:

@@ -437,6 +437,31 @@ def fan_of_models() -> None:
         loads_a_model.alias(f"use{n}")(start)
 
 
+@dg.op(tags={"ego/gpus": "1"})
+def takes_a_while() -> None:
+    time.sleep(2)
+
+
+@dg.graph
+def queueing() -> None:
+    for n in range(3):
+        takes_a_while.alias(f"while{n}")()
+
+
+@dg.op(config_schema={"folder": str}, tags={"dagster/priority": "-1"})
+def works_until_told(context: dg.OpExecutionContext) -> None:
+    folder = Path(context.op_config["folder"])
+    (folder / "began").touch()
+    while not (folder / "told").exists():
+        time.sleep(0.05)
+
+
+@dg.graph
+def crowded_out() -> None:
+    on_gpu()
+    works_until_told()
+
+
 @dg.op(ins={"after": dg.In()})
 def grows(after: Any) -> int:
     KEPT.setdefault("ballast", []).append(b"x" * 64_000_000)

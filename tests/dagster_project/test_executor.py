@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +34,7 @@ from dagster_project.executor import (
     gpu_executor,
     needs_of,
 )
+from resources import gpu_leases
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
 from resources.processes import RUN_TAG, run_tag
@@ -329,6 +331,40 @@ def test_a_step_that_gets_no_device_in_time_fails_and_says_who_has_it(
     assert not run.result.success
     assert "step on_gpu got no GPU within 0.3 s" in messages(run)
     assert f"held by hoards of run greedy, process {os.getpid()}" in messages(run)
+
+
+def test_waiting_for_steps_of_the_same_run_is_no_timeout(instance: dg.DagsterInstance) -> None:
+    config = {"gpus": 1, "max_concurrent": 3, "lease_timeout_s": 3.0}
+    assert executor_jobs.execute("queueing", instance, config=config).success
+
+
+def test_a_step_that_could_not_start_anyway_keeps_no_device_from_others(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_leases, "PASSED_OVER_S", 600)
+    gpus = find_gpus(1)
+    before, other = LeaseBook().ask(Request(1), gpus), []
+    assert before.poll()
+
+    def take_the_device_while_the_slot_is_taken() -> None:
+        wait_for((tmp_path / "began").exists)
+        lease = LeaseBook().ask(Request(1, run_id="other"), gpus)
+        before.release()
+        with suppress(AssertionError):
+            wait_for(lease.poll, 10)
+        other.extend(lease.devices)
+        lease.release()
+        (tmp_path / "told").touch()
+
+    thread = threading.Thread(target=take_the_device_while_the_slot_is_taken)
+    thread.start()
+    own = {"ops": {"works_until_told": {"config": {"folder": str(tmp_path)}}}}
+    result = executor_jobs.execute(
+        "crowded_out", instance, config={"gpus": 1, "max_concurrent": 1}, run_config=own
+    )
+    thread.join()
+    assert other == gpus, "it stood idle"
+    assert outputs(result, instance)["on_gpu"]["devices"] == "0"
 
 
 @pytest.fixture

@@ -259,6 +259,15 @@ def test_who_does_not_look_is_passed_over(book: LeaseBook, monkeypatch: pytest.M
     assert awake.poll()
     awake.release()
     assert asleep.poll()
+    asleep.release()
+    looks_away, behind = book.ask(Request(1), FOUR[:1]), book.ask(Request(1), FOUR[:1])
+    looks_away.look_away()
+    assert behind.poll()
+    assert not looks_away.poll()
+    later = book.ask(Request(1), FOUR[:1])
+    behind.release()
+    assert not later.poll(), "the place in the queue was not kept"
+    assert looks_away.poll()
 
 
 def test_machines_of_other_devices_do_not_wait_for_each_other(book: LeaseBook) -> None:
@@ -287,10 +296,27 @@ def test_a_torn_book_is_begun_anew_unless_somebody_holds_a_device(book: LeaseBoo
     lease = book.ask(Request(1), FOUR)
     lease.poll()
     (book.folder / "book.json").write_text('[{"id": ')
-    with pytest.raises(LeaseError, match="damaged while leases are held"):
+    with pytest.raises(LeaseError, match="damaged or gone while leases are held"):
+        book.claims()
+    (book.folder / "book.json").unlink()
+    with pytest.raises(LeaseError, match="damaged or gone while leases are held"):
         book.claims()
     lease.release()
     assert book.claims() == []
+
+
+@pytest.mark.parametrize("by", ["whoever opens the book", "a stage that starts"])
+def test_what_a_lease_needs_never_gets_old(book: LeaseBook, by: str) -> None:
+    lease = granted(book, "a")
+    asleep = book.ask(Request(4, run_id="b"), FOUR)
+    for path in book.folder.iterdir():
+        os.utime(path, (0, 0))
+    if by == "a stage that starts":
+        let_go(hold(lease.path))
+    else:
+        book.claims()
+    old = {p for p in book.folder.iterdir() if p.stat().st_mtime == 0}
+    assert old == {Path(asleep.path)}, "who waits has to look for itself"
 
 
 def test_what_a_killed_process_had_not_yet_entered_is_swept(book: LeaseBook) -> None:
