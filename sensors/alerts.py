@@ -9,14 +9,16 @@ comes last and never stops the rest: what does not get through is tried again.
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import AssetCheckEvaluation, SensorEvaluationContext
 
+from ego_assets.partitions import SHARDS
 from resources.alerts import Alerts
 from resources.delivery import Channel, DeliveryError, send_in_time
 from resources.ledger import Ledger
@@ -31,6 +33,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S, GIVE_UP_S = 30.0, 3600.0, 3 * 86_400.0
 DETAIL_CHARACTERS = 500
 PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+SHARD_KEY = re.compile(r"\d{8}-\d{4,}")
 LISTED = 50
 """Rows of a check's table; so many are not all."""
 GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -57,8 +60,9 @@ def alert_sensor(
     end_lost_runs(context.instance, ledger)
     least = Severity.WARNING if alerts.warnings else Severity.ERROR
     found = signals(context.instance, since - OVERLAP_S if context.cursor else since, ledger)
-    chosen = [s for s in found if s.ok or s.severity >= least]
     before = [Alert.from_dict(state) for state in store.states()]
+    found += deleted(context.instance, before)
+    chosen = [s for s in found if s.ok or s.severity >= least]
     after, notices = step(before, chosen, now, alerts.cool_down_s)
     if notices or after != before:
         states = {a.subject: a.to_dict() for a in after}
@@ -82,6 +86,13 @@ def signals(
     }
     found = [s for r in records.values() for s in _of_run(instance, r, since, ledger)]
     return sorted(found, key=lambda signal: signal.at)
+
+
+def deleted(instance: dg.DagsterInstance, alerts: Sequence[Alert]) -> list[Signal]:
+    """Shards that fail and whose partition was deleted: no run of theirs will ever pass."""
+    named = [(a.subject, m) for a in alerts for m in a.failing if SHARD_KEY.fullmatch(m)]
+    known = set(instance.get_dynamic_partitions(SHARDS)) if named else set()
+    return [Signal(subject, m, ok=True) for subject, m in named if m not in known]
 
 
 def _of_run(

@@ -427,3 +427,19 @@ def test_a_clip_that_a_probe_names_tells_its_shard(tmp_path: Path) -> None:
         instance.report_dagster_event(event, run.run_id)
         (signal,) = module.signals(instance, 0.0, ledger)
     assert (signal.member, signal.ok) == ("s7", False)
+
+
+def test_a_shard_that_was_deleted_fails_no_more(
+    instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox
+) -> None:
+    shard = "20260101-0000"
+    desk = Desk(instance, tmp_path, inbox)
+    instance.add_dynamic_partitions("shards", [shard])
+    desk.run(shard)
+    desk.tick()
+    desk.tick()
+    assert [kind for kind, _ in desk.told()] == ["raised"]
+    instance.delete_dynamic_partition("shards", shard)
+    desk.tick()
+    desk.tick()
+    assert [kind for kind, _ in desk.told()] == ["raised", "recovered"]
