@@ -1,7 +1,8 @@
 """When people are told: signals in, notices out. No Dagster, no database, no clock.
 
 A subject (a check, a job) has members that fail (shards). The first failure is told at once;
-more of the same only counts, until the cool-down is over and one reminder says how many. When the
+more of the same, or the same again, only counts, until the cool-down is over and one reminder says
+how many. When the
 last failing member is well again, that is told once. What comes back within the cool-down waits
 until it is over: a subject that flaps does not spam.
 """
@@ -12,6 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any
+
+ALL = "all"
+TO = "..."
+"""Between the first and the last shard of a member that stands for several."""
 
 
 class Severity(IntEnum):
@@ -27,13 +32,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Signal:
-    """What was seen of one member of a subject."""
+    """What was seen of one member of a subject. at: when, in seconds since 1970.
+
+    A member is a shard, `first...last` for those in between, or ALL.
+    """
 
     subject: str
     member: str
     ok: bool
     severity: Severity = Severity.ERROR
     detail: str = ""
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Alert:
     """The state of a subject. failing: {member: how severely}.
 
     told: its severity as people know it, None if they know nothing. told_at: of the last notice
-    that it fails. news: whether something failed since.
+    that it fails. news: whether something failed since. seen_at: of the newest failure.
     """
 
     subject: str
@@ -67,6 +76,7 @@ class Alert:
     told: Severity | None = None
     told_at: float | None = None
     news: bool = False
+    seen_at: float = 0.0
 
     @property
     def severity(self) -> Severity:
@@ -94,16 +104,28 @@ def step(
     down are left out.
     """
     before = {a.subject: a for a in alerts}
+    # A clock may have been put back since.
+    before = {
+        k: replace(a, told_at=min(a.told_at, now)) if a.told_at else a for k, a in before.items()
+    }
     states = dict(before)
+    again: set[tuple[str, str]] = set()
     for signal in signals:
         known = states.get(signal.subject, Alert(signal.subject))
         states[signal.subject] = _take(known, signal)
+        if (
+            not signal.ok
+            and signal.subject in before
+            and signal.at > before[signal.subject].seen_at
+        ):
+            again.add((signal.subject, signal.member))
     kept: list[Alert] = []
     notices: list[Notice] = []
     for subject, state in states.items():
         # What failed and recovered in between is no news: signals may be read twice.
         failed_before = before[subject].failing if subject in before else {}
-        alert = replace(state, news=state.news or bool(set(state.failing) - set(failed_before)))
+        fresh = {m for m in state.failing if m not in failed_before or (subject, m) in again}
+        alert = replace(state, news=state.news or bool(fresh))
         is_cool = alert.told_at is None or now - alert.told_at >= cool_down_s
         after, kind = _judge(alert, now, is_cool)
         if kind is not None:
@@ -117,10 +139,23 @@ def step(
 def _take(alert: Alert, signal: Signal) -> Alert:
     failing = dict(alert.failing)
     if signal.ok:
-        failing.pop(signal.member, None)
-        return replace(alert, failing=failing)
+        # Of several it may not be known which one failed: that one of them is well again is all
+        # that will ever be heard of them.
+        kept = {
+            member: severity
+            for member, severity in failing.items()
+            if not (_covers(signal.member, member) or _covers(member, signal.member))
+        }
+        return replace(alert, failing=kept)
     failing[signal.member] = signal.severity
-    return replace(alert, failing=failing, detail=signal.detail)
+    seen_at = max(alert.seen_at, signal.at)
+    return replace(alert, failing=failing, detail=signal.detail, seen_at=seen_at)
+
+
+def _covers(member: str, other: str) -> bool:
+    """Whether `other` is (among) what `member` stands for."""
+    first, to, last = member.partition(TO)
+    return member in {other, ALL} or bool(to and first <= other <= last)
 
 
 def _judge(alert: Alert, now: float, is_cool: bool) -> tuple[Alert, Kind | None]:

@@ -9,18 +9,22 @@ comes last and never stops the rest: what does not get through is tried again.
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster import SensorEvaluationContext
+from dagster import AssetCheckEvaluation, SensorEvaluationContext
 
+from ego_assets.partitions import SHARDS
 from resources.alerts import Alerts
 from resources.delivery import Channel, DeliveryError, send_in_time
+from resources.ledger import Ledger
 from resources.ledger.alerts import AlertStore
 from resources.storage import Storage
-from sensors.alert_rules import Alert, Notice, Severity, Signal, step
+from sensors.alert_rules import ALL, TO, Alert, Notice, Severity, Signal, step
 from sensors.lost_runs import end_lost_runs
 
 OVERLAP_S = 60.0
@@ -28,6 +32,10 @@ DELIVERY_BUDGET_S = 20.0
 FIRST_WAIT_S, LONGEST_WAIT_S, GIVE_UP_S = 30.0, 3600.0, 3 * 86_400.0
 DETAIL_CHARACTERS = 500
 PARTITION_TAG = "dagster/partition"
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+SHARD_KEY = re.compile(r"\d{8}-\d{4,}")
+LISTED = 50
+"""Rows of a check's table; so many are not all."""
 GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 ENDED = {dg.DagsterRunStatus.SUCCESS: True, dg.DagsterRunStatus.FAILURE: False}
 SEVERITIES = {
@@ -46,14 +54,15 @@ def alert_sensor(
     context: SensorEvaluationContext, storage: Storage, alerts: Alerts
 ) -> dg.SkipReason:
     now = time.time()
-    since = float(context.cursor) if context.cursor else now
+    since = min(float(context.cursor), now) if context.cursor else now
     ledger = storage.ledger()
     store, channels = AlertStore(ledger), alerts.channels()
     end_lost_runs(context.instance, ledger)
     least = Severity.WARNING if alerts.warnings else Severity.ERROR
-    found = signals(context.instance, since - OVERLAP_S if context.cursor else since)
-    chosen = [s for s in found if s.ok or s.severity >= least]
+    found = signals(context.instance, since - OVERLAP_S if context.cursor else since, ledger)
     before = [Alert.from_dict(state) for state in store.states()]
+    found += deleted(context.instance, before)
+    chosen = [s for s in found if s.ok or s.severity >= least]
     after, notices = step(before, chosen, now, alerts.cool_down_s)
     if notices or after != before:
         states = {a.subject: a.to_dict() for a in after}
@@ -65,23 +74,32 @@ def alert_sensor(
     )
 
 
-def signals(instance: dg.DagsterInstance, since: float) -> list[Signal]:
-    """What happened since then, in its order."""
+def signals(
+    instance: dg.DagsterInstance, since: float, ledger: Ledger | None = None
+) -> list[Signal]:
+    """What happened since then, in its order. ledger: knows of which shards clips are."""
     after = datetime.fromtimestamp(since, UTC)
     records = {
         r.dagster_run.run_id: r
         for filters in (dg.RunsFilter(statuses=GOING_ON), dg.RunsFilter(updated_after=after))
         for r in instance.get_run_records(filters)
     }
-    timed = [found for r in records.values() for found in _of_run(instance, r, since)]
-    return [signal for _, signal in sorted(timed, key=lambda found: found[0])]
+    found = [s for r in records.values() for s in _of_run(instance, r, since, ledger)]
+    return sorted(found, key=lambda signal: signal.at)
+
+
+def deleted(instance: dg.DagsterInstance, alerts: Sequence[Alert]) -> list[Signal]:
+    """Shards that fail and whose partition was deleted: no run of theirs will ever pass."""
+    named = [(a.subject, m) for a in alerts for m in a.failing if SHARD_KEY.fullmatch(m)]
+    known = set(instance.get_dynamic_partitions(SHARDS)) if named else set()
+    return [Signal(subject, m, ok=True) for subject, m in named if m not in known]
 
 
 def _of_run(
-    instance: dg.DagsterInstance, record: dg.RunRecord, since: float
-) -> Iterator[tuple[float, Signal]]:
+    instance: dg.DagsterInstance, record: dg.RunRecord, since: float, ledger: Ledger | None
+) -> Iterator[Signal]:
     run = record.dagster_run
-    member = run.tags.get(PARTITION_TAG, "all")
+    member = _member_of(run.tags)
     evaluations = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     )
@@ -89,23 +107,41 @@ def _of_run(
         if event.timestamp <= since or event.event_log_entry.dagster_event is None:
             continue
         found = event.event_log_entry.dagster_event.asset_check_evaluation_data
-        yield (
-            event.timestamp,
-            Signal(
-                subject=f"check {found.check_name} of {found.asset_key.to_user_string()}",
-                member=member,
-                ok=found.passed,
-                severity=SEVERITIES[found.severity],
-                detail=_short(f"{found.description or ''} (shard {member}, run {run.run_id})"),
-            ),
+        seen = Signal(
+            subject=f"check {found.check_name} of {found.asset_key.to_user_string()}",
+            member=member,
+            ok=found.passed,
+            severity=SEVERITIES[found.severity],
+            detail=_short(f"{found.description or ''} (shard {member}, run {run.run_id})"),
+            at=event.timestamp,
         )
+        is_one = PARTITION_TAG in run.tags
+        yield from [seen] if is_one or found.passed else _by_shard(seen, found, ledger)
     if run.status in ENDED and (record.end_time or 0.0) > since:
         ok = ENDED[run.status]
         detail = "" if ok else _short(f"{_cause(instance, run.run_id)} (run {run.run_id})")
-        yield (
-            record.end_time or 0.0,
-            Signal(f"job {run.job_name}", member, ok, Severity.ERROR, detail),
-        )
+        at = record.end_time or 0.0
+        yield Signal(f"job {run.job_name}", member, ok, Severity.ERROR, detail, at)
+
+
+def _member_of(tags: Mapping[str, str]) -> str:
+    """The shards of a run, as alerts name them."""
+    first, last = (tags.get(tag) for tag in RANGE_TAGS)
+    return tags.get(PARTITION_TAG) or (f"{first}{TO}{last}" if first and last else ALL)
+
+
+def _by_shard(seen: Signal, found: AssetCheckEvaluation, ledger: Ledger | None) -> Iterator[Signal]:
+    """A failure over several shards, told of those that the check's tables name."""
+    tables = [v for v in found.metadata.values() if isinstance(v, dg.TableMetadataValue)]
+    rows = [r.data for t in tables for r in t.records]
+    shards = {str(r["shard"]) for r in rows if "shard" in r}
+    if shards and len(rows) < LISTED:
+        yield replace(seen, ok=True)  # but for those
+    if not shards and ledger is not None:
+        clips = [str(r["where"]) for r in rows if "where" in r]
+        stage = found.asset_key.to_user_string()
+        shards = {e.shard for c in clips for e in ledger.entries(stage=stage, unit_id=c)}
+    yield from [replace(seen, member=shard) for shard in sorted(shards)] or [seen]
 
 
 def _cause(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +13,8 @@ from sensors.alert_rules import Alert, Kind, Notice, Severity, Signal, step
 COOL_DOWN_S = 100.0
 
 
-def fail(member: str = "s1", severity: Severity = Severity.ERROR) -> Signal:
-    return Signal("check", member, False, severity, "d")
+def fail(member: str = "s1", severity: Severity = Severity.ERROR, at: float = 0.0) -> Signal:
+    return Signal("check", member, False, severity, "d", at)
 
 
 def passed(member: str = "s1") -> Signal:
@@ -56,6 +57,41 @@ def test_what_flaps_is_told_once_a_cool_down() -> None:
 def test_what_comes_back_and_stays_is_told_when_it_has_cooled_down() -> None:
     told = play((0, [fail()]), (10, [passed()]), (20, [fail()]), (50, []), (100, []))
     assert [kind for _, kind, _ in told] == [Kind.RAISED, Kind.RECOVERED, Kind.RAISED]
+
+
+def test_what_fails_again_and_again_is_told_once_a_cool_down() -> None:
+    """As nightly upkeep does. A signal is read twice, since ticks overlap."""
+    ticks: list[tuple[float, list[Signal]]] = []
+    for night in range(1, 4):
+        failed = fail(at=night * 1000.0)
+        ticks += [(failed.at + 1, [failed]), (failed.at + 31, [failed]), (failed.at + 900, [])]
+    assert play(*ticks) == [
+        (1001.0, Kind.RAISED, 1),
+        (2001.0, Kind.REMINDER, 1),
+        (3001.0, Kind.REMINDER, 1),
+    ]
+
+
+def test_a_clock_that_is_put_back_silences_nothing() -> None:
+    told = play((5000, [fail("a", at=5000)]), (10, [fail("b", at=10)]), (10 + COOL_DOWN_S, []))
+    assert [kind for _, kind, _ in told] == [Kind.RAISED, Kind.REMINDER]
+
+
+@pytest.mark.parametrize(
+    ("failed", "well", "is_over"),
+    [
+        (["all"], "s1", True),
+        (["s1", "s2"], "all", True),
+        (["s2...s4"], "s3", True),
+        (["s2...s4"], "s5", False),
+        (["s2", "s4"], "s2...s4", True),
+        (["s1", "s4"], "s2...s4", False),
+        (["s2...s4"], "s1...s9", True),
+    ],
+)
+def test_members_that_stand_for_several(failed: list[str], well: str, is_over: bool) -> None:
+    told = play((0, [fail(m) for m in failed]), (10, [passed(well)]))
+    assert (told[-1][1] is Kind.RECOVERED) == is_over
 
 
 signal_lists = st.lists(

@@ -377,3 +377,69 @@ def test_slack_gets_all_of_many_notices() -> None:
     sizes = [len(m["blocks"]) for m in web.messages]
     assert sizes == [50, 50, 20]
     assert "number 119" in web.messages[-1]["blocks"][-1]["text"]["text"]
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_check_over_all_shards_is_told_of_those_it_names(
+    instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox, is_named: bool
+) -> None:
+    """A run without a partition fails; shard by shard it is well again."""
+
+    @dg.asset_check(asset=poses, name="soft")
+    def soft(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        records = [dg.TableRecord({"shard": s}) for s in ("s1", "s2")] if is_named else []
+        schema = dg.TableSchema([dg.TableColumn("shard", "string")])
+        table = dg.MetadataValue.table(records, schema)
+        shard = context.run.tags.get("dagster/partition")
+        return dg.AssetCheckResult(passed=shard in healthy, metadata={"rows": table})
+
+    desk = Desk(instance, tmp_path, inbox)
+    instance.add_dynamic_partitions("toy", ["s1", "s2"])
+    job = dg.define_asset_job("checks", selection=dg.AssetSelection.checks(soft))
+    defs = dg.Definitions([poses], asset_checks=[soft], jobs=[job])
+    defs.resolve_job_def("checks").execute_in_process(instance=instance)
+    desk.tick()
+    assert inbox.messages[0]["notices"][0]["failing"] == (2 if is_named else 1)
+    healthy.update({"s1", "s2"})
+    kinds = []
+    for shard in ("s1", "s2"):
+        dg.materialize([poses, soft], partition_key=shard, instance=instance)
+        desk.tick()
+        kinds.append([kind for kind, subject in desk.told() if "soft" in subject])
+    assert kinds[-1] == ["raised", "recovered"]
+    assert kinds[0] == (["raised"] if is_named else ["raised", "recovered"])
+
+
+def test_a_clip_that_a_probe_names_tells_its_shard(tmp_path: Path) -> None:
+    ledger = Ledger.beside(tmp_path)
+    ledger.expect("poses", "s7", [("clip-0001", "clip")])
+    schema = dg.TableSchema([dg.TableColumn("where", "string")])
+    table = dg.MetadataValue.table([dg.TableRecord({"where": "clip-0001"})], schema)
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        found = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("poses"),
+            check_name="soft",
+            passed=False,
+            metadata={"worst": table},
+        )
+        run = instance.create_run_for_job(breaks, tags=dict.fromkeys(module.RANGE_TAGS, "s7"))
+        event = dg.DagsterEvent("ASSET_CHECK_EVALUATION", breaks.name, event_specific_data=found)
+        instance.report_dagster_event(event, run.run_id)
+        (signal,) = module.signals(instance, 0.0, ledger)
+    assert (signal.member, signal.ok) == ("s7", False)
+
+
+def test_a_shard_that_was_deleted_fails_no_more(
+    instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox
+) -> None:
+    shard = "20260101-0000"
+    desk = Desk(instance, tmp_path, inbox)
+    instance.add_dynamic_partitions("shards", [shard])
+    desk.run(shard)
+    desk.tick()
+    desk.tick()
+    assert [kind for kind, _ in desk.told()] == ["raised"]
+    instance.delete_dynamic_partition("shards", shard)
+    desk.tick()
+    desk.tick()
+    assert [kind for kind, _ in desk.told()] == ["raised", "recovered"]
