@@ -5,4 +5,6 @@ from __future__ import annotations
 import dagster as dg
 
 SHARDS = "shards"
+PARTITION_TAG = "dagster/partition"
+"""Of a run over one shard."""
 shards_partitions = dg.DynamicPartitionsDefinition(name=SHARDS)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from ego_assets.partitions import PARTITION_TAG
 from ego_assets.stages.report import Events, Written
 from resources.lake import Lake
-from sensors.schedules import PARTITION_TAG
 
 DRIFT_CHECK = "shard_is_like_those_before"
 PAGE = 100

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster import ScheduleEvaluationContext
 
+from ego_assets.partitions import PARTITION_TAG
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
 
@@ -21,7 +22,6 @@ UPKEEP_CRON = "0 5 * * *"
 DAILY_CRON = "0 6 * * *"
 WEEKLY_CRON = "30 6 * * 1"
 RETRIES_A_NIGHT = 500
-PARTITION_TAG = "dagster/partition"
 REASON_TAG = "ego/reason"
 RETRY = "retry"
 ACTIVE = [

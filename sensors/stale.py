@@ -15,12 +15,12 @@ from typing import Any
 import dagster as dg
 from dagster import SensorEvaluationContext
 
-from ego_assets.partitions import shards_partitions
+from ego_assets.partitions import PARTITION_TAG, shards_partitions
 from ego_assets.stages.plan import StageSpec, digest
 from ego_assets.stages.staleness import find_stale
 from resources.models import Backends
 from resources.storage import Storage
-from sensors.schedules import ACTIVE, PARTITION_TAG, REASON_TAG
+from sensors.schedules import ACTIVE, REASON_TAG
 
 BUDGET_S = 40.0
 """Of the 60 s that Dagster gives a tick."""

@@ -6,7 +6,6 @@ Here: which rows are shown, and the metadata that carries the picture. Not here:
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,7 @@ def preview_metadata(lake: Lake, table: str, shard: str, log: Any) -> dict[str, 
     if found is None:
         return {"picture": "no rows to show"}
     media, data = found
-    text = base64.b64encode(data).decode()
-    return {"picture": dg.MetadataValue.md(f"![{table} {shard}](data:{media};base64,{text})")}
+    return {"picture": dg.MetadataValue.md(f"![{table} {shard}]({plots.data_uri(data, media)})")}
 
 
 def _manifest_sheet(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:

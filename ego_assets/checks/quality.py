@@ -8,7 +8,6 @@ A probe that crashes is a failed check that says so: it never fails the step.
 
 from __future__ import annotations
 
-import base64
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -223,10 +222,7 @@ def _result(
         picture = plots.plot_distribution(
             finding.values, finding.threshold, finding.unit, f"{table}: {finding.name}"
         )
-        text = base64.b64encode(picture).decode()
-        metadata["picture"] = dg.MetadataValue.md(
-            f"![{finding.name}](data:image/png;base64,{text})"
-        )
+        metadata["picture"] = dg.MetadataValue.md(f"![{finding.name}]({plots.data_uri(picture)})")
     return AssetCheckResult(
         asset_key=table,
         check_name=finding.name,

@@ -5,6 +5,7 @@ Here: figures drawn with matplotlib, as PNG bytes. Not here: which rows are show
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,11 @@ from typing import Any
 import numpy as np
 
 STATE_COLORS = {"still": "#bbbbbb", "moving": "#0072b2", "held": "#e69f00"}
+
+
+def data_uri(picture: bytes, media: str = "image/png") -> str:
+    """The picture itself as a URI (RFC 2397), so that showing it needs no server."""
+    return f"data:{media};base64,{base64.b64encode(picture).decode()}"
 
 
 def plot_paths(

@@ -6,11 +6,12 @@ they are escaped. Not here: gathering (`ego_assets.stages.report`), drawing (`pl
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from ego_assets.operators.plots import data_uri
 
 CELL_CHARACTERS = 200
 
@@ -48,7 +49,7 @@ def markdown_page(report: Report) -> str:
         lines += [f"|{' --- |' * len(table.columns)}"]
         lines += [f"| {' | '.join(_md(_cell(c)) for c in row)} |" for row in table.rows]
     for title, picture in report.pictures.items():
-        lines += ["", f"![{_md(title)}](data:image/png;base64,{_base64(picture)})"]
+        lines += ["", f"![{_md(title)}]({data_uri(picture)})"]
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +58,7 @@ def html_page(report: Report) -> str:
     facts = "".join(f"<li>{_h(n)}: <b>{_h(v)}</b></li>" for n, v in report.facts.items())
     parts = [f"<h1>{_h(report.title)}</h1><ul>{facts}</ul>"]
     for title, picture in report.pictures.items():
-        source = f"data:image/png;base64,{_base64(picture)}"
+        source = data_uri(picture)
         parts.append(f'<p><img alt="{_h(title)}" src="{source}"></p>')
     for table in report.tables:
         parts.append(f"<h2>{_h(table.title)}</h2>")
@@ -112,7 +113,3 @@ def _h(text: str) -> str:
 def _md(text: str) -> str:
     # HTML first: Markdown lets it through.
     return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(_plain(text), quote=False))
-
-
-def _base64(picture: bytes) -> str:
-    return base64.b64encode(picture).decode()
