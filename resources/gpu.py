@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 FAKE_VARIABLE = "EGO_FAKE_GPUS"
@@ -101,7 +102,8 @@ def _look_at(index: int) -> Gpu:
         name, key = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         driver = pynvml.nvmlSystemGetDriverVersion()
-        pynvml.nvmlDeviceGetUtilizationRates(handle)  # a device off the bus answers no question
+        with suppress(pynvml.NVMLError_NotSupported):  # as a virtual one says that is well
+            pynvml.nvmlDeviceGetUtilizationRates(handle)  # one off the bus answers no question
     except pynvml.NVMLError as error:
         return Gpu(index, "unknown", 0.0, f"sick-{index}", str(error))
     return Gpu(

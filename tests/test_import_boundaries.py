@@ -54,6 +54,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.config",
         "ego_assets.operators",
         "resources.backends",
+        "resources.gpu_leases",
     ],
     "resources": ["resources"],
     "sensors": ["ego_assets.partitions", "ego_assets.stages", "resources", "sensors"],

@@ -29,6 +29,7 @@ from ego_assets.stages.worker import (
     GroupEnded,
     StageBrokenError,
     Started,
+    TakenOver,
     WorkerRun,
     worker_main,
 )
@@ -310,6 +311,8 @@ class _Supervisor:
             slot.name = message
         elif isinstance(message, Started):
             slot.current[message.unit.unit_id] = (message, time.monotonic())
+        elif isinstance(message, TakenOver):
+            slot.current.pop(message.unit_id, None)
         elif isinstance(message, Broken):
             raise StageBrokenError(message.reason)
         elif isinstance(message, GroupEnded):

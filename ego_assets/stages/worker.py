@@ -97,6 +97,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class TakenOver:
+    """Another run has the unit by now; this one waits for how that ends, however long."""
+
+    unit_id: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """A unit ended as done, skipped, failed or quarantined."""
 
@@ -299,7 +306,9 @@ class WorkerRun:
                     waits_because=self.spec.provisional,
                 )
         except LateAttemptError:
-            return None  # taken over: what we published has an older token, and counts no more
+            # What we published has an older token, and counts no more.
+            self.tell(TakenOver(unit.unit_id))
+            return None
         except Exception as error:
             return self.failed(unit, attempts, error)
         self.outage = Outage()
@@ -336,6 +345,7 @@ class WorkerRun:
             if self.fail(unit, attempts, error, kind):
                 return False
         except LateAttemptError:
+            self.tell(TakenOver(unit.unit_id))
             return None
         number = max(a.number for a in attempts.values())
         self.back_off(number, self.spec.backoff_s)

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from resources.backends import foundationpose_bridge as far_side
 from resources.backends.weights import WeightsError
+from resources.gpu_leases import LEASE_VARIABLE, hold
 
 HELLO_S = 60.0
 LAST_WORDS_CHARS = 2000
@@ -76,7 +78,7 @@ class Bridge:
         # As if its environment were activated: compilers (ninja) lie beside its interpreter.
         places = [str(Path(self.command[0]).parent), environment.get("PATH", os.defpath)]
         environment["PATH"] = os.pathsep.join(places)
-        with theirs:
+        with theirs, _held_lease() as lease:
             arguments = [str(theirs.fileno()), str(os.getpid()), str(self.checkout)]
             try:
                 self._process = subprocess.Popen(
@@ -86,7 +88,7 @@ class Bridge:
                     stderr=subprocess.STDOUT,
                     cwd=self.checkout,
                     env=environment,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *lease],
                     start_new_session=True,  # what it starts is killed with it
                 )
             except OSError as error:
@@ -142,6 +144,18 @@ class Bridge:
         if self._process is not None:
             self._end()
             self._process = None
+
+
+@contextmanager
+def _held_lease() -> Iterator[list[int]]:
+    """A hold of this process's device, if it has one, to be left to a process that uses it, too."""
+    path = os.environ.get(LEASE_VARIABLE)
+    held = [hold(path)] if path else []
+    try:
+        yield held
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:

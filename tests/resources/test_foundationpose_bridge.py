@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from resources.backends import foundationpose_bridge as bridge
+from resources.backends.bridge import Bridge
 from resources.backends.foundationpose_bridge import MessageError, receive, send
+from resources.gpu import find_gpus
+from resources.gpu_leases import LeaseBook, Request
 
 
 @pytest.fixture
@@ -70,6 +73,32 @@ def test_what_is_no_message_is_refused(pair: Pair, message: bytes, words: str) -
     pair[0].sendall(message)
     with pytest.raises(MessageError, match=words):
         receive(pair[1], 10)
+
+
+GREETS = f"""
+import socket, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from resources.backends.foundationpose_bridge import send
+control = socket.socket(fileno=int(sys.argv[1]))
+send(control, {{}}, {{}})
+control.recv(1)
+"""
+
+
+def test_the_process_has_the_lease_of_its_device_until_it_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "greets.py").write_text(GREETS)
+    book = LeaseBook(tmp_path / "leases")
+    lease = book.ask(Request(1), find_gpus(1))
+    assert lease.poll()
+    monkeypatch.setenv("EGO_LEASE", lease.path)
+    process = Bridge("", tmp_path / "greets.py", tmp_path)
+    process.start()
+    lease.release()
+    assert len(book.holders()) == 1, "a second owner"
+    process.close()
+    assert book.holders() == []
 
 
 def test_half_a_message(pair: Pair) -> None:

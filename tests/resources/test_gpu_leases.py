@@ -347,9 +347,12 @@ def test_how_long_a_step_waits(
 
 
 class FakeNvml:
-    """Three devices, of which the second has fallen off the bus."""
+    """Three devices, of which the second has fallen off the bus and the third is virtual."""
 
     class NVMLError(Exception):
+        pass
+
+    class NVMLError_NotSupported(NVMLError):
         pass
 
     def __getattr__(self, name: str) -> object:
@@ -370,9 +373,14 @@ class FakeNvml:
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return f"GPU-{handle}{handle}"
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
+        return 9, 0
+
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> None:
         if handle == 1:
             raise self.NVMLError("GPU is lost")
+        if handle == 2:
+            raise self.NVMLError_NotSupported("Not Supported")
 
 
 def test_sick_devices_are_left_out_and_a_scheduler_above_us_is_obeyed(

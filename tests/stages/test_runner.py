@@ -15,10 +15,11 @@ import pytest
 from stage_bench import SHARD, Bench
 
 from ego_assets.stages import runner
-from ego_assets.stages.plan import Group, Unit
+from ego_assets.stages.plan import Group, Unit, plan
 from ego_assets.stages.runner import StageReport, run_stage
+from ego_assets.stages.worker import WorkerRun
 from ego_assets.stages.worker_log import WorkerLog
-from resources.ledger import State
+from resources.ledger import LateAttemptError, State
 
 LONG = [f"long{'0' * 12}-{i:04d}" for i in range(3)]
 SHORT = f"short{'0' * 11}-0000"
@@ -235,6 +236,37 @@ def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
     assert bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].run_id == "again"
     assert counts(bench) == [0]
+
+
+def test_a_unit_that_another_run_has_is_not_timed_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = runner._Supervisor(bench.spec, bench.ledger, StageReport("s", SHARD))
+    slot = runner._Slot(multiprocessing.Process(), multiprocessing.Pipe()[0], WorkerLog(), "")
+    said: list[int] = []
+
+    def take(message: object) -> None:
+        supervisor._take(slot, message)
+        said.append(len(slot.current))
+
+    run = WorkerRun(bench.spec, "me", take)
+    (unit,) = (
+        u for g in plan(bench.spec, bench.lake, bench.ledger) for u in g.units if u.unit_id == SHORT
+    )
+
+    bench.ledger.expect(TABLE, SHARD, [(SHORT, unit.video_id)])
+
+    def late(*_: object, **__: object) -> None:
+        raise LateAttemptError("taken over")
+
+    monkeypatch.setattr(run.ledger, "finish", late)
+    monkeypatch.setattr(run.ledger, "fail", late)
+    for tries, behave in enumerate([{}, {"raise": 99}], 1):
+        bench.behave(SHORT, **behave)
+        attempts = run.claim(unit, "f", [TABLE])
+        assert run.attempt(unit, "f", attempts, None) is None
+        assert said == [1, 0] * tries
+        bench.ledger.interrupt(TABLE, SHORT, attempts[TABLE])
 
 
 def test_what_was_dropped_is_no_failure(bench: Bench) -> None:
