@@ -3,7 +3,8 @@
 Here: the bridge from `ego_assets.stages.arrivals` to Dagster. A run that a shard needs is asked
 for at every tick until it exists; its run key lets it exist once. So neither a daemon that dies
 between registering and requesting nor a tick that happens twice loses or doubles anything. The
-cursor holds only where listing goes on if a tick had no time to list everything.
+cursor holds where listing goes on if a tick had no time to list everything, and which news the
+tick told: Dagster keeps it only with them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from dagster import SensorEvaluationContext
 
 from ego_assets.partitions import SHARDS, shards_partitions
 from ego_assets.stages.arrivals import Arrivals, Limits, Look
-from resources.ledger.raw_files import RawFiles, RunRequest
+from resources.ledger.raw_files import REFUSED, SUPERSEDED, News, RawFiles, RunRequest
 from resources.storage import Storage
 from resources.video import RawLake
 
 REQUESTS_A_TICK = 100
+NEWS_A_TICK = 50
 BUDGET_S = 40.0
 """Of the 60 s that Dagster gives a tick."""
 RUN_KEY_TAG = "dagster/run_key"
@@ -41,10 +43,15 @@ def build_raw_data_sensor(job: Any) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         ledger = storage.ledger()
         arrivals = Arrivals(storage.lake(), ledger, limits_of(raw_lake))
-        resume = json.loads(context.cursor) if context.cursor else None
+        cursor = json.loads(context.cursor) if context.cursor else {}
+        # Until there were news, all of the cursor was the place.
+        resume = cursor if "place" in cursor else cursor.get("resume")
         look = arrivals.look(raw_lake.places(), resume, BUDGET_S)
         report(context, look)
         files = RawFiles(ledger)
+        if told := cursor.get("told"):
+            files.told(told)
+        news = files.news(NEWS_A_TICK)
         files.confirm(existing(context.instance, files.open_requests(REQUESTS_A_TICK)))
         todo = files.open_requests(REQUESTS_A_TICK)
         keys = sorted({r.shard for r in todo})
@@ -53,8 +60,8 @@ def build_raw_data_sensor(job: Any) -> dg.SensorDefinition:
         return dg.SensorResult(
             run_requests=runs,
             dynamic_partitions_requests=[shards_partitions.build_add_request(keys)] if keys else [],
-            asset_events=observations(look),
-            cursor=json.dumps(look.resume) if look.resume else "",
+            asset_events=observations(news),
+            cursor=json.dumps({"resume": look.resume, "told": news[-1].id if news else 0}),
             skip_reason=None if runs else "; ".join([nothing, *look.missing]),
         )
 
@@ -104,24 +111,25 @@ def report(context: SensorEvaluationContext, look: Look) -> None:
         context.log.info(f"{len(look.shards)} new shards: {', '.join(look.shards)}")
 
 
-def observations(look: Look) -> list[dg.AssetObservation]:
-    """What a person should see at the asset `raw_videos`, once."""
+def observations(news: Sequence[News]) -> list[dg.AssetObservation]:
+    """What a person should see at the asset `raw_videos`."""
     found = [
         dg.AssetObservation(
             "raw_videos",
             partition=old.shard,
             description="written over: its earlier content is superseded",
-            metadata={"superseded file": old.uri, "superseded videos": ", ".join(old.videos)},
+            metadata={"superseded file": old.uri, "superseded videos": old.detail},
         )
-        for old in look.superseded
+        for old in news
+        if old.kind == SUPERSEDED
     ]
-    if look.refused:
-        refused = [dg.TableRecord({"file": f, "why": w}) for f, w in look.refused.items()]
+    refused = [dg.TableRecord({"file": n.uri, "why": n.detail}) for n in news if n.kind == REFUSED]
+    if refused:
         found.append(
             dg.AssetObservation(
                 "raw_videos",
                 description=f"{len(refused)} files refused",
-                metadata={"refused": dg.MetadataValue.table(refused[:50])},
+                metadata={"refused": dg.MetadataValue.table(refused)},
             )
         )
     return found

@@ -27,7 +27,15 @@ from resources.lake import Lake, file_unit_id
 from resources.lake.raw import RawEntry, raw_version, scan_raw
 from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger
-from resources.ledger.raw_files import RawFiles, RunRequest, Seen, Waiting, mark_of
+from resources.ledger.raw_files import (
+    SUPERSEDED,
+    News,
+    RawFiles,
+    RunRequest,
+    Seen,
+    Waiting,
+    mark_of,
+)
 
 PAGE = 1000
 SHARDS_AT_ONCE = 50
@@ -232,15 +240,17 @@ class Arrivals:
             batch = list(group)
             if shard is None or not self._is_unchanged(batch, found):
                 continue
+            news = []
             for file in batch:
                 known = self._video_of(shard, file)
                 videos = self.ledger.disown(file.uri, keep=known)
                 found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
+                news.append(News(SUPERSEDED, file.uri, shard, ", ".join(videos)))
             # An old content may come back: when it was seen tells it from the first time.
             run_key = _run_key(shard, [(w.mark, w.first_seen) for w in batch])
             priority = round(sum(w.duration_s or 0.0 for w in batch))
             request = RunRequest(run_key, shard, True, priority)
-            self.files.enter([([_seen(w) for w in batch], request)], self._clock())
+            self.files.enter([([_seen(w) for w in batch], request)], self._clock(), news)
 
     def _hand_on(self) -> None:
         """A content whose file is gone, or holds another one by now, goes to its duplicates: their

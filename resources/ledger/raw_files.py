@@ -17,9 +17,11 @@ import sqlalchemy as sa
 
 from resources.ledger.ledger import Ledger, patient
 from resources.ledger.tables import raw_files as _files
+from resources.ledger.tables import raw_news as _news
 from resources.ledger.tables import run_requests as _requests
 
 _PAGE = 500
+SUPERSEDED, REFUSED = "superseded", "refused"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,17 @@ class RunRequest:
     shard: str
     wants_run: bool
     priority: int
+
+
+@dataclass(frozen=True)
+class News:
+    """What is to be told of a raw file. detail: the videos that it had, or why it is refused."""
+
+    kind: str
+    uri: str
+    shard: str | None
+    detail: str
+    id: int = 0
 
 
 def mark_of(uri: str, byte_size: int, version: str) -> int:
@@ -158,6 +171,9 @@ class RawFiles:
                 count += values["waiting"]
                 values["first_seen"] = row.first_seen if row.waiting else now
                 connection.execute(_files.update().where(ids == file_id).values(**values))
+            told = {f for f, row in known.items() if row.mark == page[f].mark}
+            refused = [s for s in page.values() if not s.waits and s.file_id not in told]
+            _tell(connection, [News(REFUSED, s.uri, None, s.version) for s in refused])
         return count
 
     @patient
@@ -184,8 +200,14 @@ class RawFiles:
         return self._read(lambda c: set(c.execute(query).scalars()))
 
     @patient
-    def enter(self, batches: Sequence[tuple[Sequence[Seen], RunRequest]], now: float) -> None:
-        """Files are in shards, and these runs are wanted for them: all of that, or nothing.
+    def enter(
+        self,
+        batches: Sequence[tuple[Sequence[Seen], RunRequest]],
+        now: float,
+        news: Sequence[News] = (),
+    ) -> None:
+        """Files are in shards, these runs are wanted for them, and this is to be told: all of that,
+        or nothing.
 
         A file whose version is not known is one that somebody else entered: it keeps the version
         that was seen, if any was.
@@ -202,6 +224,21 @@ class RawFiles:
                     connection.execute(_files.update().where(chosen).values(entered))
                 row = vars(request) | {"created_at": now, "confirmed": False}
                 connection.execute(self._ledger.insert_ignore(_requests), [row])
+            _tell(connection, news)
+
+    # -- news --------------------------------------------------------------------------------
+
+    def news(self, limit: int) -> list[News]:
+        """What is yet to be told, the oldest first."""
+        columns = [_news.c[name] for name in News.__dataclass_fields__]
+        query = sa.select(*columns).order_by(_news.c.id).limit(limit)
+        return self._read(lambda c: [News(*row) for row in c.execute(query)])
+
+    @patient
+    def told(self, until: int) -> None:
+        """What has an id up to this one was told."""
+        with self._ledger.transaction() as connection:
+            connection.execute(_news.delete().where(_news.c.id <= until))
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -223,6 +260,12 @@ class RawFiles:
     def _read(self, query: Any) -> Any:
         with self._ledger.reading() as connection:
             return query(connection)
+
+
+def _tell(connection: sa.Connection, news: Sequence[News]) -> None:
+    rows = [{k: v for k, v in vars(n).items() if k != "id"} for n in news]
+    if rows:
+        connection.execute(_news.insert(), rows)
 
 
 def _row(seen: Seen, now: float) -> dict[str, Any]:

@@ -86,6 +86,16 @@ run_requests = sa.Table(
     sa.Column("confirmed", sa.Boolean(create_constraint=False), nullable=False),
     sa.Index("run_requests_by_confirmed", "confirmed", "priority"),
 )
+raw_news = sa.Table(
+    "raw_news",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("shard", sa.String(32)),
+    sa.Column("detail", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
 alerts = sa.Table(
     "alerts",
     metadata,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger.activity import Activity
+from resources.ledger.raw_files import RawFiles, Seen
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
 from resources.processes import is_gone, process_name
 from tests.resources.postgres import Postgres
@@ -245,7 +246,8 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
     ledger.finish("clips", "u1", start(ledger))
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE alembic_version"))
-        for table in ("raw_files", "run_requests", "alerts", "alert_outbox", "duplicates"):
+        newer = ("raw_files", "run_requests", "alerts", "alert_outbox", "duplicates", "raw_news")
+        for table in newer:
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("DROP INDEX work_by_state"))
         for column in ("lost", "token", "heartbeat_at", "digest"):
@@ -279,6 +281,17 @@ def test_what_is_dropped_is_tried_no_more_until_it_is_named(ledger: Ledger) -> N
     assert ledger.release(stage="clips") == 0
     assert ledger.release(unit_id="u1") == 1
     assert start(ledger).number == 1
+
+
+def test_a_number_of_news_never_comes_again(ledger: Ledger) -> None:
+    files = RawFiles(ledger)
+    for _ in range(2):
+        files.note([Seen("f", "/a.mp4", 0, "a link out", waits=False)], 0.0)
+        (news,) = files.news(9)
+        files.told(news.id)
+        files.told(news.id)
+        files.forget(["f"])
+    assert (news.id, files.news(9)) == (2, [])
 
 
 def test_a_ledger_of_a_newer_release_is_refused(ledger: Ledger) -> None:

@@ -1,6 +1,7 @@
 """A failing check is told once over every channel, its recovery once; no secret leaks."""
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,17 @@ class Desk:
         return [(n["kind"], n["subject"]) for m in self.inbox.messages for n in m["notices"]]
 
 
+def evaluate(
+    instance: dg.DagsterInstance, run_id: str, metadata: dict[str, dg.MetadataValue]
+) -> None:
+    """The event of a check that fails."""
+    found = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("poses"), check_name="soft", passed=False, metadata=metadata
+    )
+    event = dg.DagsterEvent("ASSET_CHECK_EVALUATION", breaks.name, event_specific_data=found)
+    instance.report_dagster_event(event, run_id)
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     healthy.clear()
@@ -160,18 +172,37 @@ def test_a_server_that_is_down_holds_nothing_up_and_is_tried_again(
     assert "0 messages delivered" in desk.tick()
 
 
-def test_warnings_may_be_left_out(
+def test_an_event_that_is_committed_late_is_not_missed(
     instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox
+) -> None:
+    desk = Desk(instance, tmp_path, inbox)
+    desk.run("s1")
+    desk.cursor = str(time.time())  # as if a tick had come before the event could be seen
+    desk.tick()
+    assert len(desk.told()) == 1
+
+
+def test_checks_of_a_run_that_goes_on_are_told_at_once(instance: dg.DagsterInstance) -> None:
+    run = instance.create_run_for_job(breaks, status=dg.DagsterRunStatus.STARTED)
+    before = time.time()
+    evaluate(instance, run.run_id, {})
+    (signal,) = module.signals(instance, before)
+    assert (signal.subject, signal.ok) == ("check soft of poses", False)
+
+
+@pytest.mark.parametrize("are_told", [True, False])
+def test_warnings_may_be_left_out(
+    instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox, are_told: bool
 ) -> None:
     @dg.asset_check(asset=poses, name="soft")
     def soft() -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
 
-    desk = Desk(instance, tmp_path, inbox, warnings=False)
+    desk = Desk(instance, tmp_path, inbox, warnings=are_told)
     instance.add_dynamic_partitions("toy", ["s"])
     dg.materialize([poses, soft], partition_key="s", instance=instance)
     desk.tick()
-    assert desk.told() == []
+    assert desk.told() == [("raised", "check soft of poses")] * are_told
 
 
 def test_each_channel_reaches_a_real_server() -> None:
@@ -410,22 +441,16 @@ def test_a_check_over_all_shards_is_told_of_those_it_names(
     assert kinds[0] == (["raised"] if is_named else ["raised", "recovered"])
 
 
-def test_a_clip_that_a_probe_names_tells_its_shard(tmp_path: Path) -> None:
+def test_a_clip_that_a_probe_names_tells_its_shard(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
     ledger = Ledger.beside(tmp_path)
     ledger.expect("poses", "s7", [("clip-0001", "clip")])
     schema = dg.TableSchema([dg.TableColumn("where", "string")])
     table = dg.MetadataValue.table([dg.TableRecord({"where": "clip-0001"})], schema)
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
-        found = dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey("poses"),
-            check_name="soft",
-            passed=False,
-            metadata={"worst": table},
-        )
-        run = instance.create_run_for_job(breaks, tags=dict.fromkeys(module.RANGE_TAGS, "s7"))
-        event = dg.DagsterEvent("ASSET_CHECK_EVALUATION", breaks.name, event_specific_data=found)
-        instance.report_dagster_event(event, run.run_id)
-        (signal,) = module.signals(instance, 0.0, ledger)
+    run = instance.create_run_for_job(breaks, tags=dict.fromkeys(module.RANGE_TAGS, "s7"))
+    evaluate(instance, run.run_id, {"worst": table})
+    (signal,) = module.signals(instance, 0.0, ledger)
     assert (signal.member, signal.ok) == ("s7", False)
 
 

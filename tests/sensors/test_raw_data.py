@@ -119,6 +119,22 @@ def test_a_superseded_file_is_shown_at_its_shard(
     (event,) = bench.evaluate().asset_events
     assert event.partition == bench.lake.shards()[0]
     assert event.metadata["superseded file"].value == str(raw / "a.mp4")
+    # A daemon that was killed before it had that in its log is told again.
+    assert len(bench.evaluate().asset_events) == 1
+    bench.tick()
+    assert bench.evaluate().asset_events == []
+
+
+def test_a_refused_link_is_shown_once(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (tmp_path / "secret.mp4").write_bytes(b"s")
+    (raw / "out.mp4").symlink_to("../secret.mp4")
+    bench = Bench(instance, tmp_path / "lake", str(raw))
+    for _ in range(2):
+        (event,) = bench.evaluate().asset_events
+        assert event.description == "1 files refused"
+    bench.tick()
     assert bench.evaluate().asset_events == []
 
 

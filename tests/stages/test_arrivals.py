@@ -171,6 +171,39 @@ def test_a_content_that_comes_back_under_its_name_is_run_again(place: Place) -> 
         assert len(asked) == number
 
 
+def test_a_run_that_was_quicker_than_the_look_keeps_its_video(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    write_video(place.raw / "a.mp4")
+    place.look(limits=limits)
+    place.look(20, limits)
+    (shard,) = place.run()
+    (first,) = place.taken()
+    write_video(place.raw / "a.mp4", frames=15)
+    place.make(shard, "probe", "split")
+    (second,) = place.taken()
+    place.look(20, limits)
+    (old,) = place.look(20, limits).superseded
+    assert old.videos == (first,)
+    assert place.ledger.owner(second) == (str(place.raw / "a.mp4"), shard)
+
+
+def test_a_file_that_changes_once_more_is_not_entered_again_yet(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its listing and its entry, as where listing takes longer than one look."""
+    limits = replace(LIMITS, files=1)
+    place.put("a.mp4", b"one")
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.put("a.mp4", b"another")
+    place.look(20, limits)
+    place.put("a.mp4", b"yet another")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "scan_raw", lambda *_: iter(()))
+        assert place.look(20, limits).superseded == []
+    assert len(place.look(20, limits).superseded) == 1
+
+
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(
     place: Place, is_moved: bool
