@@ -183,6 +183,8 @@ def clip_of(
         "world_from_camera_xyzw": [0.0, 0.0, 0.0, 1.0],
         "registration": "pnp",
         "scale_kind": scale_kind,
+        "scale_spread": None,
+        "scale_samples": None,
         **dict.fromkeys(("fx_px", "fy_px", "cx_px", "cy_px"), 1.0),
         "camera_model": "PINHOLE",
         "distortion": [],
