@@ -315,6 +315,7 @@ def test_a_bucket_that_is_not_there_does_not_stop_the_others(
     ]
     assert "NoSuchBucket" in found.missing[0]
     assert len(found.shards) == 1
+    assert found.waiting == 1  # what is in a place that is away is not taken for gone
     assert place.entered() == Counter({"a.mp4": 1})
 
 
