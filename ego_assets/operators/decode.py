@@ -256,6 +256,10 @@ def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]
                 yield at, picture
 
 
+class _DamagedPictureError(Exception):
+    """A decoder with several threads came to a damaged picture."""
+
+
 class ClipFrames:
     """Frames [start_frame, end_frame) of a video: a FrameSource.
 
@@ -288,6 +292,7 @@ class ClipFrames:
         self.max_bytes_in_flight = max_bytes_in_flight
         self.width = self.index.width
         self.height = self.index.height
+        self._is_damaged = False
         self._device, self.decoded_by = None, SOFTWARE
         if hardware:
             self._device, why = nvdec.find(self.index.codec)
@@ -380,18 +385,19 @@ class ClipFrames:
 
     def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) of the frames from `first` to `last`, both included."""
-        try:
-            for index, picture in self._walk(first, last):
-                first = index + 1
-                yield index, picture
-            return
-        except nvdec.HardwareDecodingError as error:
-            self._device, self.decoded_by = None, f"{SOFTWARE}: {error}"
-        if first <= last:
-            yield from self._walk(first, last)
+        while first <= last:
+            try:
+                for index, picture in self._walk(first, last):
+                    first = index + 1
+                    yield index, picture
+                return
+            except nvdec.HardwareDecodingError as error:
+                self._device, self.decoded_by = None, f"{SOFTWARE}: {error}"
+            except _DamagedPictureError:
+                self._is_damaged = True
 
     def _walk(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
-        """As `_indexed`. Raises HardwareDecodingError."""
+        """As `_indexed`. Raises HardwareDecodingError, _DamagedPictureError."""
         seen = -1
         for picture in self._pictures(first):
             index = self.index.nearest(picture.pts) if picture.pts is not None else None
@@ -431,25 +437,33 @@ class ClipFrames:
             return
         with open_media(self.path) as container:
             stream: Any = container.streams[self.index.stream_index]
-            stream.thread_type = "AUTO"
+            # How damage is hidden depends on what other threads have done by then: with one, it is
+            # the same every time.
+            stream.thread_type = "NONE" if self._is_damaged else "AUTO"
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
             packets = container.demux(stream)
             while True:
                 try:
                     packet = next(packets)
-                    yield from packet.decode()
+                    for picture in packet.decode():
+                        if picture.is_corrupt and not self._is_damaged:
+                            raise _DamagedPictureError
+                        yield picture
                 except (StopIteration, av.error.EOFError):
                     return
                 except MemoryError:
                     raise  # libav's own too: no fault of the packet
-                except av.FFmpegError:
-                    continue  # a damaged packet: the decoder goes on with the next
+                except av.FFmpegError as error:
+                    if not self._is_damaged:
+                        raise _DamagedPictureError from error
+                    # The decoder goes on with the next packet.
 
     def _pictures_on_device(self, position: int) -> Generator[Any, None, None]:
         """As `_pictures_from`. Software hides damage in its own way: so what is damaged is its."""
         with nvdec.errors_told(), open_media(self.path, self._device) as container:
             stream: Any = container.streams[self.index.stream_index]
+            stream.thread_type = "NONE"  # the device is what is parallel
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
             for packet in container.demux(stream):

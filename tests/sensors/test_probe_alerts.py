@@ -9,6 +9,7 @@ import dagster as dg
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets.checks.tables import TABLE_CHECKS
+from resources.ledger import Ledger
 from resources.storage import Storage
 from tests.checks.test_quality_checks import SHARDS, lake_with, put
 from tests.sensors.servers import http_inbox
@@ -19,6 +20,12 @@ FAULT = "a solver that fails"
 SUBJECT = f"check solver_finds_a_solution of {TABLE}"
 
 
+def make_done(ledger: Ledger, shard: str) -> None:
+    ledger.expect(TABLE, shard, [(shard, None)])
+    attempt = ledger.start(TABLE, shard, fingerprint="f", worker="w", run_id="r")
+    ledger.finish(TABLE, shard, attempt)
+
+
 def test_a_planted_model_fault_is_one_alert_and_one_recovery(tmp_path: Path) -> None:
     good, _ = render_good_shard(tmp_path / "raw", seed=6)
     (fault,) = [f for f in FAULTS if f.name == FAULT]
@@ -27,7 +34,8 @@ def test_a_planted_model_fault_is_one_alert_and_one_recovery(tmp_path: Path) -> 
     job = dg.define_asset_job(
         "checks", selection=dg.AssetSelection.checks_for_assets(dg.AssetKey(TABLE))
     )
-    resources = {"storage": Storage(lake_root=str(lake.root))}
+    storage = Storage(lake_root=str(lake.root))
+    resources = {"storage": storage}
     asked = [c for c in TABLE_CHECKS if dg.AssetKey(TABLE) in {k.asset_key for k in c.check_keys}]
     defs = dg.Definitions(
         [dg.AssetSpec(TABLE)], asset_checks=asked, jobs=[job], resources=resources
@@ -37,6 +45,7 @@ def test_a_planted_model_fault_is_one_alert_and_one_recovery(tmp_path: Path) -> 
 
         def look(shard: str, rows: Shard, token: int) -> list[tuple[str, str]]:
             put(lake, rows, shard, token)
+            make_done(storage.ledger(), shard)
             done = defs.resolve_job_def("checks").execute_in_process(
                 instance=instance, tags={"dagster/partition": shard}
             )
