@@ -9,6 +9,7 @@ import dagster as dg
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets.checks.tables import TABLE_CHECKS
+from ego_assets.partitions import SHARDS as PARTITIONS
 from resources.ledger import Ledger
 from resources.storage import Storage
 from tests.checks.test_quality_checks import SHARDS, lake_with, put
@@ -41,6 +42,7 @@ def test_a_planted_model_fault_is_one_alert_and_one_recovery(tmp_path: Path) -> 
         [dg.AssetSpec(TABLE)], asset_checks=asked, jobs=[job], resources=resources
     )
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance, http_inbox() as inbox:
+        instance.add_dynamic_partitions(PARTITIONS, SHARDS)
         desk = Desk(instance, tmp_path, inbox)
 
         def look(shard: str, rows: Shard, token: int) -> list[tuple[str, str]]:
