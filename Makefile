@@ -32,7 +32,7 @@ up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 	$(BIN)/ego up --lake .ego/demo/lake
 
 test: $(VENV)/.test $(VENV)/.system  ## every test
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 heavy: $(VENV)/.test  ## tests that CI leaves out for their cost
 	EGO_HEAVY=1 $(BIN)/python -m pytest -m heavy

@@ -20,8 +20,15 @@ def real_data() -> Path:
     return folder
 
 
+LONG_FILES = ("test_daemon.py", "test_executor.py", "test_cuts.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Heavy tests are skipped, and the summary says so, unless EGO_HEAVY=1."""
+    """Heavy tests are skipped, and the summary says so, unless EGO_HEAVY=1.
+
+    Files that take long come first, so that no process is left alone with one.
+    """
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
     if os.environ.get("EGO_HEAVY") == "1":
         return
     for item in items:
