@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import AssetCheckEvaluation, SensorEvaluationContext
 
-from ego_assets.partitions import PARTITION_TAG, SHARDS
+from ego_assets.partitions import PARTITION_TAG, RANGE_TAGS, SHARDS
 from resources.alerts import Alerts
 from resources.delivery import Channel, DeliveryError, send_in_time
 from resources.ledger import Ledger
@@ -31,10 +31,9 @@ OVERLAP_S = 60.0
 DELIVERY_BUDGET_S = 20.0
 FIRST_WAIT_S, LONGEST_WAIT_S, GIVE_UP_S = 30.0, 3600.0, 3 * 86_400.0
 DETAIL_CHARACTERS = 500
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-SHARD_KEY = re.compile(r"\d{8}-\d{4,}")
 LISTED = 50
 """Rows of a check's table; so many are not all."""
+SHARD_KEY = re.compile(r"\d{8}-\d{4,}")
 GOING_ON = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 ENDED = {dg.DagsterRunStatus.SUCCESS: True, dg.DagsterRunStatus.FAILURE: False}
 SEVERITIES = {

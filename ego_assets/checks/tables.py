@@ -12,13 +12,12 @@ from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
 from ego_assets.checks.quality import named, quality_results, quality_specs
 from ego_assets.operators.quality import ProbeSettings
-from ego_assets.partitions import PARTITION_TAG, SHARDS
+from ego_assets.partitions import PARTITION_TAG, RANGE_TAGS, SHARDS
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
 
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 LISTED = 50
 
 

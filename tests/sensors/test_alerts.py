@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ego_assets.checks import tables
 from resources.alerts import Alerts
 from resources.delivery import Channel, DeliveryError, Email, Slack, Webhook, send_in_time
 from resources.ledger import Ledger
@@ -468,3 +469,8 @@ def test_a_shard_that_was_deleted_fails_no_more(
     desk.tick()
     desk.tick()
     assert [kind for kind, _ in desk.told()] == ["raised", "recovered"]
+
+
+def test_a_full_table_is_as_long_here_as_in_the_checks() -> None:
+    """Sensors import no checks; but a table that is full does not name every shard."""
+    assert module.LISTED == tables.LISTED
