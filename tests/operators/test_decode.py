@@ -116,7 +116,10 @@ def test_decoding_runs_ahead_by_a_bounded_number_of_bytes(real_data: Path) -> No
     frames._frame = lambda *a: (made.append(a[1]), original(*a))[1]  # type: ignore[method-assign]
     reader = frames.read()
     next(reader)
-    time.sleep(1.0)
+    ahead = -1
+    while len(made) != ahead or len(made) < 2:  # until it rests
+        ahead = len(made)
+        time.sleep(0.5)
     # 12 MiB are four pictures of 1280 x 720, with those in the hands of both threads.
     assert 2 <= len(made) <= 6
     reader.close()
