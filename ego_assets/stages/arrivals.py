@@ -27,6 +27,7 @@ from resources.lake import Lake, file_unit_id
 from resources.lake.raw import RawEntry, raw_version, scan_raw
 from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger
+from resources.ledger.contents import Contents
 from resources.ledger.raw_files import (
     SUPERSEDED,
     News,
@@ -97,6 +98,7 @@ class Arrivals:
         self.ledger = ledger
         self.limits = limits
         self.files = RawFiles(ledger)
+        self.contents = Contents(ledger)
         self._clock = clock
         self._began = 0.0
         self._checked: set[str] = set()
@@ -243,7 +245,7 @@ class Arrivals:
             news = []
             for file in batch:
                 known = self._video_of(shard, file)
-                videos = self.ledger.disown(file.uri, keep=known)
+                videos = self.contents.disown(file.uri, keep=known)
                 found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
                 news.append(News(SUPERSEDED, file.uri, shard, ", ".join(videos)))
             # An old content may come back: when it was seen tells it from the first time.
@@ -255,7 +257,7 @@ class Arrivals:
     def _hand_on(self) -> None:
         """A content whose file is gone, or holds another one by now, goes to its duplicates: their
         rows are made again, and whoever is first has it."""
-        for lost in self.ledger.duplicates_of_missing(PAGE):
+        for lost in self.contents.duplicates_of_missing(PAGE):
             uri, shard = lost.owner or ("", "")
             if self._is_away(uri) or raw_version(uri) is not None:
                 continue
@@ -264,8 +266,8 @@ class Arrivals:
             self.files.enter([((), request)], self._clock())
             self.ledger.requeue(MANIFEST, [file_id], f"{uri} is gone")
             self.ledger.release(stage=MANIFEST, shard=shard, unit_id=file_id)
-            self.ledger.disown(uri)
-        heirs = self.ledger.duplicates_without_owner(MANIFEST, PAGE)
+            self.contents.disown(uri)
+        heirs = self.contents.duplicates_without_owner(MANIFEST, PAGE)
         for shard, group in groupby(heirs, lambda d: d.shard):
             batch = list(group)
             run_key = _run_key(shard, [(d.file_id, d.noted_at) for d in batch])

@@ -17,6 +17,7 @@ from resources.backends import registry
 from resources.lake import Lake
 from resources.lake.raw import RawReader, raw_version
 from resources.ledger import Ledger
+from resources.ledger.contents import Contents
 
 
 class Task(Protocol):
@@ -29,7 +30,7 @@ class ProbeTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
         self.lake = lake
-        self.ledger = ledger
+        self.contents = Contents(ledger)
         self.raw = RawReader()
         self.settings = ManifestSettings(**spec.settings)
 
@@ -49,7 +50,7 @@ class ProbeTask:
                 "sha256": sha256,
             } | columns
         if row["accepted"]:
-            owner, shard = self.ledger.claim_video(sha256[:16], uri, self.spec.shard, unit.unit_id)
+            owner, shard = self.contents.claim(sha256[:16], uri, self.spec.shard, unit.unit_id)
             if (owner, shard) != (uri, self.spec.shard):
                 row["accepted"] = False
                 row["reject_reason"] = "duplicate"
@@ -64,7 +65,7 @@ class ProbeTask:
         row = next((r for r in rows if r["uri"] == uri and r["accepted"]), None)
         if row is None:
             return None
-        owner = self.ledger.owner(row["video_id"])
+        owner = self.contents.owner(row["video_id"])
         if owner == (uri, self.spec.shard):
             return None
         where = f": same bytes as {owner[0]} in shard {owner[1]}" if owner else ""

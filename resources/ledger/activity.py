@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from resources.ledger.ledger import Ledger, State, patient
+from resources.ledger.database import Database, patient
+from resources.ledger.states import State
 from resources.ledger.tables import work as _work
 
 EXAMPLE_CHARACTERS = 300
@@ -50,8 +51,8 @@ class SlowUnit:
 class Activity:
     """The ledger from `since` until `until`, seconds since 1970."""
 
-    def __init__(self, ledger: Ledger, since: float, until: float) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, since: float, until: float) -> None:
+        self._database = database
         self._span = sa.and_(_work.c.finished_at >= since, _work.c.finished_at < until)
 
     @patient
@@ -73,7 +74,7 @@ class Activity:
             .group_by(_work.c.stage)
             .order_by(_work.c.stage)
         )
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             return [StageActivity(*row) for row in connection.execute(query)]
 
     @patient
@@ -81,7 +82,7 @@ class Activity:
         """{stage: {hours since 1970: units done}}."""
         hours = _work.c.finished_at / 3600.0
         # Postgres rounds in a cast, SQLite cuts off and may have no floor.
-        floor = sa.func.floor(hours) if self._ledger.is_postgres else hours
+        floor = sa.func.floor(hours) if self._database.is_postgres else hours
         hour = sa.cast(floor, sa.Integer).label("hour")
         query = (
             sa.select(_work.c.stage, hour, sa.func.count())
@@ -89,7 +90,7 @@ class Activity:
             .group_by(_work.c.stage, hour)
         )
         found: dict[str, dict[int, int]] = {}
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             for stage, when, units in connection.execute(query):
                 found.setdefault(stage, {})[when] = units
         return found
@@ -110,7 +111,7 @@ class Activity:
             .order_by(units.desc(), _work.c.stage)
             .limit(limit)
         )
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return [Reason(s, c, n, (e or "").split("\n", 1)[0]) for s, c, n, e in rows]
 
@@ -122,7 +123,7 @@ class Activity:
             .order_by(_work.c.seconds.desc())
             .limit(limit)
         )
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             return [SlowUnit(*row) for row in connection.execute(query)]
 
     def shards(self, stage: str) -> Iterator[str]:
@@ -133,5 +134,5 @@ class Activity:
             .distinct()
             .order_by(_work.c.shard)
         )
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             yield from connection.execute(query).scalars()

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from resources.ledger.ledger import Ledger, patient
+from resources.ledger.database import Database, patient
 from resources.ledger.tables import alert_outbox as _outbox
 from resources.ledger.tables import alerts as _alerts
 
@@ -32,12 +32,12 @@ class Message:
 class AlertStore:
     """The alerts in a ledger's database."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @patient
     def states(self) -> list[dict[str, Any]]:
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(sa.select(_alerts.c.state).order_by(_alerts.c.key))
             return [json.loads(state) for state in found.scalars()]
 
@@ -50,7 +50,7 @@ class AlertStore:
         now: float,
     ) -> None:
         """The states as they are now, and a message a channel if there is anything to tell."""
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(_alerts.delete())
             if states:
                 rows = [{"key": k, "state": json.dumps(s)} for k, s in states.items()]
@@ -64,7 +64,7 @@ class AlertStore:
     def due(self, now: float, limit: int) -> list[Message]:
         """Messages to be tried now, the oldest first."""
         query = sa.select(_outbox).where(_outbox.c.due_at <= now).order_by(_outbox.c.id)
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             return [
                 Message(r.id, r.channel, json.loads(r.notices), r.created_at, r.attempts)
                 for r in connection.execute(query.limit(limit))
@@ -73,12 +73,12 @@ class AlertStore:
     @patient
     def delivered(self, message: Message) -> None:
         """It needs no more tries: it got through, or was given up."""
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(_outbox.delete().where(_outbox.c.id == message.id))
 
     @patient
     def postpone(self, message: Message, due_at: float) -> None:
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 _outbox.update()
                 .where(_outbox.c.id == message.id)

@@ -5,154 +5,39 @@ it starts, so a unit that kills its worker is known by its count. An attempt is 
 else gets the unit while its heartbeat is fresh and its process is there. Every write is
 conditional on the attempt: a late worker cannot overwrite the state of a newer one, and its
 fencing token keeps its rows out of the lake (Kleppmann 2016, "How to do distributed locking").
-SQLAlchemy on SQLite (WAL) or Postgres. Not here: what the work is, tables (`tables`).
+Not here: what the work is, what a state is (`states`), how the database is reached (`database`).
 """
 
 from __future__ import annotations
 
 import os
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import wraps
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import InterfaceError, OperationalError
 
-from resources.ledger.tables import duplicates as _duplicates
-from resources.ledger.tables import open_engine
-from resources.ledger.tables import videos as _videos
+from resources.ledger.database import Database, patient
+from resources.ledger.states import (
+    BLOCKED,
+    WAITS_FOR_GPU,
+    Attempt,
+    BusyError,
+    Entry,
+    LateAttemptError,
+    State,
+)
 from resources.ledger.tables import work as _work
 from resources.processes import is_gone
 
 HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
-PATIENCE_S = 60.0
-"""How long a call waits for a database that is away."""
-BLOCKED = "Blocked"
-"""Error class of a unit that waits for another one."""
-WAITS_FOR_GPU = "WaitsForGpu"
-"""Error class of a pending unit whose stage got no GPU. Its fingerprint is that of the result that
-was made without one; empty if there is none, or an older one was kept."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class State(StrEnum):
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    QUARANTINED = "quarantined"
-    DROPPED = "dropped"
-
-
 _ENDED = (State.DONE, State.QUARANTINED)
 
 
-class LateAttemptError(RuntimeError):
-    """This attempt is no longer the current one: its result must not count."""
-
-
-class BusyError(RuntimeError):
-    """Another live worker has this unit."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A claim on a unit.
-
-    number: counted per fingerprint, from 1. lost: attempts before it that ended without a word,
-    together with their whole run (they are not in `number`). token: fencing token; grows with
-    every attempt of the unit, also when the ledger is lost (it is never below the time in ms).
-    """
-
-    number: int
-    token: int
-    lost: int = 0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of the ledger."""
-
-    stage: str
-    unit_id: str
-    shard: str
-    video_id: str | None
-    fingerprint: str
-    state: State
-    attempts: int
-    error_class: str | None
-    error: str | None
-    worker: str | None
-    run_id: str | None
-    started_at: float | None
-    finished_at: float | None
-    seconds: float | None
-    lost: int
-    token: int
-    heartbeat_at: float | None
-    digest: str | None
-
-    @property
-    def waits_for_gpu(self) -> bool:
-        return self.state is State.PENDING and self.error_class == WAITS_FOR_GPU
-
-    @property
-    def has_result(self) -> bool:
-        """Whether the lake has rows under this fingerprint, for those who build on them."""
-        return self.state is State.DONE or (self.waits_for_gpu and bool(self.fingerprint))
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A file that was rejected since `owner` (uri, shard) has its content; None: nobody has now."""
-
-    file_id: str
-    shard: str
-    noted_at: float
-    owner: tuple[str, str] | None
-
-
-def patient(method: Callable[P, T]) -> Callable[P, T]:
-    """Try again while the database is away (it restarts, the network flaps).
-
-    A transaction whose commit was lost on the way may so run twice: `start` then counts one more
-    attempt, and `finish` says late; a worker looks what is done before it does anything again.
-    """
-
-    @wraps(method)
-    def trying(*args: P.args, **kwargs: P.kwargs) -> T:
-        deadline = time.monotonic() + PATIENCE_S
-        wait_s = 0.1
-        while True:
-            try:
-                return method(*args, **kwargs)
-            except (OperationalError, InterfaceError) as error:
-                # SQLite has no server to come back: all but a lock stays as it is.
-                sqlite = "sqlite" in type(error.orig).__module__
-                if (sqlite and "locked" not in str(error)) or time.monotonic() + wait_s > deadline:
-                    raise
-            time.sleep(wait_s * random.uniform(0.5, 1.5))
-            wait_s = min(2 * wait_s, 5.0)
-
-    return trying
-
-
-class Ledger:
-    """Opens lazily; an instance may be used by one process (each worker makes its own)."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._opened: sa.Engine | None = None
+class Ledger(Database):
+    """The states of all units; its database holds what else there is to remember."""
 
     @staticmethod
     def beside(lake_root: Path) -> Ledger:
@@ -172,15 +57,6 @@ class Ledger:
                 "postgresql://… (or, for one machine, sqlite:////absolute/file)"
             )
         return Ledger(given) if given else Ledger.beside(Path(lake))
-
-    @patient
-    def open(self) -> None:
-        """Make the database, or bring it up to date, now.
-
-        Alembic keeps one environment for a whole process, and Dagster migrates with it, too: so
-        this goes before anything of Dagster runs in another thread.
-        """
-        self._engine()
 
     # -- planning ------------------------------------------------------------------------------
 
@@ -205,7 +81,7 @@ class Ledger:
             }
             for unit, video in units
         ]
-        with self._begin() as connection:
+        with self.transaction() as connection:
             for start in range(0, len(rows), 500):
                 page = rows[start : start + 500]
                 connection.execute(self.insert_ignore(_work), page)
@@ -222,7 +98,7 @@ class Ledger:
         """Drop units that no longer exist (their video was cut differently). Returns how many."""
         gone = [e.unit_id for e in self.entries(stage=stage, shard=shard)]
         gone = sorted(set(gone) - set(keep))
-        with self._begin() as connection:
+        with self.transaction() as connection:
             for start in range(0, len(gone), 500):
                 connection.execute(
                     _work.delete().where(
@@ -243,9 +119,9 @@ class Ledger:
 
         Raises BusyError while a live worker has it, KeyError if the unit was never expected.
         """
-        with self._begin() as connection:
+        with self.transaction() as connection:
             same = _is_unit(stage, unit_id)
-            query = sa.select(_work, self._now().label("now")).where(same)
+            query = sa.select(_work, self.now().label("now")).where(same)
             # On Postgres: whoever claims the row at this very moment is ahead of us.
             row = connection.execute(query.with_for_update(skip_locked=True)).mappings().first()
             if row is None:
@@ -292,7 +168,7 @@ class Ledger:
     @patient
     def beat(self, stage: str, unit_id: str, token: int) -> bool:
         """Say that the attempt goes on. False: it is no longer the current one."""
-        return self._update(self._current(stage, unit_id, token), heartbeat_at=self._now()) == 1
+        return self._update(self._current(stage, unit_id, token), heartbeat_at=self.now()) == 1
 
     @patient
     def finish(
@@ -360,7 +236,7 @@ class Ledger:
         """running → pending, the attempt not counted: the run was stopped, the unit is innocent."""
         mine = self._current(stage, unit_id, attempt.token)
         counted = attempt.number - 1
-        self._update(mine, state=State.PENDING, attempts=counted, finished_at=self._now())
+        self._update(mine, state=State.PENDING, attempts=counted, finished_at=self.now())
 
     @patient
     def block(self, stage: str, unit_id: str, reason: str) -> None:
@@ -405,7 +281,7 @@ class Ledger:
         Returns how many wait to be done again.
         """
         requeued = 0
-        with self._begin() as connection:
+        with self.transaction() as connection:
             mine = sa.and_(
                 _work.c.stage == stage, _work.c.shard == shard, _work.c.state != State.RUNNING
             )
@@ -459,68 +335,6 @@ class Ledger:
             error=f"its {upstream} was dropped",
         )
 
-    @patient
-    def claim_video(self, video_id: str, uri: str, shard: str, file_id: str) -> tuple[str, str]:
-        """The (uri, shard) that owns this content: the first to ask.
-
-        Who does not get it is remembered under its file_id, for when the owner has it no more.
-        """
-        mine = sa.and_(_duplicates.c.file_id == file_id, _duplicates.c.shard == shard)
-        with self._begin() as connection:
-            row = {"video_id": video_id, "uri": uri, "shard": shard}
-            connection.execute(self.insert_ignore(_videos), [row])
-            owner = connection.execute(
-                sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
-            ).one()
-            connection.execute(_duplicates.delete().where(mine))
-            if tuple(owner) != (uri, shard):
-                lost = {"file_id": file_id, "shard": shard, "video_id": video_id}
-                connection.execute(_duplicates.insert().values(noted_at=self._now(), **lost))
-        return owner.uri, owner.shard
-
-    @patient
-    def owner(self, video_id: str) -> tuple[str, str] | None:
-        """The (uri, shard) that owns this content, if any does."""
-        query = sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
-        with self._engine().connect() as connection:
-            row = connection.execute(query).first()
-        return (row.uri, row.shard) if row else None
-
-    @patient
-    def duplicates_without_owner(self, stage: str, limit: int) -> list[Duplicate]:
-        """Duplicates whose content nobody has any more, and whose unit of `stage` is done."""
-        is_owned = sa.exists().where(_videos.c.video_id == _duplicates.c.video_id)
-        is_done = sa.exists().where(
-            _work.c.stage == stage,
-            _work.c.unit_id == _duplicates.c.file_id,
-            _work.c.state == State.DONE,
-        )
-        query = sa.select(_duplicates).where(~is_owned, is_done).limit(limit)
-        query = query.order_by(_duplicates.c.shard, _duplicates.c.file_id)
-        with self._engine().connect() as connection:
-            return [
-                Duplicate(r.file_id, r.shard, r.noted_at, None) for r in connection.execute(query)
-            ]
-
-    @patient
-    def duplicates_of_missing(self, limit: int) -> list[Duplicate]:
-        """Duplicates whose owner is of a shard in which a file was not found."""
-        troubled = sa.select(_work.c.shard).where(
-            _work.c.state.in_([State.QUARANTINED, State.FAILED]),
-            _work.c.error_class == FileNotFoundError.__name__,
-        )
-        query = (
-            sa.select(_duplicates, _videos.c.uri, _videos.c.shard.label("of_shard"))
-            .join(_videos, _videos.c.video_id == _duplicates.c.video_id)
-            .where(_videos.c.shard.in_(troubled))
-            .order_by(_duplicates.c.shard, _duplicates.c.file_id)
-        )
-        with self._engine().connect() as connection:
-            return [
-                Duplicate(r.file_id, r.shard, r.noted_at, (r.uri, r.of_shard))
-                for r in connection.execute(query.limit(limit))
-            ]
-
     # -- looking -------------------------------------------------------------------------------
 
     @patient
@@ -536,7 +350,7 @@ class Ledger:
         query = sa.select(_work).where(_where(stage, shard, unit_id)).limit(limit)
         if states is not None:
             query = query.where(_work.c.state.in_(list(states)))
-        with self._engine().connect() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
             return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
 
@@ -547,7 +361,7 @@ class Ledger:
         open_states = [State.PENDING, State.RUNNING, State.FAILED]
         is_blocked = sa.func.coalesce(_work.c.error_class, "") == BLOCKED
         query = sa.select(_work.c.shard).where(_work.c.state.in_(open_states), ~is_blocked)
-        with self._engine().connect() as connection:
+        with self.reading() as connection:
             return list(connection.execute(query.distinct().order_by(_work.c.shard)).scalars())
 
     @patient
@@ -559,7 +373,7 @@ class Ledger:
             .group_by(_work.c.stage, _work.c.shard)
             .order_by(_work.c.shard, _work.c.stage)
         )
-        with self._engine().connect() as connection:
+        with self.reading() as connection:
             return [(t, s, n, why or "") for t, s, n, why in connection.execute(query)]
 
     @patient
@@ -571,30 +385,10 @@ class Ledger:
         if shards is not None:
             query = query.where(_work.c.shard.in_(list(shards)))
         found: dict[str, dict[State, int]] = {}
-        with self._engine().connect() as connection:
+        with self.reading() as connection:
             for stage, state, count in connection.execute(query):
                 found.setdefault(stage, {})[State(state)] = count
         return found
-
-    @patient
-    def disown(self, uri: str, keep: str | None = None) -> list[str]:
-        """Let go of the contents that the file at `uri` had before: their video ids.
-
-        Whoever brings one of them again, under any name, then owns it. keep: what it has now.
-        """
-        mine = sa.and_(_videos.c.uri == uri, _videos.c.video_id != (keep or ""))
-        with self._begin() as connection:
-            found = connection.execute(sa.select(_videos.c.video_id).where(mine)).scalars().all()
-            connection.execute(_videos.delete().where(mine))
-        return sorted(found)
-
-    def transaction(self) -> AbstractContextManager[sa.Connection]:
-        """A transaction that writes, for the other tables of this database."""
-        return self._begin()
-
-    def reading(self) -> AbstractContextManager[sa.Connection]:
-        """A connection that reads, for the other tables of this database."""
-        return self._engine().connect()
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -611,8 +405,8 @@ class Ledger:
         closed = self._update(
             self._current(stage, unit_id, attempt.token),
             state=state,
-            finished_at=self._now(),
-            seconds=self._now() - _work.c.started_at,
+            finished_at=self.now(),
+            seconds=self.now() - _work.c.started_at,
             error_class=error_class,
             error=error,
             digest=digest,
@@ -625,7 +419,7 @@ class Ledger:
 
     def _update(self, chosen: sa.ColumnElement[bool], **values: Any) -> int:
         """In a transaction of its own. Returns how many entries were changed."""
-        with self._begin() as connection:
+        with self.transaction() as connection:
             return connection.execute(_work.update().where(chosen).values(**values)).rowcount
 
     def _current(self, stage: str, unit_id: str, token: int) -> sa.ColumnElement[bool]:
@@ -639,39 +433,6 @@ class Ledger:
     def _wall_ms(self) -> int:
         """This machine's clock, which may jump: tokens grow all the same."""
         return int(time.time() * 1000)
-
-    def _now(self) -> sa.ColumnElement[float]:
-        """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""
-        if self.is_postgres:
-            clock = sa.extract("epoch", sa.func.clock_timestamp())
-            return sa.cast(clock, sa.Float(53))
-        return sa.literal(time.time(), sa.Float)
-
-    @property
-    def is_postgres(self) -> bool:
-        return self.url.startswith("postgresql")
-
-    def insert_ignore(self, table: sa.Table) -> Any:
-        """An INSERT of many rows that leaves those that are there already as they are."""
-        dialect = postgresql if self.is_postgres else sqlite
-        return dialect.insert(table).on_conflict_do_nothing()
-
-    @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        with self._engine().connect() as connection:
-            if connection.dialect.name == "sqlite":
-                # Taking the write lock at once avoids the deadlock of two readers that write.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
-
-    def _engine(self) -> sa.Engine:
-        if self._opened is None:
-            self._opened = open_engine(self.url)
-        return self._opened
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "_opened": None}
 
 
 def _is_unit(stage: str, unit_id: str) -> sa.ColumnElement[bool]:

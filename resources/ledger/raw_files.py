@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from resources.ledger.ledger import Ledger, patient
+from resources.ledger.database import Database, patient
 from resources.ledger.tables import raw_files as _files
 from resources.ledger.tables import raw_news as _news
 from resources.ledger.tables import run_requests as _requests
@@ -87,8 +87,8 @@ def mark_of(uri: str, byte_size: int, version: str) -> int:
 class RawFiles:
     """The raw files and run requests in a ledger's database."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     # -- files -------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class RawFiles:
     @patient
     def end_future(self, now: float) -> None:
         """Files that were noted by a clock which was put back since, are noted now."""
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             for column in (_files.c.stable_since, _files.c.first_seen):
                 late = sa.and_(_files.c.waiting.is_(True), column > now)
                 connection.execute(_files.update().where(late).values({column: now}))
@@ -152,14 +152,14 @@ class RawFiles:
     @patient
     def _note(self, page: dict[str, Seen], now: float) -> int:
         ids = _files.c.file_id
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             known = {
                 row.file_id: row
                 for row in connection.execute(sa.select(_files).where(ids.in_(page)))
             }
             new = [_row(s, now) for s in page.values() if s.file_id not in known]
             if new:
-                connection.execute(self._ledger.insert_ignore(_files), new)
+                connection.execute(self._database.insert_ignore(_files), new)
             count = sum(row["waiting"] for row in new)
             for file_id, row in known.items():
                 seen = page[file_id]
@@ -180,7 +180,7 @@ class RawFiles:
     def forget(self, file_ids: Iterable[str]) -> None:
         """Files that went away before they were in a shard; those in one wait no more."""
         chosen = _files.c.file_id.in_(list(file_ids))
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(_files.delete().where(chosen, _files.c.shard.is_(None)))
             connection.execute(
                 _files.update().where(chosen).values(waiting=False, version="gone", mark=0)
@@ -190,7 +190,7 @@ class RawFiles:
     def measured(self, durations: dict[str, float]) -> None:
         update = _files.update().where(_files.c.file_id == sa.bindparam("file"))
         rows = [{"file": file_id, "duration": d} for file_id, d in durations.items()]
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(update.values(duration_s=sa.bindparam("duration")), rows)
 
     # -- shards ------------------------------------------------------------------------------
@@ -213,17 +213,17 @@ class RawFiles:
         that was seen, if any was.
         """
         ids = _files.c.file_id
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             for files, request in batches:
                 for start in range(0, len(files), _PAGE):
                     page = files[start : start + _PAGE]
                     entered = {"shard": request.shard, "waiting": False}
                     rows = [_row(f, now) | entered for f in page]
-                    connection.execute(self._ledger.insert_ignore(_files), rows)
+                    connection.execute(self._database.insert_ignore(_files), rows)
                     chosen = ids.in_([f.file_id for f in page])
                     connection.execute(_files.update().where(chosen).values(entered))
                 row = vars(request) | {"created_at": now, "confirmed": False}
-                connection.execute(self._ledger.insert_ignore(_requests), [row])
+                connection.execute(self._database.insert_ignore(_requests), [row])
             _tell(connection, news)
 
     # -- news --------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class RawFiles:
     @patient
     def told(self, until: int) -> None:
         """What has an id up to this one was told."""
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(_news.delete().where(_news.c.id <= until))
 
     # -- requests ----------------------------------------------------------------------------
@@ -253,12 +253,12 @@ class RawFiles:
     def confirm(self, run_keys: Iterable[str]) -> None:
         """These runs exist: they need not be asked for again."""
         chosen = _requests.c.run_key.in_(list(run_keys))
-        with self._ledger.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(_requests.update().where(chosen).values(confirmed=True))
 
     @patient
     def _read(self, query: Any) -> Any:
-        with self._ledger.reading() as connection:
+        with self._database.reading() as connection:
             return query(connection)
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger.activity import Activity
+from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Seen
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
 from resources.processes import is_gone, process_name
@@ -179,8 +180,9 @@ def test_expect_keeps_what_is_known(ledger: Ledger) -> None:
 
 
 def test_the_first_to_ask_owns_a_content(ledger: Ledger) -> None:
-    assert ledger.claim_video("v", "/a.mp4", "s1", "fa") == ("/a.mp4", "s1")
-    assert ledger.claim_video("v", "/b.mp4", "s2", "fb") == ("/a.mp4", "s1")
+    contents = Contents(ledger)
+    assert contents.claim("v", "/a.mp4", "s1", "fa") == ("/a.mp4", "s1")
+    assert contents.claim("v", "/b.mp4", "s2", "fb") == ("/a.mp4", "s1")
 
 
 def test_a_unit_is_of_the_shard_that_expects_it(ledger: Ledger) -> None:
@@ -193,20 +195,21 @@ def test_a_unit_is_of_the_shard_that_expects_it(ledger: Ledger) -> None:
 
 
 def test_a_duplicate_is_known_until_it_owns_the_content(ledger: Ledger) -> None:
-    ledger.claim_video("v", "/a.mp4", "s1", "fa")
-    ledger.claim_video("v", "/b.mp4", "s2", "fb")
+    contents = Contents(ledger)
+    contents.claim("v", "/a.mp4", "s1", "fa")
+    contents.claim("v", "/b.mp4", "s2", "fb")
     ledger.expect("video_manifest", "s2", [("fb", None)])
     probed = ledger.start("video_manifest", "fb", fingerprint="f", worker="w", run_id="r")
     ledger.finish("video_manifest", "fb", probed)
-    assert ledger.duplicates_without_owner("video_manifest", 9) == []
-    assert ledger.disown("/a.mp4") == ["v"]
-    (heir,) = ledger.duplicates_without_owner("video_manifest", 9)
+    assert contents.duplicates_without_owner("video_manifest", 9) == []
+    assert contents.disown("/a.mp4") == ["v"]
+    (heir,) = contents.duplicates_without_owner("video_manifest", 9)
     assert (heir.file_id, heir.shard) == ("fb", "s2")
-    assert ledger.owner("v") is None
-    ledger.claim_video("v", "/b.mp4", "s2", "fb")
-    assert ledger.owner("v") == ("/b.mp4", "s2")
-    assert ledger.disown("/b.mp4") == ["v"]
-    assert ledger.duplicates_without_owner("video_manifest", 9) == []
+    assert contents.owner("v") is None
+    contents.claim("v", "/b.mp4", "s2", "fb")
+    assert contents.owner("v") == ("/b.mp4", "s2")
+    assert contents.disown("/b.mp4") == ["v"]
+    assert contents.duplicates_without_owner("video_manifest", 9) == []
 
 
 def _race(url: str, name: str, units: int, won: multiprocessing.Queue) -> None:

@@ -20,6 +20,7 @@ from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id, raw
 from resources.ledger import Ledger
+from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Waiting
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
@@ -144,7 +145,7 @@ def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
     path = place.put("a.mp4", b"one")
     place.look()
     (shard,) = place.look(10, limits).shards
-    place.ledger.claim_video("0" * 16, str(path), shard, "f0")
+    Contents(place.ledger).claim("0" * 16, str(path), shard, "f0")
     path.write_bytes(b"another")
     assert place.look(1, limits).superseded == []
     (old,) = place.look(10, limits).superseded
@@ -153,7 +154,7 @@ def test_a_file_written_over_is_a_new_video_of_its_shard(place: Place) -> None:
     assert place.asked_for() == [shard, shard]
     assert place.entered() == Counter({"a.mp4": 1})
     # The content that is gone may come again under another name.
-    assert place.ledger.claim_video("0" * 16, "b.mp4", "s", "f1") == ("b.mp4", "s")
+    assert Contents(place.ledger).claim("0" * 16, "b.mp4", "s", "f1") == ("b.mp4", "s")
 
 
 def test_a_content_that_comes_back_under_its_name_is_run_again(place: Place) -> None:
@@ -184,7 +185,7 @@ def test_a_run_that_was_quicker_than_the_look_keeps_its_video(place: Place) -> N
     place.look(20, limits)
     (old,) = place.look(20, limits).superseded
     assert old.videos == (first,)
-    assert place.ledger.owner(second) == (str(place.raw / "a.mp4"), shard)
+    assert Contents(place.ledger).owner(second) == (str(place.raw / "a.mp4"), shard)
 
 
 def test_a_file_that_changes_once_more_is_not_entered_again_yet(

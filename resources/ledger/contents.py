@@ -1,0 +1,110 @@
+"""Which raw file owns a content, and which came too late: the same video is in the lake once.
+
+Not here: the files themselves and their shards (`raw_files`), what becomes of a duplicate
+(`ego_assets.stages.tasks`, `ego_assets.stages.arrivals`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from resources.ledger.database import Database, patient
+from resources.ledger.states import State
+from resources.ledger.tables import duplicates as _duplicates
+from resources.ledger.tables import videos as _videos
+from resources.ledger.tables import work as _work
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A file that was rejected since `owner` (uri, shard) has its content; None: nobody has now."""
+
+    file_id: str
+    shard: str
+    noted_at: float
+    owner: tuple[str, str] | None
+
+
+class Contents:
+    """The owners of contents in a ledger's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @patient
+    def claim(self, video_id: str, uri: str, shard: str, file_id: str) -> tuple[str, str]:
+        """The (uri, shard) that owns this content: the first to ask.
+
+        Who does not get it is remembered under its file_id, for when the owner has it no more.
+        """
+        mine = sa.and_(_duplicates.c.file_id == file_id, _duplicates.c.shard == shard)
+        with self._database.transaction() as connection:
+            row = {"video_id": video_id, "uri": uri, "shard": shard}
+            connection.execute(self._database.insert_ignore(_videos), [row])
+            owner = connection.execute(
+                sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
+            ).one()
+            connection.execute(_duplicates.delete().where(mine))
+            if tuple(owner) != (uri, shard):
+                lost = {"file_id": file_id, "shard": shard, "video_id": video_id}
+                connection.execute(
+                    _duplicates.insert().values(noted_at=self._database.now(), **lost)
+                )
+        return owner.uri, owner.shard
+
+    @patient
+    def owner(self, video_id: str) -> tuple[str, str] | None:
+        """The (uri, shard) that owns this content, if any does."""
+        query = sa.select(_videos.c.uri, _videos.c.shard).where(_videos.c.video_id == video_id)
+        with self._database.reading() as connection:
+            row = connection.execute(query).first()
+        return (row.uri, row.shard) if row else None
+
+    @patient
+    def duplicates_without_owner(self, stage: str, limit: int) -> list[Duplicate]:
+        """Duplicates whose content nobody has any more, and whose unit of `stage` is done."""
+        is_owned = sa.exists().where(_videos.c.video_id == _duplicates.c.video_id)
+        is_done = sa.exists().where(
+            _work.c.stage == stage,
+            _work.c.unit_id == _duplicates.c.file_id,
+            _work.c.state == State.DONE,
+        )
+        query = sa.select(_duplicates).where(~is_owned, is_done).limit(limit)
+        query = query.order_by(_duplicates.c.shard, _duplicates.c.file_id)
+        with self._database.reading() as connection:
+            return [
+                Duplicate(r.file_id, r.shard, r.noted_at, None) for r in connection.execute(query)
+            ]
+
+    @patient
+    def duplicates_of_missing(self, limit: int) -> list[Duplicate]:
+        """Duplicates whose owner is of a shard in which a file was not found."""
+        troubled = sa.select(_work.c.shard).where(
+            _work.c.state.in_([State.QUARANTINED, State.FAILED]),
+            _work.c.error_class == FileNotFoundError.__name__,
+        )
+        query = (
+            sa.select(_duplicates, _videos.c.uri, _videos.c.shard.label("of_shard"))
+            .join(_videos, _videos.c.video_id == _duplicates.c.video_id)
+            .where(_videos.c.shard.in_(troubled))
+            .order_by(_duplicates.c.shard, _duplicates.c.file_id)
+        )
+        with self._database.reading() as connection:
+            return [
+                Duplicate(r.file_id, r.shard, r.noted_at, (r.uri, r.of_shard))
+                for r in connection.execute(query.limit(limit))
+            ]
+
+    @patient
+    def disown(self, uri: str, keep: str | None = None) -> list[str]:
+        """Let go of the contents that the file at `uri` had before: their video ids.
+
+        Whoever brings one of them again, under any name, then owns it. keep: what it has now.
+        """
+        mine = sa.and_(_videos.c.uri == uri, _videos.c.video_id != (keep or ""))
+        with self._database.transaction() as connection:
+            found = connection.execute(sa.select(_videos.c.video_id).where(mine)).scalars().all()
+            connection.execute(_videos.delete().where(mine))
+        return sorted(found)

@@ -1,0 +1,106 @@
+"""A ledger's database: how it is reached, on SQLite or on Postgres, and waited for when it is away.
+
+Not here: its tables and their versions (`tables`), what is done with them (`ledger`, `contents`,
+`raw_files`, `alerts`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from resources.ledger.tables import open_engine
+
+PATIENCE_S = 60.0
+"""How long a call waits for a database that is away."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def patient(method: Callable[P, T]) -> Callable[P, T]:
+    """Try again while the database is away (it restarts, the network flaps).
+
+    A transaction whose commit was lost on the way may so run twice: `start` then counts one more
+    attempt, and `finish` says late; a worker looks what is done before it does anything again.
+    """
+
+    @wraps(method)
+    def trying(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE_S
+        wait_s = 0.1
+        while True:
+            try:
+                return method(*args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                # SQLite has no server to come back: all but a lock stays as it is.
+                sqlite = "sqlite" in type(error.orig).__module__
+                if (sqlite and "locked" not in str(error)) or time.monotonic() + wait_s > deadline:
+                    raise
+            time.sleep(wait_s * random.uniform(0.5, 1.5))
+            wait_s = min(2 * wait_s, 5.0)
+
+    return trying
+
+
+class Database:
+    """Opens lazily; an instance may be used by one process (each worker makes its own)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opened: sa.Engine | None = None
+
+    @patient
+    def open(self) -> None:
+        """Make the database, or bring it up to date, now.
+
+        Alembic keeps one environment for a whole process, and Dagster migrates with it, too: so
+        this goes before anything of Dagster runs in another thread.
+        """
+        self._engine()
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection that reads."""
+        return self._engine().connect()
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.url.startswith("postgresql")
+
+    def insert_ignore(self, table: sa.Table) -> Any:
+        """An INSERT of many rows that leaves those that are there already as they are."""
+        dialect = postgresql if self.is_postgres else sqlite
+        return dialect.insert(table).on_conflict_do_nothing()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A connection that writes: all of it, or nothing."""
+        with self._engine().connect() as connection:
+            if connection.dialect.name == "sqlite":
+                # Taking the write lock at once avoids the deadlock of two readers that write.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    def _engine(self) -> sa.Engine:
+        if self._opened is None:
+            self._opened = open_engine(self.url)
+        return self._opened
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "_opened": None}
+
+    def now(self) -> sa.ColumnElement[float]:
+        """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""
+        if self.is_postgres:
+            clock = sa.extract("epoch", sa.func.clock_timestamp())
+            return sa.cast(clock, sa.Float(53))
+        return sa.literal(time.time(), sa.Float)
