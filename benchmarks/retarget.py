@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -67,7 +69,9 @@ def stock(spec: RobotSpec, urdf: Path, method: str, model: HandSolver) -> Solve:
             "target_link_human_indices": np.stack([np.zeros(count, int), np.arange(count)]),
             "scaling_factor": 1.0,
         }
-    retargeting = RetargetingConfig.from_dict(settings).build()
+    # It writes the URDF anew into a temporary folder, and leaves that behind.
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(tempfile, "tempdir", folder):
+        retargeting = RetargetingConfig.from_dict(settings).build()
     tied = len(retargeting.optimizer.idx_pin2fixed)
     order = [retargeting.joint_names.index(n) for n in model.joint_names]
 

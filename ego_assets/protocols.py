@@ -172,8 +172,20 @@ class Retargeter(ClipOperator, Protocol):
     """`hand_poses` → `robot_mappings`."""
 
 
-class MetricDepth(Protocol):
-    """Metric depth of pictures, for backends that need it.
+class DepthSource(Protocol):
+    """Metric depth of pictures."""
+
+    def __call__(
+        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
+    ) -> Sequence[np.ndarray]:
+        """Pictures (H, W, 3) uint8 RGB of one camera, and its focal length over the picture's width
+        (None: not known), to depths along z in metres, (h, w) float of the same view each; what is
+        not known is 0 or not finite."""
+        ...
+
+
+class MetricDepth(DepthSource, Protocol):
+    """Metric depth of undistorted pictures, for backends that are told which source to take.
 
     Built as `Class(settings, weights)`: a dict, and the folder of all weights (a `Path`).
     `identity` is what results depend on beside the settings (version, hash of weights), without
@@ -182,11 +194,3 @@ class MetricDepth(Protocol):
 
     @staticmethod
     def identity(settings: Mapping[str, Any], weights: Path) -> str: ...
-
-    def __call__(
-        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
-    ) -> Sequence[np.ndarray]:
-        """Undistorted pictures (H, W, 3) uint8 RGB of one camera, and its focal length over the
-        picture's width, to depths along z in metres, (h, w) float of the same view each; what is
-        not known is 0 or not finite."""
-        ...

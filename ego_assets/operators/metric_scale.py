@@ -15,7 +15,7 @@ import numpy as np
 from ego_assets.operators.mapping import SparseMap
 from ego_assets.operators.point_tracks import TrackTable
 from ego_assets.operators.registration import Registration, depths_in
-from ego_assets.protocols import FrameSource
+from ego_assets.protocols import DepthSource, FrameSource
 
 _SIGMA = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -28,19 +28,12 @@ class ScaleError(Exception):
     """No scale came out; the message says why."""
 
 
-class DepthSource(Protocol):
-    """A network that sees metres."""
+class SizedDepthSource(DepthSource, Protocol):
+    """A source of depth that says which pictures it can make use of."""
 
     @property
     def side_px(self) -> int:
-        """Longer side of the pictures that it makes use of."""
-        ...
-
-    def __call__(
-        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
-    ) -> Sequence[np.ndarray]:
-        """Pictures (H, W, 3) uint8 of one camera, and its focal length over the picture's width
-        (None: not known), to depths along z in metres, (h, w) float of the same view each."""
+        """Longer side of them."""
         ...
 
 
@@ -113,7 +106,7 @@ def choose_views(
 def measure_scale(
     frames: FrameSource,
     views: Sequence[View],
-    depth: DepthSource,
+    depth: SizedDepthSource,
     focal_over_width: float | None,
 ) -> MetricScale:
     """The scale that the views' points agree on. Raises ScaleError if there is none to compare."""

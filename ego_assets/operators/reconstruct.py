@@ -26,9 +26,9 @@ from ego_assets.operators.geometry import quaternion_from_matrix
 from ego_assets.operators.mapping import MappingError, SparseMap, build_map
 from ego_assets.operators.mask_regions import MaskedThings
 from ego_assets.operators.metric_scale import (
-    DepthSource,
     MetricScale,
     ScaleError,
+    SizedDepthSource,
     choose_views,
     measure_scale,
 )
@@ -60,7 +60,7 @@ class PycolmapReconstructor:
     version = "1"
     quality_tier = "baseline"
     weights_hash = ""
-    depth: DepthSource | None = None
+    depth: SizedDepthSource | None = None
 
     def __init__(self, settings: ReconstructSettings) -> None:
         self.settings = settings

@@ -6,6 +6,7 @@ Here: the file and what it may hold. Not here: Dagster's resource, the backends.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def default_name(operator: str) -> str:
 
 
 def machine_choice() -> Choice:
-    """What the file of EGO_BACKENDS says; nothing if there is none. Raises BackendsFileError."""
+    """What the file of EGO_BACKENDS says; nothing if there is none. Raises BackendsFileError.
+
+    A process reads and checks each version of the file once: a stage asks several times.
+    """
     given = os.environ.get(BACKENDS_FILE)
-    return read_choice(given) if given else Choice()
+    if not given:
+        return Choice()
+    try:
+        stat = Path(given).expanduser().stat()
+    except OSError as error:
+        raise BackendsFileError(f"{given}: {error}") from error
+    return _read_version(given, stat.st_ino, stat.st_mtime_ns, stat.st_size).model_copy(deep=True)
+
+
+@lru_cache(maxsize=4)
+def _read_version(file: str, *_: int) -> Choice:
+    """As `read_choice`; the rest says which version of the file it is."""
+    return read_choice(file)

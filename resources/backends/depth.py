@@ -60,8 +60,8 @@ class DepthNetwork:
         self.constants = [
             torch.tensor(v, device=self.device)[:, None, None] for v in (self.mean, self.std)
         ]
-        batch = settings.frames_per_batch or BATCH
-        self.look = MicroBatcher(ElasticBatch(self.see, batch), batch)
+        self.batch = settings.frames_per_batch or BATCH
+        self.look = ElasticBatch(self.see, self.batch)
 
     @classmethod
     def identity(cls, settings: Mapping[str, Any], weights: Path) -> str:
@@ -77,7 +77,7 @@ class DepthNetwork:
     def __call__(
         self, pictures: Sequence[np.ndarray], focal_over_width: float | None
     ) -> list[np.ndarray]:
-        """As `DepthSource` has it; those of several clips at a time."""
+        """See `DepthSource`."""
         return self.look([(p, focal_over_width) for p in pictures])
 
     def see(self, asked: list[Asked]) -> list[np.ndarray]:
@@ -191,6 +191,20 @@ def load_depth_model(folder: Path, model_type: str) -> Any:
     return model
 
 
+class _SharedDepth:
+    """A network that several takes ask at a time: their pictures go through it together."""
+
+    def __init__(self, network: DepthNetwork) -> None:
+        self.side_px = network.side_px
+        self.look = MicroBatcher(network.look, network.batch)
+
+    def __call__(
+        self, pictures: Sequence[np.ndarray], focal_over_width: float | None
+    ) -> list[np.ndarray]:
+        """See `DepthSource`."""
+        return self.look([(p, focal_over_width) for p in pictures])
+
+
 class _DepthReconstructor(PycolmapReconstructor):
     """COLMAP's map of a take, in the metres that a network sees in a few of its pictures."""
 
@@ -203,7 +217,7 @@ class _DepthReconstructor(PycolmapReconstructor):
     def __init__(self, settings: DepthScaleSettings, weights: Path) -> None:
         super().__init__(settings)
         network = self.network(settings, weights)
-        self.depth, self.try_batch = network, network.try_batch
+        self.depth, self.try_batch = _SharedDepth(network), network.try_batch
 
     @classmethod
     def check(cls, settings: DepthScaleSettings, weights: Path) -> str:
