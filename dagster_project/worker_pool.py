@@ -31,7 +31,9 @@ CLOSING_S = 5.0
 SERVER_DEATHS = 3
 MARK_VARIABLE = "EGO_WORKERS_OF"
 """In the environment of all that a server and its workers start: whose it is."""
-_SERVE = "import sys; sys.path[:] = {}; from dagster_project import worker_server as s; s.serve({})"
+_SERVE = (
+    "import sys; sys.path[:] = {}; from dagster_project import worker_server as s; s.serve({}, {})"
+)
 
 
 class WorkerServerError(RuntimeError):
@@ -93,7 +95,7 @@ class Worker:
 
 
 class WorkerPool:
-    """Warm workers of one run, at most `size` of them unless more are busy.
+    """Warm workers of one run, at most `size` of them unless more are busy or keep a model.
 
     step: "module:function", see `worker_server.Step`. modules: imported once, before any worker
     is forked, with `path` in front of sys.path.
@@ -145,19 +147,23 @@ class WorkerPool:
 
     def take(self, devices: str) -> Worker:
         """An idle worker with these CUDA_VISIBLE_DEVICES, or a new one."""
-        idle = [w for w in self.workers.values() if not (w.busy or w.leaving or w.lease)]
-        for worker in reversed(idle):
+        spare = [w for w in self._idle() if not w.lease]
+        for worker in reversed(spare):
             if worker.devices == devices:
                 self.workers[worker.pid] = self.workers.pop(worker.pid)  # the latest is last
                 return worker
-        staying = [w for w in self.workers.values() if not w.leaving]
-        if len(staying) >= self.size and (spare := [w for w in staying if not w.busy]):
+        at_work = [w for w in self.workers.values() if w.busy]
+        if spare and len(spare) + len(at_work) >= self.size:
             self.retire(spare[0])
         return self._fork(devices)
 
     def resting(self) -> list[Worker]:
         """Idle workers that keep their lease, with a model on the device."""
-        return [w for w in self.workers.values() if w.lease and not w.busy and not w.leaving]
+        return [w for w in self._idle() if w.lease]
+
+    def _idle(self) -> list[Worker]:
+        """Those that can be given a step. One may have died since we last listened."""
+        return [w for w in self.workers.values() if not (w.busy or w.leaving) and not w.is_gone()]
 
     def put_back(self, worker: Worker, finished: Finished) -> str:
         """The worker's step is over; why the worker leaves, if it does."""
@@ -206,7 +212,7 @@ class WorkerPool:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno())],
+                [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno(), os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {MARK_VARIABLE: self.mark},
             )

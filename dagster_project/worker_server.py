@@ -29,6 +29,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import psutil
@@ -76,16 +77,20 @@ class Finished:
     rss_bytes: int
 
 
-def serve(descriptor: int) -> None:
-    """Entry point of the server: `python -c "…serve(3)"`."""
+def serve(descriptor: int, run: int) -> None:
+    """Entry point of the server: `python -c "…serve(3, 4711)"`. run: process id of the run."""
     control = socket.socket(fileno=descriptor)
     # Ctrl-C and a stopping service reach the whole group: the run decides what they mean.
     # Blocked, and not ignored: a worker gets one that came before it was ready for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an import may never end
+    if os.getppid() != run:
+        return
     order = json.loads(control.recv(PACKET))
     os.environ.update(PINS)
     try:
+        get_temp_dir()  # workers, which may be killed, use this one; it goes when we end
         step = _load(order["step"])
         unloaded = _preload(order["modules"], order["path"])
     except BaseException:
@@ -93,8 +98,10 @@ def serve(descriptor: int) -> None:
         return
     gc.collect()
     gc.freeze()  # a collection in a worker would copy every page that it shares with us
+    server = _Server(control, step)
+    _prctl(_PR_SET_PDEATHSIG, 0)  # from now on we see the run's death, and end what is below us
     _send(control, ready=True, unloaded=unloaded)
-    _Server(control, step).run()
+    server.run()
 
 
 def _preload(modules: list[str], path: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
 import resource
 import signal
@@ -20,7 +21,7 @@ from ego_assets.stages.plan import StageSpec
 from resources.gpu import find_gpus
 from resources.gpu_leases import Lease, LeaseBook, Request
 
-LIMIT_S = 60
+LIMIT_S = 300
 
 
 @contextmanager
@@ -145,12 +146,18 @@ def test_a_worker_that_cannot_be_started_costs_no_other_one(tmp_path: Path, limi
         assert pool.server_deaths == 0, "only deaths in a row are too many"
 
 
-SLOW_START = "import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(0.3))"
+AWAITS_INTERRUPT = """
+import os, signal, time
+def wait():
+    while signal.SIGINT not in signal.sigpending():
+        time.sleep(0.01)
+os.register_at_fork(after_in_child=wait)
+"""
 
 
 def test_an_interrupt_that_comes_before_the_worker_is_ready_is_not_lost(tmp_path: Path) -> None:
-    (tmp_path / "slow_start.py").write_text(SLOW_START)
-    with pool_of("slow_start", path=str(tmp_path)) as pool:
+    (tmp_path / "awaits_interrupt.py").write_text(AWAITS_INTERRUPT)
+    with pool_of("awaits_interrupt", path=str(tmp_path)) as pool:
         give(pool, "was_interrupted").interrupt()
         assert hear(pool, Told) == Told(True)
 
@@ -171,3 +178,77 @@ def test_a_worker_is_dead_when_all_is_that_it_has_started() -> None:
         os.kill(worker.pid, signal.SIGKILL)
         hear(pool, Died)
         assert not is_running(grandchild)
+
+
+def end_step(pool: WorkerPool, worker: Worker) -> None:
+    """And have the worker back, for the next one."""
+    assert pool.put_back(worker, hear(pool, Finished)) == ""
+
+
+def test_a_worker_that_died_while_idle_gets_no_step() -> None:
+    with pool_of() as pool:
+        worker = give(pool, "draws")
+        end_step(pool, worker)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert worker.is_gone(LIMIT_S)
+        assert give(pool, "draws") is not worker
+        hear(pool, Finished)
+
+
+def test_a_worker_that_keeps_a_model_makes_no_room_for_another(lease: Lease) -> None:
+    with pool_of() as pool:
+        pool.size = 1
+        keeps = give(pool, "draws", lease=lease)
+        pool.put_back(keeps, Finished("", keeps_devices=True, rss_bytes=1))
+        other = give(pool, "draws")
+        end_step(pool, other)
+        pool.take("another device")
+        assert pool.resting() == [keeps]
+        assert other.leaving
+
+
+def test_nothing_is_left_in_the_temporary_folder() -> None:
+    with pool_of() as pool:
+        killed = give(pool, "has_a_temporary_folder")
+        folders = {hear(pool, Told).what}
+        os.kill(killed.pid, signal.SIGKILL)
+        ended = give(pool, "has_a_temporary_folder")
+        folders.add(hear(pool, Told).what)
+        end_step(pool, ended)
+    assert not any(Path(folder).exists() for folder in folders)
+
+
+NEVER_LOADS = """
+import os, pathlib, time
+pathlib.Path({!r}).write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+def test_a_server_that_still_imports_dies_with_the_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "never_loads.py").write_text(NEVER_LOADS.format(str(mark)))
+
+    def run() -> None:
+        with pool_of("never_loads", path=str(tmp_path)):
+            pass
+
+    process = mp.get_context("fork").Process(target=run)
+    process.start()
+    wait_until(lambda: mark.exists() and mark.read_text())
+    server = int(mark.read_text())
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    try:
+        wait_until(lambda: not is_running(server))
+    finally:
+        if is_running(server):
+            os.kill(server, signal.SIGKILL)
+
+
+def wait_until(what: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not what():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.02)

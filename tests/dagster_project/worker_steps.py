@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import util
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ def draws(_: Any, tell: Tell) -> None:
 
 def was_interrupted(_: Any, tell: Tell) -> None:
     tell(pop_early_interrupt())
+
+
+def has_a_temporary_folder(_: Any, tell: Tell) -> None:
+    """The one in which the standard library's processes meet."""
+    tell(util.get_temp_dir())
 
 
 def dies_talking(_: Any, tell: Tell) -> None:
