@@ -101,7 +101,9 @@ class Arrivals:
         self.contents = Contents(ledger)
         self._clock = clock
         self._began = 0.0
-        self._checked: set[str] = set()
+        self._settled: set[int] = set()
+        self._waiting: set[int] = set()
+        self._unchanged: set[int] = set()
         self._away: list[str] = []
 
     def look(
@@ -112,7 +114,7 @@ class Arrivals:
         resume: of the look before. Ends soon after `budget_s`, whatever is left to do.
         """
         self._began = time.monotonic()
-        self._checked, self._away = set(), []
+        self._unchanged, self._away = set(), []
         found = Look()
         self.files.end_future(self._clock())
         # Listing may not use up what entering needs: else nothing would ever be entered.
@@ -132,13 +134,14 @@ class Arrivals:
     def _list(
         self, places: Sequence[str], resume: dict[str, Any] | None, until_s: float, found: Look
     ) -> None:
-        settled = self.files.settled_marks()
+        self._settled = self.files.marks(waiting=False)
+        self._waiting = self.files.marks(waiting=True)
         # Places are named, not counted: a person may change them in between.
         start = places.index(resume["place"]) if resume and resume["place"] in places else 0
         for place in places[start:]:
             after = resume["after"] if resume and place == resume["place"] else ""
             try:
-                if (end := self._list_place(place, after, settled, until_s, found)) is not None:
+                if (end := self._list_place(place, after, until_s, found)) is not None:
                     found.resume = {"place": place, "after": end}
                     return
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
@@ -147,9 +150,7 @@ class Arrivals:
                 found.missing.append(f"{place}: {error}")
                 self._away.append(place)
 
-    def _list_place(
-        self, place: str, after: str, settled: set[int], until_s: float, found: Look
-    ) -> str | None:
+    def _list_place(self, place: str, after: str, until_s: float, found: Look) -> str | None:
         """Where it had to stop; None if it is through."""
         page: list[RawEntry] = []
         for entry in scan_raw(place, VIDEO_SUFFIXES, after):
@@ -157,23 +158,27 @@ class Arrivals:
                 page.append(entry)
             is_late = not entry.uri and self._elapsed() > until_s
             if len(page) == PAGE or is_late:
-                self._note(page, settled, found)
+                self._note(page, found)
                 page = []
                 if is_late or self._elapsed() > until_s:
                     return entry.position
-        self._note(page, settled, found)
+        self._note(page, found)
         return None
 
-    def _note(self, page: list[RawEntry], settled: set[int], found: Look) -> None:
+    def _note(self, page: list[RawEntry], found: Look) -> None:
         found.listed += len(page)
-        fresh = [
-            Seen(file_unit_id(e.uri), e.uri, e.byte_size, e.refused or e.version, not e.refused)
-            for e in page
-            if mark_of(e.uri, e.byte_size, e.refused or e.version) not in settled
-        ]
+        fresh = []
+        for entry in page:
+            version = entry.refused or entry.version
+            mark = mark_of(entry.uri, entry.byte_size, version)
+            if mark in self._settled:
+                continue
+            self._unchanged.add(mark)
+            if mark not in self._waiting:
+                file_id = file_unit_id(entry.uri)
+                fresh.append(Seen(file_id, entry.uri, entry.byte_size, version, not entry.refused))
         found.refused |= {s.uri: s.version for s in fresh if not s.waits}
         found.new += self.files.note(fresh, self._clock())
-        self._checked.update(s.file_id for s in fresh)
 
     def _measure(self, until_s: float) -> None:
         """Durations of the files that are complete, which decide how full a shard is."""
@@ -296,7 +301,7 @@ class Arrivals:
         """Whether files are as they were noted; those that are not go back to waiting."""
         changed, gone = [], []
         for file in batch:
-            if file.file_id in self._checked:
+            if file.mark in self._unchanged:
                 continue
             try:
                 version = raw_version(file.uri)

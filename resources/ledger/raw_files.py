@@ -92,13 +92,15 @@ class RawFiles:
 
     # -- files -------------------------------------------------------------------------------
 
-    def settled_marks(self) -> set[int]:
-        """Marks of the files that nothing has to be done about."""
+    def marks(self, *, waiting: bool) -> set[int]:
+        """Marks of the files that are yet to be entered, or of those that nothing has to be done
+        about."""
+        which = "waiting" if waiting else "NOT waiting"
 
         def read(connection: sa.Connection) -> set[int]:
-            # The driver's own cursor: it is the one query over everything that is known.
+            # The driver's own cursor: these are the queries over everything that is known.
             cursor = connection.connection.cursor()
-            cursor.execute("SELECT mark FROM raw_files WHERE NOT waiting")
+            cursor.execute(f"SELECT mark FROM raw_files WHERE {which}")
             return set(chain.from_iterable(cursor.fetchall()))
 
         return self._read(read)
