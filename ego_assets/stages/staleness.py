@@ -84,36 +84,35 @@ def _stale_units(inputs: ShardInputs, specs: Sequence[StageSpec]) -> dict[str, s
             for u in group.units
             if {u.unit_id, u.video_id, file_of.get(u.video_id or "")} & origins
         }
-        for table in spec.tables:
-            entries = inputs.entries.get(table, {})
-            found[table] = {u for g in groups for u in _stale_of_group(g, entries, following)}
+        found |= {table: set() for table in spec.tables}
+        for group in groups:
+            for entry in _stale_of_group(group, spec.tables, inputs, following):
+                found[entry.stage].add(entry.unit_id)
     return found
 
 
 def _stale_of_group(
-    group: Group, entries: Mapping[str, Entry], following: set[str]
-) -> Iterator[str]:
+    group: Group, tables: Sequence[str], inputs: ShardInputs, following: set[str]
+) -> Iterator[Entry]:
     """As a worker would go through the group (`WorkerRun.run_group`), if all went well."""
     previous: str | None = None
-    after_stale = False
+    after_change = False
     for unit in group.units:
-        entry = entries.get(unit.unit_id)
+        known = [inputs.entries.get(table, {}).get(unit.unit_id) for table in tables]
         fingerprint = chain(unit.base_fingerprint, previous)
-        is_new = (
-            after_stale
-            or unit.unit_id in following
-            or (entry is not None and entry.fingerprint != fingerprint)
-        )
-        is_made = entry is not None and entry.state in {State.DONE, State.QUARANTINED}
-        is_left_out = entry is not None and (
-            entry.state is State.DROPPED or (entry.state is State.QUARANTINED and not is_new)
+        # Of what is made from a stale unit the new fingerprint is not known, but that it is new.
+        changes = after_change or unit.unit_id in following
+        new = [e for e in known if e and (changes or e.fingerprint != fingerprint)]
+        is_left_out = any(
+            e.state is State.DROPPED or (e.state is State.QUARANTINED and e not in new)
+            for e in known
+            if e
         )
         if unit.blocked or is_left_out:
-            previous, after_stale = None, False
+            previous, after_change = None, False
             continue
-        if is_made and is_new:
-            yield unit.unit_id
-        previous, after_stale = fingerprint, is_made and is_new
+        yield from (e for e in new if e.state in {State.DONE, State.QUARANTINED})
+        previous, after_change = fingerprint, changes
 
 
 def _groups(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
