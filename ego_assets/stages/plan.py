@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ego_assets.config import ClipSettings, ManifestSettings
 from resources.backends import registry
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, Provenance, file_unit_id
 from resources.lake.raw import raw_version, sidecar_of
-from resources.ledger import Ledger, State
+from resources.ledger import Entry, Ledger
 
 TASK_VERSIONS = {"probe": "2", "split": "1"}
 """Versions of the stages without a backend: raise one when its results change."""
@@ -110,20 +111,60 @@ def chain(base: str, previous: str | None) -> str:
     return digest(base, previous)[:32] if previous else base[:32]
 
 
-def plan_probe(spec: StageSpec, lake: Lake) -> list[Group]:
+class ShardInputs:
+    """What plans over a shard are made from. Each thing is read once, when it is first asked for,
+    however many stages are planned."""
+
+    def __init__(self, lake: Lake, ledger: Ledger, shard: str) -> None:
+        self.lake = lake
+        self.ledger = ledger
+        self.shard = shard
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._made: dict[str, dict[str, Provenance]] = {}
+
+    def files(self) -> list[dict[str, Any]]:
+        """The raw files of the shard."""
+        return self.lake.read_shard(self.shard)["files"]
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        if table not in self._rows:
+            self._rows[table] = self.lake.read(table, self.shard).to_pylist()
+        return self._rows[table]
+
+    def made(self, table: str) -> dict[str, Provenance]:
+        """Where the rows of each unit come from."""
+        if table not in self._made:
+            self._made[table] = self.lake.provenances(table, self.shard)
+        return self._made[table]
+
+    @cached_property
+    def entries(self) -> dict[str, dict[str, Entry]]:
+        """The ledger's: {table: {unit: entry}}."""
+        found: dict[str, dict[str, Entry]] = {}
+        for entry in self.ledger.entries(shard=self.shard):
+            found.setdefault(entry.stage, {})[entry.unit_id] = entry
+        return found
+
+    def results(self, table: str) -> dict[str, str]:
+        """{unit: fingerprint} of what those who build on the table may use."""
+        mine = self.entries.get(table, {})
+        return {unit: e.fingerprint for unit, e in mine.items() if e.has_result}
+
+
+def plan_probe(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group a raw file of the shard."""
     groups = []
-    for file in lake.read_shard(spec.shard)["files"]:
+    for file in inputs.files():
         uri = file["uri"]
-        inputs = probe_inputs(uri)
+        known = probe_inputs(uri)
         unit = Unit(
-            unit_id=file_unit_id(file["uri"]),
+            unit_id=file_unit_id(uri),
             video_id=None,
-            base_fingerprint=probe_base(spec, inputs),
-            input_hash=inputs,
+            base_fingerprint=probe_base(spec, known),
+            input_hash=known,
             cost=float(file["byte_size"]),
             video_s=float(file.get("duration_s") or 0.0),
-            payload={"uri": file["uri"]},
+            payload={"uri": uri},
         )
         groups.append(Group((unit,)))
     return _longest_first(groups)
@@ -139,19 +180,19 @@ def probe_inputs(uri: str) -> str:
     return digest(uri, raw_version(uri), raw_version(sidecar_of(uri)))
 
 
-def plan_split(spec: StageSpec, lake: Lake) -> list[Group]:
+def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group an accepted video of the shard."""
-    done = lake.fingerprints("video_manifest", spec.shard)
+    made = inputs.made("video_manifest")
     groups = []
-    for video in lake.read("video_manifest", spec.shard).to_pylist():
+    for video in inputs.rows("video_manifest"):
         if not video["accepted"]:
             continue
-        inputs = digest(video["sha256"], done.get(file_unit_id(video["uri"])))
+        known = digest(video["sha256"], _fingerprint(made, file_unit_id(video["uri"])))
         unit = Unit(
             unit_id=video["video_id"],
             video_id=video["video_id"],
-            base_fingerprint=digest("split", spec.operator_version, spec.settings, inputs),
-            input_hash=inputs,
+            base_fingerprint=digest("split", spec.operator_version, spec.settings, known),
+            input_hash=known,
             cost=_megapixels(video),
             video_s=video["duration_s"],
             payload={"video": video},
@@ -160,26 +201,21 @@ def plan_split(spec: StageSpec, lake: Lake) -> list[Group]:
     return _longest_first(groups)
 
 
-def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
+def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group a take; clips whose inputs are not done are blocked, with the reason."""
-    videos = {
-        v["video_id"]: v
-        for v in lake.read("video_manifest", spec.shard).to_pylist()
-        if v["accepted"]
-    }
-    clips = lake.read("clips", spec.shard).to_pylist()
-    split_done = lake.fingerprints("clips", spec.shard)
-    upstream = {t: _done(ledger, t, spec.shard) for t in spec.inputs}
+    videos = {v["video_id"]: v for v in inputs.rows("video_manifest") if v["accepted"]}
+    split = inputs.made("clips")
+    upstream = {t: inputs.results(t) for t in spec.inputs}
     settings = registry.decisive(spec.operator, spec.backend, spec.settings)
     takes: dict[str, list[Unit]] = {}
-    for clip in sorted(clips, key=lambda c: (c["take_id"], c["index_in_take"])):
+    for clip in sorted(inputs.rows("clips"), key=lambda c: (c["take_id"], c["index_in_take"])):
         video = videos.get(clip["video_id"])
         if video is None:
             continue
         missing = [t for t in spec.inputs if clip["clip_id"] not in upstream[t]]
-        inputs = digest(
+        known = digest(
             video["sha256"],
-            split_done.get(clip["video_id"]),
+            _fingerprint(split, clip["video_id"]),
             _without_cost(clip),
             [upstream[t].get(clip["clip_id"]) for t in spec.inputs],
         )
@@ -189,13 +225,13 @@ def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
             spec.operator_version,
             settings,
             spec.weights_hash,
-            inputs,
+            known,
         )
         unit = Unit(
             unit_id=clip["clip_id"],
             video_id=clip["video_id"],
             base_fingerprint=base,
-            input_hash=inputs,
+            input_hash=known,
             cost=clip["estimated_cost"],
             video_s=clip["end_pts_s"] - clip["start_pts_s"],
             payload={"clip": clip, "video": video},
@@ -207,11 +243,13 @@ def plan_clips(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
 
 def plan(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
     """The groups of a shard for a stage, the most expensive first."""
-    if spec.task == "probe":
-        return plan_probe(spec, lake)
-    if spec.task == "split":
-        return plan_split(spec, lake)
-    return plan_clips(spec, lake, ledger)
+    return plan_from(spec, ShardInputs(lake, ledger, spec.shard))
+
+
+def plan_from(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
+    """As `plan`, from what was read already."""
+    plans = {"probe": plan_probe, "split": plan_split}
+    return plans.get(spec.task, plan_clips)(spec, inputs)
 
 
 def versions(
@@ -239,9 +277,8 @@ def code_version(task: str, operator: str) -> str:
     return f"{versions(task, operator, backend)[0]}-{digest(settings().model_dump())[:6]}"
 
 
-def _done(ledger: Ledger, table: str, shard: str) -> dict[str, str]:
-    entries = ledger.entries(stage=table, shard=shard, states=[State.DONE, State.PENDING])
-    return {e.unit_id: e.fingerprint for e in entries if e.has_result}
+def _fingerprint(made: Mapping[str, Provenance], unit: str) -> str | None:
+    return made[unit].fingerprint if unit in made else None
 
 
 def _without_cost(clip: Mapping[str, Any]) -> dict[str, Any]:

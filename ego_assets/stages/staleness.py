@@ -9,12 +9,18 @@ backends hold now (`ego_assets.assets.recipes`), asking for runs (`sensors.stale
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import pyarrow as pa
-
-from ego_assets.stages.plan import Group, StageSpec, Unit, chain, digest, plan, probe_base
+from ego_assets.stages.plan import (
+    Group,
+    ShardInputs,
+    StageSpec,
+    Unit,
+    chain,
+    digest,
+    plan_from,
+    probe_base,
+)
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Entry, Ledger, State
 
@@ -51,27 +57,24 @@ def find_stale(
         for s in specs
     ]
     for shard in shards:
-        entries = ledger.entries(shard=shard)
-        once = _LakeOnce(lake.location), _LedgerOnce(ledger.url, entries)
-        found = _stale_units(*once, specs, shard)
+        inputs = ShardInputs(lake, ledger, shard)
+        found = _stale_units(inputs, specs)
         now = sorted(
-            (e.stage, e.unit_id, e.fingerprint)
-            for e in entries
-            if e.unit_id in found.get(e.stage, ())
+            (table, unit, inputs.entries[table][unit].fingerprint)
+            for table, units in found.items()
+            for unit in units
         )
         counts = {table: len(units) for table, units in found.items() if units}
         yield StaleShard(shard, counts, digest(now, recipes)[:16])
 
 
-def _stale_units(
-    lake: Lake, ledger: Ledger, specs: Sequence[StageSpec], shard: str
-) -> dict[str, set[str]]:
+def _stale_units(inputs: ShardInputs, specs: Sequence[StageSpec]) -> dict[str, set[str]]:
     """{table: units}. What is made from a stale unit is stale, too: its inputs will change."""
     found: dict[str, set[str]] = {}
-    videos = lake.read("video_manifest", shard).to_pylist()
+    videos = inputs.rows("video_manifest")
     file_of = {v["video_id"]: file_unit_id(v["uri"]) for v in videos}
     for spec in specs:
-        groups = _groups(replace(spec, shard=shard), lake, ledger)
+        groups = _groups(spec, inputs)
         origins: set[str | None] = set()
         for table in ("video_manifest", "clips", *spec.inputs):
             origins |= found.get(table, set())
@@ -81,91 +84,42 @@ def _stale_units(
             for u in group.units
             if {u.unit_id, u.video_id, file_of.get(u.video_id or "")} & origins
         }
-        for table in spec.tables:
-            entries = {e.unit_id: e for e in ledger.entries(stage=table, shard=shard)}
-            found[table] = {u for g in groups for u in _stale_of_group(g, entries, following)}
+        found |= {table: set() for table in spec.tables}
+        for group in groups:
+            for entry in _stale_of_group(group, spec.tables, inputs, following):
+                found[entry.stage].add(entry.unit_id)
     return found
 
 
 def _stale_of_group(
-    group: Group, entries: Mapping[str, Entry], following: set[str]
-) -> Iterator[str]:
+    group: Group, tables: Sequence[str], inputs: ShardInputs, following: set[str]
+) -> Iterator[Entry]:
     """As a worker would go through the group (`WorkerRun.run_group`), if all went well."""
     previous: str | None = None
-    after_stale = False
+    after_change = False
     for unit in group.units:
-        entry = entries.get(unit.unit_id)
+        known = [inputs.entries.get(table, {}).get(unit.unit_id) for table in tables]
         fingerprint = chain(unit.base_fingerprint, previous)
-        is_new = (
-            after_stale
-            or unit.unit_id in following
-            or (entry is not None and entry.fingerprint != fingerprint)
-        )
-        is_made = entry is not None and entry.state in {State.DONE, State.QUARANTINED}
-        is_left_out = entry is not None and (
-            entry.state is State.DROPPED or (entry.state is State.QUARANTINED and not is_new)
+        # Of what is made from a stale unit the new fingerprint is not known, but that it is new.
+        changes = after_change or unit.unit_id in following
+        new = [e for e in known if e and (changes or e.fingerprint != fingerprint)]
+        is_left_out = any(
+            e.state is State.DROPPED or (e.state is State.QUARANTINED and e not in new)
+            for e in known
+            if e
         )
         if unit.blocked or is_left_out:
-            previous, after_stale = None, False
+            previous, after_change = None, False
             continue
-        if is_made and is_new:
-            yield unit.unit_id
-        previous, after_stale = fingerprint, is_made and is_new
+        yield from (e for e in new if e.state in {State.DONE, State.QUARANTINED})
+        previous, after_change = fingerprint, changes
 
 
-def _groups(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
+def _groups(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     if spec.task != "probe":
-        return plan(spec, lake, ledger)
-    made = lake.provenances("video_manifest", spec.shard)
+        return plan_from(spec, inputs)
+    # As it was when it was looked at: no raw file is touched here.
     return [
         Group((Unit(u, None, probe_base(spec, p.input_hash), p.input_hash, 0.0, 0.0, {}),))
-        for u, p in made.items()
+        for u, p in inputs.made("video_manifest").items()
     ]
-
-
-class _LakeOnce(Lake):
-    """Reads each table of a shard once, however many stages are planned over it."""
-
-    def __init__(self, root: str) -> None:
-        super().__init__(root)
-        self._tables: dict[tuple[str, str], pa.Table] = {}
-        self._made: dict[tuple[str, str], dict[str, str]] = {}
-
-    def read(self, table: str, shard: str, **chosen: Any) -> pa.Table:
-        if chosen:
-            return super().read(table, shard, **chosen)
-        if (table, shard) not in self._tables:
-            self._tables[table, shard] = super().read(table, shard)
-        return self._tables[table, shard]
-
-    def fingerprints(self, table: str, shard: str) -> dict[str, str]:
-        if (table, shard) not in self._made:
-            self._made[table, shard] = super().fingerprints(table, shard)
-        return self._made[table, shard]
-
-
-class _LedgerOnce(Ledger):
-    """Answers for one shard from one query."""
-
-    def __init__(self, url: str, rows: Sequence[Entry]) -> None:
-        super().__init__(url)
-        self._rows = rows
-
-    def entries(
-        self,
-        *,
-        stage: str | None = None,
-        shard: str | None = None,
-        unit_id: str | None = None,
-        states: Iterable[State] | None = None,
-        limit: int | None = None,
-    ) -> list[Entry]:
-        wanted = None if states is None else set(states)
-        found = [
-            e
-            for e in self._rows
-            if (stage is None or e.stage == stage)
-            and (unit_id is None or e.unit_id == unit_id)
-            and (wanted is None or e.state in wanted)
-        ]
-        return found[:limit]

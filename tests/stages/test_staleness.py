@@ -69,6 +69,16 @@ def test_what_waits_or_is_given_up_is_not_stale(bench: Bench) -> None:
     assert stale(bench, replace(bench.spec, operator_version="2")).units == {"object_movements": 3}
 
 
+def test_a_unit_given_up_for_one_of_two_tables_is_judged_as_a_run_would(bench: Bench) -> None:
+    pair = {"backend": "fake_backends:FakePair"}
+    both = bench.rerun(tables=("object_movements", "robot_mappings"), **pair)
+    assert run(bench, **pair) == 4
+    bench.behave(f"{LONG}-0001", **{"raise": 99})
+    assert run_stage(replace(both, max_attempts=1), isolate=False).done == 3
+    assert run_stage(both, isolate=False).done == 0
+    assert stale(bench, both).units == {}
+
+
 def test_what_follows_from_stale_rows_is_stale(bench: Bench) -> None:
     run(bench)
     after = replace(
