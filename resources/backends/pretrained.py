@@ -14,6 +14,10 @@ from typing import Any
 from resources.backends.weights import WeightsError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+_ELSEWHERE = ("transformers_weights", "quantization_config")
+"""What makes transformers read other files than the hashed one, or change what they hold."""
+_CODE = ("attn_implementation", "_attn_implementation", "experts_implementation")
+"""How a network is computed; the name of a repository here would be fetched, and run."""
 
 
 def load_pretrained(folder: Path, model_type: str, network: str, title: str) -> Any:
@@ -35,9 +39,11 @@ def load_pretrained(folder: Path, model_type: str, network: str, title: str) -> 
             raise WeightsError(
                 f"{folder} holds a {config.get('model_type')}, not a {model_type} model"
             )
+        if told := [name for name in _ELSEWHERE if config.get(name)]:
+            raise WeightsError(f"{folder}/config.json has {told[0]}: only plain weights are read")
         model, info = getattr(transformers, network).from_pretrained(
             folder,
-            config=transformers.CONFIG_MAPPING[model_type].from_dict(config),
+            config=transformers.CONFIG_MAPPING[model_type].from_dict(_without_code(config)),
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
@@ -58,6 +64,13 @@ def load_pretrained(folder: Path, model_type: str, network: str, title: str) -> 
             f"or not known, such as {wrong[0]}"
         )
     return model.eval()
+
+
+def _without_code(config: Any) -> Any:
+    """A configuration, and those within it, without names of code."""
+    if isinstance(config, dict):
+        return {k: _without_code(v) for k, v in config.items() if k not in _CODE}
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -166,6 +166,42 @@ def test_a_pickle_is_not_even_opened(tmp_path: Path, kind: str) -> None:
     assert not told.exists()
 
 
+def configured(folder: Path, **changes: Any) -> Path:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transformers_weights": "other.safetensors"},
+        {"quantization_config": {"quant_method": "nonsense"}},
+    ],
+)
+def test_a_configuration_that_leads_to_other_weights(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Else what runs is not what was hashed."""
+    folder = configured(tiny_depth_anything(tmp_path / "x"), **changes)
+    other = tiny_depth_anything(tmp_path / "other", seed=1) / "model.safetensors"
+    other.rename(folder / "other.safetensors")
+    with pytest.raises(WeightsError, match=f"has {next(iter(changes))}: only plain weights"):
+        load_depth_model(folder, "depth_anything")
+
+
+def test_code_that_a_configuration_names_is_not_asked_for(tmp_path: Path) -> None:
+    """With the package `kernels`, transformers would fetch and run that repository."""
+    folder = tiny_depth_anything(tmp_path / "x")
+    plain = load_depth_model(folder, "depth_anything").config._attn_implementation
+    backbone = json.loads((folder / "config.json").read_text())["backbone_config"]
+    backbone["_attn_implementation"] = "evil/kernel"
+    configured(folder, attn_implementation="evil/kernel", backbone_config=backbone)
+    config = load_depth_model(folder, "depth_anything").config
+    assert config._attn_implementation == plain != "evil/kernel"
+    assert config.backbone_config._attn_implementation != "evil/kernel"
+
+
 def test_a_network_is_a_source_of_depth_for_other_backends(weights: Path, tmp_path: Path) -> None:
     """Built of a dict, as `MetricDepth` is; its identity is that of its weights."""
     chosen = {"checkpoint": "depth_anything"}
