@@ -10,6 +10,8 @@ FAKE_VARIABLE = "EGO_FAKE_GPUS"
 DEGRADE_VARIABLE = "EGO_DEGRADE_AFTER_S"
 WITHOUT_GPU_VARIABLE = "EGO_WITHOUT_GPU"
 """Set for a step that wanted a GPU and got none in time: why, as a sentence for a person."""
+SICK_MACHINE = "sick"
+"""Key of what stands for all devices when the driver does not answer."""
 _FAKE_MEMORY_GB = 80.0
 
 
@@ -35,21 +37,36 @@ class Gpu:
 def find_gpus(simulated: int | None = None) -> list[Gpu]:
     """Every device this process may see, the sick ones too; [] without a driver.
 
-    simulated: pretend that there are so many; None: $EGO_FAKE_GPUS, else ask NVML.
+    simulated: pretend that there are so many; None: $EGO_FAKE_GPUS, else ask NVML. Where there are
+    real ones, a simulated one has the key of the real one of its number, to which steps are pinned:
+    nobody else may lease it meanwhile.
+    Raises ValueError if $EGO_FAKE_GPUS is no number.
     """
     if simulated is None and (given := os.environ.get(FAKE_VARIABLE)):
         if not given.isdecimal():
             raise ValueError(f"{FAKE_VARIABLE}={given!r}: give a number of devices, as 4")
         simulated = int(given)
     if simulated is not None:
-        return [Gpu(i, "simulated", _FAKE_MEMORY_GB, f"simulated-{i}") for i in range(simulated)]
+        keys = {g.index: g.key for g in _ask_nvml()}
+        return [
+            Gpu(i, "simulated", _FAKE_MEMORY_GB, keys.get(i, f"simulated-{i}"))
+            for i in range(simulated)
+        ]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [g for g in _ask_nvml() if visible is None or _is_named(g, visible)]
 
 
 def list_gpus() -> list[Gpu]:
-    """The devices that work."""
-    return [g for g in find_gpus() if not g.fault]
+    """The devices that work. Raises ValueError if there are some, and none does."""
+    found = find_gpus()
+    well = [g for g in found if not g.fault]
+    if found and not well:
+        faults = "; ".join(f"GPU {g.index}: {g.fault}" for g in found)
+        raise ValueError(
+            f"no GPU of this machine works (NVML says {faults}): see `nvidia-smi`, or set "
+            "CUDA_VISIBLE_DEVICES= to work on the CPU"
+        )
+    return well
 
 
 def degrade_after_s() -> float | None:
@@ -81,14 +98,21 @@ def why_without_gpu() -> str:
 
 
 def _ask_nvml() -> list[Gpu]:
+    """A driver that is there and does not answer counts as one sick device: it is no reason to
+    work on the CPU, unasked."""
     import pynvml
 
+    absent = (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded)
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except (*absent, pynvml.NVMLError_GpuNotFound):
         return []
+    except pynvml.NVMLError as error:
+        return [Gpu(0, "unknown", 0.0, SICK_MACHINE, str(error))]
     try:
         return [_look_at(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        return [Gpu(0, "unknown", 0.0, SICK_MACHINE, str(error))]
     finally:
         pynvml.nvmlShutdown()
 
@@ -118,5 +142,7 @@ def _look_at(index: int) -> Gpu:
 
 def _is_named(gpu: Gpu, visible: str) -> bool:
     """Whether CUDA_VISIBLE_DEVICES, as a scheduler above us sets it, has this device."""
-    names = [n.strip() for n in visible.split(",")]
-    return str(gpu.index) in names or any(n and gpu.key.startswith(n) for n in names)
+    names = [n.strip() for n in visible.split(",") if n.strip()]
+    if gpu.key == SICK_MACHINE:
+        return bool(names)
+    return str(gpu.index) in names or any(gpu.key.startswith(n) for n in names)

@@ -20,7 +20,7 @@ import secrets
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -157,6 +157,22 @@ def _reserve(claim: Claim, open_to_it: list[str], room: dict[str, _Room]) -> lis
     return able[: claim.count] if len(able) >= claim.count else []
 
 
+def _claim(name: str, number: int, request: Request, gpus: Sequence[Gpu]) -> Claim:
+    return Claim(
+        id=name,
+        number=number,
+        priority=request.priority,
+        count=request.count,
+        share=request.share,
+        memory_mb=request.memory_mb,
+        eligible={g.key: round(g.memory_gb * 1000) for g in gpus},
+        run_id=request.run_id,
+        step_key=request.step_key,
+        pid=os.getpid(),
+        since=time.time(),
+    )
+
+
 class LeaseBook:
     """The machine's leases, for every process of this user."""
 
@@ -166,25 +182,15 @@ class LeaseBook:
     def ask(self, request: Request, gpus: Sequence[Gpu]) -> Lease:
         """Stand in the queue for some of these devices."""
         name = secrets.token_hex(8)
-        with self._open() as claims:
-            self._sweep_files({c.id for c in claims})
-            descriptor = os.open(self._file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            claims.append(
-                Claim(
-                    id=name,
-                    number=1 + max((c.number for c in claims), default=0),
-                    priority=request.priority,
-                    count=request.count,
-                    share=request.share,
-                    memory_mb=request.memory_mb,
-                    eligible={g.key: round(g.memory_gb * 1000) for g in gpus},
-                    run_id=request.run_id,
-                    step_key=request.step_key,
-                    pid=os.getpid(),
-                    since=time.time(),
-                )
-            )
+        with ExitStack() as undo:
+            with self._open() as claims:
+                self._sweep_files({c.id for c in claims})
+                descriptor = os.open(self._file(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                undo.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                number = 1 + max((c.number for c in claims), default=0)
+                claims.append(_claim(name, number, request, gpus))
+            undo.pop_all()
         return Lease(self, name, request, {g.key: g for g in gpus}, descriptor)
 
     def claims(self) -> list[Claim]:
@@ -210,9 +216,7 @@ class LeaseBook:
             yield claims
             after = json.dumps([asdict(c) for c in claims])
             if after != snapshot:
-                aside = self.folder / "book.aside"
-                aside.write_text(after)
-                aside.replace(self.folder / "book.json")
+                self._write(after)
         finally:
             # Not left to close(): a process forked meanwhile would go on holding the lock.
             fcntl.flock(lock, fcntl.LOCK_UN)
@@ -230,6 +234,17 @@ class LeaseBook:
                     f"machine, then remove it ({error})"
                 ) from error
             return []
+
+    def _write(self, text: str) -> None:
+        aside = self.folder / "book.aside"
+        try:
+            aside.write_text(text)
+            aside.replace(self.folder / "book.json")
+        except OSError as error:
+            raise LeaseError(
+                f"{aside} cannot be written: {error.strerror}: make room there, or have every run "
+                "of this machine use another EGO_LEASE_DIR"
+            ) from error
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.claim"
@@ -287,6 +302,8 @@ class Lease:
 
         prefer: keys of devices to be given first, all else being equal.
         """
+        if self.devices:
+            return True
         assert self._descriptor is not None
         os.utime(self._descriptor)
         with self.book._open() as claims:
