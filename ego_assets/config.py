@@ -110,6 +110,14 @@ class Sam2Settings(SegmentSettings):
         description="compile the image encoder (torch.compile)",
         json_schema_extra=RUNTIME,
     )
+    objects_per_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="tracks whose masks are enlarged and remembered at once; empty: what was "
+        "measured for this device, else 16",
+        json_schema_extra=RUNTIME,
+    )
 
 
 class VocabularySettings(Settings):
@@ -130,11 +138,12 @@ class VocabularySettings(Settings):
     detection_interval_s: float = Field(
         default=0.2, ge=0, le=60, description="how often it looks; 0: in every frame"
     )
-    frames_per_batch: int = Field(
-        default=4,
+    frames_per_batch: int | None = Field(
+        default=None,
         ge=1,
         le=256,
-        description="frames that go through the image encoder at once",
+        description="frames that go through the image encoder at once; empty: what was measured "
+        "for this device, else 4",
         json_schema_extra=RUNTIME,
     )
 
@@ -195,6 +204,13 @@ class Sam3Settings(VocabularySettings):
         ge=1,
         le=64,
         description="entries of the vocabulary looked for at once",
+        json_schema_extra=RUNTIME,
+    )
+    objects_per_batch: int = Field(
+        default=16,
+        ge=1,
+        le=64,
+        description="tracks whose masks are enlarged and remembered at once",
         json_schema_extra=RUNTIME,
     )
 
