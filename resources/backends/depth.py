@@ -56,12 +56,13 @@ class DepthNetwork:
         folder = weights / settings.checkpoint
         self.device = pick_device()
         self.model = settle(load_depth_model(folder, self.model_type), self.device)
-        self.run = compiled(self.model, settings.compile)
         self.constants = [
             torch.tensor(v, device=self.device)[:, None, None] for v in (self.mean, self.std)
         ]
         batch = settings.frames_per_batch or BATCH
-        self.look = MicroBatcher(ElasticBatch(self.see, batch), batch)
+        elastic = ElasticBatch(self.see, batch)
+        self.run = compiled(self.model, settings.compile, lambda: elastic.limit)
+        self.look = MicroBatcher(elastic, batch)
 
     @classmethod
     def identity(cls, settings: Mapping[str, Any], weights: Path) -> str:

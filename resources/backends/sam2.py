@@ -54,7 +54,9 @@ class Sam2Tracker(TrackMemory):
     new memories, up to `objects` at once; transformers decodes track by track.
     """
 
-    def __init__(self, folder: Path, compile: bool = False, objects: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, compile: bool | str = False, objects: int | None = None
+    ) -> None:
         import torch
 
         self.device = pick_device()
