@@ -6,12 +6,29 @@ the stage's fingerprint, so clips done under other settings are done again.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 RUNTIME: dict[str, Any] = {"runtime": True}
 """Extra of a field that says how a result is computed, not what it is."""
+
+
+COMPILE_MODES = ("reduce-overhead", "max-autotune")
+"""Of torch.compile, those that record CUDA graphs."""
+
+
+def _compile_mode(value: Any) -> Any:
+    if isinstance(value, bool) or value in COMPILE_MODES:
+        return value
+    modes = " or ".join(f'"{m}"' for m in COMPILE_MODES)
+    raise ValueError(f"{value!r} is no way to compile: give false, true, {modes} (CUDA graphs)")
+
+
+CompileMode = Annotated[
+    bool | Literal["reduce-overhead", "max-autotune"], BeforeValidator(_compile_mode)
+]
+"""Whether a network goes through torch.compile, and in which mode."""
 
 
 class Settings(BaseModel):
@@ -105,9 +122,18 @@ class Sam2Settings(SegmentSettings):
     min_agreement: float = Field(
         default=0.3, ge=0, le=1, description="overlap (IoU) of boxes below which it prompts anew"
     )
-    compile: bool = Field(
+    compile: CompileMode = Field(
         default=False,
-        description="compile the image encoder (torch.compile)",
+        description="compile the image encoder (torch.compile): false, true, or a mode with CUDA "
+        "graphs, reduce-overhead or max-autotune",
+        json_schema_extra=RUNTIME,
+    )
+    objects_per_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="tracks whose masks are enlarged and remembered at once; empty: what was "
+        "measured for this device, else 16",
         json_schema_extra=RUNTIME,
     )
 
@@ -130,11 +156,12 @@ class VocabularySettings(Settings):
     detection_interval_s: float = Field(
         default=0.2, ge=0, le=60, description="how often it looks; 0: in every frame"
     )
-    frames_per_batch: int = Field(
-        default=4,
+    frames_per_batch: int | None = Field(
+        default=None,
         ge=1,
         le=256,
-        description="frames that go through the image encoder at once",
+        description="frames that go through the image encoder at once; empty: what was measured "
+        "for this device, else 4",
         json_schema_extra=RUNTIME,
     )
 
@@ -197,6 +224,13 @@ class Sam3Settings(VocabularySettings):
         description="entries of the vocabulary looked for at once",
         json_schema_extra=RUNTIME,
     )
+    objects_per_batch: int = Field(
+        default=16,
+        ge=1,
+        le=64,
+        description="tracks whose masks are enlarged and remembered at once",
+        json_schema_extra=RUNTIME,
+    )
 
 
 class HandPoseSettings(Settings):
@@ -224,8 +258,11 @@ class HamerSettings(Settings):
         description="hands looked at at once; empty: what was measured for this device, else 32",
         json_schema_extra=RUNTIME,
     )
-    compile: bool = Field(
-        default=False, description="compile the network (torch.compile)", json_schema_extra=RUNTIME
+    compile: CompileMode = Field(
+        default=False,
+        description="compile the network (torch.compile): false, true, or a mode with CUDA graphs, "
+        "reduce-overhead or max-autotune",
+        json_schema_extra=RUNTIME,
     )
     smoothing_s: float = Field(
         default=0.05,
@@ -309,8 +346,11 @@ class DepthScaleSettings(ReconstructSettings):
         description="pictures looked at at once; empty: what was measured for this device, else 4",
         json_schema_extra=RUNTIME,
     )
-    compile: bool = Field(
-        default=False, description="compile the network (torch.compile)", json_schema_extra=RUNTIME
+    compile: CompileMode = Field(
+        default=False,
+        description="compile the network (torch.compile): false, true, or a mode with CUDA graphs, "
+        "reduce-overhead or max-autotune",
+        json_schema_extra=RUNTIME,
     )
 
 

@@ -122,7 +122,8 @@ class ClipOutput:
 
     tables: rows by table name; arrays: large arrays by table name (published as one npz, whose
     place the stage writes into the rows' `points_uri`); carried: state for the next clip of the
-    take; notes: figures and sentences for the person who looks at the run.
+    take; notes: figures and sentences for the person who looks at the run, and `accelerator` for
+    the files' provenance, of an operator that uses a GPU without torch.
     """
 
     tables: dict[str, Rows]

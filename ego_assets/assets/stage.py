@@ -242,9 +242,9 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "video seconds per second": round(report.video_s_per_s, 2),
         "peak memory of a worker, MiB": round(report.peak_rss_bytes / 2**20),
     }
-    decoders = Counter(n["decoded by"] for n in report.notes.values() if "decoded by" in n)
-    if decoders:
-        metadata["decoded by"] = "; ".join(f"{name} ({n} clips)" for name, n in decoders.items())
+    for what in ("decoded by", "mapped on"):
+        if found := Counter(n[what] for n in report.notes.values() if what in n):
+            metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})

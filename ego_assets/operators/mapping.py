@@ -10,6 +10,7 @@ structure-from-motion revisited", 2024.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import tempfile
 import threading
@@ -31,6 +32,10 @@ _WIDE_STEPS = (9, 13, 19, 28)
 _MIN_MATCHES = 15
 _MIN_PAIR_SHARE = 0.4
 _VERIFY_ERROR_PX = 1.5
+_GPU_PICTURES = 50
+"""COLMAP's own: smaller maps are solved on the CPU, which is faster, whatever is asked for."""
+_FIRST_GPU = "0"
+"""Of those that are visible: the leased one."""
 _MODELS = {"PINHOLE": "PINHOLE", "OPENCV": "OPENCV", "OPENCV_FISHEYE": "OPENCV_FISHEYE"}
 
 
@@ -45,7 +50,8 @@ class SparseMap:
     poses: world_from_camera (4, 4) by position of the keyframe in the track table; points
     (N, 3); track (N,) ascending, the point track that each came from; errors_px
     (N,) mean reprojection error in work pixels; angle_deg (N,) widest angle between two rays;
-    intrinsics: of the shrunken picture, refined if that was asked for.
+    intrinsics: of the shrunken picture, refined if that was asked for; device: what its bundle
+    adjustment ran on, "cpu" or "gpu".
     """
 
     poses: dict[int, np.ndarray]
@@ -54,6 +60,7 @@ class SparseMap:
     errors_px: np.ndarray
     angle_deg: np.ndarray
     intrinsics: Intrinsics
+    device: str = "cpu"
 
 
 class MappingError(Exception):
@@ -69,6 +76,16 @@ def _import_pycolmap() -> Any:
         if chosen is not None:
             signal.signal(signal.SIGTERM, chosen)
     return pycolmap
+
+
+def solver_device(pycolmap: Any, pictures: int) -> str:
+    """What a map of so many keyframes is solved on: "gpu" or "cpu".
+
+    A GPU takes a pycolmap that was built with CUDA (PyPI's is not), a device that the executor
+    leased to this step (CUDA_VISIBLE_DEVICES), and so many pictures that COLMAP would use it.
+    """
+    leased = os.environ.get("CUDA_VISIBLE_DEVICES", "") not in ("", "-1")
+    return "gpu" if pycolmap.has_cuda and leased and pictures >= _GPU_PICTURES else "cpu"
 
 
 def build_map(
@@ -88,10 +105,11 @@ def build_map(
         pairs = _fill_database(pycolmap, database, tracks, keyframes, camera, settings)
         if not pairs:
             raise MappingError("no two keyframes see enough points of one rigid scene")
-        found = _run_mapper(pycolmap, database, Path(folder), pairs, refine_focal, settings)
+        device = solver_device(pycolmap, len(keyframes))
+        found = _run_mapper(pycolmap, database, Path(folder), pairs, refine_focal, settings, device)
     if found is None:
         raise MappingError("the mapper found no pair of keyframes to begin with: little parallax")
-    return _to_map(found, tracks, keyframes, intrinsics)
+    return dataclasses.replace(_to_map(found, tracks, keyframes, intrinsics), device=device)
 
 
 def _camera(pycolmap: Any, intrinsics: Intrinsics, size: tuple[int, int], guessed: bool) -> Any:
@@ -215,17 +233,16 @@ def _run_mapper(
     pairs: list[_Pair],
     refine_focal: bool,
     settings: ReconstructSettings,
+    device: str,
 ) -> Any | None:
     """The largest model, or None."""
     if settings.mapper == "global":
-        models = pycolmap.global_mapping(
-            database, folder, folder, _global_options(pycolmap, refine_focal, settings)
-        )
-        return _largest(models)
+        chosen = _global_options(pycolmap, refine_focal, settings, device)
+        return _largest(pycolmap.global_mapping(database, folder, folder, chosen))
     # Begin with many points under a wide angle: over 8 degrees more angle is no use.
     ranked = sorted(pairs, key=lambda p: (-p.inliers * min(p.angle_deg, 8.0), p.first, p.second))
     for pair in ranked[:3]:
-        options = _incremental_options(pycolmap, refine_focal, settings)
+        options = _incremental_options(pycolmap, refine_focal, settings, device)
         options.init_image_id1, options.init_image_id2 = pair.first, pair.second
         found = _largest(pycolmap.incremental_mapping(database, folder, folder, options))
         if found is not None:
@@ -233,8 +250,12 @@ def _run_mapper(
     return None
 
 
-def _incremental_options(pycolmap: Any, refine_focal: bool, settings: ReconstructSettings) -> Any:
+def _incremental_options(
+    pycolmap: Any, refine_focal: bool, settings: ReconstructSettings, device: str
+) -> Any:
     options = pycolmap.IncrementalPipelineOptions()
+    options.ba_use_gpu = device == "gpu"
+    options.ba_gpu_index = _FIRST_GPU
     options.num_threads = 1
     options.random_seed = settings.seed
     options.max_runtime_seconds = settings.max_mapping_s
@@ -264,14 +285,16 @@ def _incremental_options(pycolmap: Any, refine_focal: bool, settings: Reconstruc
     return options
 
 
-def _global_options(pycolmap: Any, refine_focal: bool, settings: ReconstructSettings) -> Any:
+def _global_options(
+    pycolmap: Any, refine_focal: bool, settings: ReconstructSettings, device: str
+) -> Any:
     options = pycolmap.GlobalPipelineOptions()
     options.num_threads = 1
     options.random_seed = settings.seed
     options.multiple_models = False
-    options.mapper.global_positioning.use_gpu = False
     adjustment = options.mapper.bundle_adjustment
-    adjustment.ceres.use_gpu = False
+    for solver in (options.mapper.global_positioning, adjustment.ceres):
+        solver.use_gpu, solver.gpu_index = device == "gpu", _FIRST_GPU
     adjustment.refine_focal_length = refine_focal
     adjustment.refine_extra_params = refine_focal
     adjustment.ceres.solver_options.max_solver_time_in_seconds = settings.max_mapping_s

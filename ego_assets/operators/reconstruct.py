@@ -14,6 +14,8 @@ frame or clip that does not bear a reconstruction is invalid, with the reason, a
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +117,10 @@ class PycolmapReconstructor:
         # A short look around does not fix a focal length: then the guess is the better one.
         calibrate = guessed and len(chosen) >= settings.min_calibration_keyframes
         scene = build_map(tracks, chosen, work, calibrate, settings)
+        notes["mapped on"] = scene.device
+        if scene.device == "gpu":
+            gpu = os.environ["CUDA_VISIBLE_DEVICES"].partition(",")[0]
+            notes["accelerator"] = json.dumps({"gpu": gpu, "used_by": "pycolmap"})
         intrinsics = _calibrated(start, work, scene.intrinsics) if calibrate else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
         notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}

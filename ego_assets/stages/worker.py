@@ -473,7 +473,7 @@ class WorkerRun:
                 host=host(),
                 device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
                 packages=package_versions(),
-                accelerator=describe_device(),
+                accelerator=describe_device() or output.notes.get("accelerator", ""),
                 token=attempts[table].token,
             )
             published[table] = self.lake.publish(table, spec.shard, unit.unit_id, batch, provenance)

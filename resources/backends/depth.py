@@ -56,12 +56,12 @@ class DepthNetwork:
         folder = weights / settings.checkpoint
         self.device = pick_device()
         self.model = settle(load_depth_model(folder, self.model_type), self.device)
-        self.run = compiled(self.model, settings.compile)
         self.constants = [
             torch.tensor(v, device=self.device)[:, None, None] for v in (self.mean, self.std)
         ]
         self.batch = settings.frames_per_batch or BATCH
         self.look = ElasticBatch(self.see, self.batch)
+        self.run = compiled(self.model, settings.compile, lambda: self.look.limit)
 
     @classmethod
     def identity(cls, settings: Mapping[str, Any], weights: Path) -> str:

@@ -83,18 +83,36 @@ class Compiled:
 
     Compilation needs a C++ compiler (on a CPU) or Triton (on a GPU), and may not know what a
     network does: then it is a slower network, not a failed clip.
+
+    mode: torch.compile's. Those of `COMPILE_MODES` replay a CUDA graph, on a GPU, which is of one
+    shape: so a batch is filled up with zeros to the next power of four, at most `limit()`, of which
+    there are few. limit: None for a function whose shapes are always the same. Whatever goes in or
+    comes out has the batch for its first dimension.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        mode: str | None = None,
+        limit: Callable[[], int] | None = None,
+    ) -> None:
         import torch
 
         self.plain = function
-        self.quick: Callable[..., Any] | None = torch.compile(function, backend=COMPILER)
+        self.limit = limit if mode else None
+        self.replays = mode is not None
+        # What torch would make of shapes that change: one program, which no graph can be of.
+        dynamic = False if mode else None
+        self.quick: Callable[..., Any] | None = torch.compile(
+            function, backend=COMPILER, mode=mode, dynamic=dynamic
+        )
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         if self.quick is not None:
             try:
-                return self.quick(*args, **named)
+                return (
+                    self._replayed(*args, **named) if self.replays else self.quick(*args, **named)
+                )
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
@@ -106,10 +124,40 @@ class Compiled:
             return found
         return self.plain(*args, **named)
 
+    def _replayed(self, *args: Any, **named: Any) -> Any:
+        import torch
+        from torch.utils._pytree import tree_leaves, tree_map_only
 
-def compiled(function: Callable[..., Any], wanted: bool) -> Callable[..., Any]:
-    """The function, compiled if that is wanted."""
-    return Compiled(function) if wanted else function
+        assert self.quick is not None
+        size = None
+        if self.limit is not None:
+            size, most = len(next(iter(tree_leaves((args, named))))), self.limit()
+            args, named = tree_map_only(torch.Tensor, lambda x: filled(x, most), (args, named))
+        torch.compiler.cudagraph_mark_step_begin()
+        found = self.quick(*args, **named)
+        # A graph writes each result to where the one before lies.
+        return tree_map_only(torch.Tensor, lambda x: x[:size].clone(), found)
+
+
+def filled(batch: Any, most: int) -> Any:
+    """(B, …) and zeros up to the next power of four, at most `most`; laid out alike for each size.
+
+    torch compiles a function for eight shapes and layouts, and no more.
+    """
+    import torch
+
+    size = min(4 ** (((len(batch) - 1).bit_length() + 1) // 2), most)
+    rest = batch.new_zeros((max(0, size - len(batch)), *batch.shape[1:]))
+    return torch.cat([batch, rest]).contiguous()
+
+
+def compiled(
+    function: Callable[..., Any], wanted: bool | str, limit: Callable[[], int] | None = None
+) -> Callable[..., Any]:
+    """The function, compiled if that is wanted, in the mode that is. limit: see `Compiled`."""
+    if not wanted:
+        return function
+    return Compiled(function, wanted if isinstance(wanted, str) else None, limit)
 
 
 def describe_device() -> str:

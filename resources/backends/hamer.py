@@ -7,7 +7,7 @@ rows. Not here: the MANO hand (`mano`), where hands are (`hand_masks`), smoothin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,12 +154,17 @@ class HamerNetwork:
     """The network: crops to MANO parameters. Holds the tensors under their official names."""
 
     def __init__(
-        self, shape: Shape, weights: Mapping[str, Any], device: Any, compile: bool = False
+        self,
+        shape: Shape,
+        weights: Mapping[str, Any],
+        device: Any,
+        compile: bool | str = False,
+        limit: Callable[[], int] | None = None,
     ) -> None:
         self.shape = shape
         self.weights = {name: value.to(device).float() for name, value in weights.items()}
         self.device = device
-        self.token = compiled(self._token, compile)
+        self.token = compiled(self._token, compile, limit)
 
     def __call__(self, crops: Any) -> tuple[Any, Any, Any]:
         """(B, 3, S, S) normalised crops of right hands on the device to rotations
@@ -407,10 +412,13 @@ class HamerEstimator:
         folder = weights / settings.checkpoint
         self.settings = settings
         self.batch = batch = settings.crops_per_batch or BATCH
-        self.look = MicroBatcher(ElasticBatch(self._look, batch), batch)
+        elastic = ElasticBatch(self._look, batch)
+        self.look = MicroBatcher(elastic, batch)
         self.device = pick_device()
         shape, tensors = read_checkpoint(folder)
-        self.network = HamerNetwork(shape, tensors, self.device, settings.compile)
+        self.network = HamerNetwork(
+            shape, tensors, self.device, settings.compile, lambda: elastic.limit
+        )
         self.constants = [torch.tensor(v, device=self.device) for v in (shape.mean, shape.std)]
         self.mano = ManoHand.of(read_mano(folder / MANO), self.device)
 

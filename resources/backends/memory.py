@@ -77,6 +77,15 @@ class ElasticBatch(Generic[T, R]):
         return None
 
 
+def persist(run: Callable[[], R]) -> R:
+    """What `run` returns; tried as often as a batch of one item, for what cannot be made smaller.
+
+    Raises DeviceMemoryError, and what `run` raises.
+    """
+    batch: ElasticBatch[None, R] = ElasticBatch(lambda _: [run()], 1)
+    return batch([None])[0]
+
+
 def free() -> None:
     """Give back what nobody uses: to Python, and from torch's cache to the device."""
     gc.collect()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ego_assets.config import Owlv2Sam2Settings
+from ego_assets.operators.hand_masks import MAX_HANDS
 from ego_assets.operators.hand_sides import LOW
 from ego_assets.operators.mask_association import assign, box_overlaps, keepers
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Frame
@@ -28,12 +29,15 @@ from resources.backends.detections import (
     same_table,
     table_of,
 )
-from resources.backends.device import autocast, pick_device
+from resources.backends.device import autocast, pick_device, to_host
+from resources.backends.memory import ElasticBatch
 from resources.backends.pretrained import load_pretrained, text_tokens
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training pictures, as the image encoder was trained."""
+BATCH = 4
+"""Pictures at once, where neither the settings nor a measurement say."""
 MAX_DETECTIONS = 300
 """The best of a frame; a network that takes every patch for something would cost hours."""
 
@@ -46,6 +50,8 @@ class Owlv2Detector:
     name = "owlv2"
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:
+        import torch
+
         folder = weights / settings.detector
         self.settings = settings
         self.device = pick_device()
@@ -53,31 +59,33 @@ class Owlv2Detector:
         vision, text = self.model.config.vision_config, self.model.config.text_config
         self.side: int = vision.image_size
         self.words = list(settings.vocabulary)
-        self.texts = self._encode_texts(
-            *text_tokens(folder, self.words, text.max_position_embeddings, text.vocab_size)
-        )
+        tokens = text_tokens(folder, self.words, text.max_position_embeddings, text.vocab_size)
+        read = ElasticBatch(self._read, len(self.words))
+        self.texts = torch.stack(read(list(zip(*tokens, strict=True))))
+        self.look = ElasticBatch(self._see, settings.frames_per_batch or BATCH)
 
-    def _encode_texts(self, tokens: Any, is_text: Any) -> Any:
-        """(P, C) of the P words of the vocabulary."""
+    def _read(self, texts: list[tuple[Any, Any]]) -> list[Any]:
+        """(C,) features of each text: its tokens, and where there are any."""
         import torch
 
+        tokens, is_text = (torch.stack(t).to(self.device) for t in zip(*texts, strict=True))
         with torch.inference_mode(), autocast(self.device):
-            seen = self.model.owlv2.get_text_features(
-                input_ids=tokens.to(self.device), attention_mask=is_text.to(self.device)
-            )
-            return seen.pooler_output
+            seen = self.model.owlv2.get_text_features(input_ids=tokens, attention_mask=is_text)
+            return list(seen.pooler_output)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """What is found in each picture, (H, W, 3) uint8 RGB, the best first, doubles removed.
+        """What is found in each picture, (H, W, 3) uint8 RGB, the best first, doubles removed."""
+        return [self._distinct(*seen) for seen in self.look(images)]
 
-        At most `frames_per_batch` of them, of one size; a batch that is not full is filled up with
-        black, so that a picture's result does not depend on how many come with it.
+    def _see(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(scores (N, P), boxes (N, 4)) of the patches of each picture.
+
+        A batch that is not full is filled up with black, so that a picture's result does not depend
+        on how many come with it.
         """
         import torch
 
-        height, width, _ = images[0].shape
-        shape = (self.settings.frames_per_batch, 3, self.side, self.side)
-        pixels = torch.zeros(shape, device=self.device)
+        pixels = torch.zeros((self.look.limit, 3, self.side, self.side), device=self.device)
         for place, image in enumerate(images):
             pixels[place] = self._pixels(image)
         with torch.inference_mode(), autocast(self.device):
@@ -86,16 +94,15 @@ class Owlv2Detector:
             texts = self.texts[None].expand(len(patches), -1, -1)
             logits, _ = self.model.class_predictor(patches, texts)
             boxes = self.model.box_predictor(patches, maps).float()
-        scores = logits.float().sigmoid().cpu().numpy()[: len(images)]
-        boxes = boxes.cpu().numpy()[: len(images)]
-        centres, sizes = boxes[..., :2], boxes[..., 2:]
-        # Boxes are shares of the square; the picture lies in its upper left corner.
-        scale = max(height, width) / np.array([width, height])
-        low, high = (np.clip((centres + s * sizes / 2) * scale, 0, 1) for s in (-1, 1))
-        return [
-            self._distinct(s, np.concatenate([a, b], axis=1))
-            for s, a, b in zip(scores, low, high, strict=True)
-        ]
+        found = []
+        # Black ones have no picture: `zip` leaves them out.
+        for image, score, box in zip(images, *to_host(logits.float().sigmoid(), boxes)):  # noqa: B905
+            height, width, _ = image.shape
+            # Boxes are shares of the square; the picture lies in its upper left corner.
+            scale = max(height, width) / np.array([width, height])
+            low, high = ((box[:, :2] + s * box[:, 2:] / 2) * scale for s in (-1, 1))
+            found.append((score, np.clip(np.concatenate([low, high], axis=1), 0, 1)))
+        return found
 
     def _pixels(self, image: np.ndarray) -> Any:
         """(3, S, S): made square with black below or to the right, normalised, on the device."""
@@ -183,9 +190,10 @@ class Owlv2Prompter:
 
     def _detect(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Detection]]]:
         held: list[Frame] = []
+        size = self.settings.frames_per_batch or BATCH
         for frame in frames:
             held.append(frame)
-            if len(held) == self.settings.frames_per_batch:
+            if len(held) == size:
                 yield from zip(held, self.detector.detect([f.image for f in held]), strict=True)
                 held = []
         if held:
@@ -261,8 +269,20 @@ class Owlv2Sam2Segmenter(sam2.Sam2Segmenter):
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:
         self.settings = settings
-        self.tracker = sam2.Sam2Tracker(weights / settings.checkpoint)
-        self.prompter = Owlv2Prompter(settings, weights)
+        self.tracker = sam2.Sam2Tracker(
+            weights / settings.checkpoint, settings.compile, settings.objects_per_batch
+        )
+        self.prompter = prompter = Owlv2Prompter(settings, weights)
+        detector = prompter.detector
+        most = MAX_HANDS + settings.max_objects
+
+        def try_batch(count: int) -> None:
+            """Look at so many black pictures, and follow all that may be."""
+            detector.look.limit = count
+            detector.detect([np.zeros((1080, 1920, 3), np.uint8)] * count)
+            self.tracker.try_batch(most)
+
+        self.try_batch = try_batch
 
     @staticmethod
     def check(settings: Owlv2Sam2Settings, weights: Path) -> str:  # type: ignore[override]

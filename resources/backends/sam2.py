@@ -25,8 +25,16 @@ from resources.backends.device import (
     to_device,
     to_host,
 )
+from resources.backends.memory import persist
 from resources.backends.pretrained import load_pretrained
-from resources.backends.track_memory import Tracked, TrackMemory, mask_row, noted
+from resources.backends.track_memory import (
+    OBJECTS,
+    Tracked,
+    TrackMemory,
+    encode_apart,
+    mask_row,
+    noted,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, as the image encoder was trained."""
@@ -43,10 +51,12 @@ class Sam2Tracker(TrackMemory):
 
     The same frames and prompts give the same masks, whether in one go or from `restore`d
     memory, and whoever else is tracked beside. A frame is encoded once for all tracks, and so are
-    their new memories; transformers decodes track by track.
+    new memories, up to `objects` at once; transformers decodes track by track.
     """
 
-    def __init__(self, folder: Path, compile: bool = False) -> None:
+    def __init__(
+        self, folder: Path, compile: bool | str = False, objects: int | None = None
+    ) -> None:
         import torch
 
         self.device = pick_device()
@@ -54,7 +64,8 @@ class Sam2Tracker(TrackMemory):
         self.model.vision_encoder.forward = compiled(self.model.vision_encoder.forward, compile)
         self.constants = [torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD)]
         self.size: int = self.model.config.image_size
-        self.remember_as(self.model.config)
+        encode_apart(self.model, objects or OBJECTS)
+        self.remember_as(self.model.config, objects or OBJECTS)
 
     def _fresh(self) -> Any:
         from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
@@ -75,16 +86,15 @@ class Sam2Tracker(TrackMemory):
         0 … 1 of width and height}, of things new or lost; size: (H, W) of the masks given back.
         """
         import torch
-        import torch.nn.functional as F
 
         if not prompts and not self.tracks:
             return {}
         with torch.inference_mode(), autocast(self.device):
             self._prompt(frame_index, prompts)
-            found = self.model(self.session, frame_idx=frame_index, frame=self._pixels(image))
-            logits = F.interpolate(found.pred_masks.float(), size, mode="bilinear")
-            seen = found.object_score_logits.float().sigmoid().flatten()
-            masks, scores = to_host(logits[:, 0] > 0, seen)
+            pixels = persist(lambda: self._pixels(image))
+            found = self.model(self.session, frame_idx=frame_index, frame=pixels)
+            masks = self.enlarge([(logits, size) for logits in found.pred_masks[:, 0]])
+            (scores,) = to_host(found.object_score_logits.float().sigmoid().flatten())
         self._prune(frame_index)
         return {
             track: Tracked(mask, float(score))
@@ -112,36 +122,20 @@ class Sam2Tracker(TrackMemory):
             self.session.add_point_inputs(index, frame_index, inputs)
         self.session.obj_with_new_inputs = list(prompts)
 
+    def try_batch(self, count: int) -> None:
+        """Follow so many things until their memory is full: what does that take?."""
+        side = 2 * self.size
+        image = np.zeros((round(side * 9 / 16), side, 3), np.uint8)
+        prompts = {str(n): [0.1, 0.1, 0.9, 0.9] for n in range(count)}
+        self.restore({})
+        for frame in range(self.feature_frames + 2):
+            self.step(frame, image, {} if frame else prompts, image.shape[:2])
+        self.restore({})
+
 
 def load_model(folder: Path) -> Any:
     """The network of a `save_pretrained` folder, on the CPU. Raises WeightsError."""
-    model = load_pretrained(folder, "sam2_video", "Sam2VideoModel", "SAM 2.1")
-    encode_apart(model)
-    return model
-
-
-def encode_apart(model: Any) -> None:
-    """Let nobody's prompt change the memory of others.
-
-    The memory of a prompted frame is made from the mask, that of a tracked one from its
-    probabilities. transformers 5.23 treats all tracks of a frame alike if one was prompted;
-    Meta's code, which this restores, asks of each.
-    """
-    encode_together = model._batch_encode_memories
-    listed = (
-        "objects_needing_memory_encoding",
-        "high_res_masks_for_memory",
-        "object_score_logits_for_memory",
-        "is_mask_from_pts_per_obj",
-    )
-
-    def encode(*, inference_session: Any, frame_idx: int, **lists: Any) -> None:
-        for prompted in (False, True):
-            chosen = [i for i, p in enumerate(lists[listed[3]]) if p == prompted]
-            part = {name: [lists[name][i] for i in chosen] for name in listed}
-            encode_together(inference_session=inference_session, frame_idx=frame_idx, **part)
-
-    model._batch_encode_memories = encode
+    return load_pretrained(folder, "sam2_video", "Sam2VideoModel", "SAM 2.1")
 
 
 class Sam2Segmenter:
@@ -160,7 +154,10 @@ class Sam2Segmenter:
 
     def __init__(self, settings: Sam2Settings, weights: Path) -> None:
         self.settings = settings
-        self.tracker = Sam2Tracker(weights / settings.checkpoint, settings.compile)
+        self.tracker = Sam2Tracker(
+            weights / settings.checkpoint, settings.compile, settings.objects_per_batch
+        )
+        self.try_batch = self.tracker.try_batch
         kept = {name: getattr(settings, name) for name in SegmentSettings.model_fields}
         self.prompter: ClipOperator = BaselineSegmenter(SegmentSettings(**kept))
 

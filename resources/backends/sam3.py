@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ego_assets.config import Sam3Settings
-from ego_assets.operators.hand_masks import entry_x
+from ego_assets.operators.hand_masks import MAX_HANDS, entry_x
 from ego_assets.operators.hand_sides import LOW
 from ego_assets.operators.mask_association import assign, keepers, mask_overlaps
 from ego_assets.operators.rle import mask_box
@@ -31,10 +31,13 @@ from resources.backends.detections import (
     table_of,
 )
 from resources.backends.device import autocast, pick_device
+from resources.backends.memory import ElasticBatch, persist
 from resources.backends.pretrained import load_pretrained, text_tokens
-from resources.backends.sam2 import FORGOTTEN_AFTER_S, SAME_IOU, encode_apart
-from resources.backends.track_memory import Tracked, TrackMemory, mask_row, noted
+from resources.backends.sam2 import FORGOTTEN_AFTER_S, SAME_IOU
+from resources.backends.track_memory import Tracked, TrackMemory, encode_apart, mask_row, noted
 
+BATCH = 4
+"""Frames at once, where neither the settings nor a measurement say."""
 TEXT_LENGTH = 32
 """Tokens that the text encoder was trained with, begin and end included."""
 MIN_MATCH = 0.1
@@ -74,24 +77,26 @@ class Sam3Network:
             min(TEXT_LENGTH, config.text_config.max_position_embeddings),
             config.text_config.vocab_size,
         )
-        self.texts = self._encode_texts(tokens.to(self.device), is_text.to(self.device))
+        self.frames = settings.frames_per_batch or BATCH
+        self.images = ElasticBatch(self.see, self.frames)
+        self.prompts = ElasticBatch(self._find, settings.prompts_per_batch)
+        read = ElasticBatch(self._read, settings.prompts_per_batch)
+        self.texts = read(list(zip(tokens, is_text, strict=True)))
 
-    def _encode_texts(self, tokens: Any, is_text: Any) -> list[tuple[Any, Any]]:
-        """(features (P, L, C), mask (P, L)) of each batch of words."""
+    def _read(self, texts: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """(features (L, C), mask (L,)) of each text: its tokens, and where there are any."""
         import torch
 
-        size = self.settings.prompts_per_batch
+        tokens, is_text = (torch.stack(t).to(self.device) for t in zip(*texts, strict=True))
         encoder = self.model.detector_model
         with torch.inference_mode(), autocast(self.device):
-            return [
-                (encoder.get_text_features(input_ids=t, attention_mask=m).pooler_output, m)
-                for t, m in zip(tokens.split(size), is_text.split(size), strict=True)
-            ]
+            seen = encoder.get_text_features(input_ids=tokens, attention_mask=is_text)
+        return list(zip(seen.pooler_output, is_text, strict=True))
 
     def encode(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Any]]:
         """Each frame and its features (`Sam3VisionEncoderOutput` of a batch of one)."""
         held: dict[int, Frame] = {}
-        size = self.settings.frames_per_batch
+        size = self.frames
         for frame in frames:
             if held and frame.index // size != next(iter(held.values())).index // size:
                 yield from self._encode(held)
@@ -100,18 +105,26 @@ class Sam3Network:
         yield from self._encode(held)
 
     def _encode(self, held: Mapping[int, Frame]) -> Iterator[tuple[Frame, Any]]:
+        places = list(range(self.frames)) if held else []
+        while places:
+            # Of what is encoded at once all features are held: no more than memory allows.
+            part = places[: self.images.limit]
+            del places[: len(part)]
+            if held.keys() & set(part):
+                seen = self.images([held.get(place) for place in part])
+                yield from ((held[p], s) for p, s in zip(part, seen, strict=True) if p in held)
+
+    def see(self, frames: list[Frame | None]) -> list[Any]:
+        """Features of each frame, `Sam3VisionEncoderOutput` of a batch of one. None: black."""
         import torch
 
-        if not held:
-            return
-        shape = (self.settings.frames_per_batch, 3, self.side, self.side)
-        pixels = torch.zeros(shape, device=self.device)
-        for place, frame in held.items():
-            pixels[place] = self._pixels(frame.image)
+        pixels = torch.zeros((len(frames), 3, self.side, self.side), device=self.device)
+        for place, frame in enumerate(frames):
+            if frame is not None:
+                pixels[place] = self._pixels(frame.image)
         with torch.inference_mode(), autocast(self.device):
             seen = self.model.detector_model.get_vision_features(pixel_values=pixels)
-        for place, frame in held.items():
-            yield frame, _expanded(seen, place, 1)
+        return [_expanded(seen, place, 1) for place in range(len(frames))]
 
     def _pixels(self, image: np.ndarray) -> Any:
         """(3, S, S): squeezed to a square and brought to -1 … 1, as in training, on the device."""
@@ -124,36 +137,41 @@ class Sam3Network:
 
     def detect(self, features: Any) -> list[MaskDetection]:
         """What the vocabulary finds in a frame, doubles removed."""
-        import torch
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        found: list[MaskDetection] = []
-        first = 0
-        with torch.inference_mode(), autocast(self.device):
-            for text, is_text in self.texts:
-                seen = self.model.detector_model(
-                    vision_embeds=_expanded(features, 0, len(text)),
-                    text_embeds=BaseModelOutputWithPooling(pooler_output=text),
-                    attention_mask=is_text,
-                )
-                scores = seen.pred_logits.float().sigmoid() * seen.presence_logits.float().sigmoid()
-                rows, queries = torch.nonzero(scores >= self.settings.min_score, as_tuple=True)
-                logits = seen.pred_masks[rows, queries].float()
-                masks = (logits > 0).cpu().numpy()
-                boxes = seen.pred_boxes[rows, queries].float().clamp(0, 1).tolist()
-                sure = scores[rows, queries].tolist()
-                for index, row in enumerate(rows.tolist()):
-                    words = self.words[first + row]
-                    mask = {"mask": masks[index], "logits": logits[index]}
-                    found.append(MaskDetection(words, sure[index], boxes[index], **mask))
-                first += len(text)
         area = self.settings.min_area_share
         found = [
             d
-            for d in found
+            for of_words in self.prompts([(features, i) for i in range(len(self.words))])
+            for d in of_words
             if d.mask.mean() >= area and d.box[0] < d.box[2] and d.box[1] < d.box[3]
         ]
         return distinct(found, self.settings)
+
+    def _find(self, asked: list[tuple[Any, int]]) -> list[list[MaskDetection]]:
+        """What each entry of the vocabulary finds in the one frame that they are asked of."""
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        text, is_text = (
+            torch.stack(t) for t in zip(*(self.texts[i] for _, i in asked), strict=True)
+        )
+        with torch.inference_mode(), autocast(self.device):
+            seen = self.model.detector_model(
+                vision_embeds=_expanded(asked[0][0], 0, len(asked)),
+                text_embeds=BaseModelOutputWithPooling(pooler_output=text),
+                attention_mask=is_text,
+            )
+            scores = seen.pred_logits.float().sigmoid() * seen.presence_logits.float().sigmoid()
+            rows, queries = torch.nonzero(scores >= self.settings.min_score, as_tuple=True)
+            logits = seen.pred_masks[rows, queries].float()
+            masks = (logits > 0).cpu().numpy()
+            boxes = seen.pred_boxes[rows, queries].float().clamp(0, 1).tolist()
+            sure = scores[rows, queries].tolist()
+        found: list[list[MaskDetection]] = [[] for _ in asked]
+        for index, row in enumerate(rows.tolist()):
+            mask = {"mask": masks[index], "logits": logits[index]}
+            one = MaskDetection(self.words[asked[row][1]], sure[index], boxes[index], **mask)
+            found[row].append(one)
+        return found
 
     def tracker_features(self, features: Any) -> dict[str, Any]:
         """What the tracker looks at in a frame."""
@@ -202,8 +220,9 @@ class Sam3Tracker(TrackMemory):
         self.device = network.device
         self.network = network
         self.model = network.model.tracker_model
-        encode_apart(self.model)
-        self.remember_as(self.model.config)
+        objects = network.settings.objects_per_batch
+        encode_apart(self.model, objects)
+        self.remember_as(self.model.config, objects)
 
     def _fresh(self) -> Any:
         from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import (
@@ -225,7 +244,7 @@ class Sam3Tracker(TrackMemory):
         import torch
 
         with torch.inference_mode(), autocast(self.device):
-            seen = self.network.tracker_features(features)
+            seen = persist(lambda: self.network.tracker_features(features))
             self.session.cache.cache_vision_features(frame_index, seen)
             if not self.tracks:
                 return torch.zeros((0, 1, 1), device=self.device), []
@@ -306,6 +325,22 @@ class Sam3Segmenter:
         self.network = Sam3Network(weights / settings.checkpoint, settings)
         self.tracker = Sam3Tracker(self.network)
 
+    def try_batch(self, count: int) -> None:
+        """Encode so many black frames, and follow all that there may be: what does that take?."""
+        import torch
+
+        features, *_ = self.network.see([None] * count)
+        size = self.tracker.model.prompt_encoder.mask_input_size
+        shown = torch.ones(size, device=self.network.device)
+        prompts = {str(n): shown for n in range(MAX_HANDS + self.settings.max_objects)}
+        self.tracker.restore({})
+        for frame in range(self.tracker.feature_frames + 2):
+            logits, _ = self.tracker.follow(frame, features)
+            self.network.detect(features)
+            self.tracker.enlarge([(one, (1080, 1920)) for one in logits])
+            self.tracker.remember(frame, {} if frame else prompts)
+        self.tracker.restore({})
+
     @staticmethod
     def check(settings: Sam3Settings, weights: Path) -> str:
         """What the weights hold, for people. Raises WeightsError."""
@@ -338,7 +373,9 @@ class Sam3Segmenter:
                 prompts = sight.meet(frame, detections, _small(tracked))
             tracked |= {t: (d.logits, d.score) for t, d in prompts.items()}
             self.tracker.remember(frame.index, {t: d.logits for t, d in prompts.items()})
-            for track, one in _full_size(tracked, size).items():
+            masks = self.tracker.enlarge([(logits, size) for logits, _ in tracked.values()])
+            for (track, (_, score)), mask in zip(tracked.items(), masks, strict=True):
+                one = Tracked(mask, score)
                 if (box := mask_box(one.mask)) is not None:
                     rows.append(noted(frame.index, frame.pts_s, track, one, box))
             if gone := sight.forget(frame.pts_s):
@@ -358,20 +395,6 @@ class Sam3Segmenter:
 def _small(tracked: Mapping[str, tuple[Any, float]]) -> dict[str, np.ndarray]:
     """{track: (h, w) bool}, of the network's small size."""
     return {t: (logits > 0).cpu().numpy() for t, (logits, _) in tracked.items()}
-
-
-def _full_size(tracked: Mapping[str, tuple[Any, float]], size: Size) -> dict[str, Tracked]:
-    """{track: its mask as large as the picture}."""
-    import torch
-    import torch.nn.functional as F
-
-    if not tracked:
-        return {}
-    with torch.inference_mode():
-        small = torch.stack([logits for logits, _ in tracked.values()])[:, None]
-        masks = (F.interpolate(small, size, mode="bilinear")[:, 0] > 0).cpu().numpy()
-    scores = (score for _, score in tracked.values())
-    return {t: Tracked(m, s) for t, m, s in zip(tracked, masks, scores, strict=True)}
 
 
 class _Sight:

@@ -1,6 +1,6 @@
 """What trackers of the SAM family remember of a video, and the rows that come of it.
 
-Here: the memory of a transformers session, pruned, exported, restored; rows of the mask tables.
+Here: the memory of a transformers session, made, pruned, exported, restored; masks and rows.
 Not here: networks, prompts.
 """
 
@@ -14,7 +14,11 @@ import numpy as np
 
 from ego_assets.operators.rle import encode_mask
 from ego_assets.protocols import Carried, ClipInput, ClipOperator
+from resources.backends.device import to_host
+from resources.backends.memory import ElasticBatch, persist
 
+OBJECTS = 16
+"""Tracks at once, where neither the settings nor a measurement say."""
 KEPT_PROMPTS = 4
 """Conditioning frames of a track that are kept: its first and its newest ones. The network looks
 at all there are, so without a bound time and memory would grow with the take."""
@@ -37,8 +41,9 @@ class TrackMemory:
 
     device: Any
 
-    def remember_as(self, config: Any) -> None:
-        """Begin to remember for a network of that configuration."""
+    def remember_as(self, config: Any, objects: int) -> None:
+        """Begin to remember for a network of that configuration, so many tracks at a time."""
+        self.enlarge = ElasticBatch(full_masks, objects)
         # Frames back to which the network looks: for features, and for object pointers.
         self.feature_frames: int = config.num_maskmem - 1
         self.pointer_frames: int = config.max_object_pointers_in_encoder - 1
@@ -123,6 +128,50 @@ class TrackMemory:
             index = self.session.obj_id_to_idx(track)
             self.session.output_dict_per_obj[index][kind][int(frame)] = entry
         self.session.processed_frames = {}
+
+
+def encode_apart(model: Any, limit: int) -> None:
+    """Let nobody's prompt change the memory of others, and no want of memory change any.
+
+    The memory of a prompted frame is made from the mask, that of a tracked one from its
+    probabilities. transformers 5.23 treats all tracks of a frame alike if one was prompted;
+    Meta's code, which this restores, asks of each. limit: tracks that are remembered at once.
+    What fails for want of memory has changed nothing yet in a session, and is tried again.
+    """
+    encode_together, infer = model._batch_encode_memories, model._run_single_frame_inference
+    listed = (
+        "objects_needing_memory_encoding",
+        "high_res_masks_for_memory",
+        "object_score_logits_for_memory",
+        "is_mask_from_pts_per_obj",
+    )
+
+    def encode_some(tracks: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        session, frame, *columns = map(list, zip(*tracks, strict=True))
+        part = dict(zip(listed, columns, strict=True))
+        encode_together(inference_session=session[0], frame_idx=frame[0], **part)
+        return tracks
+
+    run = ElasticBatch(encode_some, limit)
+
+    def encode(*, inference_session: Any, frame_idx: int, **lists: Any) -> None:
+        rows = list(zip(*(lists[name] for name in listed), strict=True))
+        for prompted in (False, True):
+            run([(inference_session, frame_idx, *row) for row in rows if row[3] == prompted])
+
+    model._batch_encode_memories = encode
+    model._run_single_frame_inference = lambda **named: persist(lambda: infer(**named))
+
+
+def full_masks(asked: list[tuple[Any, tuple[int, int]]]) -> list[np.ndarray]:
+    """(H, W) bool masks of tracks, each from its (h, w) logits and the one size of all."""
+    import torch
+    import torch.nn.functional as F
+
+    with torch.inference_mode():
+        logits = torch.stack([small for small, _ in asked])[:, None].float()
+        (masks,) = to_host(F.interpolate(logits, asked[0][1], mode="bilinear")[:, 0] > 0)
+    return list(masks)
 
 
 def noted(

@@ -49,7 +49,9 @@ class Provenance:
     device: str = ""
     """The GPUs that the process saw, as CUDA_VISIBLE_DEVICES names them, or `cpu`."""
     accelerator: str = ""
-    """JSON of the GPU that it computed on: name, compute capability, driver, CUDA; empty: none."""
+    """JSON of the GPU that it computed on: name, compute capability, driver, CUDA; empty: none.
+
+    Where only a map was solved on one: its name in CUDA_VISIBLE_DEVICES, and by what."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

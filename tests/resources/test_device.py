@@ -11,9 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from tiny_models import tiny_hamer
 
-from ego_assets.config import HamerSettings
+from ego_assets.config import (
+    COMPILE_MODES,
+    DepthProSettings,
+    HamerSettings,
+    Sam2Settings,
+    Settings,
+)
 from resources.backends import device
 from resources.backends.device import compiled, precision, to_device, to_host
 from resources.backends.hamer import HamerEstimator
@@ -84,6 +91,74 @@ def test_what_cannot_be_compiled_runs_as_it_is(
     assert len(caplog.records) == 1
     assert "double runs without torch.compile" in caplog.text
     assert "No working C++ compiler" in caplog.text
+
+
+class Graphs:
+    """A compiler's backend as CUDA graphs are: one for each shape, which writes each result to the
+    same place."""
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+        self.batches: list[int] = []
+
+    def __call__(self, graph: Any, inputs: Any, mode: str) -> Any:
+        import torch
+
+        places: list[Any] = []
+        self.modes.append(mode)
+
+        def replay(*args: Any) -> Any:
+            if not places:
+                self.batches.append(next(len(x) for x in args if x.ndim == 4))
+            found = graph(*args)
+            places[:] = places or [torch.empty_like(x) for x in found]
+            for place, value in zip(places, found, strict=True):
+                assert place.shape == value.shape, "a graph is of one shape"
+                place.copy_(value)
+            return tuple(places)
+
+        return replay
+
+
+def test_graphs_are_of_few_shapes_and_keep_their_results_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    mode = "reduce-overhead"
+    torch._dynamo.reset()
+    graphs = Graphs()
+    monkeypatch.setattr(device, "COMPILER", graphs)
+    tiny_hamer(tmp_path / "hamer")
+    crops = list(np.random.default_rng(0).integers(0, 255, (7, 64, 64, 3), np.uint8))
+    plain, quick = (
+        HamerEstimator(HamerSettings(compile=c, crops_per_batch=6), tmp_path) for c in (False, mode)
+    )
+    for count in (2, 4, 7):
+        ones, others = (e.look(crops[:count]) for e in (plain, quick))
+        for one, other in zip(ones, others, strict=True):
+            for a, b in zip(one, other, strict=True):
+                assert np.allclose(a, b, atol=1e-5)
+    assert graphs.batches == [4, 6, 1], "two and four as four, seven as six and one: six fit"
+    shown = torch.from_numpy(np.stack(crops[:4])).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        first, second = (quick.network.token(x) for x in (shown[:3], shown.flip(0)))
+    assert torch.allclose(first, plain.network._token(shown[:3]), atol=1e-5)
+    assert len(second) == 4, "of its own place: the first is as it was"
+    assert set(graphs.modes) == {mode}
+    assert quick.network.token.quick is not None  # type: ignore[attr-defined]
+
+
+def test_what_is_no_way_to_compile_is_refused() -> None:
+    kinds: list[type[Settings]] = [HamerSettings, Sam2Settings, DepthProSettings]
+    for settings in kinds:
+        for good in (False, True, *COMPILE_MODES):
+            assert settings(compile=good).compile == good  # type: ignore[attr-defined, call-arg]
+        for wrong in ("max", "true", 2, None):
+            with pytest.raises(
+                ValidationError, match='give false, true, "reduce-overhead" or "max'
+            ):
+                settings(compile=wrong)  # type: ignore[call-arg]
 
 
 def test_a_network_that_fails_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

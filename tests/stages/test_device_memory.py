@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_backends import FakeEstimator
 
+from ego_assets.protocols import ClipOutput
 from ego_assets.stages import worker
 from ego_assets.stages.runner import run_stage
 from resources.ledger import State
@@ -48,7 +51,22 @@ def test_a_file_says_what_it_was_computed_on(
     bench = make_bench(tmp_path, {"v0": 1})
     monkeypatch.setattr(worker, "describe_device", lambda: '{"gpu": "H100"}')
     run_stage(bench.spec, isolate=False)
-    found = bench.lake.provenance(TABLE, SHARD, f"v0{'0' * 14}-0000")
+    clip = f"v0{'0' * 14}-0000"
+    found = bench.lake.provenance(TABLE, SHARD, clip)
     assert found is not None
     assert found.accelerator == '{"gpu": "H100"}'
     assert {"torch", "transformers"} <= json.loads(found.packages).keys()
+    # An operator without torch says so itself.
+    monkeypatch.setattr(worker, "describe_device", lambda: "")
+    plain = FakeEstimator.process
+
+    def process(*args: Any) -> ClipOutput:
+        output = plain(*args)
+        output.notes["accelerator"] = "3"
+        return output
+
+    monkeypatch.setattr(FakeEstimator, "process", process)
+    run_stage(bench.rerun(force=True), isolate=False)
+    found = bench.lake.provenance(TABLE, SHARD, clip)
+    assert found is not None
+    assert found.accelerator == "3"
