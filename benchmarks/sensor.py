@@ -1,16 +1,22 @@
-"""What a tick of the raw-data sensor takes beyond listing, with many files known and 100 new.
+"""What a tick of the raw-data sensor takes beyond listing, with many files known and 100 new; and
+how long the looks of a first import take.
 
-    python benchmarks/sensor.py [--known 1000 10000 100000 340000] [--new 100] [--json]
+    python benchmarks/sensor.py [--known 1000 10000 100000 340000] [--new 100] [--first 340000]
+        [--json]
 
 Makes a folder of so many files that a lake holds already, adds the new ones, and measures the tick
 that notes them and the tick that puts them into shards, less the listing in it (medians of three
-rounds). The last line is the ratio of the slowest to its limit of 2 s; below 1 passes.
+rounds). Then a folder of so many videos (links to a small one) meets an empty lake, and looks
+follow each other, 30 s apart, until every video is in a shard. The last line is the worst of two
+ratios: the slowest tick to its limit of 2 s, the longest look to its limit of 50 s (Dagster ends a
+tick after 60 s); below 1 passes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -21,6 +27,8 @@ from typing import Any
 from unittest.mock import patch
 
 LIMIT_S = 2.0
+LOOK_LIMIT_S = 50.0
+TICK_S = 30.0
 FILES_A_SHARD = 64
 
 
@@ -103,19 +111,72 @@ def measure(root: Path, known: int, new: int, rounds_of: int = 3) -> dict[str, A
     }
 
 
+def make_videos(folder: Path, count: int) -> None:
+    """Small videos, 1000 a folder: each the first one of its folder by another name."""
+    from tests.stages.stage_bench import write_video
+
+    for number in range(count):
+        path = folder / f"{number // 1000:04d}" / f"video_{number:07d}.mp4"
+        if number % 1000 == 0:
+            path.parent.mkdir(parents=True)
+            first = path
+            write_video(first, frames=8)
+        else:
+            os.link(first, path)
+
+
+def first_import(root: Path, count: int) -> dict[str, Any]:
+    """Looks at a folder that is new to a lake, until all of it is in shards."""
+    from ego_assets.stages.arrivals import Arrivals, Limits
+    from resources.lake import Lake
+    from resources.ledger import Ledger
+
+    make_videos(root / "raw", count)
+    lake = Lake(root / "lake")
+    now = [time.time()]
+    looks: list[float] = []
+    resume = None
+    while True:
+        # As in the sensor, a look knows of the one before what is in the database and the cursor.
+        ledger = Ledger.beside(root / "lake")
+        arrivals = Arrivals(lake, ledger, Limits(), clock=lambda: now[0])
+        began = time.perf_counter()
+        look = arrivals.look([str(root / "raw")], resume)
+        looks.append(time.perf_counter() - began)
+        now[0] += max(looks[-1], TICK_S)
+        resume = look.resume
+        if resume is None and not (look.new or look.waiting):
+            break
+    held = [f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]]
+    assert len(held) == len(set(held)) == count, (len(held), len(set(held)))
+    return {
+        "videos": count,
+        "shards": len(lake.shards()),
+        "looks": len(looks),
+        "longest_s": max(looks),
+        "median_s": statistics.median(looks),
+        "total_s": sum(looks),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--known", type=int, nargs="+", default=[1000, 10_000, 100_000, 340_000])
+    parser.add_argument("--known", type=int, nargs="*", default=[1000, 10_000, 100_000, 340_000])
     parser.add_argument("--new", type=int, default=100)
+    parser.add_argument("--first", type=int, default=340_000, help="videos of the first import")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []
     for known in options.known:
         with tempfile.TemporaryDirectory() as name:
             rows.append(measure(Path(name).resolve(), known, options.new))
-    ratio = max(max(r["noting_s"], r["closing_s"]) for r in rows) / LIMIT_S
+    with tempfile.TemporaryDirectory() as name:
+        first = first_import(Path(name).resolve(), options.first)
+    slowest = max((max(r["noting_s"], r["closing_s"]) for r in rows), default=0.0)
+    ratio = max(slowest / LIMIT_S, first["longest_s"] / LOOK_LIMIT_S)
     if options.json:
-        print(json.dumps({"new": options.new, "ticks": rows, "limit_s": LIMIT_S, "ratio": ratio}))
+        limits = {"limit_s": LIMIT_S, "look_limit_s": LOOK_LIMIT_S, "ratio": ratio}
+        print(json.dumps({"new": options.new, "ticks": rows, "first": first} | limits))
     else:
         for r in rows:
             print(
@@ -124,7 +185,12 @@ def main() -> int:
                 f"{r['idle_s']:.2f} s idle (CPU of an idle tick, listing included: "
                 f"{r['idle_cpu_s']:.2f} s; the very first ticks: {r['first_ticks_s']:.0f} s)"
             )
-        print(f"slowest tick over the limit of {LIMIT_S:g} s: {ratio:.2f}")
+        print(
+            f"first import of {first['videos']:,}: {first['looks']} looks, {first['shards']:,} "
+            f"shards; a look takes {first['median_s']:.1f} s, the longest {first['longest_s']:.1f} "
+            f"s, all of them {first['total_s']:.0f} s"
+        )
+        print(f"slowest tick or look over its limit: {ratio:.2f}")
     return 0 if ratio < 1 else 1
 
 

@@ -40,7 +40,7 @@ from resources.ledger.raw_files import (
 
 PAGE = 1000
 SHARDS_AT_ONCE = 50
-FILES_AT_ONCE = 5000
+FILES_AT_ONCE = 10_000
 """That one look puts into shards: a first import comes in pieces, each of which ends in time."""
 MANIFEST = "video_manifest"
 

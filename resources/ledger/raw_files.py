@@ -138,10 +138,11 @@ class RawFiles:
     @patient
     def end_future(self, now: float) -> None:
         """Files that were noted by a clock which was put back since, are noted now."""
+        times = (_files.c.stable_since, _files.c.first_seen)
+        late = sa.and_(_files.c.waiting.is_(True), sa.or_(*(time > now for time in times)))
+        values = {time: sa.case((time > now, now), else_=time) for time in times}
         with self._database.transaction() as connection:
-            for column in (_files.c.stable_since, _files.c.first_seen):
-                late = sa.and_(_files.c.waiting.is_(True), column > now)
-                connection.execute(_files.update().where(late).values({column: now}))
+            connection.execute(_files.update().where(late).values(values))
 
     def note(self, seen: Sequence[Seen], now: float) -> int:
         """Files that are new, or not as they were: they wait from now on. Returns how many.
