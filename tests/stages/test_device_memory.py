@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.stages import worker
+from ego_assets.stages import publish
 from ego_assets.stages.runner import run_stage
 from resources.ledger import State
 from tests.stages.memory_backends import ITEMS
@@ -46,7 +46,7 @@ def test_a_file_says_what_it_was_computed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench(tmp_path, {"v0": 1})
-    monkeypatch.setattr(worker, "describe_device", lambda: '{"gpu": "H100"}')
+    monkeypatch.setattr(publish, "describe_device", lambda: '{"gpu": "H100"}')
     run_stage(bench.spec, isolate=False)
     found = bench.lake.provenance(TABLE, SHARD, f"v0{'0' * 14}-0000")
     assert found is not None
