@@ -37,7 +37,6 @@ from ego_assets.stages.outage import Outage, StageBrokenError, back_off_s
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.publish import publish
 from ego_assets.stages.results import (
-    CLIPS_BEHIND,
     Place,
     Result,
     ResultQueue,
@@ -79,8 +78,7 @@ class Lane:
         self.outage = Outage()
         self.results: ResultQueue | None = None
         if room is not None:
-            clips = max(1, CLIPS_BEHIND // spec.lanes)
-            self.results = ResultQueue(room, clips, self.publish, self.drop, self.left)
+            self.results = ResultQueue(room, self.publish, self.drop, self.left)
             threading.Thread(target=self._publish_all, name="publisher", daemon=True).start()
 
     # -- takes -----------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from ego_assets.protocols import ClipOutput
 from ego_assets.stages.claims import Claim
 from ego_assets.stages.plan import Group, Unit
 
-CLIPS_BEHIND = 4
-"""Results of a worker that may wait, however small they are: a crash costs their clips."""
+CLIPS_BEHIND = 3
+"""Results a lane that may be behind the model, however small they are: a crash costs them."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,23 @@ class Result:
 
 
 class Room:
-    """So many bytes for the results of all lanes of a worker; first come, first served.
+    """So many bytes, and so many results, of all lanes of a worker; first come, first served.
 
     A result that is larger than all of it has it alone. `changed` guards all queues of a worker.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, clips: int = CLIPS_BEHIND) -> None:
         self.limit = limit
+        self.clips = clips
         self.held = 0
+        self.count = 0
         self.changed = threading.Condition()
         self._turns: deque[Result] = deque()
+
+    @property
+    def is_waited_for(self) -> int:
+        """So many results do not fit yet."""
+        return len(self._turns)
 
     def take(self, result: Result) -> None:
         """Wait for room, unless the result's take breaks meanwhile. The lock is the caller's."""
@@ -94,14 +101,18 @@ class Room:
         self.changed.wait_for(lambda: result.take.is_broken or self._fits(result))
         self._turns.remove(result)
         self.held += result.byte_size
+        self.count += 1
         self.changed.notify_all()
 
     def _fits(self, result: Result) -> bool:
-        first = self._turns[0] is result
-        return first and (not self.held or self.held + result.byte_size <= self.limit)
+        if self._turns[0] is not result:
+            return False
+        fits = self.held + result.byte_size <= self.limit and self.count < self.clips
+        return fits or not self.count
 
     def give(self, result: Result) -> None:
         self.held -= result.byte_size
+        self.count -= 1
         self.changed.notify_all()
 
 
@@ -115,7 +126,6 @@ class ResultQueue:
     """
 
     room: Room
-    clips: int
     publish: Callable[[Result], None]
     drop: Callable[[Result], None]
     left: Callable[[Take], None]
@@ -125,7 +135,6 @@ class ResultQueue:
         """Wait for room. False: its take is broken meanwhile, and it was dropped."""
         take, changed = result.take, self.room.changed
         with changed:
-            changed.wait_for(lambda: take.is_broken or len(self._results) < self.clips)
             self.room.take(result)
             self._results.append(result)
             take.waiting += 1

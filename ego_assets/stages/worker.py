@@ -24,7 +24,7 @@ from ego_assets.stages.lane import Lane
 from ego_assets.stages.messages import Broken
 from ego_assets.stages.outage import StageBrokenError
 from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.results import Room, Take
+from ego_assets.stages.results import CLIPS_BEHIND, Room, Take
 from ego_assets.stages.shared_task import SharedTask
 from ego_assets.stages.worker_log import WorkerLog
 from resources.gpu_leases import LEASE_VARIABLE, hold
@@ -70,7 +70,8 @@ def _run_lanes(
     """Takes go to the lanes as they come, also those that must go on; the first is this thread."""
     takes: queue.SimpleQueue[Take | None] = queue.SimpleQueue()
     task = SharedTask(spec)
-    room = Room(spec.result_bytes) if spec.publish_behind else None
+    behind = Room(spec.result_bytes, CLIPS_BEHIND * spec.lanes)
+    room = behind if spec.publish_behind else None
 
     def receive() -> None:
         try:
