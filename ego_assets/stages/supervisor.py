@@ -168,7 +168,7 @@ class Supervisor:
                 self._bury(slot, hung)
 
     def _is_over(self, started: Started, since: float | None) -> bool:
-        return since is not None and time.monotonic() - since > _limit_s(started) * self.spec.lanes
+        return since is not None and time.monotonic() - since > limit_s(started) * self.spec.lanes
 
     def take(self, slot: Slot, message: Any) -> None:
         """What a worker says."""
@@ -204,7 +204,7 @@ class Supervisor:
         self.report.worker_deaths += 1
         error_class, how = "WorkerDied", _cause(slot.process.exitcode)
         if hung is not None:
-            how = f"hung for over {_limit_s(hung) * self.spec.lanes:.0f} s"
+            how = f"hung for over {limit_s(hung) * self.spec.lanes:.0f} s"
         elif slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
             error_class = OUT_OF_MEMORY
             how += f" by the kernel, for want of memory ({memory_figures()})"
@@ -264,7 +264,8 @@ class Supervisor:
                     self._interrupt(started)
 
 
-def _limit_s(started: Started) -> float:
+def limit_s(started: Started) -> float:
+    """How long a clip may take in the model, and how long its publishing."""
     return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * started.unit.video_s
 
 

@@ -46,6 +46,7 @@ def overlaps(found: list[dict[str, Any]]) -> int:
 
 
 def test_takes_are_side_by_side_and_each_is_in_order(bench: Bench) -> None:
+    (bench.folder / "raw" / "together").touch()
     report = run_stage(bench.spec, workers=1)
     assert (report.done, report.failures) == (16, [])
     found = spans(bench)

@@ -17,6 +17,7 @@ from stage_bench import SHARD, Bench
 from ego_assets.stages import supervisor as supervision
 from ego_assets.stages.claims import claim
 from ego_assets.stages.lane import Lane
+from ego_assets.stages.messages import Started
 from ego_assets.stages.outcome import StageReport, Tally
 from ego_assets.stages.plan import Group, Unit, plan
 from ego_assets.stages.results import Place, Take
@@ -28,6 +29,7 @@ from resources.ledger import LateAttemptError, State
 LONG = [f"long{'0' * 12}-{i:04d}" for i in range(3)]
 SHORT = f"short{'0' * 11}-0000"
 TABLE = "object_movements"
+PATIENCE_S = 120.0
 
 
 def counts(bench: Bench) -> list[float]:
@@ -134,8 +136,12 @@ def test_a_clip_that_kills_its_worker_twice_is_quarantined(bench: Bench, force: 
 def test_a_hanging_clip_is_killed_and_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervision, "UNIT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(supervision, "UNIT_TIMEOUT_PER_VIDEO_S", 0.0)
+    def limit_s(started: Started) -> float:
+        """Only what hangs is looked at, however slow the machine is."""
+        hangs = started.unit.unit_id == SHORT and bench.attempts(SHORT) == 1
+        return 0.5 if hangs else PATIENCE_S
+
+    monkeypatch.setattr(supervision, "limit_s", limit_s)
     bench.behave(SHORT, sleep_s=600)
     report = run_stage(bench.spec, workers=2)
     assert (report.done, report.worker_deaths) == (4, 1)
@@ -184,7 +190,7 @@ def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(
         target=_run_in_session, args=(replace(bench.spec, units=tuple(LONG)),)
     )
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not bench.attempts(LONG[1]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -212,7 +218,7 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(60)
+        run.join(PATIENCE_S)
         assert run.exitcode == 0
     assert [bench.attempts(c) for c in [*LONG, SHORT]] == [1, 1, 1, 1]
     assert counts(bench) == [0, 1, 2, 0]
@@ -220,11 +226,12 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
 
 def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     """Its node was lost to the others for a while: it wakes, finishes late, and is fenced off."""
-    bench.behave(SHORT, sleep_s=8, hang=1)
+    woken = bench.folder / "woken"
+    bench.behave(SHORT, until=str(woken), hang=1)
     context = multiprocessing.get_context("spawn")
     late = context.Process(target=run_stage, args=(replace(bench.spec, units=(SHORT,)),))
     late.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not bench.attempts(SHORT):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -235,7 +242,8 @@ def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     mine = bench.lake.provenance(TABLE, SHARD, SHORT)
     assert mine is not None
     assert mine.run_id == "again"
-    late.join(60)
+    woken.touch()
+    late.join(PATIENCE_S)
     assert late.exitcode == 0
     assert bench.attempts(SHORT) == 2
     assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
