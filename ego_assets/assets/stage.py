@@ -19,8 +19,9 @@ from ego_assets.assets.previews import preview_metadata
 from ego_assets.partitions import shards_partitions
 from ego_assets.schemas import TABLES
 from ego_assets.stages import plan, without_gpu
+from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import StageReport, run_stage
+from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
 from resources.gpu import why_without_gpu
@@ -147,7 +148,13 @@ def run_shard(
     if spec.operator:
         lanes, on_device = plan.lanes(spec.operator, spec.backend)
         devices = leased_devices() if on_device else ()
-        spec = replace(spec, lanes=lanes, devices=devices, device_share=leased_share(context))
+        spec = replace(
+            spec,
+            lanes=lanes,
+            devices=devices,
+            device_share=leased_share(context),
+            publish_behind=on_device,
+        )
         workers = len(devices) or compute.worker_count(on_device=on_device)
         why = why_without_gpu()
         provisional = None

@@ -51,9 +51,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that run in order on one worker (a take)."""
+    """Units that run in order on one worker (a take). alone: one at a time, and none beside it,
+    since it is not known which of several killed their worker."""
 
     units: tuple[Unit, ...]
+    alone: bool = False
 
     @property
     def cost(self) -> float:
@@ -64,14 +66,15 @@ class Group:
 class StageSpec:
     """All that a worker process needs to run a stage; plain values only.
 
-    task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip
-    stage; tables: what it publishes (each is a ledger stage of its own, so that a subset can be
-    made); inputs: the upstream tables that the operator reads; weights_dir: where models' files
-    lie on this machine: their hash, not their place, enters the fingerprint. lanes: takes that a
-    worker has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them;
-    device_share: of the memory of each; provisional: why its results stand in for those of a
-    backend that got no GPU; redo_stale: whether what is done under another fingerprint is done
-    again.
+    task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip stage;
+    tables: what it publishes (each is a ledger stage of its own, so that a subset can be made);
+    inputs: the upstream tables that the operator reads; weights_dir: where models' files lie on
+    this machine: their hash, not their place, enters the fingerprint. lanes: takes that a worker
+    has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them; device_share: of
+    the memory of each; publish_behind: while the next clip is computed, so that a device does not
+    wait for it; bytes_in_flight: of pictures and results in a worker; provisional: why its results
+    stand in for those of a backend that got no GPU; redo_stale: whether what is done under another
+    fingerprint is done again.
     """
 
     task: str
@@ -100,10 +103,21 @@ class StageSpec:
     provisional: str = ""
     hardware_decoding: bool = False
     device_share: float = 1.0
+    publish_behind: bool = False
 
     @property
     def carried_stage(self) -> str:
         return self.operator or self.task
+
+    @property
+    def result_bytes(self) -> int:
+        """Of the budget, what results of all lanes may take that wait to be published."""
+        return self.bytes_in_flight // 2 if self.publish_behind else 0
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of the budget, what a lane's decoded pictures may take."""
+        return (self.bytes_in_flight - self.result_bytes) // self.lanes
 
 
 def chain(base: str, previous: str | None) -> str:

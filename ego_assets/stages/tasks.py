@@ -126,7 +126,7 @@ class ClipTask:
             path,
             clip["start_frame"],
             clip["end_frame"],
-            max_bytes_in_flight=self.spec.bytes_in_flight // self.spec.lanes,
+            max_bytes_in_flight=self.spec.frame_bytes,
             hardware=self.spec.hardware_decoding,
         )
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)

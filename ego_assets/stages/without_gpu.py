@@ -35,6 +35,7 @@ def stand_in(real: StageSpec, form: dict[str, Any], why: str) -> StageSpec | Non
         weights_hash=weights_hash,
         weights_dir="",
         lanes=1,
+        publish_behind=False,
         devices=(),
         provisional=why,
     )

@@ -179,18 +179,19 @@ class Ledger(Database):
         digest: str | None = None,
         *,
         waits_because: str = "",
+        idle_s: float = 0.0,
     ) -> None:
         """running → done. Raises LateAttemptError if the attempt is not the current one.
 
         digest: SHA-256 of the file that was published, hex. waits_because: why it is → pending
-        instead, with a result that was made without a GPU.
+        instead, with a result that was made without a GPU. idle_s: how long its result lay there
+        and waited to be published, which is none of its seconds.
         """
+        state, error_class = State.DONE, None
         if waits_because:
-            self._close(
-                stage, unit_id, attempt, State.PENDING, WAITS_FOR_GPU, waits_because, digest
-            )
-        else:
-            self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
+            state, error_class = State.PENDING, WAITS_FOR_GPU
+        why = waits_because or None
+        self._close(stage, unit_id, attempt, state, error_class, why, digest, idle_s)
 
     @patient
     def wait_for_gpu(self, stage: str, unit_id: str, reason: str, fingerprint: str = "") -> None:
@@ -401,12 +402,13 @@ class Ledger(Database):
         error_class: str | None,
         error: str | None,
         digest: str | None,
+        idle_s: float = 0.0,
     ) -> None:
         closed = self._update(
             self._current(stage, unit_id, attempt.token),
             state=state,
             finished_at=self.now(),
-            seconds=self.now() - _work.c.started_at,
+            seconds=self.now() - _work.c.started_at - idle_s,
             error_class=error_class,
             error=error,
             digest=digest,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ego_assets.stages.outage import StageBrokenError
 from ego_assets.stages.runner import run_stage
-from ego_assets.stages.worker import StageBrokenError
 from resources.ledger import Ledger, State
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 
@@ -57,8 +57,9 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-@pytest.mark.parametrize("isolate", [True, False])
-def test_a_full_disk(bench: Bench, small_disk: Path, isolate: bool) -> None:
+@pytest.mark.parametrize(("isolate", "behind"), [(True, False), (True, True), (False, False)])
+def test_a_full_disk(bench: Bench, small_disk: Path, isolate: bool, behind: bool) -> None:
+    bench.spec = replace(bench.spec, publish_behind=behind)
     ballast = fill(small_disk)
     with pytest.raises(StageBrokenError, match=r"No space left.*make room"):
         run_stage(bench.spec, workers=1, isolate=isolate)

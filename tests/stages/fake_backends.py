@@ -1,7 +1,8 @@
 """Operators whose behaviour a file beside the video decides: how stages are driven in tests.
 
-`{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "hang": n, "bad": true}: the
-first n attempts do so. Attempts are counted in `{clip_id}.attempts`.
+`{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "bad": true}: the first n
+attempts do so; {"until": path, "hang": n}: they wait for that file; {"sleep_s": s, "hang": n}: they
+take so long. Attempts are counted in `{clip_id}.attempts`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class FakeEstimator:
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt <= behave.get("raise", 0):
             raise RuntimeError(f"attempt {attempt} fails as it was told")
-        time.sleep(behave.get("sleep_s", 0) if attempt <= behave.get("hang", 1) else 0)
+        if attempt <= behave.get("hang", 1):
+            time.sleep(behave.get("sleep_s", 0))
+            while "until" in behave and not Path(behave["until"]).exists():
+                time.sleep(0.01)
         count = (carried or {}).get("count", 0)
         row = movement_row(clip, "track", float(count))
         row["displacement_px"] = self.settings.touch_share

@@ -1,7 +1,8 @@
 """An operator that may be called from several threads: how lanes are driven in tests.
 
-Beside the video, `{clip_id}.json` may say {"die": true}; every call writes when it began and ended
-into `spans.jsonl`.
+Beside the video, `{clip_id}.json` may say {"die": true}, and a file `together` that the first calls
+wait for each other until all lanes are at work; every call writes when it began and ended into
+`spans.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ego_assets.config import MovementSettings
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 from tests.stages.fake_backends import movement_row
 
-HOLD_S = 0.15
+HOLD_S = 0.05
+PATIENCE_S = 120.0
 
 
 class LaneEstimator:
@@ -31,10 +33,16 @@ class LaneEstimator:
     def __init__(self, settings: MovementSettings) -> None:
         self.lock = threading.Lock()
         self.built = time.monotonic()
+        self.all_lanes = threading.Barrier(self.lanes)
+        self.met: set[int] = set()
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         folder = Path(clip.video["uri"]).parent
         began = time.monotonic()
+        me = threading.get_ident()
+        if me not in self.met and (folder / "together").exists():
+            self.met.add(me)
+            self.all_lanes.wait(PATIENCE_S)
         time.sleep(HOLD_S)
         if (folder / f"{clip.clip_id}.json").exists():
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -12,7 +12,7 @@ import pytest
 from fake_backends import FakeEstimator
 
 from ego_assets.protocols import ClipOutput
-from ego_assets.stages import worker
+from ego_assets.stages import publish
 from ego_assets.stages.runner import run_stage
 from resources.ledger import State
 from tests.stages.memory_backends import ITEMS
@@ -49,7 +49,7 @@ def test_a_file_says_what_it_was_computed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench(tmp_path, {"v0": 1})
-    monkeypatch.setattr(worker, "describe_device", lambda: '{"gpu": "H100"}')
+    monkeypatch.setattr(publish, "describe_device", lambda: '{"gpu": "H100"}')
     run_stage(bench.spec, isolate=False)
     clip = f"v0{'0' * 14}-0000"
     found = bench.lake.provenance(TABLE, SHARD, clip)
@@ -57,7 +57,7 @@ def test_a_file_says_what_it_was_computed_on(
     assert found.accelerator == '{"gpu": "H100"}'
     assert {"torch", "transformers"} <= json.loads(found.packages).keys()
     # An operator without torch says so itself.
-    monkeypatch.setattr(worker, "describe_device", lambda: "")
+    monkeypatch.setattr(publish, "describe_device", lambda: "")
     plain = FakeEstimator.process
 
     def process(*args: Any) -> ClipOutput:

@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from ego_assets.protocols import BadInputError
 from ego_assets.schemas import ContractError
-from ego_assets.stages import errors, worker
+from ego_assets.stages import errors, outage
 from ego_assets.stages.errors import ErrorKind, classify
-from ego_assets.stages.worker import Outage, StageBrokenError
+from ego_assets.stages.outage import Outage, StageBrokenError
 from resources.backends.memory import DeviceMemoryError
 from resources.lake.raw import RawChangedError
 from resources.lake.s3 import make_client
@@ -95,17 +95,17 @@ def test_an_outage_charges_one_unit_and_then_ends_the_stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
-    outage, error = Outage(), ConnectionError("gone")
+    monkeypatch.setattr(outage.time, "monotonic", lambda: now[0])
+    away, error = Outage(), ConnectionError("gone")
     waits = []
     for _ in range(5):
-        waits.append(outage.goes_on(error))
-        now[0] += worker.OUTAGE_S / 4
+        waits.append(away.goes_on(error))
+        now[0] += outage.OUTAGE_S / 4
     assert waits == [True, True, True, True, False]
-    assert outage.goes_on(error)  # the next unit has its own time
-    now[0] += worker.OUTAGE_S
+    assert away.goes_on(error)  # the next unit has its own time
+    now[0] += outage.OUTAGE_S
     with pytest.raises(StageBrokenError, match=r"gone: for 1200 s.*run again"):
-        outage.goes_on(error)
+        away.goes_on(error)
 
 
 def test_figures_of_memory_name_what_there_is() -> None:

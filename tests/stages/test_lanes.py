@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ego_assets.stages import runner, worker
+from ego_assets.stages import shared_task, supervisor
 from ego_assets.stages.runner import run_stage
 from resources.backends import registry
 from resources.ledger import State
@@ -46,6 +46,7 @@ def overlaps(found: list[dict[str, Any]]) -> int:
 
 
 def test_takes_are_side_by_side_and_each_is_in_order(bench: Bench) -> None:
+    (bench.folder / "raw" / "together").touch()
     report = run_stage(bench.spec, workers=1)
     assert (report.done, report.failures) == (16, [])
     found = spans(bench)
@@ -83,8 +84,8 @@ def test_who_kills_the_worker_is_found_and_the_others_go_free(bench: Bench) -> N
 def test_a_worker_that_hangs_takes_only_one_along(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "UNIT_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(runner, "UNIT_TIMEOUT_PER_VIDEO_S", 0.0)
+    monkeypatch.setattr(supervisor, "UNIT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(supervisor, "UNIT_TIMEOUT_PER_VIDEO_S", 0.0)
     report = run_stage(replace(bench.spec, max_deaths=1), workers=1)
     assert report.failures
     assert all("hung" in f.reason for f in report.failures)
@@ -113,8 +114,8 @@ def test_a_second_model_comes_when_the_first_has_gone(
             assert not alive
             alive.add(self)
 
-    monkeypatch.setattr(worker, "build_task", Model)
-    shared = worker.SharedTask(bench.spec)
+    monkeypatch.setattr(shared_task, "build_task", Model)
+    shared = shared_task.SharedTask(bench.spec)
 
     def next_try() -> None:
         with shared.use(bench.lake, bench.ledger):

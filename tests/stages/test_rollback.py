@@ -12,8 +12,9 @@ import pytest
 from ego_assets.schemas import TABLES
 from ego_assets.stages.audit import verify
 from ego_assets.stages.diff import NothingToCompareError, diff_runs
+from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.rollback import RollbackError, rollback
-from ego_assets.stages.runner import StageReport, run_stage
+from ego_assets.stages.runner import run_stage
 from resources.lake import Lake, history
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_server

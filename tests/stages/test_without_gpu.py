@@ -9,8 +9,9 @@ from stage_bench import SHARD, Bench
 from test_runner import LONG, SHORT, TABLE
 
 from ego_assets.stages.audit import verify
+from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.plan import StageSpec, chain, plan
-from ego_assets.stages.runner import StageReport, run_stage
+from ego_assets.stages.runner import run_stage
 from ego_assets.stages.without_gpu import stand_in
 from resources.ledger import Entry, State
 

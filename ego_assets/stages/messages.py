@@ -1,0 +1,79 @@
+"""What a worker tells its supervisor over the pipe: plain records. Not here: who does what then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ego_assets.stages.plan import Unit
+from resources.ledger import Attempt
+
+
+@dataclass(frozen=True)
+class Started:
+    """A unit's attempt begins: {table: claim}."""
+
+    unit: Unit
+    attempts: dict[str, Attempt]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a unit came to waits to be published: until it is its turn, no time counts."""
+
+    unit_id: str
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """It is its turn."""
+
+    unit_id: str
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """Another run has the unit by now; this one waits for how that ends, however long."""
+
+    unit_id: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a unit came to counts for nothing: the clip before it could not be published."""
+
+    unit_id: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A unit ended as done, skipped, failed or quarantined."""
+
+    unit_id: str
+    state: str
+    rows: dict[str, int] = field(default_factory=dict)
+    error: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Nothing can be done here at all: the disk is full, or may not be written."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class GroupComputed:
+    """The lane that had the group (named by its first unit) may have another; results of it still
+    wait to be published."""
+
+    group: str
+
+
+@dataclass(frozen=True)
+class GroupEnded:
+    """All of the group is published, or given up."""
+
+    group: str

@@ -1,0 +1,87 @@
+"""What a stage did to a shard: counts, failures, notes. Not here: how it was done (`runner`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ego_assets.stages.messages import Ended
+from ego_assets.stages.plan import Unit
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that ended badly, or could not start."""
+
+    unit_id: str
+    state: str
+    reason: str
+
+
+@dataclass
+class StageReport:
+    """What a stage did to a shard. `rows` are those now in the lake."""
+
+    stage: str
+    shard: str
+    units: int = 0
+    done: int = 0
+    skipped: int = 0
+    retried: int = 0
+    quarantined: int = 0
+    blocked: int = 0
+    waiting: int = 0
+    worker_deaths: int = 0
+    seconds: float = 0.0
+    video_s: float = 0.0
+    peak_rss_bytes: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return self.quarantined + self.blocked
+
+    @property
+    def units_per_minute(self) -> float:
+        return 60 * self.done / self.seconds if self.done else 0.0
+
+    @property
+    def video_s_per_s(self) -> float:
+        return self.video_s / self.seconds if self.done else 0.0
+
+
+class Tally:
+    """Enters what workers say into a report.
+
+    A take that is begun again passes over what this run has done: that is not counted twice.
+    """
+
+    def __init__(self, report: StageReport, units: Iterable[Unit] = ()) -> None:
+        self.report = report
+        self.units = {u.unit_id: u for u in units}
+        self._done: set[str] = set()
+
+    def note(self, message: Any) -> None:
+        """Enter one message; those that are not of how a unit ended are passed over."""
+        if not isinstance(message, Ended):
+            return
+        report = self.report
+        report.peak_rss_bytes = max(report.peak_rss_bytes, message.peak_rss_bytes)
+        if message.state == "done":
+            self._done.add(message.unit_id)
+            report.done += 1
+            report.video_s += self.units[message.unit_id].video_s
+            if message.notes:
+                report.notes[message.unit_id] = message.notes
+        elif message.state == "skipped":
+            report.skipped += message.unit_id not in self._done
+            self._done.add(message.unit_id)
+        elif message.state == "failed":
+            report.retried += 1
+        else:
+            report.quarantined += 1
+            reason = message.error or "unknown"
+            report.failures.append(Failure(message.unit_id, message.state, reason))

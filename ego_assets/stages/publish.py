@@ -1,0 +1,76 @@
+"""What an operator made of a clip, on its way into the lake: encoded, described, written.
+
+Here: the order of the files of one unit. Not here: when that happens (`results`), what the ledger
+says of it (`lane`), bytes on disk (`resources.lake`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from ego_assets.protocols import ClipOutput
+from ego_assets.schemas import TABLES, ContractError
+from ego_assets.stages.claims import Claim
+from ego_assets.stages.errors import ErrorKind, PublishRefusedError, classify
+from ego_assets.stages.plan import StageSpec, Unit
+from resources.backends.device import describe_device
+from resources.lake import Lake, Provenance, Published
+from resources.lake.provenance import code_version, host, package_versions
+
+
+def publish(
+    lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
+) -> dict[str, Published]:
+    """{table: what is there now}. Raises ContractError, PublishRefusedError."""
+    try:
+        return _publish(lake, spec, unit, fingerprint, claim, output)
+    except ContractError:
+        raise
+    except Exception as error:
+        if classify(error) is ErrorKind.PERMANENT:
+            raise PublishRefusedError(f"{type(error).__name__}: {error}") from error
+        raise
+
+
+def _publish(
+    lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
+) -> dict[str, Published]:
+    """Arrays, then what is carried, then the rows: a row never points at nothing."""
+    attempts = claim.attempts
+    for name, arrays in output.arrays.items():
+        if name not in attempts:
+            continue
+        token = attempts[name].token
+        key = lake.publish_arrays(name, spec.shard, unit.unit_id, arrays, token)
+        for row in output.tables[name]:
+            row["points_uri"] = key
+    batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(output.tables[t]) for t in attempts}
+    lake.write_carried(
+        spec.carried_stage, spec.shard, unit.unit_id, output.carried, claim.token, fingerprint
+    )
+    published = {}
+    for table, batch in batches.items():
+        provenance = Provenance(
+            run_id=spec.run_id,
+            attempt=attempts[table].number,
+            stage=table,
+            operator=f"{spec.operator or spec.task}:{spec.backend}".rstrip(":"),
+            operator_version=spec.operator_version,
+            weights_hash=spec.weights_hash,
+            input_hash=unit.input_hash,
+            fingerprint=fingerprint,
+            settings=json.dumps(spec.settings, sort_keys=True, default=str),
+            code_version=code_version(),
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            host=host(),
+            device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
+            packages=package_versions(),
+            accelerator=describe_device() or output.notes.get("accelerator", ""),
+            token=attempts[table].token,
+        )
+        published[table] = lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
+    return published

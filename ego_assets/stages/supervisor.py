@@ -1,0 +1,275 @@
+"""Worker processes over a queue of takes: their deaths, their time limits.
+
+A worker that dies or hangs takes one attempt of one clip along; the rest of its take goes to a
+fresh worker. A clip that does it twice is quarantined. Not here: what a worker does (`worker`),
+what is to be done (`plan`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from ego_assets.stages.errors import OUT_OF_MEMORY, kernel_kills, memory_figures
+from ego_assets.stages.messages import (
+    Broken,
+    Computed,
+    Dropped,
+    Ended,
+    GroupComputed,
+    GroupEnded,
+    Publishing,
+    Started,
+    TakenOver,
+)
+from ego_assets.stages.outage import StageBrokenError
+from ego_assets.stages.outcome import Tally
+from ego_assets.stages.plan import Group, StageSpec
+from ego_assets.stages.worker import worker_main
+from ego_assets.stages.worker_log import WorkerLog
+from resources.ledger import LateAttemptError, Ledger
+
+UNIT_TIMEOUT_S = 300.0
+UNIT_TIMEOUT_PER_VIDEO_S = 60.0
+_PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.stages.worker"]
+
+
+@dataclass
+class Slot:
+    """One worker process and what it is at: groups by their first unit, attempts by theirs, with
+    the time since which they are (None: they wait for their turn).
+
+    computed: groups of which nothing but results that wait to be published is left.
+    """
+
+    process: BaseProcess
+    connection: Connection
+    stderr: WorkerLog
+    device: str
+    name: str = ""
+    groups: dict[str, Group] = field(default_factory=dict)
+    computed: set[str] = field(default_factory=set)
+    current: dict[str, tuple[Started, float | None]] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> int:
+        """Lanes that have something to compute."""
+        return len(self.groups) - len(self.computed)
+
+
+class Supervisor:
+    """Worker processes over a queue of groups."""
+
+    def __init__(self, spec: StageSpec, ledger: Ledger, tally: Tally) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.tally = tally
+        self.report = tally.report
+        self.context = mp.get_context("forkserver")
+        self.context.set_forkserver_preload(_PRELOAD)
+        self.queue: deque[Group] = deque()
+        self.slots: list[Slot] = []
+        self.workers = 1
+        self.threads = 1
+        self.alone: set[str] = set()
+        self.kernel_kills = kernel_kills()
+
+    def run(self, groups: list[Group], workers: int) -> None:
+        self.queue.extend(groups)
+        self.workers = workers
+        self.threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        try:
+            while self.queue or any(s.groups for s in self.slots):
+                self._fill()
+                self.listen()
+        except BaseException:
+            self._stop(kill=True)
+            raise
+        self._stop(kill=False)
+
+    def _start(self) -> Slot:
+        stderr = WorkerLog()
+        taken = {s.device for s in self.slots}
+        device = next((d for d in self.spec.devices if d not in taken), "")
+        environment = dict(os.environ)
+        if device:
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(
+            target=worker_main,
+            args=(theirs, self.spec, stderr, self.threads, environment),
+            daemon=False,
+        )
+        process.start()
+        theirs.close()
+        return Slot(process, ours, stderr, device)
+
+    def _fill(self) -> None:
+        for slot in list(self.slots):
+            if not slot.groups and len(self.slots) > self.workers:
+                self._dismiss(slot)
+        # A group for each worker first, then a second for each.
+        for busy in range(self.spec.lanes):
+            for slot in self.slots:
+                if self.queue and slot.busy == busy:
+                    self._hand(slot)
+            while self.queue and len(self.slots) < self.workers:
+                slot = self._start()
+                self.slots.append(slot)
+                self._hand(slot)
+
+    def _dismiss(self, slot: Slot) -> None:
+        with suppress(OSError):  # of one that is dead already
+            slot.connection.send(None)
+        self._end(slot)
+
+    def _end(self, slot: Slot) -> None:
+        """Wait for a worker that was asked to go, and make it go if it does not."""
+        slot.process.join(10)
+        if slot.process.is_alive():
+            slot.process.kill()
+            slot.process.join()
+        self._forget(slot)
+
+    def _forget(self, slot: Slot) -> None:
+        slot.connection.close()
+        slot.stderr.close()
+        self.slots.remove(slot)
+
+    def _hand(self, slot: Slot) -> None:
+        first = self.queue[0].units[0].unit_id
+        if slot.groups and (first in self.alone or self.alone & slot.groups.keys()):
+            return
+        slot.groups[first] = replace(self.queue.popleft(), alone=first in self.alone)
+        with suppress(OSError):  # it died: `listen` will see the end of the pipe
+            slot.connection.send(slot.groups[first])
+
+    def listen(self) -> None:
+        """Hear what workers say, for a second at most; bury the dead and the hung."""
+        busy = {s.connection: s for s in self.slots if s.groups}
+        for connection in wait(list(busy), timeout=1.0):
+            slot = busy[connection]  # type: ignore[index]
+            try:
+                self.take(slot, slot.connection.recv())
+            except (EOFError, OSError):  # OSError: it was killed in the middle of a message
+                self._bury(slot, None)
+        for slot in list(self.slots):
+            hung = next((s for s, since in slot.current.values() if self._is_over(s, since)), None)
+            if hung is not None:
+                slot.process.kill()
+                self._bury(slot, hung)
+
+    def _is_over(self, started: Started, since: float | None) -> bool:
+        return since is not None and time.monotonic() - since > limit_s(started) * self.spec.lanes
+
+    def take(self, slot: Slot, message: Any) -> None:
+        """What a worker says."""
+        if isinstance(message, str):
+            slot.name = message
+        elif isinstance(message, Started):
+            slot.current[message.unit.unit_id] = (message, time.monotonic())
+        elif isinstance(message, Computed | Publishing):
+            started, _ = slot.current[message.unit_id]
+            since = time.monotonic() if isinstance(message, Publishing) else None
+            slot.current[message.unit_id] = (started, since)
+        elif isinstance(message, TakenOver | Dropped):
+            slot.current.pop(message.unit_id, None)
+        elif isinstance(message, Broken):
+            raise StageBrokenError(message.reason)
+        elif isinstance(message, GroupComputed):
+            slot.computed.add(message.group)
+        elif isinstance(message, GroupEnded):
+            del slot.groups[message.group]
+            slot.computed.discard(message.group)
+            self.alone.discard(message.group)
+        else:
+            self.tally.note(message)
+            slot.current.pop(message.unit_id, None)
+
+    def _bury(self, slot: Slot, hung: Started | None) -> None:
+        """A worker died, or hung: its clip loses an attempt, the rest of its take goes on.
+
+        Of several clips at a time it is not known which one it was: none is charged, and each is
+        tried again alone.
+        """
+        slot.process.join(10)
+        self.report.worker_deaths += 1
+        error_class, how = "WorkerDied", _cause(slot.process.exitcode)
+        if hung is not None:
+            how = f"hung for over {limit_s(hung) * self.spec.lanes:.0f} s"
+        elif slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
+            error_class = OUT_OF_MEMORY
+            how += f" by the kernel, for want of memory ({memory_figures()})"
+            # What is too much for so many at once may do for fewer.
+            self.workers = max(1, self.workers // 2)
+        tail = slot.stderr.tail()
+        self._forget(slot)
+        at_work = [started for started, _ in slot.current.values()]
+        if not at_work and self.report.worker_deaths > 3 + len(self.tally.units):
+            raise RuntimeError(f"workers die before any work: {how}\n{tail}")
+        for started in at_work:
+            if len(at_work) == 1 or started is hung:
+                self._charge(started, error_class, how, tail)
+            else:
+                self._interrupt(started)
+        if len(at_work) > 1 and hung is None:
+            self.alone.update(slot.groups)
+        self.queue.extendleft(slot.groups.values())
+
+    def _interrupt(self, started: Started) -> None:
+        for table, attempt in started.attempts.items():
+            self.ledger.interrupt(table, started.unit.unit_id, attempt)
+
+    def _memory_ran_out(self) -> bool:
+        """Whether the kernel has killed for want of memory since we last asked."""
+        before, self.kernel_kills = self.kernel_kills, kernel_kills()
+        return self.kernel_kills > before
+
+    def _charge(self, started: Started, error_class: str, how: str, tail: str) -> None:
+        unit = started.unit.unit_id
+        quarantine = max(a.number for a in started.attempts.values()) >= self.spec.max_deaths
+        error = f"the worker {how} on this clip\n\nlast lines of its log:\n{tail}"
+        for table, attempt in started.attempts.items():
+            with suppress(LateAttemptError):
+                self.ledger.fail(
+                    table,
+                    unit,
+                    attempt,
+                    error_class=error_class,
+                    error=error,
+                    quarantine=quarantine,
+                )
+        state = "quarantined" if quarantine else "failed"
+        self.tally.note(Ended(unit, state, error=f"{error_class}: {how}"))
+
+    def _stop(self, *, kill: bool) -> None:
+        for slot in self.slots:
+            if kill:
+                slot.process.kill()
+            else:
+                with suppress(OSError):
+                    slot.connection.send(None)
+        for slot in list(self.slots):
+            self._end(slot)
+            if kill:
+                for started, _ in slot.current.values():
+                    self._interrupt(started)
+
+
+def limit_s(started: Started) -> float:
+    """How long a clip may take in the model, and how long its publishing."""
+    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * started.unit.video_s
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    return f"exited with status {exitcode}"

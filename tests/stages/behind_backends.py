@@ -1,0 +1,49 @@
+"""An operator whose clips are published as a file beside the video says: killed, held, refused.
+
+`{clip_id}.publish.json`: {"die": n}: the first n times that the clip is to be published its worker
+is killed; {"until": path, "first": true}: it waits for that file, each time or the first time only;
+{"full": true}: the disk is. What `FakeEstimator` understands holds for the model.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ego_assets.config import MovementSettings
+from ego_assets.stages import lane
+from ego_assets.stages.plan import Unit
+from tests.stages.fake_backends import FakeEstimator
+
+_publish = lane.publish
+
+
+class BehindEstimator(FakeEstimator):
+    on_device = True
+
+    def __init__(self, settings: MovementSettings) -> None:
+        super().__init__(settings)
+        lane.publish = publish_as_told
+
+
+def publish_as_told(lake: Any, spec: Any, unit: Unit, *rest: Any) -> Any:
+    folder = Path(unit.payload["video"]["uri"]).parent
+    tries = folder / f"{unit.unit_id}.published"
+    with tries.open("a") as file:
+        file.write("x")
+    number = tries.stat().st_size
+    plan = folder / f"{unit.unit_id}.publish.json"
+    told = json.loads(plan.read_text()) if plan.exists() else {}
+    until = told.get("until")
+    while until and not Path(until).exists() and (number == 1 or not told.get("first")):
+        time.sleep(0.01)
+    if number <= told.get("die", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if told.get("full"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return _publish(lake, spec, unit, *rest)
