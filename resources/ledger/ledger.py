@@ -113,11 +113,20 @@ class Ledger(Database):
 
     @patient
     def start(
-        self, stage: str, unit_id: str, *, fingerprint: str, worker: str, run_id: str
+        self,
+        stage: str,
+        unit_id: str,
+        *,
+        fingerprint: str,
+        worker: str,
+        run_id: str,
+        seen: int | None = None,
     ) -> Attempt:
         """Claim a unit and record the attempt before it starts.
 
-        Raises BusyError while a live worker has it, KeyError if the unit was never expected.
+        seen: the token of the entry that the caller has looked at. Raises BusyError while a live
+        worker has it, or if another has claimed it since, and may be done; KeyError if the unit
+        was never expected.
         """
         with self.transaction() as connection:
             same = _is_unit(stage, unit_id)
@@ -128,6 +137,8 @@ class Ledger(Database):
                 if connection.execute(sa.select(_work.c.stage).where(same)).first() is None:
                     raise KeyError(f"{stage} {unit_id} is not in the ledger")
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
+            if seen is not None and row["token"] != seen:
+                raise BusyError(f"{stage} {unit_id} was claimed by {row['worker']} meanwhile")
             if row["state"] == State.DROPPED:
                 raise BusyError(f"{stage} {unit_id} was dropped: `ego quarantine release` it first")
             if row["state"] == State.RUNNING and row["worker"] != worker:

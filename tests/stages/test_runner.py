@@ -17,7 +17,7 @@ from stage_bench import SHARD, Bench
 from ego_assets.stages import supervisor as supervision
 from ego_assets.stages.claims import claim
 from ego_assets.stages.lane import Lane
-from ego_assets.stages.messages import Started
+from ego_assets.stages.messages import Ended, Started
 from ego_assets.stages.outcome import StageReport, Tally
 from ego_assets.stages.plan import Group, Unit, plan
 from ego_assets.stages.results import Place, Take
@@ -224,6 +224,33 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
     assert counts(bench) == [0, 1, 2, 0]
 
 
+def test_what_another_did_between_look_and_claim_is_not_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (group,) = (
+        g for g in plan(bench.spec, bench.lake, bench.ledger) if g.units[0].unit_id == SHORT
+    )
+    bench.ledger.expect(TABLE, SHARD, [(SHORT, group.units[0].video_id)])
+    ended: list[object] = []
+    lane = Lane(bench.spec, "me", ended.append)
+    looked = lane.pending_tables
+
+    def slow_look(unit: Unit, fingerprint: str) -> dict[str, int]:
+        seen = looked(unit, fingerprint)
+        if seen:
+            theirs = bench.ledger.start(
+                TABLE, SHORT, fingerprint=fingerprint, worker="other", run_id="other"
+            )
+            bench.ledger.finish(TABLE, SHORT, theirs)
+        return seen
+
+    monkeypatch.setattr(lane, "pending_tables", slow_look)
+    lane.run_group(group)
+    assert bench.attempts(SHORT) == 0
+    assert [e.state for e in ended if isinstance(e, Ended)] == ["skipped"]
+    assert bench.ledger.entries(unit_id=SHORT)[0].run_id == "other"
+
+
 def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     """Its node was lost to the others for a while: it wakes, finishes late, and is fenced off."""
     woken = bench.folder / "woken"
@@ -276,7 +303,7 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
     monkeypatch.setattr(lane.ledger, "fail", late)
     for behave in [{}, {"raise": 99}]:
         bench.behave(SHORT, **behave)
-        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", [TABLE])
+        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", lane.pending_tables(unit, "f"))
         assert held is not None
         lane.attempt(Take(group), Place(), "f", held, None)
         assert (said[0], said[-1]) == (1, 0)
