@@ -437,17 +437,6 @@ def fan_of_models() -> None:
         loads_a_model.alias(f"use{n}")(start)
 
 
-@dg.op(tags={"ego/gpus": "1"})
-def takes_a_while() -> None:
-    time.sleep(2)
-
-
-@dg.graph
-def queueing() -> None:
-    for n in range(3):
-        takes_a_while.alias(f"while{n}")()
-
-
 @dg.op(config_schema={"folder": str}, tags={"dagster/priority": "-1"})
 def works_until_told(context: dg.OpExecutionContext) -> None:
     folder = Path(context.op_config["folder"])

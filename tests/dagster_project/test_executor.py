@@ -25,15 +25,9 @@ import psutil
 import pytest
 from test_executor_conformance import Interrupter, Ran
 
-from dagster_project import executor
+from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
-from dagster_project.executor import (
-    ImpossibleNeedsError,
-    StepNeeds,
-    check_possible,
-    gpu_executor,
-    needs_of,
-)
+from dagster_project.executor import gpu_executor
 from resources import gpu_leases
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
@@ -64,43 +58,6 @@ def messages(run: Ran) -> str:
 
 
 # Needs.
-
-
-@pytest.mark.parametrize(
-    ("tags", "words"),
-    [
-        ({"ego/gpus": "-1"}, "step s: tag ego/gpus='-1' must be a number"),
-        ({"ego/gpus": "one"}, "step s: tag ego/gpus='one' must be a number"),
-        ({"ego/gpus": "nan"}, "must be a number"),
-        ({"ego/gpus": "inf"}, "must be a number"),
-        ({"ego/gpus": "1.5"}, "ego/gpus=1.5 must be a share up to 1 or a whole number"),
-        ({"ego/cpus": "all"}, "ego/cpus='all' must be a number"),
-        ({"ego/gpu_memory_gb": "8"}, "without a GPU: set ego/gpus"),
-        ({"ego/degrades": "maybe"}, "tag ego/degrades='maybe' must be true or false"),
-        ({"ego/gpu": "1"}, "there is no tag ego/gpu; use ego/gpus"),
-    ],
-)
-def test_needs_that_make_no_sense(tags: dict[str, str], words: str) -> None:
-    with pytest.raises(ImpossibleNeedsError, match=words.replace("(", r"\(")):
-        needs_of("s", tags, {})
-
-
-def test_tags_beat_defaults_and_change_nothing_shared() -> None:
-    defaults = {"gpus": 1.0, "gpu_memory_gb": 16.0, "cpus": 2.0}
-    tags = {"ego/gpus": "0", "ego/cpus": "4", "other": "x"}
-    assert needs_of("s", tags, defaults) == StepNeeds(0, 0, 4)
-    assert needs_of("s", {}, defaults) == StepNeeds(1, 16, 2)
-    assert needs_of("s", {"ego/gpus": "0.5"}, defaults) == StepNeeds(0.5, 16, 2)
-    assert defaults == {"gpus": 1.0, "gpu_memory_gb": 16.0, "cpus": 2.0}
-    assert tags == {"ego/gpus": "0", "ego/cpus": "4", "other": "x"}
-
-
-def test_what_the_machine_has_not() -> None:
-    check_possible("s", StepNeeds(4, 80), find_gpus(4))
-    with pytest.raises(ImpossibleNeedsError, match="more than this machine has"):
-        check_possible("s", StepNeeds(2), find_gpus(1))
-    with pytest.raises(ImpossibleNeedsError, match=r"step s: .*none that works"):
-        check_possible("s", StepNeeds(0.5), [])
 
 
 def test_impossible_needs_fail_before_anything_starts(instance: dg.DagsterInstance) -> None:
@@ -171,7 +128,7 @@ def test_a_sick_device_is_left_out_and_told_of(
 ) -> None:
     sick, well = find_gpus(2)
     gpus = [replace(sick, fault="GPU is lost"), well]
-    monkeypatch.setattr(executor, "find_gpus", lambda simulated: gpus)
+    monkeypatch.setattr(device_queue, "find_gpus", lambda simulated: gpus)
     run = Ran(executor_jobs.execute("pinned", instance, op_selection=["on_gpu"]), instance)
     assert outputs(run.result, instance)["on_gpu"]["devices"] == "1"
     assert "GPU 0 is left out: NVML says 'GPU is lost'" in messages(run)
@@ -187,8 +144,8 @@ def test_a_device_that_fails_in_mid_run_gets_no_further_step(
         first, second = find_gpus(2)
         return [first if len(looks) < 3 else replace(first, fault="GPU is lost"), second]
 
-    monkeypatch.setattr(executor, "find_gpus", find)
-    monkeypatch.setattr(executor, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(device_queue, "find_gpus", find)
+    monkeypatch.setattr(device_queue, "LOOK_AGAIN_S", 0.0)
     run = Ran(executor_jobs.execute("pinned", instance), instance)
     said = {
         e.step_key: e.dagster_event.engine_event_data.metadata["devices"].value
@@ -200,6 +157,35 @@ def test_a_device_that_fails_in_mid_run_gets_no_further_step(
     assert "GPU 0 is left out from now on: NVML says 'GPU is lost'" in messages(run)
     assert run.errors["on_two_gpus"][0] == "ImpossibleNeeds"
     assert LeaseBook().claims() == []
+
+
+def test_a_device_that_fails_goes_to_no_step_that_waits_for_it(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book, gpus = LeaseBook(), find_gpus(2)
+    both = book.ask(Request(2, run_id="other"), gpus)
+    assert both.poll()
+    fails, seen = threading.Event(), threading.Event()
+
+    def find(simulated: int | None) -> list[Gpu]:
+        if fails.is_set():
+            seen.set()
+            return [replace(gpus[0], fault="GPU is lost"), gpus[1]]
+        return gpus
+
+    def fail_then_let_go() -> None:
+        wait_for(lambda: any(not c.devices for c in book.claims()))
+        fails.set()
+        seen.wait(10)
+        both.release()
+
+    monkeypatch.setattr(device_queue, "find_gpus", find)
+    monkeypatch.setattr(device_queue, "LOOK_AGAIN_S", 0.0)
+    thread = threading.Thread(target=fail_then_let_go)
+    thread.start()
+    result = executor_jobs.execute("pinned", instance, op_selection=["on_gpu"])
+    thread.join()
+    assert outputs(result, instance)["on_gpu"]["devices"] == "1"
 
 
 def test_a_worker_is_replaced_after_so_many_steps(instance: dg.DagsterInstance) -> None:
@@ -331,11 +317,6 @@ def test_a_step_that_gets_no_device_in_time_fails_and_says_who_has_it(
     assert not run.result.success
     assert "step on_gpu got no GPU within 0.3 s" in messages(run)
     assert f"held by hoards of run greedy, process {os.getpid()}" in messages(run)
-
-
-def test_waiting_for_steps_of_the_same_run_is_no_timeout(instance: dg.DagsterInstance) -> None:
-    config = {"gpus": 1, "max_concurrent": 3, "lease_timeout_s": 3.0}
-    assert executor_jobs.execute("queueing", instance, config=config).success
 
 
 def test_a_step_that_could_not_start_anyway_keeps_no_device_from_others(
