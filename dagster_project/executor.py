@@ -1,7 +1,8 @@
 """The executor `gpu`: steps of a run in warm worker processes, each pinned to leased devices.
 
-Here: Dagster's side: what steps need, the order of events, retries, cancelling. Not here: who may
-have a device (`resources.gpu_leases`), processes (`worker_pool`, `worker_server`).
+Here: Dagster's side: the order of events, starting, retries, cancelling. Not here: what steps need
+(`step_needs`), their wait for devices (`device_queue`, and below it `resources.gpu_leases`),
+processes (`worker_pool`, `worker_server`).
 
 This is the one module that touches `dagster._core`. The version is pinned exactly, and
 `tests/dagster_project/test_executor_contract.py` says which private names it leans on.
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -41,95 +42,27 @@ from dagster._core.execution.step_dependency_config import (
     get_step_dependency_config_field,
 )
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
-from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
+from dagster_project.device_queue import DeviceQueue, LeaseTimeoutError, Place
+from dagster_project.step_needs import (
+    DAGSTER_PRIORITY,
+    ImpossibleNeedsError,
+    StepNeeds,
+    needs_of,
+    run_priority,
+)
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
-from resources.gpu import Gpu, degrade_after_s, find_gpus, go_without_gpu
-from resources.gpu_leases import Lease, LeaseBook, Request, describe_holders
+from resources.gpu import degrade_after_s, go_without_gpu
 from resources.processes import RUN_TAG, run_tag
 
-GPUS, MEMORY, CPUS, PRIORITY = "ego/gpus", "ego/gpu_memory_gb", "ego/cpus", "ego/priority"
-DEGRADES = "ego/degrades"
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
 QUEUE_TICK_S = 0.05
-FIRST_TOLD_S, TOLD_AGAIN_S = 10.0, 300.0
-"""When a step says that it waits for a device."""
-LOOK_AGAIN_S = 30.0
-"""A device may fail while a run goes on: how old the last look at them may be."""
 KILLED = "WorkerKilled"
 INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt", KILLED}
-
-
-class ImpossibleNeedsError(Exception):
-    """A step asks for what this machine cannot give."""
-
-
-@dataclass(frozen=True)
-class StepNeeds:
-    """What a step takes of the machine."""
-
-    gpus: float = 0.0
-    gpu_memory_gb: float = 0.0
-    cpus: float = 0.0
-    degrades: bool = False
-    """It has something to do without the GPU, too (`resources.gpu.why_without_gpu`)."""
-
-
-def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, float]) -> StepNeeds:
-    """From the step's tags, else from the executor's defaults.
-
-    Raises ImpossibleNeedsError for what makes no sense, naming step, tag and cure.
-    """
-    known = (GPUS, MEMORY, CPUS, PRIORITY, DEGRADES)
-    unknown = [t for t in tags if t.startswith("ego/") and t not in known]
-    if unknown:
-        raise ImpossibleNeedsError(
-            f"step {step_key}: there is no tag {unknown[0]}; use {GPUS}, {MEMORY}, {CPUS} or "
-            f"{DEGRADES}"
-        )
-    if tags.get(DEGRADES, "true") not in ("true", "false"):
-        raise ImpossibleNeedsError(
-            f"step {step_key}: tag {DEGRADES}={tags[DEGRADES]!r} must be true or false"
-        )
-    found: dict[str, float] = {}
-    for tag in (GPUS, MEMORY, CPUS):
-        name = tag.removeprefix("ego/")
-        value = tags.get(tag, defaults.get(name, 0.0))
-        try:
-            found[name] = float(value)
-        except ValueError:
-            found[name] = -1.0
-        if not 0 <= found[name] < float("inf"):
-            raise ImpossibleNeedsError(
-                f"step {step_key}: tag {tag}={value!r} must be a number, 0 or more"
-            )
-    needs = StepNeeds(**found, degrades=tags.get(DEGRADES) == "true")
-    if needs.gpus > 1 and needs.gpus % 1:
-        raise ImpossibleNeedsError(
-            f"step {step_key}: tag {GPUS}={needs.gpus:g} must be a share up to 1 or a whole number"
-        )
-    if needs.gpu_memory_gb and not needs.gpus:
-        if MEMORY in tags:
-            raise ImpossibleNeedsError(
-                f"step {step_key}: tag {MEMORY}={needs.gpu_memory_gb:g} without a GPU: "
-                f"set {GPUS} (a share, as 0.5) or take {MEMORY} away"
-            )
-        return replace(needs, gpu_memory_gb=0.0)  # the tag for no GPU beats a default for memory
-    return needs
-
-
-def check_possible(step_key: str, needs: StepNeeds, gpus: list[Gpu]) -> None:
-    """Raises ImpossibleNeedsError if these devices could not do it though all were free."""
-    if needs.gpus and not Request(needs.gpus, needs.gpu_memory_gb).fits(gpus):
-        there = ", ".join(f"{g} {g.memory_gb:g} GB" for g in gpus) or "none that works"
-        raise ImpossibleNeedsError(
-            f"step {step_key}: tags {GPUS}={needs.gpus:g}, {MEMORY}={needs.gpu_memory_gb:g} ask "
-            f"for more than this machine has ({there}): lower them, or run it elsewhere"
-        )
 
 
 @dataclass(frozen=True)
@@ -232,13 +165,8 @@ class _Step:
     """A step that waits or runs."""
 
     step: ExecutionStep
-    needs: StepNeeds
     context: Any
-    since: float = field(default_factory=time.monotonic)
-    told_at: float = 0.0
-    asked_at: float = 0.0
-    without_gpu: str = ""
-    lease: Lease | None = None
+    place: Place
     worker: Worker | None = None
     outcome: dg.DagsterEvent | None = None
     init_error: SerializableErrorInfo | None = None
@@ -247,18 +175,6 @@ class _Step:
     @property
     def key(self) -> str:
         return self.step.key
-
-    def look_away(self) -> None:
-        """It could not start on a device now: others may have it."""
-        if self.lease:
-            self.lease.look_away()
-            self.asked_at = time.monotonic()
-
-    @property
-    def place(self) -> str:
-        if self.without_gpu:
-            return "the CPU, degraded"
-        return ", ".join(map(str, self.lease.devices)) if self.lease else "the CPU"
 
 
 @dataclass(frozen=True)
@@ -341,13 +257,15 @@ class _Run:
         self.context = context
         self.plan = plan
         self.instance_ref = pickle.dumps(context.instance.get_ref())
-        self.priority = _priority(context.dagster_run.tags)
         self.slots = self.settings.max_concurrent or os.cpu_count() or 1
         self.cpus = float(len(os.sched_getaffinity(0)))
-        self.gpus: list[Gpu] = []
-        self.has_gpus = False
-        self.looked_at = 0.0
-        self.had_device_at = 0.0
+        self.devices = DeviceQueue(
+            context.run_id,
+            run_priority(context.dagster_run.tags),
+            simulated=self.settings.gpus,
+            timeout_s=self.settings.lease_timeout_s,
+            degrade_after_s=self.settings.degrade_after_s,
+        )
         self.waiting: list[_Step] = []
         self.running: dict[int, _Step] = {}  # by the worker's process id
         self.errors: list[SerializableErrorInfo] = []
@@ -363,7 +281,10 @@ class _Run:
             f"Executing steps in warm workers (run process {os.getpid()})",
             EngineEventData.multiprocess(os.getpid(), self.plan.step_keys_to_execute),
         )
-        yield from self._look_around()
+        keys = self.plan.step_keys_to_execute
+        needs = {key: self._needs(self.plan.get_step_by_key(key)) for key in keys}
+        for words in self.devices.look_around(needs):
+            yield self._say(words)
         with ExitStack() as stack:
             self.pools = stack.enter_context(
                 _Pools(self.context.instance, self.context.dagster_run)
@@ -391,47 +312,6 @@ class _Run:
             f"Run process {os.getpid()} exits after {time.monotonic() - began:.1f} s",
             EngineEventData.multiprocess(os.getpid()),
         )
-
-    def _look_around(self) -> Iterator[dg.DagsterEvent]:
-        """Which devices there are, and whether every step can have what it needs."""
-        everything = find_gpus(self.settings.gpus)
-        self.gpus = [g for g in everything if not g.fault]
-        self.has_gpus, self.looked_at = bool(everything), time.monotonic()
-        needs = {
-            key: self._needs(self.plan.get_step_by_key(key))
-            for key in self.plan.step_keys_to_execute
-        }
-        for gpu in everything:
-            if gpu.fault:
-                yield self._say(f"GPU {gpu.index} is left out: NVML says {gpu.fault!r}")
-        asking = [key for key, n in needs.items() if n.gpus]
-        if asking and not everything:
-            yield self._say(
-                f"This machine has no GPU: {len(asking)} of {len(needs)} steps ask for one and "
-                "run on the CPU"
-            )
-        elif asking:
-            self.book = LeaseBook()
-            for key in asking:
-                check_possible(key, needs[key], self.gpus)
-
-    def _look_again(self) -> Iterator[dg.DagsterEvent]:
-        """No further step gets a device that has failed since."""
-        if time.monotonic() - self.looked_at < LOOK_AGAIN_S:
-            return
-        self.looked_at = time.monotonic()
-        found = find_gpus(self.settings.gpus)
-        faults = {g.index: g.fault for g in found if g.fault}
-        well = {g.key for g in found if not g.fault}
-        lost = [g for g in self.gpus if g.key not in well]
-        self.gpus = [g for g in self.gpus if g.key in well]
-        for gpu in lost:
-            why = faults.get(gpu.index, "it is gone")
-            yield self._say(f"GPU {gpu.index} is left out from now on: NVML says {why!r}")
-        for step in self.waiting if lost else []:
-            if step.lease:  # they might be given one of these: they ask anew
-                step.lease.release()
-                step.lease = None
 
     def _needs(self, step: IExecutionStep) -> StepNeeds:
         return needs_of(step.key, step.tags or {}, self.settings.default_needs)
@@ -480,8 +360,7 @@ class _Run:
     def _leave_the_queue(self) -> None:
         for step in self.waiting:
             self.pools.free_step(step.key)
-            if step.lease:
-                step.lease.release()
+            self.devices.leave(step.place)
         self.waiting.clear()
 
     def _end(self) -> Iterator[dg.DagsterEvent]:
@@ -499,7 +378,7 @@ class _Run:
 
     def _patience_s(self) -> float:
         """How long the loop may sleep if no worker says anything."""
-        if any(s.lease for s in self.waiting):
+        if self.devices.waiting:
             return QUEUE_TICK_S
         until_retry = self.active.sleep_interval()
         return min(TICK_S, until_retry) if until_retry > 0 else TICK_S
@@ -511,118 +390,80 @@ class _Run:
         while self.pool.unloaded:
             module, why = self.pool.unloaded.popitem()
             yield self._say(f"{module} is not preloaded, which makes workers start late: {why}")
+        yield from self._take_in()
+        if any(self.devices.serves(s.place.needs) for s in self.waiting):
+            for words in self.devices.look_again():
+                yield self._say(words)
         for worker in self.pool.resting():
-            lease = worker.lease
-            if lease and (lease.is_wanted() or not set(lease.devices) <= set(self.gpus)):
-                self.pool.retire(worker)  # who waits goes before a model that is kept warm
+            if worker.lease and self.devices.wants_back(worker.lease):
+                self.pool.retire(worker)
+        can_start = True
+        for step in list(self.waiting):
+            # Smaller ones do not pass the first in line, or it might wait for ever.
+            can_start = can_start and self._has_room_for(step)
+            if not can_start:
+                self.devices.look_away(step.place)
+            elif self.devices.serves(step.place.needs):
+                yield from self._start_on_gpu(step)
+            else:
+                yield from self._start(step)
+
+    def _take_in(self) -> Iterator[dg.DagsterEvent]:
+        """The steps that are ready, to those that wait; by their priority."""
         claimed = sum(s.key in self.pools._claims for s in self.waiting)
         self.pools.room = self.slots - len(self.running) - claimed
         for step in self.active.get_steps_to_execute():
-            self.waiting.append(_Step(step, self._needs(step), self.context.for_step(step)))
-        self.waiting.sort(key=lambda s: -int(s.step.tags.get(PRIORITY_TAG, 0)))
+            place = Place(step.key, self._needs(step))
+            self.waiting.append(_Step(step, self.context.for_step(step), place))
+        self.waiting.sort(key=lambda s: -int(s.step.tags.get(DAGSTER_PRIORITY, 0)))
         yield from self.active.concurrency_event_iterator(self.context)
-        can_start = True
-        for waiting in list(self.waiting):
-            free = self.slots - len(self.running)
-            free_cpus = self.cpus - sum(self._cpus(s) for s in self.running.values())
-            # Smaller ones do not pass the first in line, or it might wait for ever.
-            can_start = can_start and free > 0 and self._cpus(waiting) <= free_cpus
-            if not can_start:
-                waiting.look_away()
-            elif waiting.needs.gpus and self.has_gpus:
-                yield from self._start_on_gpu(waiting, free)
-            else:
-                yield from self._start(waiting)
+
+    def _has_room_for(self, step: _Step) -> bool:
+        free_cpus = self.cpus - sum(self._cpus(s) for s in self.running.values())
+        return len(self.running) < self.slots and self._cpus(step) <= free_cpus
 
     def _cpus(self, step: _Step) -> float:
         """A step that wants more CPUs than there are gets all."""
-        return min(step.needs.cpus, self.cpus)
+        return min(step.place.needs.cpus, self.cpus)
 
-    def _start_on_gpu(self, step: _Step, free: int) -> Iterator[dg.DagsterEvent]:
-        request = Request(
-            step.needs.gpus,
-            step.needs.gpu_memory_gb,
-            priority=self.priority,
-            run_id=self.context.run_id,
-            step_key=step.key,
-        )
-        for worker in self.pool.resting():
-            if worker.lease and worker.lease.reuse(request, step.lease):
-                step.worker, step.lease = worker, worker.lease
-                yield from self._start(step)
-                return
-        if step.lease is None:
-            if sum(s.lease is not None for s in self.waiting) >= free:
-                return
-            yield from self._look_again()
-            try:
-                check_possible(step.key, step.needs, self.gpus)
-            except ImpossibleNeedsError as error:
-                self.waiting.remove(step)
-                yield from self._fail_or_retry(step, _error("ImpossibleNeeds", str(error)))
-                return
-            step.lease, step.asked_at = self.book.ask(request, self.gpus), time.monotonic()
-        if step.lease.poll(prefer=self._warm_devices()):
-            yield from self._start(step)
-        else:
-            yield from self._tell_of_wait(step, step.lease)
-
-    def _warm_devices(self) -> set[str]:
-        """Keys of the devices to which idle workers are pinned."""
-        idle = {w.devices for w in self.pool.workers.values() if not w.busy}
-        indices = {i for devices in idle for i in devices.split(",")}
-        return {g.key for g in self.gpus if str(g.index) in indices}
-
-    def _tell_of_wait(self, step: _Step, lease: Lease) -> Iterator[dg.DagsterEvent]:
-        now = time.monotonic()
-        waited, limit = now - step.since, self.settings.lease_timeout_s
-        if any(s.lease for s in self.running.values()):
-            self.had_device_at = now
-        patience_s = self.settings.degrade_after_s
-        if step.needs.degrades and patience_s is not None and now - step.asked_at > patience_s:
-            lease.release()
-            step.lease = None
-            limited = f"no GPU was free within {patience_s:g} s (degrade_after_s)"
-            step.without_gpu = f"{limited}; {self._who_holds()}"
-            yield dg.DagsterEvent.engine_event(
-                step.context, f"Goes on without a GPU: {step.without_gpu}", EngineEventData()
+    def _start_on_gpu(self, step: _Step) -> Iterator[dg.DagsterEvent]:
+        """If it is its turn; it may also have waited long enough."""
+        try:
+            turn = self.devices.turn(
+                step.place,
+                room=self.slots - len(self.running),
+                resting=self.pool.resting(),
+                warm=self.pool.idle_devices(),
+                at_work=any(s.place.lease for s in self.running.values()),
             )
-            yield from self._start(step)
-        elif limit is not None and now - max(step.asked_at, self.had_device_at) > limit:
-            lease.release()
+        except (ImpossibleNeedsError, LeaseTimeoutError) as error:
             self.waiting.remove(step)
-            words = f"step {step.key} got no GPU within {limit:g} s; {self._who_holds()}"
-            yield from self._fail_or_retry(step, _error("LeaseTimeout", words))
-        elif waited > FIRST_TOLD_S and now - step.told_at > TOLD_AGAIN_S:
-            step.told_at = now
-            yield dg.DagsterEvent.engine_event(
-                step.context,
-                f"Has waited {waited:.0f} s for {step.needs.gpus:g} GPU; {self._who_holds()}",
-                EngineEventData(),
-            )
-
-    def _who_holds(self) -> str:
-        return describe_holders(self.book, self.gpus)
+            name = type(error).__name__.removesuffix("Error")
+            yield from self._fail_or_retry(step, _error(name, str(error)))
+            return
+        if turn.say:
+            yield dg.DagsterEvent.engine_event(step.context, turn.say, EngineEventData())
+        if turn.go:
+            yield from self._start(step)
 
     def _start(self, step: _Step) -> Iterator[dg.DagsterEvent]:
         self.waiting.remove(step)
-        devices = step.lease.devices if step.lease else []
+        place = step.place
         yield dg.DagsterEvent.step_worker_starting(
             step.context,
-            f'Launching step "{step.key}" on {step.place}.',
-            metadata={"devices": dg.MetadataValue.text(step.place)},
+            f'Launching step "{step.key}" on {place}.',
+            metadata={"devices": dg.MetadataValue.text(str(place))},
         )
         try:
-            worker = step.worker or self.pool.take(",".join(str(g.index) for g in devices))
+            worker = place.worker or self.pool.take(place.visible_devices)
         except WorkerServerError as error:
-            if step.lease:
-                step.lease.release()
+            place.leave()
             yield from self._fail_or_retry(step, _error("WorkerDied", str(error)))
             return
-        step.worker, worker.lease = worker, step.lease
+        step.worker, worker.lease = worker, place.lease
         self.running[worker.pid] = step
-        if step.lease:
-            step.lease.note(worker.pid)
+        if place.lease:
+            place.lease.note(worker.pid)
         command = StepCommand(
             step_key=step.key,
             job=self.context.reconstructable_job,
@@ -632,10 +473,10 @@ class _Run:
             retry_mode=self.executor.retries,
             known_state=self.active.get_known_state(),
             load_data=self.plan.repository_load_data,
-            place=step.place,
-            without_gpu=step.without_gpu,
+            place=str(place),
+            without_gpu=place.without_gpu,
         )
-        worker.give(Task(command, step.lease.path if step.lease else None))
+        worker.give(Task(command, place.lease.path if place.lease else None))
 
     # What workers say.
 
@@ -708,15 +549,6 @@ def _worker(step: _Step) -> Worker:
 
 def _error(name: str, words: str) -> SerializableErrorInfo:
     return SerializableErrorInfo(message=words, stack=[], cls_name=name)
-
-
-def _priority(tags: Mapping[str, str]) -> int:
-    """Of the run, in the machine's queue for devices."""
-    given = tags.get(PRIORITY, tags.get(PRIORITY_TAG, "0"))
-    try:
-        return int(given)
-    except ValueError:
-        raise ImpossibleNeedsError(f"the run's priority {given!r} must be a whole number") from None
 
 
 CONFIG = {

@@ -161,6 +161,10 @@ class WorkerPool:
         """Idle workers that keep their lease, with a model on the device."""
         return [w for w in self._idle() if w.lease]
 
+    def idle_devices(self) -> set[str]:
+        """CUDA_VISIBLE_DEVICES of the idle workers."""
+        return {w.devices for w in self._idle()}
+
     def _idle(self) -> list[Worker]:
         """Those that can be given a step. One may have died since we last listened."""
         return [w for w in self.workers.values() if not (w.busy or w.leaving) and not w.is_gone()]

@@ -165,12 +165,16 @@ def _claim(name: str, number: int, request: Request, gpus: Sequence[Gpu]) -> Cla
         count=request.count,
         share=request.share,
         memory_mb=request.memory_mb,
-        eligible={g.key: round(g.memory_gb * 1000) for g in gpus},
+        eligible=_eligible(gpus),
         run_id=request.run_id,
         step_key=request.step_key,
         pid=os.getpid(),
         since=time.time(),
     )
+
+
+def _eligible(gpus: Iterable[Gpu]) -> dict[str, int]:
+    return {g.key: round(g.memory_gb * 1000) for g in gpus}
 
 
 class LeaseBook:
@@ -324,6 +328,11 @@ class Lease:
         assert self._descriptor is not None
         past = time.time() - PASSED_OVER_S
         os.utime(self._descriptor, (past, past))
+
+    def offer(self, gpus: Sequence[Gpu]) -> None:
+        """Wait for some of these devices from now on; the place in the queue is kept."""
+        self._gpus = {g.key: g for g in gpus}
+        self._change(eligible=_eligible(gpus))
 
     def note(self, pid: int) -> None:
         """Say which process works on the devices."""

@@ -231,7 +231,11 @@ def repairable() -> None:
 def never_ends(context: dg.OpExecutionContext) -> None:
     mark, how = Path(context.op_config["mark"]), context.op_config["how"]
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    mark.write_text(json.dumps([os.getpid(), child.pid]))
+    if how != "python":  # also not one that comes before we are in native code
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    aside = mark.with_suffix(".aside")
+    aside.write_text(json.dumps([os.getpid(), child.pid]))
+    aside.replace(mark)
     if how == "python":
         while True:
             time.sleep(0.05)
@@ -437,20 +441,18 @@ def fan_of_models() -> None:
         loads_a_model.alias(f"use{n}")(start)
 
 
-@dg.op(tags={"ego/gpus": "1"})
-def takes_a_while() -> None:
-    time.sleep(2)
-
-
-@dg.graph
-def queueing() -> None:
-    for n in range(3):
-        takes_a_while.alias(f"while{n}")()
-
-
 @dg.op(config_schema={"folder": str}, tags={"dagster/priority": "-1"})
 def works_until_told(context: dg.OpExecutionContext) -> None:
-    folder = Path(context.op_config["folder"])
+    _work_until_told(Path(context.op_config["folder"]))
+
+
+@dg.op(ins={"after": dg.In()}, config_schema={"folder": str})
+def waits_until_told(context: dg.OpExecutionContext, after: Any) -> int:
+    _work_until_told(Path(context.op_config["folder"]))
+    return 0
+
+
+def _work_until_told(folder: Path) -> None:
     (folder / "began").touch()
     while not (folder / "told").exists():
         time.sleep(0.05)
@@ -460,6 +462,12 @@ def works_until_told(context: dg.OpExecutionContext) -> None:
 def crowded_out() -> None:
     on_gpu()
     works_until_told()
+
+
+@dg.graph
+def models_apart() -> None:
+    last = loads_a_model.alias("load")(one())
+    loads_a_model.alias("use")(waits_until_told(last))
 
 
 @dg.op(ins={"after": dg.In()})

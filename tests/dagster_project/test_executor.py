@@ -25,15 +25,9 @@ import psutil
 import pytest
 from test_executor_conformance import Interrupter, Ran
 
-from dagster_project import executor
+from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
-from dagster_project.executor import (
-    ImpossibleNeedsError,
-    StepNeeds,
-    check_possible,
-    gpu_executor,
-    needs_of,
-)
+from dagster_project.executor import gpu_executor
 from resources import gpu_leases
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
@@ -64,43 +58,6 @@ def messages(run: Ran) -> str:
 
 
 # Needs.
-
-
-@pytest.mark.parametrize(
-    ("tags", "words"),
-    [
-        ({"ego/gpus": "-1"}, "step s: tag ego/gpus='-1' must be a number"),
-        ({"ego/gpus": "one"}, "step s: tag ego/gpus='one' must be a number"),
-        ({"ego/gpus": "nan"}, "must be a number"),
-        ({"ego/gpus": "inf"}, "must be a number"),
-        ({"ego/gpus": "1.5"}, "ego/gpus=1.5 must be a share up to 1 or a whole number"),
-        ({"ego/cpus": "all"}, "ego/cpus='all' must be a number"),
-        ({"ego/gpu_memory_gb": "8"}, "without a GPU: set ego/gpus"),
-        ({"ego/degrades": "maybe"}, "tag ego/degrades='maybe' must be true or false"),
-        ({"ego/gpu": "1"}, "there is no tag ego/gpu; use ego/gpus"),
-    ],
-)
-def test_needs_that_make_no_sense(tags: dict[str, str], words: str) -> None:
-    with pytest.raises(ImpossibleNeedsError, match=words.replace("(", r"\(")):
-        needs_of("s", tags, {})
-
-
-def test_tags_beat_defaults_and_change_nothing_shared() -> None:
-    defaults = {"gpus": 1.0, "gpu_memory_gb": 16.0, "cpus": 2.0}
-    tags = {"ego/gpus": "0", "ego/cpus": "4", "other": "x"}
-    assert needs_of("s", tags, defaults) == StepNeeds(0, 0, 4)
-    assert needs_of("s", {}, defaults) == StepNeeds(1, 16, 2)
-    assert needs_of("s", {"ego/gpus": "0.5"}, defaults) == StepNeeds(0.5, 16, 2)
-    assert defaults == {"gpus": 1.0, "gpu_memory_gb": 16.0, "cpus": 2.0}
-    assert tags == {"ego/gpus": "0", "ego/cpus": "4", "other": "x"}
-
-
-def test_what_the_machine_has_not() -> None:
-    check_possible("s", StepNeeds(4, 80), find_gpus(4))
-    with pytest.raises(ImpossibleNeedsError, match="more than this machine has"):
-        check_possible("s", StepNeeds(2), find_gpus(1))
-    with pytest.raises(ImpossibleNeedsError, match=r"step s: .*none that works"):
-        check_possible("s", StepNeeds(0.5), [])
 
 
 def test_impossible_needs_fail_before_anything_starts(instance: dg.DagsterInstance) -> None:
@@ -171,7 +128,7 @@ def test_a_sick_device_is_left_out_and_told_of(
 ) -> None:
     sick, well = find_gpus(2)
     gpus = [replace(sick, fault="GPU is lost"), well]
-    monkeypatch.setattr(executor, "find_gpus", lambda simulated: gpus)
+    monkeypatch.setattr(device_queue, "find_gpus", lambda simulated: gpus)
     run = Ran(executor_jobs.execute("pinned", instance, op_selection=["on_gpu"]), instance)
     assert outputs(run.result, instance)["on_gpu"]["devices"] == "1"
     assert "GPU 0 is left out: NVML says 'GPU is lost'" in messages(run)
@@ -187,8 +144,8 @@ def test_a_device_that_fails_in_mid_run_gets_no_further_step(
         first, second = find_gpus(2)
         return [first if len(looks) < 3 else replace(first, fault="GPU is lost"), second]
 
-    monkeypatch.setattr(executor, "find_gpus", find)
-    monkeypatch.setattr(executor, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(device_queue, "find_gpus", find)
+    monkeypatch.setattr(device_queue, "LOOK_AGAIN_S", 0.0)
     run = Ran(executor_jobs.execute("pinned", instance), instance)
     said = {
         e.step_key: e.dagster_event.engine_event_data.metadata["devices"].value
@@ -200,6 +157,35 @@ def test_a_device_that_fails_in_mid_run_gets_no_further_step(
     assert "GPU 0 is left out from now on: NVML says 'GPU is lost'" in messages(run)
     assert run.errors["on_two_gpus"][0] == "ImpossibleNeeds"
     assert LeaseBook().claims() == []
+
+
+def test_a_device_that_fails_goes_to_no_step_that_waits_for_it(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book, gpus = LeaseBook(), find_gpus(2)
+    both = book.ask(Request(2, run_id="other"), gpus)
+    assert both.poll()
+    fails, seen = threading.Event(), threading.Event()
+
+    def find(simulated: int | None) -> list[Gpu]:
+        if fails.is_set():
+            seen.set()
+            return [replace(gpus[0], fault="GPU is lost"), gpus[1]]
+        return gpus
+
+    def fail_then_let_go() -> None:
+        wait_for(lambda: any(not c.devices for c in book.claims()))
+        fails.set()
+        seen.wait(10)
+        both.release()
+
+    monkeypatch.setattr(device_queue, "find_gpus", find)
+    monkeypatch.setattr(device_queue, "LOOK_AGAIN_S", 0.0)
+    thread = threading.Thread(target=fail_then_let_go)
+    thread.start()
+    result = executor_jobs.execute("pinned", instance, op_selection=["on_gpu"])
+    thread.join()
+    assert outputs(result, instance)["on_gpu"]["devices"] == "1"
 
 
 def test_a_worker_is_replaced_after_so_many_steps(instance: dg.DagsterInstance) -> None:
@@ -305,11 +291,31 @@ def test_steps_that_wait_for_a_device_take_it_with_its_model(
     assert LeaseBook().claims() == []
 
 
-def test_a_model_that_is_only_kept_warm_makes_room(tmp_path: Path) -> None:
+def test_a_model_that_is_only_kept_warm_makes_room(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
     """Another run asks for the device between two steps: it goes first."""
-    runs = [start(tmp_path / str(n), "models", {"gpus": 1}, model_config(tmp_path)) for n in "ab"]
-    for run in runs:
-        assert run.wait(60) == 0
+    other = []
+
+    def take_the_device() -> None:
+        wait_for((tmp_path / "began").exists)
+        kept = [(c.step_key, c.idle) for c in LeaseBook().holders()]
+        lease = LeaseBook().ask(Request(1, run_id="other"), find_gpus(1))
+        with suppress(AssertionError):
+            wait_for(lease.poll, 60)
+            other.extend(kept)
+        lease.release()
+        (tmp_path / "told").touch()
+
+    thread = threading.Thread(target=take_the_device)
+    thread.start()
+    config = model_config(tmp_path)
+    config["ops"]["waits_until_told"] = {"config": {"folder": str(tmp_path)}}
+    run = executor_jobs.execute("models_apart", instance, config={"gpus": 1}, run_config=config)
+    thread.join()
+    assert other == [("load", True)], "no room was made, or nothing was kept warm"
+    steps = outputs(run, instance)
+    assert steps["use"][1] is False
     assert LeaseBook().claims() == []
 
 
@@ -333,11 +339,6 @@ def test_a_step_that_gets_no_device_in_time_fails_and_says_who_has_it(
     assert f"held by hoards of run greedy, process {os.getpid()}" in messages(run)
 
 
-def test_waiting_for_steps_of_the_same_run_is_no_timeout(instance: dg.DagsterInstance) -> None:
-    config = {"gpus": 1, "max_concurrent": 3, "lease_timeout_s": 3.0}
-    assert executor_jobs.execute("queueing", instance, config=config).success
-
-
 def test_a_step_that_could_not_start_anyway_keeps_no_device_from_others(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +352,7 @@ def test_a_step_that_could_not_start_anyway_keeps_no_device_from_others(
         lease = LeaseBook().ask(Request(1, run_id="other"), gpus)
         before.release()
         with suppress(AssertionError):
-            wait_for(lease.poll, 10)
+            wait_for(lease.poll, 60)
         other.extend(lease.devices)
         lease.release()
         (tmp_path / "told").touch()
@@ -448,7 +449,8 @@ def start(
         )
 
 
-def wait_for(what: Any, limit_s: float = 60) -> None:
+def wait_for(what: Any, limit_s: float = 300) -> None:
+    """The limit is for what never comes about, on however slow a machine."""
     deadline = time.monotonic() + limit_s
     while not what():
         assert time.monotonic() < deadline, "did not come about"
@@ -487,7 +489,7 @@ def test_a_step_in_native_code_is_killed_after_the_grace(
 def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
     mark = tmp_path / "mark"
     run = start(tmp_path / "home", "endless", FOUR, endless(mark, "stuck"))
-    wait_for(lambda: mark.exists() and mark.read_text())
+    wait_for(mark.exists)
     worker, child = json.loads(mark.read_text())
     server = psutil.Process(worker).ppid()
     assert len(LeaseBook().holders()) == 1
@@ -495,11 +497,11 @@ def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
         os.killpg(run.pid, signal.SIGKILL)
     else:
         os.kill({"worker": worker, "server": server, "run": run.pid}[victim], signal.SIGKILL)
-    assert run.wait(60) != 0
+    assert run.wait(300) != 0
     # A child that left the group goes with the worker, unless run and server are both shot.
     ours = [worker, server] + ([child] if victim != "group" else [])
-    wait_for(lambda: not any(is_running(pid) for pid in ours), 10)
-    wait_for(lambda: LeaseBook().claims() == [], 10)
+    wait_for(lambda: not any(is_running(pid) for pid in ours))
+    wait_for(lambda: LeaseBook().claims() == [])
     if is_running(child):
         os.kill(child, signal.SIGKILL)
 
@@ -521,7 +523,7 @@ def test_what_shows_a_steps_prints_does_not_outlive_it(tmp_path: Path) -> None:
     tail = ours.recv()
     process.join()
     try:
-        wait_for(lambda: not is_running(tail), 10)
+        wait_for(lambda: not is_running(tail))
     finally:
         kill(tail, os.kill)
 
@@ -572,11 +574,16 @@ def test_concurrent_runs_share_the_devices(tmp_path: Path, runs: int, steps: int
     intervals = check_intervals(tmp_path)
     assert len(intervals) == runs * steps * 2
     assert LeaseBook().claims() == []
-    # Nobody was shut out while others worked: each run's longest gap against the whole time.
-    first, last = min(i[2] for i in intervals), max(i[3] for i in intervals)
-    for run_id in {i[4] for i in intervals}:
-        begins = sorted(i[2] for i in intervals if i[4] == run_id)
-        assert max(b - a for a, b in pairwise(begins)) < max(5.0, (last - first) / 2)
+    if steps == HUNDRED:
+        check_nobody_was_shut_out(intervals)
+
+
+def check_nobody_was_shut_out(intervals: list[list[Any]]) -> None:
+    """Counted in steps of the others between two of a run's own: the machine may be slow."""
+    order = [run_id for *_, run_id, _ in sorted(intervals, key=lambda i: i[2])]
+    for run_id in set(order):
+        ranks = [rank for rank, other in enumerate(order) if other == run_id]
+        assert max(b - a for a, b in pairwise(ranks)) < 0.45 * len(order)
 
 
 @pytest.mark.chaos
@@ -592,26 +599,30 @@ def test_concurrent_runs_while_processes_are_killed(
 ) -> None:
     rng = random.Random(7)
     config = FOUR | {"max_concurrent": 2}
+    # Two are killed themselves, and must not have ended by then.
+    sizes = [4 * steps if n < 2 else steps for n in range(runs)]
     started = [
-        start(tmp_path / str(n), "crowd", config, crowd(tmp_path, steps)) for n in range(runs)
+        start(tmp_path / str(n), "crowd", config, crowd(tmp_path, size))
+        for n, size in enumerate(sizes)
     ]
     survivors = started[2:]
     wait_for(lambda: (tmp_path / "intervals").exists())
-    for _ in range(kills):  # workers, of any run: their steps are tried again
+    for n in range(kills):  # workers, of any run: their steps are tried again
         time.sleep(0.4)
         holders = LeaseBook().holders()
         pids = [c.pid for c in holders if c.pid not in {r.pid for r in started}]
         if pids:
             kill(rng.choice(pids), os.kill)
-    kill(started[0].pid, os.kill)
-    kill(started[1].pid, os.killpg)
+        if n == kills // 4:
+            kill(started[0].pid, os.kill)
+            kill(started[1].pid, os.killpg)
     for run in started[:2]:
-        assert run.wait(60) != 0
+        assert run.wait(300) != 0
     for n, run in enumerate(survivors, 2):
         assert run.wait(1500) == 0, (tmp_path / str(n) / "log").read_text()[-3000:]
     assert not (tmp_path / "overlap").exists()
     check_intervals(tmp_path)
-    wait_for(lambda: LeaseBook().claims() == [], 10)
+    wait_for(lambda: LeaseBook().claims() == [])
 
 
 def kill(pid: int, how: Any) -> None:
@@ -624,12 +635,12 @@ def test_the_cancelled_run_of_the_ui_is_cancelled(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     home = tmp_path / "home"
     run = start(home, "endless", FOUR | {"cancel_grace_s": 0.5}, endless(mark, "stuck"))
-    wait_for(lambda: mark.exists() and mark.read_text())
+    wait_for(mark.exists)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         (record,) = instance.get_run_records()
         instance.report_run_canceling(record.dagster_run)
         run.send_signal(signal.SIGTERM)
-        assert run.wait(60) == 1
+        assert run.wait(300) == 1
         (record,) = instance.get_run_records()
     assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
     assert not any(is_running(pid) for pid in json.loads(mark.read_text()))

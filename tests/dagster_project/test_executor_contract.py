@@ -30,6 +30,8 @@ from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import capture_interrupts
 
+from dagster_project.step_needs import DAGSTER_PRIORITY
+
 PARAMETERS: list[tuple[Any, set[str]]] = [
     (
         ActiveExecution.__init__,
@@ -135,7 +137,7 @@ def test_records_and_errors() -> None:
     assert issubclass(DagsterExecutionInterruptedError, BaseException)
     assert DagsterSubprocessError("m", subprocess_error_infos=[info]).subprocess_error_infos
     assert {"module", "working_directory"} <= set(ModuleCodePointer.__annotations__)
-    assert PRIORITY_TAG == "dagster/priority"
+    assert PRIORITY_TAG == DAGSTER_PRIORITY
 
 
 def test_slots_that_steps_have_of_pools_are_known() -> None:
