@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 RUNTIME: dict[str, Any] = {"runtime": True}
 """Extra of a field that says how a result is computed, not what it is."""
+MAX_OVERLAP_S = 5.0
+"""Neighbouring clips share no more: so long must operators remember what they said."""
 
 
 COMPILE_MODES = ("reduce-overhead", "max-autotune")
@@ -89,7 +91,9 @@ class ClipSettings(Settings):
     )
     min_scene_s: float = Field(default=0.5, ge=0, description="shorter scenes join the next")
     max_clip_s: float = Field(default=20.0, gt=1, description="longer scenes are split")
-    overlap_s: float = Field(default=1.5, ge=0, description="context shared by neighbours")
+    overlap_s: float = Field(
+        default=1.5, ge=0, le=MAX_OVERLAP_S, description="context shared by neighbours"
+    )
 
 
 class SegmentSettings(Settings):
@@ -110,14 +114,11 @@ class SegmentSettings(Settings):
     max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
 
 
-class Sam2Settings(SegmentSettings):
-    """detections, object_masks, hand_masks by SAM 2.1; those of the baseline are its prompts'."""
+class Sam2TrackerSettings(Settings):
+    """Masks followed by SAM 2.1, whoever prompts it."""
 
     checkpoint: str = Field(
         default="sam2.1-hiera-small", description="folder of the model, below that of all weights"
-    )
-    prompt_interval_s: float = Field(
-        default=2.0, gt=0, description="how often tracks are held against the baseline's"
     )
     min_agreement: float = Field(
         default=0.3, ge=0, le=1, description="overlap (IoU) of boxes below which it prompts anew"
@@ -135,6 +136,14 @@ class Sam2Settings(SegmentSettings):
         description="tracks whose masks are enlarged and remembered at once; empty: what was "
         "measured for this device, else 16",
         json_schema_extra=RUNTIME,
+    )
+
+
+class Sam2Settings(Sam2TrackerSettings, SegmentSettings):
+    """detections, object_masks, hand_masks by SAM 2.1; those of the baseline are its prompts'."""
+
+    prompt_interval_s: float = Field(
+        default=2.0, gt=0, description="how often tracks are held against the baseline's"
     )
 
 
@@ -174,9 +183,10 @@ class VocabularySettings(Settings):
         return vocabulary
 
 
-class Owlv2Sam2Settings(VocabularySettings, Sam2Settings):
+class Owlv2Sam2Settings(VocabularySettings, Sam2TrackerSettings):
     """detections by OWLv2; object_masks and hand_masks by SAM 2.1, prompted with them."""
 
+    max_objects: int = Field(default=6, ge=0, le=64, description="objects followed at a time")
     detector: str = Field(
         default="owlv2-base-patch16-ensemble",
         description="folder of the detector, below that of all weights",

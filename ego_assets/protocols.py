@@ -104,6 +104,14 @@ class ClipInput:
         """First frame after the context that is shared with the clip before."""
         return self.clip["start_frame"] + self.clip["context_frames"]
 
+    @property
+    def first_track_number(self) -> int:
+        """Where an operator begins to count tracks that is handed nothing by the clip before.
+
+        Behind a clip that failed, names of the take must not come again for something else.
+        """
+        return 1000 * self.clip["index_in_take"]
+
     def row(self, frame_index: int, pts_s: float) -> dict[str, Any]:
         """The columns that every per-frame row begins with."""
         return {

@@ -65,7 +65,7 @@ class BaselineSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "baseline"
-    version = "2"
+    version = "3"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -80,7 +80,8 @@ class BaselineSegmenter:
         hands, candidates = self._hands(look, min_area, carried)
         covered = _union(hands)
         objects, seeds = self._objects(look, covered, min_area, carried)
-        counts = {"h": int(carried.get("hands", 0)), "o": int(carried.get("objects", 0))}
+        first = clip.first_track_number
+        counts = {"h": int(carried.get("hands", first)), "o": int(carried.get("objects", first))}
         for things in (hands, objects):
             _name(things, carried, counts)
         rows = self._rows(clip, look, hands, objects)

@@ -105,8 +105,17 @@ class Bridge:
     def ask(
         self, request: dict[str, Any], arrays: dict[str, np.ndarray], timeout_s: float
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """(header, arrays) of the answer. Raises BridgeError or BridgeMemoryError, and has then
-        killed the process: nobody knows what state it is in."""
+        """(header, arrays) of the answer. Raises BridgeError or BridgeMemoryError. After those, and
+        if it is interrupted, the process is dead: nobody knows what state it is in."""
+        try:
+            return self._ask(request, arrays, timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(
+        self, request: dict[str, Any], arrays: dict[str, np.ndarray], timeout_s: float
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         what = f"its answer to `{request['op']}`"
         self._socket.settimeout(timeout_s)
         try:
@@ -117,7 +126,6 @@ class Bridge:
         if "error" in header:
             text = f"{what} is: {header['error']}"
             if header.get("memory"):
-                self.close()
                 raise BridgeMemoryError(text)
             raise self._failed(text)
         return header, found

@@ -102,11 +102,12 @@ class Cast:
     """
 
     def __init__(
-        self, settings: VocabularySettings, max_objects: int, take: str, carried: Carried
+        self, settings: VocabularySettings, max_objects: int, clip: ClipInput, carried: Carried
     ) -> None:
         self.settings = settings
         self.limits = {HANDS: MAX_HANDS, OBJECTS: max_objects}
-        self.take = take
+        self.take: str = clip.clip["take_id"]
+        self.first = clip.first_track_number
         self.things: dict[str, dict[str, Any]] = dict(carried.get("things", {}))
         self.counts: dict[str, int] = dict(carried.get("counts", {}))
         self.votes: dict[str, dict[str, float]] = {}
@@ -126,7 +127,7 @@ class Cast:
         if self.tables(alive).count(table) >= self.limits[table]:
             return None
         letter = "h" if table == HANDS else "o"
-        number = self.counts.get(letter, 0)
+        number = self.counts.get(letter, self.first)
         self.counts[letter] = number + 1
         track = f"{self.take}-{letter}{number:03d}"
         self.things[track] = {"table": table}

@@ -9,7 +9,7 @@ A message is MAGIC, the version of the format (u16), the length of the header (u
 order, one after the other. All numbers are little endian. Nothing is ever unpickled.
 
     hello  (sent by this side, first)  python, missing: modules that cannot be found
-    load   checkout                    → device
+    load   checkout                    →
     mesh   name, path, scale           → diameter_m
     look   jobs [{mesh, action: register | track, iterations}], with arrays image (H, W, 3) u8,
            depth (H, W) f4 metres, matrix (3, 3) f8, masks (J, H, W) u1,
@@ -30,9 +30,9 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -93,21 +93,23 @@ def receive(
         listed = [
             (str(n), str(d), tuple(int(s) for s in shape)) for n, d, shape in header["arrays"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise MessageError(f"a header that cannot be read: {error}") from error
     if any(d not in DTYPES or len(s) > 4 or min(s, default=0) < 0 for _, d, s in listed):
         raise MessageError("a header with arrays of an unknown type or shape")
-    # Exact integers: sizes from outside must not wrap around.
-    sizes = [np.dtype(d).itemsize * _product(s) for _, d, s in listed]
-    if sum(sizes) > MAX_ARRAY_BYTES:
-        raise MessageError(f"arrays of {sum(sizes)} bytes; at most {MAX_ARRAY_BYTES} are taken")
+    # Exact integers: sizes from outside must not wrap around. Beside a side of 0, too, numpy does
+    # not take any number.
+    most = sum(np.dtype(d).itemsize * _product(max(n, 1) for n in s) for _, d, s in listed)
+    if most > MAX_ARRAY_BYTES:
+        raise MessageError(f"arrays of {most} bytes; at most {MAX_ARRAY_BYTES} are taken")
     arrays = {}
-    for (name, dtype, shape), size in zip(listed, sizes):  # noqa: B905 (Python 3.8)
+    for name, dtype, shape in listed:
+        size = np.dtype(dtype).itemsize * _product(shape)
         arrays[name] = np.frombuffer(_bytes(connection, size, until), dtype).reshape(shape)
     return header, arrays
 
 
-def _product(shape: tuple[int, ...]) -> int:
+def _product(shape: Iterable[int]) -> int:
     size = 1
     for side in shape:
         size *= side
@@ -155,7 +157,8 @@ class Estimators:
             "refiner": self.module.PoseRefinePredictor(),
             "glctx": self.module.dr.RasterizeCudaContext(),
             "debug": 0,
-            "debug_dir": tempfile.mkdtemp(prefix="foundationpose"),
+            # It must exist, and without debugging nothing is written there.
+            "debug_dir": str(checkout),
         }
         return {}
 
@@ -164,13 +167,18 @@ class Estimators:
 
         mesh: Any = trimesh.load(path, force="mesh")
         mesh.apply_scale(scale)
-        material = getattr(mesh.visual, "material", None)
+        material: Any = getattr(mesh.visual, "material", None)
+        if hasattr(material, "to_simple"):  # as GLB has it: the picture is elsewhere
+            material = mesh.visual.material = material.to_simple()
         if material is not None and getattr(material, "image", None) is None:
             # It wants a picture of every textured mesh; one without gets a plain colour.
             mesh.visual = trimesh.visual.ColorVisuals(mesh)
         one = self.module.FoundationPose(
             model_pts=mesh.vertices, model_normals=mesh.vertex_normals, mesh=mesh, **self.shared
         )
+        # It leaves a copy of each mesh in /tmp, and never looks at it again.
+        with suppress(AttributeError, TypeError, OSError):
+            Path(one.mesh_path).unlink()
         self.known[name] = one
         return {"diameter_m": float(one.diameter)}
 
@@ -181,9 +189,12 @@ class Estimators:
             one, iterations = self.known[job["mesh"]], int(job["iterations"])
             if job["action"] == "register":
                 mask = arrays["masks"][number] > 0
+                one.pose_last = None
                 pose = one.register(
                     K=matrix, rgb=image, depth=depth, ob_mask=mask, iteration=iterations
                 )
+                if one.pose_last is None:  # too little depth: what it gives back is no guess at all
+                    continue
             else:
                 # Its own memory is of the mesh with its centre at the origin.
                 shift = one.get_tf_to_centered_mesh()

@@ -24,6 +24,7 @@ SIZE_RANGE_M = (0.005, 5.0)
 """Longest side of what a hand moves; outside it, the unit is most likely another."""
 OUTLINE_FACES = 4000
 _CELLS = 24
+_MAX_CELLS = 24 * 2**6
 _NEAR_M = 0.01
 
 
@@ -36,12 +37,24 @@ class Mesh:
 
     @cached_property
     def coarse(self) -> Mesh:
-        """At most a few thousand faces of the same outline, within 1/24 of the longest side:
-        vertices in one cell of a grid become one (Rossignac and Borrel, 1993)."""
+        """A few thousand faces of the same outline, within 1/24 of the longest side, finer where
+        that few do: a pencil is thinner. Vertices in one cell of a grid become one (Rossignac and
+        Borrel, 1993)."""
         if len(self.faces) <= OUTLINE_FACES:
             return self
+        found, cells = self._merged(_CELLS), _CELLS
+        while cells < _MAX_CELLS:
+            cells *= 2
+            finer = self._merged(cells)
+            if len(finer.faces) > OUTLINE_FACES:
+                break
+            found = finer
+        return found
+
+    def _merged(self, count: int) -> Mesh:
+        """Vertices in one cell become one, of a grid of `count` cells along the longest side."""
         low = self.vertices.min(axis=0)
-        cell = float(np.ptp(self.vertices, axis=0).max()) / _CELLS
+        cell = float(np.ptp(self.vertices, axis=0).max()) / count
         _, first, cells = np.unique(
             ((self.vertices - low) / cell).astype(int),
             axis=0,

@@ -32,12 +32,15 @@ from resources.backends.detections import (
 from resources.backends.device import autocast, pick_device, to_host
 from resources.backends.memory import ElasticBatch
 from resources.backends.pretrained import load_pretrained, text_tokens
+from resources.backends.track_memory import shown_again
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training pictures, as the image encoder was trained."""
 BATCH = 4
 """Pictures at once, where neither the settings nor a measurement say."""
+GREY = 0.5
+"""What makes a picture square, as in training. (The processor of transformers 5.23 takes black.)"""
 MAX_DETECTIONS = 300
 """The best of a frame; a network that takes every patch for something would cost hours."""
 
@@ -105,7 +108,7 @@ class Owlv2Detector:
         return found
 
     def _pixels(self, image: np.ndarray) -> Any:
-        """(3, S, S): made square with black below or to the right, normalised, on the device."""
+        """(3, S, S): made square with grey below or to the right, normalised, on the device."""
         import torch
         import torch.nn.functional as F
 
@@ -113,7 +116,7 @@ class Owlv2Detector:
         side = max(height, width)
         pixels = torch.from_numpy(image).to(self.device, non_blocking=True)
         pixels = pixels.permute(2, 0, 1)[None].float() / 255
-        pixels = F.pad(pixels, (0, side - width, 0, side - height))
+        pixels = F.pad(pixels, (0, side - width, 0, side - height), value=GREY)
         pixels = F.interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
         return ((pixels - mean) / std)[0]
@@ -152,7 +155,7 @@ class Owlv2Prompter:
     """
 
     name = "owlv2"
-    version = "1"
+    version = "2"
     quality_tier = "model"
     weights_hash = ""
 
@@ -179,7 +182,8 @@ class Owlv2Prompter:
                 tables[table_of(self.settings, one.words)].append(row)
         rows = detection_rows(clip, seen, self.name)
         due = indices[-1] + indices.step if indices else first
-        return ClipOutput(tables | {"detections": rows}, carried={"seen": seen, "next_due": due})
+        state = {"seen": shown_again(clip, seen), "next_due": due}
+        return ClipOutput(tables | {"detections": rows}, carried=state)
 
     def _stride(self, clip: ClipInput) -> int:
         """Frames from one look to the next."""
@@ -201,13 +205,13 @@ class Owlv2Prompter:
 
 
 class _Sight(sam2.Sight):
-    """As that of SAM 2.1, but for who decides which proposal is which track: here."""
+    """Proposals have no names: which one is which track is decided here."""
 
     settings: Owlv2Sam2Settings
 
-    def __init__(self, settings: Owlv2Sam2Settings, take: str, carried: Carried) -> None:
-        super().__init__(settings, take, carried)
-        self.cast = Cast(settings, settings.max_objects, take, carried)
+    def __init__(self, settings: Owlv2Sam2Settings, clip: ClipInput, carried: Carried) -> None:
+        super().__init__(settings, carried)
+        self.cast = Cast(settings, settings.max_objects, clip, carried)
         self.things = self.cast.things
 
     def export(self) -> Carried:
@@ -240,7 +244,7 @@ class _Sight(sam2.Sight):
             if len(tracks) and alike[:, column].max() >= sam2.SAME_IOU:
                 continue
             again = [t for t in free if self._may_be(t, row)]
-            track = again[0] if again else self.cast.begin(row["table"], [*tracks, *found])
+            track = again[0] if again else self.cast.begin(row["table"], {*tracks, *found})
             if track:
                 free.pop(track, None)
                 self._hear(track, row, size)
@@ -264,8 +268,8 @@ class Owlv2Sam2Segmenter(sam2.Sam2Segmenter):
     """`detections` by OWLv2 at intervals; their boxes prompt SAM 2.1, which makes the masks."""
 
     name = "owlv2_sam2"
-    version = "1"
-    settings: Owlv2Sam2Settings
+    version = "2"
+    settings: Owlv2Sam2Settings  # type: ignore[assignment]
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:
         self.settings = settings
@@ -297,5 +301,5 @@ class Owlv2Sam2Segmenter(sam2.Sam2Segmenter):
         masks = sam2.Sam2Segmenter.check(settings, weights)
         return f"OWLv2 of {size:.1f} M parameters, {masks}"
 
-    def sight(self, take: str, carried: Carried) -> sam2.Sight:
-        return _Sight(self.settings, take, carried)
+    def sight(self, clip: ClipInput, carried: Carried) -> sam2.Sight:
+        return _Sight(self.settings, clip, carried)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.config import Sam2Settings, SegmentSettings
+from ego_assets.config import Sam2Settings, Sam2TrackerSettings, SegmentSettings
 from ego_assets.operators.rle import mask_box
 from ego_assets.operators.segment import BaselineSegmenter
 from ego_assets.protocols import Carried, ClipInput, ClipOperator, ClipOutput
@@ -34,6 +34,7 @@ from resources.backends.track_memory import (
     encode_apart,
     mask_row,
     noted,
+    shown_again,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -147,7 +148,7 @@ class Sam2Segmenter:
     """
 
     name = "sam2"
-    version = "1"
+    version = "2"
     quality_tier = "model"
     weights_hash = ""
     on_device = True
@@ -162,7 +163,7 @@ class Sam2Segmenter:
         self.prompter: ClipOperator = BaselineSegmenter(SegmentSettings(**kept))
 
     @staticmethod
-    def check(settings: Sam2Settings, weights: Path) -> str:
+    def check(settings: Sam2TrackerSettings, weights: Path) -> str:
         """What the weights hold, for people. Raises WeightsError."""
         model = load_model(weights / settings.checkpoint)
         return f"SAM 2.1 of {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
@@ -171,7 +172,7 @@ class Sam2Segmenter:
         """See `Segmenter`. A clip in which the baseline finds nothing gives no rows."""
         carried = carried or {}
         seen = self.prompter.process(clip, _unprefixed(carried) or None)
-        sight = self.sight(clip.clip["take_id"], carried)
+        sight = self.sight(clip, carried)
         proposed: dict[int, list[dict[str, Any]]] = {}
         for table in ("hand_masks", "object_masks"):
             for row in seen.tables[table]:
@@ -198,14 +199,15 @@ class Sam2Segmenter:
             thing = sight.things[row["track_id"]]
             tables[thing["table"]].append(mask_row(clip, row, thing, size, self))
         tables["detections"] = seen.tables["detections"]
-        state = self.tracker.export() | sight.export() | {"rows": rows, "next_frame": end}
+        state = self.tracker.export() | sight.export()
+        state |= {"rows": shown_again(clip, rows), "next_frame": end}
         state |= {f"{_PREFIX}{name}": value for name, value in seen.carried.items()}
         notes = {"prompts": prompted, "tracks": len(self.tracker.tracks)}
         return ClipOutput(tables, carried=state, notes=notes)
 
-    def sight(self, take: str, carried: Carried) -> Sight:
-        """What is known of a take so far."""
-        return Sight(self.settings, take, carried)
+    def sight(self, clip: ClipInput, carried: Carried) -> Sight:
+        """What is known of a clip's take so far."""
+        return _BaselineSight(self.settings, carried)
 
 
 _PREFIX = "prompter_"
@@ -217,55 +219,33 @@ def _unprefixed(carried: Carried) -> Carried:
 
 
 class Sight:
-    """What is tracked, where it was last, and which of the baseline's boxes are prompts.
+    """What is tracked, where it was last, and which boxes are prompts; a subclass says which.
 
     things: {track: what its rows say in every frame}; boxes: {track: box in pixels, None when out
     of sight}; seen_s: {track: time it was last in sight, or prompted}.
     """
 
-    def __init__(self, settings: Sam2Settings, take: str, carried: Carried) -> None:
+    def __init__(self, settings: Sam2TrackerSettings, carried: Carried) -> None:
         self.settings = settings
         self.things: dict[str, dict[str, Any]] = dict(carried.get("things", {}))
         self.boxes: dict[str, Box | None] = dict(carried.get("boxes", {}))
         self.seen_s: dict[str, float] = dict(carried.get("seen_s", {}))
-        self.interval: int = carried.get("interval", -1)
 
     def export(self) -> Carried:
-        return {
-            "things": self.things,
-            "boxes": self.boxes,
-            "seen_s": self.seen_s,
-            "interval": self.interval,
-        }
-
-    def settle(self) -> None:
-        """All of the clip has been seen: say what its new tracks are. The baseline said so."""
+        return {"things": self.things, "boxes": self.boxes, "seen_s": self.seen_s}
 
     def name(self, row: dict[str, Any], table: str) -> None:
-        """Take over what the baseline says of a track; what was said first counts for the take."""
-        said = {k: row.get(k) for k in ("label", "side", "is_wearer")}
-        self.things.setdefault(row["track_id"], said | {"table": table})
+        """Hear of a proposal for a mask table, before any frame is looked at."""
+        raise NotImplementedError
 
     def prompts(
         self, rows: list[dict[str, Any]], pts_s: float, size: tuple[int, int]
     ) -> dict[str, Box]:
-        """{track: box in 0 … 1} of one frame, from the baseline's rows of it."""
-        interval = int(pts_s / self.settings.prompt_interval_s)
-        is_due, self.interval = interval != self.interval, interval
-        found: dict[str, Box] = {}
-        for row in rows:
-            track, box = row["track_id"], row["box"]
-            if track in self.boxes:
-                wanted = is_due and box_iou(self.boxes[track], box) < self.settings.min_agreement
-            else:
-                table = self.things[track]["table"]
-                others = [b for t, b in self.boxes.items() if self.things[t]["table"] == table]
-                wanted = all(box_iou(b, box) < SAME_IOU for b in others)
-            if wanted:
-                height, width = size
-                found[track] = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
-                self.seen_s[track] = pts_s
-        return found
+        """{track: box in 0 … 1} of one frame, from the proposals for it."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """All of the clip has been seen: say what its new tracks are."""
 
     def look(
         self, frame_index: int, pts_s: float, tracked: Mapping[str, Tracked]
@@ -286,6 +266,45 @@ class Sight:
         for track in gone:
             del self.seen_s[track], self.boxes[track]
         return gone
+
+
+class _BaselineSight(Sight):
+    """The baseline's boxes are prompts. interval: the one of `prompt_interval_s` that is on."""
+
+    settings: Sam2Settings
+
+    def __init__(self, settings: Sam2Settings, carried: Carried) -> None:
+        super().__init__(settings, carried)
+        self.interval: int = carried.get("interval", -1)
+
+    def export(self) -> Carried:
+        return super().export() | {"interval": self.interval}
+
+    def name(self, row: dict[str, Any], table: str) -> None:
+        """Take over what the baseline says of a track; what was said first counts for the take."""
+        said = {k: row.get(k) for k in ("label", "side", "is_wearer")}
+        self.things.setdefault(row["track_id"], said | {"table": table})
+
+    def prompts(
+        self, rows: list[dict[str, Any]], pts_s: float, size: tuple[int, int]
+    ) -> dict[str, Box]:
+        """Of things that are new, or, when it is time, elsewhere."""
+        interval = int(pts_s / self.settings.prompt_interval_s)
+        is_due, self.interval = interval != self.interval, interval
+        found: dict[str, Box] = {}
+        for row in rows:
+            track, box = row["track_id"], row["box"]
+            if track in self.boxes:
+                wanted = is_due and box_iou(self.boxes[track], box) < self.settings.min_agreement
+            else:
+                table = self.things[track]["table"]
+                others = [b for t, b in self.boxes.items() if self.things[t]["table"] == table]
+                wanted = all(box_iou(b, box) < SAME_IOU for b in others)
+            if wanted:
+                height, width = size
+                found[track] = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
+                self.seen_s[track] = pts_s
+        return found
 
 
 def box_iou(one: Box | None, other: Box) -> float:

@@ -34,7 +34,14 @@ from resources.backends.device import autocast, pick_device
 from resources.backends.memory import ElasticBatch, persist
 from resources.backends.pretrained import load_pretrained, text_tokens
 from resources.backends.sam2 import FORGOTTEN_AFTER_S, SAME_IOU
-from resources.backends.track_memory import Tracked, TrackMemory, encode_apart, mask_row, noted
+from resources.backends.track_memory import (
+    Tracked,
+    TrackMemory,
+    encode_apart,
+    mask_row,
+    noted,
+    shown_again,
+)
 
 BATCH = 4
 """Frames at once, where neither the settings nor a measurement say."""
@@ -315,7 +322,7 @@ class Sam3Segmenter:
     """
 
     name = "sam3"
-    version = "1"
+    version = "2"
     quality_tier = "model"
     weights_hash = ""
     on_device = True
@@ -354,7 +361,7 @@ class Sam3Segmenter:
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """See `Segmenter`. A clip in which the words find nothing gives no rows."""
         carried = carried or {}
-        sight = _Sight(self.settings, clip.clip["take_id"], carried)
+        sight = _Sight(self.settings, clip, carried)
         self.tracker.restore(carried)
         size = (clip.frames.height, clip.frames.width)
         start, end = clip.clip["start_frame"], clip.clip["end_frame"]
@@ -386,8 +393,9 @@ class Sam3Segmenter:
             thing = sight.cast.things[row["track_id"]]
             tables[thing["table"]].append(mask_row(clip, row, thing, size, self))
         tables["detections"] = detection_rows(clip, seen, self.name)
-        state = self.tracker.export() | sight.export({r["track_id"] for r in rows})
-        state |= {"rows": rows, "seen": seen, "next_frame": end}
+        late = shown_again(clip, rows)
+        state = self.tracker.export() | sight.export({r["track_id"] for r in late})
+        state |= {"rows": late, "seen": shown_again(clip, seen), "next_frame": end}
         notes = {"detections": len(seen), "tracks": len(self.tracker.tracks)}
         return ClipOutput(tables, carried=state, notes=notes)
 
@@ -404,9 +412,9 @@ class _Sight:
     clocks of detection and of correction that are running.
     """
 
-    def __init__(self, settings: Sam3Settings, take: str, carried: Carried) -> None:
+    def __init__(self, settings: Sam3Settings, clip: ClipInput, carried: Carried) -> None:
         self.settings = settings
-        self.cast = Cast(settings, settings.max_objects, take, carried)
+        self.cast = Cast(settings, settings.max_objects, clip, carried)
         self.confirmed_s: dict[str, float] = dict(carried.get("confirmed_s", {}))
         self.intervals: list[int] = list(carried.get("intervals", [-1, -1]))
         self.doubles: list[str] = []

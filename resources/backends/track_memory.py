@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ego_assets.config import MAX_OVERLAP_S
 from ego_assets.operators.rle import encode_mask
 from ego_assets.protocols import Carried, ClipInput, ClipOperator
 from resources.backends.device import to_host
@@ -187,6 +188,12 @@ def noted(
         "area_px": int(np.count_nonzero(one.mask)),
         "rle": encode_mask(one.mask).decode(),
     }
+
+
+def shown_again(clip: ClipInput, notes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of what was noted in a clip, that of frames which the next one may share with it."""
+    since = clip.clip["end_pts_s"] - MAX_OVERLAP_S
+    return [n for n in notes if n["pts_s"] >= since]
 
 
 def mask_row(

@@ -16,7 +16,7 @@ WEIGHTS = [
 # The pictures of the tests have the number of the frame as their colour. `register` finds the pose
 # of that frame; `track_one` only if the object has moved less than 5 cm since its last pose.
 _SOURCE = '''
-import json, os, sys, time
+import json, os, sys, time, uuid
 from pathlib import Path
 import numpy as np
 
@@ -81,7 +81,12 @@ class FoundationPose:
                  glctx=None, debug=0, debug_dir=""):
         assert isinstance(scorer, ScorePredictor) and isinstance(refiner, PoseRefinePredictor)
         assert glctx == "context" and Path(debug_dir).is_dir() and debug == 0
-        assert mesh.visual.kind != "texture", "it wants a picture of every textured mesh"
+        if mesh.visual.kind == "texture":
+            colour = np.asarray(mesh.visual.material.image.convert("RGB"))[0, 0].tolist()
+            (HERE / "colour.json").write_text(json.dumps(colour))
+        self.mesh_path = f"/tmp/{uuid.uuid4()}.obj"
+        mesh.export(self.mesh_path)
+        (HERE / "left_behind.txt").write_text(self.mesh_path)
         assert len(model_pts) == len(model_normals) == len(mesh.vertices)
         low, high = np.array(mesh.vertices.min(0)), np.array(mesh.vertices.max(0))
         self.centre = (low + high) / 2
@@ -113,6 +118,8 @@ class FoundationPose:
         assert depth.dtype == np.float32 and depth[0, 0] == 0 and depth[9, 9] > 0
         assert K.shape == (3, 3) and iteration == 5
         frame = int(rgb[rgb.shape[0] // 2, rgb.shape[1] // 2, 0])
+        if fault(frame + 1000) == "unsure":
+            return self._truth(frame)
         if frame in json.loads((HERE / "blind.json").read_text()):
             pose = np.eye(4)
             pose[:3, 3] = (0.3, 0, 0.5)

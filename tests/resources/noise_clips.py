@@ -39,6 +39,7 @@ def clip_of(start: int, end: int, number: int = 0, context: int = 0) -> ClipInpu
         "shard": "s",
         "clip_id": f"v-{number:04d}",
         "take_id": "t",
+        "index_in_take": number,
         "start_frame": start,
         "end_frame": end,
         "start_pts_s": start / 10,

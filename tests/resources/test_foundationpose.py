@@ -19,7 +19,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import trimesh
 from fake_foundationpose import fake_checkout, log_of, plant, set_blind
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from dagster_project import doctor
@@ -33,6 +35,7 @@ from ego_assets.protocols import Carried, ClipInput, Frame, Intrinsics
 from ego_assets.schemas import TABLES
 from ego_assets.stages.errors import ErrorKind, classify
 from ego_assets.stages.shards import find_files, register_files
+from resources.backends import foundationpose_bridge as far_side
 from resources.backends import registry
 from resources.backends.bridge import BridgeError
 from resources.backends.foundationpose import FoundationPoseEstimator
@@ -388,6 +391,55 @@ def test_a_pose_that_is_none_is_not_believed(
     rows = run(estimator, clip_of(range(8)))
     assert "FoundationPose" in rows[0]["invalid_reason"]
     assert sorted(poses_of(rows)) == [5, 6, 7]
+
+
+def test_what_it_gives_without_having_looked_is_not_believed(
+    estimator: FoundationPoseEstimator, weights: Path
+) -> None:
+    """Where it has too little depth, `register` gives back a pose of another frame of reference."""
+    plant(weights / "FoundationPose", "unsure", 1000)
+    rows = run(estimator, clip_of(range(2)))
+    assert rows[0]["invalid_reason"] == "FoundationPose gave no rigid pose"
+
+
+def test_it_leaves_nothing_behind(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own class leaves a copy of each mesh in /tmp, wherever temporary files should go."""
+    (weights / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(weights / "tmp"))
+    run(FoundationPoseEstimator(settings(), weights), clip_of(range(1)))
+    copy = Path((weights / "FoundationPose" / "left_behind.txt").read_text())
+    assert copy.parent == Path("/tmp")
+    assert not copy.exists()
+    assert not list((weights / "tmp").iterdir())
+
+
+def test_the_texture_of_a_glb_is_shown_to_it(weights: Path) -> None:
+    (weights / "object_meshes" / "toy_box.obj").unlink()
+    box = trimesh.creation.box(HIGH - LOW).apply_translation((LOW + HIGH) / 2)
+    material = trimesh.visual.material.PBRMaterial(
+        baseColorTexture=Image.new("RGB", (4, 4), (200, 30, 10))
+    )
+    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
+    box.export(weights / "object_meshes" / "toy_box.glb")
+    run(FoundationPoseEstimator(settings(), weights), clip_of(range(1)))
+    colour = (weights / "FoundationPose" / "colour.json").read_text()
+    assert json.loads(colour) == [200, 30, 10]
+
+
+def test_an_interrupted_question_is_not_answered_later(
+    estimator: FoundationPoseEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks next would get the answer to another question."""
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(far_side, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(estimator, clip_of(range(2)))
+    assert not estimator.bridge.is_running
+    assert sorted(poses_of(run(estimator, clip_of(range(2))))) == [0, 1]
 
 
 def test_it_gets_no_secrets(

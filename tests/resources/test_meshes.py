@@ -78,6 +78,20 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_mesh(path)
 
 
+def test_a_pencil_is_seen() -> None:
+    """It is thinner than the cells that would do for a mug."""
+    rod = trimesh.creation.cylinder(radius=0.0035, height=0.19, sections=64)
+    while len(rod.faces) <= OUTLINE_FACES:
+        rod = rod.subdivide()
+    mesh = Mesh(np.array(rod.vertices), np.array(rod.faces))
+    turn = Rotation.from_rotvec([1.2, 0, 0.4]).as_matrix()
+    pose = pose_matrix(turn, np.array([0, 0, 0.3]))
+    seen = mesh.silhouette(pose, MATRIX, SHAPE)
+    mesh.__dict__["coarse"] = mesh
+    wanted = mesh.silhouette(pose, MATRIX, SHAPE)
+    assert (seen & wanted).sum() > 0.8 * (seen | wanted).sum() > 0
+
+
 def test_a_sphere_is_seen_as_a_disc() -> None:
     """Also one with so many faces that a coarser one is drawn in its place."""
     distance, radius = 0.5, 0.05

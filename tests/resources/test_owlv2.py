@@ -16,7 +16,7 @@ from tiny_models import tiny_owlv2, tiny_sam2
 from ego_assets.config import Owlv2Sam2Settings
 from ego_assets.protocols import ClipOutput
 from ego_assets.schemas import TABLES
-from resources.backends import registry
+from resources.backends import owlv2, registry, sam2
 from resources.backends.owlv2 import (
     MAX_DETECTIONS,
     Owlv2Detector,
@@ -60,11 +60,25 @@ def test_a_picture_does_not_depend_on_its_batch(detector: Owlv2Detector) -> None
     assert together[0] != together[1]
 
 
-def test_boxes_are_of_the_picture_and_not_of_the_square(detector: Owlv2Detector) -> None:
+def test_pictures_are_made_square_with_grey(detector: Owlv2Detector) -> None:
+    """As OWLv2 was trained; a third of a 3:2 picture's square is padding."""
+    height, width = SIZE
+    mean, std = (np.array(v)[:, None, None] for v in (owlv2.MEAN, owlv2.STD))
+    shown = detector._pixels(picture(0)).numpy() * std + mean
+    picture_ends = -(-detector.side * height // width) + 1
+    assert picture_ends < detector.side
+    assert np.allclose(shown[:, picture_ends:], 0.5, atol=1e-6)
+    assert np.abs(shown[:, : picture_ends - 2] - 0.5).max() > 0.1
+
+
+def test_boxes_are_of_the_picture_and_not_of_the_square(
+    detector: Owlv2Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A picture that was padded to a square by hand has its boxes in the same pixels."""
+    monkeypatch.setattr(owlv2, "GREY", 127 / 255)
     _, width = SIZE
     for image in (picture(0), np.ascontiguousarray(picture(0).swapaxes(0, 1))):
-        square = np.zeros((width, width, 3), np.uint8)
+        square = np.full((width, width, 3), 127, np.uint8)
         square[: image.shape[0], : image.shape[1]] = image
         (plain,), (padded,) = detector.detect([image]), detector.detect([square])
         scale = np.array([*image.shape[1::-1]] * 2)
@@ -154,7 +168,7 @@ def proposal(words: str, x: float, score: float = 0.9, frame: int = 0) -> dict[s
 
 @pytest.fixture
 def sight() -> _Sight:
-    return _Sight(SETTINGS, "t", {})
+    return _Sight(SETTINGS, clip_of(0, 9), {})
 
 
 def test_new_things_are_prompted(sight: _Sight) -> None:
@@ -195,6 +209,36 @@ def test_there_are_only_so_many(sight: _Sight) -> None:
     sight.cast.limits["object_masks"] = 2
     rows = [proposal("robot arm", x) for x in (0, 30, 60)]
     assert list(sight.prompts(rows, 0.0, SIZE)) == ["t-o000", "t-o001"]
+
+
+def test_what_is_found_again_counts_once(sight: _Sight) -> None:
+    sight.cast.limits["object_masks"] = 2
+    sight.prompts([proposal("robot arm", 0)], 0.0, SIZE)
+    sight.boxes["t-o000"] = None
+    rows = [proposal("robot arm", 70), proposal("handheld object", 30)]
+    assert list(sight.prompts(rows, 1.0, SIZE)) == ["t-o000", "t-o001"]
+
+
+def test_names_do_not_come_again_behind_a_clip_that_failed() -> None:
+    sights = [_Sight(SETTINGS, clip_of(10 * k, 10 * k + 10, k), {}) for k in (0, 2)]
+    found = [s.prompts([proposal("left hand", 0)], 0.0, SIZE) for s in sights]
+    assert [list(f) for f in found] == [["t-h000"], ["t-h2000"]]
+    went_on = _Sight(SETTINGS, clip_of(30, 40, 3), sights[1].export())
+    assert list(went_on.prompts([proposal("right hand", 0)], 0.0, SIZE)) == ["t-h2001"]
+
+
+def test_settings_that_would_do_nothing_are_refused() -> None:
+    for name in ("prompt_interval_s", "min_hand_score", "work_side_px"):
+        assert name not in Owlv2Sam2Settings.model_fields
+
+
+def test_the_encoder_of_masks_is_compiled_if_that_is_wanted(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[bool] = []
+    monkeypatch.setattr(sam2, "compiled", lambda run, wish: (wanted.append(wish), run)[1])
+    Owlv2Sam2Segmenter(SETTINGS.model_copy(update={"compile": True}), weights)
+    assert wanted == [True]
 
 
 # -- checkpoints -----------------------------------------------------------------------------

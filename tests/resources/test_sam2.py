@@ -17,7 +17,7 @@ from ego_assets.config import Sam2Settings
 from ego_assets.operators.rle import decode_mask, encode_mask
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 from ego_assets.schemas import TABLES
-from resources.backends import device, registry
+from resources.backends import device, registry, track_memory
 from resources.backends.sam2 import Sam2Segmenter, Sam2Tracker, load_model
 from resources.backends.track_memory import KEPT_PROMPTS, Tracked
 from resources.backends.weights import WeightsError, WeightsMissingError
@@ -188,6 +188,15 @@ def test_clips_of_a_take_are_as_one_clip(segmenter: Sam2Segmenter) -> None:
         context = [r for r in second.tables[table] if r["is_context"]]
         assert {r["frame_index"] for r in context} == set(range(10, 14))
         assert {r["clip_id"] for r in second.tables[table]} == {"v-0001"}
+
+
+def test_what_is_carried_does_not_grow_with_the_clip(
+    segmenter: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows, those of the frames that the next clip may share; frames are 0.1 s."""
+    monkeypatch.setattr(track_memory, "MAX_OVERLAP_S", 0.4)
+    carried = segmenter.process(clip_of(0, 14), None).carried
+    assert {r["frame_index"] for r in carried["rows"]} == {10, 11, 12, 13}
 
 
 def test_rows_say_who_made_them_and_whose_they_are(segmenter: Sam2Segmenter) -> None:

@@ -20,7 +20,7 @@ from ego_assets.config import Sam3Settings
 from ego_assets.operators.rle import decode_mask, mask_iou
 from ego_assets.protocols import ClipOutput, Frame
 from ego_assets.schemas import TABLES
-from resources.backends import registry
+from resources.backends import registry, track_memory
 from resources.backends.detections import detection_rows, noted_detections
 from resources.backends.memory import ElasticBatch
 from resources.backends.pretrained import text_tokens
@@ -233,12 +233,24 @@ def test_what_is_a_double_depends_on_the_words() -> None:
     assert distinct([], settings) == []
 
 
+def test_what_is_carried_does_not_grow_with_the_clip(
+    segmenter: Sam3Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows, those of the frames that the next clip may share; frames are 0.1 s."""
+    monkeypatch.setattr(track_memory, "MAX_OVERLAP_S", 0.4)
+    carried = segmenter.process(clip_of(0, 10), None).carried
+    assert {r["frame_index"] for r in carried["rows"]} == {6, 7, 8, 9}
+    assert {r["frame_index"] for r in carried["seen"]} <= {6, 7, 8, 9}
+    shown = {r["track_id"] for r in carried["rows"]}
+    assert carried["things"].keys() == shown | carried["confirmed_s"].keys()
+
+
 # -- tracks ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def sight() -> _Sight:
-    return _Sight(Sam3Settings(max_objects=2), "t", {})
+    return _Sight(Sam3Settings(max_objects=2), clip_of(0, 9), {})
 
 
 def at(index: int) -> Frame:
