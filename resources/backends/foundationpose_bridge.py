@@ -150,12 +150,15 @@ class Estimators:
         found = Path(self.module.__file__ or "").resolve().parent
         if found != checkout.resolve():
             raise RuntimeError(f"`estimater` comes from {found} and not from {checkout}")
+        # It wants a folder to exist, and writes nothing there. One for all: we are often killed.
+        unused = Path(tempfile.gettempdir()) / f"ego-foundationpose-{os.getuid()}"
+        unused.mkdir(exist_ok=True)
         self.shared = {
             "scorer": self.module.ScorePredictor(),
             "refiner": self.module.PoseRefinePredictor(),
             "glctx": self.module.dr.RasterizeCudaContext(),
             "debug": 0,
-            "debug_dir": tempfile.mkdtemp(prefix="foundationpose"),
+            "debug_dir": str(unused),
         }
         return {}
 

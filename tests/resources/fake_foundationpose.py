@@ -81,6 +81,7 @@ class FoundationPose:
                  glctx=None, debug=0, debug_dir=""):
         assert isinstance(scorer, ScorePredictor) and isinstance(refiner, PoseRefinePredictor)
         assert glctx == "context" and Path(debug_dir).is_dir() and debug == 0
+        assert debug_dir.endswith(f"foundationpose-{os.getuid()}"), "a new folder each time"
         assert mesh.visual.kind != "texture", "it wants a picture of every textured mesh"
         assert len(model_pts) == len(model_normals) == len(mesh.vertices)
         low, high = np.array(mesh.vertices.min(0)), np.array(mesh.vertices.max(0))
