@@ -54,11 +54,17 @@ def _device(visible: str | None) -> tuple[Any | None, str]:
 
 
 def as_software_has_it(picture: Any) -> Any:
-    """The same picture, its planes as software lays them out. Raises HardwareDecodingError."""
+    """The same picture, its planes as software lays them out.
+
+    Raises HardwareDecodingError, also for a picture that libav made itself, since the device has
+    not what the stream wants: it would do so in one thread.
+    """
     if picture.is_corrupt:
         raise HardwareDecodingError("a picture is damaged")
     layout = _PLANAR.get(picture.format.name)
-    return picture.reformat(format=layout) if layout else picture
+    if layout is None:
+        raise HardwareDecodingError(f"the device makes no pictures of {picture.format.name}")
+    return picture.reformat(format=layout)
 
 
 @contextmanager

@@ -31,9 +31,11 @@ def assert_same(left: list[Any], right: list[Any]) -> None:
 
 
 class Device:
-    """Decodes like a GPU, and may break after some pictures."""
+    """Decodes like a GPU, and may break after some pictures, or leave all to libav."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, pictures: int = 10**9) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, pictures: int = 10**9, *, declines: bool = False
+    ) -> None:
         self.left = pictures
         self.opened: list[dict[str, Any]] = []
         self.layouts: set[str] = set()
@@ -47,7 +49,7 @@ class Device:
             if self.left == 0:
                 raise av.error.InvalidDataError(1094995529, "broken")
             self.left -= 1
-            there = picture.reformat(format=LAYOUT[picture.format.name])
+            there = picture if declines else picture.reformat(format=LAYOUT[picture.format.name])
             self.layouts.add(there.format.name)
             return as_software(there)
 
@@ -89,6 +91,19 @@ def test_what_breaks_on_the_device_goes_on_in_software(
     found, decoder = frames_of(path, hardware=True)
     assert decoder.startswith("software: InvalidDataError")
     assert_same(found, expected)
+
+
+def test_what_the_device_does_not_decode_is_not_said_to_be_its(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libav goes on by itself then, in the one thread that a device wants."""
+    path = real_data / "videos" / "hands_kneading_dough.mp4"
+    expected, _ = frames_of(path, hardware=False)
+    device = Device(monkeypatch, declines=True)
+    found, decoder = frames_of(path, hardware=True)
+    assert decoder == "software: the device makes no pictures of yuv420p"
+    assert_same(found, expected)
+    assert device.opened[-1].get("hwaccel") is None
 
 
 def test_a_damaged_stream_is_left_to_software(
