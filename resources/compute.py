@@ -42,6 +42,13 @@ class Compute(dg.ConfigurableResource):
         ge=0,
         description="worker processes; 0: the preset's, else one a CPU, or one for a model",
     )
+    takes_per_device: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="takes that a leased device works on at a time: lanes of one model, or workers "
+        "with a model each; 0: as many as fit by `ego doctor --tune`, else as the backend says",
+    )
     isolate: bool = Field(
         default=True, description="false: run in the step's own process, for a debugger"
     )

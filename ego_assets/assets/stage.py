@@ -19,12 +19,13 @@ from ego_assets.assets.previews import preview_metadata
 from ego_assets.partitions import shards_partitions
 from ego_assets.schemas import TABLES
 from ego_assets.stages import plan, without_gpu
+from ego_assets.stages.concurrency import Concurrency, concurrency
 from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
-from resources.gpu import why_without_gpu
+from resources.gpu import list_gpus, why_without_gpu
 from resources.lake import Lake
 from resources.models import Backends
 from resources.storage import Storage
@@ -144,18 +145,23 @@ def run_shard(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Run a stage: (metadata, data version) of each table. Raises Failure if nothing was done."""
     lake = storage.lake()
-    workers, real = compute.worker_count(), None
+    workers, real, chosen = compute.worker_count(), None, None
     if spec.operator:
         lanes, on_device = plan.lanes(spec.operator, spec.backend)
         devices = leased_devices() if on_device else ()
+        share = leased_share(context)
+        chosen = Concurrency(compute.worker_count(on_device=on_device), lanes, share)
+        if devices:
+            chosen = on_devices(spec, devices, share, compute)
+            context.log.info(f"takes at a time on a device: {chosen.why}")
         spec = replace(
             spec,
-            lanes=lanes,
+            lanes=chosen.lanes,
             devices=devices,
-            device_share=leased_share(context),
+            device_share=chosen.share,
             publish_behind=on_device,
         )
-        workers = len(devices) or compute.worker_count(on_device=on_device)
+        workers = chosen.workers
         why = why_without_gpu()
         provisional = None
         if why and on_device:
@@ -166,6 +172,8 @@ def run_shard(
             context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
     report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
     metadata = report_metadata(report)
+    if chosen is not None and chosen.why:
+        metadata["takes on a device"] = chosen.why
     if real is not None:
         metadata |= degraded_metadata(report, spec, real)
         context.log.warning(f"{metadata['degraded']}. {metadata['what brings the real result']}")
@@ -226,6 +234,15 @@ def leased_devices() -> tuple[str, ...]:
     """The devices that the executor gave to this step."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return tuple(d.strip() for d in given.split(",") if d.strip())
+
+
+def on_devices(
+    spec: StageSpec, devices: Sequence[str], share: float, compute: Compute
+) -> Concurrency:
+    """How many takes of a stage go at a time on the devices that its step leased."""
+    kinds = [gpu.name for gpu in list_gpus()]
+    cpus = len(os.sched_getaffinity(0))
+    return concurrency(spec, devices, kinds, share, compute.takes_per_device, cpus)
 
 
 def leased_share(context: dg.AssetExecutionContext) -> float:

@@ -70,11 +70,11 @@ class StageSpec:
     tables: what it publishes (each is a ledger stage of its own, so that a subset can be made);
     inputs: the upstream tables that the operator reads; weights_dir: where models' files lie on
     this machine: their hash, not their place, enters the fingerprint. lanes: takes that a worker
-    has at a time; devices: for a worker each, as CUDA_VISIBLE_DEVICES names them; device_share: of
-    the memory of each; publish_behind: while the next clip is computed, so that a device does not
-    wait for it; bytes_in_flight: of pictures and results in a worker; provisional: why its results
-    stand in for those of a backend that got no GPU; redo_stale: whether what is done under another
-    fingerprint is done again.
+    has at a time; devices: dealt to the workers in turn, as CUDA_VISIBLE_DEVICES names them;
+    device_share: what a worker may have of the memory of its own; publish_behind: while the next
+    clip is computed, so that a device does not wait for it; bytes_in_flight: of pictures and
+    results in a worker; provisional: why its results stand in for those of a backend that got no
+    GPU; redo_stale: whether what is done under another fingerprint is done again.
     """
 
     task: str

@@ -11,7 +11,7 @@ import multiprocessing as mp
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -97,8 +97,8 @@ class Supervisor:
 
     def _start(self) -> Slot:
         stderr = WorkerLog()
-        taken = {s.device for s in self.slots}
-        device = next((d for d in self.spec.devices if d not in taken), "")
+        taken = Counter(s.device for s in self.slots)
+        device = min(self.spec.devices, key=lambda d: taken[d], default="")
         environment = dict(os.environ)
         if device:
             environment["CUDA_VISIBLE_DEVICES"] = device

@@ -68,6 +68,8 @@ _ENTRIES = (
         weights=_SAVED,
         source="https://huggingface.co/facebook/sam2.1-hiera-small (or -tiny, -base-plus, -large)",
         gpu_memory_gb=6,
+        batch="objects_per_batch",
+        max_batch=16,
     ),
     BackendEntry(
         "segmenter",
@@ -83,6 +85,8 @@ _ENTRIES = (
         ),
         source="https://huggingface.co/facebook/sam3 (the licence is to be accepted there)",
         gpu_memory_gb=12,
+        batch="frames_per_batch",
+        max_batch=8,
     ),
     BackendEntry(
         "segmenter",
@@ -101,6 +105,8 @@ _ENTRIES = (
         source="https://huggingface.co/google/owlv2-base-patch16-ensemble (or "
         "-large-patch14-ensemble) and https://huggingface.co/facebook/sam2.1-hiera-small",
         gpu_memory_gb=8,
+        batch="frames_per_batch",
+        max_batch=16,
     ),
     BackendEntry(
         "hand_estimator",
@@ -288,11 +294,18 @@ def build(
     root = weights_root(weights_dir)
     find_files(root, entry.files(chosen))
     if entry.batch and getattr(chosen, entry.batch) is None:
-        tuned = tuning.find(tuning.key_of(entry.name, hash_files(root, entry.files(chosen))))
-        if tuned is not None:
-            size = tuned.batch(entry.max_batch, device_share)
+        found = tuning.find(tuning.key_of(entry.name, hash_files(root, entry.files(chosen))))
+        if found is not None:
+            size = found.batch(entry.max_batch, device_share)
             chosen = chosen.model_copy(update={entry.batch: size})
     return _class(entry)(chosen, root)
+
+
+def tuned(entry: BackendEntry, weights_hash: str, device: str) -> tuning.MemoryModel | None:
+    """What was measured of a backend with these weights on that kind of device; None: nothing."""
+    if not entry.batch:
+        return None
+    return tuning.find(tuning.key_of(entry.name, weights_hash, device))
 
 
 def check(

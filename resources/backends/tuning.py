@@ -47,9 +47,10 @@ class MemoryModel:
         room = TARGET * share * self.total - self.base
         return max(1, min(most, int(room // max(self.item, 1.0))))
 
-    def copies(self, batch: int) -> int:
-        """How many of these models, each with that batch, the device holds side by side."""
-        return int(TARGET * self.total // max(self.needs(batch), 1.0))
+    def copies(self, batch: int, share: float = 1.0) -> int:
+        """How many of these models, each with that batch, a share of the device holds side by
+        side."""
+        return int(TARGET * share * self.total // max(self.needs(batch), 1.0))
 
 
 def fit(samples: Sequence[tuple[int, int]], total: int) -> MemoryModel:
@@ -90,11 +91,15 @@ def measure(load: Callable[[], None], run: Callable[[int], None], most: int) -> 
     return fit(samples, total)
 
 
-def key_of(backend: str, weights_hash: str) -> str:
-    """What a measurement holds for: these weights on this kind of device, under this torch."""
+def key_of(backend: str, weights_hash: str, device: str = "") -> str:
+    """What a measurement holds for: these weights on this kind of device, under this torch.
+
+    device: its name, for who must not touch it; empty: that of this process.
+    """
     from importlib import metadata
 
-    return f"{backend} {weights_hash} {device_name()} torch {metadata.version('torch')}"
+    kind = device or device_name()
+    return f"{backend} {weights_hash} {kind} torch {metadata.version('torch')}"
 
 
 def device_name() -> str:

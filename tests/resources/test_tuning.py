@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import tiny_depth_anything, tiny_hamer
+from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam2
 
 from ego_assets.stages import plan
 from resources.backends import registry, tuning
@@ -149,6 +149,15 @@ def test_depth_can_be_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = registry.tune(entry, str(tmp_path), {"checkpoint": "x"})
     assert [b for b, _ in found.samples] == [1, 2]
     assert found.base > 0
+
+
+def test_trackers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "TRIALS", (1, 2))
+    tiny_sam2(tmp_path / "x")
+    tuned = registry.tune(registry.find("segmenter", "sam2"), str(tmp_path), {"checkpoint": "x"})
+    assert [b for b, _ in tuned.samples] == [1, 2]
+    built: Any = registry.build("segmenter", "sam2", {"checkpoint": "x"}, str(tmp_path))
+    assert built.tracker.enlarge.limit == tuned.batch(16)
 
 
 def test_how_fast_it_is_computed_is_no_part_of_a_fingerprint() -> None:
