@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
+from ego_assets.stages.choices import Part
 from ego_assets.stages.runner import run_stage
 from resources.models import Backends
 from resources.storage import Storage
@@ -19,6 +20,16 @@ from sensors.stale import build_stale_sensor
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 
 EMPTY = ["20260101-0001", "20260101-0002"]
+
+
+@dataclass
+class Fixed:
+    """The same recipe for every shard."""
+
+    default: list[list[Part]]
+
+    def of(self, shard: str) -> list[list[Part]]:
+        return self.default
 
 
 class Desk:
@@ -37,7 +48,8 @@ class Desk:
 
     def tick(self, **changes: str) -> dg.SensorResult:
         job = self.repository.get_job("rederive_stale")
-        sensor = build_stale_sensor(job, lambda *_: [replace(self.spec, **changes)])
+        recipes = Fixed([[Part(replace(self.spec, **changes))]])
+        sensor = build_stale_sensor(job, lambda *_: recipes)
         with dg.build_sensor_context(
             self.instance,
             cursor=self.cursor,
