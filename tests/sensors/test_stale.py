@@ -101,6 +101,31 @@ def test_a_shard_with_a_run_is_left_out(desk: Desk) -> None:
     assert not desk.tick(operator_version="2").run_requests
 
 
+def test_a_run_that_failed_is_asked_for_again_a_few_times(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.instance.add_dynamic_partitions("shards", [SHARD])
+    job = desk.repository.get_job("rederive_stale")
+    keys = set()
+    for _ in range(module.TRIES):
+        (request,) = desk.tick(operator_version="2").run_requests or ()
+        keys.add(request.run_key)
+        tags = {"dagster/partition": SHARD} | dict(request.tags)
+        failed = desk.instance.create_run_for_job(job, tags=tags)
+        desk.instance.report_run_failed(failed)
+        monkeypatch.setattr(module, "TRY_AGAIN_S", 1000.0)
+        assert not desk.tick(operator_version="2").run_requests  # not at once
+        monkeypatch.setattr(module, "TRY_AGAIN_S", 0.0)
+    assert len(keys) == module.TRIES
+    assert not desk.tick(operator_version="2").run_requests
+    # Another state of things is another matter.
+    (request,) = desk.tick(operator_version="3").run_requests or ()
+    tags = {"dagster/partition": SHARD} | dict(request.tags)
+    stopped = desk.instance.create_run_for_job(job, tags=tags)
+    desk.instance.report_run_canceled(stopped)
+    assert not desk.tick(operator_version="3").run_requests
+
+
 def test_what_waits_is_bounded_and_ticks_go_on_where_they_left_off(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
