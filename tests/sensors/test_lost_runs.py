@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from resources.ledger import Ledger
 from resources.ledger.tables import work
 from resources.processes import RUN_TAG, process_name, run_tag
-from sensors.alerts import signals
+from sensors.alerts import Span, signals
 from sensors.lost_runs import SILENCE_S, end_lost_runs
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
@@ -80,7 +80,7 @@ def test_a_run_whose_process_is_gone_is_told_and_its_shard_retried(
     run_id = begin(instance, f"RUN {dead}", tags=tags)
     assert night.retried() == [shard]
     assert status(instance, run_id) is STATUS.FAILURE
-    (signal,) = signals(instance, 0.0)
+    ((signal,), _) = signals(instance, Span(0.0, 0.0))
     assert (signal.subject, signal.member, signal.ok) == ("job toy", shard, False)
     assert "the process of the run is gone" in signal.detail
 
