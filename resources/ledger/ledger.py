@@ -33,6 +33,7 @@ from resources.processes import is_gone
 
 HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
+ERROR_CHARACTERS = 8000
 _ENDED = (State.DONE, State.QUARANTINED)
 
 
@@ -187,7 +188,7 @@ class Ledger(Database):
         """
         if waits_because:
             self._close(
-                stage, unit_id, attempt, State.PENDING, WAITS_FOR_GPU, waits_because, digest
+                stage, unit_id, attempt, State.PENDING, WAITS_FOR_GPU, _text(waits_because), digest
             )
         else:
             self._close(stage, unit_id, attempt, State.DONE, None, None, digest)
@@ -206,7 +207,7 @@ class Ledger(Database):
             lost=0,
             fingerprint=fingerprint,
             error_class=WAITS_FOR_GPU,
-            error=reason[:8000],
+            error=_text(reason),
         )
 
     @patient
@@ -229,7 +230,7 @@ class Ledger(Database):
     ) -> None:
         """running → failed or quarantined. Raises LateAttemptError."""
         state = State.QUARANTINED if quarantine else State.FAILED
-        self._close(stage, unit_id, attempt, state, error_class, error[:8000], None)
+        self._close(stage, unit_id, attempt, state, error_class, _text(error), None)
 
     @patient
     def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
@@ -247,7 +248,7 @@ class Ledger(Database):
             attempts=0,
             fingerprint="",
             error_class=BLOCKED,
-            error=reason,
+            error=_text(reason),
         )
 
     @patient
@@ -267,7 +268,7 @@ class Ledger(Database):
                 attempts=0,
                 fingerprint="",
                 error_class="Requeued",
-                error=reason,
+                error=_text(reason),
                 digest=None,
             )
         return count
@@ -295,7 +296,7 @@ class Ledger(Database):
                     values |= {"error_class": None, "error": None}
                 elif state == State.DONE or error_class == WAITS_FOR_GPU:
                     values |= {"state": State.PENDING, "fingerprint": ""}
-                    values |= {"error_class": "Requeued", "error": reason}
+                    values |= {"error_class": "Requeued", "error": _text(reason)}
                     requeued += 1
                 else:
                     continue
@@ -433,6 +434,12 @@ class Ledger(Database):
     def _wall_ms(self) -> int:
         """This machine's clock, which may jump: tokens grow all the same."""
         return int(time.time() * 1000)
+
+
+def _text(words: str) -> str:
+    """As any database holds it: a worker's last words, or the name of a file, may be any bytes."""
+    clean = words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return clean[:ERROR_CHARACTERS]
 
 
 def _is_unit(stage: str, unit_id: str) -> sa.ColumnElement[bool]:
