@@ -20,7 +20,7 @@ from dagster_project.jobs import (
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
 from ego_assets.assets.objects import object_movements, object_poses
-from ego_assets.assets.recipes import current_specs
+from ego_assets.assets.recipes import Recipes
 from ego_assets.assets.robots import robot_mappings
 from ego_assets.assets.scene import scene_reconstruction
 from ego_assets.assets.segmentation import segmentation
@@ -49,7 +49,7 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
 ]
 SENSORS = [
     build_raw_data_sensor(whole_graph_job),
-    build_stale_sensor(rederive_stale_job, current_specs),
+    build_stale_sensor(rederive_stale_job, Recipes),
     alert_sensor,
 ]
 SCHEDULES = build_schedules(retry_unfinished_job, upkeep, write_report_job)

@@ -207,18 +207,22 @@ def stale(
 ) -> None:
     """List what another operator version, settings or weights would make differently, by shard.
 
-    Judged by the default settings and backends. Exit status with --run as of `ego run`.
+    Judged by what was chosen for a shard in the launchpad, else by the default settings and
+    backends. Exit status with --run as of `ego run`.
     """
     from dagster_project.run_graph import run_shards
-    from ego_assets.assets.recipes import current_specs
+    from ego_assets.assets.recipes import Recipes
     from ego_assets.stages.staleness import find_stale
     from resources.models import Backends
     from resources.storage import Storage
 
     lake = existing_lake(lake_root)
-    specs = current_specs(Storage(lake_root=lake.location), Backends())
-    looked = find_stale(lake, ledger_of(lake), specs, shards or lake.shards())
+    recipes = Recipes(Storage(lake_root=lake.location), Backends())
+    looked = list(find_stale(lake, ledger_of(lake), recipes.of, shards or lake.shards()))
     found = [s for s in looked if s.units]
+    for each in looked:
+        if each.problem:
+            click.echo(f"{each.shard} cannot be judged: {each.problem}", err=True)
     if run_them and found:
         names = [s.shard for s in found]
         with progress_bar() as tell:

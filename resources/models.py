@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -55,6 +56,12 @@ class Backends(dg.ConfigurableResource):
         meant = getattr(file, operator) or default_name(operator)
         of_file = file.settings.get(operator, {}) if meant == entry.name else {}
         return known | of_file | self.settings.get(operator, {})
+
+    def with_choice(self, chosen: Mapping[str, Any]) -> Backends:
+        """As these, but for the fields that are given; of `settings`, for the operators in it."""
+        own = {name: getattr(self, name) for name in Backends.model_fields}
+        settings = self.settings | chosen.get("settings", {})
+        return Backends(**(own | dict(chosen) | {"settings": settings}))
 
     def weights(self) -> str:
         """Folder of all models' weights; "" is the machine's."""

@@ -42,3 +42,10 @@ def is_run_gone(run_id: str, tag: str) -> bool:
     """Whether the process that executes the run surely lives no more."""
     of_run, _, name = tag.partition(" ")
     return of_run == run_id and is_gone(name)
+
+
+def is_run_here(run_id: str, tag: str) -> bool:
+    """Whether the process that executes the run is one of this machine, and lives."""
+    of_run, _, name = tag.partition(" ")
+    host = name.rpartition(":")[0].rpartition(":")[0]
+    return of_run == run_id and host == socket.gethostname() and not is_gone(name)

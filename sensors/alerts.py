@@ -2,17 +2,19 @@
 
 Read are the runs that are going on or ended since the last tick, and their check evaluations: the
 events' storage ids are no cursor on Dagster's default SQLite, where every run has its own. A minute
-is read twice, so that a late commit is not missed; the rules (`alert_rules`) bear that. Delivery
-comes last and never stops the rest: what does not get through is tried again.
+is read twice, so that a late commit is not missed; the rules (`alert_rules`) bear that. A tick
+reads so much and no more: after a long absence the next ones go on. Delivery comes last and never
+stops the rest: what does not get through is tried again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -28,6 +30,9 @@ from sensors.alert_rules import ALL, TO, Alert, Notice, Severity, Signal, step
 from sensors.lost_runs import end_lost_runs
 
 OVERLAP_S = 60.0
+RUNS_A_TICK = 1000
+LOOK_BUDGET_S = 25.0
+"""With delivery, less than the 60 s that Dagster gives a tick."""
 DELIVERY_BUDGET_S = 20.0
 FIRST_WAIT_S, LONGEST_WAIT_S, GIVE_UP_S = 30.0, 3600.0, 3 * 86_400.0
 DETAIL_CHARACTERS = 500
@@ -52,12 +57,12 @@ def alert_sensor(
     context: SensorEvaluationContext, storage: Storage, alerts: Alerts
 ) -> dg.SkipReason:
     now = time.time()
-    since = min(float(context.cursor), now) if context.cursor else now
+    span = _span(context.cursor, now)
     ledger = storage.ledger()
     store, channels = AlertStore(ledger), alerts.channels()
     end_lost_runs(context.instance, ledger)
     least = Severity.WARNING if alerts.warnings else Severity.ERROR
-    found = signals(context.instance, since - OVERLAP_S if context.cursor else since, ledger)
+    found, reached = signals(context.instance, span, ledger)
     before = [Alert.from_dict(state) for state in store.states()]
     found += deleted(context.instance, before)
     chosen = [s for s in found if s.ok or s.severity >= least]
@@ -65,25 +70,65 @@ def alert_sensor(
     if notices or after != before:
         states = {a.subject: a.to_dict() for a in after}
         store.save(states, [_plain(n) for n in notices], list(channels), now)
-    context.update_cursor(str(now))
+    context.update_cursor(str(now) if reached is None else json.dumps([reached, span.events]))
     sent, failed = deliver(store, channels, now)
     return dg.SkipReason(
         f"{len(notices)} notices; {sent} messages delivered, {failed} to be tried again"
     )
 
 
+@dataclass(frozen=True)
+class Span:
+    """What is yet to be read: of runs that changed since `runs`, what happened since `events`."""
+
+    runs: float
+    events: float
+
+
+def _span(cursor: str | None, now: float) -> Span:
+    """The cursor is a time; or two, while the sensor has more behind it than a tick can read."""
+    if not cursor:
+        return Span(now, now)
+    known = json.loads(cursor)
+    if isinstance(known, list):
+        return Span(*known)
+    since = min(known, now) - OVERLAP_S
+    return Span(since, since)
+
+
 def signals(
-    instance: dg.DagsterInstance, since: float, ledger: Ledger | None = None
-) -> list[Signal]:
-    """What happened since then, in its order. ledger: knows of which shards clips are."""
-    after = datetime.fromtimestamp(since, UTC)
-    records = {
-        r.dagster_run.run_id: r
-        for filters in (dg.RunsFilter(statuses=GOING_ON), dg.RunsFilter(updated_after=after))
-        for r in instance.get_run_records(filters)
-    }
-    found = [s for r in records.values() for s in _of_run(instance, r, since, ledger)]
-    return sorted(found, key=lambda signal: signal.at)
+    instance: dg.DagsterInstance,
+    span: Span,
+    ledger: Ledger | None = None,
+    budget_s: float = LOOK_BUDGET_S,
+) -> tuple[list[Signal], float | None]:
+    """What happened in its order; and until when, if there was no time for all of it.
+
+    What ended long ago goes before what goes on: a daemon that was away, or a sensor that was
+    off, for a week has thousands of runs behind it. ledger: knows of which shards clips are.
+    """
+    began = time.monotonic()
+    after = datetime.fromtimestamp(span.runs, UTC)
+    changed = instance.get_run_records(
+        dg.RunsFilter(updated_after=after),
+        limit=RUNS_A_TICK,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    found: list[Signal] = []
+    reached: float | None = None
+    for number, record in enumerate(changed, start=1):
+        found += _of_run(instance, record, span.events, ledger)
+        if number == RUNS_A_TICK or time.monotonic() - began > budget_s:
+            # Another one may have changed at the very same time.
+            reached = record.update_timestamp.timestamp() - 1e-6
+            break
+    else:
+        read = {r.dagster_run.run_id for r in changed}
+        for record in instance.get_run_records(dg.RunsFilter(statuses=GOING_ON)):
+            if record.dagster_run.run_id not in read:
+                found += _of_run(instance, record, span.events, ledger)
+    return sorted(found, key=lambda signal: signal.at), reached
 
 
 def deleted(instance: dg.DagsterInstance, alerts: Sequence[Alert]) -> list[Signal]:

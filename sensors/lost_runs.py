@@ -12,7 +12,7 @@ import time
 import dagster as dg
 
 from resources.ledger import Ledger, State
-from resources.processes import RUN_TAG, is_run_gone
+from resources.processes import RUN_TAG, is_run_gone, is_run_here
 
 STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 SILENCE_S = 3600.0
@@ -31,9 +31,12 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
             beats[entry.run_id] = max(beat, beats.get(entry.run_id, 0.0))
     ended = []
     for run in runs:
-        if is_run_gone(run.run_id, run.tags.get(RUN_TAG, "")):
+        tag = run.tags.get(RUN_TAG, "")
+        if is_run_gone(run.run_id, tag):
             why = "the process of the run is gone: its machine went down, or it was killed"
-        elif time.time() - beats.get(run.run_id, time.time()) > SILENCE_S:
+        elif is_run_here(run.run_id, tag):
+            continue  # a unit without heartbeats may be left of a step of it that was killed
+        elif _is_silent(instance, run.run_id, beats.get(run.run_id)):
             why = f"the run has given no sign of life for {SILENCE_S / 60:.0f} min"
         else:
             continue
@@ -43,3 +46,11 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
             instance.report_run_failed(run, why)
         ended.append(run.run_id)
     return ended
+
+
+def _is_silent(instance: dg.DagsterInstance, run_id: str, beat: float | None) -> bool:
+    """Whether a run that had a heartbeat has said nothing since, nor any of its steps."""
+    if beat is None or time.time() - beat < SILENCE_S:
+        return False
+    last = instance.get_records_for_run(run_id, limit=1, ascending=False).records
+    return all(time.time() - record.timestamp > SILENCE_S for record in last)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import dagster as dg
 from dagster import SensorEvaluationContext
 
 from ego_assets.partitions import PARTITION_TAG, shards_partitions
-from ego_assets.stages.plan import StageSpec, digest
-from ego_assets.stages.staleness import find_stale
+from ego_assets.stages.choices import Part
+from ego_assets.stages.plan import digest
+from ego_assets.stages.staleness import StaleShard, find_stale
 from resources.models import Backends
 from resources.storage import Storage
 from sensors.schedules import ACTIVE, REASON_TAG
@@ -28,12 +29,25 @@ WAITING_RUNS = 50
 REST_S = 3600.0
 """After all shards were looked at, unless what a run would do changes."""
 REASON = "stale"
+STATE_TAG = "ego/stale_state"
+"""Tag of a run: what of its shard was stale, and what it is to be."""
+TRIES = 3
+TRY_AGAIN_S = 86_400.0
+
+
+class Recipes(Protocol):
+    """How each stage would be made now: by default, and of a shard (see `find_stale`)."""
+
+    @property
+    def default(self) -> Sequence[Sequence[Part]]: ...
+
+    def of(self, shard: str) -> Sequence[Sequence[Part]]: ...
 
 
 def build_stale_sensor(
-    job: Any, current_specs: Callable[[Storage, Backends], list[StageSpec]]
+    job: Any, recipes: Callable[[Storage, Backends], Recipes]
 ) -> dg.SensorDefinition:
-    """The sensor that asks for runs of `job`. current_specs: the stages as they would run now."""
+    """The sensor that asks for runs of `job`."""
 
     @dg.sensor(
         name="stale_sensor",
@@ -47,32 +61,33 @@ def build_stale_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         began = time.monotonic()
         lake, ledger = storage.lake(), storage.ledger()
-        specs = current_specs(storage, backends)
-        recipe = digest(
-            [[s.operator_version, s.weights_hash, s.backend, s.settings] for s in specs]
-        )
+        known = recipes(storage, backends)
+        recipe = recipe_digest(known.default)
         cursor = json.loads(context.cursor or "{}")
         if cursor.get("recipe") == recipe and time.time() < cursor.get("rest_until", 0.0):
             return dg.SkipReason("all shards were looked at, and nothing has changed since")
-
-        def active(**tags: str) -> int:
-            filters = dg.RunsFilter(statuses=ACTIVE, tags=tags)
-            return context.instance.get_runs_count(filters)
-
-        room = WAITING_RUNS - active(**{REASON_TAG: REASON})
+        waiting = dg.RunsFilter(statuses=ACTIVE, tags={REASON_TAG: REASON})
+        room = WAITING_RUNS - context.instance.get_runs_count(waiting)
         last, looked = str(cursor.get("after", "")), 0
         shards = [s for s in lake.shards() if s > last]
         requests: list[dg.RunRequest] = []
-        for found in find_stale(lake, ledger, specs, shards):
-            if len(requests) >= room or time.monotonic() - began > BUDGET_S:
+        for found in find_stale(lake, ledger, known.of, shards):
+            is_late = looked > 0 and time.monotonic() - began > BUDGET_S
+            if len(requests) >= room or is_late:
                 break  # what was just looked at is looked at again
             last, looked = found.shard, looked + 1
-            if found.units and not active(**{PARTITION_TAG: found.shard}):
+            if found.problem:  # a damaged shard must not stop the others
+                context.log.warning(f"shard {found.shard} cannot be judged: {found.problem}")
+            if found.units and (run_key := run_key_of(context.instance, found)):
                 requests.append(
                     dg.RunRequest(
-                        run_key=f"stale:{found.shard}:{found.state}",
+                        run_key=run_key,
                         partition_key=found.shard,
-                        tags={"dagster/priority": "-10", REASON_TAG: REASON},
+                        tags={
+                            "dagster/priority": "-10",
+                            REASON_TAG: REASON,
+                            STATE_TAG: found.state,
+                        },
                     )
                 )
         if looked == len(shards):
@@ -91,3 +106,27 @@ def build_stale_sensor(
         )
 
     return stale_sensor
+
+
+def run_key_of(instance: dg.DagsterInstance, found: StaleShard) -> str | None:
+    """Of the run that a stale shard is to get now; None: it has one, or it is of no use.
+
+    A run that failed is tried again a day later, a few times. One that ended well, or that a
+    person cancelled, is not: what it left is how it is.
+    """
+    shard = {PARTITION_TAG: found.shard}
+    if instance.get_runs_count(dg.RunsFilter(statuses=ACTIVE, tags=shard)):
+        return None
+    before = dg.RunsFilter(tags=shard | {STATE_TAG: found.state})
+    records = instance.get_run_records(before, limit=TRIES)
+    if len(records) == TRIES or any(not r.dagster_run.is_failure for r in records):
+        return None
+    if any(time.time() - (r.end_time or 0.0) < TRY_AGAIN_S for r in records):
+        return None
+    again = f":{len(records)}" if records else ""
+    return f"stale:{found.shard}:{found.state}{again}"
+
+
+def recipe_digest(recipe: Sequence[Sequence[Part]]) -> str:
+    specs = [part.spec for parts in recipe for part in parts]
+    return digest([[s.operator_version, s.weights_hash, s.backend, s.settings] for s in specs])

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ego_assets.assets.stage import Needs, RunConfig, Stage, asset_spec, materialize_stage
+from ego_assets.assets.spec import RunConfig, Stage
+from ego_assets.assets.stage import Needs, asset_spec, materialize_stage
 from ego_assets.config import ClipSettings, ManifestSettings
 from ego_assets.partitions import shards_partitions
 from resources.compute import Compute

@@ -1,5 +1,6 @@
-"""What a run would make each table with, now, if nobody says otherwise: the order of the graph, the
-default settings of its launchpad forms, and the backends of the deployment.
+"""What a run would make each table with, now, if nobody says otherwise: the order of the graph,
+what was chosen for a shard, else the default settings of the launchpad forms and the backends of
+the deployment.
 
 Here: what staleness is judged by. Not here: the judging (`ego_assets.stages.staleness`).
 """
@@ -7,8 +8,9 @@ Here: what staleness is judged by. Not here: the judging (`ego_assets.stages.sta
 from __future__ import annotations
 
 from ego_assets.assets import hands, manifest, objects, robots, scene, segmentation
-from ego_assets.assets.stage import RunConfig, Stage, stage_spec
-from ego_assets.stages.plan import StageSpec
+from ego_assets.assets.spec import RunConfig, Stage, parts_of
+from ego_assets.stages import plan
+from ego_assets.stages.choices import Choice, Choices, Part
 from resources.models import Backends
 from resources.storage import Storage
 
@@ -26,9 +28,28 @@ STAGES: dict[str, tuple[Stage, type[RunConfig]]] = {
 """Op → its stage and launchpad form; those that others are made from come first."""
 
 
-def current_specs(storage: Storage, backends: Backends) -> list[StageSpec]:
-    """The stages as a run would do them now. Raises WeightsError, UnknownBackendError."""
-    return [
-        stage_spec(stage, form(), storage, backends if stage.operator else None)
-        for stage, form in STAGES.values()
-    ]
+class Recipes:
+    """What a run would make the tables of a lake with that says nothing itself."""
+
+    def __init__(self, storage: Storage, backends: Backends) -> None:
+        """Raises WeightsError, UnknownBackendError for the defaults."""
+        self._storage = storage
+        self._backends = backends
+        self._choices = Choices(storage.lake())
+        self._made: dict[str, list[Part]] = {}
+        self.default = [self._parts(op, []) for op in STAGES]
+
+    def of(self, shard: str) -> list[list[Part]]:
+        """Of each stage, in the order of the graph, its parts. Raises ChoiceError."""
+        return [
+            self._parts(op, self._choices.of(stage.operator or stage.task, shard))
+            for op, (stage, _) in STAGES.items()
+        ]
+
+    def _parts(self, op: str, choices: list[Choice]) -> list[Part]:
+        stage, form = STAGES[op]
+        key = plan.digest(op, [vars(c) for c in choices])
+        if key not in self._made:
+            backends = self._backends if stage.operator else None
+            self._made[key] = parts_of(stage, form, self._storage, backends, choices)
+        return self._made[key]

@@ -12,16 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from ego_assets.assets.lineage import column_lineage
 from ego_assets.assets.previews import preview_metadata
+from ego_assets.assets.spec import RunConfig, Stage, choice_of, parts_of, stage_spec
 from ego_assets.partitions import shards_partitions
 from ego_assets.schemas import TABLES
 from ego_assets.stages import plan, without_gpu
+from ego_assets.stages.choices import Choice, Choices, Part, share_out
 from ego_assets.stages.concurrency import Concurrency, concurrency
 from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.plan import ShardInputs, StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
@@ -35,32 +36,55 @@ GPUS_TAG = "ego/gpus"
 LISTED_VIDEOS = 100
 
 
-class RunConfig(dg.Config):
-    """What a person may say of one run; it is not part of a result's fingerprint."""
-
-    force: bool = Field(default=False, description="do again what is done and what is quarantined")
-    only: list[str] = Field(
-        default=[], description="ids of the clips or videos to run; empty: all of the shard"
-    )
-    redo_stale: bool = Field(
-        default=True,
-        description="do again what is done by another version, config or weights; false: only "
-        "what failed, waits or was released",
-    )
-
-    def settings(self) -> dict[str, Any]:
-        """The fields that decide the result."""
-        return {k: v for k, v in self.model_dump().items() if k not in RunConfig.model_fields}
-
-
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the graph. `operator` is the registry's name of it, for clip stages."""
+class StageRun:
+    """A stage as one run does it, shard by shard. choice: what the run says of it itself."""
 
-    task: str
-    tables: tuple[str, ...]
-    inputs: tuple[str, ...] = ()
-    operator: str = ""
+    context: dg.AssetExecutionContext
+    stage: Stage
+    config: RunConfig
+    storage: Storage
+    compute: Compute
+    backends: Backends | None
+    choice: Choice | None
+
+    def parts(self, shard: str) -> list[Part]:
+        """The stage as the takes of a shard are to be made: as this run says, else as was chosen
+        for them before, else by default. Raises ChoiceError."""
+        stage, only = self.stage, tuple(self.config.only)
+        lake, key = self.storage.lake(), stage.operator or stage.task
+        choices = Choices(lake)
+        if self.choice is not None or not choices.of(key, shard):
+            spec = stage_spec(stage, self.config, self.storage, self.backends)
+            if self.choice is not None and self.config.redo_stale:
+                choices.keep(key, shard, replace(self.choice, run_id=self.context.run_id))
+            return [Part(spec, only, self.config.settings())]
+        form, known = type(self.config), choices.of(key, shard)
+        parts = parts_of(stage, form, self.storage, self.backends, known)
+        found = []
+        for part, groups in share_out(parts, ShardInputs(lake, self.storage.ledger(), shard)):
+            mine = [g for g in groups if not only or g.has_any(only)]
+            units = tuple(u.unit_id for g in mine for u in g.units)
+            if units:
+                found.append(replace(part, units=units))
+        return found or [replace(parts[0], units=only)]
+
+    def spec_of(self, part: Part, shard: str) -> StageSpec:
+        config, compute = self.config, self.compute
+        return replace(
+            part.spec,
+            shard=shard,
+            run_id=self.context.run_id,
+            max_attempts=compute.max_attempts,
+            max_deaths=compute.max_deaths,
+            max_lost=compute.max_lost,
+            backoff_s=compute.backoff_s,
+            bytes_in_flight=compute.bytes_in_flight,
+            hardware_decoding=compute.hardware_decoding,
+            force=config.force,
+            redo_stale=config.redo_stale,
+            units=part.units,
+        )
 
 
 def materialize_stage(
@@ -78,47 +102,30 @@ def materialize_stage(
     """
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
-    spec = replace(
-        stage_spec(stage, config, storage, backends),
-        run_id=context.run_id,
-        max_attempts=compute.max_attempts,
-        max_deaths=compute.max_deaths,
-        max_lost=compute.max_lost,
-        backoff_s=compute.backoff_s,
-        bytes_in_flight=compute.bytes_in_flight,
-        hardware_decoding=compute.hardware_decoding,
-        force=config.force,
-        redo_stale=config.redo_stale,
-        units=tuple(config.only),
-    )
+    choice = choice_of(context.run.run_config, context.op_handle.name, stage, config, backends)
+    run = StageRun(context, stage, config, storage, compute, backends, choice)
     shards = context.partition_keys
     if len(shards) > 1:
-        yield from _materialize_range(context, spec, shards, config, storage, compute)
+        yield from _materialize_range(run, shards)
         return
-    metadata, made = run_shard(context, replace(spec, shard=shards[0]), config, storage, compute)
-    for table in spec.tables:
+    metadata, made = run_shard(run, shards[0])
+    for table in stage.tables:
         yield dg.MaterializeResult(
             asset_key=table, data_version=dg.DataVersion(made[table]), metadata=metadata[table]
         )
 
 
-def _materialize_range(
-    context: dg.AssetExecutionContext,
-    spec: StageSpec,
-    shards: Sequence[str],
-    config: RunConfig,
-    storage: Storage,
-    compute: Compute,
-) -> Iterator[dg.MaterializeResult]:
+def _materialize_range(run: StageRun, shards: Sequence[str]) -> Iterator[dg.MaterializeResult]:
+    context, tables = run.context, run.stage.tables
     made: dict[str, tuple[dict[str, dict[str, Any]], dict[str, str]]] = {}
     failed: dict[str, str] = {}
     for shard in shards:
         try:
-            made[shard] = run_shard(context, replace(spec, shard=shard), config, storage, compute)
+            made[shard] = run_shard(run, shard)
         except Exception as error:  # whatever it is, it is of this shard: the others go on
             failed[shard] = str(getattr(error, "description", None) or error)
             context.log.error(f"shard {shard}: {type(error).__name__}: {failed[shard]}")
-    for table in spec.tables:
+    for table in tables:
         for shard, (metadata, _) in made.items():
             if failed:  # a result would report all shards of the range as made
                 event = dg.AssetMaterialization(table, partition=shard, metadata=metadata[table])
@@ -131,20 +138,57 @@ def _materialize_range(
             + "; ".join(f"{shard}: {why}" for shard, why in failed.items()),
             allow_retries=False,
         )
-    for table in spec.tables:
+    for table in tables:
         version = plan.digest([versions[table] for _, versions in made.values()])[:16]
         yield dg.MaterializeResult(asset_key=table, data_version=dg.DataVersion(version))
 
 
-def run_shard(
-    context: dg.AssetExecutionContext,
-    spec: StageSpec,
-    config: RunConfig,
-    storage: Storage,
-    compute: Compute,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Run a stage: (metadata, data version) of each table. Raises Failure if nothing was done."""
-    lake = storage.lake()
+    context, lake = run.context, run.storage.lake()
+    parts = run.parts(shard)
+    reports, said = [], {}
+    for part in parts:
+        if not part.choice.is_default:
+            text = f"{part.choice} (run {part.choice.run_id})"
+            context.log.info(f"shard {shard}: with what was chosen for it: {text}")
+            said["chosen before"] = text
+        report, more = run_part(run, part, shard)
+        reports.append(report)
+        said |= more
+    report = merged(reports)
+    metadata = report_metadata(report) | said
+    if run.stage.task == "probe":
+        metadata["raw videos"] = raw_videos_table(lake, shard)
+    for failure in report.failures:
+        context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
+    if report.units and report.failed == report.units:
+        raise dg.Failure(
+            f"none of the {report.units} units of shard {shard} could be done; "
+            f"the first: {report.failures[0].unit_id}: {report.failures[0].reason}",
+            metadata=metadata,
+            allow_retries=False,
+        )
+    made_by = {f"{p.spec.backend or p.spec.task} {p.spec.operator_version}": None for p in parts}
+    described = {
+        table: preview_metadata(lake, table, shard, context.log)
+        | {
+            "dagster/row_count": report.rows[table],
+            "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{shard}.parquet")),
+            "dagster/column_lineage": column_lineage(table),
+            "backend": ", ".join(made_by),
+        }
+        | metadata
+        for table in run.stage.tables
+    }
+    return described, data_versions(run.storage.ledger(), run.stage.tables, shard)
+
+
+def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[str, Any]]:
+    """Run a stage over takes of a shard: what it did, and metadata for a person: how many takes it
+    had on a device, what it lacks if it had to do without."""
+    context, compute = run.context, run.compute
+    spec = run.spec_of(part, shard)
     workers, real, chosen = compute.worker_count(), None, None
     if spec.operator:
         lanes, on_device = plan.lanes(spec.operator, spec.backend)
@@ -165,69 +209,36 @@ def run_shard(
         why = why_without_gpu()
         provisional = None
         if why and on_device:
-            provisional = without_gpu.stand_in(spec, config.settings(), why)
+            provisional = without_gpu.stand_in(spec, dict(part.form), why)
         if provisional is not None:
             spec, real, workers = provisional, spec, compute.worker_count()
         elif why:
             context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
     report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
-    metadata = report_metadata(report)
+    metadata: dict[str, Any] = {}
     if chosen is not None and chosen.why:
         metadata["takes on a device"] = chosen.why
     if real is not None:
         metadata |= degraded_metadata(report, spec, real)
         context.log.warning(f"{metadata['degraded']}. {metadata['what brings the real result']}")
-    if spec.task == "probe":
-        metadata["raw videos"] = raw_videos_table(lake, spec.shard)
-    for failure in report.failures:
-        context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
-    if report.units and report.failed == report.units:
-        raise dg.Failure(
-            f"none of the {report.units} units of shard {spec.shard} could be done; "
-            f"the first: {report.failures[0].unit_id}: {report.failures[0].reason}",
-            metadata=metadata,
-            allow_retries=False,
-        )
-    described = {
-        table: preview_metadata(lake, table, spec.shard, context.log)
-        | {
-            "dagster/row_count": report.rows[table],
-            "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{spec.shard}.parquet")),
-            "dagster/column_lineage": column_lineage(table),
-            "backend": f"{spec.backend or spec.task} {spec.operator_version}",
-        }
-        | metadata
-        for table in spec.tables
-    }
-    return described, data_versions(storage.ledger(), spec.tables, spec.shard)
+    return report, metadata
 
 
-def stage_spec(
-    stage: Stage, config: RunConfig, storage: Storage, backends: Backends | None
-) -> StageSpec:
-    """What decides a stage's results: operator, backend, settings, weights. Of no shard yet."""
-    settings, backend, weights_dir = config.settings(), "", ""
-    if backends and stage.operator:
-        settings = backends.settings_of(stage.operator, settings)
-        backend, weights_dir = backends.chosen(stage.operator), backends.weights()
-    version, weights_hash = plan.versions(
-        stage.task, stage.operator, backend, settings, weights_dir
-    )
-    return StageSpec(
-        task=stage.task,
-        tables=stage.tables,
-        settings=settings,
-        lake_root=storage.lake().location,
-        ledger_url=storage.ledger().url,
-        shard="",
-        run_id="",
-        operator=stage.operator,
-        backend=backend,
-        operator_version=version,
-        weights_hash=weights_hash,
-        weights_dir=weights_dir,
-        inputs=stage.inputs,
-    )
+def merged(reports: Sequence[StageReport]) -> StageReport:
+    """Of the parts of a stage, one after another."""
+    first, *others = reports
+    total = replace(first)
+    for other in others:
+        for name in ("units", "done", "skipped", "retried", "quarantined", "blocked"):
+            setattr(total, name, getattr(total, name) + getattr(other, name))
+        for name in ("worker_deaths", "seconds", "video_s"):
+            setattr(total, name, getattr(total, name) + getattr(other, name))
+        total.waiting = max(total.waiting, other.waiting)  # each counts those of the shard
+        total.peak_rss_bytes = max(total.peak_rss_bytes, other.peak_rss_bytes)
+        total.rows = other.rows
+        total.failures = total.failures + other.failures
+        total.notes = total.notes | other.notes
+    return total
 
 
 def leased_devices() -> tuple[str, ...]:

@@ -61,6 +61,11 @@ class Group:
     def cost(self) -> float:
         return sum(u.cost for u in self.units)
 
+    def has_any(self, named: Iterable[str]) -> bool:
+        """Whether a clip or video of these is in it."""
+        wanted = set(named)
+        return any({u.unit_id, u.video_id} & wanted for u in self.units)
+
 
 @dataclass(frozen=True)
 class StageSpec:

@@ -8,31 +8,28 @@ backends hold now (`ego_assets.assets.recipes`), asking for runs (`sensors.stale
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ego_assets.stages.plan import (
-    Group,
-    ShardInputs,
-    StageSpec,
-    Unit,
-    chain,
-    digest,
-    plan_from,
-    probe_base,
-)
+from ego_assets.stages.choices import ChoiceError, Part, share_out
+from ego_assets.stages.plan import Group, ShardInputs, Unit, chain, digest, probe_base
 from resources.lake import Lake, file_unit_id
+from resources.lake.lake import LakeError
 from resources.ledger import Entry, Ledger, State
 
 
 @dataclass(frozen=True)
 class StaleShard:
     """Units that a run would do again, by table. state: of what they are now, and what they would
-    be: equal states need one run."""
+    be: equal states need one run. problem: why it could not be judged."""
 
     shard: str
     units: Mapping[str, int]
     state: str
+    problem: str = ""
+
+
+RecipeOf = Callable[[str], Sequence[Sequence[Part]]]
 
 
 def data_versions(ledger: Ledger, tables: Iterable[str], shard: str) -> dict[str, str]:
@@ -46,35 +43,43 @@ def data_versions(ledger: Ledger, tables: Iterable[str], shard: str) -> dict[str
 
 
 def find_stale(
-    lake: Lake, ledger: Ledger, specs: Sequence[StageSpec], shards: Iterable[str]
+    lake: Lake, ledger: Ledger, recipe_of: RecipeOf, shards: Iterable[str]
 ) -> Iterator[StaleShard]:
     """For each shard in turn what is stale in it (often nothing: no units).
 
-    specs: the stages as they would run now, in the order of the graph.
+    recipe_of: the stages of a shard as they would run now, in the order of the graph.
     """
-    recipes = [
-        [s.task, s.operator, s.backend, s.operator_version, s.weights_hash, s.settings]
-        for s in specs
-    ]
     for shard in shards:
-        inputs = ShardInputs(lake, ledger, shard)
-        found = _stale_units(inputs, specs)
-        now = sorted(
-            (table, unit, inputs.entries[table][unit].fingerprint)
-            for table, units in found.items()
-            for unit in units
-        )
-        counts = {table: len(units) for table, units in found.items() if units}
-        yield StaleShard(shard, counts, digest(now, recipes)[:16])
+        try:
+            yield _look(ShardInputs(lake, ledger, shard), recipe_of(shard))
+        except (LakeError, ChoiceError) as error:
+            yield StaleShard(shard, {}, "", str(error))
 
 
-def _stale_units(inputs: ShardInputs, specs: Sequence[StageSpec]) -> dict[str, set[str]]:
+def _look(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> StaleShard:
+    found = _stale_units(inputs, recipe)
+    now = sorted(
+        (table, unit, inputs.entries[table][unit].fingerprint)
+        for table, units in found.items()
+        for unit in units
+    )
+    made_with = [
+        [s.task, s.operator, s.backend, s.operator_version, s.weights_hash, s.settings, p.units]
+        for parts in recipe
+        for p in parts
+        for s in [p.spec]
+    ]
+    counts = {table: len(units) for table, units in found.items() if units}
+    return StaleShard(inputs.shard, counts, digest(now, made_with)[:16])
+
+
+def _stale_units(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[str, set[str]]:
     """{table: units}. What is made from a stale unit is stale, too: its inputs will change."""
     found: dict[str, set[str]] = {}
     videos = inputs.rows("video_manifest")
     file_of = {v["video_id"]: file_unit_id(v["uri"]) for v in videos}
-    for spec in specs:
-        groups = _groups(spec, inputs)
+    for parts in recipe:
+        spec, groups = parts[0].spec, _groups(parts, inputs)
         origins: set[str | None] = set()
         for table in ("video_manifest", "clips", *spec.inputs):
             origins |= found.get(table, set())
@@ -115,11 +120,14 @@ def _stale_of_group(
         previous, after_change = fingerprint, changes
 
 
-def _groups(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
-    if spec.task != "probe":
-        return plan_from(spec, inputs)
+def _groups(parts: Sequence[Part], inputs: ShardInputs) -> list[Group]:
+    """The takes of a stage, each as it would be made."""
+    if parts[0].spec.task != "probe":
+        return [group for _, groups in share_out(parts, inputs) for group in groups]
     # As it was when it was looked at: no raw file is touched here.
-    return [
-        Group((Unit(u, None, probe_base(spec, p.input_hash), p.input_hash, 0.0, 0.0, {}),))
-        for u, p in inputs.made("video_manifest").items()
-    ]
+    found = []
+    for unit, made in inputs.made("video_manifest").items():
+        spec = next(p.spec for p in reversed(parts) if not p.units or unit in p.units)
+        base = probe_base(spec, made.input_hash)
+        found.append(Group((Unit(unit, None, base, made.input_hash, 0.0, 0.0, {}),)))
+    return found

@@ -33,6 +33,7 @@ from resources.processes import is_gone
 
 HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over."""
+ERROR_CHARACTERS = 8000
 _ENDED = (State.DONE, State.QUARANTINED)
 
 
@@ -201,7 +202,7 @@ class Ledger(Database):
         state, error_class = State.DONE, None
         if waits_because:
             state, error_class = State.PENDING, WAITS_FOR_GPU
-        why = waits_because or None
+        why = _text(waits_because) if waits_because else None
         self._close(stage, unit_id, attempt, state, error_class, why, digest, idle_s)
 
     @patient
@@ -218,7 +219,7 @@ class Ledger(Database):
             lost=0,
             fingerprint=fingerprint,
             error_class=WAITS_FOR_GPU,
-            error=reason[:8000],
+            error=_text(reason),
         )
 
     @patient
@@ -241,7 +242,7 @@ class Ledger(Database):
     ) -> None:
         """running → failed or quarantined. Raises LateAttemptError."""
         state = State.QUARANTINED if quarantine else State.FAILED
-        self._close(stage, unit_id, attempt, state, error_class, error[:8000], None)
+        self._close(stage, unit_id, attempt, state, error_class, _text(error), None)
 
     @patient
     def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
@@ -259,7 +260,7 @@ class Ledger(Database):
             attempts=0,
             fingerprint="",
             error_class=BLOCKED,
-            error=reason,
+            error=_text(reason),
         )
 
     @patient
@@ -279,7 +280,7 @@ class Ledger(Database):
                 attempts=0,
                 fingerprint="",
                 error_class="Requeued",
-                error=reason,
+                error=_text(reason),
                 digest=None,
             )
         return count
@@ -307,7 +308,7 @@ class Ledger(Database):
                     values |= {"error_class": None, "error": None}
                 elif state == State.DONE or error_class == WAITS_FOR_GPU:
                     values |= {"state": State.PENDING, "fingerprint": ""}
-                    values |= {"error_class": "Requeued", "error": reason}
+                    values |= {"error_class": "Requeued", "error": _text(reason)}
                     requeued += 1
                 else:
                     continue
@@ -446,6 +447,12 @@ class Ledger(Database):
     def _wall_ms(self) -> int:
         """This machine's clock, which may jump: tokens grow all the same."""
         return int(time.time() * 1000)
+
+
+def _text(words: str) -> str:
+    """As any database holds it: a worker's last words, or the name of a file, may be any bytes."""
+    clean = words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return clean[:ERROR_CHARACTERS]
 
 
 def _is_unit(stage: str, unit_id: str) -> sa.ColumnElement[bool]:

@@ -18,9 +18,12 @@ from dagster._core.definitions.data_version import (
 from dagster._core.loader import LoadingContextForTest
 
 from dagster_project.definitions import build_defs
-from ego_assets.assets.recipes import current_specs
+from ego_assets.assets.hands import HAND_POSES, HandPoseConfig
+from ego_assets.assets.recipes import Recipes
+from ego_assets.assets.spec import RunConfig, choice_of
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
+from ego_assets.stages.choices import Choice, Choices
 from ego_assets.stages.shards import find_files, register_files
 from ego_assets.stages.staleness import find_stale
 from resources.compute import Compute
@@ -53,9 +56,9 @@ class Bench:
 
     def stale(self, backends: Backends) -> dict[str, int]:
         """What is found to be stale, by table."""
-        specs = current_specs(Storage(lake_root=str(self.lake.root)), backends)
+        recipes = Recipes(Storage(lake_root=str(self.lake.root)), backends)
         ledger = Ledger.beside(self.lake.root)
-        (found,) = find_stale(self.lake, ledger, specs, [self.shard])
+        (found,) = find_stale(self.lake, ledger, recipes.of, [self.shard])
         return dict(found.units)
 
     def lineage(self) -> Iterator[tuple[str, str, str]]:
@@ -76,9 +79,15 @@ class Bench:
         states = {t: resolver.get_status(dg.AssetKey(t), self.shard) for t in TABLES}
         return {t for t, s in states.items() if s is not StaleStatus.FRESH}
 
-    def run(self, *tables: str) -> dg.ExecuteInProcessResult:
+    def run(self, *tables: str, **config: dict[str, Any]) -> dg.ExecuteInProcessResult:
+        """config: of the ops, by name; `backends`: of the resource."""
         keys = [dg.AssetKey(t) for t in tables]
+        backends = config.pop("backends", {})
         return self.job.execute_in_process(
+            run_config={
+                "ops": {op: {"config": said} for op, said in config.items()},
+                "resources": {"backends": {"config": backends}},
+            },
             partition_key=self.shard,
             instance=self.instance,
             asset_selection=keys or None,
@@ -137,6 +146,54 @@ def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.Dagster
     assert bench.stale(other) == {}
     assert bench.unsynced() == set()
     assert {t for t in TABLES if bench.metadata(t)["done"]} == {"robot_mappings"}
+
+
+def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    video = render_sample(tmp_path / "raw", seed=6, duration_s=2.0)
+    bench = Bench(tmp_path, [video], instance)
+    tables = ("video_manifest", "clips")
+
+    def done(**config: dict[str, Any]) -> int:
+        assert bench.run(*tables, **config).success
+        return bench.metadata("clips")["done"]
+
+    assert done(clips={"threshold": 25.0}) == 1
+    assert bench.stale(Backends()) == {}
+    assert done() == 0
+    assert '"threshold": 25.0' in bench.metadata("clips")["chosen before"]
+    (kept,) = Choices(bench.lake).of("split", bench.shard)
+    assert kept.settings == {"threshold": 25.0}
+    assert done(clips={"keep_choices": False}) == 1
+    assert "chosen before" not in bench.metadata("clips")
+    assert Choices(bench.lake).of("split", bench.shard) == []
+
+
+def test_what_a_run_says_of_a_stage() -> None:
+    def said(config: RunConfig, given: Any, backends: Backends | None = None) -> Choice | None:
+        return choice_of(given, "hand_poses", HAND_POSES, config, backends or Backends())
+
+    def resource(**values: Any) -> dict[str, Any]:
+        return {"resources": {"backends": {"config": values}}}
+
+    plain = HandPoseConfig()
+    assert said(plain, {"ops": {"hand_poses": {"config": {"force": True}}}}) is None
+    assert said(plain, {"ops": {"clips": {"config": {"threshold": 3}}}}) is None
+    assert said(plain, resource(segmenter="sam2"), Backends(segmenter="sam2")) is None
+    assert said(plain, {"ops": {"hand_poses": {"config": {"rounds": 8}}}}) == Choice()
+    few = HandPoseConfig(rounds=3, only=["c"])
+    found = said(few, {"ops": {"hand_poses": {"config": {"rounds": 3, "only": ["c"]}}}})
+    assert found == Choice({"rounds": 3}, {}, ("c",))
+    other = Backends(
+        hand_estimator="hamer", settings={"hand_estimator": {"checkpoint": "h"}, "segmenter": {}}
+    )
+    given = resource(hand_estimator="hamer", settings=other.settings)
+    chosen = {"hand_estimator": "hamer", "settings": {"hand_estimator": {"checkpoint": "h"}}}
+    assert said(plain, given, other) == Choice({}, chosen)
+    kept = Backends(settings={"segmenter": {"checkpoint": "s"}}).with_choice(chosen)
+    assert kept.hand_estimator == "hamer"
+    assert kept.settings == {"segmenter": {"checkpoint": "s"}} | chosen["settings"]
 
 
 def test_one_table_of_three_is_made_alone(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -179,6 +179,15 @@ def test_expect_keeps_what_is_known(ledger: Ledger) -> None:
     assert ledger.counts() == {"clips": {State.DONE: 1, State.PENDING: 2}}
 
 
+def test_errors_may_hold_any_bytes(ledger: Ledger) -> None:
+    attempt = start(ledger)
+    words = "its log: \0 and \udcff" + "x" * 9000
+    ledger.fail("clips", "u1", attempt, error_class="E", error=words, quarantine=False)
+    (entry,) = ledger.entries(unit_id="u1")
+    assert str(entry.error).startswith(r"its log: \x00 and \udcffxx")
+    assert len(str(entry.error)) == 8000
+
+
 def test_the_first_to_ask_owns_a_content(ledger: Ledger) -> None:
     contents = Contents(ledger)
     assert contents.claim("v", "/a.mp4", "s1", "fa") == ("/a.mp4", "s1")

@@ -112,6 +112,27 @@ def inbox() -> Iterator[Inbox]:
         yield made
 
 
+def test_after_a_long_absence_the_ticks_go_on_and_miss_nothing(
+    instance: dg.DagsterInstance, tmp_path: Path, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUNS_A_TICK", 2)
+    monkeypatch.setattr(module, "OVERLAP_S", 0.0)
+    desk = Desk(instance, tmp_path, inbox)
+    long = instance.create_run_for_job(breaks, status=dg.DagsterRunStatus.STARTED)
+    evaluate(instance, long.run_id, {})
+    for _ in range(3):
+        breaks.execute_in_process(instance=instance, raise_on_error=False)
+    instance.report_run_canceled(long)  # the last of four to change, with the first event of all
+    desk.tick()
+    assert [s for _, s in desk.told()] == ["job breaks"]
+    ticks = 0
+    while (desk.cursor or "").startswith("["):
+        desk.tick()
+        ticks += 1
+    assert 1 < ticks < 5
+    assert [s for _, s in desk.told()] == ["job breaks", "check soft of poses"]
+
+
 def test_a_planted_fault_is_one_alert_and_one_recovery(
     instance: dg.DagsterInstance,
     tmp_path: Path,
@@ -187,7 +208,7 @@ def test_checks_of_a_run_that_goes_on_are_told_at_once(instance: dg.DagsterInsta
     run = instance.create_run_for_job(breaks, status=dg.DagsterRunStatus.STARTED)
     before = time.time()
     evaluate(instance, run.run_id, {})
-    (signal,) = module.signals(instance, before)
+    ((signal,), _) = module.signals(instance, module.Span(before, before))
     assert (signal.subject, signal.ok) == ("check soft of poses", False)
 
 
@@ -451,7 +472,7 @@ def test_a_clip_that_a_probe_names_tells_its_shard(
     table = dg.MetadataValue.table([dg.TableRecord({"where": "clip-0001"})], schema)
     run = instance.create_run_for_job(breaks, tags=dict.fromkeys(module.RANGE_TAGS, "s7"))
     evaluate(instance, run.run_id, {"worst": table})
-    (signal,) = module.signals(instance, 0.0, ledger)
+    ((signal,), _) = module.signals(instance, module.Span(0.0, 0.0), ledger)
     assert (signal.member, signal.ok) == ("s7", False)
 
 

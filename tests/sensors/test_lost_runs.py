@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from resources.ledger import Ledger
 from resources.ledger.tables import work
 from resources.processes import RUN_TAG, process_name, run_tag
-from sensors.alerts import signals
+from sensors.alerts import Span, signals
 from sensors.lost_runs import SILENCE_S, end_lost_runs
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
@@ -80,7 +80,7 @@ def test_a_run_whose_process_is_gone_is_told_and_its_shard_retried(
     run_id = begin(instance, f"RUN {dead}", tags=tags)
     assert night.retried() == [shard]
     assert status(instance, run_id) is STATUS.FAILURE
-    (signal,) = signals(instance, 0.0)
+    ((signal,), _) = signals(instance, Span(0.0, 0.0))
     assert (signal.subject, signal.member, signal.ok) == ("job toy", shard, False)
     assert "the process of the run is gone" in signal.detail
 
@@ -114,16 +114,40 @@ def test_the_alert_sensor_ends_lost_runs(
         assert desk.told() == [("raised", "job toy")]
 
 
+def let_age(ledger: Ledger, ages_s: dict[str, float]) -> None:
+    """Units whose last heartbeat is so old."""
+    with sa.create_engine(ledger.url).begin() as connection:
+        for unit, age_s in ages_s.items():
+            beat = work.update().where(work.c.unit_id == unit)
+            connection.execute(beat.values(heartbeat_at=time.time() - age_s))
+
+
+def claim(ledger: Ledger, run_id: str, *units: str) -> None:
+    ledger.expect("clips", "s", [(u, "v") for u in units])
+    for unit in units:
+        ledger.start("clips", unit, fingerprint="f", worker="elsewhere:2:2", run_id=run_id)
+
+
 @pytest.mark.parametrize(("age_s", "is_lost"), [(SILENCE_S - 60, False), (SILENCE_S + 60, True)])
 def test_a_run_of_another_machine_is_lost_when_its_heartbeats_stop(
     instance: dg.DagsterInstance, ledger: Ledger, age_s: float, is_lost: bool
 ) -> None:
     run_id = begin(instance, "RUN elsewhere:1:1")
-    ledger.expect("clips", "s", [("u1", "v"), ("u2", "v")])
-    for unit in ("u1", "u2"):
-        ledger.start("clips", unit, fingerprint="f", worker="elsewhere:2:2", run_id=run_id)
-    with sa.create_engine(ledger.url).begin() as connection:
-        for unit, age in (("u1", age_s), ("u2", SILENCE_S + 999)):
-            beat = work.update().where(work.c.unit_id == unit)
-            connection.execute(beat.values(heartbeat_at=time.time() - age))
+    claim(ledger, run_id, "u1", "u2")
+    let_age(ledger, {"u1": age_s, "u2": SILENCE_S + 999})
     assert end_lost_runs(instance, ledger) == [run_id] * is_lost
+
+
+def test_what_a_killed_step_left_is_no_silence_of_its_run(
+    instance: dg.DagsterInstance, ledger: Ledger
+) -> None:
+    here = begin(instance)
+    instance.add_run_tags(here, {RUN_TAG: run_tag(here)})
+    claim(ledger, here, "u1")
+    elsewhere = begin(instance, "RUN elsewhere:1:1")
+    claim(ledger, elsewhere, "u2")
+    let_age(ledger, {"u1": SILENCE_S + 60, "u2": SILENCE_S + 60})
+    run = instance.get_run_by_id(elsewhere)
+    assert run is not None
+    instance.report_engine_event("another step goes on", run)
+    assert end_lost_runs(instance, ledger) == []

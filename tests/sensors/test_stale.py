@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
+from ego_assets.stages.choices import Part
 from ego_assets.stages.runner import run_stage
 from resources.models import Backends
 from resources.storage import Storage
@@ -19,6 +20,16 @@ from sensors.stale import build_stale_sensor
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 
 EMPTY = ["20260101-0001", "20260101-0002"]
+
+
+@dataclass
+class Fixed:
+    """The same recipe for every shard."""
+
+    default: list[list[Part]]
+
+    def of(self, shard: str) -> list[list[Part]]:
+        return self.default
 
 
 class Desk:
@@ -37,7 +48,8 @@ class Desk:
 
     def tick(self, **changes: str) -> dg.SensorResult:
         job = self.repository.get_job("rederive_stale")
-        sensor = build_stale_sensor(job, lambda *_: [replace(self.spec, **changes)])
+        recipes = Fixed([[Part(replace(self.spec, **changes))]])
+        sensor = build_stale_sensor(job, lambda *_: recipes)
         with dg.build_sensor_context(
             self.instance,
             cursor=self.cursor,
@@ -87,6 +99,31 @@ def test_a_shard_with_a_run_is_left_out(desk: Desk) -> None:
     tags = {"dagster/partition": SHARD}
     desk.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     assert not desk.tick(operator_version="2").run_requests
+
+
+def test_a_run_that_failed_is_asked_for_again_a_few_times(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.instance.add_dynamic_partitions("shards", [SHARD])
+    job = desk.repository.get_job("rederive_stale")
+    keys = set()
+    for _ in range(module.TRIES):
+        (request,) = desk.tick(operator_version="2").run_requests or ()
+        keys.add(request.run_key)
+        tags = {"dagster/partition": SHARD} | dict(request.tags)
+        failed = desk.instance.create_run_for_job(job, tags=tags)
+        desk.instance.report_run_failed(failed)
+        monkeypatch.setattr(module, "TRY_AGAIN_S", 1000.0)
+        assert not desk.tick(operator_version="2").run_requests  # not at once
+        monkeypatch.setattr(module, "TRY_AGAIN_S", 0.0)
+    assert len(keys) == module.TRIES
+    assert not desk.tick(operator_version="2").run_requests
+    # Another state of things is another matter.
+    (request,) = desk.tick(operator_version="3").run_requests or ()
+    tags = {"dagster/partition": SHARD} | dict(request.tags)
+    stopped = desk.instance.create_run_for_job(job, tags=tags)
+    desk.instance.report_run_canceled(stopped)
+    assert not desk.tick(operator_version="3").run_requests
 
 
 def test_what_waits_is_bounded_and_ticks_go_on_where_they_left_off(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from stage_bench import SHARD, Bench, provenance
 
+from ego_assets.stages.choices import Part
 from ego_assets.stages.plan import StageSpec, chain, plan
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import StaleShard, data_versions, find_stale
@@ -22,7 +23,8 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def stale(bench: Bench, *specs: StageSpec) -> StaleShard:
-    (found,) = find_stale(bench.lake, bench.ledger, specs or [bench.spec], [SHARD])
+    recipe = [[Part(spec)] for spec in specs or [bench.spec]]
+    (found,) = find_stale(bench.lake, bench.ledger, lambda _: recipe, [SHARD])
     return found
 
 

@@ -1,0 +1,113 @@
+"""Settings and backends that a person chose for a shard in the launchpad: they hold for the shard
+until a run chooses otherwise, so that neither a retry nor a new version of an operator makes it
+another way than it was meant.
+
+    <lake>/_choices/{stage}/{shard}.json      only of shards for which something was chosen
+
+Here: what was chosen, kept in the lake, and which takes of a shard it is for. Not here: what counts
+as chosen, and what a stage is with it (`ego_assets.assets.recipes`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ego_assets.stages.plan import Group, ShardInputs, StageSpec, plan_from
+from resources.lake import Lake
+
+FOLDER = "_choices"
+
+
+class ChoiceError(ValueError):
+    """What was chosen for a shard cannot be had any more; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one run chose for a stage, where it is not the default.
+
+    settings: of the launchpad's form; backends: fields of the resource of that name; units: the
+    clips or videos that it was for; empty: the whole shard. run_id: of the run.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    backends: Mapping[str, Any] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
+    run_id: str = ""
+
+    @property
+    def is_default(self) -> bool:
+        return not (self.settings or self.backends)
+
+    def __str__(self) -> str:
+        return json.dumps(dict(self.settings) | dict(self.backends), sort_keys=True)
+
+
+class Choices:
+    """What was chosen for the shards of a lake. `stage`: as `StageSpec.carried_stage` says it."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._known: dict[str, set[str]] = {}
+
+    def of(self, stage: str, shard: str) -> list[Choice]:
+        """In the order in which they were made: of a take the last one counts.
+
+        Raises ChoiceError for a file that makes no sense.
+        """
+        key = _key(stage, shard)
+        if stage not in self._known:
+            self._known[stage] = set(self._lake.storage.list(f"{FOLDER}/{stage}"))
+        if key not in self._known[stage]:
+            return []
+        try:
+            found = json.loads(self._lake.storage.read(key))
+            return [Choice(**(entry | {"units": tuple(entry["units"])})) for entry in found]
+        except FileNotFoundError:  # another run has just gone back to the defaults
+            return []
+        except (ValueError, TypeError, KeyError) as error:
+            uri = self._lake.storage.uri(key)
+            raise ChoiceError(
+                f"{uri} cannot be read ({error}): delete it, or launch shard "
+                f"{shard} with the settings that are wanted"
+            ) from error
+
+    def keep(self, stage: str, shard: str, choice: Choice) -> None:
+        """From now on this holds: for the whole shard, or for its units only."""
+        before = [] if not choice.units else self.of(stage, shard)
+        kept = [c for c in before if not c.units or set(c.units) - set(choice.units)]
+        kept.append(choice)
+        key = _key(stage, shard)
+        if all(c.is_default for c in kept):
+            self._lake.storage.delete(key)
+        else:
+            self._lake.storage.write(key, json.dumps([asdict(c) for c in kept]).encode())
+        self._known.pop(stage, None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage as takes of a shard are made: those of `units`; empty: all of them. form: the
+    settings of its launchpad form; choice: why it is as it is."""
+
+    spec: StageSpec
+    units: tuple[str, ...] = ()
+    form: Mapping[str, Any] = field(default_factory=dict)
+    choice: Choice = Choice()
+
+
+def share_out(parts: Sequence[Part], inputs: ShardInputs) -> list[tuple[Part, list[Group]]]:
+    """Each part with its takes: of those that name a take, the last one has it."""
+    found: dict[str, tuple[int, Group]] = {}
+    for number, part in enumerate(parts):
+        for group in plan_from(part.spec, inputs):
+            if not part.units or group.has_any(part.units):
+                found[group.units[0].unit_id] = (number, group)
+    return [(p, [g for n, g in found.values() if n == i]) for i, p in enumerate(parts)]
+
+
+def _key(stage: str, shard: str) -> str:
+    return f"{FOLDER}/{stage}/{shard}.json"

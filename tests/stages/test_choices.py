@@ -1,0 +1,80 @@
+"""What was chosen for a shard is kept, and each take is made as it was chosen for it last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stage_bench import SHARD, Bench
+
+from ego_assets.stages.choices import Choice, ChoiceError, Choices, Part, share_out
+from ego_assets.stages.plan import ShardInputs
+from ego_assets.stages.runner import run_stage
+from ego_assets.stages.staleness import find_stale
+from resources.lake import Lake
+
+SHORT = "short00000000000-0000"
+MIDDLE = "long000000000000-0001"
+WIDE = Choice({"touch_share": 0.5}, {}, (), "a")
+ONE = Choice({"touch_share": 0.7}, {}, (MIDDLE,), "b")
+
+
+def test_the_last_word_on_a_shard_or_a_clip_counts(tmp_path: Path) -> None:
+    choices = Choices(Lake(tmp_path))
+    assert choices.of("clips", SHARD) == []
+    choices.keep("clips", SHARD, WIDE)
+    choices.keep("clips", SHARD, ONE)
+    assert choices.of("clips", SHARD) == [WIDE, ONE]
+    assert choices.of("clips", "another") == choices.of("other", SHARD) == []
+    other = replace(ONE, settings={}, run_id="c")  # back to the defaults, for this clip
+    choices.keep("clips", SHARD, other)
+    assert Choices(Lake(tmp_path)).of("clips", SHARD) == [WIDE, other]
+    choices.keep("clips", SHARD, Choice())
+    assert choices.of("clips", SHARD) == []
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_file_that_makes_no_sense_says_what_to_do(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    Choices(lake).keep("clips", SHARD, WIDE)
+    lake.storage.write(f"_choices/clips/{SHARD}.json", b'[{"what": 1}]')
+    with pytest.raises(ChoiceError, match="delete it"):
+        Choices(lake).of("clips", SHARD)
+
+
+def parts_of(bench: Bench) -> list[Part]:
+    """By default, and otherwise for the take of a clip."""
+    other = replace(bench.spec, settings={"touch_share": 0.7})
+    return [Part(bench.spec), Part(other, (MIDDLE,))]
+
+
+def test_a_take_is_made_as_it_was_chosen_for_one_of_its_clips(bench: Bench) -> None:
+    parts = parts_of(bench)
+    shares = share_out(parts, ShardInputs(bench.lake, bench.ledger, SHARD))
+    named = [[u.unit_id for g in groups for u in g.units] for _, groups in shares]
+    assert named == [[SHORT], [f"long000000000000-{i:04d}" for i in range(3)]]
+    for (part, _), units in zip(shares, named, strict=True):
+        run_stage(replace(part.spec, units=tuple(units)), isolate=False)
+    (found,) = find_stale(bench.lake, bench.ledger, lambda _: [parts], [SHARD])
+    assert found.units == {}
+    (found,) = find_stale(bench.lake, bench.ledger, lambda _: [parts[:1]], [SHARD])
+    assert found.units == {"object_movements": 3}
+
+
+def test_what_cannot_be_judged_does_not_stop_the_others(bench: Bench) -> None:
+    run_stage(bench.spec, isolate=False)
+    for shard in ("20260101-0001", "20260101-0002"):
+        bench.lake.write_shard(shard, {"files": []})
+    bench.lake.storage.write("video_manifest/20260101-0001.parquet", b"no Parquet")
+
+    def recipe_of(shard: str) -> list[list[Part]]:
+        if shard == SHARD:
+            raise ChoiceError("its weights are gone")
+        return [[Part(bench.spec)]]
+
+    first, second, third = find_stale(bench.lake, bench.ledger, recipe_of, bench.lake.shards())
+    assert first.problem == "its weights are gone"
+    assert "20260101-0001.parquet" in second.problem
+    assert not third.problem
+    assert {*first.units, *second.units, *third.units} == set()
