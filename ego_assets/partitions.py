@@ -43,10 +43,10 @@ def shards_of_run(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> list
 
 
 def lost_shards(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, tables: Iterable[str]
+    instance: dg.DagsterInstance, run: dg.DagsterRun, tables: Iterable[str] | None = None
 ) -> dict[str, str]:
-    """Shards of a run for which it was to make one of these tables, and has not (yet): {shard: why,
-    as far as it is known}."""
+    """Shards of a run for which it was to make one of these tables (None: of all), and has not
+    (yet): {shard: why, as far as it is known}."""
     planned_type = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
     made_type = dg.DagsterEventType.ASSET_MATERIALIZATION
     observed_type = dg.DagsterEventType.ASSET_OBSERVATION
@@ -66,7 +66,7 @@ def lost_shards(
             event.partition is not None
         ):
             reasons.setdefault(event.partition, f"{table}: {why.value}")
-    wanted = [table for table in tables if table in planned]
+    wanted = sorted(planned if tables is None else planned.intersection(tables))
     return {
         shard: reasons.get(shard, f"{', '.join(missing)} was not made")
         for shard in shards_of_run(instance, run.tags)
