@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,8 +56,13 @@ SENSORS = [
 SCHEDULES = build_schedules(retry_unfinished_job, upkeep, write_report_job)
 
 
-def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """The whole graph; `overrides` replaces resources by name, as tests do."""
+def build_defs(
+    overrides: Mapping[str, Any] | None = None, *, shards_per_run: int = 1
+) -> dg.Definitions:
+    """The whole graph; `overrides` replaces resources by name, as tests do.
+
+    shards_per_run: of a backfill; 0 for all of them in one run. Raises ValueError.
+    """
     resources: dict[str, Any] = {
         "storage": Storage(),
         "compute": Compute(),
@@ -68,7 +74,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     if unknown:
         raise ValueError(f"no resources {sorted(unknown)}: there are {sorted(resources)}")
     return dg.Definitions(
-        assets=ASSETS,
+        assets=_with_backfill_policy(ASSETS, shards_per_run),
         asset_checks=TABLE_CHECKS,
         jobs=JOBS,
         sensors=SENSORS,
@@ -76,6 +82,28 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         resources=resources | dict(overrides or {}),
         executor=gpu_executor,
     )
+
+
+def _with_backfill_policy(
+    assets: list[dg.AssetsDefinition | dg.AssetSpec], shards_per_run: int
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    if shards_per_run < 0:
+        raise ValueError(f"shards_per_run is {shards_per_run}: give 1 or more, or 0 for all")
+    if shards_per_run == 1:  # a run of one shard by Dagster's own default has that shard's tag
+        return assets
+    policy = dg.BackfillPolicy(shards_per_run or None)
+    return [
+        a.with_attributes(backfill_policy=policy) if isinstance(a, dg.AssetsDefinition) else a
+        for a in assets
+    ]
+
+
+def deployed() -> dg.Definitions:
+    """What workspace.yaml loads: the graph, as the environment wants it. Raises ValueError."""
+    given = os.environ.get("EGO_SHARDS_PER_RUN") or "1"
+    if not given.isdecimal():
+        raise ValueError(f"EGO_SHARDS_PER_RUN is {given!r}: give a number of shards, 0 for all")
+    return build_defs(shards_per_run=int(given))
 
 
 defs = build_defs()

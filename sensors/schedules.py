@@ -6,14 +6,14 @@ They are stopped until a person starts them (UI: Automation). Not here: what the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 from dagster import ScheduleEvaluationContext
 
-from ego_assets.partitions import PARTITION_TAG
+from ego_assets.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
 
@@ -41,13 +41,22 @@ def failed_shards(context: ScheduleEvaluationContext, since: datetime) -> Iterat
     seen: set[str] = set()
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
     for record in context.instance.get_run_records(filters):
-        shard = record.dagster_run.tags.get(PARTITION_TAG)
-        if shard is None or shard in seen:
-            continue
-        seen.add(shard)
-        (last,) = context.instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: shard}), limit=1)
-        if last.is_failure and last.tags.get(REASON_TAG) != RETRY:
-            yield shard
+        run = record.dagster_run
+        for shard in lost_or_own(context.instance, run):
+            if shard in seen:
+                continue
+            seen.add(shard)
+            alone = context.instance.get_run_records(
+                dg.RunsFilter(tags={PARTITION_TAG: shard}), limit=1
+            )
+            newest = max([record, *alone], key=lambda r: r.storage_id).dagster_run
+            if newest.is_failure and newest.tags.get(REASON_TAG) != RETRY:
+                yield shard
+
+
+def lost_or_own(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterable[str]:
+    """The shard of a run that failed; of a range, those that it was to make and has not."""
+    return lost_shards(instance, run) if is_range(run.tags) else shards_of_run(instance, run.tags)
 
 
 def build_schedules(
@@ -67,7 +76,7 @@ def build_schedules(
     ) -> list[dg.RunRequest] | dg.SkipReason:
         end_lost_runs(context.instance, storage.ledger())
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
-        busy = {r.dagster_run.tags.get(PARTITION_TAG) for r in active}
+        busy = {s for r in active for s in shards_of_run(context.instance, r.dagster_run.tags)}
         since = context.scheduled_execution_time - timedelta(days=1)
         unfinished = {*storage.ledger().unfinished_shards(), *failed_shards(context, since)}
         shards = sorted(unfinished - busy)

@@ -16,7 +16,16 @@ import dagster as dg
 from ego_assets.assets.lineage import column_lineage
 from ego_assets.assets.previews import preview_metadata
 from ego_assets.assets.spec import RunConfig, Stage, choice_of, parts_of, stage_spec
-from ego_assets.partitions import shards_partitions
+from ego_assets.partitions import (
+    NO_EVENT,
+    NOT_MADE,
+    fail_for_lost,
+    is_last_step,
+    is_range,
+    lost_shards,
+    shards_partitions,
+    version_tags,
+)
 from ego_assets.schemas import TABLES
 from ego_assets.stages import plan, without_gpu
 from ego_assets.stages.choices import Choice, Choices, Part, share_out
@@ -97,50 +106,52 @@ def materialize_stage(
 ) -> Iterator[dg.MaterializeResult]:
     """Run a stage over the shard of this run and report each of its selected tables.
 
-    A run over a range of shards does them one after another and tries them all. If some fail, the
-    others are reported as made, and the step fails and names them.
+    A run over a range of shards does them one after another, tries them all, and reports each as
+    soon as it is made. What is below goes on with those; the last step fails and names the others.
     """
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     choice = choice_of(context.run.run_config, context.op_handle.name, stage, config, backends)
     run = StageRun(context, stage, config, storage, compute, backends, choice)
-    shards = context.partition_keys
-    if len(shards) > 1:
-        yield from _materialize_range(run, shards)
+    if is_range(context.run.tags):
+        yield from _materialize_range(run)
         return
-    metadata, made = run_shard(run, shards[0])
+    (shard,) = context.partition_keys
+    metadata, made = run_shard(run, shard)
     for table in stage.tables:
         yield dg.MaterializeResult(
             asset_key=table, data_version=dg.DataVersion(made[table]), metadata=metadata[table]
         )
 
 
-def _materialize_range(run: StageRun, shards: Sequence[str]) -> Iterator[dg.MaterializeResult]:
+def _materialize_range(run: StageRun) -> Iterator[dg.MaterializeResult]:
     context, tables = run.context, run.stage.tables
-    made: dict[str, tuple[dict[str, dict[str, Any]], dict[str, str]]] = {}
-    failed: dict[str, str] = {}
-    for shard in shards:
+    shards = context.partition_keys
+    deps = context.assets_def.asset_deps
+    above = {key.to_user_string() for t in tables for key in deps[dg.AssetKey(t)]}
+    lost = lost_shards(context.instance, context.run, above - set(tables))
+    for shard in (s for s in shards if s not in lost):
         try:
-            made[shard] = run_shard(run, shard)
+            metadata, made = run_shard(run, shard)
         except Exception as error:  # whatever it is, it is of this shard: the others go on
-            failed[shard] = str(getattr(error, "description", None) or error)
-            context.log.error(f"shard {shard}: {type(error).__name__}: {failed[shard]}")
+            lost[shard] = why = str(getattr(error, "description", None) or error)
+            context.log.error(f"shard {shard}: {type(error).__name__}: {why}")
+            for table in tables:
+                context.log_event(
+                    dg.AssetObservation(table, partition=shard, metadata={NOT_MADE: why})
+                )
+            continue
+        for table in tables:
+            key = dg.AssetKey(table)
+            code = context.assets_def.code_versions_by_key.get(key)
+            tags = version_tags(context.instance, shard, deps[key], code, made[table])
+            context.log_event(
+                dg.AssetMaterialization(table, partition=shard, metadata=metadata[table], tags=tags)
+            )
+    if len(lost) == len(shards) or is_last_step(context.op_execution_context):
+        fail_for_lost(lost, len(shards))
     for table in tables:
-        for shard, (metadata, _) in made.items():
-            if failed:  # a result would report all shards of the range as made
-                event = dg.AssetMaterialization(table, partition=shard, metadata=metadata[table])
-                context.log_event(event)
-            else:
-                context.add_asset_metadata(metadata[table], asset_key=table, partition_key=shard)
-    if failed:
-        raise dg.Failure(
-            f"{len(failed)} of {len(shards)} shards could not be done, the others are: "
-            + "; ".join(f"{shard}: {why}" for shard, why in failed.items()),
-            allow_retries=False,
-        )
-    for table in tables:
-        version = plan.digest([versions[table] for _, versions in made.values()])[:16]
-        yield dg.MaterializeResult(asset_key=table, data_version=dg.DataVersion(version))
+        yield dg.MaterializeResult(asset_key=table, metadata={NO_EVENT: True})
 
 
 def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

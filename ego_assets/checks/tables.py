@@ -12,7 +12,7 @@ from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
 from ego_assets.checks.quality import named, quality_results, quality_specs
 from ego_assets.operators.quality import ProbeSettings
-from ego_assets.partitions import PARTITION_TAG, RANGE_TAGS, SHARDS
+from ego_assets.partitions import fail_for_lost, is_last_step, is_range, lost_shards, shards_of_run
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -111,18 +111,6 @@ def _clip_count(lake: Lake, shard: str) -> int:
         return 0
 
 
-def run_shards(context: dg.AssetCheckExecutionContext, lake: Lake) -> list[str]:
-    """The shards of this run: its partition, or its range, or all of the lake."""
-    tags = context.run.tags
-    if PARTITION_TAG in tags:
-        return [tags[PARTITION_TAG]]
-    if all(t in tags for t in RANGE_TAGS):
-        keys = context.instance.get_dynamic_partitions(SHARDS)
-        first, last = (keys.index(tags[t]) for t in RANGE_TAGS)
-        return list(keys[first : last + 1])
-    return lake.shards()
-
-
 def table_checks(table: str) -> dg.AssetChecksDefinition:
     """The checks of one table, in one step."""
 
@@ -147,11 +135,15 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
     def checks(
         context: dg.AssetCheckExecutionContext, config: ProbeConfig, storage: Storage
     ) -> Iterator[AssetCheckResult]:
-        lake = storage.lake()
-        shards = run_shards(context, lake)
+        lake, run = storage.lake(), context.run
+        lost = lost_shards(context.instance, run, [table]) if is_range(run.tags) else {}
+        mine = shards_of_run(context.instance, run.tags) or lake.shards()
+        shards = [shard for shard in mine if shard not in lost]
         yield fits_contract(lake, table, shards)
         yield covers_every_clip(lake, storage.ledger(), table, shards)
         yield from quality_results(lake, table, shards, config)
+        if is_last_step(context.op_execution_context):
+            fail_for_lost(lost, len(mine))
 
     return checks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
-from dagster_project.definitions import build_defs
-from ego_assets.partitions import SHARDS
+from dagster_project.definitions import build_defs, deployed
+from ego_assets.partitions import NO_EVENT, SHARDS, shards_of_run, shards_partitions
 from ego_assets.stages.shards import RawFile, write_shard
 from resources.compute import Compute
 from resources.lake import Lake
@@ -23,19 +29,18 @@ from resources.ledger import Ledger, State
 from resources.storage import Storage
 from tests.stages.stage_bench import write_video
 
-BAD = {7: b"this is no video", 13: b""}
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 DEFINITIONS = """
 import dagster as dg
-from ego_assets.assets.manifest import clips, raw_videos, video_manifest
+from dagster_project.definitions import build_defs
 from resources.compute import Compute
 from resources.storage import Storage
 
-defs = dg.Definitions(
-    [raw_videos, video_manifest, clips],
-    resources={{"storage": Storage(lake_root={lake!r}), "compute": Compute(isolate=False)}},
-    executor=dg.in_process_executor,
-)
+given = {{"storage": Storage(lake_root={lake!r}), "compute": Compute(isolate=False)}}
+assets = build_defs(given, shards_per_run=3).assets
+keys = {{dg.AssetKey("video_manifest"), dg.AssetKey("clips")}}
+chosen = [a for a in assets if isinstance(a, dg.AssetsDefinition) and a.keys <= keys]
+defs = dg.Definitions(chosen, resources=given, executor=dg.in_process_executor)
 """
 LAUNCHER = {
     "module": "dagster._core.launcher.sync_in_memory_run_launcher",
@@ -65,10 +70,6 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def materialized(instance: dg.DagsterInstance, table: str) -> set[str]:
-    return set(instance.get_materialized_partitions(dg.AssetKey(table)))
-
-
 def metadata_of(instance: dg.DagsterInstance, table: str) -> dict[str, dict[str, Any]]:
     """Of each shard's newest materialization."""
     events = instance.fetch_materializations(dg.AssetKey(table), limit=100).records
@@ -82,62 +83,6 @@ def metadata_of(instance: dg.DagsterInstance, table: str) -> dict[str, dict[str,
     return found
 
 
-def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    lake = make_shards(tmp_path, 20, BAD)
-    shards = lake.shards()
-    instance.add_dynamic_partitions(SHARDS, shards)
-    definitions = tmp_path / "toy_definitions.py"
-    definitions.write_text(DEFINITIONS.format(lake=str(lake.root)))
-    tables = [dg.AssetKey("video_manifest"), dg.AssetKey("clips")]
-    target = PythonFileTarget(str(definitions), None, None, None)
-    with create_test_daemon_workspace_context(target, instance) as context:
-        graph = context.create_request_context().asset_graph
-        instance.add_backfill(
-            PartitionBackfill.from_asset_partitions(
-                backfill_id="twenty",
-                asset_graph=graph,
-                partition_names=shards,
-                asset_selection=tables,
-                backfill_timestamp=0.0,
-                tags={},
-                dynamic_partitions_store=instance,
-                all_partitions=False,
-                title=None,
-                description=None,
-                run_config=None,
-            )
-        )
-        for _ in range(4):
-            errors = list(execute_backfill_iteration(context, logging.getLogger("backfill")))
-            assert not [e for e in errors if e]
-            backfill = instance.get_backfill("twenty")
-            assert backfill is not None
-            if backfill.status is not BulkActionStatus.REQUESTED:
-                break
-    assert backfill.status is BulkActionStatus.COMPLETED_SUCCESS
-    runs = instance.get_runs()
-    # One run a shard: see docs/adr/0014.
-    assert sorted(r.tags["dagster/partition"] for r in runs) == shards
-    for table in tables:
-        assert materialized(instance, table.to_user_string()) == set(shards)
-    videos = [v for s in shards for v in lake.read("video_manifest", s).to_pylist()]
-    rejected = {Path(v["uri"]).name: v["reject_reason"] for v in videos if not v["accepted"]}
-    assert set(rejected) == {"07_bad.mp4", "13_bad.mp4"}
-    assert all(rejected.values())
-    listed = {
-        Path(r.data["file"]).name: r.data["rejected"]
-        for m in metadata_of(instance, "video_manifest").values()
-        for r in m["raw videos"]
-    }
-    assert {name for name, why in listed.items() if why} == set(rejected)
-    assert len(listed) == 22
-    clips = Ledger.beside(lake.root).entries(stage="clips")
-    assert len(clips) == 20
-    assert {e.state for e in clips} == {State.DONE}
-
-
 class Range:
     """A run over all shards of a lake at once, as a person may choose in the launchpad."""
 
@@ -147,6 +92,7 @@ class Range:
         instance.add_dynamic_partitions(SHARDS, self.shards)
         storage, compute = Storage(lake_root=str(lake.root)), Compute(isolate=False)
         defs = build_defs({"storage": storage, "compute": compute})
+        self.graph = defs.get_repository_def().asset_graph
         self.job = defs.resolve_job_def("group_videos")
 
     def run(self) -> dg.ExecuteInProcessResult:
@@ -167,18 +113,159 @@ def test_one_run_over_a_range_reports_each_shard(
         assert metadata["picture"].startswith("![")
 
 
-def test_a_bad_shard_of_a_range_is_named_and_the_others_are_kept(
+def statuses(instance: dg.DagsterInstance, table: str) -> tuple[set[str], set[str]]:
+    """The shards that Dagster shows as materialized, and as failed."""
+    key, store = dg.AssetKey(table), instance
+    with partition_loading_context(dynamic_partitions_store=store):
+        found = get_and_update_asset_status_cache_value(instance, key, shards_partitions)
+        assert found is not None
+        made = found.deserialize_materialized_partition_subsets(shards_partitions)
+        failed = found.deserialize_failed_partition_subsets(shards_partitions)
+        return set(made.get_partition_keys()), set(failed.get_partition_keys())
+
+
+def versions(instance: dg.DagsterInstance, table: str) -> dict[str, dict[str, str]]:
+    """Tags of each shard's newest materialization, but for pointers to single events."""
+    records = instance.fetch_materializations(dg.AssetKey(table), limit=100).records
+    made = [r.asset_materialization for r in reversed(records) if r.asset_materialization]
+    return {
+        str(m.partition): {k: v for k, v in (m.tags or {}).items() if "pointer" not in k}
+        for m in made
+    }
+
+
+def test_a_bad_shard_of_a_range_takes_no_other_along(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     lake = make_shards(tmp_path, 3)
     many = Range(lake, instance)
-    lost = many.shards[1]
-    (lake.root / "shards" / f"{lost}.json").write_text("{ not json")
+    lost, good = many.shards[1], {many.shards[0], many.shards[2]}
+    shard_file = lake.root / "shards" / f"{lost}.json"
+    content = shard_file.read_text()
+    shard_file.write_text("{ not json")
     result = many.run()
     assert not result.success
+    # What is below goes on with the others; the last step fails, and says which and why.
     (event,) = [e for e in result.all_events if e.is_step_failure]
-    assert lost in str(event.step_failure_data.user_failure_data)
-    assert "1 of 3 shards" in str(event.step_failure_data.user_failure_data)
-    assert set(metadata_of(instance, "video_manifest")) == set(many.shards) - {lost}
-    done = Ledger.beside(lake.root).entries(stage="video_manifest", states=[State.DONE])
-    assert {e.shard for e in done} == set(many.shards) - {lost}
+    assert event.step_key == "clips_checks"
+    why = str(event.step_failure_data.user_failure_data)
+    assert "1 of 3 shards" in why
+    assert f"{lost}: video_manifest: " in why
+    for table in ("video_manifest", "clips"):
+        assert statuses(instance, table) == (good, {lost})
+        done = Ledger.beside(lake.root).entries(stage=table, states=[State.DONE])
+        assert {e.shard for e in done} == good
+    checked = {
+        str(e.asset_check_evaluation_data.metadata["shards"].value)
+        for e in result.all_events
+        if e.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    }
+    assert checked == {", ".join(sorted(good))}
+    # Mended, the next run makes it; what was made is not made again.
+    shard_file.write_text(content)
+    assert many.run().success
+    for table in ("video_manifest", "clips"):
+        assert statuses(instance, table) == (set(many.shards), set())
+    again = {s: m["done"] for s, m in metadata_of(instance, "clips").items()}
+    assert again == {shard: int(shard == lost) for shard in many.shards}
+
+
+def test_a_shard_that_breaks_half_way_keeps_what_it_has(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    lake = make_shards(tmp_path, 3)
+    many = Range(lake, instance)
+    (lake.root / "clips").write_text("no folder")
+    result = many.run()
+    assert not result.success
+    assert statuses(instance, "video_manifest") == (set(many.shards), set())
+    assert statuses(instance, "clips") == (set(), set(many.shards))
+    (event,) = [e for e in result.all_events if e.is_step_failure]
+    assert event.step_key == "clips"
+
+
+def test_a_shard_has_the_same_versions_from_a_range_and_alone(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    lake = make_shards(tmp_path, 2)
+    many = Range(lake, instance)
+    assert many.run().success
+    tables = ("video_manifest", "clips")
+    in_range = {table: versions(instance, table) for table in tables}
+    for shard in many.shards:
+        many.job.execute_in_process(instance=instance, partition_key=shard)
+    assert {table: versions(instance, table) for table in tables} == in_range
+    assert len({v["dagster/data_version"] for v in in_range["clips"].values()}) == 2
+    # The same rows made again, alone: nothing is stale in the UI that came from the range.
+    assert many.run().success
+    only = [dg.AssetKey("video_manifest")]
+    many.job.execute_in_process(
+        instance=instance, partition_key=many.shards[0], asset_selection=only
+    )
+    resolver = CachingStaleStatusResolver(instance, many.graph, LoadingContextForTest(instance))
+    for table, shard in itertools.product(tables, many.shards):
+        assert resolver.get_status(dg.AssetKey(table), shard) is StaleStatus.FRESH
+    assert NO_EVENT == SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+
+def test_a_backfill_of_several_shards_a_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """As the daemon does it, by hand: seven shards by three, one of them bad."""
+    lake = make_shards(tmp_path, 7)
+    shards = lake.shards()
+    lost = shards[4]
+    (lake.root / "shards" / f"{lost}.json").write_text("{ not json")
+    instance.add_dynamic_partitions(SHARDS, shards)
+    definitions = tmp_path / "toy_definitions.py"
+    definitions.write_text(DEFINITIONS.format(lake=str(lake.root)))
+    tables = [dg.AssetKey("video_manifest"), dg.AssetKey("clips")]
+    target = PythonFileTarget(str(definitions), None, None, None)
+    with create_test_daemon_workspace_context(target, instance) as context:
+        graph = context.create_request_context().asset_graph
+        instance.add_backfill(
+            PartitionBackfill.from_asset_partitions(
+                backfill_id="seven",
+                asset_graph=graph,
+                partition_names=shards,
+                asset_selection=tables,
+                backfill_timestamp=0.0,
+                tags={},
+                dynamic_partitions_store=instance,
+                all_partitions=False,
+                title=None,
+                description=None,
+                run_config=None,
+            )
+        )
+        for _ in range(6):
+            errors = list(execute_backfill_iteration(context, logging.getLogger("backfill")))
+            assert not [e for e in errors if e]
+            backfill = instance.get_backfill("seven")
+            assert backfill is not None
+            if backfill.status is not BulkActionStatus.REQUESTED:
+                break
+    assert backfill.status is BulkActionStatus.COMPLETED_FAILED
+    runs = instance.get_runs()
+    assert sorted(len(shards_of_run(instance, r.tags)) for r in runs) == [1, 3, 3]
+    assert sorted(r.status.value for r in runs) == ["FAILURE", "SUCCESS", "SUCCESS"]
+    for table in tables:
+        assert statuses(instance, table.to_user_string()) == (set(shards) - {lost}, {lost})
+
+
+@pytest.mark.parametrize(("given", "policy"), [("", None), ("1", None), ("4", 4), ("0", None)])
+def test_the_environment_says_how_many_shards_a_run_takes(
+    given: str, policy: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_SHARDS_PER_RUN", given)
+    node = deployed().get_repository_def().asset_graph.get(dg.AssetKey("clips"))
+    found = node.backfill_policy
+    assert (found is None) == (given in ("", "1"))
+    assert found is None or found.max_partitions_per_run == policy
+
+
+@pytest.mark.parametrize("given", ["many", "-1", "1.5"])
+def test_a_number_of_shards_that_is_none_is_refused(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_SHARDS_PER_RUN", given)
+    with pytest.raises(ValueError, match="EGO_SHARDS_PER_RUN"):
+        deployed()

@@ -1,4 +1,4 @@
-"""`ego up` on a lake, asked over GraphQL and seen through a headless browser.
+"""A real UI and daemon on a lake, asked over GraphQL and seen through a headless browser.
 
 For tests, and for the script that takes the pictures of the docs (`docs/take_pictures.py`).
 """
@@ -50,13 +50,22 @@ def wait_for(what: str, probe: Callable[[], Any], limit_s: float) -> Any:
 
 @contextmanager
 def ego_up(lake: Lake, log: Path) -> Iterator[Server]:
-    """The UI and the daemon; in the end all that they started has to be gone."""
-    port = free_port()
+    """The UI and the daemon of the project's graph over a lake."""
+    command = [str(Path(sys.executable).with_name("ego")), "up", "--lake", str(lake.root)]
     environment = {k: v for k, v in os.environ.items() if k not in {"DAGSTER_HOME", "EGO_LAKE"}}
-    command = [str(Path(sys.executable).with_name("ego")), "up", "--port", str(port)]
+    with ui_and_daemon(command, environment, lake, log) as server:
+        yield server
+
+
+@contextmanager
+def ui_and_daemon(
+    command: list[str], environment: dict[str, str], lake: Lake, log: Path
+) -> Iterator[Server]:
+    """What this command starts at the port that it is told; in the end all of it has to be gone."""
+    port = free_port()
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*command, "--lake", str(lake.root)],
+            [*command, "--port", str(port)],
             stdout=out,
             stderr=out,
             env=environment,

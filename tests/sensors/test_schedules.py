@@ -12,6 +12,7 @@ import pytest
 
 from dagster_project.definitions import build_defs
 from ego_assets.checks.baselines import good_shards, remember_good
+from ego_assets.partitions import RANGE_TAGS
 from ego_assets.stages.shards import RawFile, write_shard
 from resources.compute import Compute
 from resources.lake import Lake
@@ -132,6 +133,23 @@ def test_a_run_that_fails_again_is_left_to_a_person(night: Night) -> None:
     for reason, expected in (("new", [shard]), ("retry", [])):
         tags = {"dagster/partition": shard, "ego/reason": reason}
         night.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        assert night.retried() == expected
+
+
+def test_the_shards_that_a_run_over_several_has_lost_are_retried(night: Night) -> None:
+    """Their files are not there, which the first step of the run finds."""
+    lost = night.shards[1:3]
+    night.instance.add_dynamic_partitions("shards", night.shards)
+    tags = dict(zip(RANGE_TAGS, lost, strict=True))
+    job = night.repository.get_job("group_videos")
+    job.execute_in_process(instance=night.instance, tags=tags, raise_on_error=False)
+    assert night.retried() == lost
+    running = night.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert night.retried() == []
+    night.instance.delete_run(running.run_id)
+    for reason, expected in (("new", lost), ("retry", lost[1:])):
+        alone = {"dagster/partition": lost[0], "ego/reason": reason}
+        night.instance.create_run_for_job(job, tags=alone, status=dg.DagsterRunStatus.FAILURE)
         assert night.retried() == expected
 
 

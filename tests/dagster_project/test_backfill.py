@@ -1,0 +1,178 @@
+"""A backfill as a person asks for it: a real webserver, a real daemon, twenty shards, two of them
+with a video that is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ego_assets.partitions import SHARDS
+from ego_assets.stages.shards import RawFile, write_shard
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from tests.dagster_project.ui import Server, ui_and_daemon, wait_for
+from tests.stages.stage_bench import write_video
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+SHARD_COUNT = 20
+BAD = {7: b"this is no video", 13: b""}
+"""Content of the bad files by shard: the first beside a good video, the second alone."""
+TABLES = ("video_manifest", "clips", "detections")
+LIMIT_S = 480
+INSTANCE = """
+telemetry: {enabled: false}
+run_launcher:
+  module: tests.dagster_project.forked_runs
+  class: ForkedRunLauncher
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+concurrency: {runs: {max_concurrent_runs: 4}}
+compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: NoOpComputeLogManager}
+"""
+DEFINITIONS = """
+import dagster as dg
+from ego_assets.assets.manifest import clips, raw_videos, video_manifest
+from ego_assets.assets.segmentation import segmentation
+from resources.compute import Compute
+from resources.models import Backends
+from resources.storage import Storage
+
+defs = dg.Definitions(
+    [raw_videos, video_manifest, clips, segmentation],
+    resources={{
+        "storage": Storage(lake_root={lake!r}),
+        "compute": Compute(isolate=False),
+        "backends": Backends(),
+    }},
+    executor=dg.in_process_executor,
+)
+"""
+LAUNCH = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { status numPartitions runs(limit: 50) { status tags { key value } } }
+  }
+}
+"""
+PARTITIONS = """
+query Partitions($key: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $key) {
+    ... on AssetNode {
+      assetPartitionStatuses {
+        ... on DefaultPartitionStatuses {
+          materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions
+        }
+      }
+      assetMaterializations(limit: 50) {
+        partition
+        metadataEntries {
+          label
+          ... on TableMetadataEntry { table { records } }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+def make_shards(folder: Path) -> Lake:
+    lake, raw = Lake(folder / "lake"), folder / "raw"
+    raw.mkdir()
+    for number in range(SHARD_COUNT):
+        files = [raw / f"{number:02d}.mp4"]
+        if number in BAD:
+            files.append(raw / f"{number:02d}_bad.mp4")
+            files[-1].write_bytes(BAD[number])
+        if BAD.get(number) == b"":
+            del files[0]
+        else:
+            write_video(files[0], frames=8 + number)
+        write_shard(lake, [RawFile(str(f), f.stat().st_size, 1.0) for f in files])
+    return lake
+
+
+def backfill(server: Server, shards: list[str]) -> dict[str, Any]:
+    """Of some tables of these shards, to its end."""
+    params = {"assetSelection": [{"path": [t]} for t in TABLES], "partitionNames": shards}
+    launched = server.ask(LAUNCH, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    backfill_id = launched["backfillId"]
+
+    def ended() -> dict[str, Any] | None:
+        found = server.ask(STATUS, id=backfill_id)["partitionBackfillOrError"]
+        return found if found["status"] not in {"REQUESTED", "COMPLETING"} else None
+
+    return wait_for("end of the backfill", ended, LIMIT_S)
+
+
+def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(tmp_path: Path) -> None:
+    lake = make_shards(tmp_path)
+    shards = lake.shards()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(INSTANCE)
+    definitions = tmp_path / "toy_definitions.py"
+    definitions.write_text(DEFINITIONS.format(lake=str(lake.root)))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions(SHARDS, shards)
+    command = [sys.executable, "-m", "dagster", "dev", "-f", str(definitions)]
+    environment = os.environ | {"DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    with ui_and_daemon(command, environment, lake, tmp_path / "log") as server:
+        done = backfill(server, shards)
+        nodes = {
+            table: server.ask(PARTITIONS, key={"path": [table]})["assetNodeOrError"]
+            for table in TABLES
+        }
+    # What Dagster says: one run a shard (docs/adr/0014), every partition is there, none failed.
+    assert done["status"] == "COMPLETED_SUCCESS"
+    assert done["numPartitions"] == SHARD_COUNT
+    tags = [{t["key"]: t["value"] for t in run["tags"]} for run in done["runs"]]
+    assert sorted(t["dagster/partition"] for t in tags) == shards
+    assert {run["status"] for run in done["runs"]} == {"SUCCESS"}
+    for node in nodes.values():
+        health = node["assetPartitionStatuses"]
+        assert sorted(health.pop("materializedPartitions")) == shards
+        assert not any(health.values()), health
+    # The lake and the ledger: every clip of a good video is done, in each table.
+    videos = [v for s in shards for v in lake.read("video_manifest", s).to_pylist()]
+    good = {v["video_id"] for v in videos if v["accepted"]}
+    assert len(good) == SHARD_COUNT - 1
+    clips = [c for s in shards for c in lake.read("clips", s).to_pylist()]
+    assert {c["video_id"] for c in clips} == good
+    ledger = Ledger.beside(lake.root)
+    assert {e.state for e in ledger.entries()} == {State.DONE}
+    assert {e.unit_id for e in ledger.entries(stage="detections")} == {c["clip_id"] for c in clips}
+    # The bad ones are listed, and why: in the lake, and where a person looks.
+    rejected = {Path(v["uri"]).name: v["reject_reason"] for v in videos if not v["accepted"]}
+    assert set(rejected) == {"07_bad.mp4", "13_bad.mp4"}
+    assert all(rejected.values())
+    tables = [
+        entry["table"]["records"]
+        for made in nodes["video_manifest"]["assetMaterializations"]
+        for entry in made["metadataEntries"]
+        if entry["label"] == "raw videos"
+    ]
+    assert len(tables) == SHARD_COUNT
+    rows = [json.loads(r) if isinstance(r, str) else r for t in tables for r in t]
+    listed = {Path(r["file"]).name: r["rejected"] for r in rows if r["rejected"]}
+    assert set(listed) == set(rejected)
+    assert all(why.startswith(rejected[name]) for name, why in listed.items())
