@@ -193,7 +193,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         least = {"max_concurrent": 0, "gpus": 0, "steps_per_worker": 1, "worker_growth_mb": 1}
-        least["degrade_after_s"] = 0
+        least |= dict.fromkeys(("degrade_after_s", "lease_timeout_s", "cancel_grace_s"), 0)
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and given < value:
@@ -577,7 +577,7 @@ CONFIG = {
         dg.Noneable(int),
         default_value=None,
         description="Pretend that the machine has so many GPUs (for tests, and for machines "
-        "without). By default $EGO_FAKE_GPUS, else what NVML finds.",
+        "without): no way to use fewer, which is CUDA_VISIBLE_DEVICES. By default $EGO_FAKE_GPUS, else what NVML finds.",
     ),
     "default_needs": dg.Field(
         {

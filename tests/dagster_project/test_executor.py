@@ -70,7 +70,7 @@ def test_impossible_needs_fail_before_anything_starts(instance: dg.DagsterInstan
 
 @pytest.mark.parametrize(
     "bad",
-    [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}, {"degrade_after_s": -1.0}],
+    [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}, {"cancel_grace_s": -1.0}],
 )
 def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="of the executor must be"):
