@@ -577,7 +577,8 @@ CONFIG = {
         dg.Noneable(int),
         default_value=None,
         description="Pretend that the machine has so many GPUs (for tests, and for machines "
-        "without): no way to use fewer, which is CUDA_VISIBLE_DEVICES. By default $EGO_FAKE_GPUS, else what NVML finds.",
+        "without): no way to use fewer, which is CUDA_VISIBLE_DEVICES. By default "
+        "$EGO_FAKE_GPUS, else what NVML finds.",
     ),
     "default_needs": dg.Field(
         {
