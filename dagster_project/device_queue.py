@@ -4,8 +4,8 @@ Here: which devices the run may use by now, which of its steps stand in the queu
 is told: go, wait, go on without, or give up. Not here: Dagster (`executor`), the queue of all runs
 (`resources.gpu_leases`), processes (`worker_pool`).
 
-A step that wants a device has a `Place`. Whenever the step could start, the executor asks `turn`;
-when it could not, `look_away`, so that other runs may have the device.
+A step that wants a device has a `Place`. Whenever the step could start, the executor asks for its
+`turn`; when it could not, it says `look_away`, so that other runs may have the device.
 """
 
 from __future__ import annotations
@@ -144,24 +144,27 @@ class DeviceQueue:
         """Whether the step is to have a device; where there is none at all, it is not."""
         return bool(needs.gpus and self.all)
 
+    def may_ask(self, place: Place, room: int) -> bool:
+        """Whether it has a place in the queue, or there is one for it.
+
+        room: how many more steps the run could start: it has no more places than that.
+        """
+        return place.lease is not None or len(self.waiting) < room
+
     def turn(
         self,
         place: Place,
         *,
-        room: int,
         resting: Iterable[Worker] = (),
         warm: Collection[str] = (),
         at_work: bool = False,
     ) -> Turn:
         """Whether the step may start. Then `place` says where, or why without a device.
 
-        room: how many more steps the run could start, and so at most how many places it has.
         resting: idle workers that keep a device, with a model on it. warm: CUDA_VISIBLE_DEVICES
         of all idle workers. at_work: whether a step of the run works on a device.
         Raises ImpossibleNeedsError, if devices have failed; LeaseTimeoutError.
         """
-        if place.lease is None and len(self.waiting) >= room:
-            return Turn(False)
         try:
             check_possible(place.step_key, place.needs, self.gpus)
         except Exception:

@@ -193,7 +193,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         least = {"max_concurrent": 0, "gpus": 0, "steps_per_worker": 1, "worker_growth_mb": 1}
-        least["degrade_after_s"] = 0
+        least |= dict.fromkeys(("degrade_after_s", "lease_timeout_s", "cancel_grace_s"), 0)
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and given < value:
@@ -300,18 +300,32 @@ class _Run:
             )
             stack.callback(self._leave_the_queue)
             self.pool = stack.enter_context(self._make_pool())
-            while (self.stopping_since is None and not self.active.is_complete) or self.running:
-                yield from self._watch_for_stop()
-                yield from self._launch()
-                for worker, message in self.pool.wait(self._patience_s()):
-                    yield from self._handle(worker, message)
-                yield from self.active.plan_events_iterator(self.context)
+            try:
+                yield from self._loop()
+            except Exception:
+                if self.running:
+                    error = serializable_error_info_from_exc_info(sys.exc_info())
+                    keys = ", ".join(s.key for s in self.running.values())
+                    yield dg.DagsterEvent.engine_event(
+                        self.context,
+                        f"The run cannot go on, so the steps that run are killed: {keys}",
+                        EngineEventData.engine_error(error),
+                    )
+                raise
             yield from self._end()
         yield dg.DagsterEvent.engine_event(
             self.context,
             f"Run process {os.getpid()} exits after {time.monotonic() - began:.1f} s",
             EngineEventData.multiprocess(os.getpid()),
         )
+
+    def _loop(self) -> Iterator[dg.DagsterEvent]:
+        while (self.stopping_since is None and not self.active.is_complete) or self.running:
+            yield from self._watch_for_stop()
+            yield from self._launch()
+            for worker, message in self.pool.wait(self._patience_s()):
+                yield from self._handle(worker, message)
+            yield from self.active.plan_events_iterator(self.context)
 
     def _needs(self, step: IExecutionStep) -> StepNeeds:
         return needs_of(step.key, step.tags or {}, self.settings.default_needs)
@@ -428,10 +442,11 @@ class _Run:
 
     def _start_on_gpu(self, step: _Step) -> Iterator[dg.DagsterEvent]:
         """If it is its turn; it may also have waited long enough."""
+        if not self.devices.may_ask(step.place, self.slots - len(self.running)):
+            return
         try:
             turn = self.devices.turn(
                 step.place,
-                room=self.slots - len(self.running),
                 resting=self.pool.resting(),
                 warm=self.pool.idle_devices(),
                 at_work=any(s.place.lease for s in self.running.values()),
@@ -562,7 +577,8 @@ CONFIG = {
         dg.Noneable(int),
         default_value=None,
         description="Pretend that the machine has so many GPUs (for tests, and for machines "
-        "without). By default $EGO_FAKE_GPUS, else what NVML finds.",
+        "without): no way to use fewer, which is CUDA_VISIBLE_DEVICES. By default "
+        "$EGO_FAKE_GPUS, else what NVML finds.",
     ),
     "default_needs": dg.Field(
         {

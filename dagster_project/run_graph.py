@@ -63,13 +63,17 @@ class Summary:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: units ended and expected (None until it is known), stage by stage."""
+    """Where a run stands: units ended and expected (None until it is known), stage by stage.
 
-    shard: str
-    stage: str
-    ended: int
-    total: int | None
-    stages: dict[str, tuple[int, int, int]]
+    note: a sentence for a person, in place of all that: why nothing goes on.
+    """
+
+    shard: str = ""
+    stage: str = ""
+    ended: int = 0
+    total: int | None = None
+    stages: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    note: str = ""
 
 
 def run_paths(
@@ -136,7 +140,7 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
-    with open_instance(lake.location) as instance, _one_gpu(degrade_after_s):
+    with open_instance(lake.location) as instance, _one_gpu(degrade_after_s, tell):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
             with _Watch(ledger, shard, tell):
@@ -156,7 +160,9 @@ def run_shards(
 
 
 @contextmanager
-def _one_gpu(degrade_after_s: float | None = None) -> Iterator[None]:
+def _one_gpu(
+    degrade_after_s: float | None = None, tell: Callable[[Progress], None] | None = None
+) -> Iterator[None]:
     """A GPU for the whole run, leased as the executor does; nothing on a machine without one, or
     if none is free in time."""
     gpus = list_gpus()
@@ -168,8 +174,12 @@ def _one_gpu(degrade_after_s: float | None = None) -> Iterator[None]:
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     deadline = math.inf if degrade_after_s is None else time.monotonic() + degrade_after_s
     try:
-        while not (granted := lease.poll()) and time.monotonic() < deadline:
+        granted = lease.poll()
+        if not granted and tell:
+            tell(Progress(note=f"waits for a GPU: {describe_holders(book, gpus)}"))
+        while not granted and time.monotonic() < deadline:
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+            granted = lease.poll()
         if granted:
             os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.devices[0].index)

@@ -128,6 +128,9 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
         tasks: dict[str, Any] = {}
 
         def tell(progress: Any) -> None:
+            if progress.note:
+                console.print(progress.note, markup=False, highlight=False, soft_wrap=True)
+                return
             if progress.shard not in tasks:
                 tasks[progress.shard] = bar.add_task(progress.shard, total=None)
             bar.update(
@@ -145,6 +148,8 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
     began = time.monotonic()
 
     def tell(progress: Any) -> None:
+        if progress.note:
+            console.print(progress.note, markup=False, highlight=False, soft_wrap=True)
         for stage, (done, bad, total) in progress.stages.items():
             if total and done + bad >= total and (progress.shard, stage) not in told:
                 told.add((progress.shard, stage))

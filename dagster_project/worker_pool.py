@@ -28,6 +28,8 @@ from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tre
 from resources.gpu_leases import Lease
 
 CLOSING_S = 5.0
+LEAVING_S = 30.0
+"""What a worker may do at its end: others may wait for its devices."""
 SERVER_DEATHS = 3
 MARK_VARIABLE = "EGO_WORKERS_OF"
 """In the environment of all that a server and its workers start: whose it is."""
@@ -56,7 +58,7 @@ class Worker:
     connection: Connection
     devices: str
     busy: bool = False
-    leaving: bool = False
+    leaving_since: float | None = None
     lease: Lease | None = None
     steps: int = 0
     first_rss_bytes: int = 0
@@ -75,6 +77,10 @@ class Worker:
         """With everything that it has started."""
         if not self.is_gone():
             kill_tree(self.pid)
+
+    @property
+    def leaving(self) -> bool:
+        return self.leaving_since is not None
 
     def close(self) -> None:
         """After its death."""
@@ -190,7 +196,7 @@ class WorkerPool:
 
     def retire(self, worker: Worker) -> None:
         """Let an idle worker end by itself."""
-        worker.leaving = True
+        worker.leaving_since = time.monotonic()
         with suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send(None)
 
@@ -199,6 +205,10 @@ class WorkerPool:
 
         Raises WorkerServerError if workers cannot be started.
         """
+        for worker in self.workers.values():
+            since = worker.leaving_since
+            if since is not None and time.monotonic() - since > LEAVING_S:
+                worker.kill()
         talking = {w.connection: w for w in self.workers.values()}
         sources: list[Any] = [self.control, *talking]
         for source in wait(sources, 0 if self.pending else timeout_s):

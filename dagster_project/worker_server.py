@@ -11,6 +11,7 @@ its workers (PR_SET_PDEATHSIG).
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import gc
@@ -100,6 +101,8 @@ def serve(descriptor: int, run: int) -> None:
     gc.freeze()  # a collection in a worker would copy every page that it shares with us
     server = _Server(control, step)
     _prctl(_PR_SET_PDEATHSIG, 0)  # from now on we see the run's death, and end what is below us
+    sys.stdout.flush()  # or each worker would say it again
+    sys.stderr.flush()
     _send(control, ready=True, unloaded=unloaded)
     server.run()
 
@@ -175,8 +178,10 @@ class _Server:
             self.control.close()
             for pidfd in (self.run_pidfd, *self.workers):
                 os.close(pidfd)
+            atexit._clear()  # what the server is to do at its end is no worker's
             _work(Connection(descriptor), self.step, pins)
             status = 0
+            atexit._run_exitfuncs()  # what steps have left to do, as `os._exit` does not
         except BaseException:
             traceback.print_exc()
         finally:

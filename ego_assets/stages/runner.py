@@ -59,7 +59,7 @@ def run_stage(
     report.seconds = time.monotonic() - began
     _add_known_quarantine(spec, ledger, report, groups)
     if real is not None:
-        without_gpu.settle_failures(spec, ledger)
+        without_gpu.settle_failures(spec, to_make, ledger)
         waiting = [e for e in ledger.entries(shard=spec.shard) if e.waits_for_gpu]
         report.waiting = len({e.unit_id for e in waiting if e.stage in spec.tables})
     for table in spec.tables:

@@ -57,10 +57,15 @@ def groups_to_make(
     ]
 
 
-def settle_failures(spec: StageSpec, ledger: Ledger) -> None:
-    """What failed without a GPU is no verdict on the chosen backend: it waits like the others."""
+def settle_failures(spec: StageSpec, tried: Sequence[Group], ledger: Ledger) -> None:
+    """What failed without a GPU is no verdict on the chosen backend: it waits like the others.
+
+    Not so what an earlier attempt of the same step did with one.
+    """
+    ours = {u.unit_id for group in tried for u in group.units}
     for entry in ledger.entries(shard=spec.shard, states=[State.QUARANTINED, State.FAILED]):
-        if entry.stage in spec.tables and entry.run_id == spec.run_id:
+        mine = entry.run_id == spec.run_id and entry.unit_id in ours
+        if entry.stage in spec.tables and mine:
             reason = f"{spec.provisional}; without one it failed: {entry.error or 'unknown'}"
             ledger.wait_for_gpu(entry.stage, entry.unit_id, reason)
 

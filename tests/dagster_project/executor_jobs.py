@@ -386,7 +386,8 @@ def leaves_a_process() -> tuple[int, int]:
 
 @dg.op
 def leaves_a_thread(left: Any) -> int:
-    threading.Thread(target=time.sleep, args=(0.3,), name="slow").start()
+    # Until somebody waits for it, as a process's end does.
+    threading.Thread(target=threading.main_thread().join, name="slow").start()
     return os.getpid()
 
 

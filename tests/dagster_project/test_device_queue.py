@@ -64,7 +64,7 @@ def place_of(needs: StepNeeds = ONE, key: str = "a") -> Place:
 def test_a_device_that_is_free_is_had_at_once(machine: Machine) -> None:
     queue, place = queue_of(), place_of()
     assert (str(place), place.visible_devices) == ("the CPU", "")
-    assert queue.turn(place, room=1, warm={"1", ""}).go
+    assert queue.turn(place, warm={"1", ""}).go
     assert (str(place), place.visible_devices) == ("GPU 1 (simulated)", "1"), "where it is warm"
     assert queue.waiting == []
     assert [c.step_key for c in LeaseBook().holders()] == ["a"]
@@ -76,15 +76,14 @@ def test_a_run_has_no_more_places_than_steps_that_it_could_start(
     machine: Machine, others: list[Lease]
 ) -> None:
     queue, first, second = queue_of(), place_of(), place_of(key="b")
-    assert not queue.turn(first, room=1).go
-    assert not queue.turn(second, room=1).go
-    assert [c.step_key for c in LeaseBook().claims() if not c.devices] == ["a"]
+    assert queue.may_ask(first, room=1)
+    assert not queue.turn(first).go
+    assert queue.may_ask(first, room=1), "it has the place"
+    assert not queue.may_ask(second, room=1)
+    assert queue.may_ask(second, room=2)
     others[0].release()
-    assert not queue.turn(second, room=1).go
-    assert queue.turn(first, room=1).go
-    assert not queue.turn(second, room=1).go
-    assert len(queue.waiting) == 1
-    queue.leave(second)
+    assert queue.turn(first).go
+    assert queue.may_ask(second, room=1)
     first.leave()
     assert [c.run_id for c in LeaseBook().claims()] == ["other"]
 
@@ -95,7 +94,7 @@ def test_a_step_says_that_it_waits_and_who_has_the_devices(
     queue, place = queue_of(), place_of()
     said = {}
     for machine.now in (0.0, 9.0, 11.0, 12.0, 300.0, 312.0):
-        if words := queue.turn(place, room=1).say:
+        if words := queue.turn(place).say:
             said[machine.now] = words
     assert list(said) == [11.0, 312.0]
     assert said[11.0].startswith("Has waited 11 s for 1 GPU; GPU 0 (simulated) is held by s of")
@@ -104,7 +103,7 @@ def test_a_step_says_that_it_waits_and_who_has_the_devices(
 
 def wait_out(queue: DeviceQueue, place: Place, machine: Machine, *, at_work: bool) -> None:
     for _ in range(10):
-        assert not queue.turn(place, room=1, at_work=at_work).go
+        assert not queue.turn(place, at_work=at_work).go
         machine.now += 1.0
 
 
@@ -112,7 +111,7 @@ def test_a_step_that_waits_too_long_fails(machine: Machine, others: list[Lease])
     queue, place = queue_of(timeout_s=9.5), place_of()
     wait_out(queue, place, machine, at_work=False)
     with pytest.raises(LeaseTimeoutError, match=r"step a got no GPU within 9.5 s .*of run other"):
-        queue.turn(place, room=1)
+        queue.turn(place)
     assert (queue.waiting, place.lease) == ([], None)
     assert [c.run_id for c in LeaseBook().claims()] == ["other", "other"]
 
@@ -124,7 +123,7 @@ def test_waiting_for_steps_of_the_same_run_is_no_timeout(
     wait_out(queue, place, machine, at_work=True)
     machine.now += 3.0
     with pytest.raises(LeaseTimeoutError):
-        queue.turn(place, room=1)
+        queue.turn(place)
 
 
 def test_the_time_in_which_a_step_could_not_start_does_not_count(
@@ -140,7 +139,7 @@ def test_the_time_in_which_a_step_could_not_start_does_not_count(
 def test_a_step_that_may_goes_on_without(machine: Machine, others: list[Lease]) -> None:
     queue, place = queue_of(degrade_after_s=9.5), place_of(replace(ONE, degrades=True))
     wait_out(queue, place, machine, at_work=True)
-    turn = queue.turn(place, room=1, at_work=True)
+    turn = queue.turn(place, at_work=True)
     assert turn.go
     assert turn.say == f"Goes on without a GPU: {place.without_gpu}"
     assert str(place) == "the CPU, degraded"
@@ -156,17 +155,17 @@ def test_a_device_that_fails_goes_to_nobody_and_the_place_is_kept(
     machine: Machine, others: list[Lease]
 ) -> None:
     queue, place = queue_of(), place_of()
-    assert not queue.turn(place, room=1).go
+    assert not queue.turn(place).go
     behind = LeaseBook().ask(Request(1, run_id="third"), machine.gpus)
     machine.fail(0)
     assert queue.look_again() == [], "the last look is not that old"
     assert look(queue, machine) == ["GPU 0 is left out from now on: NVML says 'GPU is lost'"]
     assert look(queue, machine) == []
     others[0].release()
-    assert not queue.turn(place, room=1).go
+    assert not queue.turn(place).go
     others[1].release()
     behind.look_away()
-    assert queue.turn(place, room=1).go
+    assert queue.turn(place).go
     assert place.visible_devices == "1"
     resting = place.lease
     assert resting is not None
@@ -185,7 +184,7 @@ def test_a_device_that_works_again_is_used_again(machine: Machine) -> None:
     machine.gpus = well
     assert look(queue, machine) == ["GPU 0 works again"]
     place = place_of(StepNeeds(gpus=2))
-    assert queue.turn(place, room=1).go
+    assert queue.turn(place).go
     place.leave()
 
 
@@ -194,11 +193,11 @@ def test_a_step_that_waits_for_more_than_is_left_fails(
     machine: Machine, others: list[Lease], lose: Callable[[Machine], None]
 ) -> None:
     queue, place = queue_of(), place_of(StepNeeds(gpus=2))
-    assert not queue.turn(place, room=1).go
+    assert not queue.turn(place).go
     lose(machine)
     look(queue, machine)
     with pytest.raises(ImpossibleNeedsError, match="more than this machine has"):
-        queue.turn(place, room=1)
+        queue.turn(place)
     assert queue.waiting == []
 
 

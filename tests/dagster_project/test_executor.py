@@ -28,6 +28,7 @@ from test_executor_conformance import Interrupter, Ran
 from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
 from dagster_project.executor import gpu_executor
+from dagster_project.worker_pool import Worker, WorkerPool
 from resources import gpu_leases
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
@@ -69,7 +70,7 @@ def test_impossible_needs_fail_before_anything_starts(instance: dg.DagsterInstan
 
 @pytest.mark.parametrize(
     "bad",
-    [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}, {"degrade_after_s": -1.0}],
+    [{"max_concurrent": -1}, {"gpus": -1}, {"steps_per_worker": 0}, {"cancel_grace_s": -1.0}],
 )
 def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="of the executor must be"):
@@ -480,6 +481,27 @@ def test_a_step_in_native_code_is_killed_after_the_grace(
     assert run.errors["never_ends"] == ["WorkerKilled", None]
     assert "did not end within 0.5 s, and was killed" in messages(run)
     assert "never_reached" not in run.types
+    assert not any(is_running(pid) for pid in json.loads(mark.read_text()))
+    assert LeaseBook().claims() == []
+
+
+def test_a_run_that_cannot_go_on_says_what_becomes_of_its_steps(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+
+    def resting(pool: WorkerPool) -> list[Worker]:  # asked for in each round of the run's loop
+        if mark.exists():
+            raise OSError("no more of this")
+        return []
+
+    monkeypatch.setattr(WorkerPool, "resting", resting)
+    result = executor_jobs.execute(
+        "endless", instance, config=FOUR, run_config=endless(mark, "stuck")
+    )
+    said = messages(Ran(result, instance))
+    assert "The run cannot go on, so the steps that run are killed: never_ends" in said
+    assert "no more of this" in said
     assert not any(is_running(pid) for pid in json.loads(mark.read_text()))
     assert LeaseBook().claims() == []
 

@@ -16,6 +16,7 @@ from dagster_project import run_graph
 from dagster_project.cli import main
 from dagster_project.home import open_instance
 from dagster_project.run_graph import Summary, _one_gpu, run_shards
+from dagster_project.terminal import progress_bar
 from ego_assets.operators.hands import BaselineHandEstimator
 from ego_assets.stages.shards import find_files, register_files
 from resources.gpu import find_gpus, why_without_gpu
@@ -94,6 +95,15 @@ def test_a_run_goes_on_without_a_device_if_it_may_not_wait(taken: Lease) -> None
         assert [c.step_key for c in LeaseBook().claims()] == ["hoards"], "it still waits"
     assert why_without_gpu() == ""
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_run_that_waits_for_a_device_says_so(
+    taken: Lease, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar() as tell, _one_gpu(0.0, tell):
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith("waits for a GPU: GPU 0 (simulated) is held by hoards of run greedy")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from dagster_project import worker_pool
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
 from dagster_project.worker_server import Finished, Task, Told
 from ego_assets.stages.plan import StageSpec
@@ -39,8 +40,10 @@ def until(pool: WorkerPool, what: Callable[[Any], bool]) -> Any:
     deadline = time.monotonic() + LIMIT_S
     while not what(None):
         assert time.monotonic() < deadline, "did not come about"
-        for _, message in pool.wait(0.1):
+        said = pool.wait(0.1)
+        for number, (_, message) in enumerate(said):
             if what(message):
+                pool.pending.extend(said[number + 1 :])
                 return message
     return None
 
@@ -205,6 +208,41 @@ def test_a_worker_that_keeps_a_model_makes_no_room_for_another(lease: Lease) -> 
         pool.take("another device")
         assert pool.resting() == [keeps]
         assert other.leaving
+
+
+AT_IMPORT = """
+import atexit
+print("printed at import")
+atexit.register(print, "the server ends")
+"""
+
+
+def test_what_is_to_happen_once_happens_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "at_import.py").write_text(AT_IMPORT)
+    touched = tmp_path / "touched"
+    with pool_of("at_import", path=str(tmp_path)) as pool:
+        give(pool, "works", 0.0)
+        give(pool, "touches_at_its_end", str(touched))
+        for _ in range(2):
+            hear(pool, Finished)
+        for worker in pool.workers.values():
+            worker.busy = False
+        assert len(pool.workers) == 2
+        assert not touched.exists()
+    assert touched.exists(), "what a step has registered with atexit"
+    assert capfd.readouterr().out.splitlines() == ["printed at import", "the server ends"]
+
+
+def test_a_worker_that_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "LEAVING_S", 0.2)
+    with pool_of() as pool:
+        worker = give(pool, "never_leaves")
+        end_step(pool, worker)
+        pool.retire(worker)
+        assert hear(pool, Died) == Died(_cause(-signal.SIGKILL))
 
 
 def test_nothing_is_left_in_the_temporary_folder() -> None:

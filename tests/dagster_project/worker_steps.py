@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing as mp
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing import util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,15 @@ def was_interrupted(_: Any, tell: Tell) -> None:
 def has_a_temporary_folder(_: Any, tell: Tell) -> None:
     """The one in which the standard library's processes meet."""
     tell(util.get_temp_dir())
+
+
+def touches_at_its_end(path: str, tell: Tell) -> None:
+    """As what flushes a log or removes a temporary folder when its process ends."""
+    atexit.register(Path(path).touch)
+
+
+def never_leaves(_: Any, tell: Tell) -> None:
+    atexit.register(time.sleep, 600)
 
 
 def dies_talking(_: Any, tell: Tell) -> None:

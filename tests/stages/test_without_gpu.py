@@ -141,11 +141,13 @@ def test_what_fails_without_a_gpu_is_tried_with_one(bench: Bench, how: str) -> N
     assert run_stage(with_gpu(bench), isolate=False).done == 4
 
 
-def test_quarantine_and_what_was_dropped_stay(bench: Bench) -> None:
+@pytest.mark.parametrize("run_id", ["another run", "real"])
+def test_quarantine_and_what_was_dropped_stay(bench: Bench, run_id: str) -> None:
+    """Also for a second attempt of the same step, whose first one had a device."""
     bench.behave(SHORT, **{"raise": 99})
     run_stage(with_gpu(bench), isolate=False)
     assert entries(bench)[SHORT].state is State.QUARANTINED
-    assert degrade(bench).waiting == 0
+    assert degrade(bench, run_id=run_id).waiting == 0
     assert entries(bench)[SHORT].state is State.QUARANTINED
     bench.ledger.drop(unit_id=SHORT)
     assert degrade(bench).waiting == 0
