@@ -90,7 +90,7 @@ def _stale_units(
 def _stale_of_group(
     group: Group, entries: Mapping[str, Entry], following: set[str]
 ) -> Iterator[str]:
-    """As a worker would go through the group (`WorkerRun.run_group`), if all went well."""
+    """As a worker would go through the group (`Lane.run_take`), if all went well."""
     previous: str | None = None
     after_stale = False
     for unit in group.units:
