@@ -48,10 +48,10 @@ class Compute(dg.ConfigurableResource):
     megabytes_in_flight: int = Field(
         default=0,
         ge=0,
-        description="decoded pictures that wait for an operator and, of a model on a device, results "
-        "that wait to be published (half of it); of each worker, whose lanes share it; 0: the "
-        f"preset's, else {DEFAULT_MEGABYTES}. A stage so holds workers x this much, whatever its "
-        "videos",
+        description="decoded pictures that wait for an operator and, of a model on a device, "
+        "results that wait to be published (half of it); of each worker, whose lanes share it; 0: "
+        f"the preset's, else {DEFAULT_MEGABYTES}. A stage so holds workers x this much, whatever "
+        "its videos",
     )
     hardware_decoding: bool = Field(
         default=False,
