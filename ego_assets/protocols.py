@@ -145,8 +145,10 @@ class ClipOperator(Protocol):
     """Common shape of every backend. `name` and `version` enter the fingerprint.
 
     A class may say besides `on_device = True`: it computes on a GPU where there is one, and its
-    worker gets one to itself; and `lanes = n`: `process` is called from so many threads at a
-    time, for different takes, so that the device works while another clip is decoded or published.
+    worker gets one to itself, and what `process` returns is written while it is called for the
+    next clip (so it must not be touched any more); and `lanes = n`: `process` is called from so
+    many threads at a time, for different takes, so that the device works while another clip is
+    decoded.
     """
 
     name: str

@@ -55,9 +55,10 @@ class Compute(dg.ConfigurableResource):
     megabytes_in_flight: int = Field(
         default=0,
         ge=0,
-        description="decoded pictures that wait for an operator; of each worker, whose lanes share "
-        f"it; 0: the preset's, else {DEFAULT_MEGABYTES}. A stage so holds workers x this much, "
-        "whatever its videos",
+        description="decoded pictures that wait for an operator and, of a model on a device, "
+        "results that wait to be published (half of it); of each worker, whose lanes share it; 0: "
+        f"the preset's, else {DEFAULT_MEGABYTES}. A stage so holds workers x this much, whatever "
+        "its videos",
     )
     hardware_decoding: bool = Field(
         default=False,
@@ -80,6 +81,6 @@ class Compute(dg.ConfigurableResource):
 
     @property
     def bytes_in_flight(self) -> int:
-        """Decoded pictures that may wait in a worker."""
+        """Decoded pictures, and results, that may wait in a worker."""
         of_preset = PRESETS[self.preset].megabytes_in_flight if self.preset else DEFAULT_MEGABYTES
         return (self.megabytes_in_flight or of_preset) * 2**20

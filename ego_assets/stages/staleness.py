@@ -99,7 +99,7 @@ def _stale_units(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[
 def _stale_of_group(
     group: Group, tables: Sequence[str], inputs: ShardInputs, following: set[str]
 ) -> Iterator[Entry]:
-    """As a worker would go through the group (`WorkerRun.run_group`), if all went well."""
+    """As a worker would go through the group (`Lane.run_take`), if all went well."""
     previous: str | None = None
     after_change = False
     for unit in group.units:

@@ -146,6 +146,15 @@ def test_done_is_done_once(ledger: Ledger) -> None:
     assert state(ledger) is State.DONE
 
 
+def test_waiting_to_be_published_is_no_work(ledger: Ledger) -> None:
+    ledger.finish("clips", "u1", start(ledger), idle_s=1000.0)
+    entry = ledger.entries(unit_id="u1")[0]
+    assert entry.seconds is not None
+    assert entry.started_at is not None
+    assert entry.finished_at is not None
+    assert entry.seconds == pytest.approx(entry.finished_at - entry.started_at - 1000, abs=1e-3)
+
+
 def test_quarantine_and_release(ledger: Ledger) -> None:
     fail(ledger, start(ledger), quarantine=True)
     assert ledger.entries(unit_id="u1")[0].error == "why"

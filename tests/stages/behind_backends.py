@@ -8,7 +8,6 @@ is killed; {"until": path, "first": true}: it waits for that file, each time or 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import time
@@ -18,7 +17,7 @@ from typing import Any
 from ego_assets.config import MovementSettings
 from ego_assets.stages import lane
 from ego_assets.stages.plan import Unit
-from tests.stages.fake_backends import FakeEstimator
+from tests.stages.fake_backends import FakeEstimator, told
 
 _publish = lane.publish
 
@@ -32,18 +31,13 @@ class BehindEstimator(FakeEstimator):
 
 
 def publish_as_told(lake: Any, spec: Any, unit: Unit, *rest: Any) -> Any:
-    folder = Path(unit.payload["video"]["uri"]).parent
-    tries = folder / f"{unit.unit_id}.published"
-    with tries.open("a") as file:
-        file.write("x")
-    number = tries.stat().st_size
-    plan = folder / f"{unit.unit_id}.publish.json"
-    told = json.loads(plan.read_text()) if plan.exists() else {}
-    until = told.get("until")
-    while until and not Path(until).exists() and (number == 1 or not told.get("first")):
+    folder, clip = Path(unit.payload["video"]["uri"]).parent, unit.unit_id
+    number, plan = told(folder, f"{clip}.published", f"{clip}.publish.json")
+    until = plan.get("until")
+    while until and not Path(until).exists() and (number == 1 or not plan.get("first")):
         time.sleep(0.01)
-    if number <= told.get("die", 0):
+    if number <= plan.get("die", 0):
         os.kill(os.getpid(), signal.SIGKILL)
-    if told.get("full"):
+    if plan.get("full"):
         raise OSError(errno.ENOSPC, "No space left on device")
     return _publish(lake, spec, unit, *rest)

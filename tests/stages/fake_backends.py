@@ -44,6 +44,14 @@ def movement_row(clip: ClipInput, track: str, path_length: float) -> dict[str, A
     }
 
 
+def told(folder: Path, counter: str, plan: str) -> tuple[int, dict[str, Any]]:
+    """How often it has been asked, this time included, and what the plan says if there is one."""
+    with (folder / counter).open("a") as file:
+        file.write("x")
+    said = json.loads((folder / plan).read_text()) if (folder / plan).exists() else {}
+    return (folder / counter).stat().st_size, said
+
+
 class FakePair:
     """Two tables at a time, the second without rows."""
 
@@ -74,12 +82,7 @@ class FakeEstimator:
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         folder = Path(clip.video["uri"]).parent
-        attempts = folder / f"{clip.clip_id}.attempts"
-        with attempts.open("a") as file:
-            file.write("x")
-        attempt = attempts.stat().st_size
-        plan = folder / f"{clip.clip_id}.json"
-        behave = json.loads(plan.read_text()) if plan.exists() else {}
+        attempt, behave = told(folder, f"{clip.clip_id}.attempts", f"{clip.clip_id}.json")
         if attempt <= behave.get("die", 0):
             print(f"last words of attempt {attempt}", file=sys.stderr)
             os.kill(os.getpid(), signal.SIGKILL)

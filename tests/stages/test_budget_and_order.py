@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from stage_bench import SHARD, make_bench
 
+from ego_assets.assets import stage
 from ego_assets.operators import cuts
 from ego_assets.operators.decode import ClipFrames
-from ego_assets.stages.plan import plan
+from ego_assets.stages.plan import StageSpec, plan
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.tasks import ClipTask, SplitTask
+from resources.compute import Compute
+from resources.storage import Storage
 
 BUDGET = 12 * 2**20
+
+
+def make_spec(folder: Path) -> StageSpec:
+    made = StageSpec("clip", ("object_movements",), {}, str(folder), "", SHARD, "run")
+    return replace(made, operator="movement_estimator")
 
 
 def test_lanes_share_the_budget_of_their_worker(tmp_path: Path) -> None:
@@ -27,6 +36,39 @@ def test_lanes_share_the_budget_of_their_worker(tmp_path: Path) -> None:
         clip = task.clip_input(unit, Path(unit.payload["video"]["uri"]))
         assert isinstance(clip.frames, ClipFrames)
         assert clip.frames.max_bytes_in_flight == BUDGET // lanes
+
+
+def test_pictures_and_results_of_a_model_on_a_device_share_the_budget(tmp_path: Path) -> None:
+    for lanes in (1, 3):
+        spec = replace(
+            make_spec(tmp_path), bytes_in_flight=BUDGET, lanes=lanes, publish_behind=True
+        )
+        assert spec.result_bytes == BUDGET // 2
+        assert spec.result_bytes + lanes * spec.frame_bytes == BUDGET
+
+
+@pytest.mark.parametrize(
+    ("backend", "behind"), [("lane_backends:LaneEstimator", True), ("baseline", False)]
+)
+def test_only_what_computes_on_a_device_is_published_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, behind: bool
+) -> None:
+    class Stop(Exception):
+        pass
+
+    asked: list[StageSpec] = []
+
+    def run(spec: StageSpec, **_: Any) -> None:
+        asked.append(spec)
+        raise Stop
+
+    monkeypatch.setattr(stage, "run_stage", run)
+    op = SimpleNamespace(tags={})
+    context: Any = SimpleNamespace(op_execution_context=SimpleNamespace(op=op))
+    spec = replace(make_spec(tmp_path), backend=backend)
+    with pytest.raises(Stop):
+        stage.run_shard(context, spec, stage.RunConfig(), Storage(lake_root="lake"), Compute())
+    assert [s.publish_behind for s in asked] == [behind]
 
 
 def test_the_search_for_cuts_has_the_same_budget(

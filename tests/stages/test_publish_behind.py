@@ -341,6 +341,32 @@ def test_the_claim_lives_until_its_clip_is_published(
     assert not [t for t in threads if t.is_alive()], "they end with the claims"
 
 
+def test_waiting_is_none_of_a_clips_seconds(
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: dict[str, float] = {}
+    real = claims.Claim.finish
+
+    def finish(claim: Any, digests: Any, waits_because: str, idle_s: float) -> None:
+        waited[claim.unit_id] = idle_s
+        real(claim, digests, waits_because, idle_s)
+
+    monkeypatch.setattr(claims.Claim, "finish", finish)
+    began: list[float] = []
+
+    def hold() -> None:
+        model.has_begun(LONG[2])  # the second clip waits from here on, at the latest
+        began.append(time.monotonic())
+        time.sleep(0.05)
+        began.append(time.monotonic())
+
+    before_publishing[LONG[0]] = hold
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    worker.start(groups_of(bench))
+    worker.join()
+    assert waited[LONG[1]] >= began[1] - began[0] > 0
+
+
 def test_a_result_whose_claim_was_taken_over_is_fenced_off(
     bench: Bench, model: Model, before_publishing: Gates
 ) -> None:
