@@ -102,7 +102,7 @@ class FoundationPoseEstimator:
     """
 
     name = "foundationpose"
-    version = "1"
+    version = "2"
     quality_tier = "model"
     weights_hash = ""
     on_device = True

@@ -33,7 +33,7 @@ from resources.backends.batching import MicroBatcher
 from resources.backends.device import autocast, compiled, pick_device, to_device, to_host
 from resources.backends.mano import ManoHand, read_mano
 from resources.backends.memory import ElasticBatch
-from resources.backends.weights import WeightsError
+from resources.backends.weights import WeightsError, check_numbers
 
 CHECKPOINT = "hamer_ckpts/checkpoints/hamer.ckpt"
 CONFIG = "hamer_ckpts/model_config.yaml"
@@ -49,6 +49,8 @@ BATCH = 32
 MIN_SCALE = 1e-2
 """Smaller predictions of the camera's scale are noise; they would put the hand beyond 100 m."""
 
+MAX_SIDE = 2**14
+"""Larger sizes in a configuration are no network's."""
 MIN_DEPTH_M = 1e-3
 POSES_AT_ONCE = 256
 
@@ -80,13 +82,25 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
-        """From a `model_config.yaml`. Raises KeyError for what is not there.
+        """From a `model_config.yaml`. Raises KeyError for what is not there, ValueError for what
+        makes no sense or is another network than the one that is built here.
 
         The official file says nothing of the backbone's depth and heads: they are those of ViT-H.
         """
         model = config["MODEL"]
-        backbone, decoder = model["BACKBONE"], model["MANO_HEAD"]["TRANSFORMER_DECODER"]
-        return cls(
+        backbone, head = model["BACKBONE"], model["MANO_HEAD"]
+        decoder = head["TRANSFORMER_DECODER"]
+        for part, name, built in (
+            (backbone, "TYPE", "vit"),
+            (head, "TYPE", "transformer_decoder"),
+            (head, "TRANSFORMER_INPUT", "zero"),
+            (head, "JOINT_REP", "6d"),
+            (head, "IEF_ITERS", 1),
+            (decoder, "norm", "layer"),
+        ):
+            if part.get(name, built) != built:
+                raise ValueError(f"{name} is {part[name]!r}, and only {built!r} is built here")
+        found = cls(
             side=model["IMAGE_SIZE"],
             width=decoder["context_dim"],
             depth=backbone.get("DEPTH", cls.depth),
@@ -99,6 +113,15 @@ class Shape:
             mean=tuple(model["IMAGE_MEAN"]),
             std=tuple(model["IMAGE_STD"]),
         )
+        sizes = {k: v for k, v in vars(found).items() if k not in ("mean", "std")}
+        if not all(type(v) is int and 0 < v <= MAX_SIDE for v in sizes.values()):
+            raise ValueError(f"sizes that are none: {sizes}")
+        if found.width % found.heads:
+            raise ValueError(f"{found.heads} heads do not share {found.width} channels")
+        colours = np.array([found.mean, found.std], np.float64)
+        if colours.shape != (2, 3) or not np.isfinite(colours).all() or colours[1].min() <= 0:
+            raise ValueError(f"mean {found.mean} and deviation {found.std} of colours")
+        return found
 
     @property
     def margin(self) -> int:
@@ -275,6 +298,8 @@ def read_checkpoint(folder: Path) -> tuple[Shape, dict[str, Any]]:
         with torch.serialization.safe_globals(_inert_globals(path)):
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = held["state_dict"]
+        weights = {k: v for k, v in state.items() if k.partition(".")[0] not in _UNUSED}
+        shapes = {k: tuple(v.shape) for k, v in weights.items()}
     except WeightsError:
         raise
     except Exception as error:  # torch, zip and yaml each have errors of their own
@@ -282,8 +307,6 @@ def read_checkpoint(folder: Path) -> tuple[Shape, dict[str, Any]]:
             f"{folder} cannot be read as a HaMeR checkpoint: {type(error).__name__}: {error}"
         ) from error
     wanted = shape.layout()
-    weights = {k: v for k, v in state.items() if k.partition(".")[0] not in _UNUSED}
-    shapes = {k: tuple(v.shape) for k, v in weights.items()}
     wrong = sorted(n for n in wanted.keys() | shapes.keys() if wanted.get(n) != shapes.get(n))
     if wrong:
         name = wrong[0]
@@ -291,6 +314,7 @@ def read_checkpoint(folder: Path) -> tuple[Shape, dict[str, Any]]:
             f"{path} is not the network of {CONFIG}: {len(wrong)} weights differ, the first: "
             f"{name} should be {wanted.get(name, 'absent')}, is {shapes.get(name, 'absent')}"
         )
+    check_numbers(path, weights)
     return shape, weights
 
 

@@ -20,6 +20,8 @@ FINGERTIPS = (744, 320, 443, 554, 671)
 CONTRACT_ORDER = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
 """Joints of the contract (fingers from thumb to little, palm to tip) in MANO's 16 (index, middle,
 little, ring, thumb) followed by the tips."""
+PARENTS = (0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+"""Of the joints but the wrist, in MANO's order."""
 SHAPES = {
     "v_template": (778, 3),
     "shapedirs": (778, 3, 10),
@@ -97,6 +99,13 @@ def read_mano(path: Path) -> dict[str, np.ndarray]:
     for name, shape in SHAPES.items():
         if arrays[name].shape != shape:
             raise WeightsError(f"{path}: {name} is {arrays[name].shape} and not {shape}")
+        if arrays[name].dtype.kind not in "fiu" or not np.isfinite(arrays[name]).all():
+            raise WeightsError(f"{path}: {name} has what is no number")
+    if tuple(arrays["kintree_table"][0, 1:].tolist()) != PARENTS:
+        raise WeightsError(f"{path}: its bones hang together otherwise than those of a hand")
+    wrist, middle = (arrays["J_regressor"] @ arrays["v_template"])[[0, 4], 0]
+    if middle > wrist:
+        raise WeightsError(f"{path} is a left hand: MANO_RIGHT.pkl is needed, for both")
     return arrays
 
 
@@ -118,14 +127,13 @@ class ManoHand:
         def tensor(name: str) -> Any:
             return torch.tensor(arrays[name], dtype=torch.float32, device=device)
 
-        parents = tuple(int(p) for p in arrays["kintree_table"][0, 1:].astype(np.int64))
         return cls(
             template=tensor("v_template"),
             shape_basis=tensor("shapedirs"),
             pose_basis=tensor("posedirs").reshape(-1, 135),
             joint_regressor=tensor("J_regressor"),
             skinning=tensor("weights"),
-            parents=parents,
+            parents=PARENTS,
         )
 
     def pose(self, rotations: Any, betas: Any) -> tuple[Any, Any]:

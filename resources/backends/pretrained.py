@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resources.backends.weights import WeightsError
+from resources.backends.weights import WeightsError, check_numbers
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _ELSEWHERE = ("transformers_weights", "quantization_config")
@@ -63,6 +63,7 @@ def load_pretrained(folder: Path, model_type: str, network: str, title: str) -> 
             f"{folder} is not a whole {title}: {len(wrong)} weights are missing, of another shape "
             f"or not known, such as {wrong[0]}"
         )
+    check_numbers(folder, dict(model.named_parameters()))
     return model.eval()
 
 

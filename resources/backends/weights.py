@@ -9,7 +9,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,16 @@ def _sha256(path: Path) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     update_cache(cache, {key: found})
     return found
+
+
+def check_numbers(place: Path, weights: Mapping[str, Any]) -> None:
+    """Of torch tensors by name. Raises WeightsError unless all are real and finite numbers."""
+    import torch
+
+    for name, held in weights.items():
+        is_plain = held.layout == torch.strided and held.is_floating_point() and held.is_cpu
+        if not is_plain or not bool(torch.isfinite(held).all()):
+            raise WeightsError(f"{place}: {name} has what is no number: was it written whole?")
 
 
 def cache_file(name: str) -> Path:

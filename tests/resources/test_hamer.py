@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +363,66 @@ def test_a_hand_that_runs_code_is_refused(tmp_path: Path) -> None:
     assert not told.exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("IMAGE_SIZE", "64", "sizes that are none"),
+        ("IMAGE_STD", [0.2, 0.2, 0], "deviation"),
+        ("IMAGE_MEAN", ["red", 0, 0], "could not convert"),
+        ("BACKBONE.NUM_HEADS", 3, "3 heads do not share 32 channels"),
+        ("BACKBONE.TYPE", "resnet", "only 'vit' is built here"),
+        ("MANO_HEAD.TRANSFORMER_INPUT", "mean_shape", "only 'zero' is built here"),
+        ("MANO_HEAD.IEF_ITERS", 3, "only 1 is built here"),
+        ("MANO_HEAD.TRANSFORMER_DECODER.depth", 10**9, "sizes that are none"),
+    ],
+)
+def test_a_configuration_of_another_network_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, value: Any, words: str
+) -> None:
+    config: dict[str, Any] = copy.deepcopy(TINY_HAMER)
+    *parts, name = f"MODEL.{place}".split(".")
+    reduce(dict.__getitem__, parts, config)[name] = value
+    monkeypatch.setattr("yaml.safe_load", lambda _: config)
+    with pytest.raises(WeightsError, match=words):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda _: "text", "cannot be read as a HaMeR checkpoint"),
+        (lambda v: v * float("nan"), "last_norm.weight has what is no number"),
+        (lambda v: v.char(), "last_norm.weight has what is no number"),
+        (lambda v: v.to_sparse(), "last_norm.weight has what is no number"),
+    ],
+)
+def test_weights_that_are_no_numbers(tmp_path: Path, broken: Any, words: str) -> None:
+    import torch
+
+    folder = tiny_hamer(tmp_path / "x")
+    state = {k: v.clone() for k, v in read_checkpoint(folder)[1].items()}
+    state["backbone.last_norm.weight"] = broken(state["backbone.last_norm.weight"])
+    torch.save({"state_dict": state}, folder / CHECKPOINT)
+    with pytest.raises(WeightsError, match=words):
+        read_checkpoint(folder)
+
+
+def test_a_hand_that_is_none_or_the_left_one(tmp_path: Path) -> None:
+    whole = tiny_mano(tmp_path / "whole.pkl")
+    tree = whole["kintree_table"].copy()
+    tree[0, 3] = 9
+    for changed, words in (
+        ({"v_template": whole["v_template"] * (-1, 1, 1)}, "is a left hand"),
+        ({"v_template": whole["v_template"] * np.nan}, "v_template has what is no number"),
+        ({"weights": np.full((778, 16), "a")}, "weights has what is no number"),
+        ({"kintree_table": tree}, "bones hang together otherwise"),
+    ):
+        path = tmp_path / "MANO_RIGHT.pkl"
+        path.write_bytes(pickle.dumps(whole | changed))
+        with pytest.raises(WeightsError, match=words):
+            read_mano(path)
+
+
 def test_files_that_are_cut_off(tmp_path: Path) -> None:
     folder = tiny_hamer(tmp_path / "x")
     for name in (CHECKPOINT, MANO):
@@ -524,6 +586,7 @@ def test_another_shape_looks_the_same_from_another_distance(own: HamerEstimator)
     own.network = network = shaky(own, 0.0)  # type: ignore[assignment]
     bigger = own.mano.template[:, :, None] * 0.1  # the first of the betas is its size
     own.mano = replace(own.mano, shape_basis=bigger)
+    network.values[0][:] = network.values[0][0]
     network.values[1][:] = 0
     network.values[1][3, 0] = 2.0  # 1.2 times
     rows = own.process(take_of(range(TAKE), [("right", True)]), None).tables["hand_poses"]

@@ -339,6 +339,10 @@ def tiny_mano(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
         "weights": weights / weights.sum(1, keepdims=True),
         "kintree_table": np.array([parents, range(16)], dtype=np.uint32),
     }
+    # Fingers of the right hand go towards -x.
+    wrist, middle = (arrays["J_regressor"] @ arrays["v_template"])[[0, 4], 0]
+    for name in ("v_template", "shapedirs", "posedirs"):
+        arrays[name][:, 0] *= -1 if middle > wrist else 1
     whole = _as_if_from("chumpy.ch", "Ch")()
     whole.x = np.concatenate([arrays["shapedirs"], arrays["shapedirs"]], axis=2)
     chosen = _as_if_from("chumpy.reordering", "Select")()
