@@ -17,7 +17,7 @@ from resources.backends.batching import MicroBatcher
 
 HANDS = 64
 """That are solved together at most."""
-FEW = 5
+FEW = 4
 """Hands up to which one after the other is as fast (`benchmarks/retarget.py`)."""
 
 
