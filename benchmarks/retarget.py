@@ -1,6 +1,6 @@
 """Retargeting solvers on one task: our Gauss-Newton against dex_retargeting as it comes.
 
-    python benchmarks/retarget.py [--frames 300] [--robots-dir DEX_URDF] [--json]
+    python benchmarks/retarget.py [--frames 300] [--robots-dir DEX_URDF] [--hands 2 8 64] [--json]
 
 Robot hands move smoothly between random configurations; their fingertips, shaken by 2 mm so that
 not all can be reached, are the targets, frame by frame, with no filter. Each contender goes on from
@@ -9,6 +9,9 @@ them (`nlopt`), and `gauss_newton`. Errors are distances by forward kinematics o
 model. Times are CPU times of solving alone (one thread) of the median frame. The last line
 is the smaller of two ratios, each the worst of all hands and both objectives: how many times as
 fast as dex_retargeting over the bar of 2, and its mean error over ours; 1 or more passes.
+
+With `--hands`, so many hands (of all robots in turn, left and right) go through 60 frames: by
+dex_retargeting, by our solver one after the other, and by ours all together.
 """
 
 from __future__ import annotations
@@ -30,7 +33,13 @@ if str(ROOT) not in sys.path:
 
 from benchmarks.retarget_reach import smooth_joints  # noqa: E402
 from ego_assets.operators.gauss_newton import GaussNewtonSolver  # noqa: E402
-from ego_assets.operators.retarget_solver import HandSolver, SolverState  # noqa: E402
+from ego_assets.operators.hand_batch import solve_runs  # noqa: E402
+from ego_assets.operators.retarget_solver import (  # noqa: E402
+    HandRun,
+    HandSolver,
+    SolverState,
+    solve_run,
+)
 from ego_assets.operators.robots import RobotSpec, find_robot, known_robots  # noqa: E402
 
 BAR_SPEED = 2.0
@@ -126,13 +135,55 @@ def measure(
     return found
 
 
+def together(robots_dir: str | None, counts: list[int], seed: int) -> dict[int, dict[str, float]]:
+    """{hands: {contender: CPU time of a hand's frame, ms; largest difference of ours, rad}}."""
+    method, frames = METHODS[0], 60
+    solvers: list[GaussNewtonSolver] = []
+    for robot in known_robots(robots_dir):
+        spec = find_robot(robot, robots_dir)
+        for side in ("right", "left"):
+            urdf, _ = spec.urdf(side)
+            solvers.append(GaussNewtonSolver(spec, urdf, method, regularisation=3e-4))
+    found: dict[int, dict[str, float]] = {}
+    for count in counts:
+        chosen = [solvers[i % len(solvers)] for i in range(count)]
+        anew = np.arange(frames) == 0
+        runs = [
+            HandRun(s, targets_of(s, frames, seed + i), anew, None) for i, s in enumerate(chosen)
+        ]
+        stocks = [stock(s.spec, s.urdf, method, s) for s in chosen[: len(solvers)]]
+        times = [time.thread_time()]
+        for run, theirs in zip(runs, stocks, strict=False):
+            for targets in run.targets:
+                theirs(targets)
+        times.append(time.thread_time())
+        apart = [solve_run(run) for run in runs]
+        times.append(time.thread_time())
+        joint = solve_runs(runs)
+        times.append(time.thread_time())
+        off = max(
+            float(np.abs(a.positions - b.positions).max())
+            for one, other in zip(apart, joint, strict=True)
+            for a, b in zip(one, other, strict=True)
+        )
+        spent = np.diff(times) / frames / (min(count, len(stocks)), count, count) * 1e3
+        names = ("dex_retargeting", "one by one", "together")
+        found[count] = dict(zip(names, spent.tolist(), strict=True)) | {"difference_rad": off}
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--robots-dir", help="a checkout of dex-urdf; without it, the own hand")
+    parser.add_argument("--hands", type=int, nargs="+", help="so many at once, and nothing else")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.hands:
+        for count, row in together(options.robots_dir, options.hands, options.seed).items():
+            print(f"{count:4} hands: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
+        return 0
     found = measure(options.robots_dir, options.frames, options.seed)
     speed = min(r["dex_retargeting"]["ms"] / r["gauss_newton"]["ms"] for r in found.values())
     error = min(

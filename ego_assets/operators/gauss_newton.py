@@ -1,7 +1,8 @@
 """A solver of our own for robot hands: damped least squares within joint limits.
 
 Here: one solution from a start, for the objectives `vector` and `position`, which with a fixed
-wrist are one. Not here: takes, cold starts, filters (`retarget_solver`), rows (`retarget`).
+wrist are one. Not here: many hands at once (`hand_batch`), takes, cold starts, filters
+(`retarget_solver`), rows (`retarget`).
 
 The robot's Jacobian is known exactly, so a Gauss-Newton step (Levenberg 1944, Marquardt 1963) gets
 in a few evaluations where a general solver needs dozens. Joints at a limit that would be pushed
@@ -14,33 +15,43 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.operators.retarget import DexRetargeter
+from ego_assets.operators.hand_chains import HandChains
 from ego_assets.operators.retarget_solver import HandSolver
 from ego_assets.protocols import BadInputError
 
-_HUBER_M = 0.02
+HUBER_M = 0.02
 """dex_retargeting's: its loss of an error below it is the error squared over twice this."""
-_FIRST_DAMPING = 1e-4
-_LEAST_GAIN = 1e-4
+FIRST_DAMPING = 1e-4
+LEAST_GAIN = 1e-4
 """Relative decrease of the loss under which a solution is reached."""
-_GOOD_LOSS = 1e-9
-_DAMPINGS = 8
+GOOD_LOSS = 1e-9
+DAMPINGS = 8
+LEAST_DAMPING = 1e-8
+NOT_FINITE = "targets or joints that are not finite"
+
+
+def used_up(evaluations: int) -> str:
+    """Why a solution is not the best."""
+    return f"{evaluations} evaluations used up"
 
 
 class GaussNewtonSolver(HandSolver):
-    """A HandSolver whose regularisation means the same. Raises BadInputError for `dexpilot`."""
+    """A HandSolver whose regularisation means the same.
+
+    Raises BadInputError for `dexpilot`, and for a hand whose free joints move its wrist.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if self.method == "dexpilot":
             raise BadInputError("gauss_newton solves vector and position; dexpilot is nlopt's")
         zero = np.zeros(len(self.free))
-        base = self.expand(zero)
-        self._spread = np.column_stack(
-            [self.expand(unit) - base for unit in np.eye(len(self.free))]
-        )
-        self._evaluations = int(self.optimizer.opt.get_maxeval())
-        self._scale = 1 / np.sqrt(len(self.tip_links) * _HUBER_M)
+        self.base = base = self.expand(zero)
+        self.spread = np.column_stack([self.expand(unit) - base for unit in np.eye(len(self.free))])
+        self.evaluations = int(self.optimizer.opt.get_maxeval())
+        self.chains = HandChains.of(self)
+        self.all_joints = HandChains.of(self, every_joint=True)
+        self._scale = 1 / np.sqrt(len(self.tip_links) * HUBER_M)
 
     def _tips(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Fingertips (F, 3) in the root frame, metres, and their Jacobian (3 F, A)."""
@@ -54,7 +65,7 @@ class GaussNewtonSolver(HandSolver):
             parts.append(
                 pin.getFrameJacobian(model, data, index, pin.LOCAL_WORLD_ALIGNED)[:3].copy()
             )
-        return np.array(places), np.concatenate(parts) @ self._spread
+        return np.array(places), np.concatenate(parts) @ self.spread
 
     def _optimise(
         self, reference: np.ndarray, start: np.ndarray, weight: float
@@ -74,16 +85,16 @@ class GaussNewtonSolver(HandSolver):
         best = np.clip(start, lower, upper)
         off, slope, loss = residuals(best)
         if not np.isfinite(loss):
-            return start, "failed", "targets or joints that are not finite"
-        damping, left = _FIRST_DAMPING, self._evaluations - 1
-        while loss > _GOOD_LOSS:
+            return start, "failed", NOT_FINITE
+        damping, left = FIRST_DAMPING, self.evaluations - 1
+        while loss > GOOD_LOSS:
             gradient = slope.T @ off
             held = ((best <= lower) & (gradient > 0)) | ((best >= upper) & (gradient < 0))
             moving = ~held
             normal = slope[:, moving].T @ slope[:, moving]
-            for _ in range(_DAMPINGS):
+            for _ in range(DAMPINGS):
                 if not left:
-                    return best, "stopped", f"{self._evaluations} evaluations used up"
+                    return best, "stopped", used_up(self.evaluations)
                 lifted = normal + damping * np.eye(len(normal))
                 trial = best.copy()
                 trial[moving] -= np.linalg.solve(lifted, gradient[moving])
@@ -97,15 +108,7 @@ class GaussNewtonSolver(HandSolver):
                 break  # no step however small helps: this is the minimum
             gain = (loss - found[2]) / loss
             best, (off, slope, loss) = trial, found
-            damping = max(damping / 10, 1e-8)
-            if gain < _LEAST_GAIN:
+            damping = max(damping / 10, LEAST_DAMPING)
+            if gain < LEAST_GAIN:
                 break
         return best, "converged", ""
-
-
-class GaussNewtonRetargeter(DexRetargeter):
-    """`hand_poses` → `robot_mappings` as DexRetargeter, by the solver above."""
-
-    name = "gauss_newton"
-    version = "1"
-    solver_class = GaussNewtonSolver

@@ -12,6 +12,7 @@ hand only gets left hands mirrored: see `robots`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,13 @@ import numpy as np
 
 from ego_assets.config import RetargetSettings
 from ego_assets.operators.geometry import matrix_from_quaternion
-from ego_assets.operators.retarget_solver import HandSolver, Solution, SolverState
+from ego_assets.operators.retarget_solver import (
+    HandRun,
+    HandSolver,
+    Solution,
+    SolverState,
+    solve_run,
+)
 from ego_assets.operators.robots import HUMAN_TIPS, find_robot
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Rows
 
@@ -51,6 +58,17 @@ class _History:
     def before(self, frame_index: int) -> HandState | None:
         earlier = [s for s in self.states if s.frame_index < frame_index]
         return earlier[-1] if earlier else None
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """A hand in a clip, on one robot. reaches_m: of the human hand in each pose, smoothed."""
+
+    robot: str
+    poses: Rows
+    reaches_m: list[float]
+    run: HandRun
+    history: _History
 
 
 class DexRetargeter:
@@ -101,19 +119,21 @@ class DexRetargeter:
                 continue
             hands.setdefault((pose["track_id"], pose["side"]), []).append(pose)
         histories = _unpack(carried)
-        rows: Rows = []
-        reasons: Counter[str] = Counter()
+        passages: list[_Passage] = []
         for spec in self.specs:
             for track_id, side in sorted(hands):
                 key = f"{spec.name}|{track_id}|{side}|{self.settings.method}"
                 history = histories.setdefault(key, _History())
                 state = history.before(clip.clip["start_frame"])
                 history.states = [] if state is None else [state]
-                for pose in sorted(hands[track_id, side], key=lambda p: p["frame_index"]):
-                    row, state, reason = self._map(clip, spec.name, pose, state)
-                    history.states.append(state)
-                    rows.append(row)
-                    reasons.update([reason] if reason else [])
+                poses = sorted(hands[track_id, side], key=lambda p: p["frame_index"])
+                passages.append(self._passage(spec.name, poses, history))
+        rows: Rows = []
+        reasons: Counter[str] = Counter()
+        solved = self.solve([p.run for p in passages])
+        for passage, solutions in zip(passages, solved, strict=True):
+            rows.extend(self._rows(clip, passage, solutions))
+            reasons.update(s.reason for s in solutions if s.reason)
         end = clip.clip["end_pts_s"] - self.settings.carry_s
         notes: dict[str, Any] = {"rows": len(rows)}
         if skipped:
@@ -122,23 +142,43 @@ class DexRetargeter:
             notes["solver_problems"] = dict(sorted(reasons.items()))
         return ClipOutput({"robot_mappings": rows}, carried=_pack(histories, end), notes=notes)
 
-    def _map(
-        self, clip: ClipInput, robot: str, pose: dict[str, Any], before: HandState | None
-    ) -> tuple[dict[str, Any], HandState, str]:
-        solver, mirrored = self.solver(robot, pose["side"])
-        if before is not None and pose["pts_s"] - before.pts_s > _GAP_S:
-            before = None  # too long unseen for the old pose to say anything of the new one
-        joints = joints_in_hand(pose)
-        reach = reach_m(joints)
-        if before is not None:
-            reach = before.reach_m + _REACH_SHARE * (reach - before.reach_m)
-        scale = self.settings.hand_scale * solver.reach_m / reach
-        targets = wrist_targets(joints, solver, mirrored) * scale
-        solution = solver.solve(targets, before.solver if before else None)
-        state = HandState(pose["frame_index"], pose["pts_s"], reach, solution.state)
-        row = clip.row(pose["frame_index"], pose["pts_s"])
-        row |= self._columns(robot, pose, solver, solution, targets)
-        return row, state, solution.reason
+    def solve(self, runs: list[HandRun]) -> list[list[Solution]]:
+        """Solutions of each hand's frames."""
+        return [solve_run(run) for run in runs]
+
+    def _passage(self, robot: str, poses: Rows, history: _History) -> _Passage:
+        """What is to be solved for a hand's poses, in order."""
+        solver, mirrored = self.solver(robot, poses[0]["side"])
+        before = history.states[-1] if history.states else None
+        seen_s = -np.inf if before is None else before.pts_s
+        reach = 0.0 if before is None else before.reach_m
+        anew, reaches, targets = [], [], []
+        for pose in poses:
+            # Too long unseen, the old pose says nothing of the new one.
+            anew.append(pose["pts_s"] - seen_s > _GAP_S)
+            joints = joints_in_hand(pose)
+            found = reach_m(joints)
+            reach = found if anew[-1] else reach + _REACH_SHARE * (found - reach)
+            scale = self.settings.hand_scale * solver.reach_m / reach
+            targets.append(wrist_targets(joints, solver, mirrored) * scale)
+            reaches.append(reach)
+            seen_s = pose["pts_s"]
+        state = None if before is None else before.solver
+        run = HandRun(solver, np.array(targets), np.array(anew), state)
+        return _Passage(robot, poses, reaches, run, history)
+
+    def _rows(
+        self, clip: ClipInput, passage: _Passage, solutions: list[Solution]
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of a hand; its states go to its history."""
+        run = passage.run
+        for pose, reach, targets, solution in zip(
+            passage.poses, passage.reaches_m, run.targets, solutions, strict=True
+        ):
+            state = HandState(pose["frame_index"], pose["pts_s"], reach, solution.state)
+            passage.history.states.append(state)
+            row = clip.row(pose["frame_index"], pose["pts_s"])
+            yield row | self._columns(passage.robot, pose, run.solver, solution, targets)
 
     def _columns(
         self,

@@ -23,9 +23,9 @@ from ego_assets.protocols import BadInputError
 
 _TOLERANCE = {"position": 1e-6, "vector": 1e-5, "dexpilot": 1e-4}
 """Change of the loss that ends a solution: 1 to 2 mm of fingertip error is left, 2 ms a frame."""
-_JUMP_M = 0.03
-_RETRY_ERROR_M = 0.004
-_STARTS = (0.5, 0.1, 0.3, 0.8)
+JUMP_M = 0.03
+RETRY_ERROR_M = 0.004
+STARTS = (0.5, 0.1, 0.3, 0.8)
 _NO_MOVEMENT_GRADIENT = 1e-3
 
 
@@ -52,6 +52,30 @@ class Solution:
     status: str
     reason: str
     state: SolverState
+
+
+@dataclass(frozen=True)
+class HandRun:
+    """A hand through frames, in order: what is solved one after the other.
+
+    targets: (T, F, 3) fingertips, wrist frame, metres; anew: (T,) bool, frames that do not go on
+    from the one before; state: after the frame before the first.
+    """
+
+    solver: HandSolver
+    targets: np.ndarray
+    anew: np.ndarray
+    state: SolverState | None
+
+
+def solve_run(run: HandRun) -> list[Solution]:
+    """A solution for each frame."""
+    found: list[Solution] = []
+    state = run.state
+    for targets, anew in zip(run.targets, run.anew, strict=True):
+        found.append(run.solver.solve(targets, None if anew else state))
+        state = found[-1].state
+    return found
 
 
 def _robot_class() -> type:
@@ -86,6 +110,7 @@ class HandSolver:
         max_evaluations: int = 100,
     ) -> None:
         self.spec = spec
+        self.urdf = urdf
         self.method = method
         self.alpha = low_pass_alpha
         self.regularisation = regularisation
@@ -255,14 +280,14 @@ class HandSolver:
             self.optimizer.projected[:] = False if state is None else state.projected
         reference = self._reference(targets)
         cold = state is None or bool(
-            np.linalg.norm(targets - state.targets, axis=1).mean() > _JUMP_M
+            np.linalg.norm(targets - state.targets, axis=1).mean() > JUMP_M
         )
         before = self.start() if state is None else state.qpos
         weight = 0.0 if cold else self.regularisation
         best = self._attempt(targets, reference, before, weight)
         if cold:
-            for share in _STARTS:
-                if best[0] <= _RETRY_ERROR_M and best[2] != "failed":
+            for share in STARTS:
+                if best[0] <= RETRY_ERROR_M and best[2] != "failed":
                     break
                 lower, upper = self.free_limits.T
                 other = self._attempt(targets, reference, lower + share * (upper - lower), 0.0)

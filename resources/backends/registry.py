@@ -208,7 +208,7 @@ _ENTRIES = (
     BackendEntry(
         "retargeter",
         "gauss_newton",
-        "ego_assets.operators.gauss_newton:GaussNewtonRetargeter",
+        "resources.backends.gauss_newton:GaussNewtonRetargeter",
         config.RetargetSettings,
         _BASELINE,
     ),
