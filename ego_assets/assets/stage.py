@@ -274,7 +274,7 @@ def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> 
         "waiting for a GPU": report.waiting,
         "what brings the real result": f"{report.waiting} units of shard {spec.shard} are pending "
         "in the ledger: materialize this partition again when a GPU is free (`ego status` lists "
-        "them; nightly_retry_schedule and `ego retry` do it with the backends of the deployment)",
+        "them; nightly_retry_schedule and `ego retry` do it, too)",
     }
 
 

@@ -1,7 +1,8 @@
 """Operators whose behaviour a file beside the video decides: how stages are driven in tests.
 
 `{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "hang": n, "bad": true}: the
-first n attempts do so. Attempts are counted in `{clip_id}.attempts`.
+first n attempts do so; they hang for "sleep_s", and until the file "until" is there. Attempts are
+counted in `{clip_id}.attempts`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class FakeEstimator:
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt <= behave.get("raise", 0):
             raise RuntimeError(f"attempt {attempt} fails as it was told")
-        time.sleep(behave.get("sleep_s", 0) if attempt <= behave.get("hang", 1) else 0)
+        if attempt <= behave.get("hang", 1):
+            time.sleep(behave.get("sleep_s", 0))
+            while (until := behave.get("until")) and not (folder / until).exists():
+                time.sleep(0.02)
         count = (carried or {}).get("count", 0)
         row = movement_row(clip, "track", float(count))
         row["displacement_px"] = self.settings.touch_share

@@ -16,6 +16,7 @@ from ego_assets.stages import runner, worker
 from ego_assets.stages.runner import run_stage
 from resources.backends import registry
 from resources.ledger import State
+from tests.stages.lane_backends import MEET
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 
 TABLE = "object_movements"
@@ -46,6 +47,7 @@ def overlaps(found: list[dict[str, Any]]) -> int:
 
 
 def test_takes_are_side_by_side_and_each_is_in_order(bench: Bench) -> None:
+    (bench.folder / "raw" / MEET).touch()
     report = run_stage(bench.spec, workers=1)
     assert (report.done, report.failures) == (16, [])
     found = spans(bench)

@@ -17,13 +17,15 @@ from stage_bench import SHARD, Bench
 from ego_assets.stages import runner
 from ego_assets.stages.plan import Group, Unit, plan
 from ego_assets.stages.runner import StageReport, run_stage
-from ego_assets.stages.worker import WorkerRun
+from ego_assets.stages.worker import Started, WorkerRun
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, State
 
 LONG = [f"long{'0' * 12}-{i:04d}" for i in range(3)]
 SHORT = f"short{'0' * 11}-0000"
 TABLE = "object_movements"
+LIMIT_S = 300
+"""That a machine with much else to do may take."""
 
 
 def counts(bench: Bench) -> list[float]:
@@ -129,8 +131,12 @@ def test_a_clip_that_kills_its_worker_twice_is_quarantined(bench: Bench, force: 
 def test_a_hanging_clip_is_killed_and_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "UNIT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(runner, "UNIT_TIMEOUT_PER_VIDEO_S", 0.0)
+    def limit_s(started: Started) -> float:
+        """Over once it hangs, however long the machine took to come to that."""
+        is_first = max(a.number for a in started.attempts.values()) == 1
+        return 0.0 if is_first and started.unit.unit_id == SHORT and bench.attempts(SHORT) else 1e9
+
+    monkeypatch.setattr(runner, "_limit_s", limit_s)
     bench.behave(SHORT, sleep_s=600)
     report = run_stage(bench.spec, workers=2)
     assert (report.done, report.worker_deaths) == (4, 1)
@@ -179,7 +185,7 @@ def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(
         target=_run_in_session, args=(replace(bench.spec, units=tuple(LONG)),)
     )
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT_S
     while not bench.attempts(LONG[1]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -207,7 +213,7 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(60)
+        run.join(LIMIT_S)
         assert run.exitcode == 0
     assert [bench.attempts(c) for c in [*LONG, SHORT]] == [1, 1, 1, 1]
     assert counts(bench) == [0, 1, 2, 0]
@@ -215,11 +221,11 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
 
 def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     """Its node was lost to the others for a while: it wakes, finishes late, and is fenced off."""
-    bench.behave(SHORT, sleep_s=8, hang=1)
+    bench.behave(SHORT, until="wake", hang=1)
     context = multiprocessing.get_context("spawn")
     late = context.Process(target=run_stage, args=(replace(bench.spec, units=(SHORT,)),))
     late.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT_S
     while not bench.attempts(SHORT):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -230,7 +236,8 @@ def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     mine = bench.lake.provenance(TABLE, SHARD, SHORT)
     assert mine is not None
     assert mine.run_id == "again"
-    late.join(60)
+    (bench.folder / "raw" / "wake").touch()
+    late.join(LIMIT_S)
     assert late.exitcode == 0
     assert bench.attempts(SHORT) == 2
     assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
