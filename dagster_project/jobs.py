@@ -205,13 +205,24 @@ def accept_drift() -> None:
 class ReportConfig(dg.Config):
     """Of which time."""
 
-    days: int = Field(default=1, ge=1, le=366, description="up to now")
+    days: int = Field(default=1, ge=1, le=366, description="so many days before its end")
+    until: str = Field(default="", description="its end, ISO 8601, UTC if not said; empty: now")
+
+    def end(self) -> datetime:
+        """Raises ValueError."""
+        if not self.until:
+            return datetime.now(UTC)
+        given = datetime.fromisoformat(self.until)
+        return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 @dg.op
 def gather_report(context: dg.OpExecutionContext, config: ReportConfig, storage: Storage) -> None:
     """Write the report into the lake, and show it at the asset `reports`."""
-    until = datetime.now(UTC)
+    try:
+        until = config.end()
+    except ValueError as error:
+        raise dg.Failure(f"until: {error}", allow_retries=False) from error
     lake = storage.lake()
     since = until.timestamp() - config.days * DAY_S
     events = events_between(context.instance, since, until.timestamp())

@@ -18,13 +18,13 @@ LONGEST_DRIFT = 2000
 
 
 def events_between(instance: dg.DagsterInstance, since: float, until: float) -> Events:
-    """Runs that were touched in the span, and their check evaluations, a page at a time."""
+    """Runs that ended in the span or go on, and check evaluations of the span, a page at a time."""
     found = Events()
     for record in _runs(instance, since):
         run = record.dagster_run
-        if (record.end_time or until) > until:
-            continue
-        found.runs[run.status.value.lower()] += 1
+        # One that ended before may have been given a tag since; one that goes on has checks, too.
+        if record.end_time is None or since <= record.end_time < until:
+            found.runs[run.status.value.lower()] += 1
         evaluations = instance.get_records_for_run(
             run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
         )

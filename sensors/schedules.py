@@ -14,6 +14,7 @@ import dagster as dg
 from dagster import ScheduleEvaluationContext
 
 from ego_assets.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
+from ego_assets.stages.plan import digest
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
 
@@ -79,8 +80,9 @@ def build_schedules(
         busy = {s for r in active for s in shards_of_run(context.instance, r.dagster_run.tags)}
         since = context.scheduled_execution_time - timedelta(days=1)
         unfinished = {*storage.ledger().unfinished_shards(), *failed_shards(context, since)}
-        shards = sorted(unfinished - busy)
         night = context.scheduled_execution_time.strftime("%Y%m%d")
+        # In another order every night: what stays unfinished must not keep the rest from a turn.
+        shards = sorted(unfinished - busy, key=lambda shard: digest(night, shard))
         requests = [
             dg.RunRequest(
                 run_key=f"retry:{night}:{shard}",
@@ -98,13 +100,24 @@ def build_schedules(
         description="Compacts, sweeps and verifies the lake.",
     )
     reports = [
-        dg.ScheduleDefinition(
-            name=f"{name}_report_schedule",
-            job=write_report,
-            cron_schedule=cron,
-            run_config={"ops": {"gather_report": {"config": {"days": days}}}},
-            description=f"The report of the last {days} days." if days > 1 else "The daily report.",
-        )
+        _report_schedule(name, write_report, cron, days)
         for name, cron, days in (("daily", DAILY_CRON, 1), ("weekly", WEEKLY_CRON, 7))
     ]
     return [nightly_retry_schedule, upkeep_schedule, *reports]
+
+
+def _report_schedule(name: str, job: Any, cron: str, days: int) -> dg.ScheduleDefinition:
+    """Up to the time it is due, whenever its run begins: each hour is in one daily report."""
+
+    @dg.schedule(
+        name=f"{name}_report_schedule",
+        job=job,
+        cron_schedule=cron,
+        description=f"The report of the last {days} days." if days > 1 else "The daily report.",
+    )
+    def report_schedule(context: ScheduleEvaluationContext) -> dg.RunRequest:
+        until = context.scheduled_execution_time.isoformat()
+        config = {"days": days, "until": until}
+        return dg.RunRequest(run_config={"ops": {"gather_report": {"config": config}}})
+
+    return report_schedule

@@ -158,17 +158,16 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
     """Run a stage: (metadata, data version) of each table. Raises Failure if nothing was done."""
     context, lake = run.context, run.storage.lake()
     parts = run.parts(shard)
-    reports, said = [], {}
-    for part in parts:
-        if not part.choice.is_default:
-            text = f"{part.choice} (run {part.choice.run_id})"
-            context.log.info(f"shard {shard}: with what was chosen for it: {text}")
-            said["chosen before"] = text
-        report, more = run_part(run, part, shard)
-        reports.append(report)
-        said |= more
-    report = merged(reports)
-    metadata = report_metadata(report) | said
+    chosen = [f"{p.choice} (run {p.choice.run_id})" for p in parts if not p.choice.is_default]
+    if chosen:
+        context.log.info(f"shard {shard}: with what was chosen for it: {'; '.join(chosen)}")
+    done = [run_part(run, part, shard) for part in parts]
+    report = merged([report for report, _ in done])
+    metadata = report_metadata(report)
+    if chosen:
+        metadata["chosen before"] = "; ".join(chosen)
+    for _, more in done:
+        metadata |= more
     if run.stage.task == "probe":
         metadata["raw videos"] = raw_videos_table(lake, shard)
     for failure in report.failures:
@@ -235,19 +234,22 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
     return report, metadata
 
 
+_SUMMED = (
+    *("units", "done", "skipped", "retried", "quarantined", "blocked"),
+    *("worker_deaths", "seconds", "video_s", "failures"),
+)
+
+
 def merged(reports: Sequence[StageReport]) -> StageReport:
     """Of the parts of a stage, one after another."""
     first, *others = reports
     total = replace(first)
     for other in others:
-        for name in ("units", "done", "skipped", "retried", "quarantined", "blocked"):
-            setattr(total, name, getattr(total, name) + getattr(other, name))
-        for name in ("worker_deaths", "seconds", "video_s"):
+        for name in _SUMMED:
             setattr(total, name, getattr(total, name) + getattr(other, name))
         total.waiting = max(total.waiting, other.waiting)  # each counts those of the shard
         total.peak_rss_bytes = max(total.peak_rss_bytes, other.peak_rss_bytes)
         total.rows = other.rows
-        total.failures = total.failures + other.failures
         total.notes = total.notes | other.notes
     return total
 
@@ -307,7 +309,7 @@ def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> 
         "waiting for a GPU": report.waiting,
         "what brings the real result": f"{report.waiting} units of shard {spec.shard} are pending "
         "in the ledger: materialize this partition again when a GPU is free (`ego status` lists "
-        "them; nightly_retry_schedule and `ego retry` do it with the backends of the deployment)",
+        "them; nightly_retry_schedule and `ego retry` do it, too)",
     }
 
 

@@ -24,7 +24,7 @@ from ego_assets.stages.shards import (
     write_shard,
 )
 from resources.lake import Lake, file_unit_id
-from resources.lake.raw import RawEntry, raw_version, scan_raw
+from resources.lake.raw import RawEntry, is_remote, path_of, raw_version, scan_raw, uri_of
 from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
@@ -123,8 +123,8 @@ class Arrivals:
         # Who registers by hand and another look take turns here.
         with self.lake.storage.lock("shards"):
             if self._adopt(budget_s):
-                self._reenter(found)
-                self._hand_on()
+                self._reenter(budget_s * 0.9, found)
+                self._hand_on(budget_s * 0.95, found)
                 self._close(budget_s, found)
         found.waiting = self.files.count_waiting()
         return found
@@ -146,9 +146,10 @@ class Arrivals:
                     return
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
                 found.missing.append(str(error))
+                self._away.append(_beginning_of(place))
             except s3_errors() as error:  # nor does a bucket that is away, or closed to us
                 found.missing.append(f"{place}: {error}")
-                self._away.append(place)
+                self._away.append(_beginning_of(place))
 
     def _list_place(self, place: str, after: str, until_s: float, found: Look) -> str | None:
         """Where it had to stop; None if it is through."""
@@ -237,20 +238,21 @@ class Arrivals:
             self.files.enter([([_seen(w) for w in batch], request)], self._clock())
             found.shards.append(last)
 
-    def _reenter(self, found: Look) -> None:
+    def _reenter(self, until_s: float, found: Look) -> None:
         """Files written over under their name stay in their shard, which runs again: the new
         content is a video of its own, the one before is let go."""
-        changed = self._complete(entered=True)
-        for shard, group in groupby(
-            sorted(changed, key=lambda w: (w.shard or "", w.uri)), lambda w: w.shard
-        ):
+        changed = self._complete(entered=True, limit=FILES_AT_ONCE)
+        by_shard = sorted(changed, key=lambda w: (w.shard or "", w.uri))
+        for number, (shard, group) in enumerate(groupby(by_shard, lambda w: w.shard)):
+            if number and self._elapsed() > until_s:
+                return
             batch = list(group)
             if shard is None or not self._is_unchanged(batch, found):
                 continue
             news = []
+            known = self._videos_of(shard, batch)
             for file in batch:
-                known = self._video_of(shard, file)
-                videos = self.contents.disown(file.uri, keep=known)
+                videos = self.contents.disown(file.uri, keep=known.get(file.uri))
                 found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
                 news.append(News(SUPERSEDED, file.uri, shard, ", ".join(videos)))
             # An old content may come back: when it was seen tells it from the first time.
@@ -259,12 +261,20 @@ class Arrivals:
             request = RunRequest(run_key, shard, True, priority)
             self.files.enter([([_seen(w) for w in batch], request)], self._clock(), news)
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, until_s: float, found: Look) -> None:
         """A content whose file is gone, or holds another one by now, goes to its duplicates: their
         rows are made again, and whoever is first has it."""
-        for lost in self.contents.duplicates_of_missing(PAGE):
+        for lost in self.contents.duplicates_of_missing(MANIFEST, PAGE):
+            if self._elapsed() > until_s:
+                return
             uri, shard = lost.owner or ("", "")
-            if self._is_away(uri) or raw_version(uri) is not None:
+            if self._is_away(uri):
+                continue
+            try:
+                if raw_version(uri) is not None:
+                    continue
+            except s3_errors() as error:  # whether it is gone cannot be said
+                found.missing.append(f"{uri}: {error}")
                 continue
             file_id = file_unit_id(uri)
             request = RunRequest(_run_key(shard, uri, lost.noted_at), shard, True, 0)
@@ -280,13 +290,18 @@ class Arrivals:
             self.files.enter([((), RunRequest(run_key, shard, True, 0))], self._clock())
             self.ledger.requeue(MANIFEST, [d.file_id for d in batch], "its first file is gone")
 
-    def _video_of(self, shard: str, file: Waiting) -> str | None:
-        """The video that a run has made of the file as it is now, if one was so quick."""
-        made = self.lake.provenance(MANIFEST, shard, file.file_id)
-        if made is None or made.input_hash != probe_inputs(file.uri):
-            return None
+    def _videos_of(self, shard: str, files: Sequence[Waiting]) -> dict[str, str | None]:
+        """{uri: video} that a run has made of files as they are now, if one was so quick."""
+        made = self.lake.provenances(MANIFEST, shard, units={f.file_id for f in files})
+        current = {
+            f.uri
+            for f in files
+            if f.file_id in made and made[f.file_id].input_hash == probe_inputs(f.uri)
+        }
+        if not current:
+            return {}
         rows = self.lake.read(MANIFEST, shard, columns=["uri", "video_id"]).to_pylist()
-        return next((r["video_id"] for r in rows if r["uri"] == file.uri), None)
+        return {r["uri"]: r["video_id"] for r in rows if r["uri"] in current}
 
     def _complete(self, **which: Any) -> list[Waiting]:
         """Files that have stopped growing, of the places that could be listed."""
@@ -295,7 +310,7 @@ class Arrivals:
 
     def _is_away(self, uri: str) -> bool:
         """Whether it is of a place that could not be listed."""
-        return any(uri.startswith(place) for place in self._away)
+        return uri.startswith(tuple(self._away))
 
     def _is_unchanged(self, batch: Sequence[Waiting], found: Look) -> bool:
         """Whether files are as they were noted; those that are not go back to waiting."""
@@ -338,6 +353,13 @@ def close_batches(files: Sequence[Waiting], limits: Limits, now: float) -> list[
     if last and (is_full or now - min(w.first_seen for w in last) >= limits.wait_s):
         batches.append(last)
     return batches
+
+
+def _beginning_of(place: str) -> str:
+    """Of the uris of all that is in a place."""
+    if is_remote(place):
+        return f"{place.rstrip('/')}/"
+    return f"{str(uri_of(path_of(place).expanduser().resolve())).rstrip('/')}/"
 
 
 def _run_key(shard: str, *why: Any) -> str:

@@ -7,17 +7,15 @@ Memory is bounded: the database counts, and shards are read one by one. Not here
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow.compute as pc
 
 from ego_assets.operators import plots
 from ego_assets.operators.report import Report, Table, html_page, markdown_page
 from ego_assets.schemas import TABLES
-from resources.lake import Lake
+from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
 from resources.ledger.activity import Activity
 
@@ -68,7 +66,7 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
     end = until.timestamp()
     activity = Activity(ledger, end - days * DAY_S, end)
     stages = {s.stage: s for s in activity.stages()}
-    taken = _taken_in(lake, activity.shards("video_manifest"))
+    taken = _taken_in(lake, activity)
     waiting = ledger.counts()
     quarantine = {t: waiting.get(t, {}).get(State.QUARANTINED, 0) for t in TABLES}
     bad = sum(s.failed + s.quarantined for s in stages.values())
@@ -147,17 +145,20 @@ class _Taken:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
-def _taken_in(lake: Lake, shards: Iterable[str]) -> _Taken:
-    """Of the shards whose videos were looked at: how much is good, and why the rest is not."""
+def _taken_in(lake: Lake, activity: Activity) -> _Taken:
+    """Of the videos that were looked at: how much is good, and why the rest is not."""
     taken = _Taken()
-    columns = ["accepted", "duration_s", "reject_reason"]
-    for shard in shards:
-        rows = lake.read("video_manifest", shard, columns=columns)
-        good = rows.filter(pc.field("accepted"))
-        taken.accepted += good.num_rows
-        taken.hours += (pc.sum(good["duration_s"]).as_py() or 0.0) / 3600
-        bad = rows.filter(~pc.field("accepted"))
-        taken.rejected.update(r or "unknown" for r in bad["reject_reason"].to_pylist())
+    columns = ["uri", "accepted", "duration_s", "reject_reason"]
+    for shard in activity.shards("video_manifest"):
+        looked_at = activity.units("video_manifest", shard)
+        for row in lake.read("video_manifest", shard, columns=columns).to_pylist():
+            if file_unit_id(row["uri"]) not in looked_at:
+                continue  # one of another day in a shard that ran again
+            if row["accepted"]:
+                taken.accepted += 1
+                taken.hours += (row["duration_s"] or 0.0) / 3600
+            else:
+                taken.rejected[row["reject_reason"] or "unknown"] += 1
     return taken
 
 

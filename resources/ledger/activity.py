@@ -6,7 +6,6 @@ single units (`ledger`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -126,13 +125,19 @@ class Activity:
         with self._database.reading() as connection:
             return [SlowUnit(*row) for row in connection.execute(query)]
 
-    def shards(self, stage: str) -> Iterator[str]:
-        """The shards of which a unit of `stage` was done, one after another."""
-        query = (
-            sa.select(_work.c.shard)
-            .where(self._span, _work.c.stage == stage, _work.c.state == State.DONE)
-            .distinct()
-            .order_by(_work.c.shard)
-        )
+    @patient
+    def shards(self, stage: str) -> list[str]:
+        """The shards of which a unit of `stage` was done."""
+        query = sa.select(_work.c.shard).where(self._done_of(stage)).distinct()
         with self._database.reading() as connection:
-            yield from connection.execute(query).scalars()
+            return list(connection.execute(query.order_by(_work.c.shard)).scalars())
+
+    @patient
+    def units(self, stage: str, shard: str) -> set[str]:
+        """Those of a shard that were done."""
+        query = sa.select(_work.c.unit_id).where(self._done_of(stage), _work.c.shard == shard)
+        with self._database.reading() as connection:
+            return set(connection.execute(query).scalars())
+
+    def _done_of(self, stage: str) -> sa.ColumnElement[bool]:
+        return sa.and_(self._span, _work.c.stage == stage, _work.c.state == State.DONE)

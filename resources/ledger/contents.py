@@ -79,16 +79,19 @@ class Contents:
             ]
 
     @patient
-    def duplicates_of_missing(self, limit: int) -> list[Duplicate]:
-        """Duplicates whose owner is of a shard in which a file was not found."""
-        troubled = sa.select(_work.c.shard).where(
+    def duplicates_of_missing(self, stage: str, limit: int) -> list[Duplicate]:
+        """Duplicates whose owner's file some stage did not find. Of `stage`, whose units are files,
+        it is not known which of a shard that is."""
+        not_found = sa.and_(
             _work.c.state.in_([State.QUARANTINED, State.FAILED]),
             _work.c.error_class == FileNotFoundError.__name__,
         )
+        videos = sa.select(_work.c.video_id).where(not_found)
+        shards = sa.select(_work.c.shard).where(not_found, _work.c.stage == stage)
         query = (
             sa.select(_duplicates, _videos.c.uri, _videos.c.shard.label("of_shard"))
             .join(_videos, _videos.c.video_id == _duplicates.c.video_id)
-            .where(_videos.c.shard.in_(troubled))
+            .where(sa.or_(_videos.c.video_id.in_(videos), _videos.c.shard.in_(shards)))
             .order_by(_duplicates.c.shard, _duplicates.c.file_id)
         )
         with self._database.reading() as connection:

@@ -117,7 +117,7 @@ class RawFiles:
         """The files that are to be entered, those that waited longest first.
 
         entered: only those that are in a shard (and changed there), or are not; measured: whose
-        duration is known, or is not; not_under: leaving out what is in these places.
+        duration is known, or is not; not_under: leaving out what begins so.
         """
         columns = [_files.c[name] for name in Waiting.__dataclass_fields__]
         query = sa.select(*columns).where(_files.c.waiting.is_(True))
@@ -127,7 +127,8 @@ class RawFiles:
         if stable_before is not None:
             query = query.where(_files.c.stable_since <= stable_before)
         for place in not_under:
-            query = query.where(~_files.c.uri.startswith(place, autoescape=True))
+            # Not LIKE, which takes small letters for capitals on SQLite.
+            query = query.where(sa.func.substr(_files.c.uri, 1, len(place)) != place)
         query = query.order_by(_files.c.first_seen, _files.c.uri).limit(limit)
         return self._read(lambda c: [Waiting(*row) for row in c.execute(query)])
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-VERSION = "0005"
+VERSION = "0006"
 """The newest migration."""
 _MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
 
@@ -50,6 +50,7 @@ videos = sa.Table(
     sa.Column("video_id", sa.String(16), primary_key=True),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("shard", sa.String(32), nullable=False),
+    sa.Index("videos_by_uri", "uri"),
 )
 duplicates = sa.Table(
     "duplicates",

@@ -151,21 +151,24 @@ def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.Dagster
 def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    video = render_sample(tmp_path / "raw", seed=6, duration_s=2.0)
-    bench = Bench(tmp_path, [video], instance)
+    videos = [render_sample(tmp_path / "raw", seed=s, duration_s=1.0) for s in (6, 7)]
+    bench = Bench(tmp_path, videos, instance)
     tables = ("video_manifest", "clips")
 
-    def done(**config: dict[str, Any]) -> int:
-        assert bench.run(*tables, **config).success
+    def done(**said: Any) -> int:
+        assert bench.run(*tables, clips=said).success
+        assert bench.metadata("clips")["units"] == len(said.get("only", videos))
         return bench.metadata("clips")["done"]
 
-    assert done(clips={"threshold": 25.0}) == 1
+    assert done(threshold=25.0) == 2
     assert bench.stale(Backends()) == {}
+    one = bench.lake.read("video_manifest", bench.shard)["video_id"][0].as_py()
+    assert done(only=[one], detector="adaptive") == 1
     assert done() == 0
     assert '"threshold": 25.0' in bench.metadata("clips")["chosen before"]
-    (kept,) = Choices(bench.lake).of("split", bench.shard)
-    assert kept.settings == {"threshold": 25.0}
-    assert done(clips={"keep_choices": False}) == 1
+    assert '"detector": "adaptive"' in bench.metadata("clips")["chosen before"]
+    assert bench.stale(Backends()) == {}
+    assert done(keep_choices=False) == 2
     assert "chosen before" not in bench.metadata("clips")
     assert Choices(bench.lake).of("split", bench.shard) == []
 

@@ -270,7 +270,8 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
         newer = ("raw_files", "run_requests", "alerts", "alert_outbox", "duplicates", "raw_news")
         for table in newer:
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        connection.execute(sa.text("DROP INDEX work_by_state"))
+        for index in ("work_by_state", "videos_by_uri"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         for column in ("lost", "token", "heartbeat_at", "digest"):
             connection.execute(sa.text(f"ALTER TABLE work DROP COLUMN {column}"))
     again = Ledger(ledger.url)

@@ -34,9 +34,13 @@ def test_the_events_of_a_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             dg.materialize([poses, drift], partition_key=shard, instance=instance)
         found = events_between(instance, began, time.time() + 1)
         before = events_between(instance, began - 100, began)
+        since = time.time()
+        instance.add_run_tags(instance.get_runs(limit=1)[0].run_id, {"note": "looked at"})
+        later = events_between(instance, since, since + 100)
     assert dict(found.runs) == {"success": 3}
     assert dict(found.failing) == {("poses", DRIFT_CHECK): 1}
     assert found.sentence["poses", DRIFT_CHECK] == "s2: 3.0 times"
     assert sorted(d for _, d in found.drift["poses"]) == [0.25, 0.5, 3.0]
     assert not before.runs
+    assert not later.runs
     assert not before.drift

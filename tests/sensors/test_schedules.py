@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
+from sensors import schedules
 from tests.stages.stage_bench import write_video
 
 NIGHT = datetime.now(UTC)
@@ -185,7 +186,8 @@ def test_the_report_is_shown_at_its_asset_and_lies_in_the_lake(night: Night) -> 
     job = night.repository.get_job("whole_graph")
     night.instance.create_run_for_job(job, status=dg.DagsterRunStatus.FAILURE)
     schedule = night.repository.get_schedule_def("weekly_report_schedule")
-    with dg.build_schedule_context(night.instance, scheduled_execution_time=NIGHT) as context:
+    due = datetime.now(UTC) + timedelta(minutes=1)
+    with dg.build_schedule_context(night.instance, scheduled_execution_time=due) as context:
         (request,) = schedule.evaluate_tick(context).run_requests or ()
     assert night.run("write_report", **request.run_config).success
     event = night.instance.get_latest_materialization_event(dg.AssetKey("reports"))
@@ -197,6 +199,21 @@ def test_the_report_is_shown_at_its_asset_and_lies_in_the_lake(night: Night) -> 
     assert "bad luck" in said["report"]
     assert "1 failure" in said["runs"]
     assert "bad luck" in Path(said["page"]).read_text()
+    # However late its run begins, it ends when it was due.
+    assert f"to {due:%Y-%m-%d %H:%M} UTC" in said["span"]
+    wrong = {"gather_report": {"config": {"until": "yesterday"}}}
+    assert not night.run("write_report", ops=wrong).success
+
+
+def test_what_stays_unfinished_keeps_nobody_from_a_turn(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "RETRIES_A_NIGHT", 1)
+    for shard in night.shards[:2]:
+        night.fail(shard, shard)
+    nights = [NIGHT + timedelta(days=n) for n in range(12)]
+    turns = {r.partition_key for at in nights for r in night.requested(at)}
+    assert turns == set(night.shards[:2])
 
 
 def test_a_drift_that_was_meant_begins_the_baseline_anew(night: Night) -> None:

@@ -90,8 +90,8 @@ class FakeEstimator:
             raise RuntimeError(f"attempt {attempt} fails as it was told")
         if attempt <= behave.get("hang", 1):
             time.sleep(behave.get("sleep_s", 0))
-            while "until" in behave and not Path(behave["until"]).exists():
-                time.sleep(0.01)
+            while (until := behave.get("until")) and not (folder / until).exists():
+                time.sleep(0.02)
         count = (carried or {}).get("count", 0)
         row = movement_row(clip, "track", float(count))
         row["displacement_px"] = self.settings.touch_share

@@ -292,6 +292,35 @@ def test_a_place_that_is_not_there_does_not_stop_the_others(place: Place) -> Non
     assert (found.new, len(found.missing)) == (1, 1)
 
 
+def test_files_of_a_disk_that_is_not_mounted_are_not_taken_for_gone(place: Place) -> None:
+    place.put("a.mp4")
+    place.look()
+    place.look(after_s=150)
+    place.put("a.mp4", b"another")
+    place.put("b.mp4")
+    place.look()
+    away = place.raw.rename(place.raw.parent / "unmounted")
+    found = place.look(after_s=200)
+    assert (len(found.missing), found.waiting, found.superseded) == (1, 2, [])
+    away.rename(place.raw)
+    found = place.look(after_s=1)
+    assert [Path(s.uri).name for s in found.superseded] == ["a.mp4"]
+    assert found.waiting == 0
+
+
+def test_many_files_written_over_at_once_come_in_pieces(place: Place) -> None:
+    for n in range(9):
+        place.put(f"{n}.mp4", bytes([n]))
+    place.look()
+    assert len(place.look(after_s=20).shards) == 3
+    for n in range(9):
+        place.put(f"{n}.mp4", bytes([n, n]))
+    place.look()
+    looks = [place.look(after_s=20, budget_s=0.0).superseded for _ in range(3)]
+    assert [len(superseded) for superseded in looks] == [3, 3, 3]
+    assert place.look().superseded == []
+
+
 def test_a_bucket_that_is_not_there_does_not_stop_the_others(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

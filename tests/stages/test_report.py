@@ -6,11 +6,13 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from stage_bench import Bench
+from stage_bench import SHARD, Bench
 
 from ego_assets.stages.report import DAY_S, THROUGHPUT, Events, gather, write_report
 from ego_assets.stages.runner import run_stage
+from resources.lake import file_unit_id
 from resources.ledger.activity import Activity
+from resources.ledger.tables import work
 
 SHORT = "short00000000000-0000"
 LONG = "long000000000000-0000"
@@ -60,3 +62,20 @@ def test_another_day_is_not_in_it(bench: Bench) -> None:
     hours = Activity(bench.ledger, 0.0, later.timestamp()).done_by_hour()["object_movements"]
     assert sum(hours.values()) == 4
     assert set(hours) <= {int(time.time() // 3600), int(time.time() // 3600) - 1}
+
+
+def test_a_video_of_another_day_is_not_taken_in_again(bench: Bench) -> None:
+    """One of two videos of a shard is looked at again a day later."""
+    run_stage(replace(bench.spec, task="probe", tables=("video_manifest",)), isolate=False)
+    uris = [f["uri"] for f in bench.lake.read_shard(SHARD)["files"]]
+    now = time.time()
+    with bench.ledger.transaction() as connection:
+        before = work.c.unit_id == file_unit_id(uris[0])
+        connection.execute(work.update().where(before).values(finished_at=now - DAY_S))
+    until = datetime.fromtimestamp(now + 60, UTC)
+    rejected, seen = [], []
+    for days in (1, 2):
+        found = gather(bench.lake, bench.ledger, Events(), until, days)
+        rejected.append(sum(int(str(n)) for _, n in rows(found, "Rejected videos")))
+        seen.append(rejected[-1] + int(found.facts["videos taken in"].split()[0]))
+    assert seen == [1, 2]
