@@ -21,7 +21,7 @@ from dagster_project.jobs import (
 from ego_assets.assets.hands import hand_poses
 from ego_assets.assets.manifest import clips, raw_videos, video_manifest
 from ego_assets.assets.objects import object_movements, object_poses
-from ego_assets.assets.recipes import Recipes
+from ego_assets.assets.recipes import GROUPS, Recipes
 from ego_assets.assets.robots import robot_mappings
 from ego_assets.assets.scene import scene_reconstruction
 from ego_assets.assets.segmentation import segmentation
@@ -32,6 +32,7 @@ from resources.models import Backends
 from resources.storage import Storage
 from resources.video import RawLake
 from sensors.alerts import alert_sensor
+from sensors.follow import build_follow_sensor
 from sensors.raw_data import build_raw_data_sensor
 from sensors.schedules import build_schedules
 from sensors.stale import build_stale_sensor
@@ -51,6 +52,7 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
 SENSORS = [
     build_raw_data_sensor(whole_graph_job),
     build_stale_sensor(rederive_stale_job, Recipes),
+    build_follow_sensor(dg.AssetSelection.groups(*GROUPS)),
     alert_sensor,
 ]
 SCHEDULES = build_schedules(retry_unfinished_job, upkeep, write_report_job)

@@ -27,6 +27,16 @@ from samples import render_sample  # noqa: E402
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for  # noqa: E402
 
 WIDTH, HEIGHT = 1720, 1000
+SHOWN_FOLDER = "/data"
+"""In the pictures, in place of the temporary folder that all lies in."""
+RENAME = """
+([from, to]) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    texts.currentNode.data = texts.currentNode.data.replaceAll(from, to);
+  }
+}
+"""
 SEEDS = (3, 4, 6)
 """Of the sample videos, one a shard. In the last one the hands jitter: a failed check."""
 BACKFILL = """
@@ -78,10 +88,13 @@ def backfill(server: Server) -> str:
     return str(backfill_id)
 
 
-def save(page: Any, path: Path, height: int = HEIGHT) -> None:
-    """The page as it is; small: 256 colours, or for what shows video a JPEG of 1200 px."""
+def save(page: Any, path: Path, folder: Path, height: int = HEIGHT) -> None:
+    """The page as it is, but for the name of the temporary folder; small: 256 colours, or for what
+    shows video a JPEG of 1200 px."""
     page.set_viewport_size({"width": WIDTH, "height": height})
     page.wait_for_timeout(3000)
+    page.evaluate(RENAME, [str(folder), SHOWN_FOLDER])
+    assert str(folder) not in page.inner_text("body")
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         if path.suffix == ".jpg":
             small = picture.convert("RGB").resize((1200, 1200 * height // WIDTH))
@@ -91,9 +104,10 @@ def save(page: Any, path: Path, height: int = HEIGHT) -> None:
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def take(server: Server, page: Any, folder: Path, backfill_id: str) -> None:
+def take(server: Server, page: Any, target: Path, backfill_id: str) -> None:
     from playwright.sync_api import expect
 
+    folder = server.lake.root.parent
     shard = server.lake.shards()[0]
 
     def seen(text: str) -> Any:
@@ -106,30 +120,33 @@ def take(server: Server, page: Any, folder: Path, backfill_id: str) -> None:
     expect(page.get_by_text("masks", exact=True).last).to_be_visible(timeout=120_000)
     page.keyboard.press("Alt+e")  # expands the groups
     seen("robot_mappings")
-    save(page, folder / "asset_graph.png", height=1300)
+    save(page, target / "asset_graph.png", folder, height=1300)
     page.goto(f"{server.url}/assets/hand_poses?view=partitions&partition={shard}")
     show = seen("Show Markdown")
-    save(page, folder / "partition_page.png")
+    save(page, target / "partition_page.png", folder)
     show.click()
     expect(page.locator("img[src^='data:image/']").first).to_be_visible(timeout=120_000)
-    save(page, folder / "picture_in_metadata.jpg")
+    save(page, target / "picture_in_metadata.jpg", folder)
     page.goto(f"{server.url}/assets/hand_poses?view=checks&checkDetail=hands_do_not_jitter")
     seen("hand tracks that jitter")
     seen("Failed")
-    save(page, folder / "failed_check.png")
+    save(page, target / "failed_check.png", folder)
+    page.goto(f"{server.url}/automation")
+    seen("follow_sensor")
+    save(page, target / "automation.png", folder, height=620)
     page.goto(f"{server.url}/runs/b/{backfill_id}")
     seen("video_manifest")
-    save(page, folder / "backfill_page.png", height=500)
+    save(page, target / "backfill_page.png", folder, height=500)
     (report,) = (server.lake.root / "reports").glob("*.html")
     page.goto(report.as_uri())
-    save(page, folder / "report.png", height=1300)
+    save(page, target / "report.png", folder, height=1300)
 
 
 def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ego-") as name:
-        folder = Path(name)
+        folder = Path(name).resolve()
         lake = prepare(folder)
         with ego_up(lake, folder / "up.log") as server, browser_page(WIDTH, HEIGHT) as page:
             take(server, page, target, backfill(server))

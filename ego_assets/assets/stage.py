@@ -43,6 +43,8 @@ from resources.storage import Storage
 LISTED_FAILURES = 50
 GPUS_TAG = "ego/gpus"
 LISTED_VIDEOS = 100
+FOLLOWS = dg.AutomationCondition.eager().with_label("follows what it is made from")
+"""Of the tables of clips: what `follow_sensor` goes by, if a person has started it."""
 
 
 @dataclass(frozen=True)
@@ -353,7 +355,9 @@ def table_schema(table: str) -> dg.TableSchema:
 def asset_spec(
     table: str, stage: Stage, group: str, deps: Sequence[str] | None = None
 ) -> dg.AssetSpec:
-    """The asset of a table, described by the contract. A clip stage depends on its inputs."""
+    """The asset of a table, described by the contract. A clip stage depends on its inputs,
+    and follows them."""
+    follows = deps is None
     if deps is None:
         deps = ["clips", *stage.inputs]
     return dg.AssetSpec(
@@ -368,6 +372,7 @@ def asset_spec(
             "dagster/column_lineage": column_lineage(table),
         },
         partitions_def=shards_partitions,
+        automation_condition=FOLLOWS if follows else None,
         skippable=False,
     )
 

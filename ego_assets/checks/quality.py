@@ -194,10 +194,10 @@ def _result(
         "beyond the threshold": finding.beyond,
         "threshold": float(finding.threshold),
         "unit": finding.unit,
-        **{name: float(value) for name, value in finding.numbers.items()},
+        **{name: readable(value) for name, value in finding.numbers.items()},
     }
     if finding.value is not None:
-        metadata["worst value"] = float(finding.value)
+        metadata["worst value"] = readable(finding.value)
     if finding.worst:
         metadata["worst"] = dg.MetadataValue.table(
             [
@@ -205,7 +205,7 @@ def _result(
                     {
                         "where": o.where,
                         "frame": "" if o.frame is None else str(o.frame),
-                        "value": float(o.value),
+                        "value": readable(o.value),
                     }
                 )
                 for o in finding.worst
@@ -231,6 +231,11 @@ def _result(
         description=finding.sentence,
         metadata=metadata,
     )
+
+
+def readable(value: float) -> float:
+    """To four significant digits: as much as a person compares with a threshold."""
+    return float(f"{value:.4g}")
 
 
 def named(shards: list[str]) -> str:

@@ -29,6 +29,7 @@ def snapshot(defs: dg.Definitions) -> dict[str, Any]:
             "materializable": node.is_materializable,
             # None: one run a shard (ADR 14).
             "backfill_policy": node.backfill_policy and repr(node.backfill_policy),
+            "automation": node.automation_condition and node.automation_condition.get_label(),
             "described": bool(node.description),
             "op_tags": dict(sorted(node.assets_def.op.tags.items())) if node.is_executable else {},
         }
