@@ -7,14 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from ego_assets.assets import stage as bridge
-from ego_assets.assets.stage import RunConfig
+from ego_assets.assets.segmentation import SEGMENTATION
+from ego_assets.assets.spec import RunConfig
+from ego_assets.stages.choices import Part
 from ego_assets.stages.concurrency import MOST_TAKES, Concurrency, concurrency
+from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import Failure, StageReport, run_stage
+from ego_assets.stages.runner import run_stage
 from resources.backends import tuning
 from resources.backends.tuning import MemoryModel
 from resources.compute import Compute
@@ -131,16 +133,22 @@ def test_a_step_uses_it_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run(spec: StageSpec, *, workers: int, **_: Any) -> StageReport:
         asked.append((spec, workers))
-        return StageReport("", "", units=1, quarantined=1, failures=[Failure("u", "q", "why")])
+        return StageReport("", "")
 
     def step(**compute: Any) -> str:
-        log = SimpleNamespace(info=logged.append, warning=lambda _: None)
-        op = SimpleNamespace(tags={"ego/gpus": "0.5"})
-        context: Any = SimpleNamespace(log=log, op_execution_context=SimpleNamespace(op=op))
-        storage: Any = SimpleNamespace(lake=lambda: None)
-        with pytest.raises(dg.Failure) as raised:
-            bridge.run_shard(context, spec_of(), RunConfig(), storage, Compute(**compute))
-        return str(raised.value.metadata["takes on a device"].value)
+        op = SimpleNamespace(op=SimpleNamespace(tags={"ego/gpus": "0.5"}))
+        log = SimpleNamespace(info=logged.append)
+        run: Any = bridge.StageRun(
+            context=SimpleNamespace(log=log, op_execution_context=op, run_id="r"),  # type: ignore[arg-type]
+            stage=SEGMENTATION,
+            config=RunConfig(),
+            storage=SimpleNamespace(),  # type: ignore[arg-type]
+            compute=Compute(**compute),
+            backends=None,
+            choice=None,
+        )
+        _, metadata = bridge.run_part(run, Part(spec_of()), "s")
+        return str(metadata["takes on a device"])
 
     measured(T4, 1, 0.1, 16)
     monkeypatch.setattr(bridge, "run_stage", run)
