@@ -454,7 +454,7 @@ def test_processes_never_share_more_than_there_is(tmp_path: Path, killing: bool)
         running[seed] = context.Process(target=work, args=(tmp_path, 100 + n, 5))
         running[seed].start()
     for process in running.values():
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     assert not (tmp_path / "overlap").exists()
     assert LeaseBook(tmp_path / "leases").claims() == []
