@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam2
 
+from dagster_project import doctor
 from ego_assets.stages import plan
 from resources.backends import registry, tuning
 from resources.backends.tuning import TARGET, MemoryModel, fit, measure
@@ -170,10 +171,15 @@ def test_depth_can_be_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_trackers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "TRIALS", (1, 2))
     tiny_sam2(tmp_path / "x")
-    tuned = registry.tune(registry.find("segmenter", "sam2"), str(tmp_path), {"checkpoint": "x"})
-    assert [b for b, _ in tuned.samples] == [1, 2]
-    built: Any = registry.build("segmenter", "sam2", {"checkpoint": "x"}, str(tmp_path))
-    assert built.tracker.enlarge.limit == tuned.batch(16)
+    entry, settings = registry.find("segmenter", "sam2"), {"checkpoint": "x"}
+    facts = doctor._tuned(entry, settings, str(tmp_path)).facts
+    assert "not measured without a GPU" in facts
+    monkeypatch.setattr(doctor, "device_name", lambda: "Tesla T4")
+    facts = doctor._tuned(entry, settings, str(tmp_path)).facts
+    assert "batches to 2 tried on Tesla T4: objects_per_batch 16" in facts
+    assert "; 2 side by side in 80 % of 1 GB" in facts
+    built: Any = registry.build("segmenter", "sam2", settings, str(tmp_path))
+    assert built.tracker.enlarge.limit == 16
 
 
 def test_how_fast_it_is_computed_is_no_part_of_a_fingerprint() -> None:
