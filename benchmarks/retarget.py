@@ -135,9 +135,11 @@ def measure(
     return found
 
 
-def together(robots_dir: str | None, counts: list[int], seed: int) -> dict[int, dict[str, float]]:
+def together(
+    robots_dir: str | None, counts: list[int], seed: int, frames: int = 60
+) -> dict[int, dict[str, float]]:
     """{hands: {contender: CPU time of a hand's frame, ms; largest difference of ours, rad}}."""
-    method, frames = METHODS[0], 60
+    method = METHODS[0]
     solvers: list[GaussNewtonSolver] = []
     for robot in known_robots(robots_dir):
         spec = find_robot(robot, robots_dir)

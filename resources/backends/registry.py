@@ -29,7 +29,8 @@ class BackendEntry:
     all weights; weights: its files below that folder, where `{checkpoint}` is the setting of that
     name, and a name with `*` is for any files that may be there; source: where a person gets them;
     gpu_memory_gb: what is set aside for it unmeasured; batch: the setting that says how many items
-    it looks at at once, for those that batch, and max_batch: where more brings nothing.
+    it looks at at once, for those that batch, and max_batch: where more brings nothing;
+    measured_on_cpu: whether `ego doctor --tune` measures it there, which may take too long.
     The class may have `identity(settings, root)`: what else its results depend on.
     """
 
@@ -43,6 +44,7 @@ class BackendEntry:
     gpu_memory_gb: float = 0.0
     batch: str = ""
     max_batch: int = 0
+    measured_on_cpu: bool = True
 
     def files(self, settings: config.Settings) -> list[str]:
         """The weights' files for these settings, below the folder of all weights."""
@@ -70,6 +72,7 @@ _ENTRIES = (
         gpu_memory_gb=6,
         batch="objects_per_batch",
         max_batch=16,
+        measured_on_cpu=False,
     ),
     BackendEntry(
         "segmenter",
@@ -87,6 +90,7 @@ _ENTRIES = (
         gpu_memory_gb=12,
         batch="frames_per_batch",
         max_batch=8,
+        measured_on_cpu=False,
     ),
     BackendEntry(
         "segmenter",
@@ -107,6 +111,7 @@ _ENTRIES = (
         gpu_memory_gb=8,
         batch="frames_per_batch",
         max_batch=16,
+        measured_on_cpu=False,
     ),
     BackendEntry(
         "hand_estimator",

@@ -124,7 +124,7 @@ class Sam2Tracker(TrackMemory):
         self.session.obj_with_new_inputs = list(prompts)
 
     def try_batch(self, count: int) -> None:
-        """Follow so many things until their memory is full: what does that take?."""
+        """Follow so many things until their memory is full, so that the peak can be measured."""
         side = 2 * self.size
         image = np.zeros((round(side * 9 / 16), side, 3), np.uint8)
         prompts = {str(n): [0.1, 0.1, 0.9, 0.9] for n in range(count)}

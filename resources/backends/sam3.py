@@ -333,7 +333,7 @@ class Sam3Segmenter:
         self.tracker = Sam3Tracker(self.network)
 
     def try_batch(self, count: int) -> None:
-        """Encode so many black frames, and follow all that there may be: what does that take?."""
+        """Encode so many black frames, and follow all that there may be, to see the peak."""
         import torch
 
         features, *_ = self.network.see([None] * count)

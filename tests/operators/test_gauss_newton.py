@@ -127,3 +127,9 @@ def test_the_benchmark_runs(capsys, monkeypatch):
     for row in found["tasks"].values():
         assert set(row) == {"dex_retargeting", "nlopt", "gauss_newton"}
         assert row["dex_retargeting"]["mean_mm"] < 40
+
+
+def test_the_benchmark_of_many_hands_compares_like_with_like():
+    (row,) = benchmark.together(None, [5], 0, frames=3).values()
+    assert {"dex_retargeting", "one by one", "together"} < set(row)
+    assert row["difference_rad"] < 1e-6

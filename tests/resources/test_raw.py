@@ -212,7 +212,7 @@ def test_processes_share_it_and_some_are_killed(bucket: str, tmp_path: Path) -> 
     time.sleep(1.5)
     workers[0].kill()
     for worker in workers:
-        worker.join(120)
+        worker.join(600)
     assert [w.exitcode for w in workers[1:]] == [0] * 4
     hold_many(uris, str(tmp_path), 450, 9)
     assert Scratch(tmp_path, 450).used_bytes() <= 450 + 64 * len(sizes)
