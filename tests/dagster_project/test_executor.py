@@ -237,6 +237,9 @@ def test_nothing_leaks_into_the_next_step(instance: dg.DagsterInstance) -> None:
         "path": False,
         "stdout": True,
         "hook": True,
+        "recursion": False,
+        "timeout": None,
+        "cpus": len(os.sched_getaffinity(0)),
         "same draw": False,
     }
     assert found["umask"] != 0o077
