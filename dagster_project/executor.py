@@ -298,17 +298,17 @@ class _Run:
                     step_dependency_config=self.executor.step_dependency_config,
                 )
             )
-            stack.callback(self._leave_the_queue)
+            stack.callback(self._free_everything)
             self.pool = stack.enter_context(self._make_pool())
             try:
                 yield from self._loop()
             except Exception:
                 if self.running:
                     error = serializable_error_info_from_exc_info(sys.exc_info())
-                    keys = ", ".join(s.key for s in self.running.values())
+                    running = ", ".join(s.key for s in self.running.values())
                     yield dg.DagsterEvent.engine_event(
                         self.context,
-                        f"The run cannot go on, so the steps that run are killed: {keys}",
+                        f"The run cannot go on, so the steps that run are killed: {running}",
                         EngineEventData.engine_error(error),
                     )
                 raise
@@ -376,6 +376,12 @@ class _Run:
             self.pools.free_step(step.key)
             self.devices.leave(step.place)
         self.waiting.clear()
+
+    def _free_everything(self) -> None:
+        """After the last worker's end, whatever the end of the run."""
+        for step in self.running.values():
+            self.pools.free_step(step.key)
+        self._leave_the_queue()
 
     def _end(self) -> Iterator[dg.DagsterEvent]:
         """Raises what the stock executor would."""

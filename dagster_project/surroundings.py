@@ -1,7 +1,8 @@
 """What a step may change in its process, put back before the next step of a warm worker.
 
-Here: everything that a fresh process would have had for itself, except imported modules and their
-caches: keeping those (a loaded model) is what a warm worker is for.
+Here: everything that a fresh process would have had for itself, except imported modules, what they
+cache and what is set in them (torch's default type, say): keeping a loaded model is what a warm
+worker is for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -33,6 +35,8 @@ class Surroundings:
         root = logging.getLogger()
         self.logging = (root.level, list(root.handlers), list(root.filters), logging.root.disabled)
         self.silenced = logging.root.manager.disable
+        self.limits = (sys.getrecursionlimit(), socket.getdefaulttimeout())
+        self.cpus = os.sched_getaffinity(0)
         self.threads = set(threading.enumerate())
 
     def restore(self) -> None:
@@ -55,6 +59,10 @@ class Surroundings:
         level, root.handlers[:], root.filters[:], root.disabled = self.logging
         root.setLevel(level)
         logging.disable(self.silenced)
+        recursion_limit, timeout = self.limits
+        sys.setrecursionlimit(recursion_limit)
+        socket.setdefaulttimeout(timeout)
+        os.sched_setaffinity(0, self.cpus)
         reseed()
 
     def thread_left(self) -> str:

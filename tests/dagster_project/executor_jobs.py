@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -350,6 +351,9 @@ def makes_a_mess() -> int:
     sys.path.insert(0, "/nowhere")
     sys.stdout = sys.stderr
     sys.excepthook = print
+    sys.setrecursionlimit(5000)
+    socket.setdefaulttimeout(0.1)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     random.seed(0)
     return random.getrandbits(60)
 
@@ -370,6 +374,9 @@ def sees_no_mess(bits: int) -> dict[str, Any]:
         "path": "/nowhere" in sys.path,
         "stdout": sys.stdout is sys.__stdout__,
         "hook": sys.excepthook is sys.__excepthook__,
+        "recursion": sys.getrecursionlimit() == 5000,
+        "timeout": socket.getdefaulttimeout(),
+        "cpus": len(os.sched_getaffinity(0)),
         "same draw": random.getrandbits(60) == bits,
     }
 

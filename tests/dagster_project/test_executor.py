@@ -23,7 +23,7 @@ import dagster as dg
 import executor_jobs
 import psutil
 import pytest
-from test_executor_conformance import Interrupter, Ran
+from test_executor_conformance import Interrupter, Ran, taking
 
 from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
@@ -237,6 +237,9 @@ def test_nothing_leaks_into_the_next_step(instance: dg.DagsterInstance) -> None:
         "path": False,
         "stdout": True,
         "hook": True,
+        "recursion": False,
+        "timeout": None,
+        "cpus": len(os.sched_getaffinity(0)),
         "same draw": False,
     }
     assert found["umask"] != 0o077
@@ -485,9 +488,10 @@ def test_a_step_in_native_code_is_killed_after_the_grace(
     assert LeaseBook().claims() == []
 
 
-def test_a_run_that_cannot_go_on_says_what_becomes_of_its_steps(
+def test_a_run_that_cannot_go_on_says_so_and_leaves_nothing_taken(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    instance.event_log_storage.set_concurrency_slots("scarce", 3)
     mark = tmp_path / "mark"
 
     def resting(pool: WorkerPool) -> list[Worker]:  # asked for in each round of the run's loop
@@ -496,13 +500,13 @@ def test_a_run_that_cannot_go_on_says_what_becomes_of_its_steps(
         return []
 
     monkeypatch.setattr(WorkerPool, "resting", resting)
-    result = executor_jobs.execute(
-        "endless", instance, config=FOUR, run_config=endless(mark, "stuck")
-    )
+    config = FOUR | {"max_concurrent": 1}
+    result = executor_jobs.execute("pooled", instance, config=config, run_config=taking(str(mark)))
     said = messages(Ran(result, instance))
-    assert "The run cannot go on, so the steps that run are killed: never_ends" in said
+    assert "The run cannot go on, so the steps that run are killed: taker" in said
     assert "no more of this" in said
-    assert not any(is_running(pid) for pid in json.loads(mark.read_text()))
+    found = instance.event_log_storage.get_concurrency_info("scarce")
+    assert [c.step_key for c in found.claimed_slots] == []
     assert LeaseBook().claims() == []
 
 
