@@ -86,14 +86,27 @@ class Claim:
 
 
 def claim(
-    ledger: Ledger, spec: StageSpec, worker: str, unit_id: str, fingerprint: str, tables: list[str]
+    ledger: Ledger,
+    spec: StageSpec,
+    worker: str,
+    unit_id: str,
+    fingerprint: str,
+    tables: Mapping[str, int],
 ) -> Claim | None:
-    """All tables of a unit; none if another worker has one."""
+    """All tables of a unit; none if another worker has one, or had since they were looked at.
+
+    tables: {table: its token as it was then}.
+    """
     claimed: dict[str, Attempt] = {}
-    for table in sorted(tables):
+    for table, token in sorted(tables.items()):
         try:
             claimed[table] = ledger.start(
-                table, unit_id, fingerprint=fingerprint, worker=worker, run_id=spec.run_id
+                table,
+                unit_id,
+                fingerprint=fingerprint,
+                worker=worker,
+                run_id=spec.run_id,
+                seen=token,
             )
         except BusyError:
             for name, attempt in claimed.items():

@@ -144,7 +144,7 @@ class Lane:
         take: Take,
         place: Place,
         fingerprint: str,
-        tables: list[str],
+        tables: dict[str, int],
         carried: Carried | None,
     ) -> tuple[Place, Carried | None]:
         """Try a unit until it is computed or quarantined: as of `_step`.
@@ -176,8 +176,11 @@ class Lane:
 
     # -- what is to be done ----------------------------------------------------------------------
 
-    def pending_tables(self, unit: Unit, fingerprint: str) -> list[str]:
-        """Tables whose rows are missing or stale; by force, those that this run has not made."""
+    def pending_tables(self, unit: Unit, fingerprint: str) -> dict[str, int]:
+        """Tables whose rows are missing or stale; by force, those that this run has not made.
+
+        With the token of each: who claims it with that knows that it still is so.
+        """
         entries = {e.stage: e for e in self.ledger.entries(unit_id=unit.unit_id)}
 
         def is_done(table: str) -> bool:
@@ -199,7 +202,8 @@ class Lane:
                 return False
             return entry.fingerprint == fingerprint or not self.spec.redo_stale
 
-        return [t for t in self.spec.tables if not is_done(t)]
+        left = [t for t in self.spec.tables if not is_done(t)]
+        return {t: entries[t].token if t in entries else 0 for t in left}
 
     def done_under(self, unit: Unit) -> str:
         """The fingerprint that a unit is done under, stale or not: what its state was kept for."""

@@ -237,11 +237,20 @@ class Ledger:
 
     @patient
     def start(
-        self, stage: str, unit_id: str, *, fingerprint: str, worker: str, run_id: str
+        self,
+        stage: str,
+        unit_id: str,
+        *,
+        fingerprint: str,
+        worker: str,
+        run_id: str,
+        seen: int | None = None,
     ) -> Attempt:
         """Claim a unit and record the attempt before it starts.
 
-        Raises BusyError while a live worker has it, KeyError if the unit was never expected.
+        seen: token of the unit when the caller saw that there is something to do; if it is another
+        by now, somebody was at it since, and may have done it. Raises BusyError for that, and while
+        a live worker has it, KeyError if the unit was never expected.
         """
         with self._begin() as connection:
             same = _is_unit(stage, unit_id)
@@ -254,6 +263,8 @@ class Ledger:
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
             if row["state"] == State.DROPPED:
                 raise BusyError(f"{stage} {unit_id} was dropped: `ego quarantine release` it first")
+            if seen is not None and row["token"] != seen:
+                raise BusyError(f"{stage} {unit_id} was claimed by {row['worker']} meanwhile")
             if row["state"] == State.RUNNING and row["worker"] != worker:
                 beat = row["heartbeat_at"] or 0.0
                 # A beat from the future is of a clock that was put back since.

@@ -143,7 +143,7 @@ def test_waiting_in_the_queue_is_not_timed(bench: Bench, monkeypatch: pytest.Mon
     slot = Slot(process, ours, WorkerLog(), "", groups={SHORT: Group((unit,))})
     boss.slots = [slot]
     bench.ledger.expect(TABLE, SHARD, [(SHORT, unit.video_id)])
-    held = claim(bench.ledger, bench.spec, "w", SHORT, "f", [TABLE])
+    held = claim(bench.ledger, bench.spec, "w", SHORT, "f", {TABLE: 0})
     assert held is not None
     boss.take(slot, Started(unit, held.attempts))
     boss.take(slot, Computed(SHORT))

@@ -9,11 +9,13 @@ import sqlite3
 import struct
 import time
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
 from stage_bench import SHARD, Bench
 
+from ego_assets.stages import lane as lane_module
 from ego_assets.stages import supervisor as supervision
 from ego_assets.stages.claims import claim
 from ego_assets.stages.lane import Lane
@@ -224,6 +226,23 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
     assert counts(bench) == [0, 1, 2, 0]
 
 
+def test_what_another_run_did_a_moment_ago_is_not_done_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is to be done and the claim."""
+    real = lane_module.claim
+
+    def late(*given: Any) -> Any:
+        monkeypatch.setattr(lane_module, "claim", real)
+        run_stage(bench.rerun(run_id="other"), isolate=False)
+        return real(*given)
+
+    monkeypatch.setattr(lane_module, "claim", late)
+    report = run_stage(bench.spec, isolate=False)
+    assert (report.done, report.skipped) == (0, 4)
+    assert [bench.attempts(c) for c in [*LONG, SHORT]] == [1, 1, 1, 1]
+
+
 def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
     """Its node was lost to the others for a while: it wakes, finishes late, and is fenced off."""
     woken = bench.folder / "woken"
@@ -276,7 +295,8 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
     monkeypatch.setattr(lane.ledger, "fail", late)
     for behave in [{}, {"raise": 99}]:
         bench.behave(SHORT, **behave)
-        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", [TABLE])
+        token = bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].token
+        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", {TABLE: token})
         assert held is not None
         lane.attempt(Take(group), Place(), "f", held, None)
         assert (said[0], said[-1]) == (1, 0)
