@@ -161,6 +161,10 @@ class Supervisor:
                 self.take(slot, slot.connection.recv())
             except (EOFError, OSError):  # OSError: it was killed in the middle of a message
                 self._bury(slot, None)
+        self.bury_hung()
+
+    def bury_hung(self) -> None:
+        """Kill the workers that have been at something for too long."""
         for slot in list(self.slots):
             hung = next((s for s, since in slot.current.values() if self._is_over(s, since)), None)
             if hung is not None:

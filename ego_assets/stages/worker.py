@@ -70,8 +70,9 @@ def _run_lanes(
     """Takes go to the lanes as they come, also those that must go on; the first is this thread."""
     takes: queue.SimpleQueue[Take | None] = queue.SimpleQueue()
     task = SharedTask(spec)
-    behind = Room(spec.result_bytes, CLIPS_BEHIND * spec.lanes)
-    room = behind if spec.publish_behind else None
+    room = None
+    if spec.publish_behind:
+        room = Room(spec.result_bytes, CLIPS_BEHIND * spec.lanes)
 
     def receive() -> None:
         try:

@@ -93,6 +93,17 @@ def test_one_worker_at_a_time(ledger: Ledger) -> None:
     assert start(ledger, "two", fingerprint="g").number == 1
 
 
+def test_what_somebody_did_since_one_looked_is_not_claimed(ledger: Ledger) -> None:
+    seen = ledger.entries(unit_id="u1")[0].token
+    ledger.finish("clips", "u1", start(ledger, "other"))
+    with pytest.raises(BusyError, match="by other meanwhile"):
+        ledger.start("clips", "u1", fingerprint="f", worker="w", run_id="r", seen=seen)
+    assert state(ledger) is State.DONE
+    seen = ledger.entries(unit_id="u1")[0].token
+    again = ledger.start("clips", "u1", fingerprint="f", worker="w", run_id="r", seen=seen)
+    assert again.token > seen
+
+
 def test_an_old_heartbeat_is_taken_over_and_the_loser_is_fenced_off(ledger: Ledger) -> None:
     slow = start(ledger, "slow")
     assert ledger.beat("clips", "u1", slow.token)

@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 
 from ego_assets.stages import supervisor
-from ego_assets.stages.messages import Started
+from ego_assets.stages.claims import claim
+from ego_assets.stages.messages import Computed, Publishing, Started
 from ego_assets.stages.outage import StageBrokenError
-from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.outcome import StageReport, Tally
+from ego_assets.stages.plan import Group, StageSpec, plan
 from ego_assets.stages.runner import run_stage
+from ego_assets.stages.supervisor import Slot, Supervisor
+from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import State
 from resources.processes import is_gone
 from tests.stages.stage_bench import SHARD, Bench, make_bench
@@ -127,6 +131,31 @@ def test_a_publisher_that_hangs_is_killed_and_those_behind_it_are_not_timed(
     assert counts(bench) == [0, 1, 2, 0]
     attempts = {e.unit_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
     assert attempts == dict.fromkeys([*LONG, SHORT], 1) | {LONG[0]: 2}
+
+
+def test_waiting_in_the_queue_is_not_timed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "limit_s", lambda started: -1.0)
+    (unit,) = plan(replace(bench.spec, units=(SHORT,)), bench.lake, bench.ledger)[1].units
+    boss = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(PATIENCE_S,))
+    process.start()
+    ours, _theirs = multiprocessing.Pipe()
+    slot = Slot(process, ours, WorkerLog(), "", groups={SHORT: Group((unit,))})
+    boss.slots = [slot]
+    bench.ledger.expect(TABLE, SHARD, [(SHORT, unit.video_id)])
+    held = claim(bench.ledger, bench.spec, "w", SHORT, "f", {TABLE: 0})
+    assert held is not None
+    boss.take(slot, Started(unit, held.attempts))
+    boss.take(slot, Computed(SHORT))
+    boss.bury_hung()
+    assert process.is_alive()
+    boss.take(slot, Publishing(SHORT))
+    boss.bury_hung()
+    held.rest()
+    assert not process.is_alive()
+    entry = bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0]
+    assert "hung" in (entry.error or "")
+    assert len(boss.queue) == 1, "the take goes on"
 
 
 def test_a_full_disk_ends_the_stage_and_frees_every_claim(bench: Bench) -> None:

@@ -103,6 +103,7 @@ def test_a_clip_that_kills_its_worker_once_is_done_by_another(bench: Bench) -> N
     bench.behave(LONG[1], die=1)
     report = run_stage(bench.spec, workers=1)
     assert (report.done, report.worker_deaths, report.failed) == (4, 1, 0)
+    assert report.skipped == 0, "what was done before the death is not counted twice"
     assert bench.attempts(LONG[0]) == 1
     assert counts(bench) == [0, 1, 2, 0]
 
