@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ego_assets.operators import hand_skeleton as skeleton
+from ego_assets.operators.rle import mask_box
 
 SIZE = 14
 """Parameters: rotation vector 3, translation 3 (x / z, y / z, log z), flexion 5, spread of the
@@ -20,6 +21,8 @@ _SAMPLES = np.linspace(0.15, 1.0, 4)
 _MASK_POINTS = 70
 _WORK_PX = 110
 _DAMPING = 1e-3
+_ARM_RADII = 5.5
+"""A mask that is longer, in radii of the palm, has a forearm in it; a flat hand has 5."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,65 @@ class HandView:
 
 def view_of(mask: np.ndarray, matrix: np.ndarray, is_wearer: bool) -> HandView | None:
     """Measure a mask (H, W) bool under a (3, 3) camera matrix; None if it is too small."""
-    rows, columns = np.nonzero(mask)
-    if len(rows) < 60:
+    small = _shrunk(mask)
+    if small is None:
         return None
-    top, bottom, left, right = rows.min(), rows.max(), columns.min(), columns.max()
+    crop, (x0, y0, shrink), (left, top, right, bottom) = small
+    inside = cv2.distanceTransform(crop, cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform(1 - crop, cv2.DIST_L2, 5)
+    at_border = bool(
+        top <= 1 or left <= 1 or bottom >= mask.shape[0] - 2 or right >= mask.shape[1] - 2
+    )
+    palm, direction, radius, hand = _palm(crop, inside, mask.shape, (x0, y0, shrink))
+    order = np.linspace(0, len(hand) - 1, min(_MASK_POINTS, len(hand))).astype(int)
+    focal = float(matrix[0, 0])
+    step = 1.0 / (shrink * focal)
+    offset = np.array([(x0 - matrix[0, 2]) / focal, (y0 - matrix[1, 2]) / focal])
+    return HandView(
+        distance=(outside - inside) * step,
+        origin=offset,
+        step=step,
+        points=hand[order] * step + offset,
+        palm=palm * step + offset,
+        direction=direction,
+        radius=radius * step,
+        at_border=at_border,
+        is_wearer=is_wearer,
+    )
+
+
+def hand_box(mask: np.ndarray) -> list[float] | None:
+    """Box x_min, y_min, x_max, y_max of the hand in a mask (H, W) bool, in pixels. None if the mask
+    is too small to tell.
+
+    A bare forearm may be part of the mask, and is left out: of masks longer than a hand is.
+    """
+    small = _shrunk(mask)
+    if small is None:
+        return None
+    crop, (x0, y0, shrink), (left, top, right, bottom) = small
+    inside = cv2.distanceTransform(crop, cv2.DIST_L2, 5)
+    points = np.argwhere(crop)
+    along = points @ np.linalg.eigh(np.cov(points.T))[1][:, 1]
+    if np.ptp(along) < _ARM_RADII * inside.max():
+        return [float(v) for v in (left, top, right + 1, bottom + 1)]
+    *_, hand = _palm(crop, inside, mask.shape, (x0, y0, shrink))
+    low = np.maximum(hand.min(axis=0) / shrink + (x0, y0), (left, top))
+    high = np.minimum((hand.max(axis=0) + 1) / shrink + (x0, y0), (right + 1, bottom + 1))
+    return [*low.tolist(), *high.tolist()]
+
+
+def _shrunk(
+    mask: np.ndarray,
+) -> tuple[np.ndarray, tuple[float, float, float], tuple[int, int, int, int]] | None:
+    """(crop of a mask, uint8; its first pixel and its scale; left, top, right, bottom of the mask),
+    or None if the mask is too small."""
+    box = mask_box(mask)
+    if box is None or np.count_nonzero(mask) < 60:
+        return None
+    left, top, right, bottom = (
+        int(edge - last) for edge, last in zip(box, (0, 0, 1, 1), strict=True)
+    )
     shrink = min(1.0, _WORK_PX / max(bottom - top, right - left, 1))
     pad = 0.25 * max(bottom - top, right - left) + 4
     x0, y0 = left - pad, top - pad
@@ -66,26 +124,7 @@ def view_of(mask: np.ndarray, matrix: np.ndarray, is_wearer: bool) -> HandView |
     crop = cv2.medianBlur(crop, 3)
     if not crop.any():
         return None
-    inside = cv2.distanceTransform(crop, cv2.DIST_L2, 5)
-    outside = cv2.distanceTransform(1 - crop, cv2.DIST_L2, 5)
-    at_border = bool(
-        top <= 1 or left <= 1 or bottom >= mask.shape[0] - 2 or right >= mask.shape[1] - 2
-    )
-    palm, direction, radius, chosen = _palm(crop, inside, mask.shape, (x0, y0, shrink))
-    focal = float(matrix[0, 0])
-    step = 1.0 / (shrink * focal)
-    offset = np.array([(x0 - matrix[0, 2]) / focal, (y0 - matrix[1, 2]) / focal])
-    return HandView(
-        distance=(outside - inside) * step,
-        origin=offset,
-        step=step,
-        points=chosen * step + offset,
-        palm=palm * step + offset,
-        direction=direction,
-        radius=radius * step,
-        at_border=at_border,
-        is_wearer=is_wearer,
-    )
+    return crop, (x0, y0, shrink), (left, top, right, bottom)
 
 
 def _palm(
@@ -118,8 +157,7 @@ def _palm(
     direction = 0.6 * ahead + 0.4 * reach
     direction /= max(1e-6, float(np.linalg.norm(direction)))
     hand = points[(points - palm) @ direction > -1.25 * radius]
-    order = np.linspace(0, len(hand) - 1, min(_MASK_POINTS, len(hand))).astype(int)
-    return palm, direction, radius, hand[order]
+    return palm, direction, radius, hand
 
 
 def joints_of(parameters: np.ndarray, side: str, scale: float) -> np.ndarray:

@@ -7,6 +7,7 @@ messages (`foundationpose_bridge`).
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,7 +63,9 @@ class Bridge:
     """One process at a time. Whatever goes wrong with it, it is killed, and can be started anew."""
 
     def __init__(self, python: str, script: Path, checkout: Path) -> None:
-        self.command = [python or sys.executable, str(script)]
+        # Whole, since it runs in the checkout: a bare name would be looked for there first.
+        found = shutil.which(python or sys.executable)
+        self.command = [str(Path(found).absolute()) if found else python, str(script)]
         self.checkout = checkout
         self.hello: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -73,6 +76,8 @@ class Bridge:
 
     def start(self) -> None:
         """Start it and hear its greeting. Raises WeightsError: then it is not set up."""
+        if not Path(self.command[0]).is_absolute():
+            raise WeightsError(f"{self.command[0]} cannot be started: there is no such program")
         ours, theirs = socket.socketpair()
         environment = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
         # As if its environment were activated: compilers (ninja) lie beside its interpreter.

@@ -139,10 +139,12 @@ class Cast:
     ) -> None:
         """A detection is this track. entry: where its arm comes in, as a share of the width;
         is_low: it reaches far down."""
+        table = self.things[track]["table"]
         if track in self.votes:
             for words, score in votes.items():
-                self.votes[track][words] = self.votes[track].get(words, 0.0) + score
-        if self.things[track]["table"] == HANDS:
+                if table_of(self.settings, words) == table:
+                    self.votes[track][words] = self.votes[track].get(words, 0.0) + score
+        if table == HANDS:
             evidence = self.evidence.setdefault(track, HandEvidence())
             evidence.look(frame_index, entry, is_low, side_votes(self.settings, votes))
 

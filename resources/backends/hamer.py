@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 from ego_assets.config import HamerSettings
 from ego_assets.operators.cameras import normalised_points, project_points
 from ego_assets.operators.geometry import quaternion_from_matrix
+from ego_assets.operators.hand_fit import hand_box
 from ego_assets.operators.hand_takes import (
     bones_m,
     count_votes,
@@ -27,6 +28,7 @@ from ego_assets.operators.hand_takes import (
     side_of,
 )
 from ego_assets.operators.hands import hand_axes
+from ego_assets.operators.rle import decode_mask
 from ego_assets.operators.smoothing import smoothed_rotations, smoother
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
 from resources.backends.batching import MicroBatcher
@@ -39,7 +41,7 @@ CHECKPOINT = "hamer_ckpts/checkpoints/hamer.ckpt"
 CONFIG = "hamer_ckpts/model_config.yaml"
 MANO = "data/mano/MANO_RIGHT.pkl"
 BOX_SCALE = 2.0
-"""A crop is so many times the hand's box, as the network was trained."""
+"""A crop is so many times the hand's box (without the forearm), as the network was trained."""
 BOX_ASPECT = 192 / 256
 """Width over height of what the network looks at: the middle of a square crop."""
 BLUR_OVER = 1.1
@@ -424,7 +426,7 @@ class HamerEstimator:
     """
 
     name = "hamer"
-    version = "3"
+    version = "4"
     quality_tier = "model"
     weights_hash = ""
     on_device = True
@@ -456,8 +458,7 @@ class HamerEstimator:
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """See `HandEstimator`. One row a mask row. Carried over: sides and shapes."""
-        columns = [n for n in clip.tables["hand_masks"].column_names if n != "rle"]
-        masks = clip.tables["hand_masks"].select(columns).to_pylist()
+        masks = clip.tables["hand_masks"].to_pylist()
         known = carried or {}
         votes = count_votes(masks, clip.first_new_frame, known.get("votes", {}))
         tracks: dict[str, list[Look]] = {}
@@ -503,7 +504,8 @@ class HamerEstimator:
         for frame in shown:
             for row in sorted(frames[frame.index], key=lambda r: r["track_id"]):
                 side = side_of(votes[row["track_id"]])
-                crop = Crop.around(row["box"], side == "left")
+                mask = decode_mask(row.pop("rle"), row["height_px"], row["width_px"])
+                crop = Crop.around(hand_box(mask) or row["box"], side == "left")
                 yield row | {"side": side}, crop, crop.cut(frame.image, self.network.shape.side)
 
     def _look(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:

@@ -65,11 +65,8 @@ def _sha256(path: Path) -> str:
     stat = path.stat()
     key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     cache = cache_file("hashes.json")
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(cache.read_text())
-    if key in known:
-        return known[key]
+    if isinstance(digest := _known(cache).get(key), str):
+        return digest
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     update_cache(cache, {key: found})
@@ -91,12 +88,18 @@ def cache_file(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ego" / name
 
 
+def _known(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; an empty one if there is none."""
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def update_cache(path: Path, entries: dict[str, Any]) -> None:
     """Add to a JSON object in a file, whole or not at all. A home that may not be written only
     costs time."""
-    known: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(path.read_text())
+    known = _known(path)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")

@@ -112,6 +112,15 @@ def test_tracks_keep_their_names_through_a_take(sample, segmented: ClipOutput) -
     assert all(r["is_context"] == (r["frame_index"] < 95) for r in other.tables["hand_masks"])
 
 
+def test_names_do_not_come_again_behind_a_clip_that_failed(sample) -> None:  # type: ignore[no-untyped-def]
+    path, truth = sample
+    clip = clip_input(path, intrinsics_of(truth), FRAMES - 20, FRAMES, number=2)
+    found = BaselineSegmenter(config.SegmentSettings()).process(clip, None)
+    tracks = {r["track_id"] for t in ("hand_masks", "object_masks") for r in found.tables[t]}
+    assert tracks
+    assert all(t.rpartition("-")[2][1:].startswith("200") for t in tracks)
+
+
 def test_bones_keep_their_length(hand_poses: list[dict[str, Any]]) -> None:
     joints = np.array([r["joints_camera_m"] for r in hand_poses])
     ends = joints[:, np.array(BONES)]

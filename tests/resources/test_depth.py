@@ -16,6 +16,7 @@ from tiny_models import Tattletale, tiny_depth_anything, tiny_depth_pro
 from ego_assets.config import DepthAnythingSettings, DepthProSettings
 from ego_assets.protocols import MetricDepth
 from resources.backends import registry
+from resources.backends.batching import MicroBatcher
 from resources.backends.depth import DepthAnything, DepthPro, load_depth_model
 from resources.backends.weights import WeightsError, WeightsMissingError
 
@@ -101,6 +102,18 @@ def test_results_do_not_depend_on_the_batch(pro: DepthPro, anything: DepthAnythi
             assert alone.shape == found.shape
             assert np.allclose(alone, found, rtol=1e-4)
         assert not np.allclose(together[0], together[2], rtol=1e-2)
+
+
+def test_who_asks_alone_waits_for_nobody(
+    anything: DepthAnything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FoundationPose asks for one picture at a time: there is nobody to share a batch with."""
+
+    def waits(*_: Any) -> Any:
+        raise AssertionError("it waits for company")
+
+    monkeypatch.setattr(MicroBatcher, "__call__", waits)
+    assert len(anything([noise(0)], None)) == 1
 
 
 # -- checkpoints that are none ---------------------------------------------------------------

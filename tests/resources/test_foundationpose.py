@@ -358,14 +358,14 @@ def test_pictures_are_straightened(estimator: FoundationPoseEstimator) -> None:
     [
         ("raise", "answer to `look` is: ValueError: no such luck"),
         ("exit", r"ended before its answer to `look` \(exit status 7\); its last words.*goodbye"),
-        ("hang", "did not come within 3 s; its last words: .*I wait"),
+        ("hang", "did not come within 5 s; its last words: .*I wait"),
         ("garbage", "cannot be understood: no message begins with"),
     ],
 )
 def test_a_failing_process_fails_its_clip_alone(weights: Path, fault: str, words: str) -> None:
     estimator = FoundationPoseEstimator(settings(), weights)
     run(estimator, clip_of(range(2)))
-    patience = {"answer_timeout_s": 3.0} if fault == "hang" else {}
+    patience = {"answer_timeout_s": 5.0} if fault == "hang" else {}
     estimator.settings = settings(**patience)
     plant(weights / "FoundationPose", fault, 2)
     with pytest.raises(BridgeError, match=f"(?s){words}") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from resources.backends import foundationpose_bridge as bridge
 from resources.backends.bridge import Bridge
 from resources.backends.foundationpose_bridge import MessageError, receive, send
+from resources.backends.weights import WeightsError
 from resources.gpu import find_gpus
 from resources.gpu_leases import LeaseBook, Request
 
@@ -102,6 +104,18 @@ def test_the_process_has_the_lease_of_its_device_until_it_is_dead(
     assert len(book.holders()) == 1, "a second owner"
     process.close()
     assert book.holders() == []
+
+
+def test_the_interpreter_is_not_looked_for_in_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for folder in ("bin", "."):
+        (tmp_path / folder / "their_python").write_text(f"#!/bin/sh\necho from {folder}; exit 1\n")
+        (tmp_path / folder / "their_python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(WeightsError, match="last words: from bin"):
+        Bridge("their_python", tmp_path / "script.py", tmp_path).start()
 
 
 def test_half_a_message(pair: Pair) -> None:

@@ -20,6 +20,7 @@ from tiny_models import TINY_HAMER, Tattletale, tiny_hamer, tiny_mano
 
 from ego_assets.config import HamerSettings
 from ego_assets.operators.cameras import project_points
+from ego_assets.operators.rle import encode_mask, mask_box
 from ego_assets.protocols import ClipInput, Frame, Intrinsics
 from ego_assets.schemas import TABLES
 from resources.backends.hamer import (
@@ -63,6 +64,10 @@ class Picture:
             yield Frame(index, index / 10, self.image, 1.0)
 
 
+NO_MASK = {"height_px": SIZE[0], "width_px": SIZE[1], "rle": encode_mask(np.zeros(SIZE, bool))}
+"""Of hands whose box alone counts."""
+
+
 def clip_of(
     image: np.ndarray, hands: list[tuple[int, str, list[float]]], camera: Intrinsics = PINHOLE
 ) -> ClipInput:
@@ -76,7 +81,8 @@ def clip_of(
     )
     rows = [
         found.row(frame, frame / 10)
-        | {"track_id": f"t-h{i:03d}", "side": side, "box": box, "score": 0.9, "rle": b""}
+        | {"track_id": f"t-h{i:03d}", "side": side, "box": box, "score": 0.9}
+        | NO_MASK
         | {"is_wearer": True}
         for i, (frame, side, box) in enumerate(hands)
     ]
@@ -253,6 +259,21 @@ def shrunk(image: np.ndarray, crop: Crop) -> np.ndarray:
     zoom, flip, (x, y) = 64 / crop.side, -1 if crop.is_left else 1, crop.centre
     move = np.array([[flip * zoom, 0, 32 - flip * zoom * x], [0, zoom, 32 - zoom * y]])
     return cv2.warpAffine(image, move, (64, 64), flags=cv2.INTER_LINEAR)
+
+
+def test_a_forearm_is_no_part_of_the_crop(estimator: HamerEstimator) -> None:
+    """The network was trained on crops of hands: with an arm in it, the hand is small and aside."""
+    mask = np.zeros(SIZE, np.uint8)
+    cv2.ellipse(mask, (80, 30), (14, 22), 0, 0, 360, 1, -1)  # a hand, and the arm below it
+    hand = mask_box(mask > 0)
+    mask[45:120, 72:89] = 1
+    clip = clip_of(noise(), [(0, "right", mask_box(mask > 0) or [])])
+    row = clip.tables["hand_masks"].to_pylist()[0] | {"rle": encode_mask(mask > 0)}
+    (found,) = estimator._crops(clip, [row], {"t-h000": {"right": 1.0}})
+    assert hand is not None
+    assert np.allclose(found[1].centre, Crop.around(hand, False).centre, atol=4)
+    assert found[1].side < 1.3 * Crop.around(hand, False).side
+    assert found[1].side < 0.6 * Crop.around(row["box"], False).side
 
 
 @pytest.mark.parametrize("is_left", [False, True])
@@ -496,7 +517,8 @@ def take_of(frames: range, hands: list[tuple[str, bool]], context: int = 0) -> C
     clip = replace(clip, clip=row)
     rows = [
         clip.row(f, f / 30)
-        | {"track_id": f"t-h{i:03d}", "side": side, "box": BOX, "score": 0.9, "rle": b""}
+        | {"track_id": f"t-h{i:03d}", "side": side, "box": BOX, "score": 0.9}
+        | NO_MASK
         | {"is_wearer": wearer}
         for f in frames
         for i, (side, wearer) in enumerate(hands)

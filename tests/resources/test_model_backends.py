@@ -198,6 +198,16 @@ def test_a_known_hash_is_not_computed_again(
     assert hash_files(tmp_path, ["a"]) == first
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "{", '{"x": 1', "null"])
+def test_a_memory_that_is_spoilt_is_begun_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    wanted = hash_files(tmp_path, ["a"])
+    memory = tmp_path / "cache/ego/hashes.json"
+    memory.write_text(text)
+    assert hash_files(tmp_path, ["a"]) == wanted
+    assert len(json.loads(memory.read_text())) == 1
+
+
 def test_the_hash_enters_the_version(tmp_path: Path) -> None:
     tiny_hamer(tmp_path / HAMER_FOLDER)
     _, one = registry.version("hand_estimator", "hamer", {}, str(tmp_path))

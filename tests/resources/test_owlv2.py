@@ -227,6 +227,18 @@ def test_names_do_not_come_again_behind_a_clip_that_failed() -> None:
     assert list(went_on.prompts([proposal("right hand", 0)], 0.0, SIZE)) == ["t-h2001"]
 
 
+def test_an_object_is_never_labelled_as_a_hand(sight: _Sight) -> None:
+    """Two words for it share its votes, and the words of a hand come second each time."""
+    for frame, votes in enumerate(((0.30, 0.25), (0.25, 0.30))):
+        row = proposal("robot arm", 0, frame=frame)
+        row["votes"] = dict(zip(("robot arm", "handheld object"), votes, strict=True))
+        row["votes"]["left hand"] = 0.28
+        sight.prompts([row], frame / 10, SIZE)
+        sight.boxes["t-o000"] = row["box"]
+    sight.settle()
+    assert sight.things["t-o000"]["label"] in ("robot arm", "handheld object")
+
+
 def test_settings_that_would_do_nothing_are_refused() -> None:
     for name in ("prompt_interval_s", "min_hand_score", "work_side_px"):
         assert name not in Owlv2Sam2Settings.model_fields
