@@ -193,7 +193,7 @@ def test_what_stays_unfinished_keeps_nobody_from_a_turn(
     monkeypatch.setattr(schedules, "RETRIES_A_NIGHT", 1)
     for shard in night.shards[:2]:
         night.fail(shard, shard)
-    nights = [NIGHT + timedelta(days=n) for n in range(12)]
+    nights = [NIGHT + timedelta(days=n) for n in range(20)]
     turns = {r.partition_key for at in nights for r in night.requested(at)}
     assert turns == set(night.shards[:2])
 
