@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster import ScheduleEvaluationContext
 
-from ego_assets.partitions import PARTITION_TAG
+from ego_assets.partitions import PARTITION_TAG, SHARDS, shards_of_run
 from ego_assets.stages.plan import digest
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
@@ -68,7 +68,8 @@ def build_schedules(
     ) -> list[dg.RunRequest] | dg.SkipReason:
         end_lost_runs(context.instance, storage.ledger())
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
-        busy = {r.dagster_run.tags.get(PARTITION_TAG) for r in active}
+        known = context.instance.get_dynamic_partitions(SHARDS)
+        busy = {s for r in active for s in shards_of_run(r.dagster_run.tags, known)}
         since = context.scheduled_execution_time - timedelta(days=1)
         unfinished = {*storage.ledger().unfinished_shards(), *failed_shards(context, since)}
         night = context.scheduled_execution_time.strftime("%Y%m%d")

@@ -12,7 +12,7 @@ from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
 from ego_assets.checks.quality import named, quality_results, quality_specs
 from ego_assets.operators.quality import ProbeSettings
-from ego_assets.partitions import PARTITION_TAG, RANGE_TAGS, SHARDS
+from ego_assets.partitions import PARTITION_TAG, RANGE_TAGS, SHARDS, shards_of_run
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -114,13 +114,9 @@ def _clip_count(lake: Lake, shard: str) -> int:
 def run_shards(context: dg.AssetCheckExecutionContext, lake: Lake) -> list[str]:
     """The shards of this run: its partition, or its range, or all of the lake."""
     tags = context.run.tags
-    if PARTITION_TAG in tags:
-        return [tags[PARTITION_TAG]]
-    if all(t in tags for t in RANGE_TAGS):
-        keys = context.instance.get_dynamic_partitions(SHARDS)
-        first, last = (keys.index(tags[t]) for t in RANGE_TAGS)
-        return list(keys[first : last + 1])
-    return lake.shards()
+    if PARTITION_TAG not in tags and RANGE_TAGS[0] not in tags:
+        return lake.shards()
+    return shards_of_run(tags, context.instance.get_dynamic_partitions(SHARDS))
 
 
 def table_checks(table: str) -> dg.AssetChecksDefinition:

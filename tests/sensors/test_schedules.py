@@ -12,6 +12,7 @@ import pytest
 
 from dagster_project.definitions import build_defs
 from ego_assets.checks.baselines import good_shards, remember_good
+from ego_assets.partitions import RANGE_TAGS
 from ego_assets.stages.shards import RawFile, write_shard
 from resources.compute import Compute
 from resources.lake import Lake
@@ -83,6 +84,9 @@ def test_only_what_another_run_may_finish_is_retried(night: Night) -> None:
     night.instance.add_dynamic_partitions("shards", night.shards)
     night.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     assert night.retried() == [failed]
+    over_all = dict(zip(RANGE_TAGS, (done, busy), strict=True))  # a backfill as a single run
+    night.instance.create_run_for_job(job, tags=over_all, status=dg.DagsterRunStatus.STARTED)
+    assert night.retried() == []
 
 
 def test_the_retry_finishes_a_shard_that_failed(night: Night, tmp_path: Path) -> None:
