@@ -160,7 +160,18 @@ def post(url: str, content: Mapping[str, Any]) -> None:
         raise DeliveryError(f"no answer: {type(error).__name__}") from None
 
 
-_under_way: dict[Channel, threading.Thread] = {}
+@dataclass
+class _Sending:
+    """A message on its way. failed: why it did not get through, if it has ended so."""
+
+    text: str
+    thread: threading.Thread
+    failed: list[BaseException]
+
+
+_under_way: dict[Channel, _Sending] = {}
+_arrived_late: set[tuple[Channel, str]] = set()
+"""Messages that got through after we had left them: they are not sent again."""
 
 
 def send_in_time(
@@ -168,11 +179,20 @@ def send_in_time(
 ) -> None:
     """Send, and wait `limit_s` at most, however slowly a server speaks. Raises DeliveryError.
 
-    What takes longer goes on by itself, and its channel takes nothing else until it has ended. An
-    error that no channel should raise becomes a DeliveryError, too, without its text.
+    What takes longer goes on by itself, and its channel takes nothing else until it has ended; if
+    it got through, to send it once more does nothing. An error that no channel should raise becomes
+    a DeliveryError, too, without its text.
     """
-    if (before := _under_way.get(channel)) is not None and before.is_alive():
-        raise DeliveryError("an earlier message is still on its way")
+    if (before := _under_way.get(channel)) is not None:
+        if before.thread.is_alive():
+            raise DeliveryError("an earlier message is still on its way")
+        del _under_way[channel]
+        if not before.failed:
+            _arrived_late.add((channel, before.text))
+    text = json.dumps(list(notices), sort_keys=True, default=str)
+    if (channel, text) in _arrived_late:
+        _arrived_late.remove((channel, text))
+        return
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -182,12 +202,12 @@ def send_in_time(
             failed.append(error)
 
     thread = threading.Thread(target=run, name="ego-alert", daemon=True)
-    _under_way[channel] = thread
+    _under_way[channel] = _Sending(text, thread, failed)
     thread.start()
     thread.join(limit_s)
     if thread.is_alive():
         raise DeliveryError(f"not done after {limit_s:.0f} s")
-    _under_way.pop(channel, None)
+    del _under_way[channel]
     for error in failed:
         if isinstance(error, DeliveryError):
             raise error

@@ -59,9 +59,9 @@ class Backends(dg.ConfigurableResource):
 
     def with_choice(self, chosen: Mapping[str, Any]) -> Backends:
         """As these, but for the fields that are given; of `settings`, for the operators in it."""
-        own = {name: getattr(self, name) for name in Backends.model_fields}
+        own = {name: getattr(self, name) for name in type(self).model_fields}
         settings = self.settings | chosen.get("settings", {})
-        return Backends(**(own | dict(chosen) | {"settings": settings}))
+        return type(self)(**(own | dict(chosen) | {"settings": settings}))
 
     def weights(self) -> str:
         """Folder of all models' weights; "" is the machine's."""

@@ -2,9 +2,8 @@
 
 A subject (a check, a job) has members that fail (shards). The first failure is told at once;
 more of the same, or the same again, only counts, until the cool-down is over and one reminder says
-how many. When the
-last failing member is well again, that is told once. What comes back within the cool-down waits
-until it is over: a subject that flaps does not spam.
+how many. When the last failing member is well again, that is told once. What comes back within the
+cool-down waits until it is over: a subject that flaps does not spam.
 """
 
 from __future__ import annotations

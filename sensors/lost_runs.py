@@ -15,21 +15,23 @@ from resources.ledger import Ledger, State
 from resources.processes import RUN_TAG, is_run_gone, is_run_here
 
 STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+START_LIMIT_S = 900.0
+"""So long after it was launched, a run that has not begun never will."""
 SILENCE_S = 3600.0
 """So long without a heartbeat of any unit that it was at, a run of another machine is lost."""
 
 
 def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     """Have them failed, or cancelled if that was wanted; their ids."""
+    ended = _end_what_never_began(instance)
     runs = instance.get_runs(dg.RunsFilter(statuses=STARTED))
     if not runs:
-        return []
+        return ended
     beats: dict[str, float] = {}
     for entry in ledger.entries(states=[State.RUNNING]):
         beat = entry.heartbeat_at or entry.started_at
         if entry.run_id is not None and beat is not None:
             beats[entry.run_id] = max(beat, beats.get(entry.run_id, 0.0))
-    ended = []
     for run in runs:
         tag = run.tags.get(RUN_TAG, "")
         if is_run_gone(run.run_id, tag):
@@ -45,6 +47,18 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
         else:
             instance.report_run_failed(run, why)
         ended.append(run.run_id)
+    return ended
+
+
+def _end_what_never_began(instance: dg.DagsterInstance) -> list[str]:
+    """Runs whose process died before it could say that it began."""
+    starting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])
+    ended = []
+    for record in instance.get_run_records(starting):
+        if time.time() - record.update_timestamp.timestamp() > START_LIMIT_S:
+            why = f"the run did not begin within {START_LIMIT_S / 60:.0f} min of its launch"
+            instance.report_run_failed(record.dagster_run, why)
+            ended.append(record.dagster_run.run_id)
     return ended
 
 

@@ -102,7 +102,9 @@ def _cell(value: object) -> str:
 def _plain(text: str) -> str:
     """One line without control characters and lone surrogates (names of files may have them)."""
     text = text.encode("utf-8", "replace").decode()
-    text = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]", " ", text).split())
+    text = " ".join(
+        re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text).split()
+    )
     return text if len(text) <= CELL_CHARACTERS else f"{text[: CELL_CHARACTERS - 1]}…"
 
 

@@ -60,6 +60,11 @@ def test_stale_shards_are_listed(tmp_path: Path) -> None:
     assert json.loads(ego("stale", "--lake", lake, "--json")) == expected
     assert f"{SHARD}: 4 hand_masks" in ego("stale", "--lake", lake)
     assert "0 stale shards" in ego("stale", "--lake", lake, "--shard", "20990101-0000")
+    work.lake.write_shard("20250101-0000", {"files": []})
+    work.lake.storage.write("video_manifest/20250101-0000.parquet", b"damaged")
+    done = CliRunner().invoke(main, ["stale", "--lake", lake, "--json"])
+    assert json.loads(done.stdout) == expected
+    assert "20250101-0000 cannot be judged" in done.stderr
 
 
 def test_a_report_is_written_into_the_lake(bench: Bench) -> None:

@@ -80,14 +80,10 @@ class Bench:
         return {t for t, s in states.items() if s is not StaleStatus.FRESH}
 
     def run(self, *tables: str, **config: dict[str, Any]) -> dg.ExecuteInProcessResult:
-        """config: of the ops, by name; `backends`: of the resource."""
+        """config: of the ops, by name."""
         keys = [dg.AssetKey(t) for t in tables]
-        backends = config.pop("backends", {})
         return self.job.execute_in_process(
-            run_config={
-                "ops": {op: {"config": said} for op, said in config.items()},
-                "resources": {"backends": {"config": backends}},
-            },
+            run_config={"ops": {op: {"config": said} for op, said in config.items()}},
             partition_key=self.shard,
             instance=self.instance,
             asset_selection=keys or None,

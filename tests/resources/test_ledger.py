@@ -199,6 +199,13 @@ def test_expect_keeps_what_is_known(ledger: Ledger) -> None:
     assert ledger.counts() == {"clips": {State.DONE: 1, State.PENDING: 2}}
 
 
+def test_a_place_is_what_its_name_says_in_capitals_and_all(ledger: Ledger) -> None:
+    files = RawFiles(ledger)
+    files.note([Seen("f", "/raw_1/a.mp4", 1, "1")], 0.0)
+    assert files.waiting(not_under=["/RAW_1/", "/raw11/", "/raw"]) == []
+    assert len(files.waiting(not_under=["/RAW_1/", "/raw11/"])) == 1
+
+
 def test_errors_may_hold_any_bytes(ledger: Ledger) -> None:
     attempt = start(ledger)
     words = "its log: \0 and \udcff" + "x" * 9000

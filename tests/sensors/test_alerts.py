@@ -1,6 +1,7 @@
 """A failing check is told once over every channel, its recovery once; no secret leaks."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -341,6 +342,32 @@ def test_a_server_that_never_ends_its_answer_is_left_in_time() -> None:
         while not server.messages and time.monotonic() < deadline:
             time.sleep(0.02)
     assert len(server.messages) == 1
+
+
+@pytest.mark.parametrize("gets_through", [True, False])
+def test_what_got_through_late_is_not_told_again(*, gets_through: bool) -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.calls, self.answers = 0, threading.Event()
+
+        def send(self, notices: object) -> None:
+            self.calls += 1
+            self.answers.wait(60)
+            if not gets_through and self.calls == 1:
+                raise DeliveryError("no")
+
+    channel = Slow()
+    with pytest.raises(DeliveryError, match="not done after"):
+        send_in_time(channel, [NOTICE], 0.05)
+    channel.answers.set()
+    for thread in threading.enumerate():
+        if thread.name == "ego-alert":
+            thread.join(60)
+    send_in_time(channel, [NOTICE | {"failing": 2}])
+    send_in_time(channel, [NOTICE])
+    assert channel.calls == (2 if gets_through else 3)
+    send_in_time(channel, [NOTICE])  # the next time it is another alert
+    assert channel.calls == (3 if gets_through else 4)
 
 
 def test_the_body_of_an_answer_is_not_awaited() -> None:

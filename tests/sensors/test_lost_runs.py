@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from resources.ledger import Ledger
 from resources.ledger.tables import work
 from resources.processes import RUN_TAG, process_name, run_tag
+from sensors import lost_runs
 from sensors.alerts import Span, signals
 from sensors.lost_runs import SILENCE_S, end_lost_runs
 from tests.sensors.servers import http_inbox
@@ -102,6 +103,16 @@ def test_runs_that_may_live_are_left_alone(
     begin(instance, f"RUN elsewhere:{dead.partition(':')[2]}")
     begin(instance, f"another-run {dead}")  # inherited from the run before
     assert end_lost_runs(instance, ledger) == []
+
+
+def test_a_run_that_never_begins_is_ended(
+    instance: dg.DagsterInstance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = begin(instance, status=STATUS.STARTING)
+    assert end_lost_runs(instance, ledger) == []
+    monkeypatch.setattr(lost_runs, "START_LIMIT_S", -1.0)
+    assert end_lost_runs(instance, ledger) == [run_id]
+    assert status(instance, run_id) is STATUS.FAILURE
 
 
 def test_the_alert_sensor_ends_lost_runs(

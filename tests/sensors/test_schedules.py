@@ -84,6 +84,9 @@ def test_only_what_another_run_may_finish_is_retried(night: Night) -> None:
     night.instance.add_dynamic_partitions("shards", night.shards)
     night.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     assert night.retried() == [failed]
+    over_all = dict(zip(RANGE_TAGS, (done, busy), strict=True))  # a backfill as a single run
+    night.instance.create_run_for_job(job, tags=over_all, status=dg.DagsterRunStatus.STARTED)
+    assert night.retried() == []
 
 
 def test_the_retry_finishes_a_shard_that_failed(night: Night, tmp_path: Path) -> None:
@@ -211,7 +214,7 @@ def test_what_stays_unfinished_keeps_nobody_from_a_turn(
     monkeypatch.setattr(schedules, "RETRIES_A_NIGHT", 1)
     for shard in night.shards[:2]:
         night.fail(shard, shard)
-    nights = [NIGHT + timedelta(days=n) for n in range(12)]
+    nights = [NIGHT + timedelta(days=n) for n in range(20)]
     turns = {r.partition_key for at in nights for r in night.requested(at)}
     assert turns == set(night.shards[:2])
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id, raw
 from resources.ledger import Ledger
-from resources.ledger.contents import Contents
+from resources.ledger.contents import Contents, Duplicate
 from resources.ledger.raw_files import RawFiles, Waiting
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
@@ -306,6 +308,21 @@ def test_files_of_a_disk_that_is_not_mounted_are_not_taken_for_gone(place: Place
     found = place.look(after_s=1)
     assert [Path(s.uri).name for s in found.superseded] == ["a.mp4"]
     assert found.waiting == 0
+
+
+def test_whether_a_file_is_gone_may_not_be_known(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that is closed to us: neither is its content handed on, nor does the look end."""
+    place.put("a.mp4")
+    lost = Duplicate("f", "s1", 0.0, ("s3://closed/a.mp4", "s2"))
+    refused = ClientError({"Error": {"Code": "403"}}, "HeadObject")
+    monkeypatch.setattr(Contents, "duplicates_of_missing", lambda *_: [lost])
+    monkeypatch.setattr(module, "raw_version", Mock(side_effect=refused))
+    found = place.look()
+    assert (found.new, len(found.missing)) == (1, 1)
+    assert "s3://closed/a.mp4" in found.missing[0]
+    assert place.asked_for() == []
 
 
 def test_many_files_written_over_at_once_come_in_pieces(place: Place) -> None:
