@@ -133,7 +133,7 @@ def take(server: Server, page: Any, target: Path, backfill_id: str) -> None:
     save(page, target / "failed_check.png", folder)
     page.goto(f"{server.url}/automation")
     seen("follow_sensor")
-    save(page, target / "automation.png", folder, height=620)
+    save(page, target / "automation.png", folder, height=690)
     page.goto(f"{server.url}/runs/b/{backfill_id}")
     seen("video_manifest")
     save(page, target / "backfill_page.png", folder, height=500)
