@@ -24,7 +24,7 @@ from dagster_project.run_graph import run_shards  # noqa: E402
 from ego_assets.stages.shards import RawFile, write_shard  # noqa: E402
 from resources.lake import Lake  # noqa: E402
 from samples import render_sample  # noqa: E402
-from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for  # noqa: E402
+from tests.dagster_project.ui import Server, backfill, browser_page, ego_up  # noqa: E402
 
 WIDTH, HEIGHT = 1720, 1000
 SHOWN_FOLDER = "/data"
@@ -39,20 +39,6 @@ RENAME = """
 """
 SEEDS = (3, 4, 6)
 """Of the sample videos, one a shard. In the last one the hands jitter: a failed check."""
-BACKFILL = """
-mutation Backfill($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
-"""
-BACKFILL_STATUS = """
-query Status($id: String!) {
-  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
-}
-"""
 
 
 def prepare(folder: Path) -> Lake:
@@ -68,24 +54,6 @@ def prepare(folder: Path) -> Lake:
     run_shards(lake.location, lake.shards())
     CliRunner().invoke(ego, ["report", "--lake", lake.location], catch_exceptions=False)
     return lake
-
-
-def backfill(server: Server) -> str:
-    """The videos of every shard, as the backfill window asks for it; waits for its end."""
-    params = {
-        "assetSelection": [{"path": ["video_manifest"]}, {"path": ["clips"]}],
-        "partitionNames": server.lake.shards(),
-    }
-    launched = server.ask(BACKFILL, params=params)["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    backfill_id = launched["backfillId"]
-
-    def is_over() -> bool:
-        found = server.ask(BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]
-        return found["status"].startswith("COMPLETED")
-
-    wait_for("end of the backfill", is_over, 900)
-    return str(backfill_id)
 
 
 def save(page: Any, path: Path, folder: Path, height: int = HEIGHT) -> None:
@@ -133,7 +101,7 @@ def take(server: Server, page: Any, target: Path, backfill_id: str) -> None:
     save(page, target / "failed_check.png", folder)
     page.goto(f"{server.url}/automation")
     seen("follow_sensor")
-    save(page, target / "automation.png", folder, height=620)
+    save(page, target / "automation.png", folder, height=690)
     page.goto(f"{server.url}/runs/b/{backfill_id}")
     seen("video_manifest")
     save(page, target / "backfill_page.png", folder, height=500)
@@ -149,7 +117,8 @@ def main() -> None:
         folder = Path(name).resolve()
         lake = prepare(folder)
         with ego_up(lake, folder / "up.log") as server, browser_page(WIDTH, HEIGHT) as page:
-            take(server, page, target, backfill(server))
+            done = backfill(server, ("video_manifest", "clips"), lake.shards(), 900)
+            take(server, page, target, done["id"])
 
 
 if __name__ == "__main__":

@@ -89,8 +89,9 @@ def is_last_step(context: dg.OpExecutionContext) -> bool:
 def fail_for_lost(lost: Mapping[str, str], count: int) -> None:
     """Raises Failure if some of the shards of a range were lost, and names them."""
     if lost:
+        some = f"{len(lost)} of {count} shards could not be done, the others are: "
         raise dg.Failure(
-            f"{len(lost)} of {count} shards could not be done, the others are: "
+            (some if len(lost) < count else f"none of the {count} shards could be done: ")
             + "; ".join(f"{shard}: {why}" for shard, why in lost.items()),
             metadata={NOT_MADE: dg.MetadataValue.json(dict(lost))},
             allow_retries=False,

@@ -20,7 +20,7 @@ def real_data() -> Path:
     return folder
 
 
-LONG_FILES = ("test_daemon.py", "test_executor.py", "test_cuts.py")
+LONG_FILES = ("test_daemon.py", "test_backfill.py", "test_executor.py", "test_cuts.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -43,8 +43,15 @@ from resources.storage import Storage
 LISTED_FAILURES = 50
 GPUS_TAG = "ego/gpus"
 LISTED_VIDEOS = 100
-FOLLOWS = dg.AutomationCondition.eager().with_label("follows what it is made from")
-"""Of the tables of clips: what `follow_sensor` goes by, if a person has started it."""
+_condition = dg.AutomationCondition
+FOLLOWS = (
+    _condition.any_deps_updated().since_last_handled()
+    & ~_condition.any_deps_missing()
+    & ~_condition.any_deps_in_progress()
+    & ~_condition.in_progress()
+).with_label("follows what it is made from")
+"""Of the tables of clips: what `follow_sensor` goes by, if a person has started it. As `eager()`,
+which also keeps a list of every shard that is missing: a cursor of 1.5 MB with 10,000 shards."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -16,7 +15,7 @@ from ego_assets.partitions import SHARDS
 from ego_assets.stages.shards import RawFile, write_shard
 from resources.lake import Lake
 from resources.ledger import Ledger, State
-from tests.dagster_project.ui import Server, ui_and_daemon, wait_for
+from tests.dagster_project.ui import backfill, ui_and_daemon
 from tests.stages.stage_bench import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +24,7 @@ SHARD_COUNT = 20
 BAD = {7: b"this is no video", 13: b""}
 """Content of the bad files by shard: the first beside a good video, the second alone."""
 TABLES = ("video_manifest", "clips", "detections")
-LIMIT_S = 480
+LIMIT_S = 400
 INSTANCE = """
 telemetry: {enabled: false}
 run_launcher:
@@ -55,22 +54,6 @@ defs = dg.Definitions(
     }},
     executor=dg.in_process_executor,
 )
-"""
-LAUNCH = """
-mutation Backfill($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
-"""
-STATUS = """
-query Status($id: String!) {
-  partitionBackfillOrError(backfillId: $id) {
-    ... on PartitionBackfill { status numPartitions runs(limit: 50) { status tags { key value } } }
-  }
-}
 """
 PARTITIONS = """
 query Partitions($key: AssetKeyInput!) {
@@ -110,20 +93,6 @@ def make_shards(folder: Path) -> Lake:
     return lake
 
 
-def backfill(server: Server, shards: list[str]) -> dict[str, Any]:
-    """Of some tables of these shards, to its end."""
-    params = {"assetSelection": [{"path": [t]} for t in TABLES], "partitionNames": shards}
-    launched = server.ask(LAUNCH, params=params)["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    backfill_id = launched["backfillId"]
-
-    def ended() -> dict[str, Any] | None:
-        found = server.ask(STATUS, id=backfill_id)["partitionBackfillOrError"]
-        return found if found["status"] not in {"REQUESTED", "COMPLETING"} else None
-
-    return wait_for("end of the backfill", ended, LIMIT_S)
-
-
 def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(tmp_path: Path) -> None:
     lake = make_shards(tmp_path)
     shards = lake.shards()
@@ -137,7 +106,7 @@ def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(tmp_path: Path
     command = [sys.executable, "-m", "dagster", "dev", "-f", str(definitions)]
     environment = os.environ | {"DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT)}
     with ui_and_daemon(command, environment, lake, tmp_path / "log") as server:
-        done = backfill(server, shards)
+        done = backfill(server, TABLES, shards, LIMIT_S)
         nodes = {
             table: server.ask(PARTITIONS, key={"path": [table]})["assetNodeOrError"]
             for table in TABLES

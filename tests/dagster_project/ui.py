@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,25 @@ from resources.lake import Lake
 from tests.resources.ports import free_port
 
 START_S = 240
+LAUNCH_BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+BACKFILL_STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill {
+      id status numPartitions
+      runs(limit: 50) { status tags { key value } }
+    }
+  }
+}
+"""
 
 
 @dataclass
@@ -46,6 +65,21 @@ def wait_for(what: str, probe: Callable[[], Any], limit_s: float) -> Any:
             return found
         time.sleep(0.5)
     raise TimeoutError(f"no {what} after {limit_s} s")
+
+
+def backfill(
+    server: Server, tables: Sequence[str], shards: list[str], limit_s: float
+) -> dict[str, Any]:
+    """Of tables of shards, asked for as the backfill window does: what came of it, in the end."""
+    params = {"assetSelection": [{"path": [t]} for t in tables], "partitionNames": shards}
+    launched = server.ask(LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def ended() -> dict[str, Any] | None:
+        found = server.ask(BACKFILL_STATUS, id=launched["backfillId"])["partitionBackfillOrError"]
+        return found if found["status"].startswith(("COMPLETED", "FAILED", "CANCELED")) else None
+
+    return wait_for("end of the backfill", ended, limit_s)
 
 
 @contextmanager
