@@ -45,8 +45,9 @@ from ego_assets.stages.results import (
     size_of,
 )
 from ego_assets.stages.shared_task import SharedTask
+from ego_assets.stages.todo import Todo
 from resources.lake import Lake
-from resources.ledger import LateAttemptError, Ledger, State
+from resources.ledger import LateAttemptError, Ledger
 
 _NOT_AGAIN = {ErrorKind.PERMANENT, ErrorKind.TRANSIENT, ErrorKind.DEVICE_MEMORY}
 BUSY_WAIT_S = 0.5
@@ -74,6 +75,7 @@ class Lane:
         self.again = again
         self.lake = Lake(spec.lake_root)
         self.ledger = Ledger(spec.ledger_url)
+        self.todo = Todo(spec, self.ledger)
         self.task = task or SharedTask(spec)
         self.outage = Outage()
         self.results: ResultQueue | None = None
@@ -123,15 +125,15 @@ class Lane:
         """One unit. Where it goes on, and with what; the same place if the take is broken."""
         unit = take.group.units[place.index]
         fingerprint = chain(unit.base_fingerprint, place.fingerprint)
-        tables = self.pending_tables(unit, fingerprint)
-        if unit.blocked or self.is_quarantined(unit, fingerprint):
+        tables = self.todo.pending_tables(unit, fingerprint)
+        if unit.blocked or self.todo.is_quarantined(unit, fingerprint):
             return place.afresh(), None
         if not tables:
             if not self._settle(take):
                 return place, None
             self.tell(Ended(unit.unit_id, "skipped"))
             if not self.spec.redo_stale:
-                fingerprint = self.done_under(unit)
+                fingerprint = self.todo.done_under(unit)
             return place.after(unit, fingerprint), None
         if carried is None and place.before is not None:
             carried = self.lake.read_carried(
@@ -155,7 +157,7 @@ class Lane:
         while tables:
             if take.is_broken:
                 return place, None
-            if self.is_quarantined(unit, fingerprint):
+            if self.todo.is_quarantined(unit, fingerprint):
                 return place.afresh(), None
             held = claim(self.ledger, self.spec, self.name, unit.unit_id, fingerprint, tables)
             if held is None:
@@ -164,7 +166,7 @@ class Lane:
                 ended = self.attempt(take, place, fingerprint, held, carried)
                 if ended is not None:
                     return ended
-            tables = self.pending_tables(unit, fingerprint)
+            tables = self.todo.pending_tables(unit, fingerprint)
         if not self._settle(take):
             return place, None
         self.tell(Ended(unit.unit_id, "skipped"))
@@ -173,56 +175,6 @@ class Lane:
     def _settle(self, take: Take) -> bool:
         """Nothing is said of a unit before those before it are published. False: one was not."""
         return self.results.settle(take) if self.results is not None else not take.is_broken
-
-    # -- what is to be done ----------------------------------------------------------------------
-
-    def pending_tables(self, unit: Unit, fingerprint: str) -> dict[str, int]:
-        """Tables whose rows are missing or stale; by force, those that this run has not made.
-
-        {table: token of what the ledger said of it}.
-        """
-        entries = {e.stage: e for e in self.ledger.entries(unit_id=unit.unit_id)}
-
-        def is_done(table: str) -> bool:
-            entry = entries.get(table)
-            if entry is None:
-                return False
-            kept = entry.waits_for_gpu and not entry.fingerprint
-            if self.spec.provisional and (kept or entry.state is State.DONE):
-                return True  # better than what we could make
-            if self.spec.force and entry.run_id != self.spec.run_id:
-                return False
-            if entry.waits_for_gpu:
-                # Made in place of another backend; it may be the chosen one by now.
-                return entry.fingerprint == fingerprint and (
-                    bool(self.spec.provisional)
-                    or self.ledger.accept(table, unit.unit_id, fingerprint)
-                )
-            if entry.state is not State.DONE:
-                return False
-            return entry.fingerprint == fingerprint or not self.spec.redo_stale
-
-        return {
-            t: entries[t].token if t in entries else 0 for t in self.spec.tables if not is_done(t)
-        }
-
-    def done_under(self, unit: Unit) -> str:
-        """The fingerprint that a unit is done under, stale or not: what its state was kept for."""
-        (entry,) = self.ledger.entries(stage=self.spec.tables[0], unit_id=unit.unit_id)
-        return entry.fingerprint
-
-    def is_quarantined(self, unit: Unit, fingerprint: str) -> bool:
-        """Whether it must not be tried; force tries what another run put there."""
-        return any(
-            e.state is State.DROPPED
-            or (
-                e.state is State.QUARANTINED
-                and (e.fingerprint == fingerprint or not self.spec.redo_stale)
-                and (not self.spec.force or e.run_id == self.spec.run_id)
-            )
-            for e in self.ledger.entries(unit_id=unit.unit_id)
-            if e.stage in self.spec.tables
-        )
 
     # -- one attempt -----------------------------------------------------------------------------
 

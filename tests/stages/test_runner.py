@@ -14,10 +14,11 @@ import psutil
 import pytest
 from stage_bench import SHARD, Bench
 
+from ego_assets.stages import lane as lane_module
 from ego_assets.stages import supervisor as supervision
 from ego_assets.stages.claims import claim
 from ego_assets.stages.lane import Lane
-from ego_assets.stages.messages import Ended, Started
+from ego_assets.stages.messages import Started
 from ego_assets.stages.outcome import StageReport, Tally
 from ego_assets.stages.plan import Group, Unit, plan
 from ego_assets.stages.results import Place, Take
@@ -228,28 +229,17 @@ def test_two_schedulers_on_one_shard_share_the_work(bench: Bench) -> None:
 def test_what_another_did_between_look_and_claim_is_not_done_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (group,) = (
-        g for g in plan(bench.spec, bench.lake, bench.ledger) if g.units[0].unit_id == SHORT
-    )
-    bench.ledger.expect(TABLE, SHARD, [(SHORT, group.units[0].video_id)])
-    ended: list[object] = []
-    lane = Lane(bench.spec, "me", ended.append)
-    looked = lane.pending_tables
+    real = lane_module.claim
 
-    def slow_look(unit: Unit, fingerprint: str) -> dict[str, int]:
-        seen = looked(unit, fingerprint)
-        if seen:
-            theirs = bench.ledger.start(
-                TABLE, SHORT, fingerprint=fingerprint, worker="other", run_id="other"
-            )
-            bench.ledger.finish(TABLE, SHORT, theirs)
-        return seen
+    def late(*given: Any) -> Any:
+        monkeypatch.setattr(lane_module, "claim", real)
+        run_stage(bench.rerun(run_id="other"), isolate=False)
+        return real(*given)
 
-    monkeypatch.setattr(lane, "pending_tables", slow_look)
-    lane.run_group(group)
-    assert bench.attempts(SHORT) == 0
-    assert [e.state for e in ended if isinstance(e, Ended)] == ["skipped"]
-    assert bench.ledger.entries(unit_id=SHORT)[0].run_id == "other"
+    monkeypatch.setattr(lane_module, "claim", late)
+    report = run_stage(bench.spec, isolate=False)
+    assert (report.done, report.skipped) == (0, 4)
+    assert [bench.attempts(c) for c in [*LONG, SHORT]] == [1, 1, 1, 1]
 
 
 def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
@@ -304,7 +294,7 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
     monkeypatch.setattr(lane.ledger, "fail", late)
     for behave in [{}, {"raise": 99}]:
         bench.behave(SHORT, **behave)
-        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", lane.pending_tables(unit, "f"))
+        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", lane.todo.pending_tables(unit, "f"))
         assert held is not None
         lane.attempt(Take(group), Place(), "f", held, None)
         assert (said[0], said[-1]) == (1, 0)
