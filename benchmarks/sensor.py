@@ -83,7 +83,7 @@ def measure(root: Path, known: int, new: int, rounds_of: int = 3) -> dict[str, A
 
         began, cpu_began = time.perf_counter(), time.process_time()
         with patch("ego_assets.stages.arrivals.scan_raw", timed):
-            look = arrivals.look([str(raw)])
+            look = arrivals.look([str(raw)], budget_s=3600)  # listing is not what is measured
         beyond_s = time.perf_counter() - began - listing_s
         cpu_s = time.process_time() - cpu_began
         return look, {"listing_s": listing_s, "beyond_s": beyond_s, "cpu_s": cpu_s}

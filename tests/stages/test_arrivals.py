@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id, raw
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Duplicate
-from resources.ledger.raw_files import RawFiles, Waiting
+from resources.ledger.raw_files import RawFiles, Seen, Waiting
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.stage_bench import write_video
@@ -417,6 +417,27 @@ def test_a_first_import_comes_in_pieces(place: Place, monkeypatch: pytest.Monkey
     assert sizes == [[3], [3], [3], [3]]
     assert place.look(100).waiting == 0
     assert place.entered() == Counter({f"{n:02d}.mp4": 1 for n in range(14)})
+
+
+def test_a_look_asks_the_database_for_new_files_only(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while many wait: else a first import costs the square of its files."""
+    for number in range(9):
+        place.put(f"{number}.mp4")
+    assert place.look().waiting == 9
+    asked: list[str] = []
+    note = RawFiles.note
+
+    def watched(files: RawFiles, seen: Sequence[Seen], now: float) -> int:
+        asked.extend(Path(s.uri).name for s in seen)
+        return note(files, seen, now)
+
+    monkeypatch.setattr(RawFiles, "note", watched)
+    place.put("new.mp4")
+    place.put("3.mp4", b"it grew")
+    assert place.look(after_s=5).listed == 10
+    assert sorted(asked) == ["3.mp4", "new.mp4"]
 
 
 def test_a_clock_that_is_put_back_keeps_no_file_waiting(place: Place) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import time
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
