@@ -135,10 +135,6 @@ class Lane:
             if not self.spec.redo_stale:
                 fingerprint = self.todo.done_under(unit)
             return place.after(unit, fingerprint), None
-        if carried is None and place.before is not None:
-            carried = self.lake.read_carried(
-                self.spec.carried_stage, self.spec.shard, place.before.unit_id, place.fingerprint
-            )
         return self.run_unit(take, place, fingerprint, tables, carried)
 
     def run_unit(
@@ -199,29 +195,37 @@ class Lane:
                     f"{held.lost} attempts ended without a word: their whole run was killed each "
                     "time, as for want of memory"
                 )
+            if carried is None and place.before is not None:
+                carried = self._read_carried(place.before, place.fingerprint)
+            # A copy: the original may be being written, and the next try needs it as it is.
+            own = copy.deepcopy(carried)
             with self.task.use(self.lake, self.ledger) as task:
-                output = task.process(unit, carried)
+                output = task.process(unit, own)
             result = Result(take, place, unit, fingerprint, held, output)
-            carried_on = output.carried
             if self.results is not None:
                 result.byte_size = size_of(output)
-                # The next clip may do with its own what it likes while this one is written.
-                is_last = place.index + 1 == len(take.group.units)
-                carried_on = {} if is_last else copy.deepcopy(output.carried)
         except Exception as error:
+            if self.results is not None:
+                self.tell(Computed(unit.unit_id))  # those before it may take long
             if not self._settle(take):  # it went on from what is not there
                 self._drop(unit, held)
                 return place, None
             return self._after(error, place, unit, held)
         if not self._hand_on(result):
             return place, None
-        return place.after(unit, fingerprint), carried_on
+        return place.after(unit, fingerprint), output.carried
+
+    def _read_carried(self, before: Unit, fingerprint: str | None) -> Carried | None:
+        """What a unit that was done under the fingerprint has left for the next one."""
+        return self.lake.read_carried(
+            self.spec.carried_stage, self.spec.shard, before.unit_id, fingerprint
+        )
 
     def _after(
         self, error: Exception, place: Place, unit: Unit, held: Claim
     ) -> tuple[Place, Carried | None] | None:
         """What follows from an error of the model: as of `attempt`."""
-        if classify(error) is ErrorKind.TRANSIENT and self.outage.goes_on(error):
+        if self._is_outage(error, held):
             self._drop(unit, held)
             time.sleep(self._outage_wait_s())
             return None
@@ -253,11 +257,22 @@ class Lane:
             os._exit(1)
 
     def publish(self, result: Result) -> None:
-        """Publish a result, or break its take. Raises StageBrokenError."""
-        unit, held, output = result.unit, result.claim, result.output
+        """Publish a result, or break its take. Raises StageBrokenError.
+
+        While the lake is away it is tried again: nothing is computed anew.
+        """
         idle_s = time.monotonic() - result.since if result.since else 0.0
+        self.tell(Publishing(result.unit.unit_id))
+        while not self._publish(result, idle_s):
+            time.sleep(self._outage_wait_s())
+            self.tell(Publishing(result.unit.unit_id))
+
+    def _publish(self, result: Result, idle_s: float) -> bool:
+        """One try: as of `publish`. False: the lake is away."""
+        unit, held, output = result.unit, result.claim, result.output
         try:
-            digests = self._written(result)
+            published = publish(self.lake, self.spec, unit, result.fingerprint, held, output)
+            digests = {table: one.sha256 for table, one in published.items()}
             held.rest()
             held.finish(digests, self.spec.provisional, idle_s)
         except LateAttemptError:
@@ -265,14 +280,16 @@ class Lane:
             held.rest()
             self.tell(TakenOver(unit.unit_id))
             result.take.goes_back_to(result.place)
-            return
+            return True
         except Exception as error:
+            if self._is_outage(error, held):
+                return False
             wait_s = self.failed(unit, held, error)
             if wait_s is None:
                 result.take.goes_back_to(result.place.afresh())
             else:
                 result.take.goes_back_to(result.place, wait_s)
-            return
+            return True
         self.outage.is_over()
         self.tell(
             Ended(
@@ -283,25 +300,16 @@ class Lane:
                 peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )
         )
+        return True
 
-    def _written(self, result: Result) -> dict[str, str]:
-        """{table: SHA-256}. While the lake is away it is tried again: nothing is computed anew."""
-        while True:
-            self.tell(Publishing(result.unit.unit_id))
-            try:
-                published = publish(
-                    self.lake,
-                    self.spec,
-                    result.unit,
-                    result.fingerprint,
-                    result.claim,
-                    result.output,
-                )
-                return {table: one.sha256 for table, one in published.items()}
-            except Exception as error:
-                if classify(error) is not ErrorKind.TRANSIENT or not self.outage.goes_on(error):
-                    raise
-            time.sleep(self._outage_wait_s())
+    def _is_outage(self, error: Exception, held: Claim) -> bool:
+        """Whether to wait for what is away. Raises StageBrokenError after too long: the claim is
+        given back."""
+        try:
+            return classify(error) is ErrorKind.TRANSIENT and self.outage.goes_on(error)
+        except StageBrokenError:
+            held.give_back()
+            raise
 
     def _outage_wait_s(self) -> float:
         return back_off_s(self.outage.tries, max(self.spec.backoff_s, 0.1))

@@ -19,7 +19,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Computed:
-    """What a unit came to waits to be published: until it is its turn, no time counts."""
+    """What a unit came to (rows, or an error) waits for those before it: until it is its turn, no
+    time counts."""
 
     unit_id: str
 

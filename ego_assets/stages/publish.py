@@ -41,14 +41,15 @@ def _publish(
 ) -> dict[str, Published]:
     """Arrays, then what is carried, then the rows: a row never points at nothing."""
     attempts = claim.attempts
+    rows = dict(output.tables)
     for name, arrays in output.arrays.items():
         if name not in attempts:
             continue
         token = attempts[name].token
         key = lake.publish_arrays(name, spec.shard, unit.unit_id, arrays, token)
-        for row in output.tables[name]:
-            row["points_uri"] = key
-    batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(output.tables[t]) for t in attempts}
+        # Not in the rows themselves: what is carried may share them, and the next clip reads it.
+        rows[name] = [row | {"points_uri": key} for row in rows[name]]
+    batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
     lake.write_carried(
         spec.carried_stage, spec.shard, unit.unit_id, output.carried, claim.token, fingerprint
     )

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 from ego_assets.protocols import Carried, ClipOutput
-from ego_assets.stages import claims
+from ego_assets.stages import claims, outage
 from ego_assets.stages import lane as lane_module
 from ego_assets.stages.lane import Lane
-from ego_assets.stages.messages import Broken, Ended, GroupEnded
+from ego_assets.stages.messages import Broken, Computed, Ended, GroupEnded, Publishing
+from ego_assets.stages.outage import StageBrokenError
 from ego_assets.stages.plan import Group, Unit, plan
 from ego_assets.stages.results import CLIPS_BEHIND, Result, Room, Take, size_of
 from resources.ledger import State
@@ -102,6 +103,13 @@ class Worker:
     def run(self) -> None:
         while (take := self.takes.get()) is not None:
             self.lane.run_take(take)
+
+    def hears(self, holds: Callable[[], bool]) -> None:
+        """Wait for what follows from what is said."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < deadline, self.said[-5:]
+            time.sleep(0.01)
 
     def join(self) -> None:
         self.thread.join(PATIENCE_S)
@@ -292,6 +300,64 @@ def test_a_lake_that_is_away_is_waited_for_with_the_result_in_hand(
     assert {e.attempts for e in bench.ledger.entries(stage=TABLE)} == {1}
 
 
+def test_a_lake_that_stays_away_ends_the_stage_and_not_the_clips(
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clip that outlasts it may be to blame; with the second one it is the lake."""
+    monkeypatch.setattr(outage, "OUTAGE_S", 0.0)
+
+    def away() -> None:
+        raise ConnectionResetError("away")
+
+    before_publishing.update(dict.fromkeys([*LONG, SHORT], away))
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    worker.start(groups_of(bench))
+    worker.hears(lambda: any(isinstance(m, Broken) for m in worker.said) or not worker.left)
+    (broken,) = (m for m in worker.said if isinstance(m, Broken))
+    assert "run again when it is back" in broken.reason
+    entries = bench.ledger.entries(stage=TABLE)
+    assert [e.unit_id for e in entries if e.state is State.QUARANTINED] == [LONG[0]]
+    assert worker.ends() == Counter([(LONG[0], "quarantined")])
+
+
+def test_a_stage_that_ends_in_turn_for_a_lake_that_stays_away_frees_its_claim(
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "OUTAGE_S", 0.0)
+
+    def away() -> None:
+        raise ConnectionResetError("away")
+
+    before_publishing.update(dict.fromkeys(LONG, away))
+    lane = Lane(bench.spec, process_name(), lambda message: None, model)  # type: ignore[arg-type]
+    with pytest.raises(StageBrokenError, match="run again when it is back"):
+        lane.run_group(groups_of(bench)[0])
+    states = {e.unit_id: e.state for e in bench.ledger.entries(stage=TABLE)}
+    assert states[LONG[0]] is State.QUARANTINED
+    assert {states[clip] for clip in [*LONG[1:], SHORT]} == {State.PENDING}
+
+
+def test_a_clip_is_not_to_blame_if_nobody_hears_of_it(
+    bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was killed: a worker outlives it by a moment, in which its pipe is broken."""
+    ended, never = threading.Event(), threading.Event()
+    monkeypatch.setattr(lane_module.os, "_exit", lambda status: (ended.set(), never.wait()))
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    tell = worker.lane.tell
+
+    def send(message: Any) -> None:
+        if isinstance(message, Publishing):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        tell(message)
+
+    worker.lane.tell = send
+    worker.start(groups_of(bench))
+    worker.hears(lambda: ended.is_set() or bool(worker.ends()))
+    assert ended.is_set()
+    assert {e.state for e in bench.ledger.entries(stage=TABLE)} <= {State.RUNNING, State.PENDING}
+
+
 def test_a_publish_that_fails_is_tried_again_from_that_clip(
     bench: Bench, model: Model, before_publishing: Gates, tmp_path: Any
 ) -> None:
@@ -312,10 +378,83 @@ def test_a_publish_that_fails_is_tried_again_from_that_clip(
     assert attempts == dict.fromkeys([*LONG, SHORT], 1) | {LONG[0]: 2}
 
 
+def test_a_second_try_begins_with_what_the_first_began_with(bench: Bench, model: Model) -> None:
+    """The first one failed when it had changed what the clips before it had left."""
+    failed: list[str] = []
+    process = model.process
+
+    def fails_once(unit: Unit, carried: Carried | None) -> ClipOutput:
+        if unit.unit_id == LONG[2] and not failed:
+            failed.append(unit.unit_id)
+            assert carried is not None
+            carried["count"] += 10
+            raise RuntimeError("once")
+        return process(unit, carried)
+
+    model.process = fails_once  # type: ignore[method-assign]
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    worker.start(groups_of(bench))
+    worker.join()
+    assert [r["path_length"] for r in rows_of(bench)] == [0, 1, 2, 3, 0]
+
+
+def test_a_lake_that_is_away_when_a_take_goes_on_is_waited_for(
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its clip before has left is read from there: that is part of the attempt."""
+    tries = {"publish": iter([RuntimeError("once")]), "read": iter([ConnectionResetError("away")])}
+
+    def fails(what: str) -> None:
+        for error in tries[what]:
+            raise error
+
+    before_publishing[LONG[1]] = lambda: fails("publish")
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    read = worker.lane.lake.read_carried
+    monkeypatch.setattr(
+        worker.lane.lake, "read_carried", lambda *of: fails("read") or read(*of), raising=True
+    )
+    worker.start(groups_of(bench))
+    worker.join()
+    assert [r["path_length"] for r in rows_of(bench)] == [0, 1, 2, 3, 0]
+    attempts = {e.unit_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
+    assert attempts == dict.fromkeys([*LONG, SHORT], 1) | {LONG[1]: 2}
+
+
+def test_a_clip_that_failed_and_waits_for_those_before_it_is_not_timed(
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may wait for a lake that is away, for longer than a clip may take."""
+    waits = threading.Event()
+    said: list[Any] = []
+
+    def fails_once(unit: Unit) -> None:
+        if unit.unit_id == LONG[1] and model.begun.count(LONG[1]) == 1:
+            raise RuntimeError("once")
+
+    model.before = fails_once
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    assert worker.lane.results is not None
+    settle = worker.lane.results.settle
+
+    def settles(take: Take) -> bool:
+        said.extend(() if waits.is_set() else worker.said)
+        waits.set()
+        return settle(take)
+
+    monkeypatch.setattr(worker.lane.results, "settle", settles)
+    before_publishing[LONG[0]] = lambda: waits.wait(PATIENCE_S) and None
+    worker.start(groups_of(bench))
+    worker.join()
+    assert [type(m) for m in said if getattr(m, "unit_id", "") == LONG[1]] == [Computed]
+    assert worker.ends()[LONG[1], "failed"] == 1
+
+
 def test_the_claim_lives_until_its_clip_is_published(
     bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "BEAT_S", 0.01)
+    before = set(threading.enumerate())
     beats = threading.Event()
     waits = threading.Event()
     real = bench.ledger.__class__.beat
@@ -337,8 +476,8 @@ def test_the_claim_lives_until_its_clip_is_published(
     worker.start(groups_of(bench))
     worker.join()
     assert beats.is_set()
-    threads = [t for t in threading.enumerate() if t.name == "heartbeat"]
-    assert not [t for t in threads if t.is_alive()], "they end with the claims"
+    names = [t.name for t in set(threading.enumerate()) - before]
+    assert "heartbeat" not in names, "they end with the claims"
 
 
 def test_waiting_is_none_of_a_clips_seconds(
