@@ -41,6 +41,8 @@ from resources.models import Backends
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
+BACKENDS = "backends"
+"""Name of the resource."""
 GPUS_TAG = "ego/gpus"
 LISTED_VIDEOS = 100
 FOLLOWS = dg.AutomationCondition.eager().with_label("follows what it is made from")
@@ -113,7 +115,11 @@ def materialize_stage(
     """
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
-    choice = choice_of(context.run.run_config, context.op_handle.name, stage, config, backends)
+    schema = context.job_def.resource_defs[BACKENDS].config_schema if backends else None
+    deployed: Any = schema.default_value if schema and schema.default_provided else {}
+    given: Any = context.run.run_config.get("resources") or {}
+    named = (given.get(BACKENDS) or {}).get("config") or {}
+    choice = choice_of(named, stage, config, backends, deployed)
     run = StageRun(context, stage, config, storage, compute, backends, choice)
     if is_range(context.run.tags):
         yield from _materialize_range(run)
