@@ -187,6 +187,13 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
             metadata=metadata,
             allow_retries=False,
         )
+    inputs = ShardInputs(lake, run.storage.ledger(), shard)
+    if not report.units and (above := plan.not_made(run.stage.task, inputs)):
+        raise dg.Failure(
+            f"{above} of shard {shard} has not been made: materialize it first",
+            metadata=metadata,
+            allow_retries=False,
+        )
     made_by = {f"{p.spec.backend or p.spec.task} {p.spec.operator_version}": None for p in parts}
     described = {
         table: preview_metadata(lake, table, shard, context.log)
