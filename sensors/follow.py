@@ -21,7 +21,6 @@ def build_follow_sensor(assets: dg.AssetSelection) -> dg.AutomationConditionSens
         minimum_interval_seconds=60,
         run_tags={"dagster/priority": "-5", REASON_TAG: FOLLOW},
         description="When a person has made a table of a shard alone (a group, other settings, a "
-        "table from the UI), makes what is below it, with its checks. Runs over the whole graph "
-        "are left alone. Beside stale_sensor, which makes again what has other settings than the "
-        "deployment's, it is of little use.",
+        "table from the UI), makes what is below it, with its checks, before stale_sensor would "
+        "come to it. Runs over the whole graph are left alone.",
     )

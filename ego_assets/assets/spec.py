@@ -34,8 +34,8 @@ class RunConfig(dg.Config):
     )
     keep_choices: bool = Field(
         default=True,
-        description="where this run names no settings and no backend: those that were chosen for "
-        "the shard before; false: the defaults",
+        description="where all settings and the backend are the defaults: those that were chosen "
+        "for the shard before; false: the defaults",
     )
 
     def settings(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _part(
         config = form(**choice.settings)
         chosen = backends.with_choice(choice.backends) if backends else None
         spec = stage_spec(stage, config, storage, chosen)
-    except (ValueError, RuntimeError, ImportError, AttributeError, OSError) as error:
+    except Exception as error:  # a backend of somebody else may raise anything
         if choice.is_default:
             raise
         raise ChoiceError(
@@ -119,33 +119,27 @@ def _part(
 
 
 def choice_of(
-    run_config: Mapping[str, Any],
-    op: str,
+    named: Mapping[str, Any],
     stage: Stage,
     config: RunConfig,
     backends: Backends | None,
+    deployed: Mapping[str, Any],
 ) -> Choice | None:
-    """What a run says itself of a stage, as far as it is not the default; None if nothing.
+    """What a run says itself of a stage: where it is not the default; None if nowhere.
 
-    run_config: as it was launched: a value that is given counts, also where it is the default.
+    A default that is given says nothing: the UI fills its launchpad with those of all stages.
+    named: fields of the resource as the run was launched; deployed: as they are if it names none.
     """
-    said = set(_inside(run_config, "ops", op, "config")) - set(RunConfig.model_fields)
-    named = _inside(run_config, "resources", "backends", "config")
-    chosen: dict[str, Any] = {}
-    if backends and stage.operator:
-        for name in {stage.operator, "weights_dir"} & set(named):
-            chosen[name] = getattr(backends, name)
-        if "settings" in named:
-            chosen["settings"] = {stage.operator: backends.settings.get(stage.operator, {})}
-    if not said and not chosen and config.keep_choices:
-        return None
     usual = type(config)().settings()
     settings = {k: v for k, v in config.settings().items() if v != usual[k]}
-    # What is empty there is what the deployment says.
-    return Choice(settings, {k: v for k, v in chosen.items() if v}, tuple(config.only))
-
-
-def _inside(values: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    for name in path:
-        values = values.get(name) or {}
-    return values
+    chosen: dict[str, Any] = {}
+    if backends and (operator := stage.operator):
+        for name in (operator, "weights_dir"):
+            if name in named and named[name] != deployed.get(name, ""):
+                chosen[name] = getattr(backends, name)
+        own, usual_own = ((v.get("settings") or {}).get(operator) or {} for v in (named, deployed))
+        if "settings" in named and own != usual_own:
+            chosen["settings"] = {operator: backends.settings.get(operator, {})}
+    if not settings and not chosen and config.keep_choices:
+        return None
+    return Choice(settings, chosen, tuple(config.only))

@@ -41,6 +41,8 @@ from resources.models import Backends
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
+BACKENDS = "backends"
+"""Name of the resource."""
 GPUS_TAG = "ego/gpus"
 LISTED_VIDEOS = 100
 _condition = dg.AutomationCondition
@@ -120,7 +122,11 @@ def materialize_stage(
     """
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
-    choice = choice_of(context.run.run_config, context.op_handle.name, stage, config, backends)
+    schema = context.job_def.resource_defs[BACKENDS].config_schema if backends else None
+    deployed: Any = schema.default_value if schema and schema.default_provided else {}
+    given: Any = context.run.run_config.get("resources") or {}
+    named = (given.get(BACKENDS) or {}).get("config") or {}
+    choice = choice_of(named, stage, config, backends, deployed)
     run = StageRun(context, stage, config, storage, compute, backends, choice)
     if is_range(context.run.tags):
         yield from _materialize_range(run)
@@ -185,6 +191,13 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         raise dg.Failure(
             f"none of the {report.units} units of shard {shard} could be done; "
             f"the first: {report.failures[0].unit_id}: {report.failures[0].reason}",
+            metadata=metadata,
+            allow_retries=False,
+        )
+    inputs = ShardInputs(lake, run.storage.ledger(), shard)
+    if not report.units and (above := plan.not_made(run.stage.task, inputs)):
+        raise dg.Failure(
+            f"{above} of shard {shard} has not been made: materialize it first",
             metadata=metadata,
             allow_retries=False,
         )

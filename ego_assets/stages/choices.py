@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from ego_assets.stages.plan import Group, ShardInputs, StageSpec, plan_from
 from resources.lake import Lake
@@ -38,12 +40,17 @@ class Choice:
     units: tuple[str, ...] = ()
     run_id: str = ""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     @property
     def is_default(self) -> bool:
         return not (self.settings or self.backends)
 
     def __str__(self) -> str:
         return json.dumps(dict(self.settings) | dict(self.backends), sort_keys=True)
+
+
+_FILE = TypeAdapter(list[Choice])
 
 
 class Choices:
@@ -63,12 +70,15 @@ class Choices:
             self._known[stage] = set(self._lake.storage.list(f"{FOLDER}/{stage}"))
         if key not in self._known[stage]:
             return []
+        return self._read(stage, shard)
+
+    def _read(self, stage: str, shard: str) -> list[Choice]:
+        key = _key(stage, shard)
         try:
-            found = json.loads(self._lake.storage.read(key))
-            return [Choice(**(entry | {"units": tuple(entry["units"])})) for entry in found]
-        except FileNotFoundError:  # another run has just gone back to the defaults
+            return _FILE.validate_json(self._lake.storage.read(key))
+        except FileNotFoundError:  # nothing was chosen, or a run has just gone back to the defaults
             return []
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             uri = self._lake.storage.uri(key)
             raise ChoiceError(
                 f"{uri} cannot be read ({error}): delete it, or launch shard "
@@ -77,14 +87,15 @@ class Choices:
 
     def keep(self, stage: str, shard: str, choice: Choice) -> None:
         """From now on this holds: for the whole shard, or for its units only."""
-        before = [] if not choice.units else self.of(stage, shard)
-        kept = [c for c in before if not c.units or set(c.units) - set(choice.units)]
-        kept.append(choice)
         key = _key(stage, shard)
-        if all(c.is_default for c in kept):
-            self._lake.storage.delete(key)
-        else:
-            self._lake.storage.write(key, json.dumps([asdict(c) for c in kept]).encode())
+        with self._lake.storage.lock(f"{FOLDER}.{stage}.{shard}"):
+            before = self._read(stage, shard) if choice.units else []
+            kept = [c for c in before if not c.units or set(c.units) - set(choice.units)]
+            kept.append(choice)
+            if all(c.is_default for c in kept):
+                self._lake.storage.delete(key)
+            else:
+                self._lake.storage.write(key, json.dumps([asdict(c) for c in kept]).encode())
         self._known.pop(stage, None)
 
 

@@ -271,6 +271,18 @@ def plan_from(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return plans.get(spec.task, plan_clips)(spec, inputs)
 
 
+def not_made(task: str, inputs: ShardInputs) -> str | None:
+    """The table for want of which a stage has no units; None: there are none to have."""
+    if task == "probe":
+        return None
+    videos = inputs.rows("video_manifest")
+    if not videos:
+        return "video_manifest" if inputs.files() else None
+    if task == "split" or not any(v["accepted"] for v in videos):
+        return None
+    return None if inputs.rows("clips") or inputs.entries.get("clips") else "clips"
+
+
 def versions(
     task: str,
     operator: str,

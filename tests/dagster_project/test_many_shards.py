@@ -95,9 +95,16 @@ class Range:
         self.graph = defs.get_repository_def().asset_graph
         self.job = defs.resolve_job_def("group_videos")
 
-    def run(self) -> dg.ExecuteInProcessResult:
+    def run(self, *tables: str, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
+        """partition_key: of one shard; None: over all."""
         tags = dict(zip(RANGE, (self.shards[0], self.shards[-1]), strict=True))
-        return self.job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
+        return self.job.execute_in_process(
+            instance=self.instance,
+            tags=None if partition_key else tags,
+            partition_key=partition_key,
+            asset_selection=[dg.AssetKey(t) for t in tables] or None,
+            raise_on_error=False,
+        )
 
 
 def test_one_run_over_a_range_reports_each_shard(
@@ -161,8 +168,14 @@ def test_a_bad_shard_of_a_range_takes_no_other_along(
         if e.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
     }
     assert checked == {", ".join(sorted(good))}
-    # Mended, the next run makes it; what was made is not made again.
     shard_file.write_text(content)
+    # A table below it is not shown as made, either, by a run that knows nothing of this one.
+    for found in (many.run("clips"), many.run("clips", partition_key=lost)):
+        (event,) = [e for e in found.all_events if e.is_step_failure]
+        failure = str(event.step_failure_data.user_failure_data)
+        assert f"video_manifest of shard {lost} has not been made" in failure
+        assert statuses(instance, "clips") == (good, {lost})
+    # Mended, the next run makes it; what was made is not made again.
     assert many.run().success
     for table in ("video_manifest", "clips"):
         assert statuses(instance, table) == (set(many.shards), set())

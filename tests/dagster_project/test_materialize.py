@@ -19,6 +19,7 @@ from dagster._core.loader import LoadingContextForTest
 
 from dagster_project.definitions import build_defs
 from ego_assets.assets.hands import HAND_POSES, HandPoseConfig
+from ego_assets.assets.manifest import ClipsConfig
 from ego_assets.assets.recipes import Recipes
 from ego_assets.assets.spec import RunConfig, choice_of
 from ego_assets.partitions import SHARDS
@@ -164,32 +165,40 @@ def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
     assert '"threshold": 25.0' in bench.metadata("clips")["chosen before"]
     assert '"detector": "adaptive"' in bench.metadata("clips")["chosen before"]
     assert bench.stale(Backends()) == {}
+    # As the UI fills its launchpad: with the defaults of everything.
+    defaults = {name: getattr(Backends(), name) for name in Backends.model_fields}
+    assert bench.run(*tables, clips=ClipsConfig().model_dump(), backends=defaults).success
+    assert bench.metadata("clips")["done"] == 0
+    assert bench.stale(Backends()) == {}
     assert done(keep_choices=False) == 2
     assert "chosen before" not in bench.metadata("clips")
     assert Choices(bench.lake).of("split", bench.shard) == []
 
 
 def test_what_a_run_says_of_a_stage() -> None:
-    def said(config: RunConfig, given: Any, backends: Backends | None = None) -> Choice | None:
-        return choice_of(given, "hand_poses", HAND_POSES, config, backends or Backends())
-
-    def resource(**values: Any) -> dict[str, Any]:
-        return {"resources": {"backends": {"config": values}}}
+    def said(
+        config: RunConfig, backends: Backends | None = None, deployed: Any = None, **named: Any
+    ) -> Choice | None:
+        return choice_of(named, HAND_POSES, config, backends or Backends(), deployed or {})
 
     plain = HandPoseConfig()
-    assert said(plain, {"ops": {"hand_poses": {"config": {"force": True}}}}) is None
-    assert said(plain, {"ops": {"clips": {"config": {"threshold": 3}}}}) is None
-    assert said(plain, resource(segmenter="sam2"), Backends(segmenter="sam2")) is None
-    assert said(plain, {"ops": {"hand_poses": {"config": {"rounds": 8}}}}) == Choice()
+    assert said(HandPoseConfig(force=True, rounds=8)) is None
+    assert said(plain, Backends(segmenter="sam2"), segmenter="sam2") is None
+    assert said(HandPoseConfig(keep_choices=False)) == Choice()
     few = HandPoseConfig(rounds=3, only=["c"])
-    found = said(few, {"ops": {"hand_poses": {"config": {"rounds": 3, "only": ["c"]}}}})
-    assert found == Choice({"rounds": 3}, {}, ("c",))
+    assert said(few) == Choice({"rounds": 3}, {}, ("c",))
+    # What the deployment says is no choice, also where the launchpad repeats it.
+    usual = {"hand_estimator": "hamer", "weights_dir": {"env": "W"}, "settings": {}}
+    hamer = Backends(hand_estimator="hamer", weights_dir="/w")
+    assert said(plain, hamer, usual, **usual) is None
+    away = said(plain, Backends(), usual, **(usual | {"hand_estimator": ""}))
+    assert away == Choice({}, {"hand_estimator": ""})
     other = Backends(
         hand_estimator="hamer", settings={"hand_estimator": {"checkpoint": "h"}, "segmenter": {}}
     )
-    given = resource(hand_estimator="hamer", settings=other.settings)
+    given = {"hand_estimator": "hamer", "settings": other.settings}
     chosen = {"hand_estimator": "hamer", "settings": {"hand_estimator": {"checkpoint": "h"}}}
-    assert said(plain, given, other) == Choice({}, chosen)
+    assert said(plain, other, **given) == Choice({}, chosen)
     kept = Backends(settings={"segmenter": {"checkpoint": "s"}}).with_choice(chosen)
     assert kept.hand_estimator == "hamer"
     assert kept.settings == {"segmenter": {"checkpoint": "s"}} | chosen["settings"]

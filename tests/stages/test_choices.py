@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stage_bench import SHARD, Bench
@@ -38,9 +40,36 @@ def test_the_last_word_on_a_shard_or_a_clip_counts(tmp_path: Path) -> None:
 def test_a_file_that_makes_no_sense_says_what_to_do(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     Choices(lake).keep("clips", SHARD, WIDE)
-    lake.storage.write(f"_choices/clips/{SHARD}.json", b'[{"what": 1}]')
-    with pytest.raises(ChoiceError, match="delete it"):
-        Choices(lake).of("clips", SHARD)
+    for entry in (b'"what": 1', b'"settings": 5', b'"units": "abc"', b'"settings": {"\xff": 1}'):
+        lake.storage.write(f"_choices/clips/{SHARD}.json", b"[{" + entry + b"}]")
+        with pytest.raises(ChoiceError, match="delete it"):
+            Choices(lake).of("clips", SHARD)
+
+
+def test_two_runs_that_choose_at_once_are_both_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Lake(tmp_path), Lake(tmp_path)
+    ours, theirs = (replace(ONE, units=(name,), run_id=name) for name in ("a", "b"))
+    other = threading.Thread(target=Choices(second).keep, args=("clips", SHARD, theirs))
+    waits = threading.Event()
+    lock, write = second.storage.lock, first.storage.write
+
+    def tell_then_lock(name: str) -> Any:
+        waits.set()
+        return lock(name)
+
+    def write_late(key: str, data: bytes) -> bool:
+        """As if the other run came between our reading and our writing, if nothing keeps it."""
+        other.start()
+        assert waits.wait(60)
+        return write(key, data)
+
+    monkeypatch.setattr(second.storage, "lock", tell_then_lock)
+    monkeypatch.setattr(first.storage, "write", write_late)
+    Choices(first).keep("clips", SHARD, ours)
+    other.join()
+    assert Choices(Lake(tmp_path)).of("clips", SHARD) == [ours, theirs]
 
 
 def parts_of(bench: Bench) -> list[Part]:
