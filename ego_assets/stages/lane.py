@@ -226,8 +226,17 @@ class Lane:
         self, take: Take, place: Place, fingerprint: str, held: Claim, carried: Carried | None
     ) -> tuple[Place, Carried | None] | None:
         """Try a unit once: as of `_step`, None if it is to be tried again."""
-        self.tell(Started(take.group.units[place.index], held.attempts))
+        started = Started(take.group.units[place.index], held.attempts)
+        self.tell(started)
         try:
+            if held.lost and self.results is not None:
+                # It may be what killed the run: those before it are not to be lost along with it.
+                self.tell(Computed(started.unit.unit_id))
+                self.results.wait()
+                if take.is_broken:
+                    self._drop(started.unit, held)
+                    return place, None
+                self.tell(started)
             return self._attempt(take, place, fingerprint, held, carried)
         except BaseException:
             held.rest()
