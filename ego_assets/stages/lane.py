@@ -254,10 +254,9 @@ class Lane:
                 )
             if carried is None and place.before is not None:
                 carried = self._read_carried(place.before, place.fingerprint)
-            # A copy: the original may be being written, and the next try needs it as it is.
-            own = copy.deepcopy(carried)
             with self.task.use(self.lake, self.ledger) as task:
-                output = task.process(unit, own)
+                # A copy: the original may be being written, and the next try needs it as it is.
+                output = task.process(unit, copy.deepcopy(carried))
             result = Result(take, place, unit, fingerprint, held, output)
             if self.results is not None:
                 result.byte_size = size_of(output)
