@@ -178,8 +178,17 @@ class Lane:
         self, take: Take, place: Place, fingerprint: str, held: Claim, carried: Carried | None
     ) -> tuple[Place, Carried | None] | None:
         """Try a unit once: as of `_step`, None if it is to be tried again."""
-        self.tell(Started(take.group.units[place.index], held.attempts))
+        started = Started(take.group.units[place.index], held.attempts)
+        self.tell(started)
         try:
+            if held.lost and self.results is not None:
+                # It may be what killed the run: those before it are not to be lost along with it.
+                self.tell(Computed(started.unit.unit_id))
+                self.results.wait()
+                if take.is_broken:
+                    self._drop(started.unit, held)
+                    return place, None
+                self.tell(started)
             return self._attempt(take, place, fingerprint, held, carried)
         except BaseException:
             held.rest()
@@ -197,10 +206,9 @@ class Lane:
                 )
             if carried is None and place.before is not None:
                 carried = self._read_carried(place.before, place.fingerprint)
-            # A copy: the original may be being written, and the next try needs it as it is.
-            own = copy.deepcopy(carried)
             with self.task.use(self.lake, self.ledger) as task:
-                output = task.process(unit, own)
+                # A copy: the original may be being written, and the next try needs it as it is.
+                output = task.process(unit, copy.deepcopy(carried))
             result = Result(take, place, unit, fingerprint, held, output)
             if self.results is not None:
                 result.byte_size = size_of(output)

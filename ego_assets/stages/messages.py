@@ -19,8 +19,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Computed:
-    """What a unit came to (rows, or an error) waits for those before it: until it is its turn, no
-    time counts."""
+    """A unit, or what it came to (rows, or an error), waits for those before it: until it is its
+    turn, no time counts."""
 
     unit_id: str
 

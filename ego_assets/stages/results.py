@@ -147,6 +147,11 @@ class ResultQueue:
             self.room.changed.wait_for(lambda: not take.waiting)
             return not take.is_broken
 
+    def wait(self) -> None:
+        """Wait until nothing waits to be published."""
+        with self.room.changed:
+            self.room.changed.wait_for(lambda: not self._results)
+
     def leave(self, take: Take) -> bool:
         """The lane is through with the take. False: it is broken, and is still the lane's."""
         with self.room.changed:

@@ -205,6 +205,7 @@ class Supervisor:
         tried again alone.
         """
         slot.process.join(10)
+        self._hear_out(slot)
         self.report.worker_deaths += 1
         error_class, how = "WorkerDied", _cause(slot.process.exitcode)
         if hung is not None:
@@ -220,13 +221,21 @@ class Supervisor:
         if not at_work and self.report.worker_deaths > 3 + len(self.tally.units):
             raise RuntimeError(f"workers die before any work: {how}\n{tail}")
         for started in at_work:
-            if len(at_work) == 1 or started is hung:
+            if started is hung or (hung is None and len(at_work) == 1):
                 self._charge(started, error_class, how, tail)
             else:
                 self._interrupt(started)
         if len(at_work) > 1 and hung is None:
             self.alone.update(slot.groups)
         self.queue.extendleft(slot.groups.values())
+
+    def _hear_out(self, slot: Slot) -> None:
+        """What a dead worker said last: what it has begun is to be freed, what is done is done."""
+        with suppress(EOFError, OSError):
+            while slot.connection.poll():
+                message = slot.connection.recv()
+                if not isinstance(message, Broken):  # the next one will say so, too
+                    self.take(slot, message)
 
     def _interrupt(self, started: Started) -> None:
         for table, attempt in started.attempts.items():
@@ -262,6 +271,9 @@ class Supervisor:
                 with suppress(OSError):
                     slot.connection.send(None)
         for slot in list(self.slots):
+            if kill:
+                slot.process.join()
+                self._hear_out(slot)
             self._end(slot)
             if kill:
                 for started, _ in slot.current.values():

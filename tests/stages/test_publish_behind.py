@@ -26,7 +26,7 @@ from ego_assets.stages import lane as lane_module
 from ego_assets.stages.lane import Lane
 from ego_assets.stages.messages import Broken, Computed, Ended, GroupEnded, Publishing
 from ego_assets.stages.outage import StageBrokenError
-from ego_assets.stages.plan import Group, Unit, plan
+from ego_assets.stages.plan import Group, Unit, chain, plan
 from ego_assets.stages.results import CLIPS_BEHIND, Result, Room, Take, size_of
 from resources.ledger import State
 from resources.processes import process_name
@@ -448,6 +448,45 @@ def test_a_clip_that_failed_and_waits_for_those_before_it_is_not_timed(
     worker.join()
     assert [type(m) for m in said if getattr(m, "unit_id", "") == LONG[1]] == [Computed]
     assert worker.ends()[LONG[1], "failed"] == 1
+
+
+@pytest.mark.parametrize("lost", [LONG[1], SHORT])
+def test_a_clip_that_may_have_killed_its_run_takes_nobody_along(
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Those before it would be lost as often as it is, and be given up with it."""
+    fingerprint: str | None = None
+    for unit in next(g for g in groups_of(bench) if g.has_any({lost})).units:
+        fingerprint = chain(unit.base_fingerprint, fingerprint)
+        if unit.unit_id == lost:
+            break
+    with sqlite3.connect(bench.ledger.url.removeprefix("sqlite:///")) as database:
+        values = "state = 'running', worker = 'gone:1:1', heartbeat_at = 0, fingerprint = ?"
+        database.execute(f"UPDATE work SET {values} WHERE unit_id = ?", (fingerprint, lost))
+    goes_on = threading.Event()
+    states: list[State] = []
+    before = LONG[LONG.index(lost) - 1] if lost in LONG else LONG[-1]
+
+    def look(unit: Unit) -> None:
+        if unit.unit_id == lost:
+            goes_on.set()
+            states.append(bench.ledger.entries(stage=TABLE, unit_id=before)[0].state)
+
+    model.before = look
+    worker = Worker(bench, model, Room(10 * RESULT_BYTES))
+    assert worker.lane.results is not None
+    wait = worker.lane.results.wait
+
+    def waits() -> None:
+        goes_on.set()
+        wait()
+
+    monkeypatch.setattr(worker.lane.results, "wait", waits)
+    before_publishing[before] = lambda: goes_on.wait(PATIENCE_S) and None
+    worker.start(groups_of(bench))
+    worker.join()
+    assert states == [State.DONE]
+    assert [r["path_length"] for r in rows_of(bench)] == [0, 1, 2, 3, 0]
 
 
 def test_the_claim_lives_until_its_clip_is_published(

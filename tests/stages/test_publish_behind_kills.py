@@ -15,7 +15,7 @@ import pytest
 
 from ego_assets.stages import supervisor
 from ego_assets.stages.claims import claim
-from ego_assets.stages.messages import Computed, Publishing, Started
+from ego_assets.stages.messages import Broken, Computed, Publishing, Started
 from ego_assets.stages.outage import StageBrokenError
 from ego_assets.stages.outcome import StageReport, Tally
 from ego_assets.stages.plan import Group, StageSpec, plan
@@ -162,6 +162,28 @@ def test_a_full_disk_ends_the_stage_and_frees_every_claim(bench: Bench) -> None:
     publishing(bench, LONG[0], full=True, until=str(begun(bench, LONG[1])))
     bench.behave(LONG[1], sleep_s=PATIENCE_S)  # it need not come to an end
     with pytest.raises(StageBrokenError, match=r"No space left.*make room"):
+        run_stage(bench.spec, workers=1)
+    entries = bench.ledger.entries(stage=TABLE)
+    assert {(e.state, e.attempts) for e in entries} == {(State.PENDING, 0)}
+
+
+def test_what_a_worker_said_before_it_was_killed_is_heard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that the disk is full, and goes on with the next clip before that is read."""
+    take = Supervisor.take
+
+    def takes_late(supervisor: Supervisor, slot: Slot, message: Any) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while isinstance(message, Broken) and not begun(bench, LONG[2]).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        take(supervisor, slot, message)
+
+    monkeypatch.setattr(Supervisor, "take", takes_late)
+    publishing(bench, LONG[0], full=True, until=str(begun(bench, LONG[1])))
+    bench.behave(LONG[2], sleep_s=PATIENCE_S)
+    with pytest.raises(StageBrokenError, match="make room"):
         run_stage(bench.spec, workers=1)
     entries = bench.ledger.entries(stage=TABLE)
     assert {(e.state, e.attempts) for e in entries} == {(State.PENDING, 0)}
