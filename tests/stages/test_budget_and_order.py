@@ -11,8 +11,11 @@ import pytest
 from stage_bench import SHARD, make_bench
 
 from ego_assets.assets import stage
+from ego_assets.assets.objects import OBJECT_MOVEMENTS
+from ego_assets.assets.spec import RunConfig
 from ego_assets.operators import cuts
 from ego_assets.operators.decode import ClipFrames
+from ego_assets.stages.choices import Part
 from ego_assets.stages.plan import StageSpec, plan
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.tasks import ClipTask, SplitTask
@@ -63,11 +66,19 @@ def test_only_what_computes_on_a_device_is_published_behind_it(
         raise Stop
 
     monkeypatch.setattr(stage, "run_stage", run)
-    op = SimpleNamespace(tags={})
-    context: Any = SimpleNamespace(op_execution_context=SimpleNamespace(op=op))
+    op = SimpleNamespace(op=SimpleNamespace(tags={}))
+    step: Any = stage.StageRun(
+        context=SimpleNamespace(op_execution_context=op, run_id="r"),  # type: ignore[arg-type]
+        stage=OBJECT_MOVEMENTS,
+        config=RunConfig(),
+        storage=Storage(lake_root="lake"),
+        compute=Compute(),
+        backends=None,
+        choice=None,
+    )
     spec = replace(make_spec(tmp_path), backend=backend)
     with pytest.raises(Stop):
-        stage.run_shard(context, spec, stage.RunConfig(), Storage(lake_root="lake"), Compute())
+        stage.run_part(step, Part(spec), SHARD)
     assert [s.publish_behind for s in asked] == [behind]
 
 
