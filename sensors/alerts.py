@@ -16,11 +16,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 
 import dagster as dg
 from dagster import AssetCheckEvaluation, SensorEvaluationContext
 
-from ego_assets.partitions import PARTITION_TAG, RANGE_TAGS, SHARDS
+from ego_assets.partitions import (
+    PARTITION_TAG,
+    RANGE_TAGS,
+    SHARDS,
+    is_range,
+    lost_shards,
+    shards_of_run,
+)
 from resources.alerts import Alerts
 from resources.delivery import Channel, DeliveryError, send_in_time
 from resources.ledger import Ledger
@@ -143,6 +151,11 @@ def _of_run(
 ) -> Iterator[Signal]:
     run = record.dagster_run
     member = _member_of(run.tags)
+
+    @cache
+    def lost_of(table: str) -> Mapping[str, str]:
+        return lost_shards(instance, run, [table] if table else None) if is_range(run.tags) else {}
+
     evaluations = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     )
@@ -158,13 +171,20 @@ def _of_run(
             detail=_short(f"{found.description or ''} (shard {member}, run {run.run_id})"),
             at=event.timestamp,
         )
-        is_one = PARTITION_TAG in run.tags
-        yield from [seen] if is_one or found.passed else _by_shard(seen, found, ledger)
+        if PARTITION_TAG in run.tags:
+            yield seen
+            continue
+        # It says nothing of shards that the run has lost: what failed there before still does.
+        lost = lost_of(found.asset_key.to_user_string())
+        looked = [s for s in shards_of_run(instance, run.tags) if s not in lost]
+        well = [replace(seen, ok=True, member=m) for m in (looked if lost else [member])]
+        yield from well if found.passed else _by_shard(seen, found, ledger, well)
     if run.status in ENDED and (record.end_time or 0.0) > since:
         ok = ENDED[run.status]
         detail = "" if ok else _short(f"{_cause(instance, run.run_id)} (run {run.run_id})")
         at = record.end_time or 0.0
-        yield Signal(f"job {run.job_name}", member, ok, Severity.ERROR, detail, at)
+        for one in (not ok and lost_of("")) or [member]:
+            yield Signal(f"job {run.job_name}", one, ok, Severity.ERROR, detail, at)
 
 
 def _member_of(tags: Mapping[str, str]) -> str:
@@ -173,13 +193,16 @@ def _member_of(tags: Mapping[str, str]) -> str:
     return tags.get(PARTITION_TAG) or (f"{first}{TO}{last}" if first and last else ALL)
 
 
-def _by_shard(seen: Signal, found: AssetCheckEvaluation, ledger: Ledger | None) -> Iterator[Signal]:
-    """A failure over several shards, told of those that the check's tables name."""
+def _by_shard(
+    seen: Signal, found: AssetCheckEvaluation, ledger: Ledger | None, well: Sequence[Signal]
+) -> Iterator[Signal]:
+    """A failure over several shards, told of those that the check's tables name. well: that all
+    that it looked at are."""
     tables = [v for v in found.metadata.values() if isinstance(v, dg.TableMetadataValue)]
     rows = [r.data for t in tables for r in t.records]
     shards = {str(r["shard"]) for r in rows if "shard" in r}
     if shards and len(rows) < LISTED:
-        yield replace(seen, ok=True)  # but for those
+        yield from well  # but for those
     if not shards and ledger is not None:
         clips = [str(r["where"]) for r in rows if "where" in r]
         stage = found.asset_key.to_user_string()

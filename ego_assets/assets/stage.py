@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -77,7 +78,9 @@ class StageRun:
         if self.choice is not None or not choices.of(key, shard):
             spec = stage_spec(stage, self.config, self.storage, self.backends)
             if self.choice is not None and self.config.redo_stale:
-                choices.keep(key, shard, replace(self.choice, run_id=self.context.run_id))
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                made = replace(self.choice, run_id=self.context.run_id, made_at=now)
+                choices.keep(key, shard, made)
             return [Part(spec, only, self.config.settings())]
         form, known = type(self.config), choices.of(key, shard)
         parts = parts_of(stage, form, self.storage, self.backends, known)

@@ -32,13 +32,15 @@ class Choice:
     """What one run chose for a stage, where it is not the default.
 
     settings: of the launchpad's form; backends: fields of the resource of that name; units: the
-    clips or videos that it was for; empty: the whole shard. run_id: of the run.
+    clips or videos that it was for; empty: the whole shard. run_id: of the run; made_at: when, as
+    in a `Provenance`.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     backends: Mapping[str, Any] = field(default_factory=dict)
     units: tuple[str, ...] = ()
     run_id: str = ""
+    made_at: str = ""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -51,6 +53,9 @@ class Choice:
 
 
 _FILE = TypeAdapter(list[Choice])
+"""All that was chosen, in its order, also what holds no more: a rollback may want it again."""
+KEPT = 20
+"""Of those that hold no more."""
 
 
 class Choices:
@@ -70,7 +75,7 @@ class Choices:
             self._known[stage] = set(self._lake.storage.list(f"{FOLDER}/{stage}"))
         if key not in self._known[stage]:
             return []
-        return self._read(stage, shard)
+        return _holding(self._read(stage, shard))
 
     def _read(self, stage: str, shard: str) -> list[Choice]:
         key = _key(stage, shard)
@@ -89,14 +94,35 @@ class Choices:
         """From now on this holds: for the whole shard, or for its units only."""
         key = _key(stage, shard)
         with self._lake.storage.lock(f"{FOLDER}.{stage}.{shard}"):
-            before = self._read(stage, shard) if choice.units else []
-            kept = [c for c in before if not c.units or set(c.units) - set(choice.units)]
-            kept.append(choice)
-            if all(c.is_default for c in kept):
-                self._lake.storage.delete(key)
-            else:
-                self._lake.storage.write(key, json.dumps([asdict(c) for c in kept]).encode())
+            try:
+                made = [*self._read(stage, shard), choice]
+            except ChoiceError:
+                if choice.units:
+                    raise
+                made = [choice]
+            self._write(key, made)
         self._known.pop(stage, None)
+
+    def go_back(self, stage: str, shard: str, time: str) -> bool:
+        """What held then holds again; whether that is something else. Raises ChoiceError."""
+        key = _key(stage, shard)
+        if not self._read(stage, shard):
+            return False
+        with self._lake.storage.lock(f"{FOLDER}.{stage}.{shard}"):
+            made = self._read(stage, shard)
+            before = [c for c in made if c.made_at <= time]
+            if before != made:
+                self._write(key, before)
+        self._known.pop(stage, None)
+        return _holding(before) != _holding(made)
+
+    def _write(self, key: str, made: Sequence[Choice]) -> None:
+        if all(c.is_default for c in made):
+            self._lake.storage.delete(key)
+            return
+        holding = _holding(made)
+        kept = [c for c in made[:-KEPT] if c in holding] + [*made[-KEPT:]]
+        self._lake.storage.write(key, json.dumps([asdict(c) for c in kept]).encode())
 
 
 @dataclass(frozen=True)
@@ -118,6 +144,16 @@ def share_out(parts: Sequence[Part], inputs: ShardInputs) -> list[tuple[Part, li
             if not part.units or group.has_any(part.units):
                 found[group.units[0].unit_id] = (number, group)
     return [(p, [g for n, g in found.values() if n == i]) for i, p in enumerate(parts)]
+
+
+def _holding(made: Sequence[Choice]) -> list[Choice]:
+    """What holds after all of these: what was for the whole shard ends all before it."""
+    found: list[Choice] = []
+    for choice in made:
+        before = found if choice.units else []
+        found = [c for c in before if not c.units or set(c.units) - set(choice.units)]
+        found.append(choice)
+    return [] if all(c.is_default for c in found) else found
 
 
 def _key(stage: str, shard: str) -> str:

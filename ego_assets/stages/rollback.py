@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ego_assets.schemas import TABLES
+from ego_assets.stages.choices import Choices
 from resources.lake import Lake, Provenance, history
 from resources.ledger import Ledger, State
 
@@ -62,7 +63,25 @@ def rollback(
                 f"{table} of shard {shard} is being made by run {at_work[0].run_id}: wait for it, "
                 "or terminate it"
             )
-    return [_bring_back(lake, ledger, *each, run_id) for each in found]
+    changes = [_bring_back(lake, ledger, *each, run_id) for each in found]
+    for shard in {shard: None for _, shard, _ in found}:
+        _choose_again(lake, shard, {table for table, s, _ in found if s == shard})
+    return changes
+
+
+def _choose_again(lake: Lake, shard: str, tables: set[str]) -> None:
+    """What was chosen in the launchpad after the newest rows of a stage were made is forgotten: the
+    next run would make them that way again. `tables`: that were brought back."""
+    newest: dict[str, str] = {}
+    changed: set[str] = set()
+    for table in TABLES:
+        for made in lake.provenances(table, shard).values():
+            stage = made.operator.partition(":")[0]
+            newest[stage] = max(made.created_at, newest.get(stage, ""))
+            if table in tables:
+                changed.add(stage)
+    for stage in sorted(changed):
+        Choices(lake).go_back(stage, shard, newest[stage])
 
 
 def _bring_back(

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import AssetMaterializationPlannedData, StepMaterializationData
 
 from ego_assets.checks import tables
 from resources.alerts import Alerts
@@ -504,6 +505,33 @@ def test_a_clip_that_a_probe_names_tells_its_shard(
     evaluate(instance, run.run_id, {"worst": table})
     ((signal,), _) = module.signals(instance, module.Span(0.0, 0.0), ledger)
     assert (signal.member, signal.ok) == ("s7", False)
+
+
+def test_a_range_says_nothing_of_the_shards_that_it_lost(instance: dg.DagsterInstance) -> None:
+    """Neither that a check is well there, nor that the others failed."""
+    key, shards = dg.AssetKey("poses"), ["20260101-0000", "20260101-0001", "20260101-0002"]
+    instance.add_dynamic_partitions("shards", shards)
+    tags = dict(zip(module.RANGE_TAGS, (shards[0], shards[-1]), strict=True))
+    run = instance.create_run_for_job(breaks, tags=tags)
+
+    def report(kind: str, data: Any = None) -> None:
+        event = dg.DagsterEvent(kind, breaks.name, event_specific_data=data, message="lost one")
+        instance.report_dagster_event(event, run.run_id)
+
+    planned = AssetMaterializationPlannedData(key)
+    report("ASSET_MATERIALIZATION_PLANNED", planned)
+    for shard in (shards[0], shards[2]):
+        made = StepMaterializationData(dg.AssetMaterialization(key, partition=shard), [])
+        report("ASSET_MATERIALIZATION", made)
+    report("ASSET_CHECK_EVALUATION", dg.AssetCheckEvaluation(key, "soft", True, {}))
+    instance.report_run_failed(run)
+    found, _ = module.signals(instance, module.Span(0.0, 0.0))
+    told = [(s.subject, s.member, s.ok) for s in found]
+    assert told == [
+        ("check soft of poses", shards[0], True),
+        ("check soft of poses", shards[2], True),
+        ("job breaks", shards[1], False),
+    ]
 
 
 def test_a_shard_that_was_deleted_fails_no_more(

@@ -34,6 +34,22 @@ def test_the_last_word_on_a_shard_or_a_clip_counts(tmp_path: Path) -> None:
     assert Choices(Lake(tmp_path)).of("clips", SHARD) == [WIDE, other]
     choices.keep("clips", SHARD, Choice())
     assert choices.of("clips", SHARD) == []
+
+
+def test_what_held_once_holds_again(tmp_path: Path) -> None:
+    choices = Choices(Lake(tmp_path))
+    wide, one = replace(WIDE, made_at="2026-01-01"), replace(ONE, made_at="2026-01-02")
+    default = Choice(made_at="2026-01-03")
+    for choice in (wide, one, default):
+        choices.keep("clips", SHARD, choice)
+    assert not choices.go_back("clips", SHARD, "2026-01-04")
+    assert choices.go_back("clips", SHARD, "2026-01-02")
+    assert choices.of("clips", SHARD) == [wide, one]
+    for day in range(30):  # an old one that still holds is kept, however many come
+        choices.keep("clips", SHARD, replace(one, made_at=f"2026-02-{day:02d}"))
+    assert choices.of("clips", SHARD)[0] == wide
+    assert choices.go_back("clips", SHARD, "2025")
+    assert choices.of("clips", SHARD) == []
     assert not list(tmp_path.rglob("*.json"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from ego_assets.schemas import TABLES
 from ego_assets.stages.audit import verify
+from ego_assets.stages.choices import Choice, Choices
 from ego_assets.stages.diff import NothingToCompareError, diff_runs
 from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.rollback import RollbackError, rollback
@@ -21,6 +23,7 @@ from tests.resources.s3_server import new_bucket, s3_server
 from tests.stages.stage_bench import SHARD, Bench, make_bench, provenance
 
 TABLE = "object_movements"
+STAGE = "movement_estimator"
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -72,6 +75,26 @@ def test_a_run_comes_back_and_goes_again(bench: Bench) -> None:
     assert shares(bench) == [0.4] * 4
     assert bench.lake.storage.list(f"{TABLE}/_fragments/{SHARD}") == []
     assert stage_problems(bench) == []
+
+
+def test_what_was_chosen_after_it_is_forgotten(bench: Bench) -> None:
+    choices = Choices(bench.lake)
+
+    def choose_and_run(run_id: str, share: float, *units: str) -> Choice:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        choice = Choice({"touch_share": share}, {}, units, run_id, now)
+        choices.keep(STAGE, SHARD, choice)
+        run(bench, run_id, share, units=units)
+        return choice
+
+    first = choose_and_run("first", 0.1)
+    choose_and_run("second", 0.2)
+    (unit, *_) = bench.lake.read("clips", SHARD)["clip_id"].to_pylist()
+    choose_and_run("third", 0.3, unit)
+    choices.keep("another", SHARD, replace(first, made_at="9"))
+    rollback(bench.lake, bench.ledger, "first")
+    assert choices.of(STAGE, SHARD) == [first]
+    assert choices.of("another", SHARD)
 
 
 def test_late_attempts_do_not_undo_it_and_new_ones_do(bench: Bench) -> None:
