@@ -198,7 +198,8 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVML as on a machine with one H100."""
     fake: Any = ModuleType("pynvml")
     fake.NVMLError = type("NVMLError", (Exception,), {})
-    fake.NVMLError_NotSupported = type("NVMLError_NotSupported", (fake.NVMLError,), {})
+    for name in ("NotSupported", "LibraryNotFound", "DriverNotLoaded", "GpuNotFound"):
+        setattr(fake, f"NVMLError_{name}", type(f"NVMLError_{name}", (fake.NVMLError,), {}))
     fake.nvmlInit = fake.nvmlShutdown = lambda: None
     fake.nvmlDeviceGetCount = lambda: 1
     fake.nvmlDeviceGetHandleByIndex = lambda index: index

@@ -542,8 +542,8 @@ def test_what_the_results_depend_on(weights: Path) -> None:
         return registry.version("object_pose_estimator", "foundationpose", values, str(weights))
 
     version, digest = identity()
-    assert version == "1+flat depth 0.5"
-    assert identity(depth_settings={"metres": 2.0}) == ("1+flat depth 2.0", digest)
+    assert version == "2+flat depth 0.5"
+    assert identity(depth_settings={"metres": 2.0}) == ("2+flat depth 2.0", digest)
     write_box(weights / "object_meshes" / "toy_box.obj", 1.01)
     assert identity()[1] != digest
     with pytest.raises(WeightsError, match="needs metric depth"):
@@ -644,5 +644,5 @@ def test_the_graph(tmp_path: Path) -> None:
     }
     path = lake.root / "object_poses" / f"{shard}.parquet"
     (origin,) = json.loads(pq.read_schema(path).metadata[b"ego.provenance"])
-    assert origin["operator_version"] == "1+flat depth 0.5"
+    assert origin["operator_version"] == "2+flat depth 0.5"
     assert len(origin["weights_hash"]) == 64
