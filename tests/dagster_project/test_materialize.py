@@ -81,10 +81,12 @@ class Bench:
         return {t for t, s in states.items() if s is not StaleStatus.FRESH}
 
     def run(self, *tables: str, **config: dict[str, Any]) -> dg.ExecuteInProcessResult:
-        """config: of the ops, by name."""
+        """config: of the ops, by name; `backends`: of the resource."""
         keys = [dg.AssetKey(t) for t in tables]
+        given = {name: {"config": said} for name, said in config.items()}
+        resources = {"backends": given.pop("backends")} if "backends" in given else {}
         return self.job.execute_in_process(
-            run_config={"ops": {op: {"config": said} for op, said in config.items()}},
+            run_config={"ops": given} | ({"resources": resources} if resources else {}),
             partition_key=self.shard,
             instance=self.instance,
             asset_selection=keys or None,
