@@ -66,6 +66,7 @@ def test_only_what_computes_on_a_device_is_published_behind_it(
         raise Stop
 
     monkeypatch.setattr(stage, "run_stage", run)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     op = SimpleNamespace(op=SimpleNamespace(tags={}))
     step: Any = stage.StageRun(
         context=SimpleNamespace(op_execution_context=op, run_id="r"),  # type: ignore[arg-type]
