@@ -42,7 +42,7 @@ class Recipes:
     def of(self, shard: str) -> list[list[Part]]:
         """Of each stage, in the order of the graph, its parts. Raises ChoiceError."""
         return [
-            self._parts(op, self._choices.of(stage.operator or stage.task, shard))
+            self._parts(op, self._choices.of(stage.carried_stage, shard))
             for op, (stage, _) in STAGES.items()
         ]
 

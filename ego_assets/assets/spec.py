@@ -52,6 +52,11 @@ class Stage:
     inputs: tuple[str, ...] = ()
     operator: str = ""
 
+    @property
+    def carried_stage(self) -> str:
+        """Its name in the lake, as of `StageSpec`."""
+        return self.operator or self.task
+
 
 def stage_spec(
     stage: Stage, config: RunConfig, storage: Storage, backends: Backends | None
@@ -112,7 +117,7 @@ def _part(
         if choice.is_default:
             raise
         raise ChoiceError(
-            f"{stage.operator or stage.task}: what run {choice.run_id} chose ({choice}) cannot be "
+            f"{stage.carried_stage}: what run {choice.run_id} chose ({choice}) cannot be "
             f"had: {error}. Launch it with other settings, or with keep_choices: false"
         ) from error
     return Part(spec, choice.units, config.settings(), choice)

@@ -73,17 +73,17 @@ class StageRun:
         """The stage as the takes of a shard are to be made: as this run says, else as was chosen
         for them before, else by default. Raises ChoiceError."""
         stage, only = self.stage, tuple(self.config.only)
-        lake, key = self.storage.lake(), stage.operator or stage.task
+        lake, key = self.storage.lake(), stage.carried_stage
         choices = Choices(lake)
-        if self.choice is not None or not choices.of(key, shard):
+        known = choices.of(key, shard) if self.choice is None else []
+        if not known:
             spec = stage_spec(stage, self.config, self.storage, self.backends)
             if self.choice is not None and self.config.redo_stale:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
                 made = replace(self.choice, run_id=self.context.run_id, made_at=now)
                 choices.keep(key, shard, made)
             return [Part(spec, only, self.config.settings())]
-        form, known = type(self.config), choices.of(key, shard)
-        parts = parts_of(stage, form, self.storage, self.backends, known)
+        parts = parts_of(stage, type(self.config), self.storage, self.backends, known)
         found = []
         for part, groups in share_out(parts, ShardInputs(lake, self.storage.ledger(), shard)):
             mine = [g for g in groups if not only or g.has_any(only)]

@@ -5,7 +5,7 @@ another way than it was meant.
     <lake>/_choices/{stage}/{shard}.json      only of shards for which something was chosen
 
 Here: what was chosen, kept in the lake, and which takes of a shard it is for. Not here: what counts
-as chosen, and what a stage is with it (`ego_assets.assets.recipes`).
+as chosen, and what a stage is with it (`ego_assets.assets.spec`).
 """
 
 from __future__ import annotations
