@@ -12,8 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
-$(VENV)/.core: pyproject.toml
+$(VENV)/.core: pyproject.toml .ci/install_torch
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python .ci/install_torch
 	$(PIP) install --editable .
 	touch $@
 
