@@ -6,11 +6,9 @@ Dagster takes a second to import: only the commands that need it do.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +34,8 @@ from dagster_project.terminal import (
     progress_bar,
     report,
 )
+from dagster_project.web.hosts import Authority, parse_allowed
+from dagster_project.web.listener import Listener
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -114,40 +114,41 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
     report(summary, as_json)
 
 
+def _hosts(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[Authority]:
+    try:
+        return parse_allowed(" ".join(given))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @main.command()
 @LAKE_OPTION
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME[:PORT]",
+    envvar="EGO_ALLOWED_HOSTS",
+    show_envvar=True,
+    callback=_hosts,
+    help="Another name under which browsers reach the UI, as behind a proxy. May be repeated.",
+)
+@click.option("--read-only", is_flag=True, help="Show everything, start and change nothing.")
 @BACKENDS_OPTION
-def up(lake_root: str, port: int, host: str) -> None:
-    """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both."""
-    from dagster_project.home import ROOT, open_instance, prepare_home
-    from ego_assets.partitions import SHARDS
+def up(lake_root: str, port: int, host: str, allowed: list[Authority], read_only: bool) -> None:
+    """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both.
 
-    lake = Lake(lake_root)
+    Requests of other web sites are refused, and so are hosts that are neither local nor allowed
+    (docs/security.md). A read-only UI has no daemon and can run beside another one.
+    """
+    lake = existing_lake(lake_root)
+    listener = Listener(host, port)
+    from dagster_project.web.up import serve
+
     ledger_of(lake).open()
-    prepare_home(lake.location)
-    with open_instance(lake.location) as instance:
-        instance.add_dynamic_partitions(SHARDS, lake.shards())
-    workspace = ROOT / "workspace.yaml"
-    target = (
-        ["--workspace", str(workspace)]
-        if workspace.exists()
-        else ["--module-name", "dagster_project.definitions"]
-    )
-    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", host, "-p", str(port)]
-    click.echo(f"Dagster UI of {lake.location}: http://{host}:{port}", err=True)
-    # A shell's background job inherits an ignored SIGINT, and then nothing would stop it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = os.environ | {"EGO_LAKE": lake.location}
-    with subprocess.Popen(command, env=environment) as process:
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            status = process.wait()
-    sys.exit(max(status, 0))
+    sys.exit(serve(lake, listener, allowed, read_only=read_only))
 
 
 @main.command()

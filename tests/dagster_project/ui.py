@@ -23,6 +23,7 @@ import requests
 from resources.lake import Lake
 from tests.resources.ports import free_port
 
+EGO = str(Path(sys.executable).with_name("ego"))
 START_S = 240
 LAUNCH_BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
@@ -83,9 +84,9 @@ def backfill(
 
 
 @contextmanager
-def ego_up(lake: Lake, log: Path) -> Iterator[Server]:
+def ego_up(lake: Lake, log: Path, *options: str) -> Iterator[Server]:
     """The UI and the daemon of the project's graph over a lake."""
-    command = [str(Path(sys.executable).with_name("ego")), "up", "--lake", str(lake.root)]
+    command = [EGO, "up", "--lake", str(lake.root), *options]
     environment = {k: v for k, v in os.environ.items() if k not in {"DAGSTER_HOME", "EGO_LAKE"}}
     with ui_and_daemon(command, environment, lake, log) as server:
         yield server
@@ -128,7 +129,7 @@ def ui_and_daemon(
 
 
 @contextmanager
-def browser_page(width: int = 1720, height: int = 1080) -> Iterator[Any]:
+def browser_page(width: int = 1720, height: int = 1080, *options: str) -> Iterator[Any]:
     """A page of a headless Chromium. Raises FileNotFoundError where there is none."""
     from playwright.sync_api import sync_playwright
 
@@ -137,7 +138,7 @@ def browser_page(width: int = 1720, height: int = 1080) -> Iterator[Any]:
         raise FileNotFoundError("no chromium on the PATH: install Debian's package chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", *options]
         )
         try:
             yield browser.new_page(viewport={"width": width, "height": height})
