@@ -6,6 +6,7 @@ Dagster takes a second to import: only the commands that need it do.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.lake_commands import LAKE_COMMANDS
+from dagster_project.sql_command import sql
 from dagster_project.terminal import (
     BACKENDS_OPTION,
     DEGRADE_OPTION,
@@ -31,6 +33,7 @@ from dagster_project.terminal import (
     Commands,
     existing_lake,
     ledger_of,
+    plain,
     progress_bar,
     report,
 )
@@ -105,12 +108,13 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
     for seed in range(videos):
         name = f"sample_{seed:03d}_{duration_s:g}s"
         if not (raw / f"{name}.mp4").exists():
-            say.print(f"rendering {name}.mp4")
+            say.print(plain(f"rendering {name}.mp4"))
             scenes = 2 if seed % 2 else 1
             render_sample(raw, seed=seed, duration_s=duration_s, scenes=scenes, name=name)
     summary = _run((str(raw),), lake_root, force=False, workers=workers, verbose=False)
     if not as_json:
-        say.print(f"\nLook at it: [bold]ego up --lake {lake_root}[/bold] opens the Dagster UI")
+        command = plain(f"ego up --lake {shlex.quote(str(lake_root))}", "bold")
+        say.print(Text.assemble("\nLook at it: ", command, " opens the Dagster UI"), soft_wrap=True)
     report(summary, as_json)
 
 
@@ -203,7 +207,9 @@ def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
 def _status_table(found: dict[str, Any]) -> Group:
     # Narrow: eighty columns hold it.
     table = Table(
-        title=f"{found['lake']}: {len(found['shards'])} shards", box=box.SIMPLE_HEAD, padding=(0, 0)
+        title=plain(f"{found['lake']}: {len(found['shards'])} shards"),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0),
     )
     table.add_column("stage", no_wrap=True)
     for state in State:
@@ -211,10 +217,10 @@ def _status_table(found: dict[str, Any]) -> Group:
     for name, row in found["stages"].items():
         table.add_row(name, *[f"{row[s.value]:,}" for s in State])
     lines = [
-        Text(f"{f['stage']} {f['unit']} {f['state']}: {f['reason']}") for f in found["failures"]
+        plain(f"{f['stage']} {f['unit']} {f['state']}: {f['reason']}") for f in found["failures"]
     ]
     lines += [
-        Text(f"{w['stage']} of {w['shard']}: {w['units']} wait for a GPU: {w['reason']}")
+        plain(f"{w['stage']} of {w['shard']}: {w['units']} wait for a GPU: {w['reason']}")
         for w in found["waiting_for_gpu"]
     ]
     bad = sum(row["failed"] + row["quarantined"] for row in found["stages"].values())
@@ -239,8 +245,8 @@ def doctor(lake_root: str, tune: bool, as_json: bool) -> None:
         table = Table(show_header=False, box=None)
         colors = {"ok": "green", "warning": "yellow", "missing": "red"}
         for finding in findings:
-            color = colors[finding.state]
-            table.add_row(f"[{color}]{finding.state}[/]", finding.what, finding.facts)
+            state = plain(finding.state, colors[finding.state])
+            table.add_row(state, plain(finding.what), plain(finding.facts))
         Console().print(table)
     sys.exit(1 if any(f.state == "missing" for f in findings) else 0)
 
@@ -255,5 +261,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in LAKE_COMMANDS:
+for _command in (*LAKE_COMMANDS, sql):
     main.add_command(_command)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from resources.backends.weights import cache_file
+from resources.lake import LakeError
+
 ROOT = Path(__file__).resolve().parents[1]
 _DEFAULT_CONFIG = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
@@ -34,8 +37,34 @@ def prepare_home(lake_root: str | Path) -> Path:
             shutil.copyfile(ours, config)
         else:
             config.write_text(_DEFAULT_CONFIG)
+    home = _without_query(home)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def _without_query(home: Path) -> Path:
+    """A path to the folder that holds no `?`, which Dagster would take for the query of a URL.
+
+    Where the folder's own path has one, it is a link in the user's cache. Raises LakeError if that
+    has one, too, or cannot be written.
+    """
+    if "?" not in str(home):
+        return home
+    link = cache_file("homes") / hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    try:
+        if "?" in str(link):
+            raise OSError(f"{link} has a `?`, too")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink() or link.readlink() != home:
+            aside = link.with_suffix(f".{os.getpid()}")
+            aside.symlink_to(home)
+            aside.replace(link)
+    except OSError as error:
+        raise LakeError(
+            f"Dagster cannot keep its runs in {home} because of the `?`, and no link to it can be "
+            f"made ({error}): set DAGSTER_HOME to a folder whose path has no `?`"
+        ) from error
+    return link
 
 
 def open_instance(lake_root: str | Path) -> dg.DagsterInstance:

@@ -1,4 +1,4 @@
-"""Commands on what is in a lake: verify, quarantine, retry, trace, sql. Not here: work."""
+"""Commands on what is in a lake: verify, quarantine, retry, trace. Not here: work."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dagster_project.terminal import (
     WORKERS_OPTION,
     existing_lake,
     ledger_of,
+    plain,
     progress_bar,
     report,
 )
@@ -86,7 +87,8 @@ def quarantine_ls(lake_root: str, stage: str | None, shard: str | None, as_json:
         table.add_column(name, overflow="fold")
     for entry in entries:
         reason = (entry.error or "").split("\n", 1)[0]
-        table.add_row(entry.stage, entry.shard, entry.unit_id, str(entry.attempts), reason)
+        row = (entry.stage, entry.shard, entry.unit_id, entry.attempts, reason)
+        table.add_row(*map(plain, row))
     Console().print(table)
 
 
@@ -104,11 +106,12 @@ def quarantine_show(unit: str, lake_root: str, stage: str | None, as_json: bool)
         click.echo(json.dumps([_entry(e) for e in entries]))
         return
     for entry in entries:
-        click.echo(
+        words = (
             f"{entry.stage} {entry.unit_id} of shard {entry.shard}\n"
             f"video {entry.video_id}, run {entry.run_id}, worker {entry.worker}\n"
             f"{entry.attempts} attempts, {entry.error_class}\n\n{entry.error}\n"
         )
+        click.echo(plain(words).plain)
 
 
 @quarantine.command("release")
@@ -293,7 +296,7 @@ def trace(what: str, lake_root: str, as_json: bool) -> None:
         found = find(lake, ledger_of(lake), what)
     except NothingFoundError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(found, default=str) if as_json else _chain(found))
+    click.echo(json.dumps(found, default=str) if as_json else plain(_chain(found)).plain)
 
 
 @click.command("history")
@@ -319,12 +322,13 @@ def history_command(lake_root: str, stage: str | None, shard: str | None, as_jso
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table(title=f"versions in {lake.location}")
+    table = Table(title=plain(f"versions in {lake.location}"))
     for name in ("shard", "table", "version", "made at", "run: units"):
         table.add_column(name, overflow="fold")
     for row in found:
         runs = ", ".join(f"{run}: {units}" for run, units in row["runs"].items())
-        table.add_row(row["shard"], row["table"], row["version"], row["made_at"], runs)
+        shown = (row["shard"], row["table"], row["version"], row["made_at"], runs)
+        table.add_row(*map(plain, shown))
     Console().print(table)
 
 
@@ -350,7 +354,7 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     if as_json:
         click.echo(json.dumps([asdict(d) for d in found]))
         return
-    table = Table(title=f"A: {names[0]}   B: {names[1]}")
+    table = Table(title=plain(f"A: {names[0]}   B: {names[1]}"))
     table.add_column("shard table")
     for name in ("rows A", "rows B", "equal", "changed", "only A", "only B", "seam A", "seam B"):
         table.add_column(name, justify="right")
@@ -360,8 +364,13 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
         shown = [c for c in d.columns if c.ks][:3]
         words = [f"{c.column}: {c.mean_a:.4g}, {c.mean_b:.4g} ({c.ks:.2f})" for c in shown]
         counts = (d.rows_a, d.rows_b, d.equal, d.changed, d.only_a, d.only_b)
-        name = f"{d.shard} {d.table}" + (f"\n[dim]seam: {d.seam_unit}[/]" if d.seam_unit else "")
-        table.add_row(name, *[f"{n:,}" for n in counts], *seams, "\n".join(words))
+        seam = plain(f"\nseam: {d.seam_unit}" if d.seam_unit else "", "dim")
+        table.add_row(
+            plain(f"{d.shard} {d.table}") + seam,
+            *[f"{n:,}" for n in counts],
+            *seams,
+            plain("\n".join(words)),
+        )
     Console().print(table)
 
 
@@ -398,35 +407,6 @@ def rollback(
         click.echo(f"{change.shard} {change.table}: {how} ({change.units} units){again}")
 
 
-@click.command()
-@click.argument("query")
-@LAKE_OPTION
-@JSON_OPTION
-def sql(query: str, lake_root: str, as_json: bool) -> None:
-    """Run one SELECT over the tables (DuckDB). It cannot write, or read outside the lake."""
-    from resources.lake.catalog import Catalog, QueryError
-
-    lake = existing_lake(lake_root)
-    try:
-        with Catalog(lake) as catalog:
-            rows = catalog.query(query)
-    except QueryError as error:
-        raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps(rows.to_pylist(), default=_plain))
-        return
-    table = Table()
-    for name in rows.column_names:
-        table.add_column(name, overflow="fold")
-    for row in rows.slice(0, SHOWN_ROWS).to_pylist():
-        table.add_row(*[_short(v) for v in row.values()])
-    console = Console()
-    console.print(table)
-    if rows.num_rows > SHOWN_ROWS:
-        console.print(f"{SHOWN_ROWS} of {rows.num_rows} rows; --json prints all")
-
-
-SHOWN_ROWS = 100
 LAKE_COMMANDS = (
     verify,
     quarantine,
@@ -438,7 +418,6 @@ LAKE_COMMANDS = (
     history_command,
     diff,
     rollback,
-    sql,
 )
 
 
@@ -494,13 +473,3 @@ def _chain(found: dict[str, Any]) -> str:
             continue
         lines += [f"  {k}: {v}" for k, v in origin.items() if v not in ("", None)]
     return "\n".join(lines)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has no word for."""
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _short(value: Any) -> str:
-    text = _plain(value) if isinstance(value, bytes) else str(value)
-    return text if len(text) <= 200 else f"{text[:197]}…"

@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from ego_assets.schemas import TABLES
 from resources.gpu import DEGRADE_VARIABLE
@@ -77,6 +78,15 @@ BACKENDS_OPTION = click.option(
 )
 
 
+def plain(value: object, style: str = "") -> Text:
+    """A value as text: names and messages come from outside, and are neither markup nor control
+    sequences of the terminal."""
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return Text(text, style=style)
+
+
 class Commands(click.Group):
     """Says in one line what keeps storage from being reached, instead of a stack."""
 
@@ -116,7 +126,7 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
         return
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -129,7 +139,7 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
 
         def tell(progress: Any) -> None:
             if progress.note:
-                console.print(progress.note, markup=False, highlight=False, soft_wrap=True)
+                console.print(plain(progress.note), soft_wrap=True)
                 return
             if progress.shard not in tasks:
                 tasks[progress.shard] = bar.add_task(progress.shard, total=None)
@@ -149,14 +159,15 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
 
     def tell(progress: Any) -> None:
         if progress.note:
-            console.print(progress.note, markup=False, highlight=False, soft_wrap=True)
+            console.print(plain(progress.note), soft_wrap=True)
         for stage, (done, bad, total) in progress.stages.items():
             if total and done + bad >= total and (progress.shard, stage) not in told:
                 told.add((progress.shard, stage))
                 words = f"{progress.shard} {stage}: {done} done" + (
                     f", {bad} failed" if bad else ""
                 )
-                console.print(f"{words}, {time.monotonic() - began:.0f} s since the start")
+                words += f", {time.monotonic() - began:.0f} s since the start"
+                console.print(words, markup=False)
 
     return tell
 
@@ -172,7 +183,7 @@ def report(summary: Any, as_json: bool) -> None:
 
 def _print_summary(summary: Any) -> None:
     console = Console()
-    table = Table(title=f"lake {summary.lake}")
+    table = Table(title=plain(f"lake {summary.lake}"))
     table.add_column("table")
     table.add_column("rows", justify="right")
     table.add_column("seconds", justify="right")
@@ -193,12 +204,12 @@ def _print_summary(summary: Any) -> None:
     )
     for entry in summary.rejected:
         words = f"rejected {entry['uri']}: {entry['reason']}: {entry['detail']}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(words), soft_wrap=True)
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(words), soft_wrap=True)
     for stage, count in summary.waiting_for_gpu.items():
         words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(words), soft_wrap=True)
     for problem in summary.problems:
-        console.print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(f"failed: {problem}"), soft_wrap=True)

@@ -1,9 +1,13 @@
-"""Names of processes that other processes may ask about: whether their owner still lives."""
+"""Processes: names that others may ask about (does the owner still live?), and limits of memory."""
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -49,3 +53,23 @@ def is_run_here(run_id: str, tag: str) -> bool:
     of_run, _, name = tag.partition(" ")
     host = name.rpartition(":")[0].rpartition(":")[0]
     return of_run == run_id and host == socket.gethostname() and not is_gone(name)
+
+
+@contextmanager
+def bounded_growth(limit_bytes: int) -> Iterator[None]:
+    """Let this process take at most so much memory more than it has now: more is refused to it.
+
+    Where the kernel does not say how much that is (all but Linux), there is no bound.
+    """
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        yield
+        return
+    held = int(statm.read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [n for n in (soft, hard, held + limit_bytes) if n != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

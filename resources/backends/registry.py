@@ -14,7 +14,7 @@ from ego_assets import config
 from ego_assets.protocols import ClipOperator
 from resources.backends import tuning
 from resources.backends.memory import free
-from resources.backends.weights import find_files, hash_files, weights_root
+from resources.backends.weights import WeightFiles, find_files, hash_files, weights_root
 
 
 class UnknownBackendError(ValueError):
@@ -46,9 +46,15 @@ class BackendEntry:
     max_batch: int = 0
     measured_on_cpu: bool = True
 
-    def files(self, settings: config.Settings) -> list[str]:
+    def files(self, settings: config.Settings) -> list[WeightFiles]:
         """The weights' files for these settings, below the folder of all weights."""
-        return [name.format(**settings.model_dump()) for name in self.weights]
+        found: list[WeightFiles] = []
+        for template in self.weights:
+            # What a setting says is a name, whatever characters are in it.
+            folder, star, pattern = template.partition("/*")
+            name = folder.format(**settings.model_dump())
+            found.append((name, f"*{pattern}") if star else name)
+        return found
 
 
 _BASELINE = "Apache-2.0 (this project)"

@@ -28,9 +28,13 @@ def weights_root(given: str = "") -> Path:
     return Path(given or os.environ.get("EGO_WEIGHTS") or "~/.cache/ego").expanduser()
 
 
-def find_files(root: Path, names: Iterable[str]) -> list[Path]:
-    """The files of those names below `root`, and what names with `*` match. Raises
-    WeightsMissingError that names those that are not there."""
+WeightFiles = str | tuple[str, str]
+"""The name of a file, or a folder and a pattern of the files in it: a name is never a pattern."""
+
+
+def find_files(root: Path, names: Iterable[WeightFiles]) -> list[Path]:
+    """The files of those names below `root`, and those that match a pattern, of which there may be
+    none. Raises WeightsMissingError that names those that are not there."""
     paths = [root / name for name in _matched(root, names)]
     missing = [str(p) for p in paths if not p.is_file()]
     if missing:
@@ -41,23 +45,24 @@ def find_files(root: Path, names: Iterable[str]) -> list[Path]:
     return paths
 
 
-def hash_files(root: Path, names: Iterable[str]) -> str:
+def hash_files(root: Path, names: Iterable[WeightFiles]) -> str:
     """SHA-256, hex, over the names and the bytes of files below `root`. Raises WeightsError."""
-    names = sorted(set(_matched(root, names)))
-    lines = [f"{n} {_sha256(p)}" for n, p in zip(names, find_files(root, names), strict=True)]
+    found = sorted(set(_matched(root, names)))
+    lines = [f"{n} {_sha256(p)}" for n, p in zip(found, find_files(root, found), strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _matched(root: Path, names: Iterable[str]) -> Iterator[str]:
-    """Names without `*`, and the files that those with one match; there may be none."""
+def _matched(root: Path, names: Iterable[WeightFiles]) -> Iterator[str]:
+    """The names that are given, and the files that match a pattern."""
     for name in names:
-        if "*" not in name:
+        if isinstance(name, str):
             yield name
             continue
-        # Path.glob takes no absolute names, which settings may have.
-        for found in glob.glob(name, root_dir=root, recursive=True):  # noqa: PTH207
-            if (root / found).is_file():
-                yield found
+        folder, pattern = name
+        # Unlike Path.glob, this leaves out hidden files.
+        for found in glob.glob(pattern, root_dir=root / folder, recursive=True):  # noqa: PTH207
+            if (root / folder / found).is_file():
+                yield f"{folder.rstrip('/')}/{found}"
 
 
 def _sha256(path: Path) -> str:

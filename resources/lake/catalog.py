@@ -1,90 +1,122 @@
-"""SQL over the lake: every table as a view, to read and nothing else (DuckDB).
+"""Answers SQL over the tables of a lake (DuckDB), and does nothing else.
 
-Here: a connection that reads the lake's tables and cannot write, attach, load, or look anywhere
-else. Not here: the schema (`ego_assets.schemas`), fragments: a query sees compacted shards.
+Statements are judged by their syntax tree first (`statements`), and DuckDB itself has no access to
+files, the network or extensions: Arrow reads the Parquet files of the tables that a statement
+names, with the credentials of this process. A query sees compacted shards, not fragments. Not here:
+the schema (`ego_assets.schemas`), how an answer is shown.
 """
 
 from __future__ import annotations
 
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import dataset
 
 from ego_assets.schemas import TABLES
+from ego_assets.schemas.base import Table
 from resources.lake.lake import Lake
 from resources.lake.s3 import S3Storage
+from resources.lake.statements import QueryError, check
 
+BATCH_ROWS = 2048
+"""Rows that are handed over at a time: as many as DuckDB computes at a time."""
+_PATIENCE_S = 2.0
+_TOO_LARGE = re.compile(r"\bout of memory\b|maximum total string size", re.IGNORECASE)
+_UNREADABLE = re.compile(r"stream registered as '(?P<table>\w+)' failed: (?P<why>.*)", re.DOTALL)
 
-class QueryError(ValueError):
-    """The statement is refused, or wrong; the message says why."""
+T = TypeVar("T")
 
 
 class Catalog:
-    """The tables of a lake, by name. A context manager; safe for strangers' SQL."""
+    """Answers SQL over the tables of a lake. A context manager; one statement at a time.
+
+    memory_limit: DuckDB may use half of it, and an answer of `query` a quarter; a single value may
+    exceed it (`bounded_growth` stops that, too). timeout_s: how long a statement may compute.
+    """
 
     def __init__(
-        self, lake: Lake, *, memory_limit: str = "2GB", threads: int | None = None
+        self,
+        lake: Lake,
+        *,
+        memory_limit: str = "2GB",
+        threads: int | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         import duckdb
 
-        self._connection = duckdb.connect(":memory:")
-        remote = isinstance(lake.storage, S3Storage)
-        root = lake.location
-        for table, model in TABLES.items():
-            files = [k for k in lake.storage.list(table) if k.endswith(".parquet")]
-            if files and isinstance(lake.storage, S3Storage):
-                # Arrow reads S3, with our credentials; DuckDB itself stays cut off.
-                paths = [f"{lake.storage.bucket}/{lake.storage.prefix}/{k}" for k in files]
-                files = [p.replace("//", "/") for p in paths]
-                found = dataset.dataset(
-                    files, model.arrow_schema(), "parquet", lake.storage.filesystem
-                )
-                self._connection.register(table, found)
-            elif files:
-                # A folder's name is ours, and quoted; a prepared statement cannot make a view.
-                where = f"{root}/{table}/*.parquet".replace("'", "''")
-                self._connection.execute(
-                    f"CREATE VIEW {table} AS SELECT * FROM "
-                    f"read_parquet('{where}', union_by_name = true)"
-                )
-            else:
-                empty = model.arrow_schema().empty_table()
-                self._connection.register(f"_{table}", empty)
-                self._connection.execute(f"CREATE VIEW {table} AS SELECT * FROM _{table}")
+        self._lake = lake
+        self._memory_limit = memory_limit
+        self._timeout_s = timeout_s
+        self._left_s = timeout_s
+        self._thread: threading.Thread | None = None
+        self._database = duckdb.connect(":memory:")
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        parsed = self._database.execute("SELECT parse_formatted_bytes(?)", [memory_limit])
+        self._memory_bytes = int(parsed.fetchall()[0][0])
         settings: dict[str, Any] = {
-            "memory_limit": memory_limit,
-            "allowed_directories": [] if remote else [root],
+            "memory_limit": f"{self._memory_bytes // 2}B",
+            "temp_directory": "",
+            "enable_progress_bar": False,
+            "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
-            "python_enable_replacements": False,
+            "allow_persistent_secrets": False,
+            "enable_external_access": False,
         }
         if threads:
             settings["threads"] = threads
-        for name, value in settings.items():
-            self._connection.execute(f"SET {name} = {_literal(value)}")
-        self._connection.execute("SET enable_external_access = false")
-        self._connection.execute("SET lock_configuration = true")
+        for name, value in (settings | {"lock_configuration": True}).items():
+            self._database.execute(f"SET {name} = {_literal(value)}")
+
+    def stream(self, sql: str) -> pa.RecordBatchReader:
+        """Answer one SELECT (or DESCRIBE, SUMMARIZE, EXPLAIN, SHOW TABLES), batch by batch.
+
+        The answer is computed while it is read, in bounded memory; the next statement ends it.
+        Raises QueryError, also while it is read.
+        """
+        self._end()
+        self._left_s = self._timeout_s
+        connection = self._connection = self._database.cursor()
+        select = check(connection, sql, TABLES)
+        for table, model in TABLES.items():
+            is_read = table in select.tables
+            found = self._files(table) if is_read else model.arrow_schema().empty_table()
+            connection.register(table, found)
+        reader = self._call(lambda: connection.sql(select.sql).to_arrow_reader(BATCH_ROWS))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
 
     def query(self, sql: str) -> pa.Table:
-        """The rows of one SELECT (or DESCRIBE, EXPLAIN, SUMMARIZE). Raises QueryError."""
-        import duckdb
+        """Answer one SELECT as a whole. Raises QueryError, also if the answer is too large."""
+        batches, size = [], 0
+        reader = self.stream(sql)
+        for batch in reader:
+            size += batch.nbytes
+            if size > self._memory_bytes // 4:
+                raise QueryError(
+                    f"the answer has more than {self._memory_bytes // 4 / 1e9:g} GB: select fewer "
+                    "rows or columns, or read it batch by batch (Catalog.stream)"
+                )
+            batches.append(batch)
+        return pa.Table.from_batches(batches, reader.schema)
 
-        try:
-            statements = self._connection.extract_statements(sql)
-            if len(statements) != 1:
-                raise QueryError(f"one statement at a time; these are {len(statements)}")
-            kind = statements[0].type
-            if kind not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
-                raise QueryError(f"only SELECT is allowed here, not {kind.name}")
-            return self._connection.sql(sql).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryError(str(error)) from error
+    @property
+    def is_busy(self) -> bool:
+        """Whether DuckDB still works on a statement that was given up."""
+        return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
-        self._connection.close()
+        """End the statement that runs, if any, and forget everything."""
+        self._end()
+        if not self.is_busy:
+            self._database.close()
 
     def __enter__(self) -> Catalog:
         return self
@@ -92,14 +124,128 @@ class Catalog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # -- inside ------------------------------------------------------------------------------
+
+    def _interrupt(self) -> None:
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def _end(self) -> None:
+        """End what was asked before."""
+        self._interrupt()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+        if self._connection is not None and not self.is_busy:
+            self._connection.close()
+        self._connection = None
+
+    def _files(self, table: str) -> dataset.Dataset:
+        """Return a dataset over the files that a table has now, and no others."""
+        storage = self._lake.storage
+        schema = _read_as(TABLES[table])
+        texts = [f.name for f in schema if pa.types.is_dictionary(f.type)]
+        options = dataset.ParquetFragmentScanOptions(pre_buffer=isinstance(storage, S3Storage))
+        format_ = dataset.ParquetFileFormat(
+            dataset.ParquetReadOptions(dictionary_columns=texts), options
+        )
+        fragments = [
+            format_.make_fragment(storage.arrow_path(key), storage.filesystem)
+            for key in self._lake.compacted_files(table)
+        ]
+        return _Files(fragments, schema, format_, storage.filesystem)
+
+    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        mine = self._connection
+        while (batch := self._call(lambda: next(reader, None))) is not None:
+            yield batch
+            if self._connection is not mine:
+                raise QueryError("another statement was asked in the middle of this answer")
+
+    def _call(self, work: Callable[[], T]) -> T:
+        """Let DuckDB work in a thread of its own, so that this one can end it when the time is up
+        or on Ctrl-C. Raises QueryError."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        began = time.monotonic()
+        self._thread = threading.Thread(target=run, name="duckdb", daemon=True)
+        self._thread.start()
+        try:
+            return done.result(self._left_s)
+        except TimeoutError as error:
+            if done.done():
+                raise self._explained(error) from error
+            self._interrupt()
+            raise QueryError(
+                f"it computed for {self._timeout_s:g} s and was ended: select less, or allow it "
+                "more time (`--timeout`)"
+            ) from error
+        except Exception as error:
+            raise self._explained(error) from error
+        except BaseException:  # Ctrl-C
+            self._interrupt()
+            raise
+        finally:
+            if self._left_s is not None:
+                self._left_s = max(0.0, self._left_s - (time.monotonic() - began))
+
+    def _explained(self, error: Exception) -> Exception:
+        """Turn an error of the statement or of the lake's files into a QueryError."""
+        import duckdb
+
+        if not isinstance(error, duckdb.Error | pa.ArrowException | OSError | MemoryError):
+            return error
+        words = str(error)
+        # In the middle of an answer DuckDB's errors come through Arrow, as their words alone.
+        is_memory = isinstance(error, duckdb.OutOfMemoryException | MemoryError)
+        if is_memory or _TOO_LARGE.search(words):
+            return QueryError(
+                f"it needs more than the {self._memory_limit} of memory that it may use: select "
+                "fewer rows or columns, aggregate instead of sorting, or allow it more "
+                "(`--memory-gb`)"
+            )
+        if found := _UNREADABLE.search(words):
+            return QueryError(
+                f"{found['table']} cannot be read ({found['why']}): `ego verify` names the files "
+                "that are damaged"
+            )
+        return QueryError(words)
+
+
+class _Files(dataset.FileSystemDataset):
+    """A dataset that reads little ahead. DuckDB calls its `scanner` with columns and filters."""
+
+    def scanner(self, columns: Sequence[str] | None = None, **options: Any) -> dataset.Scanner:
+        names = self.schema.names if columns is None else columns
+        kinds = [self.schema.field(name).type for name in names]
+        if any(pa.types.is_nested(kind) or pa.types.is_binary(kind) for kind in kinds):
+            ahead = {"batch_size": 8192, "batch_readahead": 1, "fragment_readahead": 1}
+        else:  # narrow rows
+            ahead = {"batch_size": 65_536, "batch_readahead": 2, "fragment_readahead": 4}
+        return super().scanner(columns=columns, cache_metadata=False, **(ahead | options))
+
+
+def _read_as(model: type[Table]) -> pa.Schema:
+    """Return a table's schema with text in dictionaries, where a label is compared only once.
+
+    Arrow fills in null for what a file of an older release lacks, and widens narrower types.
+    """
+    text = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [f.with_type(text) if f.type == pa.string() else f for f in model.arrow_schema()]
+    )
+
 
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, list):
-        return f"[{', '.join(_literal(v) for v in value)}]"
     return "'" + str(value).replace("'", "''") + "'"
 
 

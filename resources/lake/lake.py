@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ PROVENANCE = b"ego.provenance"
 UNITS = b"ego.units"
 SCHEMA = b"ego.schema_version"
 UNIT_COLUMN = {"video_manifest": "uri", "clips": "video_id"}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _READ_TRIES = 5
 SWEEP_AGE_S = 86_400.0
 
@@ -70,12 +72,17 @@ class Lake:
         text = str(root)
         self.storage: LocalStorage | S3Storage
         if text.startswith("s3://"):
-            self.storage = S3Storage(text)
-        elif "://" in text:
+            try:
+                self.storage = S3Storage(text)
+            except ValueError as error:
+                raise LakeError(str(error)) from error
+        elif _SCHEME.match(text):
             raise LakeError(f"{text}: a lake is a local folder or s3://bucket/prefix")
         else:
             self.storage = LocalStorage(Path(text).expanduser().resolve())
         self.location = self.storage.location
+        if not _is_text(self.location):
+            raise LakeError(f"{self.location!a}: the path of a lake must be valid UTF-8")
 
     @property
     def root(self) -> Path:
@@ -271,15 +278,21 @@ class Lake:
         import polars as pl
 
         empty = pl.DataFrame(TABLES[table].arrow_schema().empty_table())
-        if not any(k.endswith(".parquet") for k in self.storage.list(table)):
+        files = self.compacted_files(table)
+        if not files:
             return empty.lazy()
         return pl.scan_parquet(
-            f"{self.location}/{table}/*.parquet",
+            [self.storage.uri(key) for key in files],
+            glob=False,  # a lake's name may hold `[`, `*` or `?`
             schema=empty.schema,
             missing_columns="insert",
             extra_columns="ignore",
             cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
         )
+
+    def compacted_files(self, table: str) -> list[str]:
+        """Keys of a table's compacted files, one for each shard."""
+        return self._keys(table, ".parquet")
 
     def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
         """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
@@ -474,6 +487,15 @@ class Lake:
             if is_newer or (token == found[unit][0] and key.endswith(history.FLOOR)):
                 found[unit] = (token, key)
         return {u: f for u, f in found.items() if not f[1].endswith(history.FLOOR)}
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path is UTF-8, which Arrow and polars ask for."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_unit_id(uri: str) -> str:

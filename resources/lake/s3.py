@@ -45,10 +45,11 @@ class S3Storage:
 
     def __init__(self, url: str) -> None:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        if not bucket or ".." in prefix.split("/"):
-            raise ValueError(f"not an S3 location: {url}; write s3://bucket/prefix")
         self.bucket = bucket
         self.prefix = prefix.strip("/")
+        # Clients of S3 disagree about keys with empty parts and dots.
+        if not bucket or (self.prefix and not {"", ".", ".."}.isdisjoint(self.prefix.split("/"))):
+            raise ValueError(f"not an S3 location: {url}; write s3://bucket/prefix")
         self.location = f"s3://{bucket}/{self.prefix}".rstrip("/")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -80,6 +81,10 @@ class S3Storage:
     def uri(self, key: str) -> str:
         return f"{self.location}/{check_key(key)}"
 
+    def arrow_path(self, key: str) -> str:
+        """What `filesystem` calls the object: its plain key, of which nothing is escaped."""
+        return f"{self.bucket}/{self._key(key)}"
+
     def exists(self, key: str) -> bool:
         return self.version(key) is not None
 
@@ -105,7 +110,7 @@ class S3Storage:
 
     def open(self, key: str) -> pa.NativeFile:
         """For reads by range. Raises FileNotFoundError."""
-        return self.filesystem.open_input_file(f"{self.bucket}/{self._key(key)}")
+        return self.filesystem.open_input_file(self.arrow_path(key))
 
     def sha256(self, key: str) -> str:
         with self.open(key) as file:

@@ -14,8 +14,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -54,7 +55,21 @@ class LocalStorage:
         self.root = root
         self.location = str(root)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "location": self.location}
+
+    @cached_property
+    def filesystem(self) -> Any:
+        """pyarrow's, for reads by range."""
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem()
+
     def uri(self, key: str) -> str:
+        return str(self.path(key))
+
+    def arrow_path(self, key: str) -> str:
+        """What `filesystem` calls the file: its plain path, of which nothing is escaped."""
         return str(self.path(key))
 
     def is_lake(self) -> bool:

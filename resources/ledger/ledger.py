@@ -28,6 +28,7 @@ from resources.ledger.states import (
     LateAttemptError,
     State,
 )
+from resources.ledger.tables import SQLITE
 from resources.ledger.tables import work as _work
 from resources.processes import is_gone
 
@@ -43,7 +44,7 @@ class Ledger(Database):
     @staticmethod
     def beside(lake_root: Path) -> Ledger:
         """The default: a SQLite file in the lake's folder."""
-        return Ledger(f"sqlite:///{lake_root}/_ledger/ledger.sqlite")
+        return Ledger(f"{SQLITE}{lake_root}/_ledger/ledger.sqlite")
 
     @staticmethod
     def of(lake: str | Path, url: str = "") -> Ledger:

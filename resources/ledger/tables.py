@@ -115,14 +115,18 @@ alert_outbox = sa.Table(
 )
 
 
+SQLITE = "sqlite:///"
+"""What begins the URL of a ledger in a file; all that follows is the path, in plain characters."""
+
+
 class LedgerVersionError(RuntimeError):
     """The database was written by a newer release."""
 
 
 def open_engine(url: str) -> sa.Engine:
     """An engine on an up-to-date database. Raises LedgerVersionError, sqlalchemy's errors."""
-    if url.startswith("sqlite:///"):
-        engine = _sqlite(url)
+    if url.startswith(SQLITE):
+        engine = _sqlite(Path(url.removeprefix(SQLITE)))
     elif url.startswith("postgresql"):
         # psycopg2 is what dagster-postgres brings; the bare scheme means another driver elsewhere.
         engine = sa.create_engine(
@@ -137,8 +141,10 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
-def _sqlite(url: str) -> sa.Engine:
-    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+def _sqlite(path: Path) -> sa.Engine:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not parsed as a URL: a path may hold `?`, which would begin its query.
+    url = sa.URL.create("sqlite", database=str(path))
     # A connection a transaction: SQLite connections must not cross forks or linger in workers.
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": 60})
 
@@ -171,7 +177,8 @@ def _migrate(engine: sa.Engine) -> None:
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        scripts = str(Path(__file__).parent / "migrations")
+        config.set_main_option("script_location", scripts.replace("%", "%%"))  # as of an ini file
         config.attributes["connection"] = connection
         if _version(connection) is None and sa.inspect(connection).has_table("work"):
             command.stamp(config, "0001")  # made before there were migrations
