@@ -188,6 +188,8 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         metadata |= more
     if run.stage.task == "probe":
         metadata["raw videos"] = raw_videos_table(lake, shard)
+    for why in report.outdone:
+        context.log.warning(f"made again: {why}")
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -260,8 +262,8 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
 
 
 _SUMMED = (
-    *("units", "done", "skipped", "retried", "quarantined", "blocked"),
-    *("worker_deaths", "seconds", "video_s", "failures"),
+    *("units", "done", "skipped", "retried", "quarantined", "blocked", "taken_over"),
+    *("worker_deaths", "seconds", "video_s", "failures", "outdone"),
 )
 
 
@@ -315,6 +317,8 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "video seconds per second": round(report.video_s_per_s, 2),
         "peak memory of a worker, MiB": round(report.peak_rss_bytes / 2**20),
     }
+    if report.taken_over:
+        metadata["taken over from the lake"] = report.taken_over
     for what in ("decoded by", "mapped on"):
         if found := Counter(n[what] for n in report.notes.values() if what in n):
             metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from resources.ledger.tables import open_engine
+from resources.ledger.tables import is_lost, open_engine
 
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
@@ -91,6 +91,8 @@ class Database:
             connection.commit()
 
     def _engine(self) -> sa.Engine:
+        if self._opened is not None and is_lost(self.url):
+            self._opened = None  # somebody took the file away: a new one begins
         if self._opened is None:
             self._opened = open_engine(self.url)
         return self._opened

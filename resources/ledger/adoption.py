@@ -1,0 +1,227 @@
+"""The ledger's side of its agreement with the lake: results that it takes over from there, and the
+state in which each file of the lake was last found in agreement.
+
+A ledger that was lost, or is older than the lake, takes over what it does not know; it never takes
+a unit from a worker. Not here: what the lake holds (`ego_assets.stages.agreement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from resources.ledger.database import Database, patient
+from resources.ledger.ledger import HEARTBEAT_LIMIT_S
+from resources.ledger.states import WAITS_FOR_GPU, State
+from resources.ledger.tables import facts as _facts
+from resources.ledger.tables import lake_files as _files
+from resources.ledger.tables import work as _work
+from resources.processes import is_gone
+
+_PAGE = 500
+_REBUILT = "rebuilt"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result that is in the lake: of a unit, under a fingerprint, by the attempt with a token.
+
+    finished_at: seconds since 1970; provisional: why it stands in for that of another backend.
+    """
+
+    unit_id: str
+    shard: str
+    video_id: str | None
+    fingerprint: str
+    token: int
+    attempts: int
+    worker: str
+    run_id: str
+    finished_at: float | None
+    provisional: str = ""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A compacted file as it was when the ledger agreed with it, and how many units it holds."""
+
+    state: str
+    units: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """Units of a table of a shard in the ledger, and how many of them are done."""
+
+    units: int
+    done: int
+
+
+class Adoption:
+    """What a ledger's database has taken over from a lake."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- results -----------------------------------------------------------------------------
+
+    @patient
+    def tokens(self, stage: str, unit_ids: Iterable[str]) -> dict[str, int]:
+        """{unit: token} of those that the ledger knows, of whatever shard they are there."""
+        known: dict[str, int] = {}
+        with self._database.reading() as connection:
+            for page in _pages(unit_ids):
+                query = sa.select(_work.c.unit_id, _work.c.token)
+                mine = sa.and_(_work.c.stage == stage, _work.c.unit_id.in_(page))
+                known |= {row.unit_id: row.token for row in connection.execute(query.where(mine))}
+        return known
+
+    @patient
+    def adopt(self, found: Mapping[str, Sequence[Found]]) -> dict[str, list[str]]:
+        """Enter results {stage: of units} that the ledger lacks, or knows an older attempt of.
+
+        One that a live worker is at stays as it is. Returns the units that were entered.
+        """
+        entered: dict[str, list[str]] = {}
+        with self._database.transaction() as connection:
+            for stage, results in found.items():
+                mine = entered.setdefault(stage, [])
+                for page in _pages(results):
+                    mine += self._adopt_page(connection, stage, {r.unit_id: r for r in page})
+        return entered
+
+    def _adopt_page(
+        self, connection: sa.Connection, stage: str, page: dict[str, Found]
+    ) -> list[str]:
+        entered = []
+        known = self._lock_rows(connection, stage, page)
+        new = [r for unit, r in page.items() if unit not in known]
+        if new:
+            rows = [_values(r) | {"stage": stage, "unit_id": r.unit_id} for r in new]
+            connection.execute(self._database.insert_ignore(_work), rows)
+            # On Postgres somebody may have entered one at this very moment: it is as it is.
+            known |= self._lock_rows(connection, stage, {r.unit_id: r for r in new})
+            entered += [r.unit_id for r in new if known[r.unit_id]["token"] == r.token]
+        for unit, row in known.items():
+            result = page[unit]
+            if result.token > row["token"] and not _is_at_work(row):
+                same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit)
+                connection.execute(_work.update().where(same).values(**_values(result)))
+                entered.append(unit)
+        return entered
+
+    @patient
+    def raise_tokens(self, stage: str, tokens: Mapping[str, int]) -> int:
+        """Let the next attempt at each of these units have a higher token than {unit: token}.
+
+        A claim that a live worker holds stays as it is. Returns how many were raised.
+        """
+        raised = 0
+        with self._database.transaction() as connection:
+            for page in _pages(tokens):
+                for unit, row in self._lock_rows(connection, stage, page).items():
+                    if tokens[unit] > row["token"] and not _is_at_work(row):
+                        same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit)
+                        update = _work.update().where(same).values(token=tokens[unit])
+                        raised += connection.execute(update).rowcount
+        return raised
+
+    @patient
+    def at_work(self, stage: str, shard: str) -> set[str]:
+        """Units that a worker has which may live."""
+        mine = sa.and_(_work.c.stage == stage, _work.c.shard == shard)
+        query = sa.select(_work, self._database.now().label("now"))
+        query = query.where(mine, _work.c.state == State.RUNNING)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).mappings()
+            return {row["unit_id"] for row in rows if _is_at_work(row)}
+
+    def _lock_rows(
+        self, connection: sa.Connection, stage: str, unit_ids: Iterable[str]
+    ) -> dict[str, Any]:
+        """{unit: row} of those that are known; nobody claims one before the transaction ends."""
+        mine = sa.and_(_work.c.stage == stage, _work.c.unit_id.in_(list(unit_ids)))
+        query = sa.select(_work, self._database.now().label("now")).where(mine)
+        rows = connection.execute(query.with_for_update()).mappings()
+        return {row["unit_id"]: row for row in rows}
+
+    # -- files -------------------------------------------------------------------------------
+
+    @patient
+    def file_states(self) -> dict[tuple[str, str], FileState]:
+        """{(stage, shard): the state} in which each file was last found in agreement."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(_files))
+            return {(r.stage, r.shard): FileState(r.state, r.units) for r in rows}
+
+    @patient
+    def note_files(self, states: Mapping[tuple[str, str], FileState | None]) -> None:
+        """These are in agreement now; None: there is no file, and nothing that should be in it."""
+        with self._database.transaction() as connection:
+            for (stage, shard), state in states.items():
+                same = sa.and_(_files.c.stage == stage, _files.c.shard == shard)
+                connection.execute(_files.delete().where(same))
+                if state is not None:
+                    row = {"stage": stage, "shard": shard} | vars(state)
+                    connection.execute(self._database.insert_ignore(_files), [row])
+
+    @patient
+    def counts(self) -> dict[tuple[str, str], Count]:
+        """{(stage, shard): count} of all units."""
+        done = sa.func.sum(sa.case((_work.c.state == State.DONE, 1), else_=0))
+        query = sa.select(_work.c.stage, _work.c.shard, sa.func.count(), done)
+        query = query.group_by(_work.c.shard, _work.c.stage)
+        with self._database.reading() as connection:
+            return {(t, s): Count(n, int(d)) for t, s, n, d in connection.execute(query)}
+
+    # -- the whole ---------------------------------------------------------------------------
+
+    @patient
+    def is_rebuilt(self) -> bool:
+        """Whether the ledger has been compared with the whole lake since it was made."""
+        query = sa.select(_facts.c.value).where(_facts.c.name == _REBUILT)
+        with self._database.reading() as connection:
+            return connection.execute(query).first() is not None
+
+    @patient
+    def set_rebuilt(self, how: str) -> None:
+        with self._database.transaction() as connection:
+            row = {"name": _REBUILT, "value": how}
+            connection.execute(self._database.insert_ignore(_facts), [row])
+
+
+def _values(result: Found) -> dict[str, Any]:
+    waits = bool(result.provisional)
+    return {
+        "shard": result.shard,
+        "video_id": result.video_id,
+        "fingerprint": result.fingerprint,
+        "state": State.PENDING if waits else State.DONE,
+        "attempts": result.attempts,
+        "lost": 0,
+        "error_class": WAITS_FOR_GPU if waits else None,
+        "error": result.provisional or None,
+        "worker": result.worker[:128],
+        "run_id": result.run_id,
+        "started_at": None,
+        "finished_at": result.finished_at,
+        "seconds": None,
+        "token": result.token,
+        "heartbeat_at": None,
+        "digest": None,
+    }
+
+
+def _is_at_work(row: Any) -> bool:
+    """Whether a worker that may live has the unit."""
+    if row["state"] != State.RUNNING or is_gone(row["worker"]):
+        return False
+    return abs(row["now"] - (row["heartbeat_at"] or 0.0)) < HEARTBEAT_LIMIT_S
+
+
+def _pages(of: Iterable[Any]) -> list[list[Any]]:
+    everything = list(of)
+    return [everything[n : n + _PAGE] for n in range(0, len(everything), _PAGE)]

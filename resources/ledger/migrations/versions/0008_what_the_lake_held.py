@@ -1,0 +1,32 @@
+"""The state in which each file of the lake was found in agreement with the ledger."""
+
+import time
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    connection = op.get_bind()
+    # The release without migrations is taken over table by table.
+    if sa.inspect(connection).has_table("facts"):
+        return
+    op.create_table(
+        "lake_files",
+        sa.Column("stage", sa.String(64), primary_key=True),
+        sa.Column("shard", sa.String(32), primary_key=True),
+        sa.Column("state", sa.String(64), nullable=False),
+        sa.Column("units", sa.Integer, nullable=False),
+    )
+    facts = op.create_table(
+        "facts",
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+    )
+    # A ledger that has been in use until now is not one that was lost.
+    if connection.execute(sa.text("SELECT 1 FROM work LIMIT 1")).first() is not None:
+        value = f"in use before {time.time():.0f}"
+        connection.execute(facts.insert().values(name="rebuilt", value=value))
