@@ -33,6 +33,7 @@ from ego_assets.stages.choices import Choice, Choices, Part, share_out
 from ego_assets.stages.concurrency import Concurrency, concurrency
 from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.plan import ShardInputs, StageSpec
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
@@ -123,6 +124,7 @@ def materialize_stage(
     A run over a range of shards does them one after another, tries them all, and reports each as
     soon as it is made. What is below goes on with those; the last step fails and names the others.
     """
+    ready(storage.lake(), storage.ledger(), context.log.warning)
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     schema = context.job_def.resource_defs[BACKENDS].config_schema if backends else None

@@ -9,7 +9,7 @@ is there, whatever the clocks say. Here: one table of one shard. Not here: the w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -48,15 +48,22 @@ class Comparison:
         return len({*self.newer, *self.missing, *self.stale})
 
 
-def compare(lake: Lake, ledger: Ledger, table: str, shard: str) -> Comparison:
+def compare(
+    lake: Lake, ledger: Ledger, table: str, shard: str, without: Collection[str] = ()
+) -> Comparison:
     """Compare what the ledger says of a table of a shard with what the lake holds.
 
-    An attempt that ends meanwhile makes no difference: it publishes before it tells the ledger, so
-    the ledger is read first, and again for whatever differs. Raises LakeError.
+    without: units to leave out, whose files are damaged. An attempt that ends meanwhile makes no
+    difference: it publishes before it tells the ledger, so the ledger is read first, and again for
+    whatever differs. Raises LakeError.
     """
     inputs = ShardInputs(lake, ledger, shard)
-    entries = _entries(ledger, table, shard)
-    made = inputs.made(table)
+    entries = {u: e for u, e in _entries(ledger, table, shard).items() if u not in without}
+    wanted = None
+    if without:
+        held = {*lake.compacted_units(table, shard), *lake.newest_fragments(table, shard)}
+        wanted = held - set(without)
+    made = lake.provenances(table, shard, wanted)
     elsewhere = Adoption(ledger).tokens(table, set(made) - set(entries))
     known = elsewhere | {u: e.token for u, e in entries.items()}
     belongs = _belongs(inputs, table) if set(made) - set(known) else (lambda _: True)

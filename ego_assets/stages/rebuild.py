@@ -27,6 +27,8 @@ from resources.ledger.tables import find_damage
 LOCK = "ledger"
 SHARDS_AT_ONCE = 16
 READERS = 8
+MANY = 200
+"""Shards of which it is worth saying that they are read."""
 
 
 @dataclass
@@ -62,12 +64,12 @@ def ready(lake: Lake, ledger: Ledger, tell: Callable[[str], None] | None = None)
     with lake.storage.lock(LOCK):  # who comes second waits until it is whole
         if adoption.is_rebuilt():
             return ledger
-        made = _rebuild(lake, ledger)
+        made = _rebuild(lake, ledger, tell)
         adoption.set_rebuilt(f"from the lake, {datetime.now(UTC).isoformat(timespec='seconds')}")
-    if tell and (made.found or made.problems):
-        tell(f"the ledger of {lake.location} was new: {made}")
-        for problem in made.problems:
-            tell(problem)
+    if tell and made.entered:
+        tell(f"the ledger of {lake.location} was lost, and is made again: {made}")
+    for problem in made.problems if tell else ():
+        tell(problem)
     return ledger
 
 
@@ -86,7 +88,13 @@ def rebuild(lake: Lake, ledger: Ledger) -> Rebuilt:
     return made
 
 
-def _rebuild(lake: Lake, ledger: Ledger, *, everything: bool = False) -> Rebuilt:
+def _rebuild(
+    lake: Lake,
+    ledger: Ledger,
+    tell: Callable[[str], None] | None = None,
+    *,
+    everything: bool = False,
+) -> Rebuilt:
     """everything: also what was found in agreement before, and its file has not changed since."""
     began = time.monotonic()
     made = Rebuilt()
@@ -95,6 +103,10 @@ def _rebuild(lake: Lake, ledger: Ledger, *, everything: bool = False) -> Rebuilt
     known = {} if everything else adoption.file_states()
     present = _present(lake)
     shards = [s for s in lake.shards() if any(s in there for there, _ in present.values())]
+    if tell and len(shards) > MANY:
+        tell(
+            f"the ledger of {lake.location} is new: what is done is read from {len(shards)} shards"
+        )
     with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(shards), SHARDS_AT_ONCE):
             page = shards[start : start + SHARDS_AT_ONCE]

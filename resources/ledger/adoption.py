@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from resources.ledger.database import Database, patient
 from resources.ledger.ledger import HEARTBEAT_LIMIT_S
-from resources.ledger.states import WAITS_FOR_GPU, State
+from resources.ledger.states import WAITS_FOR_GPU, Entry, State
 from resources.ledger.tables import facts as _facts
 from resources.ledger.tables import lake_files as _files
 from resources.ledger.tables import work as _work
@@ -42,6 +42,29 @@ class Found:
     run_id: str
     finished_at: float | None
     provisional: str = ""
+
+    def entry(self, stage: str) -> Entry:
+        """As the ledger has it from then on."""
+        return Entry(
+            stage=stage,
+            unit_id=self.unit_id,
+            shard=self.shard,
+            video_id=self.video_id,
+            fingerprint=self.fingerprint,
+            state=State.PENDING if self.provisional else State.DONE,
+            attempts=self.attempts,
+            error_class=WAITS_FOR_GPU if self.provisional else None,
+            error=self.provisional or None,
+            worker=self.worker[:128],
+            run_id=self.run_id[:64],
+            started_at=None,
+            finished_at=self.finished_at,
+            seconds=None,
+            lost=0,
+            token=self.token,
+            heartbeat_at=None,
+            digest=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +112,8 @@ class Adoption:
         with self._database.transaction() as connection:
             for stage, results in found.items():
                 mine = entered.setdefault(stage, [])
-                for page in _pages(results):
+                # A unit may have rows in two shards, if its video went from one to the other.
+                for page in _pages(sorted(results, key=lambda r: r.token)):
                     mine += self._adopt_page(connection, stage, {r.unit_id: r for r in page})
         return entered
 
@@ -100,7 +124,7 @@ class Adoption:
         known = self._lock_rows(connection, stage, page)
         new = [r for unit, r in page.items() if unit not in known]
         if new:
-            rows = [_values(r) | {"stage": stage, "unit_id": r.unit_id} for r in new]
+            rows = [vars(r.entry(stage)) for r in new]
             connection.execute(self._database.insert_ignore(_work), rows)
             # On Postgres somebody may have entered one at this very moment: it is as it is.
             known |= self._lock_rows(connection, stage, {r.unit_id: r for r in new})
@@ -109,7 +133,7 @@ class Adoption:
             result = page[unit]
             if result.token > row["token"] and not _is_at_work(row):
                 same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit)
-                connection.execute(_work.update().where(same).values(**_values(result)))
+                connection.execute(_work.update().where(same).values(**vars(result.entry(stage))))
                 entered.append(unit)
         return entered
 
@@ -191,28 +215,6 @@ class Adoption:
         with self._database.transaction() as connection:
             row = {"name": _REBUILT, "value": how}
             connection.execute(self._database.insert_ignore(_facts), [row])
-
-
-def _values(result: Found) -> dict[str, Any]:
-    waits = bool(result.provisional)
-    return {
-        "shard": result.shard,
-        "video_id": result.video_id,
-        "fingerprint": result.fingerprint,
-        "state": State.PENDING if waits else State.DONE,
-        "attempts": result.attempts,
-        "lost": 0,
-        "error_class": WAITS_FOR_GPU if waits else None,
-        "error": result.provisional or None,
-        "worker": result.worker[:128],
-        "run_id": result.run_id,
-        "started_at": None,
-        "finished_at": result.finished_at,
-        "seconds": None,
-        "token": result.token,
-        "heartbeat_at": None,
-        "digest": None,
-    }
 
 
 def _is_at_work(row: Any) -> bool:
