@@ -66,10 +66,10 @@ def ready(lake: Lake, ledger: Ledger, tell: Callable[[str], None] | None = None)
             return ledger
         made = _rebuild(lake, ledger, tell)
         adoption.set_rebuilt(f"from the lake, {datetime.now(UTC).isoformat(timespec='seconds')}")
-    if tell and made.entered:
+    if tell and (made.entered or made.problems):
         tell(f"the ledger of {lake.location} was lost, and is made again: {made}")
-    for problem in made.problems if tell else ():
-        tell(problem)
+        for problem in made.problems:
+            tell(problem)
     return ledger
 
 
