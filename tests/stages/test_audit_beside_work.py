@@ -1,4 +1,4 @@
-"""`verify --repair` beside work: what goes on is no damage, and what is damaged is found all the same.
+"""`verify --repair` beside work: what goes on is no damage, and damage is found all the same.
 
 What happens between two reads of a look is made to happen there; then everything at once, in
 processes, over a slow storage.
@@ -69,8 +69,13 @@ def server() -> Iterator[str]:
         yield endpoint
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place.made(Lake(tmp_path / "lake"), Ledger.beside(tmp_path))
+
+
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     ledger = Ledger.beside(tmp_path)
     if request.param == "folder":
         return Place.made(Lake(tmp_path / "lake"), ledger)
@@ -118,8 +123,9 @@ def begin(place: Place, unit: str = UNITS[0]) -> Callable[[], None]:
 
 
 def test_a_compaction_while_the_file_is_hashed(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = anywhere
     happened = meanwhile(place, monkeypatch, "sha256", FILE, lambda: place.work_again("two", "g"))
     assert place.repair() == {"files": 0, "units": 0, "checksums": 0, "taken_over": 0}
     assert happened
@@ -127,8 +133,9 @@ def test_a_compaction_while_the_file_is_hashed(
 
 
 def test_a_compaction_between_listing_and_reading_of_fragments(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = anywhere
     place.ledger.requeue(TABLE, UNITS, "test")
     place.work(compact=False)
     happened = meanwhile(
@@ -146,12 +153,12 @@ def test_a_compaction_between_listing_and_reading_of_fragments(
 def test_an_attempt_that_publishes_and_ends_meanwhile(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end = begin(place)
-    happened = meanwhile(place, monkeypatch, "sha256", FILE, end)
-    assert place.verify() == []
+    happened = meanwhile(place, monkeypatch, "sha256", FILE, lambda: begin(place)())
+    assert not any(place.repair().values())
     assert happened
-    begin(place, UNITS[1])()
-    assert place.verify() == []
+    end = begin(place, UNITS[1])
+    meanwhile(place, monkeypatch, "sha256", FILE, end)
+    assert not any(place.repair().values())
     assert place.is_sound()
 
 
@@ -164,7 +171,7 @@ def test_a_unit_that_is_claimed_and_done_between_ledger_and_lake(
 
     def entries(**asked: Any) -> Any:
         answer = real(**asked)
-        if not claimed and asked.get("shard") == SHARD:
+        if not claimed and asked.get("stage") == TABLE:
             claimed.append(1)
             begin(place)()
         return answer
@@ -204,8 +211,9 @@ def test_an_earlier_version_that_makes_room_meanwhile(
 
 
 def test_another_verify_that_repairs_meanwhile(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = anywhere
     place.damage(FILE)
     other = Place(Lake(place.lake.location), Ledger(place.ledger.url))
     mended: list[dict[str, int]] = []
@@ -258,8 +266,7 @@ def test_of_a_damaged_file_only_the_rows_that_it_held_are_made_again(place: Plac
     assert place.verify() == []
 
 
-def test_what_is_put_aside_twice_is_kept_twice(tmp_path: Path) -> None:
-    place = Place.made(Lake(tmp_path / "lake"), Ledger.beside(tmp_path))
+def test_what_is_put_aside_twice_is_kept_twice(place: Place) -> None:
     for _ in range(2):
         place.damage(FILE)
         place.repair()
@@ -268,9 +275,8 @@ def test_what_is_put_aside_twice_is_kept_twice(tmp_path: Path) -> None:
 
 
 def test_a_lake_that_may_not_be_written_is_verified_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Place.made(Lake(tmp_path / "lake"), Ledger.beside(tmp_path))
     place.damage(FILE)
 
     def refuse(name: str) -> Any:
@@ -304,7 +310,8 @@ def _slow(place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None
         monkeypatch.setattr(storage, name, call)
 
 
-def test_many_times_beside_runs_that_never_rest(place: Place) -> None:
+def test_many_times_beside_runs_that_never_rest(anywhere: Place) -> None:
+    place = anywhere
     context = multiprocessing.get_context("spawn")
     over = context.Event()
     worker = context.Process(target=_work_on, args=(place.lake.location, place.ledger.url, 1, over))
