@@ -102,7 +102,8 @@ def _rebuild(
     is_new = not adoption.is_rebuilt()
     known = {} if everything else adoption.file_states()
     present = _present(lake)
-    shards = [s for s in lake.shards() if any(s in there for there, _ in present.values())]
+    there = {shard for states, fragments in present.values() for shard in (*states, *fragments)}
+    shards = [shard for shard in lake.shards() if shard in there]
     if tell and len(shards) > MANY:
         tell(
             f"the ledger of {lake.location} is new: what is done is read from {len(shards)} shards"

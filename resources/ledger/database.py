@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from resources.ledger.tables import is_lost, open_engine
+from resources.ledger.tables import file_identity, open_engine
 
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
@@ -57,6 +57,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self._opened: sa.Engine | None = None
+        self._file: tuple[int, int] | None = None
 
     @patient
     def open(self) -> None:
@@ -91,14 +92,14 @@ class Database:
             connection.commit()
 
     def _engine(self) -> sa.Engine:
-        if self._opened is not None and is_lost(self.url):
-            self._opened = None  # somebody took the file away: a new one begins
-        if self._opened is None:
+        # Another file may have taken the place of the one that was opened, or none.
+        if self._opened is None or self._file != file_identity(self.url):
             self._opened = open_engine(self.url)
+            self._file = file_identity(self.url)
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "_opened": None}
+        return {"url": self.url, "_opened": None, "_file": None}
 
     def now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""

@@ -160,10 +160,14 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
-def is_lost(url: str) -> bool:
-    """Whether the file of a SQLite ledger is not there."""
+def file_identity(url: str) -> tuple[int, int] | None:
+    """Tells one file of a SQLite ledger from another; None if there is none, or no file."""
     path = _file_of(url)
-    return path is not None and not path.exists()
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
 
 
 def find_damage(url: str) -> str | None:
