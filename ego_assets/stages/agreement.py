@@ -134,6 +134,8 @@ def agree(
             found[table] = results(inputs, table, newer)
         if table in own:
             tokens[table] = highest_tokens(lake, table, shard, made, carried)
+    if any(found.values()) and not adoption.is_whole():
+        adoption.set_part()  # the rest of the lake is for whoever opens the ledger next
     taken = take_over(inputs, found)
     for table, highest in tokens.items():
         known = adoption.tokens(table, highest.of)
@@ -152,15 +154,29 @@ def _tokens(inputs: ShardInputs, table: str) -> dict[str, int]:
 
 
 def take_over(inputs: ShardInputs, found: Mapping[str, Sequence[Found]]) -> dict[str, int]:
-    """Enter results of a shard {table: results}, and who owns its videos.
+    """Enter results of a shard {table: results}, who owns its videos, and what else is to be done
+    of these tables.
 
-    Returns {table: units} of those that were entered.
+    Returns {table: units} of the results that were entered.
     """
-    # Owners first: whoever is killed in between finds the results still to be entered.
+    if not any(found.values()):
+        return {}
+    # Results last: whoever is killed before finds them still to be entered.
     if found.get(MANIFEST):
         remember_owners(inputs, {r.unit_id for r in found[MANIFEST]})
-    entered = Adoption(inputs.ledger).adopt(found) if any(found.values()) else {}
+    enter_waiting(inputs, [table for table, units in found.items() if units])
+    entered = Adoption(inputs.ledger).adopt(found)
     return {table: len(units) for table, units in entered.items() if units}
+
+
+def enter_waiting(inputs: ShardInputs, tables: Iterable[str]) -> None:
+    """Enter the units of tables of which the lake holds others: a run was at them, and would else
+    not be taken up by a retry."""
+    for table in tables:
+        left = set(_expected(inputs, table)) - set(_tokens(inputs, table))
+        if left:
+            videos = {unit: _video_of(table, unit) for unit in left}
+            Adoption(inputs.ledger).enter_waiting(table, inputs.shard, videos)
 
 
 def results(inputs: ShardInputs, table: str, units: Iterable[str] | None = None) -> list[Found]:
@@ -234,13 +250,32 @@ def _belongs(inputs: ShardInputs, table: str) -> Callable[[str], bool]:
     return belongs
 
 
+def _expected(inputs: ShardInputs, table: str) -> list[str]:
+    """The units that a table of a shard is to have, as far as the tables above it can say."""
+    try:
+        if table == MANIFEST:
+            known = {row["uri"] for row in inputs.rows(MANIFEST)}
+            return [file_unit_id(f["uri"]) for f in inputs.files() if f["uri"] not in known]
+        accepted = {v["video_id"] for v in inputs.rows(MANIFEST) if v["accepted"]}
+        if table == CLIPS:
+            return list(accepted)
+        return [c["clip_id"] for c in inputs.rows(CLIPS) if c["video_id"] in accepted]
+    except LakeError:
+        return []
+
+
+def _video_of(table: str, unit: str) -> str | None:
+    if table == MANIFEST:
+        return None
+    return (unit if table == CLIPS else unit.rpartition("-")[0])[:16] or None
+
+
 def _found(table: str, shard: str, unit: str, made: Provenance) -> Found:
-    video_id = None if table == MANIFEST else unit if table == CLIPS else unit.rpartition("-")[0]
     kind, _, why = made.provisional.partition(": ")
     return Found(
         unit_id=unit,
         shard=shard,
-        video_id=video_id[:16] if video_id else None,
+        video_id=_video_of(table, unit),
         fingerprint=made.fingerprint,
         token=made.token,
         attempts=made.attempt,

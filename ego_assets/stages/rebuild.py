@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ego_assets.schemas import TABLES
-from ego_assets.stages.agreement import MANIFEST, remember_owners, results
+from ego_assets.stages.agreement import MANIFEST, enter_waiting, remember_owners, results
 from ego_assets.stages.plan import ShardInputs
 from resources.lake import Lake, LakeError, holdings
 from resources.ledger import Ledger
@@ -56,16 +56,16 @@ def ready(lake: Lake, ledger: Ledger, tell: Callable[[str], None] | None = None)
     tell: takes a sentence for a person. A ledger that is whole costs one query.
     """
     adoption = Adoption(ledger)
-    if adoption.is_rebuilt():
+    if adoption.is_whole():
         return ledger
-    if not lake.shards():
-        adoption.set_rebuilt("with the lake")
+    if not adoption.is_new() or not lake.shards():
+        adoption.set_whole(f"in use, {_now()}")
         return ledger
     with lake.storage.lock(LOCK):  # who comes second waits until it is whole
-        if adoption.is_rebuilt():
+        if adoption.is_whole():
             return ledger
         made = _rebuild(lake, ledger, tell)
-        adoption.set_rebuilt(f"from the lake, {datetime.now(UTC).isoformat(timespec='seconds')}")
+        adoption.set_whole(f"made from the lake, {_now()}")
     if tell and (made.entered or made.problems):
         tell(f"the ledger of {lake.location} was lost, and is made again: {made}")
         for problem in made.problems:
@@ -81,9 +81,7 @@ def rebuild(lake: Lake, ledger: Ledger) -> Rebuilt:
     with lake.storage.lock(LOCK):
         put_aside = _put_aside(ledger)
         made = _rebuild(lake, ledger, everything=True)
-        Adoption(ledger).set_rebuilt(
-            f"from the lake, {datetime.now(UTC).isoformat(timespec='seconds')}"
-        )
+        Adoption(ledger).set_whole(f"made from the lake, {_now()}")
     made.put_aside = put_aside
     return made
 
@@ -99,7 +97,9 @@ def _rebuild(
     began = time.monotonic()
     made = Rebuilt()
     adoption = Adoption(ledger)
-    is_new = not adoption.is_rebuilt()
+    is_new = not adoption.is_whole() and adoption.is_new()
+    if is_new:
+        adoption.set_part()
     known = {} if everything else adoption.file_states()
     present = _present(lake)
     there = {shard for states, fragments in present.values() for shard in (*states, *fragments)}
@@ -131,6 +131,7 @@ def _enter(adoption: Adoption, looks: list[_Look], made: Rebuilt, is_new: bool) 
         for look in looks:
             if files := {r.unit_id for r in look.found.get(MANIFEST, ())}:
                 remember_owners(look.inputs, files)
+            enter_waiting(look.inputs, [table for table, units in look.found.items() if units])
     made.entered.update({t: len(units) for t, units in adoption.adopt(found).items() if units})
     adoption.note_files({k: s for look in looks for k, s in look.states.items()})
 
@@ -181,6 +182,10 @@ def _present(lake: Lake) -> dict[str, tuple[dict[str, str], set[str]]]:
 
     with ThreadPoolExecutor(len(TABLES)) as readers:
         return dict(zip(TABLES, readers.map(of, TABLES), strict=True))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _put_aside(ledger: Ledger) -> list[str]:

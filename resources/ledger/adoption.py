@@ -22,7 +22,7 @@ from resources.ledger.tables import work as _work
 from resources.processes import is_gone
 
 _PAGE = 500
-_REBUILT = "rebuilt"
+_WHOLE, _PART = "whole", "part"
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,25 @@ class Adoption:
         return entered
 
     @patient
+    def enter_waiting(self, stage: str, shard: str, units: Mapping[str, str | None]) -> None:
+        """Enter units {unit: video_id} as pending, where no shard has them."""
+        with self._database.transaction() as connection:
+            for page in _pages(units):
+                rows = [
+                    {
+                        "stage": stage,
+                        "unit_id": unit,
+                        "shard": shard,
+                        "video_id": units[unit],
+                        "fingerprint": "",
+                        "state": State.PENDING,
+                        "attempts": 0,
+                    }
+                    for unit in page
+                ]
+                connection.execute(self._database.insert_ignore(_work), rows)
+
+    @patient
     def raise_tokens(self, stage: str, tokens: Mapping[str, int]) -> int:
         """Let the next attempt at each of these units have a higher token than {unit: token}.
 
@@ -204,17 +223,34 @@ class Adoption:
     # -- the whole ---------------------------------------------------------------------------
 
     @patient
-    def is_rebuilt(self) -> bool:
-        """Whether the ledger has been compared with the whole lake since it was made."""
-        query = sa.select(_facts.c.value).where(_facts.c.name == _REBUILT)
-        with self._database.reading() as connection:
-            return connection.execute(query).first() is not None
+    def is_whole(self) -> bool:
+        """Whether the ledger has known all of the lake once."""
+        return _WHOLE in self._facts()
 
     @patient
-    def set_rebuilt(self, how: str) -> None:
+    def is_new(self) -> bool:
+        """Whether it knows nothing, or only a part of what the lake held before it was made."""
+        if _PART in self._facts():
+            return True
+        with self._database.reading() as connection:
+            return connection.execute(sa.select(_work.c.stage).limit(1)).first() is None
+
+    def set_part(self) -> None:
+        """Say that it knows only a part, until it is whole."""
+        self._set(_PART)
+
+    def set_whole(self, how: str) -> None:
+        self._set(_WHOLE, how)
+
+    @patient
+    def _set(self, name: str, value: str = "") -> None:
         with self._database.transaction() as connection:
-            row = {"name": _REBUILT, "value": how}
+            row = {"name": name, "value": value}
             connection.execute(self._database.insert_ignore(_facts), [row])
+
+    def _facts(self) -> set[str]:
+        with self._database.reading() as connection:
+            return set(connection.execute(sa.select(_facts.c.name)).scalars())
 
 
 def _is_at_work(row: Any) -> bool:

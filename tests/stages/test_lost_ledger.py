@@ -195,7 +195,7 @@ def test_killed_at_any_step_it_goes_on(bench: Bench, monkeypatch: pytest.MonkeyP
             break
         except KeyboardInterrupt:
             left[0] = -1
-            assert not Adoption(bench.ledger).is_rebuilt()
+            assert not Adoption(bench.ledger).is_whole()
             with bench.ledger.transaction() as connection:  # what half of it did is gone again
                 if steps % 3 == 0:
                     connection.execute(sa.text("DELETE FROM work"))
@@ -222,6 +222,26 @@ def test_what_was_made_without_a_gpu_still_waits_for_one(bench: Bench) -> None:
     assert run(bench, "real", operator_version="gpu").done == 4
 
 
+def test_a_ledger_that_is_in_use_is_not_one_that_was_lost(bench: Bench) -> None:
+    """Made by an earlier release, or a copy: that it lacks something is told, not hidden."""
+    run(bench, "first")
+    ready(bench.lake, bench.ledger)
+    assert "clips" not in bench.ledger.counts()
+    assert {d.table for d in find_differences(bench.lake, bench.ledger).found} == {
+        "video_manifest",
+        "clips",
+    }
+
+
+def test_what_a_stage_began_after_the_loss_is_made_whole(bench: Bench) -> None:
+    run(bench, "first")
+    lose(bench)
+    run(bench, "second")
+    assert "clips" not in bench.ledger.counts()
+    ready(bench.lake, bench.ledger)
+    assert bench.ledger.counts() == ALL_DONE
+
+
 def test_units_that_are_none_of_the_shard_are_not_entered(bench: Bench) -> None:
     """Left by a run that was killed after a video had been cut otherwise."""
     run(bench, "first")
@@ -234,6 +254,17 @@ def test_units_that_are_none_of_the_shard_are_not_entered(bench: Bench) -> None:
     assert gone not in {e.unit_id for e in bench.ledger.entries()}
     assert not find_differences(bench.lake, bench.ledger).found
     assert ("extra", 0) in told(bench)
+
+
+def test_what_was_not_done_waits_again(bench: Bench) -> None:
+    """A run had been at the shard: a retry takes it up, and tries again what was given up."""
+    bench.behave(SHORT, **{"raise": 9})
+    run(bench, "first", max_attempts=1)
+    assert bench.ledger.counts()[TABLE] == {State.DONE: 3, State.QUARANTINED: 1}
+    lose(bench)
+    ready(bench.lake, bench.ledger)
+    assert bench.ledger.counts()[TABLE] == {State.DONE: 3, State.PENDING: 1}
+    assert bench.ledger.unfinished_shards() == [SHARD]
 
 
 def test_who_owns_a_video_and_who_came_too_late_is_known_again(tmp_path: Path) -> None:
@@ -429,7 +460,7 @@ def older(bench: Bench) -> Iterator[Bench]:
 def first_run(bench: Bench) -> None:
     """After which the ledger knows of all tables."""
     run(bench, "first", 0.1)
-    ready(bench.lake, bench.ledger)
+    rebuild(bench.lake, bench.ledger)
 
 
 def stale_units(bench: Bench, share: float) -> dict[str, int]:
@@ -514,7 +545,7 @@ def test_what_agrees_is_opened_once(bench: Bench, monkeypatch: pytest.MonkeyPatc
     run(bench, "first", 0.1)
     bench.lake.compact("clips", SHARD, None)
     bench.lake.compact("video_manifest", SHARD, None)
-    ready(bench.lake, bench.ledger)
+    rebuild(bench.lake, bench.ledger)
     assert not find_differences(bench.lake, bench.ledger).found
 
     def refuse(key: str) -> Any:

@@ -1,7 +1,5 @@
 """The state in which each file of the lake was found in agreement with the ledger."""
 
-import time
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,9 +8,8 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    connection = op.get_bind()
     # The release without migrations is taken over table by table.
-    if sa.inspect(connection).has_table("facts"):
+    if sa.inspect(op.get_bind()).has_table("facts"):
         return
     op.create_table(
         "lake_files",
@@ -21,12 +18,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(64), nullable=False),
         sa.Column("units", sa.Integer, nullable=False),
     )
-    facts = op.create_table(
+    op.create_table(
         "facts",
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
     )
-    # A ledger that has been in use until now is not one that was lost.
-    if connection.execute(sa.text("SELECT 1 FROM work LIMIT 1")).first() is not None:
-        value = f"in use before {time.time():.0f}"
-        connection.execute(facts.insert().values(name="rebuilt", value=value))
