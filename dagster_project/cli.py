@@ -40,6 +40,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages.differences import Differences, find_differences
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.ledger.adoption import Adoption, Counts
 
 
 @click.group(
@@ -160,18 +161,20 @@ def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     """Show how many clips each stage has done, and what failed."""
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
-    differences = find_differences(lake, ledger)
+    counts = Adoption(ledger).counts()
+    differences = find_differences(lake, ledger, counts=counts)
+    found = _status(lake, ledger, shown, differences, _by_stage(counts))
     if as_json:
-        click.echo(json.dumps(_status(lake, ledger, shown, differences)))
+        click.echo(json.dumps(found))
         return
     console = Console()
     if not watch:
-        console.print(_status_table(_status(lake, ledger, shown, differences), differences))
+        console.print(_status_table(found, differences))
         return
     compared = time.monotonic()
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            found = _status(lake, ledger, shown, differences)
+            found = _status(lake, ledger, shown, differences, ledger.counts())
             live.update(_status_table(found, differences), refresh=True)
             time.sleep(2)
             if time.monotonic() - compared > COMPARED_EVERY_S:
@@ -182,8 +185,22 @@ COMPARED_EVERY_S = 60.0
 """While `ego status --watch` looks on."""
 
 
-def _status(lake: Lake, ledger: Ledger, shown: int, differences: Differences) -> dict[str, Any]:
-    counts = ledger.counts()
+def _by_stage(counts: Counts) -> dict[str, dict[State, int]]:
+    found: dict[str, dict[State, int]] = {}
+    for (stage, _), states in counts.items():
+        mine = found.setdefault(stage, {})
+        for state, count in states.items():
+            mine[state] = mine.get(state, 0) + count
+    return found
+
+
+def _status(
+    lake: Lake,
+    ledger: Ledger,
+    shown: int,
+    differences: Differences,
+    counts: dict[str, dict[State, int]],
+) -> dict[str, Any]:
     bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
     return {
         "lake": lake.location,

@@ -163,7 +163,7 @@ def take_over(inputs: ShardInputs, found: Mapping[str, Sequence[Found]]) -> dict
         return {}
     # Results last: whoever is killed before finds them still to be entered.
     if found.get(MANIFEST):
-        remember_owners(inputs, {r.unit_id for r in found[MANIFEST]})
+        remember_owners(inputs.ledger, [(inputs, {r.unit_id for r in found[MANIFEST]})])
     enter_waiting(inputs, [table for table, units in found.items() if units])
     entered = Adoption(inputs.ledger).adopt(found)
     return {table: len(units) for table, units in entered.items() if units}
@@ -190,26 +190,28 @@ def results(inputs: ShardInputs, table: str, units: Iterable[str] | None = None)
     return [_found(table, inputs.shard, u, made[u]) for u in chosen if belongs(u)]
 
 
-def remember_owners(inputs: ShardInputs, units: Container[str]) -> None:
-    """Enter who owns the videos of these files of a shard, and which of them came too late, as its
-    manifest says."""
-    made = inputs.made(MANIFEST)
+def remember_owners(ledger: Ledger, shards: Iterable[tuple[ShardInputs, Container[str]]]) -> None:
+    """Enter who owns the videos of files (units) of shards, and which of these came too late, as
+    the manifests say."""
     owners: dict[str, tuple[str, str]] = {}
     tokens: dict[str, int] = {}
     late = []
-    for row in inputs.rows(MANIFEST):
-        unit, video_id = file_unit_id(row["uri"]), row["video_id"]
-        if unit not in units or unit not in made or not video_id:
-            continue
-        if row["accepted"]:
-            owners[video_id], tokens[video_id] = (row["uri"], inputs.shard), made[unit].token
-        elif is_late_copy(row):
-            noted_at = _seconds(made[unit].created_at) or 0.0
-            late.append((Duplicate(unit, inputs.shard, noted_at, None), video_id))
-    contents = Contents(inputs.ledger)
+    for inputs, units in shards:
+        made = inputs.made(MANIFEST)
+        for row in inputs.rows(MANIFEST):
+            unit, video_id = file_unit_id(row["uri"]), row["video_id"]
+            if unit not in units or unit not in made or not video_id:
+                continue
+            token = made[unit].token
+            if row["accepted"] and token > tokens.get(video_id, -1):
+                owners[video_id], tokens[video_id] = (row["uri"], inputs.shard), token
+            elif is_late_copy(row):
+                noted_at = _seconds(made[unit].created_at) or 0.0
+                late.append((Duplicate(unit, inputs.shard, noted_at, None), video_id))
+    contents = Contents(ledger)
     others = {v: o for v, o in contents.owners(owners).items() if o != owners[v]}
     unit_of = {v: file_unit_id(uri) for v, (uri, _) in others.items()}
-    theirs = Adoption(inputs.ledger).tokens(MANIFEST, unit_of.values())
+    theirs = Adoption(ledger).tokens(MANIFEST, unit_of.values())
     # Of two files the one that got it later has it: the other was gone by then.
     instead = {v: o for v, o in others.items() if theirs.get(unit_of[v], tokens[v]) < tokens[v]}
     contents.remember(owners, late, instead)

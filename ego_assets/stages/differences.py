@@ -16,8 +16,8 @@ from functools import partial
 from ego_assets.schemas import TABLES
 from ego_assets.stages.agreement import compare
 from resources.lake import Lake, LakeError, holdings
-from resources.ledger import Ledger
-from resources.ledger.adoption import Adoption, Count, FileState
+from resources.ledger import Ledger, State
+from resources.ledger.adoption import Adoption, Counts, FileState
 
 BUDGET_S = 10.0
 READERS = 8
@@ -58,11 +58,18 @@ class Differences:
         return {d.shard for d in self.found}
 
 
-def find_differences(lake: Lake, ledger: Ledger, budget_s: float = BUDGET_S) -> Differences:
-    """Compare the ledger with the lake. Ends soon after `budget_s`, whatever is left to compare."""
+def find_differences(
+    lake: Lake, ledger: Ledger, budget_s: float = BUDGET_S, counts: Counts | None = None
+) -> Differences:
+    """Compare the ledger with the lake. Ends soon after `budget_s`, whatever is left to compare.
+
+    counts: of the ledger (`Adoption.counts`), if they were just asked for.
+    """
     until = time.monotonic() + budget_s
     adoption = Adoption(ledger)
-    known, counts = adoption.file_states(), adoption.counts()
+    # The ledger first: what is done by now is in the lake by then.
+    counts = adoption.counts() if counts is None else counts
+    known = adoption.file_states()
     with ThreadPoolExecutor(READERS) as readers:
         held = dict(zip(TABLES, readers.map(partial(_held, lake), TABLES), strict=True))
         suspects = _suspects(held, known, counts, set(lake.shards()))
@@ -71,7 +78,8 @@ def find_differences(lake: Lake, ledger: Ledger, budget_s: float = BUDGET_S) -> 
             if time.monotonic() > until:
                 return _Answer(is_late=True)
             table, shard = suspect
-            return _look(lake, ledger, table, shard, held[table], counts.get(suspect))
+            done = counts.get(suspect, {}).get(State.DONE, 0)
+            return _look(lake, ledger, table, shard, held[table], done)
 
         answers = dict(zip(suspects, readers.map(look, suspects), strict=True))
     agreed = {s: a.state for s, a in answers.items() if not (a.difference or a.is_late)}
@@ -109,11 +117,10 @@ def _held(lake: Lake, table: str) -> _Held:
 def _suspects(
     held: Mapping[str, _Held],
     known: Mapping[tuple[str, str], FileState],
-    counts: Mapping[tuple[str, str], Count],
+    counts: Counts,
     shards: set[str],
 ) -> list[tuple[str, str]]:
     """(table, shard) of what is not as it was when the ledger agreed with it, by shard."""
-    none = Count(0, 0)
     found = set()
     for table, mine in held.items():
         for shard in shards & ({*mine.states, *mine.fragments}):
@@ -122,23 +129,25 @@ def _suspects(
             if (
                 shard in mine.fragments
                 or not as_before
-                or (before is not None and counts.get((table, shard), none).units < before.units)
+                or (before is not None and _units(counts, table, shard) < before.units)
             ):
                 found.add((table, shard))
-    for table, shard in {*known, *(key for key, count in counts.items() if count.done)}:
+    for table, shard in {*known, *(k for k, states in counts.items() if State.DONE in states)}:
         if table in held and shard not in held[table].states:
             found.add((table, shard))
     order = {table: number for number, table in enumerate(held)}
     return sorted(found, key=lambda s: (s[1], order[s[0]]))
 
 
-def _look(
-    lake: Lake, ledger: Ledger, table: str, shard: str, held: _Held, count: Count | None
-) -> _Answer:
+def _units(counts: Counts, table: str, shard: str) -> int:
+    return sum(counts.get((table, shard), {}).values())
+
+
+def _look(lake: Lake, ledger: Ledger, table: str, shard: str, held: _Held, done: int) -> _Answer:
     if shard not in held.states and shard not in held.fragments:
-        if not count or not count.done:
+        if not done:
             return _Answer()
-        why = f"{count.done} units are done in the ledger, and there are no rows of them"
+        why = f"{done} units are done in the ledger, and there are no rows of them"
         return _Answer(Difference(table, shard, why))
     try:
         found = compare(lake, ledger, table, shard)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar
 
 from ego_assets.schemas import TABLES
 from ego_assets.stages.agreement import MANIFEST, enter_waiting, remember_owners, results
@@ -113,27 +114,42 @@ def _rebuild(
             page = shards[start : start + SHARDS_AT_ONCE]
             looks = [_Look(lake, ledger, shard, present, known) for shard in page]
             list(readers.map(_Look.read, looks))
-            _enter(adoption, looks, made, is_new)
+            _enter(ledger, looks, made, is_new)
     made.seconds = time.monotonic() - began
     return made
 
 
-def _enter(adoption: Adoption, looks: list[_Look], made: Rebuilt, is_new: bool) -> None:
+def _enter(ledger: Ledger, looks: list[_Look], made: Rebuilt, is_new: bool) -> None:
     """Enter what was found in some shards; their files are noted last, so that whoever is killed
     before finds them still to be done."""
-    found: dict[str, list[Found]] = {}
+    adoption, found = Adoption(ledger), dict[str, list[Found]]()
     for look in looks:
         made.problems += look.problems
         for table, units in look.found.items():
             found.setdefault(table, []).extend(units)
             made.found[table] += len(units)
     if is_new:
+        files = [(k.inputs, {r.unit_id for r in k.found.get(MANIFEST, ())}) for k in looks]
+        remember_owners(ledger, [(inputs, units) for inputs, units in files if units])
         for look in looks:
-            if files := {r.unit_id for r in look.found.get(MANIFEST, ())}:
-                remember_owners(look.inputs, files)
             enter_waiting(look.inputs, [table for table, units in look.found.items() if units])
     made.entered.update({t: len(units) for t, units in adoption.adopt(found).items() if units})
     adoption.note_files({k: s for look in looks for k, s in look.states.items()})
+
+
+class _Slim(ShardInputs):
+    """Reads only what says which units there are, and who owns them."""
+
+    COLUMNS: ClassVar[dict[str, list[str]]] = {
+        "video_manifest": ["uri", "video_id", "accepted", "reject_reason", "reject_detail"],
+        "clips": ["video_id", "clip_id"],
+    }
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        if table not in self._rows:
+            found = self.lake.read(table, self.shard, columns=self.COLUMNS[table])
+            self._rows[table] = found.to_pylist()
+        return self._rows[table]
 
 
 class _Look:
@@ -147,7 +163,7 @@ class _Look:
         present: dict[str, tuple[dict[str, str], set[str]]],
         known: dict[tuple[str, str], FileState],
     ) -> None:
-        self.inputs = ShardInputs(lake, ledger, shard)
+        self.inputs = _Slim(lake, ledger, shard)
         self.present = present
         self.known = known
         self.found: dict[str, list[Found]] = {}

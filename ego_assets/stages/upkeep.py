@@ -22,6 +22,7 @@ def compact_leftovers(lake: Lake, ledger: Ledger) -> dict[str, int]:
     for shard in lake.shards():
         for table in TABLES:
             if not lake.newest_fragments(table, shard):
+                lake.storage.drop_empty(f"{table}/_fragments/{shard}")
                 continue
             entries = ledger.entries(stage=table, shard=shard)
             if entries and not any(e.state is State.RUNNING for e in entries):

@@ -341,11 +341,11 @@ class Lake:
         if fragments is None:
             fragments = self._newest(f"{table}/_fragments/{shard}")
         with self._open_compacted(table, shard) as compacted:
-            entries = _units_of(compacted)
             made = {} if compacted is None else self.provenances_of(compacted)
         found = {u: p for u, p in made.items() if wanted is None or u in wanted}
         for unit, (token, key) in fragments.items():
-            if token > _token(entries, unit) and (wanted is None or unit in wanted):
+            compacted_token = made[unit].token if unit in made else -1
+            if token > compacted_token and (wanted is None or unit in wanted):
                 try:
                     with self.storage.open(key) as file:
                         metadata = pq.read_schema(file).metadata
@@ -359,9 +359,10 @@ class Lake:
     @staticmethod
     def provenances_of(compacted: pa.NativeFile) -> dict[str, Provenance]:
         """Where the rows of every unit in a compacted file came from."""
-        shared = json.loads(pq.read_schema(compacted).metadata[PROVENANCE])
+        metadata = _metadata_of(compacted)
+        shared = json.loads(metadata[PROVENANCE])
         found = {}
-        for unit, entry in _units_of(compacted).items():
+        for unit, entry in json.loads(metadata[UNITS]).items():
             own = {k: entry[k] for k in _OWN if k in entry}
             found[unit] = Provenance(**shared[entry["provenance"]], **own)
         return found
@@ -415,6 +416,7 @@ class Lake:
         for fragment in listed:
             self.storage.delete(fragment)
         self._drop_floors(table, shard, wanted)
+        self.storage.drop_empty(f"{table}/_fragments/{shard}")
         self.storage.sweep_aside(SWEEP_AGE_S)
         return rows
 
@@ -521,12 +523,15 @@ def _attempt_name(unit: str, token: int) -> str:
 
 
 def _units_of(compacted: pa.NativeFile | None) -> dict[str, dict[str, Any]]:
-    if compacted is None:
-        return {}
-    metadata = pq.read_schema(compacted).metadata or {}
+    return {} if compacted is None else json.loads(_metadata_of(compacted)[UNITS])
+
+
+def _metadata_of(compacted: pa.NativeFile) -> dict[bytes, bytes]:
+    """Raises ValueError for a file that is none of ours."""
+    metadata: dict[bytes, bytes] = pq.read_metadata(compacted).metadata or {}
     if UNITS not in metadata:
         raise ValueError("it does not say what units it holds")
-    return json.loads(metadata[UNITS])
+    return metadata
 
 
 def _token(units: Mapping[str, dict[str, Any]], unit: str) -> int:

@@ -179,6 +179,9 @@ class S3Storage:
             for entry in page.get("Contents", ()):
                 yield f"{prefix}/{entry['Key'].removeprefix(start)}"
 
+    def drop_empty(self, prefix: str) -> None:
+        """There are no folders here."""
+
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
 

@@ -144,15 +144,19 @@ class LocalStorage:
                 yield file
                 raw.flush()
                 os.fsync(raw.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if replace:
-                aside.replace(target)
+            while not file.published:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    aside.replace(target) if replace else os.link(aside, target)
+                except FileExistsError:
+                    break
+                except FileNotFoundError:  # `drop_empty` was quicker
+                    if not aside.exists():
+                        raise
+                    continue
                 file.published = True
-            else:
-                with suppress(FileExistsError):
-                    os.link(aside, target)
-                    file.published = True
-            _sync_folder(target.parent)
+            with suppress(FileNotFoundError):  # it was merged already, and its folder dropped
+                _sync_folder(target.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -198,6 +202,11 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
+
+    def drop_empty(self, prefix: str) -> None:
+        """Remove the folder if nothing is in it: what looks into all of them is quicker then."""
+        with suppress(OSError):
+            self.path(prefix).rmdir()
 
     def delete_folder(self, prefix: str) -> None:
         shutil.rmtree(self.path(prefix), ignore_errors=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -67,20 +67,14 @@ class Found:
         )
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """A compacted file as it was when the ledger agreed with it, and how many units it holds."""
 
     state: str
     units: int
 
 
-@dataclass(frozen=True)
-class Count:
-    """Units of a table of a shard in the ledger, and how many of them are done."""
-
-    units: int
-    done: int
+Counts = dict[tuple[str, str], dict[State, int]]
 
 
 class Adoption:
@@ -125,10 +119,9 @@ class Adoption:
         new = [r for unit, r in page.items() if unit not in known]
         if new:
             rows = [vars(r.entry(stage)) for r in new]
+            # On Postgres somebody may have entered one at this very moment, from the lake as we do.
             connection.execute(self._database.insert_ignore(_work), rows)
-            # On Postgres somebody may have entered one at this very moment: it is as it is.
-            known |= self._lock_rows(connection, stage, {r.unit_id: r for r in new})
-            entered += [r.unit_id for r in new if known[r.unit_id]["token"] == r.token]
+            entered += [r.unit_id for r in new]
         for unit, row in known.items():
             result = page[unit]
             if result.token > row["token"] and not _is_at_work(row):
@@ -196,29 +189,35 @@ class Adoption:
     @patient
     def file_states(self) -> dict[tuple[str, str], FileState]:
         """{(stage, shard): the state} in which each file was last found in agreement."""
+        query = sa.select(_files.c.stage, _files.c.shard, _files.c.state, _files.c.units)
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(_files))
-            return {(r.stage, r.shard): FileState(r.state, r.units) for r in rows}
+            return {(t, s): FileState(name, n) for t, s, name, n in connection.execute(query).all()}
 
     @patient
     def note_files(self, states: Mapping[tuple[str, str], FileState | None]) -> None:
         """These are in agreement now; None: there is no file, and nothing that should be in it."""
         with self._database.transaction() as connection:
-            for (stage, shard), state in states.items():
-                same = sa.and_(_files.c.stage == stage, _files.c.shard == shard)
+            for page in _pages(states):
+                same = sa.tuple_(_files.c.stage, _files.c.shard).in_(page)
                 connection.execute(_files.delete().where(same))
-                if state is not None:
-                    row = {"stage": stage, "shard": shard} | vars(state)
-                    connection.execute(self._database.insert_ignore(_files), [row])
+                rows = [
+                    {"stage": stage, "shard": shard} | state._asdict()
+                    for stage, shard in page
+                    if (state := states[stage, shard]) is not None
+                ]
+                if rows:
+                    connection.execute(self._database.insert_ignore(_files), rows)
 
     @patient
-    def counts(self) -> dict[tuple[str, str], Count]:
-        """{(stage, shard): count} of all units."""
-        done = sa.func.sum(sa.case((_work.c.state == State.DONE, 1), else_=0))
-        query = sa.select(_work.c.stage, _work.c.shard, sa.func.count(), done)
-        query = query.group_by(_work.c.shard, _work.c.stage)
+    def counts(self) -> Counts:
+        """Units by (stage, shard), and by state."""
+        keys = (_work.c.shard, _work.c.stage, _work.c.state)  # as they are in the index
+        query = sa.select(*keys, sa.func.count()).group_by(*keys)
+        found: Counts = {}
         with self._database.reading() as connection:
-            return {(t, s): Count(n, int(d)) for t, s, n, d in connection.execute(query)}
+            for shard, stage, state, count in connection.execute(query).all():
+                found.setdefault((stage, shard), {})[State(state)] = count
+        return found
 
     # -- the whole ---------------------------------------------------------------------------
 
