@@ -104,7 +104,9 @@ def note_file(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
 def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: Unit) -> None:
     """Let the ledger know one unit of a stage as the lake does, while the stage goes on."""
     for table in spec.tables:
-        made = lake.provenances(table, spec.shard, units={unit.unit_id})
+        made: dict[str, Provenance] = {}
+        with suppress(LakeError):  # the end of the stage will say so
+            made = lake.provenances(table, spec.shard, units={unit.unit_id})
         held = {u: p.token for u, p in made.items()}
         tokens = highest_tokens(lake, table, spec.shard, held, spec.carried_stage)
         highest = {unit.unit_id: tokens[unit.unit_id]}

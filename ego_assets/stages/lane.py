@@ -322,7 +322,12 @@ class Lane:
 
     def _agree(self, unit: Unit) -> None:
         """Let the ledger know what the lake holds of a unit, and of the attempts at it."""
-        agree_on_unit(self.lake, self.ledger, self.spec, unit)
+        try:
+            agree_on_unit(self.lake, self.ledger, self.spec, unit)
+        except Exception as error:
+            # One that is away is waited for by whoever tries the unit next, and asks again.
+            if classify(error) is not ErrorKind.TRANSIENT:
+                raise
 
     def _is_outage(self, error: Exception, held: Claim) -> bool:
         """Whether to wait for what is away. Raises StageBrokenError after too long: the claim is

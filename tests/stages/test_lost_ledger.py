@@ -3,6 +3,7 @@ whatever clocks said."""
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import threading
 import time
@@ -204,6 +205,25 @@ def test_killed_at_any_step_it_goes_on(bench: Bench, monkeypatch: pytest.MonkeyP
     left[0] = -1
     assert bench.ledger.counts() == ALL_DONE
     assert not find_differences(bench.lake, bench.ledger).found
+
+
+def _open(location: str, url: str, said: multiprocessing.Queue) -> None:
+    said.put(ready(Lake(location), Ledger(url)).counts())
+
+
+def test_of_many_that_open_it_at_once_none_sees_half_of_it(bench: Bench) -> None:
+    run(bench, "first")
+    lose(bench)
+    context = multiprocessing.get_context("spawn")
+    said = context.Queue()
+    arguments = (bench.lake.location, bench.ledger.url, said)
+    opening = [context.Process(target=_open, args=arguments) for _ in range(3)]
+    for process in opening:
+        process.start()
+    assert [said.get(timeout=120) for _ in opening] == [ALL_DONE] * 3
+    for process in opening:
+        process.join(60)
+        assert process.exitcode == 0
 
 
 def test_what_was_made_without_a_gpu_still_waits_for_one(bench: Bench) -> None:
