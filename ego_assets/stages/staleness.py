@@ -67,12 +67,18 @@ def find_stale(
 
 
 def _look_into_lake(inputs: ShardInputs) -> None:
-    """Let plans over a shard see, in place of what the ledger says, later attempts in the lake."""
-    for table in TABLES:
+    """Let plans over a shard see, in place of what the ledger says, later attempts in the lake.
+
+    A copy of a ledger knows the tables that had been made by then: units that it does not know are
+    of the last one of these, or of those after it.
+    """
+    tables = list(TABLES)
+    last = max((tables.index(t) for t in inputs.entries if t in TABLES), default=0)
+    for number, table in enumerate(tables):
         entries = inputs.entries.setdefault(table, {})
         for found in results(inputs, table):
             known = entries.get(found.unit_id)
-            if known is None or known.token < found.token:
+            if (known is None and number >= last) or (known and known.token < found.token):
                 entries[found.unit_id] = found.entry(table)
 
 

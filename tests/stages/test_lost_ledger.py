@@ -507,6 +507,15 @@ def test_an_older_ledger_is_told_and_mended(older: Bench) -> None:
     assert shares(older) == [0.1] * 4
 
 
+def test_what_an_older_ledger_has_never_heard_of_is_judged_by_the_lake(bench: Bench) -> None:
+    rebuild(bench.lake, bench.ledger)
+    backup = keep(bench)
+    run(bench, "first", 0.1)
+    bring(bench, backup)
+    assert stale_units(bench, 0.1) == {}
+    assert stale_units(bench, 0.2) == {TABLE: 4}
+
+
 def test_a_run_takes_over_what_is_newer_and_does_only_what_is_asked(older: Bench) -> None:
     assert run(older, "third", 0.2).taken_over == 4
     assert {older.attempts(c) for c in [*LONG, SHORT]} == {2}
