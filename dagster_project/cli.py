@@ -40,8 +40,10 @@ from dagster_project.terminal import (
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
 from ego_assets.schemas import TABLES
+from ego_assets.stages.differences import Differences, find_differences
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.ledger.adoption import Adoption, Counts
 
 
 @click.group(
@@ -164,21 +166,46 @@ def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     """Show how many clips each stage has done, and what failed."""
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
+    counts = Adoption(ledger).counts()
+    differences = find_differences(lake, ledger, counts=counts)
+    found = _status(lake, ledger, shown, differences, _by_stage(counts))
     if as_json:
-        click.echo(json.dumps(_status(lake, ledger, shown)))
+        click.echo(json.dumps(found))
         return
     console = Console()
     if not watch:
-        console.print(_status_table(_status(lake, ledger, shown)))
+        console.print(_status_table(found, differences))
         return
+    compared = time.monotonic()
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            live.update(_status_table(_status(lake, ledger, shown)), refresh=True)
+            found = _status(lake, ledger, shown, differences, ledger.counts())
+            live.update(_status_table(found, differences), refresh=True)
             time.sleep(2)
+            if time.monotonic() - compared > COMPARED_EVERY_S:
+                differences, compared = find_differences(lake, ledger), time.monotonic()
 
 
-def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
-    counts = ledger.counts()
+COMPARED_EVERY_S = 60.0
+"""While `ego status --watch` looks on."""
+
+
+def _by_stage(counts: Counts) -> dict[str, dict[State, int]]:
+    found: dict[str, dict[State, int]] = {}
+    for (stage, _), states in counts.items():
+        mine = found.setdefault(stage, {})
+        for state, count in states.items():
+            mine[state] = mine.get(state, 0) + count
+    return found
+
+
+def _status(
+    lake: Lake,
+    ledger: Ledger,
+    shown: int,
+    differences: Differences,
+    counts: dict[str, dict[State, int]],
+) -> dict[str, Any]:
     bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
     return {
         "lake": lake.location,
@@ -201,10 +228,15 @@ def _status(lake: Lake, ledger: Ledger, shown: int) -> dict[str, Any]:
             {"stage": stage, "shard": shard, "units": units, "reason": why}
             for stage, shard, units, why in ledger.waiting_for_gpu()
         ],
+        "differences": {
+            "tables_of_shards": len(differences.found),
+            "not_compared": differences.not_compared,
+            "first": [asdict(d) for d in differences.found[:shown]],
+        },
     }
 
 
-def _status_table(found: dict[str, Any]) -> Group:
+def _status_table(found: dict[str, Any], differences: Differences) -> Group:
     # Narrow: eighty columns hold it.
     table = Table(
         title=plain(f"{found['lake']}: {len(found['shards'])} shards"),
@@ -226,6 +258,8 @@ def _status_table(found: dict[str, Any]) -> Group:
     bad = sum(row["failed"] + row["quarantined"] for row in found["stages"].values())
     if bad > len(lines):
         lines.append(Text(f"… {bad - len(lines)} more: `ego quarantine ls` lists them"))
+    if words := str(differences):
+        lines.append(Text(words))
     return Group(table, *lines)
 
 

@@ -13,6 +13,7 @@ from ego_assets.checks.baselines import accept
 from ego_assets.partitions import SHARDS, shards_partitions
 from ego_assets.schemas import TABLES
 from ego_assets.stages import audit
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.report import DAY_S, write_report
 from ego_assets.stages.shards import find_files, register_files
 from ego_assets.stages.upkeep import compact_leftovers, sweep
@@ -99,7 +100,7 @@ def register_videos() -> None:
 def compact_and_sweep(context: dg.OpExecutionContext, storage: Storage) -> None:
     """Merge what killed runs left, remove what killed writers left."""
     lake = storage.lake()
-    merged = compact_leftovers(lake, storage.ledger())
+    merged = compact_leftovers(lake, ready(lake, storage.ledger()))
     swept = sweep(lake)
     context.log.info(f"{len(merged)} tables of shards compacted, {swept} half-written files gone")
     context.add_output_metadata({"compacted": dg.MetadataValue.json(merged), "swept": swept})
@@ -109,7 +110,8 @@ def compact_and_sweep(context: dg.OpExecutionContext, storage: Storage) -> None:
 def verify_lake(context: dg.OpExecutionContext, storage: Storage) -> None:
     """Compare every byte with its checksum, every row with the contract, every clip with the
     ledger. Fails, and so alerts, if anything is wrong; it changes nothing."""
-    problems = audit.verify(storage.lake(), storage.ledger())
+    lake = storage.lake()
+    problems = audit.verify(lake, ready(lake, storage.ledger()))
     table = dg.MetadataValue.table(
         [
             dg.TableRecord(
@@ -150,7 +152,7 @@ def release_units(context: dg.OpExecutionContext, config: ReleaseConfig, storage
     """Let the next run of its shard try again what failed or is in quarantine."""
     if not (config.stage or config.shard or config.unit or config.everything):
         raise dg.Failure("say what: stage, shard, unit, or everything", allow_retries=False)
-    ledger = storage.ledger()
+    ledger = ready(storage.lake(), storage.ledger())
     count = ledger.release(
         stage=config.stage or None, shard=config.shard or None, unit_id=config.unit or None
     )
@@ -226,7 +228,7 @@ def gather_report(context: dg.OpExecutionContext, config: ReportConfig, storage:
     lake = storage.lake()
     since = until.timestamp() - config.days * DAY_S
     events = events_between(context.instance, since, until.timestamp())
-    written = write_report(lake, storage.ledger(), events, until, config.days)
+    written = write_report(lake, ready(lake, storage.ledger()), events, until, config.days)
     context.log_event(shown(lake, written))
 
 

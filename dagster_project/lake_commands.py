@@ -34,7 +34,12 @@ UNIT_OPTION = click.option("--unit", help="Only this clip (or video, or file).")
 @click.command()
 @LAKE_OPTION
 @click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
-@click.option("--repair", "mend", is_flag=True, help="Put bad files aside, requeue their clips.")
+@click.option(
+    "--repair",
+    "mend",
+    is_flag=True,
+    help="Put bad files aside, requeue their clips, enter what the ledger does not know.",
+)
 @JSON_OPTION
 def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -> None:
     """Read the whole lake and compare it with its checksums, its contract and the ledger.
@@ -59,11 +64,50 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
         if repaired is not None and problems:
             click.echo(
                 f"put aside {repaired['files']} files, requeued {repaired['units']} units, wrote "
-                f"{repaired['checksums']} checksums; `ego retry` makes the rows again"
+                f"{repaired['checksums']} checksums, entered {repaired['taken_over']} results into "
+                "the ledger; `ego retry` makes the rows again"
             )
         elif problems:
-            click.echo("`ego verify --repair` puts bad files aside and requeues what they held")
+            click.echo(
+                "`ego verify --repair` puts bad files aside, requeues what they held, and enters "
+                "into the ledger what it does not know"
+            )
     sys.exit(1 if problems and not mend else 0)
+
+
+@click.command("rebuild-ledger")
+@LAKE_OPTION
+@JSON_OPTION
+def rebuild_ledger(lake_root: str, as_json: bool) -> None:
+    """Enter into the ledger all results in the lake that it does not know.
+
+    For a ledger that was lost or is older than the lake. Safe at any time: what the ledger knows,
+    and what workers are at, stays as it is. A SQLite file that is damaged is put aside first. What
+    no file of the lake holds is lost with a ledger: the reasons of failures, quarantine, and what
+    was dropped. Exit status: 0 if all could be read, 1 if not.
+    """
+    from ego_assets.stages.rebuild import rebuild
+
+    lake = existing_lake(lake_root)
+    made = rebuild(lake, ledger_of(lake, as_it_is=True))
+    counts = {t: {"found": made.found[t], "entered": made.entered[t]} for t in TABLES}
+    if as_json:
+        content = {"lake": lake.location, "tables": counts, "put_aside": made.put_aside}
+        click.echo(json.dumps(content | {"problems": made.problems, "seconds": made.seconds}))
+    else:
+        for path in made.put_aside:
+            click.echo(f"the ledger was damaged: it is {path} now")
+        table = Table(title=f"the ledger of {lake.location}")
+        table.add_column("table")
+        for name in ("in the lake", "entered"):
+            table.add_column(name, justify="right")
+        for name, count in counts.items():
+            table.add_row(name, f"{count['found']:,}", f"{count['entered']:,}")
+        Console().print(table)
+        for problem in made.problems:
+            click.echo(problem)
+        click.echo(str(made))
+    sys.exit(1 if made.problems else 0)
 
 
 @click.group()
@@ -215,14 +259,22 @@ def stale(
     """
     from dagster_project.run_graph import run_shards
     from ego_assets.assets.recipes import Recipes
+    from ego_assets.stages.differences import find_differences
     from ego_assets.stages.staleness import find_stale
     from resources.models import Backends
     from resources.storage import Storage
 
     lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
     recipes = Recipes(Storage(lake_root=lake.location), Backends())
-    looked = list(find_stale(lake, ledger_of(lake), recipes.of, shards or lake.shards()))
+    chosen = shards or lake.shards()
+    differences = find_differences(lake, ledger)
+    # About these the ledger is wrong: the rows in the lake say what they were made with.
+    by_lake = differences.shards
+    looked = list(find_stale(lake, ledger, recipes.of, chosen, by_lake))
     found = [s for s in looked if s.units]
+    if words := str(differences):
+        click.echo(words, err=True)
     for each in looked:
         if each.problem:
             click.echo(f"{each.shard} cannot be judged: {each.problem}", err=True)
@@ -236,7 +288,10 @@ def stale(
     else:
         for each in found:
             click.echo(f"{each.shard}: {', '.join(f'{n} {t}' for t, n in each.units.items())}")
-        click.echo(f"{len(found)} stale shards" + ("; --run does them again" if found else ""))
+        count = f"{len(found)} stale shards"
+        if by_lake & set(chosen):
+            count = f"{len(found) or 'no'} stale shards, by what lies in the lake"
+        click.echo(count + ("; --run does them again" if found else ""))
 
 
 @click.command("report")
@@ -409,6 +464,7 @@ def rollback(
 
 LAKE_COMMANDS = (
     verify,
+    rebuild_ledger,
     quarantine,
     retry,
     stale,

@@ -22,6 +22,7 @@ from dagster_project.definitions import build_defs
 from dagster_project.home import open_instance
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.shards import find_files, register_files, shards_of
 from resources.compute import Compute
 from resources.gpu import go_without_gpu, list_gpus
@@ -136,6 +137,7 @@ def run_shards(
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()
+    ready(lake, ledger, (lambda words: tell(Progress(note=words))) if tell else None)
     resources = {"storage": Storage(lake_root=lake.location), "compute": Compute(workers=workers)}
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)

@@ -32,6 +32,7 @@ from resources.lake import Lake, LakeError
 from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
+from resources.ledger.tables import LedgerDamagedError, LedgerVersionError
 
 LAKE_OPTION = click.option(
     "--lake",
@@ -93,11 +94,15 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (LakeError, ScratchError) as error:
+        except (LakeError, ScratchError, LedgerDamagedError, LedgerVersionError) as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
-            if type(error).__module__.startswith("botocore"):
+            module = type(error).__module__
+            if module.startswith("botocore"):
                 raise click.ClickException(f"S3: {type(error).__name__}: {error}") from error
+            if module.startswith("sqlalchemy"):
+                why = " ".join(str(getattr(error, "orig", None) or error).split())
+                raise click.ClickException(f"the ledger cannot be used: {why}") from error
             raise
 
 
@@ -109,12 +114,20 @@ def existing_lake(root: str | Path) -> Lake:
     return lake
 
 
-def ledger_of(lake: Lake) -> Ledger:
-    """The lake's ledger. Raises click.ClickException if it is not said where that is."""
+def ledger_of(lake: Lake, *, as_it_is: bool = False) -> Ledger:
+    """The lake's ledger; if it was lost, it is made again from the lake first.
+
+    as_it_is: whatever state it is in. Raises click.ClickException if it is not said where it is.
+    """
+    from ego_assets.stages.rebuild import ready
+
     try:
-        return Ledger.of(lake.location)
+        ledger = Ledger.of(lake.location)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+    if as_it_is:
+        return ledger
+    return ready(lake, ledger, lambda words: click.echo(words, err=True))
 
 
 @contextmanager

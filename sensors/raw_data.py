@@ -18,6 +18,7 @@ from dagster import SensorEvaluationContext
 
 from ego_assets.partitions import SHARDS, shards_partitions
 from ego_assets.stages.arrivals import Arrivals, Limits, Look
+from ego_assets.stages.rebuild import ready
 from resources.ledger.raw_files import REFUSED, SUPERSEDED, News, RawFiles, RunRequest
 from resources.storage import Storage
 from resources.video import RawLake
@@ -41,8 +42,9 @@ def build_raw_data_sensor(job: Any) -> dg.SensorDefinition:
     def raw_data_sensor(
         context: SensorEvaluationContext, storage: Storage, raw_lake: RawLake
     ) -> dg.SensorResult:
-        ledger = storage.ledger()
-        arrivals = Arrivals(storage.lake(), ledger, limits_of(raw_lake))
+        lake = storage.lake()
+        ledger = ready(lake, storage.ledger(), context.log.warning)
+        arrivals = Arrivals(lake, ledger, limits_of(raw_lake))
         cursor = json.loads(context.cursor) if context.cursor else {}
         # Until there were news, all of the cursor was the place.
         resume = cursor if "place" in cursor else cursor.get("resume")

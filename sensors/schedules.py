@@ -15,6 +15,7 @@ from dagster import ScheduleEvaluationContext
 
 from ego_assets.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
 from ego_assets.stages.plan import digest
+from ego_assets.stages.rebuild import ready
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
 
@@ -75,11 +76,12 @@ def build_schedules(
     def nightly_retry_schedule(
         context: ScheduleEvaluationContext, storage: Storage
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        end_lost_runs(context.instance, storage.ledger())
+        ledger = ready(storage.lake(), storage.ledger())
+        end_lost_runs(context.instance, ledger)
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
         busy = {s for r in active for s in shards_of_run(context.instance, r.dagster_run.tags)}
         since = context.scheduled_execution_time - timedelta(days=1)
-        unfinished = {*storage.ledger().unfinished_shards(), *failed_shards(context, since)}
+        unfinished = {*ledger.unfinished_shards(), *failed_shards(context, since)}
         night = context.scheduled_execution_time.strftime("%Y%m%d")
         # In another order every night: what stays unfinished must not keep the rest from a turn.
         shards = sorted(unfinished - busy, key=lambda shard: digest(night, shard))

@@ -17,7 +17,9 @@ from dagster import SensorEvaluationContext
 
 from ego_assets.partitions import PARTITION_TAG, shards_partitions
 from ego_assets.stages.choices import Part
+from ego_assets.stages.differences import find_differences
 from ego_assets.stages.plan import digest
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.staleness import StaleShard, find_stale
 from resources.models import Backends
 from resources.storage import Storage
@@ -60,7 +62,8 @@ def build_stale_sensor(
         context: SensorEvaluationContext, storage: Storage, backends: Backends
     ) -> dg.SensorResult | dg.SkipReason:
         began = time.monotonic()
-        lake, ledger = storage.lake(), storage.ledger()
+        lake = storage.lake()
+        ledger = ready(lake, storage.ledger(), context.log.warning)
         known = recipes(storage, backends)
         recipe = recipe_digest(known.default)
         cursor = json.loads(context.cursor or "{}")
@@ -71,7 +74,13 @@ def build_stale_sensor(
         last, looked = str(cursor.get("after", "")), 0
         shards = [s for s in lake.shards() if s > last]
         requests: list[dg.RunRequest] = []
-        for found in find_stale(lake, ledger, known.of, shards):
+        by_lake = set(cursor.get("by_lake", ()))
+        if not last:  # all shards are compared once a round
+            differences = find_differences(lake, ledger)
+            by_lake = differences.shards
+            if words := str(differences):
+                context.log.warning(words)
+        for found in find_stale(lake, ledger, known.of, shards, by_lake):
             is_late = looked > 0 and time.monotonic() - began > BUDGET_S
             if len(requests) >= room or is_late:
                 break  # what was just looked at is looked at again
@@ -93,7 +102,7 @@ def build_stale_sensor(
         if looked == len(shards):
             cursor = {"rest_until": time.time() + REST_S, "recipe": recipe}
         else:
-            cursor = {"after": last}
+            cursor = {"after": last, "by_lake": sorted(by_lake)}
         return dg.SensorResult(
             run_requests=requests,
             dynamic_partitions_requests=[

@@ -33,6 +33,7 @@ from ego_assets.stages.choices import Choice, Choices, Part, share_out
 from ego_assets.stages.concurrency import Concurrency, concurrency
 from ego_assets.stages.outcome import StageReport
 from ego_assets.stages.plan import ShardInputs, StageSpec
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
@@ -123,6 +124,7 @@ def materialize_stage(
     A run over a range of shards does them one after another, tries them all, and reports each as
     soon as it is made. What is below goes on with those; the last step fails and names the others.
     """
+    ready(storage.lake(), storage.ledger(), context.log.warning)
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     schema = context.job_def.resource_defs[BACKENDS].config_schema if backends else None
@@ -188,6 +190,8 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         metadata |= more
     if run.stage.task == "probe":
         metadata["raw videos"] = raw_videos_table(lake, shard)
+    for why in report.outdone:
+        context.log.warning(f"made again: {why}")
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -260,8 +264,8 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
 
 
 _SUMMED = (
-    *("units", "done", "skipped", "retried", "quarantined", "blocked"),
-    *("worker_deaths", "seconds", "video_s", "failures"),
+    *("units", "done", "skipped", "retried", "quarantined", "blocked", "taken_over"),
+    *("worker_deaths", "seconds", "video_s", "failures", "outdone"),
 )
 
 
@@ -315,6 +319,8 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "video seconds per second": round(report.video_s_per_s, 2),
         "peak memory of a worker, MiB": round(report.peak_rss_bytes / 2**20),
     }
+    if report.taken_over:
+        metadata["taken over from the lake"] = report.taken_over
     for what in ("decoded by", "mapped on"):
         if found := Counter(n[what] for n in report.notes.values() if what in n):
             metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())

@@ -14,6 +14,7 @@ from ego_assets.checks.quality import named, quality_results, quality_specs
 from ego_assets.operators.quality import ProbeSettings
 from ego_assets.partitions import fail_for_lost, is_last_step, is_range, lost_shards, shards_of_run
 from ego_assets.schemas import TABLES
+from ego_assets.stages.rebuild import ready
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
@@ -140,7 +141,7 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         mine = shards_of_run(context.instance, run.tags) or lake.shards()
         shards = [shard for shard in mine if shard not in lost]
         yield fits_contract(lake, table, shards)
-        yield covers_every_clip(lake, storage.ledger(), table, shards)
+        yield covers_every_clip(lake, ready(lake, storage.ledger()), table, shards)
         yield from quality_results(lake, table, shards, config)
         if is_last_step(context.op_execution_context):
             fail_for_lost(lost, len(mine))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ego_assets.protocols import BadInputError, Carried
+from ego_assets.stages.agreement import agree_on_unit
 from ego_assets.stages.claims import Claim, claim
 from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
 from ego_assets.stages.messages import (
@@ -35,7 +36,7 @@ from ego_assets.stages.messages import (
 )
 from ego_assets.stages.outage import Outage, StageBrokenError, back_off_s
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
-from ego_assets.stages.publish import publish
+from ego_assets.stages.publish import OutdoneError, publish
 from ego_assets.stages.results import (
     Place,
     Result,
@@ -48,6 +49,7 @@ from ego_assets.stages.shared_task import SharedTask
 from ego_assets.stages.todo import Todo
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger
+from resources.ledger.adoption import Adoption
 
 _NOT_AGAIN = {ErrorKind.PERMANENT, ErrorKind.TRANSIENT, ErrorKind.DEVICE_MEMORY}
 BUSY_WAIT_S = 0.5
@@ -155,7 +157,12 @@ class Lane:
                 return place, None
             if self.todo.is_quarantined(unit, fingerprint):
                 return place.afresh(), None
-            held = claim(self.ledger, self.spec, self.name, unit.unit_id, fingerprint, tables)
+            try:
+                held = claim(self.ledger, self.spec, self.name, unit.unit_id, fingerprint, tables)
+            except KeyError:  # the ledger is another one than when the stage was planned
+                Adoption(self.ledger).set_part()
+                self._agree(unit)
+                held = None
             if held is None:
                 time.sleep(BUSY_WAIT_S)
             else:
@@ -283,10 +290,13 @@ class Lane:
             digests = {table: one.sha256 for table, one in published.items()}
             held.rest()
             held.finish(digests, self.spec.provisional, idle_s)
-        except LateAttemptError:
-            # What we published has an older token, and counts no more.
-            held.rest()
-            self.tell(TakenOver(unit.unit_id))
+        except (LateAttemptError, OutdoneError) as error:
+            # What we published has an older token, and counts no more; or it counts, and the
+            # ledger does not know of us. It is looked at again, and only made again if need be.
+            held.give_back()
+            self._agree(unit)
+            why = str(error) if isinstance(error, OutdoneError) else ""
+            self.tell(TakenOver(unit.unit_id, why))
             result.take.goes_back_to(result.place)
             return True
         except Exception as error:
@@ -309,6 +319,15 @@ class Lane:
             )
         )
         return True
+
+    def _agree(self, unit: Unit) -> None:
+        """Let the ledger know what the lake holds of a unit, and of the attempts at it."""
+        try:
+            agree_on_unit(self.lake, self.ledger, self.spec, unit)
+        except Exception as error:
+            # One that is away is waited for by whoever tries the unit next, and asks again.
+            if classify(error) is not ErrorKind.TRANSIENT:
+                raise
 
     def _is_outage(self, error: Exception, held: Claim) -> bool:
         """Whether to wait for what is away. Raises StageBrokenError after too long: the claim is

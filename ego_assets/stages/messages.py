@@ -34,9 +34,13 @@ class Publishing:
 
 @dataclass(frozen=True)
 class TakenOver:
-    """Another run has the unit by now; this one waits for how that ends, however long."""
+    """Another run has the unit by now; this one waits for how that ends, however long.
+
+    why: of one whose rows count for nothing, and nobody had said so.
+    """
 
     unit_id: str
+    why: str = ""
 
 
 @dataclass(frozen=True)

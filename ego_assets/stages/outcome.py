@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ego_assets.stages.messages import Ended
+from ego_assets.stages.messages import Ended, TakenOver
 from ego_assets.stages.plan import Unit
 
 
@@ -21,7 +21,9 @@ class Failure:
 
 @dataclass
 class StageReport:
-    """What a stage did to a shard. `rows` are those now in the lake."""
+    """What a stage did to a shard. `rows` are those now in the lake; taken_over: results that were
+    there, and that the ledger did not know of; outdone: why rows that were published count for
+    nothing."""
 
     stage: str
     shard: str
@@ -32,12 +34,14 @@ class StageReport:
     quarantined: int = 0
     blocked: int = 0
     waiting: int = 0
+    taken_over: int = 0
     worker_deaths: int = 0
     seconds: float = 0.0
     video_s: float = 0.0
     peak_rss_bytes: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    outdone: list[str] = field(default_factory=list)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -66,9 +70,11 @@ class Tally:
 
     def note(self, message: Any) -> None:
         """Enter one message; those that are not of how a unit ended are passed over."""
+        report = self.report
+        if isinstance(message, TakenOver) and message.why:
+            report.outdone.append(message.why)
         if not isinstance(message, Ended):
             return
-        report = self.report
         report.peak_rss_bytes = max(report.peak_rss_bytes, message.peak_rss_bytes)
         if message.state == "done":
             self._done.add(message.unit_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -18,17 +19,23 @@ from ego_assets.stages.claims import Claim
 from ego_assets.stages.errors import ErrorKind, PublishRefusedError, classify
 from ego_assets.stages.plan import StageSpec, Unit
 from resources.backends.device import describe_device
-from resources.lake import Lake, Provenance, Published
+from resources.lake import Lake, LakeError, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
+from resources.ledger.states import WAITS_FOR_GPU
+
+
+class OutdoneError(RuntimeError):
+    """What was published counts for nothing: the lake holds a later attempt at the unit, or was
+    rolled back. The ledger does not know of it, or this attempt is late."""
 
 
 def publish(
     lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
-    """{table: what is there now}. Raises ContractError, PublishRefusedError."""
+    """{table: what is there now}. Raises ContractError, PublishRefusedError, OutdoneError."""
     try:
         return _publish(lake, spec, unit, fingerprint, claim, output)
-    except ContractError:
+    except (ContractError, OutdoneError):
         raise
     except Exception as error:
         if classify(error) is ErrorKind.PERMANENT:
@@ -50,9 +57,14 @@ def _publish(
         # Not in the rows themselves: what is carried may share them, and the next clip reads it.
         rows[name] = [row | {"points_uri": key} for row in rows[name]]
     batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
-    lake.write_carried(
-        spec.carried_stage, spec.shard, unit.unit_id, output.carried, claim.token, fingerprint
-    )
+    place = (spec.carried_stage, spec.shard, unit.unit_id)
+    is_newest = lake.write_carried(*place, output.carried, claim.token, fingerprint)
+    # Who makes another table of the stage leaves the same.
+    if not is_newest and lake.read_carried(*place, fingerprint) is None:
+        raise OutdoneError(
+            f"a later attempt than {claim.token} has left state after {unit.unit_id} in "
+            f"{lake.location}/_carried/{spec.carried_stage}/{spec.shard}"
+        )
     published = {}
     for table, batch in batches.items():
         provenance = Provenance(
@@ -72,6 +84,15 @@ def _publish(
             packages=package_versions(),
             accelerator=describe_device() or output.notes.get("accelerator", ""),
             token=attempts[table].token,
+            provisional=f"{WAITS_FOR_GPU}: {spec.provisional}" if spec.provisional else "",
         )
         published[table] = lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
+    for table, attempt in attempts.items():
+        # Of a file that is damaged the end of the stage will tell.
+        with suppress(LakeError):
+            if lake.is_outdone(table, spec.shard, unit.unit_id, attempt.token):
+                raise OutdoneError(
+                    f"{table} of shard {spec.shard} holds a later attempt at {unit.unit_id} than "
+                    f"{attempt.token}"
+                )
     return published

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ego_assets.schemas import TABLES
+from ego_assets.stages.agreement import agree, note_file
 from ego_assets.stages.choices import Choices
+from ego_assets.stages.plan import ShardInputs
 from resources.lake import Lake, Provenance, history
 from resources.ledger import Ledger, State
 
@@ -87,6 +89,8 @@ def _choose_again(lake: Lake, shard: str, tables: set[str]) -> None:
 def _bring_back(
     lake: Lake, ledger: Ledger, table: str, shard: str, version: history.Version, run_id: str
 ) -> Change:
+    # The ledger may be older than what is to be replaced, or brought back.
+    agree(ShardInputs(lake, ledger, shard), [table])
     entries = {e.unit_id: e for e in ledger.entries(stage=table, shard=shard)}
     why = f"rolled back to run {run_id}"
     if version.name == history.CURRENT:
@@ -100,14 +104,20 @@ def _bring_back(
         requeued = 0 if is_told else ledger.restore(table, shard, done, why)
         return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=True)
     with lake.storage.lock(f"{table}.{shard}"):
-        lake.compact_locked(table, shard, entries)
+        if version.name not in history.kept(lake, table, shard):
+            raise RollbackError(
+                f"{table} of shard {shard} was made anew meanwhile, and the version that run "
+                f"{run_id} left is not kept any more (EGO_KEEP_VERSIONS)"
+            )
+        lake.compact_locked(table, shard, None, spare=version.name)
         current = lake.compacted_units(table, shard)
-        tokens = {u: e.token for u, e in entries.items()}
+        tokens = {e.unit_id: e.token for e in ledger.entries(stage=table, shard=shard)}
         for unit, made in current.items():
             tokens[unit] = max(tokens.get(unit, 0), made.get("token", 0))
         history.bring_back(lake, table, shard, version, tokens)
-    done = _done_under(version.units)
-    requeued = ledger.restore(table, shard, done, why)
+        # With the lock still: else `ego verify` would find rows that the ledger does not mean.
+        requeued = ledger.restore(table, shard, _done_under(version.units), why)
+    note_file(lake, ledger, table, shard)
     return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=False)
 
 

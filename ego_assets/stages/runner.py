@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from ego_assets.stages import plan as planning
 from ego_assets.stages import without_gpu
+from ego_assets.stages.agreement import agree, note_file
 from ego_assets.stages.lane import Lane
 from ego_assets.stages.outcome import Failure, StageReport, Tally
-from ego_assets.stages.plan import Group, StageSpec
+from ego_assets.stages.plan import Group, StageSpec, Unit
 from ego_assets.stages.supervisor import Supervisor
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -30,13 +31,17 @@ def run_stage(
     Raises whatever planning raises; a unit's failure never does.
     """
     lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
-    groups = planning.plan(spec, lake, ledger)
+    inputs = planning.ShardInputs(lake, ledger, spec.shard)
+    taken, tokens = agree(inputs, spec.tables, spec.inputs, spec.carried_stage)
+    groups = planning.plan_from(spec, inputs)
     everything = [u for g in groups for u in g.units]
     for table in spec.tables:
         ledger.forget(table, spec.shard, [u.unit_id for u in everything])
-        ledger.expect(table, spec.shard, [(u.unit_id, u.video_id) for u in everything])
+        left = {u.unit_id: tokens[table][u.unit_id] for u in everything}
+        ledger.expect(table, spec.shard, [(u.unit_id, u.video_id) for u in everything], left)
     groups = _chosen(spec, groups)
     report = StageReport("+".join(spec.tables), spec.shard)
+    report.taken_over = sum(taken.values())
     report.units = sum(len(g.units) for g in groups)
     began = time.monotonic()
     dropped = {e.unit_id: e.stage for e in ledger.entries(shard=spec.shard, states=[State.DROPPED])}
@@ -63,8 +68,23 @@ def run_stage(
         waiting = [e for e in ledger.entries(shard=spec.shard) if e.waits_for_gpu]
         report.waiting = len({e.unit_id for e in waiting if e.stage in spec.tables})
     for table in spec.tables:
-        report.rows[table] = lake.compact(table, spec.shard, [u.unit_id for u in everything])
+        report.rows[table] = _compact(spec, table, lake, ledger, everything)
     return report
+
+
+def _compact(
+    spec: StageSpec, table: str, lake: Lake, ledger: Ledger, planned: Iterable[Unit]
+) -> int:
+    """Merge what there is of a table. Returns the rows."""
+
+    def wanted() -> set[str]:
+        # Another run may have planned other units by now; what it has made of them stays.
+        known = ledger.entries(stage=table, shard=spec.shard)
+        return {u.unit_id for u in planned} | {e.unit_id for e in known}
+
+    rows = lake.compact(table, spec.shard, wanted)
+    note_file(lake, ledger, table, spec.shard)
+    return rows
 
 
 def _run_groups(

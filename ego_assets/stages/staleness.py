@@ -8,9 +8,11 @@ backends hold now (`ego_assets.assets.recipes`), asking for runs (`sensors.stale
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ego_assets.schemas import TABLES
+from ego_assets.stages.agreement import results
 from ego_assets.stages.choices import ChoiceError, Part, share_out
 from ego_assets.stages.plan import Group, ShardInputs, Unit, chain, digest, probe_base
 from resources.lake import Lake, file_unit_id
@@ -43,17 +45,41 @@ def data_versions(ledger: Ledger, tables: Iterable[str], shard: str) -> dict[str
 
 
 def find_stale(
-    lake: Lake, ledger: Ledger, recipe_of: RecipeOf, shards: Iterable[str]
+    lake: Lake,
+    ledger: Ledger,
+    recipe_of: RecipeOf,
+    shards: Iterable[str],
+    by_lake: Container[str] = (),
 ) -> Iterator[StaleShard]:
     """For each shard in turn what is stale in it (often nothing: no units).
 
-    recipe_of: the stages of a shard as they would run now, in the order of the graph.
+    recipe_of: the stages of a shard as they would run now, in the order of the graph. by_lake:
+    shards of which the lake holds later attempts than the ledger knows: the rows count there.
     """
     for shard in shards:
+        inputs = ShardInputs(lake, ledger, shard)
         try:
-            yield _look(ShardInputs(lake, ledger, shard), recipe_of(shard))
+            if shard in by_lake:
+                _look_into_lake(inputs)
+            yield _look(inputs, recipe_of(shard))
         except (LakeError, ChoiceError) as error:
             yield StaleShard(shard, {}, "", str(error))
+
+
+def _look_into_lake(inputs: ShardInputs) -> None:
+    """Let plans over a shard see, in place of what the ledger says, later attempts in the lake.
+
+    A copy of a ledger knows the tables that had been made by then: units that it does not know are
+    of the last one of these, or of those after it.
+    """
+    tables = list(TABLES)
+    last = max((tables.index(t) for t in inputs.entries if t in TABLES), default=0)
+    for number, table in enumerate(tables):
+        entries = inputs.entries.setdefault(table, {})
+        for found in results(inputs, table):
+            known = entries.get(found.unit_id)
+            if (known is None and number >= last) or (known and known.token < found.token):
+                entries[found.unit_id] = found.entry(table)
 
 
 def _look(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> StaleShard:

@@ -185,6 +185,7 @@ class Supervisor:
             since = time.monotonic() if isinstance(message, Publishing) else None
             slot.current[message.unit_id] = (started, since)
         elif isinstance(message, TakenOver | Dropped):
+            self.tally.note(message)
             slot.current.pop(message.unit_id, None)
         elif isinstance(message, Broken):
             raise StageBrokenError(message.reason)

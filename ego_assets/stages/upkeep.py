@@ -15,17 +15,18 @@ LITTER_AGE_S = 86_400.0
 def compact_leftovers(lake: Lake, ledger: Ledger) -> dict[str, int]:
     """Merge the fragments that killed runs left: {shard/table: rows}.
 
-    Shards somebody works on are left alone: their run ends with a compaction.
+    Shards somebody works on are left alone: their run ends with a compaction. Nothing is dropped:
+    which units a shard has is for its next run to say.
     """
     done: dict[str, int] = {}
     for shard in lake.shards():
         for table in TABLES:
             if not lake.newest_fragments(table, shard):
+                lake.storage.drop_empty(f"{table}/_fragments/{shard}")
                 continue
             entries = ledger.entries(stage=table, shard=shard)
             if entries and not any(e.state is State.RUNNING for e in entries):
-                units = [e.unit_id for e in entries]
-                done[f"{shard}/{table}"] = lake.compact(table, shard, units)
+                done[f"{shard}/{table}"] = lake.compact(table, shard, None)
     return done
 
 

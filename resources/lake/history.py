@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ def versions(lake: Lake, table: str, shard: str) -> list[Version]:
     names += kept(lake, table, shard)
     found = []
     for name in names:
-        with lake.storage.open(key_of(table, shard, name)) as file:
+        # A compaction may make room for a newer version between our listing and our reading.
+        with suppress(FileNotFoundError), lake.storage.open(key_of(table, shard, name)) as file:
             found.append(Version(name, lake.provenances_of(file)))
     return sorted(found, key=lambda v: (-v.token, v.name != CURRENT))
 
@@ -89,8 +91,13 @@ def left_by(found: list[Version], run_id: str) -> Version | None:
     return max(mine, key=lambda v: (v.runs[run_id], v.token, v.name == CURRENT), default=None)
 
 
-def archive(lake: Lake, table: str, shard: str, units: Mapping[str, dict[str, Any]]) -> None:
-    """Keep the compacted file, which holds `units`; the caller has the compaction's lock."""
+def archive(
+    lake: Lake, table: str, shard: str, units: Mapping[str, dict[str, Any]], spare: str = ""
+) -> None:
+    """Keep the compacted file, which holds `units`; the caller has the compaction's lock.
+
+    spare: an earlier version that does not make room for it.
+    """
     if not keep_count():
         return
     name = _name(units)
@@ -101,6 +108,8 @@ def archive(lake: Lake, table: str, shard: str, units: Mapping[str, dict[str, An
     lake.storage.write(_sums_key(table, shard, name), json.dumps(sums).encode())
     lake.storage.copy(key_of(table, shard, CURRENT), target)
     for old in kept(lake, table, shard)[keep_count() :]:
+        if old == spare:
+            continue
         lake.storage.delete(key_of(table, shard, old))
         lake.storage.delete(_sums_key(table, shard, old))
 
@@ -135,8 +144,7 @@ def _checksum_key(table: str, shard: str, sha256: str) -> str:
 
 
 def _checksum_keys(lake: Lake, table: str, shard: str) -> list[str]:
-    keys = lake.storage.list(f"{table}/_checksums")
-    return [k for k in keys if k.rpartition("/")[2].startswith(f"{shard}.")]
+    return lake.storage.list(f"{table}/_checksums", begin=f"{shard}.")
 
 
 def _sums_key(table: str, shard: str, name: str) -> str:
@@ -168,7 +176,7 @@ def bring_back(
     the old or the new is current, whole.
     """
     storage = lake.storage
-    archive(lake, table, shard, lake.compacted_units(table, shard))
+    archive(lake, table, shard, lake.compacted_units(table, shard), spare=version.name)
     for unit, token in tokens.items():
         storage.write(f"{table}/_fragments/{shard}/{unit}.{token:016d}{FLOOR}", b"")
     known = checksums(lake, table, shard, version.name)

@@ -22,7 +22,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 from ego_assets.schemas import TABLES
 from ego_assets.schemas.base import SCHEMA_VERSION, SchemaError
 from resources.lake import history
+from resources.lake.holdings import unit_and_token
 from resources.lake.provenance import Provenance
 from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, LocalStorage, file_sha256
@@ -51,6 +52,10 @@ UNIT_COLUMN = {"video_manifest": "uri", "clips": "video_id"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _READ_TRIES = 5
 SWEEP_AGE_S = 86_400.0
+
+
+Wanted = Iterable[str] | Callable[[], Iterable[str]] | None
+"""Units that a compaction keeps."""
 
 
 class LakeError(RuntimeError):
@@ -83,6 +88,7 @@ class Lake:
         self.location = self.storage.location
         if not _is_text(self.location):
             raise LakeError(f"{self.location!a}: the path of a lake must be valid UTF-8")
+        self._tokens: dict[tuple[str, str], tuple[str | None, dict[str, int]]] = {}
 
     @property
     def root(self) -> Path:
@@ -126,6 +132,24 @@ class Lake:
         self.storage.write(key, data)
         return Published(key, hashlib.sha256(data).hexdigest())
 
+    def is_outdone(self, table: str, shard: str, unit: str, token: int) -> bool:
+        """Whether readers will never see the rows of this attempt: newer ones of the unit are
+        there, or the attempt is void."""
+        for key, other in self._attempts(f"{table}/_fragments/{shard}", unit).items():
+            if other > token or (other == token and key.endswith(history.FLOOR)):
+                return True
+        return self._compacted_tokens(table, shard).get(unit, -1) > token
+
+    def _compacted_tokens(self, table: str, shard: str) -> dict[str, int]:
+        """{unit: token} of the compacted file, which is read again only when it was replaced."""
+        identity = self.storage.identity(f"{table}/{shard}.parquet")
+        known = self._tokens.get((table, shard))
+        if known is None or known[0] != identity:
+            units = self.compacted_units(table, shard) if identity else {}
+            known = identity, {unit: _token(units, unit) for unit in units}
+            self._tokens[table, shard] = known
+        return known[1]
+
     def publish_arrays(
         self, table: str, shard: str, unit: str, arrays: Mapping[str, np.ndarray], token: int = 0
     ) -> str:
@@ -150,10 +174,11 @@ class Lake:
         carried: Mapping[str, Any],
         token: int = 0,
         fingerprint: str = "",
-    ) -> None:
+    ) -> bool:
         """Store a flat dict of JSON values and arrays; what older attempts stored goes.
 
-        fingerprint: that the unit was done under.
+        fingerprint: that the unit was done under. Returns False if a newer attempt has stored its
+        own, so that nobody will read this.
         """
         arrays = {k: v for k, v in carried.items() if isinstance(v, np.ndarray)}
         plain = {k: v for k, v in carried.items() if not isinstance(v, np.ndarray)}
@@ -165,7 +190,11 @@ class Lake:
         )
         folder = f"_carried/{stage}/{shard}"
         self.storage.write(f"{folder}/{_attempt_name(unit, token)}.npz", buffer.getbuffer())
-        self._delete_older(folder, unit, token)
+        attempts = self._attempts(folder, unit)
+        for key, other in attempts.items():
+            if other < token:
+                self.storage.delete(key)
+        return max(attempts.values(), default=token) <= token
 
     def read_carried(
         self, stage: str, shard: str, unit: str, fingerprint: str | None = None
@@ -325,11 +354,11 @@ class Lake:
         if fragments is None:
             fragments = self._newest(f"{table}/_fragments/{shard}")
         with self._open_compacted(table, shard) as compacted:
-            entries = _units_of(compacted)
             made = {} if compacted is None else self.provenances_of(compacted)
         found = {u: p for u, p in made.items() if wanted is None or u in wanted}
         for unit, (token, key) in fragments.items():
-            if token > _token(entries, unit) and (wanted is None or unit in wanted):
+            compacted_token = made[unit].token if unit in made else -1
+            if token > compacted_token and (wanted is None or unit in wanted):
                 try:
                     with self.storage.open(key) as file:
                         metadata = pq.read_schema(file).metadata
@@ -343,9 +372,10 @@ class Lake:
     @staticmethod
     def provenances_of(compacted: pa.NativeFile) -> dict[str, Provenance]:
         """Where the rows of every unit in a compacted file came from."""
-        shared = json.loads(pq.read_schema(compacted).metadata[PROVENANCE])
+        metadata = _metadata_of(compacted)
+        shared = json.loads(metadata[PROVENANCE])
         found = {}
-        for unit, entry in _units_of(compacted).items():
+        for unit, entry in json.loads(metadata[UNITS]).items():
             own = {k: entry[k] for k in _OWN if k in entry}
             found[unit] = Provenance(**shared[entry["provenance"]], **own)
         return found
@@ -361,29 +391,37 @@ class Lake:
 
     # -- compaction --------------------------------------------------------------------------
 
-    def compact(self, table: str, shard: str, units: Iterable[str]) -> int:
+    def compact(self, table: str, shard: str, units: Wanted) -> int:
         """Merge what `units` have into one file and drop the rest. Returns the rows.
 
-        Safe to kill at any point: the new file appears at once, and fragments that outlive it
-        have tokens that it has, too. One compaction of a shard's table at a time.
+        units: a function is asked when it is known what there is to drop, so that it can name units
+        that somebody entered meanwhile; None keeps all. Safe to kill at any point: the new file
+        appears at once, and fragments that outlive it have tokens that it has, too. One compaction
+        of a shard's table at a time.
         """
-        wanted = set(units)
+        if units is not None and not callable(units):
+            units = set(units)
         while True:
             with self.storage.lock(f"{table}.{shard}"), suppress(ChangedError):
-                return self.compact_locked(table, shard, wanted)
+                return self.compact_locked(table, shard, units)
 
-    def compact_locked(self, table: str, shard: str, units: Iterable[str]) -> int:
-        """As `compact`, for a caller who has the lock `{table}.{shard}`."""
-        wanted = set(units)
+    def compact_locked(self, table: str, shard: str, units: Wanted, spare: str = "") -> int:
+        """As `compact`, for a caller who has the lock `{table}.{shard}`.
+
+        spare: an earlier version that is kept, however many there are.
+        """
         version = self.storage.version(f"{table}/{shard}.parquet")
         old = self.compacted_units(table, shard)
         listed = self._keys(f"{table}/_fragments/{shard}", ".parquet")
         newest = self.newest_fragments(table, shard)
+        if callable(units):
+            units = units()
+        wanted = {*old, *newest} if units is None else set(units)
         key = f"{table}/{shard}.parquet"
         news = {u for u, (token, _) in newest.items() if u in wanted and token > _token(old, u)}
         if news or set(old) != wanted & (set(old) | set(newest)) or not self.storage.exists(key):
             if news & set(old) or set(old) - wanted:  # rows are replaced, or go
-                history.archive(self, table, shard, old)
+                history.archive(self, table, shard, old, spare)
             rows = self._write_compacted(table, shard, wanted, newest, version)
         else:
             with self.storage.open(key) as file:
@@ -391,6 +429,7 @@ class Lake:
         for fragment in listed:
             self.storage.delete(fragment)
         self._drop_floors(table, shard, wanted)
+        self.storage.drop_empty(f"{table}/_fragments/{shard}")
         self.storage.sweep_aside(SWEEP_AGE_S)
         return rows
 
@@ -450,23 +489,21 @@ class Lake:
         if floors:
             units = self.compacted_units(table, shard)
             for key in floors:
-                unit, token = _unit_and_token(key)
+                unit, token = unit_and_token(key)
                 if unit not in wanted or _token(units, unit) > token:
                     self.storage.delete(key)
 
     def _drop_arrays(self, table: str, shard: str, used: set[str], tokens: dict[str, int]) -> None:
         """Delete the arrays of attempts that newer ones have replaced."""
         for key in self._keys(f"{table}/_arrays/{shard}", ".npz"):
-            unit, token = _unit_and_token(key)
+            unit, token = unit_and_token(key)
             if key not in used and token <= tokens.get(unit, -1):
                 self.storage.delete(key)
 
-    def _delete_older(self, folder: str, unit: str, token: int) -> None:
-        for key in self.storage.list(folder):
-            if key.rpartition("/")[2].startswith(f"{unit}."):
-                other, older = _unit_and_token(key)
-                if other == unit and older < token:
-                    self.storage.delete(key)
+    def _attempts(self, folder: str, unit: str) -> dict[str, int]:
+        """{key: token} of the files that attempts at a unit left in a folder."""
+        found = {k: unit_and_token(k) for k in self.storage.list(folder, begin=f"{unit}.")}
+        return {k: token for k, (other, token) in found.items() if other == unit}
 
     def newest_fragments(self, table: str, shard: str) -> dict[str, tuple[int, str]]:
         """{unit: (token, key)} of each unit's newest fragment."""
@@ -481,7 +518,7 @@ class Lake:
         """{unit: (token, key)} of each unit's newest attempt in a folder that is not void."""
         found: dict[str, tuple[int, str]] = {}
         for key in self.storage.list(folder):
-            unit, token = _unit_and_token(key)
+            unit, token = unit_and_token(key)
             # A floor voids what has its token, and what is older.
             is_newer = unit not in found or token > found[unit][0]
             if is_newer or (token == found[unit][0] and key.endswith(history.FLOOR)):
@@ -507,20 +544,16 @@ def _attempt_name(unit: str, token: int) -> str:
     return f"{unit}.{token:016d}"
 
 
-def _unit_and_token(key: str) -> tuple[str, int]:
-    """Of a file's key. Files of a release without tokens have token 0."""
-    name = key.rpartition("/")[2].rpartition(".")[0]
-    unit, _, token = name.rpartition(".")
-    return (unit, int(token)) if unit and token.isdigit() else (name, 0)
-
-
 def _units_of(compacted: pa.NativeFile | None) -> dict[str, dict[str, Any]]:
-    if compacted is None:
-        return {}
-    metadata = pq.read_schema(compacted).metadata or {}
+    return {} if compacted is None else json.loads(_metadata_of(compacted)[UNITS])
+
+
+def _metadata_of(compacted: pa.NativeFile) -> dict[bytes, bytes]:
+    """Raises ValueError for a file that is none of ours."""
+    metadata: dict[bytes, bytes] = pq.read_metadata(compacted).metadata or {}
     if UNITS not in metadata:
         raise ValueError("it does not say what units it holds")
-    return json.loads(metadata[UNITS])
+    return metadata
 
 
 def _token(units: Mapping[str, dict[str, Any]], unit: str) -> int:

@@ -52,6 +52,8 @@ class Provenance:
     """JSON of the GPU that it computed on: name, compute capability, driver, CUDA; empty: none.
 
     Where only a map was solved on one: its name in CUDA_VISIBLE_DEVICES, and by what."""
+    provisional: str = ""
+    """Of rows that stand in for those of a backend that got no GPU: `WaitsForGpu: ` and why."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -93,6 +93,10 @@ class S3Storage:
         found = find_object(self.client, self.bucket, self._key(key))
         return found["ETag"] if found else None
 
+    def identity(self, key: str) -> str | None:
+        """Tells one object under a key from another that replaced it; None if there is none."""
+        return self.version(key)
+
     def is_lake(self) -> bool:
         found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(""), MaxKeys=1)
         return found.get("KeyCount", 0) > 0
@@ -162,17 +166,26 @@ class S3Storage:
                     self._put(key, body, condition)
             file.published = True
 
-    def list(self, prefix: str) -> list[str]:
-        """Keys of the objects directly in the folder `prefix`, sorted."""
+    def list(self, prefix: str, begin: str = "") -> list[str]:
+        """Keys of the objects directly in the folder `prefix`, sorted; of those whose names begin
+        with `begin`."""
+        return sorted(self._pages(prefix, begin, Delimiter="/"))
+
+    def walk(self, prefix: str) -> Iterator[str]:
+        """Keys of the objects in the folders below `prefix`."""
+        return self._pages(prefix)
+
+    def _pages(self, prefix: str, begin: str = "", **options: str) -> Iterator[str]:
         start = self._key(prefix) + "/"
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=start, Delimiter="/"
+            Bucket=self.bucket, Prefix=start + begin, **options
         )
-        return sorted(
-            f"{prefix}/{entry['Key'].removeprefix(start)}"
-            for page in pages
-            for entry in page.get("Contents", ())
-        )
+        for page in pages:
+            for entry in page.get("Contents", ()):
+                yield f"{prefix}/{entry['Key'].removeprefix(start)}"
+
+    def drop_empty(self, prefix: str) -> None:
+        """There are no folders here."""
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))

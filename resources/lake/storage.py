@@ -79,6 +79,14 @@ class LocalStorage:
         """Of no use here: `lock` is enough."""
         return ""
 
+    def identity(self, key: str) -> str | None:
+        """Tells one file under a key from another that replaced it; None if there is none."""
+        try:
+            found = self.path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}"
+
     def open(self, key: str) -> pa.NativeFile:
         """One version of a file, however often it is read. Raises FileNotFoundError.
 
@@ -151,15 +159,19 @@ class LocalStorage:
                 yield file
                 raw.flush()
                 os.fsync(raw.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if replace:
-                aside.replace(target)
+            while not file.published:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    aside.replace(target) if replace else os.link(aside, target)
+                except FileExistsError:
+                    break
+                except FileNotFoundError:  # `drop_empty` was quicker
+                    if not aside.exists():
+                        raise
+                    continue
                 file.published = True
-            else:
-                with suppress(FileExistsError):
-                    os.link(aside, target)
-                    file.published = True
-            _sync_folder(target.parent)
+            with suppress(FileNotFoundError):  # it was merged already, and its folder dropped
+                _sync_folder(target.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -183,15 +195,33 @@ class LocalStorage:
                         count += 1
         return count
 
-    def list(self, prefix: str) -> list[str]:
-        """Keys of the files directly in the folder `prefix`, sorted."""
-        folder = self.path(prefix)
-        if not folder.is_dir():
+    def list(self, prefix: str, begin: str = "") -> list[str]:
+        """Keys of the files directly in the folder `prefix`, sorted; of those whose names begin
+        with `begin`."""
+        try:
+            with os.scandir(self.path(prefix)) as found:
+                names = [e.name for e in found if e.name.startswith(begin) and e.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(f"{prefix}/{p.name}" for p in folder.iterdir() if p.is_file())
+        return sorted(f"{prefix}/{name}" for name in names)
+
+    def walk(self, prefix: str) -> Iterator[str]:
+        """Keys of the files in the folders below `prefix`, one level deep."""
+        try:
+            with os.scandir(self.path(prefix)) as found:
+                folders = sorted(e.name for e in found if e.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for folder in folders:
+            yield from self.list(f"{prefix}/{folder}")
 
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
+
+    def drop_empty(self, prefix: str) -> None:
+        """Remove the folder if nothing is in it: what looks into all of them is quicker then."""
+        with suppress(OSError):
+            self.path(prefix).rmdir()
 
     def delete_folder(self, prefix: str) -> None:
         shutil.rmtree(self.path(prefix), ignore_errors=True)

@@ -6,6 +6,7 @@ Not here: the files themselves and their shards (`raw_files`), what becomes of a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from resources.ledger.states import State
 from resources.ledger.tables import duplicates as _duplicates
 from resources.ledger.tables import videos as _videos
 from resources.ledger.tables import work as _work
+
+_PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,43 @@ class Contents:
         with self._database.reading() as connection:
             row = connection.execute(query).first()
         return (row.uri, row.shard) if row else None
+
+    @patient
+    def owners(self, video_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """{video_id: (uri, shard)} of the contents that somebody owns."""
+        wanted, found = list(video_ids), {}
+        with self._database.reading() as connection:
+            for start in range(0, len(wanted), _PAGE):
+                named = _videos.c.video_id.in_(wanted[start : start + _PAGE])
+                for row in connection.execute(sa.select(_videos).where(named)):
+                    found[row.video_id] = (row.uri, row.shard)
+        return found
+
+    @patient
+    def remember(
+        self,
+        owners: Mapping[str, tuple[str, str]],
+        duplicates: Iterable[tuple[Duplicate, str]] = (),
+        instead: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """Enter owners {video_id: (uri, shard)} where there is none, and duplicates (each with its
+        video_id) that are unknown.
+
+        instead: owners that are replaced by these, if they are as they were.
+        """
+        with self._database.transaction() as connection:
+            for video_id, (uri, shard) in (instead or {}).items():
+                same = sa.and_(_videos.c.video_id == video_id, _videos.c.uri == uri)
+                connection.execute(_videos.delete().where(same, _videos.c.shard == shard))
+            rows = [{"video_id": v, "uri": uri, "shard": s} for v, (uri, s) in owners.items()]
+            if rows:
+                connection.execute(self._database.insert_ignore(_videos), rows)
+            lost = [
+                {"file_id": d.file_id, "shard": d.shard, "noted_at": d.noted_at, "video_id": v}
+                for d, v in duplicates
+            ]
+            if lost:
+                connection.execute(self._database.insert_ignore(_duplicates), lost)
 
     @patient
     def duplicates_without_owner(self, stage: str, limit: int) -> list[Duplicate]:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from resources.ledger.tables import open_engine
+from resources.ledger.tables import damaged, file_identity, open_engine
 
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
@@ -36,11 +36,19 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def trying(*args: P.args, **kwargs: P.kwargs) -> T:
         deadline = time.monotonic() + PATIENCE_S
-        wait_s = 0.1
+        wait_s, is_reopened = 0.1, False
         while True:
             try:
                 return method(*args, **kwargs)
             except (OperationalError, InterfaceError) as error:
+                if "no such table" in str(error.orig):
+                    # Somebody has begun a new file in place of the one that was opened.
+                    database: Any = getattr(args[0], "_database", args[0])
+                    if is_reopened:
+                        raise damaged(database.url, error.orig) from error
+                    database.close()
+                    is_reopened = True
+                    continue
                 # SQLite has no server to come back: all but a lock stays as it is.
                 sqlite = "sqlite" in type(error.orig).__module__
                 if (sqlite and "locked" not in str(error)) or time.monotonic() + wait_s > deadline:
@@ -57,6 +65,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self._opened: sa.Engine | None = None
+        self._file: tuple[int, int] | None = None
 
     @patient
     def open(self) -> None:
@@ -66,6 +75,10 @@ class Database:
         this goes before anything of Dagster runs in another thread.
         """
         self._engine()
+
+    def close(self) -> None:
+        """The next call opens the database again."""
+        self._opened = None
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection that reads."""
@@ -91,12 +104,14 @@ class Database:
             connection.commit()
 
     def _engine(self) -> sa.Engine:
-        if self._opened is None:
+        # Another file may have taken the place of the one that was opened, or none.
+        if self._opened is None or self._file != file_identity(self.url):
             self._opened = open_engine(self.url)
+            self._file = file_identity(self.url)
         return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "_opened": None}
+        return {"url": self.url, "_opened": None, "_file": None}
 
     def now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by one clock: the server's, or this machine's for SQLite."""

@@ -63,11 +63,18 @@ class Ledger(Database):
     # -- planning ------------------------------------------------------------------------------
 
     @patient
-    def expect(self, stage: str, shard: str, units: Sequence[tuple[str, str | None]]) -> None:
+    def expect(
+        self,
+        stage: str,
+        shard: str,
+        units: Sequence[tuple[str, str | None]],
+        tokens: Mapping[str, int] | None = None,
+    ) -> None:
         """Enter (unit_id, video_id) as pending where they are unknown, so that totals are seen.
 
         A unit of another shard becomes one of this shard, and pending, unless it was dropped: its
-        video has another file now.
+        video has another file now. tokens: {unit: token} that earlier attempts have left in the
+        lake; the next attempt at a unit that was unknown gets a higher one.
         """
         if not units:
             return
@@ -80,6 +87,7 @@ class Ledger(Database):
                 "fingerprint": "",
                 "state": State.PENDING,
                 "attempts": 0,
+                "token": (tokens or {}).get(unit, 0),
             }
             for unit, video in units
         ]
@@ -265,16 +273,27 @@ class Ledger(Database):
         )
 
     @patient
-    def requeue(self, stage: str, unit_ids: Iterable[str], reason: str) -> int:
+    def requeue(
+        self,
+        stage: str,
+        unit_ids: Iterable[str],
+        reason: str,
+        tokens: Mapping[str, int] | None = None,
+    ) -> int:
         """done → pending: what it published is lost or damaged. Returns how many.
 
-        So is a result that was made without a GPU.
+        So is a result that was made without a GPU. tokens: {unit: token} of the attempts that are
+        meant; a unit that another attempt has done since stays as it is.
         """
         has_result = sa.or_(_work.c.state == State.DONE, _is_waiting_for_gpu())
         named = list(unit_ids)
         count = 0
         for start in range(0, len(named), 500):
-            mine = _work.c.unit_id.in_(named[start : start + 500])
+            page = named[start : start + 500]
+            mine = _work.c.unit_id.in_(page)
+            if tokens is not None:
+                pairs = [(unit, tokens[unit]) for unit in page]
+                mine = sa.tuple_(_work.c.unit_id, _work.c.token).in_(pairs)
             count += self._update(
                 sa.and_(_work.c.stage == stage, mine, has_result),
                 state=State.PENDING,

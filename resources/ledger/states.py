@@ -38,7 +38,8 @@ class Attempt:
 
     number: counted per fingerprint, from 1. lost: attempts before it that ended without a word,
     together with their whole run (they are not in `number`). token: fencing token; grows with
-    every attempt of the unit, also when the ledger is lost (it is never below the time in ms).
+    every attempt of the unit, also when the ledger is lost (a stage that starts tells it the
+    highest one in the lake).
     """
 
     number: int

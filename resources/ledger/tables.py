@@ -5,13 +5,15 @@ Not here: what is done with rows (`ledger`), the steps between versions (`migrat
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-VERSION = "0006"
+VERSION = "0008"
 """The newest migration."""
 _MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
 
@@ -113,6 +115,20 @@ alert_outbox = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("due_at", sa.Float(53), nullable=False),
 )
+lake_files = sa.Table(
+    "lake_files",
+    metadata,
+    sa.Column("stage", sa.String(64), primary_key=True),
+    sa.Column("shard", sa.String(32), primary_key=True),
+    sa.Column("state", sa.String(64), nullable=False),
+    sa.Column("units", sa.Integer, nullable=False),
+)
+facts = sa.Table(
+    "facts",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
 
 
 SQLITE = "sqlite:///"
@@ -121,6 +137,13 @@ SQLITE = "sqlite:///"
 
 class LedgerVersionError(RuntimeError):
     """The database was written by a newer release."""
+
+
+class LedgerDamagedError(RuntimeError):
+    """The file of a ledger is no database, or not a whole one; the message says what to do."""
+
+
+_CORRUPT, _NOT_A_DATABASE = 11, 26  # SQLite's result codes
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -141,6 +164,57 @@ def open_engine(url: str) -> sa.Engine:
     return engine
 
 
+def file_identity(url: str) -> tuple[int, int] | None:
+    """Tells one file of a SQLite ledger from another; None if there is none, or no file."""
+    path = _file_of(url)
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found else None
+
+
+def find_damage(url: str) -> str | None:
+    """What is wrong with the file of a SQLite ledger; None: nothing, or there is no file."""
+    path = _file_of(url)
+    if path is None or not path.exists():
+        return None
+    if not path.is_file():
+        return f"{path} is not a file"
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            names = {n for (n,) in connection.execute("SELECT name FROM sqlite_master")}
+            version = None
+            if "alembic_version" in names:
+                version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return str(error)
+    if found != "ok":
+        return str(found).splitlines()[-1]
+    lost = sorted(set(metadata.tables) - names) if version == (VERSION,) else []
+    return f"it has no table {', '.join(lost)}" if lost else None
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error of SQLite's says that the file is damaged."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return code & 0xFF in {_CORRUPT, _NOT_A_DATABASE}
+
+
+def damaged(url: str, why: object) -> LedgerDamagedError:
+    return LedgerDamagedError(
+        f"the ledger {_file_of(url)} is damaged ({why}): `ego rebuild-ledger` puts it aside and "
+        "makes a new one from what is in the lake"
+    )
+
+
+def _file_of(url: str) -> Path | None:
+    return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
+
+
 def _sqlite(path: Path) -> sa.Engine:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not parsed as a URL: a path may hold `?`, which would begin its query.
@@ -153,6 +227,11 @@ def _sqlite(path: Path) -> sa.Engine:
         connection.isolation_level = None  # we say BEGIN ourselves
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "handle_error")
+    def _name_damage(context: sa.engine.ExceptionContext) -> None:
+        if is_damage(context.original_exception):
+            raise damaged(url, context.original_exception) from context.original_exception
 
     return engine
 

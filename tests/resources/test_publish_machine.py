@@ -1,15 +1,22 @@
 """Ledger and lake as one state machine: whoever claims, publishes, dies or compacts, in any order.
+The ledger may be lost, or an older copy of it brought back.
 
 The model: of each unit, the rows of the published attempt with the highest token are there, once.
+An attempt whose rows do not count can tell. What is there is done, and need not be made again. Of
+two attempts to which ledgers before and after a loss gave one token, since a clock was put back in
+between, the first one is dead.
 """
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +27,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ego_assets.schemas import TABLES
+from ego_assets.stages.agreement import agree
+from ego_assets.stages.plan import ShardInputs
 from resources.lake import Lake, Provenance
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger.ledger import HEARTBEAT_LIMIT_S
@@ -38,6 +47,11 @@ class Try:
     worker: str
     attempt: Attempt
     published: bool = False
+    cost: float = field(default_factory=lambda: float(next(_costs)))
+    """In its rows, which tells them from others."""
+
+
+_costs = itertools.count()
 
 
 class JumpingLedger(Ledger):
@@ -63,6 +77,8 @@ class PublishMachine(RuleBasedStateMachine):
         self.holder: dict[str, Try | None] = dict.fromkeys(UNITS)
         self.beats = dict.fromkeys(UNITS, 0.0)
         self.state = dict.fromkeys(UNITS, State.PENDING)
+        self.tokens = dict.fromkeys(UNITS, 0)
+        self.copy: tuple[Any, ...] | None = None
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -78,10 +94,16 @@ class PublishMachine(RuleBasedStateMachine):
             assert taken
             return
         assert not taken
-        assert all(t.attempt.token < attempt.token for t in self.tries if t.unit == unit)
+        # Of what the last stage has found when it started, and of all that was claimed since.
+        assert attempt.token > self.tokens[unit]
+        self.tries = [
+            t
+            for t in self.tries
+            if t.published or (t.unit, t.attempt.token) != (unit, attempt.token)
+        ]
         self.tries.append(Try(unit, worker, attempt))
         self.holder[unit], self.beats[unit] = self.tries[-1], self.now()
-        self.state[unit] = State.RUNNING
+        self.state[unit], self.tokens[unit] = State.RUNNING, attempt.token
 
     @rule()
     def heartbeats_age(self) -> None:
@@ -110,9 +132,11 @@ class PublishMachine(RuleBasedStateMachine):
         token = tried.attempt.token
         names: dict[str, Any] = dict.fromkeys(Provenance.__dataclass_fields__, "x")
         origin = Provenance(**names | {"attempt": 1, "fingerprint": "f", "token": token})
-        rows = [r | {"estimated_cost": self.cost(tried)} for r in rows_of(tried.unit)]
+        rows = [r | {"estimated_cost": tried.cost} for r in rows_of(tried.unit)]
+        is_outdone = token < self.newest(tried.unit)
         self.lake.publish(TABLE, SHARD, tried.unit, TABLES[TABLE].from_rows(rows), origin)
         tried.published = True
+        assert self.lake.is_outdone(TABLE, SHARD, tried.unit, token) is is_outdone
 
     @precondition(lambda self: any(t.published for t in self.tries))
     @rule(data=st.data(), good=st.booleans())
@@ -144,6 +168,45 @@ class PublishMachine(RuleBasedStateMachine):
     def compact(self) -> None:
         self.lake.compact(TABLE, SHARD, UNITS)
 
+    @rule()
+    def the_ledger_is_lost(self) -> None:
+        for path in (self.folder / "_ledger").iterdir():
+            path.unlink()
+        self.holder, self.beats = dict.fromkeys(UNITS), dict.fromkeys(UNITS, 0.0)
+        self.state, self.tokens = dict.fromkeys(UNITS, State.PENDING), dict.fromkeys(UNITS, -1)
+        self.a_stage_starts()
+
+    @rule()
+    def the_ledger_is_copied(self) -> None:
+        to = self.folder / "copy.sqlite"
+        to.unlink(missing_ok=True)
+        source = self.folder / "_ledger" / "ledger.sqlite"
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(to)) as new:
+            old.backup(new)
+        self.copy = tuple(map(dict, (self.holder, self.beats, self.state, self.tokens)))
+
+    @precondition(lambda self: self.copy)
+    @rule()
+    def the_copy_is_brought_back(self) -> None:
+        for path in (self.folder / "_ledger").iterdir():
+            path.unlink()
+        shutil.copyfile(self.folder / "copy.sqlite", self.folder / "_ledger" / "ledger.sqlite")
+        assert self.copy is not None
+        self.holder, self.beats, self.state, self.tokens = map(dict, self.copy)
+        self.a_stage_starts()
+
+    @rule()
+    def a_stage_starts(self) -> None:
+        _, tokens = agree(ShardInputs(self.lake, self.ledger, SHARD), [TABLE])
+        highest = {unit: tokens[TABLE][unit] for unit in UNITS}
+        self.ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS], highest)
+        for unit in UNITS:
+            fresh = abs(self.now() - self.beats[unit]) < HEARTBEAT_LIMIT_S
+            is_at_work = self.holder[unit] is not None and fresh
+            if self.newest(unit) > self.tokens[unit] and not is_at_work:
+                self.state[unit], self.holder[unit] = State.DONE, None
+                self.tokens[unit] = self.newest(unit)
+
     @invariant()
     def each_unit_is_there_once_with_its_newest_rows(self) -> None:
         rows = self.lake.read(TABLE, SHARD).to_pylist()
@@ -154,7 +217,7 @@ class PublishMachine(RuleBasedStateMachine):
                 newest[tried.unit] = max(before, tried, key=lambda t: t.attempt.token)
         assert Counter(r["video_id"] for r in rows) == dict.fromkeys(newest, 3)
         assert {(r["video_id"], r["estimated_cost"]) for r in rows} == {
-            (unit, self.cost(tried)) for unit, tried in newest.items()
+            (unit, tried.cost) for unit, tried in newest.items()
         }
 
     @invariant()
@@ -164,13 +227,16 @@ class PublishMachine(RuleBasedStateMachine):
     def now(self) -> float:
         return time.time() + self.ledger.offset_s
 
-    def cost(self, tried: Try) -> float:
-        return float(self.tries.index(tried))
+    def newest(self, unit: str) -> int:
+        """The highest token of what is published of a unit."""
+        return max(
+            (t.attempt.token for t in self.tries if t.published and t.unit == unit), default=-1
+        )
 
 
 TestPublishMachine = pytest.mark.slow(PublishMachine.TestCase)
 TestPublishMachine.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from resources.lake.storage import LocalStorage, UnsafeKeyError
@@ -30,3 +32,24 @@ def test_create_only_writes_have_one_winner(tmp_path):
 def test_unsafe_keys_are_refused(tmp_path, key):
     with pytest.raises(UnsafeKeyError):
         LocalStorage(tmp_path).write(key, b"")
+
+
+def test_a_folder_that_is_dropped_when_empty_loses_no_file(tmp_path):
+    storage = LocalStorage(tmp_path)
+    over = threading.Event()
+
+    def drop() -> None:
+        while not over.is_set():
+            storage.drop_empty("a/b")
+
+    dropper = threading.Thread(target=drop)
+    dropper.start()
+    try:
+        for number in range(300):
+            storage.write(f"a/b/{number}", b"x", replace=bool(number % 2))
+            assert storage.read(f"a/b/{number}") == b"x"
+            storage.delete(f"a/b/{number}")
+    finally:
+        over.set()
+        dropper.join()
+    assert list(storage.walk("a")) == []

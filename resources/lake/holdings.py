@@ -1,0 +1,109 @@
+"""What a table holds of a shard, told by names and footers: what a ledger has to agree with.
+
+Here: the highest tokens of units, and a name for the state of each compacted file, which a listing
+tells without opening one. Not here: rows (`lake`), the ledger (`ego_assets.stages.agreement`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ego_assets.schemas import TABLES
+from resources.lake import history
+
+if TYPE_CHECKING:
+    from resources.lake.lake import Lake
+
+_UNNAMED = "no checksum"
+_LONGEST = 64
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The highest tokens in a table of a shard. of: {unit: token}; least: of any unit, since an
+    earlier version of the table is named by the newest token in it."""
+
+    of: Mapping[str, int]
+    least: int
+
+    def __getitem__(self, unit: str) -> int:
+        """What the next attempt at the unit must exceed."""
+        return max(self.of.get(unit, 0), self.least)
+
+
+def highest_tokens(
+    lake: Lake, table: str, shard: str, compacted: Mapping[str, int], carried: str = ""
+) -> Tokens:
+    """Tokens of all that attempts have left, void or not: rows, arrays, and what they carry on.
+
+    compacted: {unit: token} of the compacted rows; carried: stage under whose name clips carry
+    state on.
+    """
+    folders = [f"{table}/_fragments/{shard}"]
+    if "points_uri" in TABLES[table].model_fields:
+        folders.append(f"{table}/_arrays/{shard}")
+    if carried:
+        folders.append(f"_carried/{carried}/{shard}")
+    found = dict(compacted)
+    for folder in folders:
+        for key in lake.storage.list(folder):
+            unit, token = unit_and_token(key)
+            found[unit] = max(found.get(unit, 0), token)
+    names = (name.partition("-")[0] for name in history.kept(lake, table, shard))
+    return Tokens(found, max((int(n) for n in names if n.isdigit()), default=0))
+
+
+def unit_and_token(key: str) -> tuple[str, int]:
+    """Of the file of an attempt, by its key. Files of a release without tokens have token 0."""
+    name = key.rpartition("/")[2].rpartition(".")[0]
+    unit, _, token = name.rpartition(".")
+    return (unit, int(token)) if unit and token.isdigit() else (name, 0)
+
+
+def states(lake: Lake, table: str) -> dict[str, str]:
+    """{shard: state} of the compacted files of a table. A file has another state when it may have
+    been replaced; two listings tell."""
+    keys = lake.storage.list(table)
+    sums: dict[str, list[str]] = {}
+    for shard, digest in _digests(lake.storage.list(f"{table}/_checksums")):
+        sums.setdefault(shard, []).append(digest)
+    shards = [_name(key).removesuffix(".parquet") for key in keys if key.endswith(".parquet")]
+    return {shard: _state(sums.get(shard, [])) for shard in shards}
+
+
+def state(lake: Lake, table: str, shard: str) -> str | None:
+    """As of `states`; None if there is no compacted file."""
+    if not lake.storage.exists(f"{table}/{shard}.parquet"):
+        return None
+    keys = lake.storage.list(f"{table}/_checksums", begin=f"{shard}.")
+    return _state([digest for _, digest in _digests(keys)])
+
+
+def fragments(lake: Lake, table: str) -> dict[str, dict[str, int]]:
+    """{shard: {unit: token}} of the newest rows that are not compacted, of all shards."""
+    found: dict[str, dict[str, int]] = {}
+    for key in lake.storage.walk(f"{table}/_fragments"):
+        if key.endswith(".parquet"):
+            unit, token = unit_and_token(key)
+            mine = found.setdefault(key.rpartition("/")[0].rpartition("/")[2], {})
+            mine[unit] = max(mine.get(unit, 0), token)
+    return found
+
+
+def _digests(keys: list[str]) -> Iterator[tuple[str, str]]:
+    """(shard, digest) of checksums, by their keys."""
+    for key in keys:
+        shard, _, digest = _name(key).removesuffix(".json").rpartition(".")
+        yield shard, digest
+
+
+def _state(digests: list[str]) -> str:
+    text = "+".join(sorted(digests)) or _UNNAMED
+    return text if len(text) <= _LONGEST else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
