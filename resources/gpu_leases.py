@@ -278,7 +278,8 @@ class LeaseBook:
 
     def _is_looking(self, claim: Claim) -> bool:
         with suppress(FileNotFoundError):
-            return time.time() - self._file(claim.id).stat().st_mtime < PASSED_OVER_S
+            # From the future: the clock was put back since.
+            return abs(time.time() - self._file(claim.id).stat().st_mtime) < PASSED_OVER_S
         return False
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -36,9 +35,12 @@ from ego_assets.stages.plan import Group, StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, Ledger
+from resources.silence import AwakeClock
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
+ASLEEP_S = 10.0
+"""A supervisor that did not look at its workers for longer was stopped, and so were they."""
 _PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.stages.worker"]
 
 
@@ -81,6 +83,7 @@ class Supervisor:
         self.threads = 1
         self.alone: set[str] = set()
         self.kernel_kills = kernel_kills()
+        self.clock = AwakeClock(ASLEEP_S)
 
     def run(self, groups: list[Group], workers: int) -> None:
         self.queue.extend(groups)
@@ -172,17 +175,17 @@ class Supervisor:
                 self._bury(slot, hung)
 
     def _is_over(self, started: Started, since: float | None) -> bool:
-        return since is not None and time.monotonic() - since > limit_s(started) * self.spec.lanes
+        return since is not None and self.clock() - since > limit_s(started) * self.spec.lanes
 
     def take(self, slot: Slot, message: Any) -> None:
         """What a worker says."""
         if isinstance(message, str):
             slot.name = message
         elif isinstance(message, Started):
-            slot.current[message.unit.unit_id] = (message, time.monotonic())
+            slot.current[message.unit.unit_id] = (message, self.clock())
         elif isinstance(message, Computed | Publishing):
             started, _ = slot.current[message.unit_id]
-            since = time.monotonic() if isinstance(message, Publishing) else None
+            since = self.clock() if isinstance(message, Publishing) else None
             slot.current[message.unit_id] = (started, since)
         elif isinstance(message, TakenOver | Dropped):
             slot.current.pop(message.unit_id, None)

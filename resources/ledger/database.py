@@ -81,12 +81,19 @@ class Database:
         return dialect.insert(table).on_conflict_do_nothing()
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """A connection that writes: all of it, or nothing."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """A connection that writes: all of it, or nothing.
+
+        durable=False: a power cut may take it back, and it need not wait for the disk.
+        """
         with self._engine().connect() as connection:
             if connection.dialect.name == "sqlite":
+                if not durable:
+                    connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
                 # Taking the write lock at once avoids the deadlock of two readers that write.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            elif not durable:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
             connection.commit()
 
