@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -61,6 +61,9 @@ from resources.processes import RUN_TAG, run_tag
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
 QUEUE_TICK_S = 0.05
+SHOW_TICK_S = 0.1
+SHOWING_S = 5.0
+"""How long a step waits at its end for whoever reads the run's output."""
 KILLED = "WorkerKilled"
 INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt", KILLED}
 
@@ -98,7 +101,7 @@ def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
     """Do one step in this worker and tell its events; whether the step succeeded."""
     succeeded = False
     go_without_gpu(command.without_gpu)
-    compute_logs.execute_posix_tail = _mirror
+    show_prints_without_processes()
     with capture_interrupts():
         if pop_early_interrupt():
             signal.raise_signal(signal.SIGINT)
@@ -116,19 +119,45 @@ def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
 def _mirror(path: str, stream: Any) -> Iterator[tuple[int, None]]:
     """Shows a step's captured prints in the run's own output, as Dagster's function does.
 
-    Less the interpreter that it starts beside each `tail`, twice a step, to end it should we die:
-    the server of the workers does that, and `tail` itself should the server die. This is half of
-    what a warm step would cost.
+    That starts `tail`, and an interpreter beside it to end it should we die, both twice a step,
+    which is most of what a warm step would cost; and if the interpreter is killed, too, `tail`
+    stays for ever. A thread costs less, and cannot outlive us.
     """
-    output = stream if compute_logs._fileno(stream) else None
-    command = ["tail", f"--pid={os.getpid()}", "-F", "-c", "+0", path]
-    tail = subprocess.Popen(command, stdout=output)
+    output = compute_logs._fileno(stream)
+    over = threading.Event()
     try:
-        yield tail.pid, None
+        copy = os.dup(1 if output is None else output)
+    except OSError:  # closed
+        copy = os.open(os.devnull, os.O_WRONLY)
+    thread = threading.Thread(target=_show, args=(path, copy, over), name="prints", daemon=True)
+    thread.start()
+    try:
+        yield os.getpid(), None
     finally:
-        time.sleep(float(os.getenv("DAGSTER_COMPUTE_LOG_TAIL_WAIT_AFTER_FINISH", "0")))
-        tail.kill()
-        tail.wait()
+        over.set()
+        thread.join(SHOWING_S)
+
+
+def _show(path: str, output: int, over: threading.Event) -> None:
+    """Copy what is written to a file, until it is over and all of it was copied."""
+    try:
+        with open(path, "rb", buffering=0) as prints:  # noqa: PTH123
+            while True:
+                is_over = over.wait(SHOW_TICK_S)
+                while block := prints.read(65536):
+                    while block:
+                        block = block[os.write(output, block) :]
+                if is_over:
+                    return
+    except OSError:
+        pass  # nobody listens
+    finally:
+        os.close(output)
+
+
+def show_prints_without_processes() -> None:
+    """Have Dagster show the prints of this process' steps as `_mirror` does."""
+    compute_logs.execute_posix_tail = _mirror
 
 
 def _events_of_step(command: StepCommand) -> Iterator[dg.DagsterEvent]:

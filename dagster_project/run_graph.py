@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.definitions import build_defs
+from dagster_project.executor import show_prints_without_processes
 from dagster_project.home import open_instance
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
@@ -133,6 +134,7 @@ def run_shards(
     degrade_after_s: a run that gets no GPU within this time goes on without; None: it waits.
     overrides: resources by name, as of `build_defs`.
     """
+    show_prints_without_processes()
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()

@@ -16,7 +16,7 @@ import dagster as dg
 
 from resources.ledger import Ledger
 from resources.processes import RUN_TAG, Life, life_of_run
-from resources.silence import GRACE_S, WATCH_S, Silence
+from resources.processes.silence import GRACE_S, WATCH_S, Silence
 
 STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 START_LIMIT_S = 900.0

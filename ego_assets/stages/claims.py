@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from ego_assets.stages.plan import StageSpec
-from resources import silence
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger
+from resources.processes import silence
 
 BEAT_S = silence.BEAT_S
 

@@ -17,7 +17,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from ego_assets.operators.temporary import sweep
 from ego_assets.stages.errors import OUT_OF_MEMORY, kernel_kills, memory_figures
+from ego_assets.stages.fork_server import use_nameless_fork_server
 from ego_assets.stages.messages import (
     Broken,
     Computed,
@@ -35,13 +37,14 @@ from ego_assets.stages.plan import Group, StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, Ledger
-from resources.silence import AwakeClock
+from resources.processes.silence import AwakeClock
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
 ASLEEP_S = 10.0
 """A supervisor that did not look at its workers for longer was stopped, and so were they."""
 _PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.stages.worker"]
+_PRELOAD += ["ego_assets.stages.undertaker"]
 
 
 @dataclass
@@ -75,6 +78,7 @@ class Supervisor:
         self.ledger = ledger
         self.tally = tally
         self.report = tally.report
+        use_nameless_fork_server()
         self.context = mp.get_context("forkserver")
         self.context.set_forkserver_preload(_PRELOAD)
         self.queue: deque[Group] = deque()
@@ -86,6 +90,7 @@ class Supervisor:
         self.clock = AwakeClock(ASLEEP_S)
 
     def run(self, groups: list[Group], workers: int) -> None:
+        sweep()  # what killed runs have left
         self.queue.extend(groups)
         self.workers = workers
         self.threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
@@ -220,6 +225,7 @@ class Supervisor:
             self.workers = max(1, self.workers // 2)
         tail = slot.stderr.tail()
         self._forget(slot)
+        sweep()
         at_work = [started for started, _ in slot.current.values()]
         if not at_work and self.report.worker_deaths > 3 + len(self.tally.units):
             raise RuntimeError(f"workers die before any work: {how}\n{tail}")

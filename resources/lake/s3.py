@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from resources.lake.storage import LOCKS, AsideFile, ChangedError, check_key
 from resources.processes import is_gone, process_name
-from resources.silence import GRACE_S, Silence
+from resources.processes.silence import GRACE_S, Silence
 
 LOCK_S = 900.0
 """A lock older than this belongs to a process that is gone, or stalled."""
@@ -39,6 +39,7 @@ SINGLE_PUT_BYTES = 512 * 2**20
 """Larger files go in parts. Whether a condition on the last part counts is up to the server."""
 PART_BYTES = 64 * 2**20
 BODY_TRIES = 5
+_FILES = Path("/proc/self/fd")
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _UNKNOWN = {"501", "NotImplemented"}
@@ -144,11 +145,14 @@ class S3Storage:
         version: the ETag that the object must still have (None: it must not be there yet; "": any).
         Raises ChangedError if it has another.
         """
-        with tempfile.TemporaryDirectory(prefix="ego-s3-") as folder:
-            path = Path(folder) / "aside"
-            with path.open("xb") as raw:
-                file = AsideFile(raw, path)
-                yield file
+        has_proc = _FILES.is_dir()
+        # A file without a name dies with us.
+        make: Any = tempfile.TemporaryFile if has_proc else tempfile.NamedTemporaryFile
+        with make() as raw:
+            path = _FILES / str(raw.fileno()) if has_proc else Path(raw.name)
+            file = AsideFile(raw, path)
+            yield file
+            raw.flush()
             condition: dict[str, str] = {}
             if version is None or not replace:
                 condition = {"IfNoneMatch": "*"}

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from resources.processes import Life, life_of, process_name
-from resources.silence import GRACE_S
+from resources.processes.silence import GRACE_S
 
 ASIDE = ".aside"
 LOCKS = "_locks"

@@ -32,7 +32,7 @@ from resources.ledger.states import (
 from resources.ledger.tables import work as _work
 from resources.ledger.takeover import HEARTBEAT_LIMIT_S as HEARTBEAT_LIMIT_S
 from resources.ledger.takeover import Takeover, Verdict
-from resources.silence import Silence
+from resources.processes.silence import Silence
 
 LOOK_S = 0.5
 """How often a claim is looked at that has to be watched."""

@@ -2,7 +2,7 @@
 
 No clock on the wall decides alone: one that is stepped, or wrong, would hand the units of live
 workers to others. Here: the rule. Not here: who is gone (`resources.processes`), the measuring of
-silence (`resources.silence`), what a takeover is (`ledger`).
+silence (`resources.processes.silence`), what a takeover is (`ledger`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from resources.processes import is_gone
-from resources.silence import GRACE_S, WATCH_S, Silence
+from resources.processes.silence import GRACE_S, WATCH_S, Silence
 
 HEARTBEAT_LIMIT_S = 120.0
 """A claim whose heartbeat is older may be taken over, once it has been watched."""

@@ -19,7 +19,7 @@ from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Seen
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
 from resources.ledger.takeover import HEARTBEAT_LIMIT_S, Takeover
-from resources.silence import GRACE_S, WATCH_S, Silence
+from resources.processes.silence import GRACE_S, WATCH_S, Silence
 from tests.resources.postgres import Postgres
 
 SHARD = "20260101-0000"

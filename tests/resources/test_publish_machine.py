@@ -24,7 +24,7 @@ from resources.lake import Lake, Provenance
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger import ledger as ledger_module
 from resources.ledger.takeover import HEARTBEAT_LIMIT_S, Takeover
-from resources.silence import Silence
+from resources.processes.silence import Silence
 from tests.stages.test_audit import SHARD, TABLE, rows_of
 
 UNITS = ["a" * 16, "b" * 16]

@@ -26,8 +26,8 @@ from ego_assets.stages.results import Place, Take
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.supervisor import Slot, Supervisor
 from ego_assets.stages.worker_log import WorkerLog
-from resources import silence
 from resources.ledger import Attempt, LateAttemptError, State, takeover
+from resources.processes import silence
 
 LONG = [f"long{'0' * 12}-{i:04d}" for i in range(3)]
 SHORT = f"short{'0' * 11}-0000"

@@ -4,7 +4,7 @@ A name says on which boot of a machine, in which PID namespace, under which numb
 clock tick since that boot its process began: `host@boot-pidns-timens:pid:tick`. None of it follows
 the clock on the wall, and two containers that share a host name differ. Whoever cannot tell so
 (another boot or namespace, a name of an older release, no /proc of one's own) has to go by
-heartbeats: `resources.silence`.
+heartbeats: `resources.processes.silence`.
 """
 
 from __future__ import annotations
