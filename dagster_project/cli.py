@@ -6,9 +6,6 @@ Dagster takes a second to import: only the commands that need it do.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -122,6 +119,7 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
 def up(lake_root: str, port: int, host: str) -> None:
     """Start the Dagster UI and its daemon on this lake. Ctrl-C stops both."""
     from dagster_project.home import ROOT, open_instance, prepare_home
+    from dagster_project.up import run_dagster
     from ego_assets.partitions import SHARDS
 
     lake = Lake(lake_root)
@@ -137,17 +135,7 @@ def up(lake_root: str, port: int, host: str) -> None:
     )
     command = [sys.executable, "-m", "dagster", "dev", *target, "-h", host, "-p", str(port)]
     click.echo(f"Dagster UI of {lake.location}: http://{host}:{port}", err=True)
-    # A shell's background job inherits an ignored SIGINT, and then nothing would stop it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = os.environ | {"EGO_LAKE": lake.location}
-    with subprocess.Popen(command, env=environment) as process:
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            status = process.wait()
-    sys.exit(max(status, 0))
+    sys.exit(max(run_dagster(command, {"EGO_LAKE": lake.location}), 0))
 
 
 @main.command()

@@ -55,6 +55,7 @@ from dagster_project.step_needs import (
 )
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
+from ego_assets.operators.temporary import leave_folder_of_program
 from resources.gpu import degrade_after_s, go_without_gpu
 from resources.processes import RUN_TAG, run_tag
 
@@ -304,6 +305,7 @@ class _Run:
         """Everything from the first look at the machine to the last worker's end."""
         began = time.monotonic()
         run_id = self.context.dagster_run.run_id
+        leave_folder_of_program()
         self.context.instance.add_run_tags(run_id, {RUN_TAG: run_tag(run_id)})
         yield dg.DagsterEvent.engine_event(
             self.context,

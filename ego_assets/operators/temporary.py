@@ -17,7 +17,9 @@ from functools import lru_cache
 from multiprocessing import util
 from pathlib import Path
 
-PREFIX = "ego-tmp-"
+PREFIX = "ego_"
+OUTER_VARIABLE = "EGO_OUTER_TMPDIR"
+"""The temporary folder of a process that has one of its own for its lifetime."""
 
 
 @contextmanager
@@ -43,6 +45,26 @@ def make_temporary_folder() -> tuple[Path, int]:
             if os.fstat(descriptor).st_nlink:
                 return folder, descriptor
             os.close(descriptor)
+
+
+@contextmanager
+def temporary_folder_of_a_program() -> Iterator[tuple[dict[str, str], int]]:
+    """Make a folder for all temporary files of another program: the environment that has it use
+    the folder, and the descriptor that it is to inherit, so that they go together."""
+    outer = tempfile.gettempdir()
+    folder, descriptor = make_temporary_folder()
+    try:
+        yield {"TMPDIR": str(folder), OUTER_VARIABLE: outer}, descriptor
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def leave_folder_of_program() -> None:
+    """Use the machine's temporary folder again, in this process and those that it starts: what it
+    caches there is meant to stay."""
+    if outer := os.environ.pop(OUTER_VARIABLE, ""):
+        os.environ["TMPDIR"], tempfile.tempdir = outer, None
 
 
 def own_folder_of_multiprocessing() -> None:
