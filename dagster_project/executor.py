@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -46,6 +46,7 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster._utils.interrupts import capture_interrupts
 
 from dagster_project.device_queue import DeviceQueue, LeaseTimeoutError, Place
+from dagster_project.step_devices import steps_without_device
 from dagster_project.step_needs import (
     DAGSTER_PRIORITY,
     ImpossibleNeedsError,
@@ -56,8 +57,8 @@ from dagster_project.step_needs import (
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
 from ego_assets.operators.temporary import leave_folder_of_program
-from resources.gpu import degrade_after_s, go_without_gpu
-from resources.processes import RUN_TAG, run_tag
+from resources.gpu import degrade_after_s, find_gpus, go_without_gpu
+from resources.processes import RUN_TAG, machine, run_tag
 
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
@@ -287,8 +288,8 @@ class _Run:
         self.context = context
         self.plan = plan
         self.instance_ref = pickle.dumps(context.instance.get_ref())
-        self.slots = self.settings.max_concurrent or os.cpu_count() or 1
-        self.cpus = float(len(os.sched_getaffinity(0)))
+        self.slots = self.settings.max_concurrent or machine.cpus()
+        self.cpus = float(machine.cpus())
         self.devices = DeviceQueue(
             context.run_id,
             run_priority(context.dagster_run.tags),
@@ -300,6 +301,7 @@ class _Run:
         self.running: dict[int, _Step] = {}  # by the worker's process id
         self.errors: list[SerializableErrorInfo] = []
         self.stopping_since: float | None = None
+        self.without_device: dict[str, str] = {}
 
     def events(self) -> Iterator[dg.DagsterEvent]:
         """Everything from the first look at the machine to the last worker's end."""
@@ -313,6 +315,8 @@ class _Run:
             EngineEventData.multiprocess(os.getpid(), self.plan.step_keys_to_execute),
         )
         keys = self.plan.step_keys_to_execute
+        for words in self._look_at_choices():
+            yield self._say(words)
         needs = {key: self._needs(self.plan.get_step_by_key(key)) for key in keys}
         for words in self.devices.look_around(needs):
             yield self._say(words)
@@ -359,7 +363,28 @@ class _Run:
             yield from self.active.plan_events_iterator(self.context)
 
     def _needs(self, step: IExecutionStep) -> StepNeeds:
-        return needs_of(step.key, step.tags or {}, self.settings.default_needs)
+        found = needs_of(step.key, step.tags or {}, self.settings.default_needs)
+        if step.key in self.without_device:
+            return replace(found, gpus=0.0, gpu_memory_gb=0.0, degrades=False)
+        return found
+
+    def _look_at_choices(self) -> list[str]:
+        """Find the steps that ask for a device and whose backends have no use of one."""
+        asking = [k for k in self.plan.step_keys_to_execute if self._asks_for_device(k)]
+        if not asking or not find_gpus(self.settings.gpus):
+            return []
+        job, run = self.context.reconstructable_job.get_definition(), self.context.dagster_run
+        try:
+            self.without_device = steps_without_device(job, run, self.context.instance, asking)
+        except Exception as error:  # the step itself says what is wrong, and better
+            return [f"What computes on a device cannot be told ({error}): all tags hold"]
+        return [
+            f"{key} takes no device: {names} computes on the CPU"
+            for key, names in self.without_device.items()
+        ]
+
+    def _asks_for_device(self, key: str) -> bool:
+        return self._needs(self.plan.get_step_by_key(key)).gpus > 0
 
     def _make_pool(self) -> WorkerPool:
         pointer = self.context.reconstructable_job.get_python_origin().get_repo_pointer()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files, shards_of
 from resources.compute import Compute
-from resources.gpu import go_without_gpu, list_gpus
+from resources.gpu import find_gpus, go_without_gpu, lending, list_gpus
 from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -99,7 +100,7 @@ def run_paths(
         refused = "".join(f"\n{uri}: {why}" for uri, why in found.refused.items())
         raise ValueError(f"no video files in {', '.join(map(str, places))}{refused}")
     lake = Lake(lake_root)
-    register_files(lake, found.files, min_shards=max(1, len(list_gpus())))
+    register_files(lake, found.files, min_shards=max(1, sum(not g.fault for g in find_gpus())))
     summary = run_shards(
         lake_root,
         shards_of(lake, found.files),
@@ -142,7 +143,8 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
-    with open_instance(lake.location) as instance, _one_gpu(degrade_after_s, tell):
+    lend = partial(_one_gpu, degrade_after_s, tell)
+    with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
             with _Watch(ledger, shard, tell):
@@ -165,14 +167,14 @@ def run_shards(
 def _one_gpu(
     degrade_after_s: float | None = None, tell: Callable[[Progress], None] | None = None
 ) -> Iterator[None]:
-    """A GPU for the whole run, leased as the executor does; nothing on a machine without one, or
-    if none is free in time."""
+    """A GPU for a stage that computes on one, leased as the executor does; nothing on a machine
+    without one, or if none is free in time."""
     gpus = list_gpus()
     if not gpus:
         yield
         return
     book = LeaseBook()
-    lease = book.ask(Request(1, run_id="ego-run", step_key="the whole graph"), gpus)
+    lease = book.ask(Request(1, run_id="ego-run", step_key="a stage"), gpus)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     deadline = math.inf if degrade_after_s is None else time.monotonic() + degrade_after_s
     try:

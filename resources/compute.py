@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 import dagster as dg
 from pydantic import Field
+
+from resources.processes import machine
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Compute(dg.ConfigurableResource):
         """Workers of a stage. A model has its device to itself; each worker would load one."""
         if self.workers or on_device:
             return self.workers or 1
-        cpus = len(os.sched_getaffinity(0))
+        cpus = machine.cpus()
         return min(PRESETS[self.preset].workers, cpus) if self.preset else cpus
 
     @property

@@ -78,6 +78,11 @@ def _import_pycolmap() -> Any:
     return pycolmap
 
 
+def has_cuda() -> bool:
+    """Whether this COLMAP was built with CUDA: PyPI's is not."""
+    return bool(_import_pycolmap().has_cuda)
+
+
 def solver_device(pycolmap: Any, pictures: int) -> str:
     """What a map of so many keyframes is solved on: "gpu" or "cpu".
 

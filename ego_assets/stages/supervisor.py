@@ -37,7 +37,9 @@ from ego_assets.stages.plan import Group, StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, Ledger
+from resources.processes import machine
 from resources.processes.silence import AwakeClock
+from resources.processes.slots import take_cpu
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
@@ -63,6 +65,7 @@ class Slot:
     groups: dict[str, Group] = field(default_factory=dict)
     computed: set[str] = field(default_factory=set)
     current: dict[str, tuple[Started, float | None]] = field(default_factory=dict)
+    cpu: int | None = None
 
     @property
     def busy(self) -> int:
@@ -71,9 +74,14 @@ class Slot:
 
 
 class Supervisor:
-    """Worker processes over a queue of groups."""
+    """Worker processes over a queue of groups.
 
-    def __init__(self, spec: StageSpec, ledger: Ledger, tally: Tally) -> None:
+    shares_cpus: more than one worker only while the machine has a CPU that no other stage has.
+    """
+
+    def __init__(
+        self, spec: StageSpec, ledger: Ledger, tally: Tally, *, shares_cpus: bool = False
+    ) -> None:
         self.spec = spec
         self.ledger = ledger
         self.tally = tally
@@ -88,12 +96,13 @@ class Supervisor:
         self.alone: set[str] = set()
         self.kernel_kills = kernel_kills()
         self.clock = AwakeClock(ASLEEP_S)
+        self.shares_cpus = shares_cpus
 
     def run(self, groups: list[Group], workers: int) -> None:
         sweep()  # what killed runs have left
         self.queue.extend(groups)
         self.workers = workers
-        self.threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        self.threads = max(1, machine.cpus() // max(workers, 1))
         try:
             while self.queue or any(s.groups for s in self.slots):
                 self._fill()
@@ -103,7 +112,7 @@ class Supervisor:
             raise
         self._stop(kill=False)
 
-    def _start(self) -> Slot:
+    def _start(self, cpu: int | None) -> Slot:
         stderr = WorkerLog()
         taken = Counter(s.device for s in self.slots)
         device = min(self.spec.devices, key=lambda d: taken[d], default="")
@@ -118,7 +127,7 @@ class Supervisor:
         )
         process.start()
         theirs.close()
-        return Slot(process, ours, stderr, device)
+        return Slot(process, ours, stderr, device, cpu=cpu)
 
     def _fill(self) -> None:
         for slot in list(self.slots):
@@ -130,7 +139,10 @@ class Supervisor:
                 if self.queue and slot.busy == busy:
                     self._hand(slot)
             while self.queue and len(self.slots) < self.workers:
-                slot = self._start()
+                cpu = take_cpu() if self.shares_cpus else None
+                if self.shares_cpus and self.slots and cpu is None:
+                    break
+                slot = self._start(cpu)
                 self.slots.append(slot)
                 self._hand(slot)
 
@@ -150,6 +162,8 @@ class Supervisor:
     def _forget(self, slot: Slot) -> None:
         slot.connection.close()
         slot.stderr.close()
+        if slot.cpu is not None:
+            os.close(slot.cpu)
         self.slots.remove(slot)
 
     def _hand(self, slot: Slot) -> None:
