@@ -133,9 +133,9 @@ def up(lake_root: str, port: int, host: str) -> None:
         if workspace.exists()
         else ["--module-name", "dagster_project.definitions"]
     )
-    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", host, "-p", str(port)]
+    arguments = ["dev", *target, "-h", host, "-p", str(port)]
     click.echo(f"Dagster UI of {lake.location}: http://{host}:{port}", err=True)
-    sys.exit(max(run_dagster(command, {"EGO_LAKE": lake.location}), 0))
+    sys.exit(max(run_dagster(arguments, {"EGO_LAKE": lake.location}), 0))
 
 
 @main.command()

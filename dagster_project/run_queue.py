@@ -32,13 +32,17 @@ def runs_at_once() -> tuple[int, str]:
         return int(given), f"as {LIMIT_VARIABLE} says"
     cpus, memory, gpus = machine.cpus(), machine.memory_bytes(), find_gpus()
     found = {
-        f"{cpus} CPUs": cpus // CPUS_A_RUN,
+        _count(cpus, "CPU"): cpus // CPUS_A_RUN,
         f"{memory / 2**30:.0f} GiB of memory": (memory - MEMORY_BESIDE) // MEMORY_A_RUN,
     }
     if well := sum(not gpu.fault for gpu in gpus):
-        found[f"{well} GPUs"] = well + 1  # one run decodes while the others compute
+        found[_count(well, "GPU")] = well + 1  # one run decodes while the others compute
     why = min(found, key=lambda name: found[name])
     return max(1, found[why]), f"for {why}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class MachineRunCoordinator(dg.QueuedRunCoordinator):
