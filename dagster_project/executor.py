@@ -58,7 +58,7 @@ from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerEr
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
 from ego_assets.operators.temporary import leave_folder_of_program
 from resources.gpu import degrade_after_s, find_gpus, go_without_gpu
-from resources.processes import RUN_TAG, machine, run_tag
+from resources.processes import RUN_TAG, has_own_proc, machine, run_tag
 
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
@@ -245,6 +245,11 @@ class GpuExecutor(dg.Executor):
             raise dg.DagsterUnmetExecutorRequirementsError(
                 "the executor `gpu` needs Linux (process descriptors, parent-death signals): "
                 "choose dagster.multiprocess_executor in dagster_project/definitions.py"
+            )
+        if not has_own_proc():
+            raise dg.DagsterUnmetExecutorRequirementsError(
+                "the executor `gpu` finds and ends processes by /proc, which is not that of this "
+                "PID namespace: mount it (unshare --pid --fork --mount-proc), or use `ego run`"
             )
         self.settings = settings
         self._retries = retries

@@ -9,6 +9,7 @@ import math
 import os
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from resources.gpu import find_gpus, go_without_gpu, lending, list_gpus
 from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.processes import RUN_TAG, run_tag
 from resources.storage import Storage
 
 EARLY_TABLES = ("video_manifest", "clips")
@@ -147,12 +149,15 @@ def run_shards(
     with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
+            run_id = str(uuid.uuid4())
             with _Watch(ledger, shard, tell):
                 result = job.execute_in_process(
                     partition_key=shard,
                     instance=instance,
                     run_config=run_config,
                     raise_on_error=False,
+                    run_id=run_id,
+                    tags={RUN_TAG: run_tag(run_id)},
                 )
             _add_seconds(summary, instance, result.run_id)
             if not result.success:

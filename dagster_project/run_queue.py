@@ -15,6 +15,7 @@ import dagster as dg
 
 from resources.gpu import find_gpus
 from resources.processes import machine
+from sensors.lost_runs import count_lost_runs
 
 LIMIT_VARIABLE = "EGO_MAX_RUNS"
 CPUS_A_RUN = 4
@@ -53,9 +54,16 @@ class MachineRunCoordinator(dg.QueuedRunCoordinator):
         self._is_given = max_concurrent_runs is not None
 
     def get_run_queue_config(self) -> Any:
-        """As Dagster asks for it."""
+        """As Dagster asks for it, every few seconds.
+
+        A run that was killed is in progress for Dagster until somebody ends it. Where there is one
+        place, it would be taken for ever: so that run has one of its own.
+        """
         config = super().get_run_queue_config()
-        return config if self._is_given else config._replace(max_concurrent_runs=self._limit)
+        if self._is_given:
+            return config
+        lost = count_lost_runs(self._instance) if self.has_instance else 0
+        return config._replace(max_concurrent_runs=self._limit + lost)
 
     @cached_property
     def _limit(self) -> int:

@@ -13,7 +13,8 @@ from resources.processes import machine
 
 @dataclass(frozen=True)
 class Preset:
-    """What suits a machine on which `runs` runs go at a time; each stage of each has the rest.
+    """What suits a machine on which `runs` runs go at a time, as the queue allows; their stages
+    share its CPUs.
 
     A worker takes 0.7 GB, one of segmentation's baseline up to 2.5 GB (docs/performance.md).
     """
@@ -25,7 +26,7 @@ class Preset:
 
 PRESETS = {
     "small_cpu": Preset(runs=1, workers=2, megabytes_in_flight=32),
-    "cpu_32": Preset(runs=1, workers=30, megabytes_in_flight=64),
+    "cpu_32": Preset(runs=8, workers=30, megabytes_in_flight=64),
     "cpu_32_gpu_2": Preset(runs=3, workers=10, megabytes_in_flight=128),
     "cpu_128_h100_4": Preset(runs=5, workers=24, megabytes_in_flight=256),
 }

@@ -62,17 +62,29 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     return ended
 
 
+def count_lost_runs(instance: dg.DagsterInstance) -> int:
+    """Count the runs that Dagster holds for in progress and that surely are not."""
+    started = instance.get_runs(dg.RunsFilter(statuses=STARTED))
+    lives = [life_of_run(run.run_id, run.tags.get(RUN_TAG, "")) for run in started]
+    return lives.count(Life.GONE) + len(_never_began(instance))
+
+
 def _end_what_never_began(instance: dg.DagsterInstance) -> list[str]:
+    found = _never_began(instance)
+    for run in found:
+        why = f"the run did not begin within {START_LIMIT_S / 60:.0f} min of its launch"
+        instance.report_run_failed(run, why)
+    return [run.run_id for run in found]
+
+
+def _never_began(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Runs whose process died before it could say that it began."""
     starting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])
-    ended = []
-    for record in instance.get_run_records(starting):
-        run = record.dagster_run
-        if _starting.of(run.run_id, [record.update_timestamp]) > START_LIMIT_S:
-            why = f"the run did not begin within {START_LIMIT_S / 60:.0f} min of its launch"
-            instance.report_run_failed(run, why)
-            ended.append(run.run_id)
-    return ended
+    return [
+        record.dagster_run
+        for record in instance.get_run_records(starting)
+        if _starting.of(record.dagster_run.run_id, [record.update_timestamp]) > START_LIMIT_S
+    ]
 
 
 def _still_silent(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -55,17 +55,23 @@ class _Heart:
                 if self._thread is not me:
                     return
                 claims = list(self._claims.values())
-            for claim in claims:
+            ledgers = {c.ledger.url: c.ledger for c in claims}
+            for ledger in ledgers.values():
                 with suppress(SQLAlchemyError):  # a ledger that is away for a while
-                    self._renew(claim)
+                    self._renew(ledger, [c for c in claims if c.ledger.url == ledger.url])
 
-    def _renew(self, claim: Claim) -> None:
-        for table, attempt in claim.attempts.items():
-            if not claim.ledger.beat(table, claim.unit_id, attempt.token):
-                with self._changed:
-                    is_held = id(claim) in self._claims
-                if is_held:
-                    claim.note_late(table)
+    def _renew(self, ledger: Ledger, claims: Sequence[Claim]) -> None:
+        late = []
+        with ledger.joint_transaction(durable=False):
+            for claim in claims:
+                for table, attempt in claim.attempts.items():
+                    if not ledger.beat(table, claim.unit_id, attempt.token):
+                        late.append((claim, table))
+        for claim, table in late:
+            with self._changed:
+                is_held = id(claim) in self._claims
+            if is_held:
+                claim.note_late(table)
 
 
 _HEART = _Heart()

@@ -58,7 +58,7 @@ def life_of(name: str | None) -> Life:
         return Life.UNKNOWN
     # /proc may be that of another namespace, hide the processes of others, or not be there.
     with suppress(OSError, ValueError, IndexError):
-        if os.readlink(_PROC / "self") == str(os.getpid()):  # noqa: PTH115
+        if has_own_proc():
             there = _look_at(str(pid))
             is_same = there.began == began and not there.has_ended
             return Life.ALIVE if is_same else Life.GONE
@@ -68,6 +68,14 @@ def life_of(name: str | None) -> Life:
 def is_gone(name: str | None) -> bool:
     """Tell whether the process of that name surely lives no more."""
     return life_of(name) is Life.GONE
+
+
+def has_own_proc() -> bool:
+    """Tell whether /proc shows the processes of this process' own PID namespace: else numbers in
+    it mean others than here."""
+    with suppress(OSError):
+        return os.readlink(_PROC / "self") == str(os.getpid())  # noqa: PTH115
+    return False
 
 
 RUN_TAG = "ego/process"

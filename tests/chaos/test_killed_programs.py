@@ -16,9 +16,11 @@ import psutil
 import pytest
 import requests
 
+from dagster_project.home import open_instance
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from samples import render_sample
+from sensors.lost_runs import end_lost_runs
 from tests.dagster_project.ui import wait_for
 from tests.resources.ports import free_port
 
@@ -89,7 +91,10 @@ def until(what: str, is_so: Callable[[], object], program: Program) -> None:
 
 
 @pytest.mark.parametrize("victim", ["top", "group"])
-def test_a_killed_run_leaves_nothing(tmp_path: Path, victim: str) -> None:
+def test_a_killed_run_leaves_nothing(
+    tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
     video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
     lake = Lake(tmp_path / "lake")
     ledger = Ledger.beside(lake.root)
@@ -108,6 +113,9 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, victim: str) -> None:
         program.process.wait()
         wait_for("end of all", lambda: not program.family(), LIMIT_S)
         assert program.left() == []
+    with open_instance(lake.root) as instance:
+        (run,) = instance.get_runs()
+        wait_for("last heartbeat", lambda: end_lost_runs(instance, ledger) == [run.run_id], 60)
 
 
 def test_a_killed_ui_leaves_nothing(tmp_path: Path) -> None:

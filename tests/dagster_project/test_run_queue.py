@@ -14,7 +14,8 @@ from dagster_project.doctor import examine
 from dagster_project.home import ROOT, limit_in, open_instance, prepare_home
 from dagster_project.run_queue import runs_at_once
 from resources.gpu import Gpu
-from resources.processes import machine
+from resources.processes import RUN_TAG, machine, process_name
+from sensors import lost_runs
 
 GIB = 2**30
 GPU = Gpu(0, "simulated", 80.0)
@@ -89,6 +90,34 @@ def test_a_new_home_has_the_limit_of_its_machine(
     have(monkeypatch, 2, 24)  # a home may move
     with open_instance(tmp_path) as instance:
         assert limit(instance) == 1
+
+
+@dg.job
+def toy() -> None:
+    @dg.op
+    def idle() -> None: ...
+
+    idle()
+
+
+def test_a_run_that_was_killed_takes_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until somebody ends it, Dagster counts it: where there is one place, for ever."""
+    have(monkeypatch, 2, 24)
+    where, pid, began = process_name().rsplit(":", 2)
+    names = [f"{where}:{pid}:{int(began) - 1}", process_name(), "elsewhere:1:1", ""]
+    with open_instance(tmp_path) as instance:
+        for name in names:
+            run = instance.create_run_for_job(toy, status=dg.DagsterRunStatus.STARTED)
+            instance.add_run_tags(run.run_id, {RUN_TAG: f"{run.run_id} {name}"})
+        assert limit(instance) == 2
+        begins = instance.create_run_for_job(toy, status=dg.DagsterRunStatus.STARTING)
+        assert limit(instance) == 2
+        monkeypatch.setattr(lost_runs, "START_LIMIT_S", -1.0)
+        assert limit(instance) == 3
+        instance.report_run_failed(begins)
+        assert limit(instance) == 2
 
 
 @pytest.mark.parametrize("text", [(ROOT / "dagster.yaml").read_text(), home_module._DEFAULT_CONFIG])

@@ -279,6 +279,24 @@ def test_two_runs_of_one_process_leave_each_other_alone(ledger: Ledger) -> None:
         ledger.start("clips", "u1", fingerprint="f", worker="w", run_id="another")
 
 
+def test_the_heartbeats_of_a_worker_are_one_transaction(ledger: Ledger) -> None:
+    claims = {unit: start(ledger, "one", unit=unit) for unit in ("u1", "u2")}
+    let_heartbeats_age(ledger)
+
+    def ages() -> list[bool]:
+        entries = Ledger(ledger.url).entries(stage="clips")
+        return [time.time() - (e.heartbeat_at or 0) > 500 for e in entries]
+
+    with pytest.raises(RuntimeError), ledger.joint_transaction(durable=False):
+        assert all(ledger.beat("clips", unit, a.token) for unit, a in claims.items())
+        raise RuntimeError("killed")
+    assert ages() == [True, True]
+    with ledger.joint_transaction(durable=False):
+        assert ledger.beat("clips", "u1", claims["u1"].token)
+        assert not ledger.beat("clips", "u2", claims["u2"].token - 1)
+    assert ages() == [False, True]
+
+
 def test_a_worker_that_slept_was_not_lost(ledger: Ledger) -> None:
     slow = start(ledger, "slow")
     let_heartbeats_age(ledger)
