@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from pydantic import ValidationError
 
+from dagster_project.home import home_of, limit_in
+from dagster_project.run_queue import runs_at_once
 from resources.backends import registry
 from resources.backends.choice import (
     BackendsFileError,
@@ -28,6 +31,7 @@ from resources.backends.tuning import TARGET, device_name
 from resources.backends.weights import WeightsError, WeightsMissingError
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
+from resources.processes import machine
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -51,6 +55,7 @@ def examine(lake_root: str, *, tune: bool = False) -> list[Finding]:
     return [
         _python(),
         _machine(),
+        _run_queue(lake_root),
         _lake(lake_root),
         *_gpus(),
         *[_package(name) for name in PACKAGES],
@@ -67,9 +72,26 @@ def _python() -> Finding:
 
 def _machine() -> Finding:
     memory = psutil.virtual_memory()
-    facts = f"{len(os.sched_getaffinity(0))} CPUs, {memory.available / 2**30:.1f} GiB memory free"
+    facts = f"{machine.cpus()} CPUs, {memory.available / 2**30:.1f} GiB memory free"
+    if (limit := machine.memory_bytes()) < memory.total:
+        facts += f", {limit / 2**30:.1f} GiB for this container"
     enough = memory.available > 3 * 2**30
     return Finding("machine", "ok" if enough else "warning", facts)
+
+
+def _run_queue(lake_root: str) -> Finding:
+    """How many runs the daemon has go on at a time, and whether that suits the machine."""
+    config = home_of(lake_root) / "dagster.yaml"
+    try:
+        most, why = runs_at_once()
+        given = limit_in(config.parent)
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        return Finding("runs at a time", "missing", str(error))
+    if given is None:
+        return Finding("runs at a time", "ok", f"{most}, {why}")
+    words = "without limit" if given == -1 else str(given)
+    facts = f"{words}, as {config} says; this machine has room for {most} ({why})"
+    return Finding("runs at a time", "ok" if 0 <= given <= most else "warning", facts)
 
 
 def _lake(given: str) -> Finding:

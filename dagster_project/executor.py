@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -46,6 +46,7 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster._utils.interrupts import capture_interrupts
 
 from dagster_project.device_queue import DeviceQueue, LeaseTimeoutError, Place
+from dagster_project.step_devices import steps_without_device
 from dagster_project.step_needs import (
     DAGSTER_PRIORITY,
     ImpossibleNeedsError,
@@ -55,12 +56,16 @@ from dagster_project.step_needs import (
 )
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
-from resources.gpu import degrade_after_s, go_without_gpu
-from resources.processes import RUN_TAG, run_tag
+from ego_assets.operators.temporary import leave_folder_of_program
+from resources.gpu import degrade_after_s, find_gpus, go_without_gpu
+from resources.processes import RUN_TAG, has_own_proc, machine, run_tag
 
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
 QUEUE_TICK_S = 0.05
+SHOW_TICK_S = 0.1
+SHOWING_S = 5.0
+"""How long a step waits at its end for whoever reads the run's output."""
 KILLED = "WorkerKilled"
 INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt", KILLED}
 
@@ -98,7 +103,7 @@ def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
     """Do one step in this worker and tell its events; whether the step succeeded."""
     succeeded = False
     go_without_gpu(command.without_gpu)
-    compute_logs.execute_posix_tail = _mirror
+    show_prints_without_processes()
     with capture_interrupts():
         if pop_early_interrupt():
             signal.raise_signal(signal.SIGINT)
@@ -116,19 +121,45 @@ def run_step(command: StepCommand, tell: Callable[[Any], None]) -> bool:
 def _mirror(path: str, stream: Any) -> Iterator[tuple[int, None]]:
     """Shows a step's captured prints in the run's own output, as Dagster's function does.
 
-    Less the interpreter that it starts beside each `tail`, twice a step, to end it should we die:
-    the server of the workers does that, and `tail` itself should the server die. This is half of
-    what a warm step would cost.
+    That starts `tail`, and an interpreter beside it to end it should we die, both twice a step,
+    which is most of what a warm step would cost; and if the interpreter is killed, too, `tail`
+    stays for ever. A thread costs less, and cannot outlive us.
     """
-    output = stream if compute_logs._fileno(stream) else None
-    command = ["tail", f"--pid={os.getpid()}", "-F", "-c", "+0", path]
-    tail = subprocess.Popen(command, stdout=output)
+    output = compute_logs._fileno(stream)
+    over = threading.Event()
     try:
-        yield tail.pid, None
+        copy = os.dup(1 if output is None else output)
+    except OSError:  # closed
+        copy = os.open(os.devnull, os.O_WRONLY)
+    thread = threading.Thread(target=_show, args=(path, copy, over), name="prints", daemon=True)
+    thread.start()
+    try:
+        yield os.getpid(), None
     finally:
-        time.sleep(float(os.getenv("DAGSTER_COMPUTE_LOG_TAIL_WAIT_AFTER_FINISH", "0")))
-        tail.kill()
-        tail.wait()
+        over.set()
+        thread.join(SHOWING_S)
+
+
+def _show(path: str, output: int, over: threading.Event) -> None:
+    """Copy what is written to a file, until it is over and all of it was copied."""
+    try:
+        with open(path, "rb", buffering=0) as prints:  # noqa: PTH123
+            while True:
+                is_over = over.wait(SHOW_TICK_S)
+                while block := prints.read(65536):
+                    while block:
+                        block = block[os.write(output, block) :]
+                if is_over:
+                    return
+    except OSError:
+        pass  # nobody listens
+    finally:
+        os.close(output)
+
+
+def show_prints_without_processes() -> None:
+    """Have Dagster show the prints of this process' steps as `_mirror` does."""
+    compute_logs.execute_posix_tail = _mirror
 
 
 def _events_of_step(command: StepCommand) -> Iterator[dg.DagsterEvent]:
@@ -215,6 +246,11 @@ class GpuExecutor(dg.Executor):
                 "the executor `gpu` needs Linux (process descriptors, parent-death signals): "
                 "choose dagster.multiprocess_executor in dagster_project/definitions.py"
             )
+        if not has_own_proc():
+            raise dg.DagsterUnmetExecutorRequirementsError(
+                "the executor `gpu` finds and ends processes by /proc, which is not that of this "
+                "PID namespace: mount it (unshare --pid --fork --mount-proc), or use `ego run`"
+            )
         self.settings = settings
         self._retries = retries
         self.tag_concurrency_limits = tag_concurrency_limits
@@ -257,8 +293,8 @@ class _Run:
         self.context = context
         self.plan = plan
         self.instance_ref = pickle.dumps(context.instance.get_ref())
-        self.slots = self.settings.max_concurrent or os.cpu_count() or 1
-        self.cpus = float(len(os.sched_getaffinity(0)))
+        self.slots = self.settings.max_concurrent or machine.cpus()
+        self.cpus = float(machine.cpus())
         self.devices = DeviceQueue(
             context.run_id,
             run_priority(context.dagster_run.tags),
@@ -270,11 +306,13 @@ class _Run:
         self.running: dict[int, _Step] = {}  # by the worker's process id
         self.errors: list[SerializableErrorInfo] = []
         self.stopping_since: float | None = None
+        self.without_device: dict[str, str] = {}
 
     def events(self) -> Iterator[dg.DagsterEvent]:
         """Everything from the first look at the machine to the last worker's end."""
         began = time.monotonic()
         run_id = self.context.dagster_run.run_id
+        leave_folder_of_program()
         self.context.instance.add_run_tags(run_id, {RUN_TAG: run_tag(run_id)})
         yield dg.DagsterEvent.engine_event(
             self.context,
@@ -282,6 +320,8 @@ class _Run:
             EngineEventData.multiprocess(os.getpid(), self.plan.step_keys_to_execute),
         )
         keys = self.plan.step_keys_to_execute
+        for words in self._look_at_choices():
+            yield self._say(words)
         needs = {key: self._needs(self.plan.get_step_by_key(key)) for key in keys}
         for words in self.devices.look_around(needs):
             yield self._say(words)
@@ -328,7 +368,28 @@ class _Run:
             yield from self.active.plan_events_iterator(self.context)
 
     def _needs(self, step: IExecutionStep) -> StepNeeds:
-        return needs_of(step.key, step.tags or {}, self.settings.default_needs)
+        found = needs_of(step.key, step.tags or {}, self.settings.default_needs)
+        if step.key in self.without_device:
+            return replace(found, gpus=0.0, gpu_memory_gb=0.0, degrades=False)
+        return found
+
+    def _look_at_choices(self) -> list[str]:
+        """Find the steps that ask for a device and whose backends have no use of one."""
+        asking = [k for k in self.plan.step_keys_to_execute if self._asks_for_device(k)]
+        if not asking or not find_gpus(self.settings.gpus):
+            return []
+        job, run = self.context.reconstructable_job.get_definition(), self.context.dagster_run
+        try:
+            self.without_device = steps_without_device(job, run, self.context.instance, asking)
+        except Exception as error:  # the step itself says what is wrong, and better
+            return [f"What computes on a device cannot be told ({error}): all tags hold"]
+        return [
+            f"{key} takes no device: {names} computes on the CPU"
+            for key, names in self.without_device.items()
+        ]
+
+    def _asks_for_device(self, key: str) -> bool:
+        return self._needs(self.plan.get_step_by_key(key)).gpus > 0
 
     def _make_pool(self) -> WorkerPool:
         pointer = self.context.reconstructable_job.get_python_origin().get_repo_pointer()

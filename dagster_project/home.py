@@ -4,39 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import yaml
 
 from resources.backends.weights import cache_file
 from resources.lake import LakeError
 
 ROOT = Path(__file__).resolve().parents[1]
-_DEFAULT_CONFIG = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+_DEFAULT_CONFIG = """telemetry:
+  enabled: false
+run_coordinator:
+  module: dagster_project.run_queue
+  class: MachineRunCoordinator
+nux:
+  enabled: false
+"""
+_EARLIER = {
+    "6f08751724c0137c3652abb499b48ba8657d10887aa0fa5935a50a5f3454234e",
+    "1220c5da04ed076989b5fe5f46858286317b2b50e92dda7d43b33468b28e67e8",
+    "3fae54066104e59d7b5f5d39db83e4c046072c5abecc88e66ad8d54325461c93",
+    "f8805dc9e6f614c7063da7dcf3562d13a17819c1c5a14d3156d9974de6353777",
+}
+"""SHA-256 of the files that earlier releases have made: who never edited one gets the new one."""
+DAGSTERS_LIMIT = 10
 
 
-def prepare_home(lake_root: str | Path) -> Path:
-    """DAGSTER_HOME if it is set, else a folder in the lake with a dagster.yaml of ours.
+def home_of(lake_root: str | Path) -> Path:
+    """Return DAGSTER_HOME if it is set, else a folder in the lake.
 
     For a lake on S3 it is a folder of this machine: set DAGSTER_HOME where many work on it.
     """
-    given = os.environ.get("DAGSTER_HOME")
-    if given:
-        home = Path(given)
-    elif str(lake_root).startswith("s3://"):
+    if given := os.environ.get("DAGSTER_HOME"):
+        return Path(given)
+    if str(lake_root).startswith("s3://"):
         name = hashlib.sha256(str(lake_root).encode()).hexdigest()[:12]
-        home = Path(".ego/homes").resolve() / name
-    else:
-        home = Path(lake_root) / ".dagster"
+        return Path(".ego/homes").resolve() / name
+    return Path(lake_root) / ".dagster"
+
+
+def prepare_home(lake_root: str | Path) -> Path:
+    """Make the home of a lake, with a dagster.yaml of ours unless a person has one there."""
+    home = home_of(lake_root)
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists():
+    if not config.exists() or _is_earlier(config):
         ours = ROOT / "dagster.yaml"
-        if ours.exists():
-            shutil.copyfile(ours, config)
-        else:
-            config.write_text(_DEFAULT_CONFIG)
+        aside = home / f"dagster.yaml.{os.getpid()}"
+        aside.write_text(ours.read_text() if ours.exists() else _DEFAULT_CONFIG)
+        aside.replace(config)
     home = _without_query(home)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
@@ -67,7 +85,31 @@ def _without_query(home: Path) -> Path:
     return link
 
 
+def limit_in(home: Path) -> int | None:
+    """Return how many runs at a time the home's dagster.yaml allows; None: as many as the machine
+    has room for."""
+    config = home / "dagster.yaml"
+    if not config.exists() or _is_earlier(config):
+        return None
+    found: Any = yaml.safe_load(config.read_text()) or {}
+    coordinator = found.get("run_coordinator") or {}
+    places = (
+        (found.get("concurrency") or {}).get("runs"),
+        coordinator.get("config"),
+        found.get("run_queue"),
+    )
+    for place in places:
+        if isinstance(place, dict) and "max_concurrent_runs" in place:
+            return place["max_concurrent_runs"]
+    is_ours = coordinator.get("class") == "MachineRunCoordinator"
+    return None if is_ours else DAGSTERS_LIMIT
+
+
 def open_instance(lake_root: str | Path) -> dg.DagsterInstance:
     """The instance in the lake's home. To be closed by the caller (it is a context manager)."""
     prepare_home(lake_root)
     return dg.DagsterInstance.get()
+
+
+def _is_earlier(config: Path) -> bool:
+    return hashlib.sha256(config.read_bytes()).hexdigest() in _EARLIER

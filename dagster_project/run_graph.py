@@ -9,26 +9,30 @@ import math
 import os
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dagster_project.definitions import build_defs
+from dagster_project.executor import show_prints_without_processes
 from dagster_project.home import open_instance
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from ego_assets.stages.rebuild import ready
 from ego_assets.stages.shards import find_files, register_files, shards_of
 from resources.compute import Compute
-from resources.gpu import go_without_gpu, list_gpus
+from resources.gpu import find_gpus, go_without_gpu, lending, list_gpus
 from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.processes import RUN_TAG, run_tag
 from resources.storage import Storage
 
 EARLY_TABLES = ("video_manifest", "clips")
@@ -99,7 +103,7 @@ def run_paths(
         refused = "".join(f"\n{uri}: {why}" for uri, why in found.refused.items())
         raise ValueError(f"no video files in {', '.join(map(str, places))}{refused}")
     lake = Lake(lake_root)
-    register_files(lake, found.files, min_shards=max(1, len(list_gpus())))
+    register_files(lake, found.files, min_shards=max(1, sum(not g.fault for g in find_gpus())))
     summary = run_shards(
         lake_root,
         shards_of(lake, found.files),
@@ -134,6 +138,7 @@ def run_shards(
     degrade_after_s: a run that gets no GPU within this time goes on without; None: it waits.
     overrides: resources by name, as of `build_defs`.
     """
+    show_prints_without_processes()
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()
@@ -142,15 +147,19 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
-    with open_instance(lake.location) as instance, _one_gpu(degrade_after_s, tell):
+    lend = partial(_one_gpu, degrade_after_s, tell)
+    with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
+            run_id = str(uuid.uuid4())
             with _Watch(ledger, shard, tell):
                 result = job.execute_in_process(
                     partition_key=shard,
                     instance=instance,
                     run_config=run_config,
                     raise_on_error=False,
+                    run_id=run_id,
+                    tags={RUN_TAG: run_tag(run_id)},
                 )
             _add_seconds(summary, instance, result.run_id)
             if not result.success:
@@ -165,14 +174,14 @@ def run_shards(
 def _one_gpu(
     degrade_after_s: float | None = None, tell: Callable[[Progress], None] | None = None
 ) -> Iterator[None]:
-    """A GPU for the whole run, leased as the executor does; nothing on a machine without one, or
-    if none is free in time."""
+    """A GPU for a stage that computes on one, leased as the executor does; nothing on a machine
+    without one, or if none is free in time."""
     gpus = list_gpus()
     if not gpus:
         yield
         return
     book = LeaseBook()
-    lease = book.ask(Request(1, run_id="ego-run", step_key="the whole graph"), gpus)
+    lease = book.ask(Request(1, run_id="ego-run", step_key="a stage"), gpus)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     deadline = math.inf if degrade_after_s is None else time.monotonic() + degrade_after_s
     try:

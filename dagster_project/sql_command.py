@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dagster_project.terminal import LAKE_OPTION, existing_lake, plain
-from resources.processes import bounded_growth
+from resources.processes.machine import bounded_growth
 
 if TYPE_CHECKING:
     from resources.lake.catalog import Catalog

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tree
+from ego_assets.operators.temporary import sweep
 from resources.gpu_leases import Lease
 
 CLOSING_S = 5.0
@@ -150,6 +151,7 @@ class WorkerPool:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        sweep()
 
     def take(self, devices: str) -> Worker:
         """An idle worker with these CUDA_VISIBLE_DEVICES, or a new one."""
@@ -222,6 +224,7 @@ class WorkerPool:
 
     def _start_server(self) -> None:
         self.ready = False
+        sweep()  # what killed runs have left
         self.mark = secrets.token_hex(8)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:

@@ -30,12 +30,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import psutil
 
 from dagster_project.surroundings import Surroundings, reseed
+from ego_assets.operators.temporary import own_folder_of_multiprocessing, sweep
 from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
 
 PACKET = 65536
@@ -91,7 +91,6 @@ def serve(descriptor: int, run: int) -> None:
     order = json.loads(control.recv(PACKET))
     os.environ.update(PINS)
     try:
-        get_temp_dir()  # workers, which may be killed, use this one; it goes when we end
         step = _load(order["step"])
         unloaded = _preload(order["modules"], order["path"])
     except BaseException:
@@ -179,6 +178,7 @@ class _Server:
             for pidfd in (self.run_pidfd, *self.workers):
                 os.close(pidfd)
             atexit._clear()  # what the server is to do at its end is no worker's
+            own_folder_of_multiprocessing()
             _work(Connection(descriptor), self.step, pins)
             status = 0
             atexit._run_exitfuncs()  # what steps have left to do, as `os._exit` does not
@@ -205,6 +205,8 @@ class _Server:
                 kill_tree(orphan.pid)
             if time.monotonic() > deadline:
                 break
+        if status:
+            sweep()
         _send(self.control, exited=pid, status=os.waitstatus_to_exitcode(status))
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
+from resources.processes import machine
+
 
 @dataclass(frozen=True)
 class Preset:
-    """What suits a machine on which `runs` runs go at a time; each stage of each has the rest.
+    """What suits a machine on which `runs` runs go at a time, as the queue allows; their stages
+    share its CPUs.
 
     A worker takes 0.7 GB, one of segmentation's baseline up to 2.5 GB (docs/performance.md).
     """
@@ -24,7 +26,7 @@ class Preset:
 
 PRESETS = {
     "small_cpu": Preset(runs=1, workers=2, megabytes_in_flight=32),
-    "cpu_32": Preset(runs=1, workers=30, megabytes_in_flight=64),
+    "cpu_32": Preset(runs=8, workers=30, megabytes_in_flight=64),
     "cpu_32_gpu_2": Preset(runs=3, workers=10, megabytes_in_flight=128),
     "cpu_128_h100_4": Preset(runs=5, workers=24, megabytes_in_flight=256),
 }
@@ -76,7 +78,7 @@ class Compute(dg.ConfigurableResource):
         """Workers of a stage. A model has its device to itself; each worker would load one."""
         if self.workers or on_device:
             return self.workers or 1
-        cpus = len(os.sched_getaffinity(0))
+        cpus = machine.cpus()
         return min(PRESETS[self.preset].workers, cpus) if self.preset else cpus
 
     @property

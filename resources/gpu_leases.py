@@ -181,7 +181,7 @@ class LeaseBook:
     """The machine's leases, for every process of this user."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = _own_folder(folder or default_folder())
+        self.folder = own_folder(folder)
 
     def ask(self, request: Request, gpus: Sequence[Gpu]) -> Lease:
         """Stand in the queue for some of these devices."""
@@ -278,7 +278,8 @@ class LeaseBook:
 
     def _is_looking(self, claim: Claim) -> bool:
         with suppress(FileNotFoundError):
-            return time.time() - self._file(claim.id).stat().st_mtime < PASSED_OVER_S
+            # From the future: the clock was put back since.
+            return abs(time.time() - self._file(claim.id).stat().st_mtime) < PASSED_OVER_S
         return False
 
 
@@ -443,8 +444,9 @@ def default_folder() -> Path:
     return Path(given) if given else Path(f"/tmp/ego-gpu-leases-{os.getuid()}")
 
 
-def _own_folder(folder: Path) -> Path:
-    """The folder, made if need be, and nobody else's: /tmp is open to all."""
+def own_folder(given: Path | None = None) -> Path:
+    """The folder, made if need be, and nobody else's: /tmp is open to all. Raises LeaseError."""
+    folder = given or default_folder()
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
     found = folder.lstat()

@@ -2,23 +2,29 @@
 the kernel killed it. They keep their place in the queue and their shard from being retried, and
 nobody is told, until somebody ends them; here that is done.
 
+A run is ended if its process is surely gone, or if nothing was heard of it for long, and nothing is
+while we listen: clocks may be stepped, and a run in a container of its own cannot be looked for.
 Dagster's run monitoring cannot ask the default launcher's processes whether they live.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import dagster as dg
 
-from resources.ledger import Ledger, State
-from resources.processes import RUN_TAG, is_run_gone, is_run_here
+from resources.ledger import Ledger
+from resources.processes import RUN_TAG, Life, life_of_run
+from resources.processes.silence import GRACE_S, WATCH_S, Silence
 
 STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 START_LIMIT_S = 900.0
-"""So long after it was launched, a run that has not begun never will."""
+"""A run that we have seen waiting to begin for so long never will."""
 SILENCE_S = 3600.0
 """So long without a heartbeat of any unit that it was at, a run of another machine is lost."""
+_starting = Silence(time.monotonic)
+"""From tick to tick: of the runs that have not begun."""
 
 
 def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
@@ -27,44 +33,76 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     runs = instance.get_runs(dg.RunsFilter(statuses=STARTED))
     if not runs:
         return ended
-    beats: dict[str, float] = {}
-    for entry in ledger.entries(states=[State.RUNNING]):
-        beat = entry.heartbeat_at or entry.started_at
-        if entry.run_id is not None and beat is not None:
-            beats[entry.run_id] = max(beat, beats.get(entry.run_id, 0.0))
+    beats = ledger.beats_of_runs()
+    lost: list[tuple[str, str]] = []
+    silent: list[str] = []
     for run in runs:
-        tag = run.tags.get(RUN_TAG, "")
-        if is_run_gone(run.run_id, tag):
+        _, age_s = beats.get(run.run_id, (0.0, None))
+        life = life_of_run(run.run_id, run.tags.get(RUN_TAG, ""))
+        if life is Life.GONE and (age_s is None or abs(age_s) > GRACE_S):
             why = "the process of the run is gone: its machine went down, or it was killed"
-        elif is_run_here(run.run_id, tag):
-            continue  # a unit without heartbeats may be left of a step of it that was killed
-        elif _is_silent(instance, run.run_id, beats.get(run.run_id)):
-            why = f"the run has given no sign of life for {SILENCE_S / 60:.0f} min"
-        else:
+            lost.append((run.run_id, why))
+        elif life is Life.UNKNOWN and age_s is not None and age_s >= SILENCE_S:
+            # A unit without heartbeats may be left of a step of it that was killed.
+            last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+            if all(time.time() - record.timestamp > SILENCE_S for record in last):
+                silent.append(run.run_id)
+    why = f"the run has given no sign of life for {SILENCE_S / 60:.0f} min"
+    lost += [(run_id, why) for run_id in _still_silent(instance, ledger, silent)]
+    for run_id, why in lost:
+        # It may have ended by itself, just before its process did.
+        now = instance.get_run_by_id(run_id)
+        if now is None or now.status not in STARTED:
             continue
-        if run.status is dg.DagsterRunStatus.CANCELING:
-            instance.report_run_canceled(run, why)
+        if now.status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(now, why)
         else:
-            instance.report_run_failed(run, why)
-        ended.append(run.run_id)
+            instance.report_run_failed(now, why)
+        ended.append(run_id)
     return ended
+
+
+def count_lost_runs(instance: dg.DagsterInstance) -> int:
+    """Count the runs that Dagster holds for in progress and that surely are not."""
+    started = instance.get_runs(dg.RunsFilter(statuses=STARTED))
+    lives = [life_of_run(run.run_id, run.tags.get(RUN_TAG, "")) for run in started]
+    return lives.count(Life.GONE) + len(_never_began(instance))
 
 
 def _end_what_never_began(instance: dg.DagsterInstance) -> list[str]:
+    found = _never_began(instance)
+    for run in found:
+        why = f"the run did not begin within {START_LIMIT_S / 60:.0f} min of its launch"
+        instance.report_run_failed(run, why)
+    return [run.run_id for run in found]
+
+
+def _never_began(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Runs whose process died before it could say that it began."""
     starting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])
-    ended = []
-    for record in instance.get_run_records(starting):
-        if time.time() - record.update_timestamp.timestamp() > START_LIMIT_S:
-            why = f"the run did not begin within {START_LIMIT_S / 60:.0f} min of its launch"
-            instance.report_run_failed(record.dagster_run, why)
-            ended.append(record.dagster_run.run_id)
-    return ended
+    return [
+        record.dagster_run
+        for record in instance.get_run_records(starting)
+        if _starting.of(record.dagster_run.run_id, [record.update_timestamp]) > START_LIMIT_S
+    ]
 
 
-def _is_silent(instance: dg.DagsterInstance, run_id: str, beat: float | None) -> bool:
-    """Whether a run that had a heartbeat has said nothing since, nor any of its steps."""
-    if beat is None or time.time() - beat < SILENCE_S:
-        return False
+def _still_silent(
+    instance: dg.DagsterInstance, ledger: Ledger, run_ids: Sequence[str]
+) -> list[str]:
+    """Those of the runs that say nothing for some beats' time, now."""
+    if not run_ids:
+        return []
+
+    def signs() -> list[tuple[float | None, int | None]]:
+        beats = ledger.beats_of_runs()
+        return [(beats.get(r, (None, 0.0))[0], _last_event(instance, r)) for r in run_ids]
+
+    before = signs()
+    time.sleep(WATCH_S)
+    return [r for r, old, new in zip(run_ids, before, signs(), strict=True) if old == new]
+
+
+def _last_event(instance: dg.DagsterInstance, run_id: str) -> int | None:
     last = instance.get_records_for_run(run_id, limit=1, ascending=False).records
-    return all(time.time() - record.timestamp > SILENCE_S for record in last)
+    return last[0].storage_id if last else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,10 @@ from dagster_project.web.code_servers import CodeServer, plan_code_servers
 from dagster_project.web.hosts import Authority
 from dagster_project.web.listener import Listener
 from dagster_project.web.parts import Parts
+from ego_assets.operators.temporary import sweep, temporary_folder_of_a_program
 from ego_assets.partitions import SHARDS
 from resources.lake import Lake
+from resources.lake.scratch import default_root
 
 _LOOK_S = 0.2
 _RESTART_S = 5
@@ -42,8 +43,11 @@ def serve(
         with open_instance(lake.location) as instance:
             instance.add_dynamic_partitions(SHARDS, lake.shards())
         os.environ |= {"EGO_LAKE": lake.location, "DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
-        with tempfile.TemporaryDirectory() as folder, Parts() as parts:
-            servers, workspace = plan_code_servers(Path(folder))
+        os.environ.setdefault("EGO_SCRATCH", str(default_root()))
+        sweep()  # what killed ones have left
+        with temporary_folder_of_a_program() as temporary, Parts() as parts:
+            os.environ |= temporary
+            servers, workspace = plan_code_servers(Path(temporary["TMPDIR"]))
             _start_code_servers(parts, servers)
             _start_web_server(parts, listener, workspace, allowed, read_only)
             if not read_only:

@@ -3,12 +3,14 @@
 `python with_parent.py MODULE ARGUMENT…`, in a session of its own, with a pipe as stdin. The other
 end of the pipe is the parent's alone, and the kernel closes it however the parent ends. The whole
 session is interrupted then, as by a Ctrl-C in a terminal: the module, and what it has started.
+The last to end removes the temporary folder that the parent made for all of them.
 """
 
 from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -16,11 +18,13 @@ import time
 from pathlib import Path
 
 GRACE_S = 60
+_let_go = threading.Event()
 
 
 def _stop_with_pipe(pipe: int) -> None:
     while os.read(pipe, 4096):
         pass
+    _let_go.set()
     os.killpg(0, signal.SIGINT)
     time.sleep(GRACE_S)
     os.killpg(0, signal.SIGKILL)
@@ -39,6 +43,9 @@ def main() -> None:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
         sys.exit(0)
+    finally:
+        if _let_go.is_set() and "EGO_OUTER_TMPDIR" in os.environ:
+            shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -37,9 +37,10 @@ from ego_assets.stages.rebuild import ready
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
-from resources.gpu import list_gpus, why_without_gpu
+from resources.gpu import borrowed_device, list_gpus, why_without_gpu
 from resources.lake import Lake
 from resources.models import Backends
+from resources.processes import machine
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
@@ -127,11 +128,8 @@ def materialize_stage(
     ready(storage.lake(), storage.ledger(), context.log.warning)
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
-    schema = context.job_def.resource_defs[BACKENDS].config_schema if backends else None
-    deployed: Any = schema.default_value if schema and schema.default_provided else {}
-    given: Any = context.run.run_config.get("resources") or {}
-    named = (given.get(BACKENDS) or {}).get("config") or {}
-    choice = choice_of(named, stage, config, backends, deployed)
+    said = context.run.run_config
+    choice = choice_of_run(said, context.job_def.resource_defs, stage, config, backends)
     run = StageRun(context, stage, config, storage, compute, backends, choice)
     if is_range(context.run.tags):
         yield from _materialize_range(run)
@@ -142,6 +140,26 @@ def materialize_stage(
         yield dg.MaterializeResult(
             asset_key=table, data_version=dg.DataVersion(made[table]), metadata=metadata[table]
         )
+
+
+def choice_of_run(
+    run_config: Mapping[str, Any],
+    resource_defs: Mapping[str, dg.ResourceDefinition],
+    stage: Stage,
+    config: RunConfig,
+    backends: Backends | None,
+) -> Choice | None:
+    """What a run says itself of a stage, as of `choice_of`."""
+    schema = resource_defs[BACKENDS].config_schema if backends else None
+    deployed: Any = schema.default_value if schema and schema.default_provided else {}
+    given: Any = run_config.get("resources") or {}
+    named = (given.get(BACKENDS) or {}).get("config") or {}
+    return choice_of(named, stage, config, backends, deployed)
+
+
+def needs_device(operator: str, backend: str, compute: Compute) -> bool:
+    """Whether a stage by that backend has any use of a device, to compute or to decode."""
+    return compute.hardware_decoding or plan.uses_device(operator, backend)
 
 
 def _materialize_range(run: StageRun) -> Iterator[dg.MaterializeResult]:
@@ -226,8 +244,17 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
 def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[str, Any]]:
     """Run a stage over takes of a shard: what it did, and metadata for a person: how many takes it
     had on a device, what it lacks if it had to do without."""
-    context, compute = run.context, run.compute
     spec = run.spec_of(part, shard)
+    if spec.operator and needs_device(spec.operator, spec.backend, run.compute):
+        with borrowed_device():
+            return _run_part(run, part, spec, shard)
+    return _run_part(run, part, spec, shard)
+
+
+def _run_part(
+    run: StageRun, part: Part, spec: StageSpec, shard: str
+) -> tuple[StageReport, dict[str, Any]]:
+    context, compute = run.context, run.compute
     workers, real, chosen = compute.worker_count(), None, None
     if spec.operator:
         lanes, on_device = plan.lanes(spec.operator, spec.backend)
@@ -253,7 +280,14 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
             spec, real, workers = provisional, spec, compute.worker_count()
         elif why:
             context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
-    report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
+    report = run_stage(
+        spec,
+        workers=workers,
+        # A number that a person gives holds, and so does one for each device.
+        shares_cpus=not (compute.workers or spec.devices),
+        isolate=compute.isolate,
+        real=real,
+    )
     metadata: dict[str, Any] = {}
     if chosen is not None and chosen.why:
         metadata["takes on a device"] = chosen.why
@@ -294,8 +328,8 @@ def on_devices(
 ) -> Concurrency:
     """How many takes of a stage go at a time on the devices that its step leased."""
     kinds = [gpu.name for gpu in list_gpus()]
-    cpus = len(os.sched_getaffinity(0))
-    return concurrency(spec, devices, kinds, share, compute.takes_per_device, cpus)
+    takes = compute.takes_per_device
+    return concurrency(spec, devices, kinds, share, takes, machine.cpus())
 
 
 def leased_share(context: dg.AssetExecutionContext) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 
 from ego_assets.config import ReconstructSettings
 from ego_assets.operators.point_tracks import TrackTable
+from ego_assets.operators.temporary import temporary_folder
 from ego_assets.protocols import Intrinsics
 
 _NEAR_STEPS = tuple(range(1, 7))
@@ -78,6 +78,11 @@ def _import_pycolmap() -> Any:
     return pycolmap
 
 
+def has_cuda() -> bool:
+    """Whether this COLMAP was built with CUDA: PyPI's is not."""
+    return bool(_import_pycolmap().has_cuda)
+
+
 def solver_device(pycolmap: Any, pictures: int) -> str:
     """What a map of so many keyframes is solved on: "gpu" or "cpu".
 
@@ -99,14 +104,14 @@ def build_map(
     pycolmap = _import_pycolmap()
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL.value)
     pycolmap.set_random_seed(settings.seed)
-    with tempfile.TemporaryDirectory(prefix="ego-mapping-") as folder:
-        database = Path(folder) / "database.db"
+    with temporary_folder() as folder:
+        database = folder / "database.db"
         camera = _camera(pycolmap, intrinsics, tracks.size, refine_focal)
         pairs = _fill_database(pycolmap, database, tracks, keyframes, camera, settings)
         if not pairs:
             raise MappingError("no two keyframes see enough points of one rigid scene")
         device = solver_device(pycolmap, len(keyframes))
-        found = _run_mapper(pycolmap, database, Path(folder), pairs, refine_focal, settings, device)
+        found = _run_mapper(pycolmap, database, folder, pairs, refine_focal, settings, device)
     if found is None:
         raise MappingError("the mapper found no pair of keyframes to begin with: little parallax")
     return dataclasses.replace(_to_map(found, tracks, keyframes, intrinsics), device=device)

@@ -25,7 +25,7 @@ from ego_assets.config import DepthScaleSettings, ReconstructSettings
 from ego_assets.operators import keyframes as kf
 from ego_assets.operators.cameras import normalised_points, scaled_intrinsics
 from ego_assets.operators.geometry import quaternion_from_matrix
-from ego_assets.operators.mapping import MappingError, SparseMap, build_map
+from ego_assets.operators.mapping import MappingError, SparseMap, build_map, has_cuda
 from ego_assets.operators.mask_regions import MaskedThings
 from ego_assets.operators.metric_scale import (
     MetricScale,
@@ -63,9 +63,15 @@ class PycolmapReconstructor:
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None
+    on_device = False
 
     def __init__(self, settings: ReconstructSettings) -> None:
         self.settings = settings
+
+    @classmethod
+    def may_use_device(cls) -> bool:
+        """Whether it has any use of a device here: bundle adjustment, if COLMAP has CUDA."""
+        return cls.on_device or has_cuda()
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """A row for every frame of the clip; points (N, 3), colors (N, 3), errors (N) in full px.

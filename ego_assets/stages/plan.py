@@ -301,6 +301,11 @@ def lanes(operator: str, backend: str) -> tuple[int, bool]:
     return registry.lanes(operator, backend)
 
 
+def uses_device(operator: str, backend: str) -> bool:
+    """Whether a backend computes on a device if it has one."""
+    return registry.uses_device(operator, backend)
+
+
 def code_version(task: str, operator: str) -> str:
     """Version of a stage's default operator and of its default settings, as the UI shows it."""
     backend = registry.default(operator).name if operator else ""

@@ -22,10 +22,16 @@ from resources.processes import process_name
 
 
 def run_stage(
-    spec: StageSpec, *, workers: int = 1, isolate: bool = True, real: StageSpec | None = None
+    spec: StageSpec,
+    *,
+    workers: int = 1,
+    shares_cpus: bool = False,
+    isolate: bool = True,
+    real: StageSpec | None = None,
 ) -> StageReport:
     """Run a stage over its shard until every unit is done, quarantined or blocked.
 
+    shares_cpus: has so many workers only while no other stage on the machine needs the CPUs.
     isolate=False runs in this process (for debugging: a crash is then a crash).
     real: the stage for which `spec` stands in, since there is no GPU for it.
     Raises whatever planning raises; a unit's failure never does.
@@ -60,7 +66,7 @@ def run_stage(
         report.skipped += report.units - sum(len(g.units) for g in to_make)
     else:
         to_make = groups
-    _run_groups(spec, ledger, report, to_make, workers if isolate else 0)
+    _run_groups(spec, ledger, report, to_make, workers if isolate else 0, shares_cpus)
     report.seconds = time.monotonic() - began
     _add_known_quarantine(spec, ledger, report, groups)
     if real is not None:
@@ -88,12 +94,18 @@ def _compact(
 
 
 def _run_groups(
-    spec: StageSpec, ledger: Ledger, report: StageReport, groups: list[Group], workers: int
+    spec: StageSpec,
+    ledger: Ledger,
+    report: StageReport,
+    groups: list[Group],
+    workers: int,
+    shares_cpus: bool,
 ) -> None:
     """In so many worker processes; 0: in this one."""
     tally = Tally(report, (u for g in groups for u in g.units))
     if workers:
-        Supervisor(spec, ledger, tally).run(groups, min(workers, len(groups)))
+        supervisor = Supervisor(spec, ledger, tally, shares_cpus=shares_cpus)
+        supervisor.run(groups, min(workers, len(groups)))
         return
     lane = Lane(replace(spec, publish_behind=False), process_name(), tally.note)
     for group in groups:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from ego_assets.operators.temporary import sweep
 from ego_assets.stages.errors import OUT_OF_MEMORY, kernel_kills, memory_figures
+from ego_assets.stages.fork_server import use_nameless_fork_server
 from ego_assets.stages.messages import (
     Broken,
     Computed,
@@ -36,10 +37,16 @@ from ego_assets.stages.plan import Group, StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, Ledger
+from resources.processes import machine
+from resources.processes.silence import AwakeClock
+from resources.processes.slots import take_cpu
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
+ASLEEP_S = 10.0
+"""A supervisor that did not look at its workers for longer was stopped, and so were they."""
 _PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.stages.worker"]
+_PRELOAD += ["ego_assets.stages.undertaker"]
 
 
 @dataclass
@@ -58,6 +65,7 @@ class Slot:
     groups: dict[str, Group] = field(default_factory=dict)
     computed: set[str] = field(default_factory=set)
     current: dict[str, tuple[Started, float | None]] = field(default_factory=dict)
+    cpu: int | None = None
 
     @property
     def busy(self) -> int:
@@ -66,13 +74,19 @@ class Slot:
 
 
 class Supervisor:
-    """Worker processes over a queue of groups."""
+    """Worker processes over a queue of groups.
 
-    def __init__(self, spec: StageSpec, ledger: Ledger, tally: Tally) -> None:
+    shares_cpus: more than one worker only while the machine has a CPU that no other stage has.
+    """
+
+    def __init__(
+        self, spec: StageSpec, ledger: Ledger, tally: Tally, *, shares_cpus: bool = False
+    ) -> None:
         self.spec = spec
         self.ledger = ledger
         self.tally = tally
         self.report = tally.report
+        use_nameless_fork_server()
         self.context = mp.get_context("forkserver")
         self.context.set_forkserver_preload(_PRELOAD)
         self.queue: deque[Group] = deque()
@@ -81,11 +95,14 @@ class Supervisor:
         self.threads = 1
         self.alone: set[str] = set()
         self.kernel_kills = kernel_kills()
+        self.clock = AwakeClock(ASLEEP_S)
+        self.shares_cpus = shares_cpus
 
     def run(self, groups: list[Group], workers: int) -> None:
+        sweep()  # what killed runs have left
         self.queue.extend(groups)
         self.workers = workers
-        self.threads = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        self.threads = max(1, machine.cpus() // max(workers, 1))
         try:
             while self.queue or any(s.groups for s in self.slots):
                 self._fill()
@@ -95,7 +112,7 @@ class Supervisor:
             raise
         self._stop(kill=False)
 
-    def _start(self) -> Slot:
+    def _start(self, cpu: int | None) -> Slot:
         stderr = WorkerLog()
         taken = Counter(s.device for s in self.slots)
         device = min(self.spec.devices, key=lambda d: taken[d], default="")
@@ -110,7 +127,7 @@ class Supervisor:
         )
         process.start()
         theirs.close()
-        return Slot(process, ours, stderr, device)
+        return Slot(process, ours, stderr, device, cpu=cpu)
 
     def _fill(self) -> None:
         for slot in list(self.slots):
@@ -122,7 +139,10 @@ class Supervisor:
                 if self.queue and slot.busy == busy:
                     self._hand(slot)
             while self.queue and len(self.slots) < self.workers:
-                slot = self._start()
+                cpu = take_cpu() if self.shares_cpus else None
+                if self.shares_cpus and self.slots and cpu is None:
+                    break
+                slot = self._start(cpu)
                 self.slots.append(slot)
                 self._hand(slot)
 
@@ -142,6 +162,8 @@ class Supervisor:
     def _forget(self, slot: Slot) -> None:
         slot.connection.close()
         slot.stderr.close()
+        if slot.cpu is not None:
+            os.close(slot.cpu)
         self.slots.remove(slot)
 
     def _hand(self, slot: Slot) -> None:
@@ -172,17 +194,17 @@ class Supervisor:
                 self._bury(slot, hung)
 
     def _is_over(self, started: Started, since: float | None) -> bool:
-        return since is not None and time.monotonic() - since > limit_s(started) * self.spec.lanes
+        return since is not None and self.clock() - since > limit_s(started) * self.spec.lanes
 
     def take(self, slot: Slot, message: Any) -> None:
         """What a worker says."""
         if isinstance(message, str):
             slot.name = message
         elif isinstance(message, Started):
-            slot.current[message.unit.unit_id] = (message, time.monotonic())
+            slot.current[message.unit.unit_id] = (message, self.clock())
         elif isinstance(message, Computed | Publishing):
             started, _ = slot.current[message.unit_id]
-            since = time.monotonic() if isinstance(message, Publishing) else None
+            since = self.clock() if isinstance(message, Publishing) else None
             slot.current[message.unit_id] = (started, since)
         elif isinstance(message, TakenOver | Dropped):
             self.tally.note(message)
@@ -218,6 +240,7 @@ class Supervisor:
             self.workers = max(1, self.workers // 2)
         tail = slot.stderr.tail()
         self._forget(slot)
+        sweep()
         at_work = [started for started, _ in slot.current.values()]
         if not at_work and self.report.worker_deaths > 3 + len(self.tally.units):
             raise RuntimeError(f"workers die before any work: {how}\n{tail}")

@@ -20,6 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ego_assets.operators.temporary import own_folder_of_multiprocessing
 from ego_assets.stages.lane import Lane
 from ego_assets.stages.messages import Broken
 from ego_assets.stages.outage import StageBrokenError
@@ -45,6 +46,7 @@ def worker_main(
     os.environ.clear()
     os.environ.update(environment)
     _die_with_parent()
+    own_folder_of_multiprocessing()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(stderr.fileno(), 2)

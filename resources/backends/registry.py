@@ -280,6 +280,17 @@ def lanes(operator: str, name: str) -> tuple[int, bool]:
     return getattr(cls, "lanes", 1), getattr(cls, "on_device", False)
 
 
+def uses_device(operator: str, name: str) -> bool:
+    """Whether a backend computes on a device if it has one: always, or as it is installed here.
+
+    One from outside this project that does not say is taken at the tags of its step.
+    """
+    cls = _class(find(operator, name))
+    if hasattr(cls, "may_use_device"):
+        return cls.may_use_device()
+    return getattr(cls, "on_device", ":" in name)
+
+
 def decisive(operator: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that are part of a result's fingerprint: not how fast it is computed."""
     runtime = find(operator, name).settings.runtime_fields()

@@ -14,10 +14,11 @@ import io
 import os
 import random
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
@@ -28,13 +29,17 @@ import pyarrow as pa
 
 from resources.lake.storage import LOCKS, AsideFile, ChangedError, check_key
 from resources.processes import is_gone, process_name
+from resources.processes.silence import GRACE_S, Silence
 
 LOCK_S = 900.0
-"""A lock older than this belongs to a process that is gone."""
+"""A lock older than this belongs to a process that is gone, or stalled."""
+LOCK_BEAT_S = 5.0
+"""How often a lock is made young again while it is held."""
 SINGLE_PUT_BYTES = 512 * 2**20
 """Larger files go in parts. Whether a condition on the last part counts is up to the server."""
 PART_BYTES = 64 * 2**20
 BODY_TRIES = 5
+_FILES = Path("/proc/self/fd")
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _UNKNOWN = {"501", "NotImplemented"}
@@ -149,11 +154,14 @@ class S3Storage:
         version: the ETag that the object must still have (None: it must not be there yet; "": any).
         Raises ChangedError if it has another.
         """
-        with tempfile.TemporaryDirectory(prefix="ego-s3-") as folder:
-            path = Path(folder) / "aside"
-            with path.open("xb") as raw:
-                file = AsideFile(raw, path)
-                yield file
+        has_proc = _FILES.is_dir()
+        # A file without a name dies with us.
+        make: Any = tempfile.TemporaryFile if has_proc else tempfile.NamedTemporaryFile
+        with make() as raw:
+            path = _FILES / str(raw.fileno()) if has_proc else Path(raw.name)
+            file = AsideFile(raw, path)
+            yield file
+            raw.flush()
             condition: dict[str, str] = {}
             if version is None or not replace:
                 condition = {"IfNoneMatch": "*"}
@@ -205,48 +213,65 @@ class S3Storage:
 
         Who wants in puts an object of a name of its own and looks whether others are there: of
         two, one at least sees the other. That takes no more of a server than listings that are
-        true. A dead owner is told by its process id, on another host by its age.
+        true. The object is put again and again while its owner lives; of a dead one it grows old.
         """
-        folder = f"{LOCKS}/{name}"
+        folder, silence = f"{LOCKS}/{name}", Silence()
         while True:
-            live, dead = self._owners(folder)
+            live, dead = self._owners(folder, silence)
             if not live:
                 mine = f"{folder}/{process_name()}.{uuid.uuid4().hex}"
                 self.write(mine, b"")
-                live = self._owners(folder)[0] - {mine}
+                live = self._owners(folder, silence)[0] - {mine}
                 if not live:
                     break
                 self.delete(mine)
             time.sleep(random.uniform(0.05, 0.5))
+        over = threading.Event()
+        heart = threading.Thread(target=self._keep_young, args=(mine, over), daemon=True)
+        heart.start()
         try:
             for key in dead:
                 self.delete(key)
             yield
         finally:
+            over.set()
+            heart.join()  # or its last PUT could come after the end
             self.delete(mine)
 
-    def _owners(self, folder: str) -> tuple[set[str], set[str]]:
-        """Keys in a lock's folder: of owners that may live, and of those that do not."""
+    def _keep_young(self, key: str, over: threading.Event) -> None:
+        while not over.wait(LOCK_BEAT_S):
+            with suppress(*s3_errors()):  # a server that is away for a while
+                self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=b"")
+
+    def _owners(self, folder: str, silence: Silence) -> tuple[set[str], set[str]]:
+        """Keys in a lock's folder: of owners that may live, and of those that do not.
+
+        An owner of another machine is dead if its object is old by the server's clock, and stays as
+        it is while we look: clocks are put forward. One of this machine, if its process is gone.
+        """
         start = self._key(folder) + "/"
         found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=start)
-        # By the server's clock: ours may be wrong.
-        date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
-        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        now = self._now(found)
         live: set[str] = set()
         dead: set[str] = set()
         for entry in found.get("Contents", ()):
             owner = entry["Key"].removeprefix(start)
             age_s = (now - entry["LastModified"]).total_seconds()
-            is_dead = age_s > LOCK_S or is_gone(owner.rpartition(".")[0])
+            watched_s = silence.of(owner, [entry["LastModified"]])
+            is_old = max(age_s, watched_s) > LOCK_S
+            is_dead = is_old and watched_s > 3 * LOCK_BEAT_S
+            if is_gone(owner.rpartition(".")[0]):
+                is_dead |= max(age_s, watched_s) > GRACE_S
             (dead if is_dead else live).add(f"{folder}/{owner}")
         return live, dead
 
     def sweep_aside(self, older_than_s: float) -> int:
         """Abort uploads that killed writers left behind. Returns how many."""
         found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self._key(""))
+        now = self._now(found)
         count = 0
         for upload in found.get("Uploads", ()):
-            if time.time() - upload["Initiated"].timestamp() > older_than_s:
+            if (now - upload["Initiated"]).total_seconds() > older_than_s:
                 self.client.abort_multipart_upload(
                     Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
@@ -254,6 +279,12 @@ class S3Storage:
         return count
 
     # -- inside ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _now(answer: Mapping[str, Any]) -> datetime:
+        """By the server's clock: ours may be wrong."""
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
     def _key(self, key: str) -> str:
         if not key:

@@ -49,8 +49,7 @@ class Scratch:
     def of_machine() -> Scratch:
         """The folder EGO_SCRATCH (default: of this user, in the temporary folder), bounded by
         EGO_SCRATCH_GB (default: half of what is free on its disk). Raises ScratchError."""
-        default = Path(tempfile.gettempdir()) / f"ego-scratch-{os.getuid()}"
-        root = Path(os.environ.get("EGO_SCRATCH") or default).expanduser()
+        root = Path(os.environ.get("EGO_SCRATCH") or default_root()).expanduser()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = root.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -169,6 +168,11 @@ class Scratch:
                 if _is_same(file, path):
                     yield
                     return
+
+
+def default_root() -> Path:
+    """One folder for each user of the machine."""
+    return Path(tempfile.gettempdir()) / f"ego-scratch-{os.getuid()}"
 
 
 def _is_same(file: BinaryIO, path: Path) -> bool:

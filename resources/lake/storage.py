@@ -6,6 +6,7 @@ reader sees the old file or the new one, never half of one, whatever kills the w
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,6 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+
+from resources.processes import Life, life_of, process_name
+from resources.processes.silence import GRACE_S
 
 ASIDE = ".aside"
 LOCKS = "_locks"
@@ -109,9 +113,8 @@ class LocalStorage:
     def copy(self, key: str, target: str) -> None:
         """Publish a file under another key, too, in place of what is there. Files here are never
         written again, so that both may be one on disk."""
-        where, aside = self.path(target), self.root / ASIDE / uuid.uuid4().hex
-        for folder in (where.parent, aside.parent):
-            folder.mkdir(parents=True, exist_ok=True)
+        where, aside = self.path(target), self._aside()
+        where.parent.mkdir(parents=True, exist_ok=True)
         try:
             try:
                 os.link(self.path(key), aside)
@@ -150,9 +153,7 @@ class LocalStorage:
         version: of no use here: `lock` is enough.
         """
         target = self.path(key)
-        aside_folder = self.root / ASIDE
-        aside_folder.mkdir(parents=True, exist_ok=True)
-        aside = aside_folder / f"{uuid.uuid4().hex}"
+        aside = self._aside()
         try:
             with aside.open("xb") as raw:
                 file = AsideFile(raw, aside)
@@ -165,10 +166,12 @@ class LocalStorage:
                     aside.replace(target) if replace else os.link(aside, target)
                 except FileExistsError:
                     break
-                except FileNotFoundError:  # `drop_empty` was quicker
-                    if not aside.exists():
-                        raise
-                    continue
+                except FileNotFoundError as error:
+                    if not aside.exists():  # swept away by a machine whose clock is wrong
+                        raise OSError(
+                            errno.ESTALE, "was removed while it was written", str(aside)
+                        ) from error
+                    continue  # `drop_empty` was quicker
                 file.published = True
             with suppress(FileNotFoundError):  # it was merged already, and its folder dropped
                 _sync_folder(target.parent)
@@ -185,15 +188,25 @@ class LocalStorage:
             yield
 
     def sweep_aside(self, older_than_s: float) -> int:
-        """Delete what killed writers left behind. Returns how many files."""
+        """Delete what killed writers left behind, and what is older. Returns how many files."""
         count = 0
         with suppress(FileNotFoundError):
             for path in (self.root / ASIDE).iterdir():
                 with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > older_than_s:
+                    age_s = time.time() - path.stat().st_mtime
+                    life = life_of(path.name.rpartition(".")[0])
+                    if life is Life.ALIVE:  # whatever the clock says
+                        continue
+                    if age_s > older_than_s or (life is Life.GONE and age_s > GRACE_S):
                         path.unlink()
                         count += 1
         return count
+
+    def _aside(self) -> Path:
+        """A name for a file that is not there yet; it says who writes it."""
+        folder = self.root / ASIDE
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{process_name()}.{uuid.uuid4().hex}"
 
     def list(self, prefix: str, begin: str = "") -> list[str]:
         """Keys of the files directly in the folder `prefix`, sorted; of those whose names begin

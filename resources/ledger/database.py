@@ -7,6 +7,7 @@ Not here: its tables and their versions (`tables`), what is done with them (`led
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,14 @@ from resources.ledger.tables import damaged, file_identity, open_engine
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
 
+
+class _Joint(threading.local):
+    """The transaction that this thread's calls are part of, and whose it is."""
+
+    transaction: tuple[Database, sa.Connection] | None = None
+
+
+_joint = _Joint()
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,6 +44,8 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(method)
     def trying(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _joint.transaction is not None:  # what broke is all of it: not ours to try again
+            return method(*args, **kwargs)
         deadline = time.monotonic() + PATIENCE_S
         wait_s, is_reopened = 0.1, False
         while True:
@@ -94,14 +105,34 @@ class Database:
         return dialect.insert(table).on_conflict_do_nothing()
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """A connection that writes: all of it, or nothing."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """A connection that writes: all of it, or nothing.
+
+        durable=False: a power cut may take it back, and it need not wait for the disk.
+        """
+        if _joint.transaction is not None and _joint.transaction[0] is self:
+            yield _joint.transaction[1]
+            return
         with self._engine().connect() as connection:
             if connection.dialect.name == "sqlite":
+                if not durable:
+                    connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
                 # Taking the write lock at once avoids the deadlock of two readers that write.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            elif not durable:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
             connection.commit()
+
+    @contextmanager
+    def joint_transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Have all calls of this thread in the block be one transaction."""
+        with self.transaction(durable=durable) as connection:
+            _joint.transaction = (self, connection)
+            try:
+                yield
+            finally:
+                _joint.transaction = None
 
     def _engine(self) -> sa.Engine:
         # Another file may have taken the place of the one that was opened, or none.

@@ -2,7 +2,7 @@
 
 A unit is a clip; before there are clips, a video or a raw file. An attempt is recorded before
 it starts, so a unit that kills its worker is known by its count. An attempt is a claim: nobody
-else gets the unit while its heartbeat is fresh and its process is there. Every write is
+else gets the unit while its heart beats (`takeover`). Every write is
 conditional on the attempt: a late worker cannot overwrite the state of a newer one, and its
 fencing token keeps its rows out of the lake (Kleppmann 2016, "How to do distributed locking").
 Not here: what the work is, what a state is (`states`), how the database is reached (`database`).
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from resources.ledger.states import (
 )
 from resources.ledger.tables import SQLITE
 from resources.ledger.tables import work as _work
-from resources.processes import is_gone
+from resources.ledger.takeover import HEARTBEAT_LIMIT_S as HEARTBEAT_LIMIT_S
+from resources.ledger.takeover import Takeover, Verdict
+from resources.processes.silence import Silence
 
-HEARTBEAT_LIMIT_S = 120.0
-"""A claim whose heartbeat is older may be taken over."""
+LOOK_S = 0.5
+"""How often a claim is looked at that has to be watched."""
 ERROR_CHARACTERS = 8000
 _ENDED = (State.DONE, State.QUARANTINED)
 
@@ -121,7 +124,6 @@ class Ledger(Database):
 
     # -- the life of an attempt ------------------------------------------------------------------
 
-    @patient
     def start(
         self,
         stage: str,
@@ -131,13 +133,42 @@ class Ledger(Database):
         worker: str,
         run_id: str,
         seen: int | None = None,
+        redo: bool = True,
     ) -> Attempt:
         """Claim a unit and record the attempt before it starts.
 
-        seen: the token of the entry that the caller has looked at. Raises BusyError while a live
-        worker has it, or if another has claimed it since, and may be done; KeyError if the unit
-        was never expected.
+        A claim of another worker that looks stale is watched for some seconds before it is taken
+        over. seen: the token of the entry that the caller has looked at. redo: whether to claim
+        what has ended under this very fingerprint. Raises BusyError while a live worker has it, or
+        if another has claimed it since, and may be done; KeyError if the unit was never expected.
         """
+        while True:
+            try:
+                return self._start(
+                    stage,
+                    unit_id,
+                    fingerprint=fingerprint,
+                    worker=worker,
+                    run_id=run_id,
+                    seen=seen,
+                    redo=redo,
+                )
+            except _UnwatchedError:
+                time.sleep(LOOK_S)
+
+    @patient
+    def _start(
+        self,
+        stage: str,
+        unit_id: str,
+        *,
+        fingerprint: str,
+        worker: str,
+        run_id: str,
+        seen: int | None,
+        redo: bool,
+    ) -> Attempt:
+        """As `start`. Raises _UnwatchedError if the claim has to be watched."""
         with self.transaction() as connection:
             same = _is_unit(stage, unit_id)
             query = sa.select(_work, self.now().label("now")).where(same)
@@ -149,14 +180,15 @@ class Ledger(Database):
                 raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
             if seen is not None and row["token"] != seen:
                 raise BusyError(f"{stage} {unit_id} was claimed by {row['worker']} meanwhile")
+            # It was at work when the caller looked, and its token is still the same.
+            if not redo and row["state"] in _ENDED and row["fingerprint"] == fingerprint:
+                raise BusyError(f"{stage} {unit_id} is {row['state']} by now")
             if row["state"] == State.DROPPED:
                 raise BusyError(f"{stage} {unit_id} was dropped: `ego quarantine release` it first")
-            if row["state"] == State.RUNNING and row["worker"] != worker:
-                beat = row["heartbeat_at"] or 0.0
-                # A beat from the future is of a clock that was put back since.
-                fresh = abs(row["now"] - beat) < HEARTBEAT_LIMIT_S
-                if fresh and not is_gone(row["worker"]):
-                    raise BusyError(f"{stage} {unit_id} is at {row['worker']}")
+            # One process may have several runs.
+            is_own = (row["worker"], row["run_id"]) == (worker, run_id)
+            if row["state"] == State.RUNNING and not is_own:
+                self._refuse_if_alive(connection, row)
             # Work that ended and is asked for again (by force) begins to count anew.
             is_over = row["state"] in _ENDED or row["error_class"] == WAITS_FOR_GPU
             goes_on = row["fingerprint"] == fingerprint and not is_over
@@ -189,7 +221,17 @@ class Ledger(Database):
     @patient
     def beat(self, stage: str, unit_id: str, token: int) -> bool:
         """Say that the attempt goes on. False: it is no longer the current one."""
-        return self._update(self._current(stage, unit_id, token), heartbeat_at=self.now()) == 1
+        mine = self._current(stage, unit_id, token)
+        with self.transaction(durable=False) as connection:
+            beat = _work.update().where(mine).values(heartbeat_at=self.now())
+            return connection.execute(beat).rowcount == 1
+
+    @patient
+    def was_alive(self, stage: str, unit_id: str, token: int) -> None:
+        """Say that the attempt was taken over while its worker lived (it slept, or was cut off):
+        it is not one of those that were lost with their run."""
+        later = sa.and_(_is_unit(stage, unit_id), _work.c.token > token, _work.c.lost > 0)
+        self._update(later, lost=_work.c.lost - 1)
 
     @patient
     def finish(
@@ -423,7 +465,40 @@ class Ledger(Database):
                 found.setdefault(stage, {})[State(state)] = count
         return found
 
+    @patient
+    def beats_of_runs(self) -> dict[str, tuple[float, float]]:
+        """{run id: (when a unit of it last had a heartbeat, how many seconds ago)} of all runs with
+        units at work; both by the clock of the database."""
+        last = sa.func.max(sa.func.coalesce(_work.c.heartbeat_at, _work.c.started_at))
+        query = (
+            sa.select(_work.c.run_id, last, self.now() - last)
+            .where(_work.c.state == State.RUNNING, _work.c.run_id.is_not(None))
+            .group_by(_work.c.run_id)
+            .having(last.is_not(None))
+        )
+        with self.reading() as connection:
+            return {run: (beat, age_s) for run, beat, age_s in connection.execute(query)}
+
     # -- inside --------------------------------------------------------------------------------
+
+    @cached_property
+    def _takeover(self) -> Takeover:
+        return Takeover(Silence())
+
+    def _refuse_if_alive(self, connection: sa.Connection, row: Mapping[Any, Any]) -> None:
+        """Raises BusyError, or _UnwatchedError, unless the claim may be taken over."""
+        its_claims = sa.and_(_work.c.state == State.RUNNING, _work.c.worker == row["worker"])
+        query = sa.select(_work.c.stage, _work.c.unit_id, _work.c.token, _work.c.heartbeat_at)
+        beats: dict[Hashable, float] = {
+            (stage, unit, token): beat or 0.0
+            for stage, unit, token, beat in connection.execute(query.where(its_claims))
+        }
+        claim = (row["stage"], row["unit_id"], row["token"])
+        verdict = self._takeover.judge(row["worker"] or "", claim, beats, row["now"])
+        if verdict is Verdict.WATCH:
+            raise _UnwatchedError
+        if verdict is Verdict.ALIVE:
+            raise BusyError(f"{row['stage']} {row['unit_id']} is at {row['worker']}")
 
     def _close(
         self,
@@ -467,6 +542,10 @@ class Ledger(Database):
     def _wall_ms(self) -> int:
         """This machine's clock, which may jump: tokens grow all the same."""
         return int(time.time() * 1000)
+
+
+class _UnwatchedError(Exception):
+    """A claim looks stale, and has not been watched for long enough."""
 
 
 def _text(words: str) -> str:

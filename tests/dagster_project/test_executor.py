@@ -510,6 +510,13 @@ def test_a_run_that_cannot_go_on_says_so_and_leaves_nothing_taken(
     assert LeaseBook().claims() == []
 
 
+def test_without_a_proc_of_its_own_it_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end processes of others, whose numbers its own have in another namespace."""
+    monkeypatch.setattr(executor, "has_own_proc", lambda: False)
+    with pytest.raises(dg.DagsterUnmetExecutorRequirementsError, match="--mount-proc"):
+        executor.GpuExecutor(None, None)  # type: ignore[arg-type]
+
+
 @pytest.mark.chaos
 @pytest.mark.parametrize("victim", ["worker", "server", "run", "group"])
 def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:

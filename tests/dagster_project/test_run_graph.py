@@ -106,6 +106,21 @@ def test_a_run_that_waits_for_a_device_says_so(
 
 
 @pytest.mark.slow
+def test_a_run_that_computes_on_no_device_does_not_wait_for_one(
+    tmp_path: Path, taken: Lease
+) -> None:
+    video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
+    lake = Lake(tmp_path / "lake")
+    shards = register_files(lake, find_files([video]).files)
+    notes: list[str] = []
+    summary = run_shards(lake.location, shards, tell=lambda p: notes.append(p.note))
+    assert summary.ok, summary
+    assert (summary.waiting_for_gpu, summary.degraded) == ({}, "")
+    assert not any(notes)
+    assert [c.step_key for c in LeaseBook().claims()] == ["hoards"]
+
+
+@pytest.mark.slow
 def test_a_degraded_run_and_the_one_that_makes_it_good(tmp_path: Path, taken: Lease) -> None:
     video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
     lake = Lake(tmp_path / "lake")

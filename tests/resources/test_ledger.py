@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
+from resources.ledger import ledger as ledger_module
 from resources.ledger.activity import Activity
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Seen
 from resources.ledger.tables import VERSION, LedgerVersionError, metadata
-from resources.processes import is_gone, process_name
+from resources.ledger.takeover import HEARTBEAT_LIMIT_S, Takeover
+from resources.processes.silence import GRACE_S, WATCH_S, Silence
 from tests.resources.postgres import Postgres
 
 SHARD = "20260101-0000"
@@ -51,9 +53,34 @@ def state(ledger: Ledger) -> State:
     return ledger.entries(unit_id="u1")[0].state
 
 
-def let_heartbeats_age(ledger: Ledger) -> None:
+def let_heartbeats_age(ledger: Ledger, seconds: float = 1000) -> None:
     with sa.create_engine(ledger.url).begin() as connection:
-        connection.execute(sa.text("UPDATE work SET heartbeat_at = heartbeat_at - 1000"))
+        connection.execute(sa.text(f"UPDATE work SET heartbeat_at = heartbeat_at - {seconds}"))
+
+
+@pytest.fixture(autouse=True)
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """Who watches a claim looks at it every second, and that second does not take so long."""
+    found = Looks()
+    monkeypatch.setattr(ledger_module, "LOOK_S", 1.0)
+    monkeypatch.setattr(ledger_module, "time", found)
+    monkeypatch.setattr(Ledger, "_takeover", property(lambda ledger: found.takeover))
+    return found
+
+
+class Looks:
+    """As the module `time`, with a clock that goes on in sleep only; looks: to be called then."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.looks: list[Callable[[], object]] = []
+        self.takeover = Takeover(Silence(lambda: self.now))
+        self.time = time.time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for look in self.looks:
+            look()
 
 
 def test_an_attempt_is_on_disk_before_it_starts(ledger: Ledger) -> None:
@@ -104,6 +131,19 @@ def test_what_somebody_did_since_one_looked_is_not_claimed(ledger: Ledger) -> No
     assert again.token > seen
 
 
+def test_what_was_at_work_when_one_looked_and_is_done_by_now_is_not_done_again(
+    ledger: Ledger,
+) -> None:
+    other = start(ledger, "other")
+    seen = ledger.entries(unit_id="u1")[0].token
+    ledger.finish("clips", "u1", other)
+    claim = {"fingerprint": "f", "worker": "w", "run_id": "r", "seen": seen}
+    with pytest.raises(BusyError, match="done by now"):
+        ledger.start("clips", "u1", **claim, redo=False)
+    assert state(ledger) is State.DONE
+    assert ledger.start("clips", "u1", **claim, redo=True).token > seen
+
+
 def test_an_old_heartbeat_is_taken_over_and_the_loser_is_fenced_off(ledger: Ledger) -> None:
     slow = start(ledger, "slow")
     assert ledger.beat("clips", "u1", slow.token)
@@ -129,24 +169,143 @@ def test_a_beat_keeps_the_claim(ledger: Ledger) -> None:
         start(ledger, "two")
 
 
-def test_the_claim_of_a_dead_process_of_this_host_is_free_at_once(ledger: Ledger) -> None:
-    child = subprocess.Popen(["sleep", "60"])
-    name = f"{socket.gethostname()}:{child.pid}:{int(time.time() * 1000)}"
-    start(ledger, name)
+@pytest.fixture
+def child() -> Iterator[Child]:
+    with Child() as started:
+        yield started
+
+
+class Child:
+    """Another process, and its name."""
+
+    def __enter__(self) -> Child:
+        says = "import resources.processes as p; print(p.process_name(), flush=True); input()"
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", says], stdin=pipe, stdout=pipe, text=True
+        )
+        assert self.process.stdout is not None
+        self.name = self.process.stdout.readline().strip()
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.process.communicate()
+
+
+def test_the_claim_of_a_dead_process_of_this_machine_is_free_after_a_few_beats(
+    ledger: Ledger, child: Child
+) -> None:
+    start(ledger, child.name)
+    let_heartbeats_age(ledger, GRACE_S)
     with pytest.raises(BusyError):
         start(ledger, "two")
     child.kill()
-    child.wait()
     assert start(ledger, "two").lost == 1
 
 
-def test_who_is_gone() -> None:
-    assert not is_gone(process_name())
-    host, pid, began = process_name().rsplit(":", 2)
-    assert is_gone(f"{host}:{pid}:{int(began) - 60_000}"), "the number went to another process"
-    assert not is_gone(f"elsewhere:{pid}:1")
-    assert not is_gone(None)
-    assert not is_gone("w")
+def test_no_claim_with_a_fresh_heartbeat_is_taken_over(ledger: Ledger, child: Child) -> None:
+    """Not even of a process that seems to be dead: this machine may have been copied."""
+    start(ledger, child.name)
+    child.kill()
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+
+
+def test_the_dead_of_this_machine_need_no_right_clock(
+    ledger: Ledger, child: Child, looks: Looks
+) -> None:
+    start(ledger, child.name)
+    let_heartbeats_age(ledger, -3600)  # the clock was put back
+    child.kill()
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+    looks.sleep(GRACE_S)
+    assert start(ledger, "two").lost == 1
+
+
+def test_a_stepped_clock_frees_no_claim_of_a_live_worker(ledger: Ledger, looks: Looks) -> None:
+    first = start(ledger, "one")
+    let_heartbeats_age(ledger, 3600)  # as it looks once our clock is put forward
+    looks.looks = [lambda: ledger.beat("clips", "u1", first.token)]
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+    assert looks.now == 1.0, "one beat is enough"
+
+
+def test_a_clock_that_was_put_back_keeps_no_claim_for_ever(ledger: Ledger, looks: Looks) -> None:
+    start(ledger, "one")
+    let_heartbeats_age(ledger, -3600)
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+    looks.sleep(HEARTBEAT_LIMIT_S - 1)
+    with pytest.raises(BusyError):
+        start(ledger, "two")
+    looks.sleep(1)
+    assert start(ledger, "two").lost == 1
+
+
+def test_who_was_watched_with_one_claim_need_not_be_with_the_next(
+    ledger: Ledger, looks: Looks
+) -> None:
+    for unit in ("u1", "u2"):
+        start(ledger, "one", unit=unit)
+    let_heartbeats_age(ledger)
+    start(ledger, "two", unit="u1")
+    watched_s = looks.now
+    assert watched_s >= WATCH_S
+    start(ledger, "two", unit="u2")
+    assert looks.now == watched_s
+
+
+def test_a_claim_that_is_left_alone_is_free_though_its_worker_lives(
+    ledger: Ledger, looks: Looks
+) -> None:
+    """Its ledger was away when it gave the claim back."""
+    start(ledger, "one", unit="u1")
+    let_heartbeats_age(ledger)
+    second = start(ledger, "one", unit="u2")
+    looks.looks = [lambda: ledger.beat("clips", "u2", second.token)]
+    assert start(ledger, "two", unit="u1").lost == 1
+
+
+def test_two_runs_of_one_process_leave_each_other_alone(ledger: Ledger) -> None:
+    start(ledger, "w")
+    with pytest.raises(BusyError):
+        ledger.start("clips", "u1", fingerprint="f", worker="w", run_id="another")
+
+
+def test_the_heartbeats_of_a_worker_are_one_transaction(ledger: Ledger) -> None:
+    claims = {unit: start(ledger, "one", unit=unit) for unit in ("u1", "u2")}
+    let_heartbeats_age(ledger)
+
+    def ages() -> list[bool]:
+        entries = Ledger(ledger.url).entries(stage="clips")
+        return [time.time() - (e.heartbeat_at or 0) > 500 for e in entries]
+
+    with pytest.raises(RuntimeError), ledger.joint_transaction(durable=False):
+        assert all(ledger.beat("clips", unit, a.token) for unit, a in claims.items())
+        raise RuntimeError("killed")
+    assert ages() == [True, True]
+    with ledger.joint_transaction(durable=False):
+        assert ledger.beat("clips", "u1", claims["u1"].token)
+        assert not ledger.beat("clips", "u2", claims["u2"].token - 1)
+    assert ages() == [False, True]
+
+
+def test_a_worker_that_slept_was_not_lost(ledger: Ledger) -> None:
+    slow = start(ledger, "slow")
+    let_heartbeats_age(ledger)
+    fast = start(ledger, "fast")
+    assert fast.lost == 1
+    ledger.was_alive("clips", "u1", slow.token)
+    assert ledger.entries(unit_id="u1")[0].lost == 0
+    ledger.was_alive("clips", "u1", fast.token)
+    assert ledger.entries(unit_id="u1")[0].lost == 0
 
 
 def test_done_is_done_once(ledger: Ledger) -> None:

@@ -31,7 +31,9 @@ from ego_assets.stages.agreement import agree
 from ego_assets.stages.plan import ShardInputs
 from resources.lake import Lake, Provenance
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger.ledger import HEARTBEAT_LIMIT_S
+from resources.ledger import ledger as ledger_module
+from resources.ledger.takeover import HEARTBEAT_LIMIT_S, Takeover
+from resources.processes.silence import Silence
 from tests.stages.test_audit import SHARD, TABLE, rows_of
 
 UNITS = ["a" * 16, "b" * 16]
@@ -58,6 +60,7 @@ class JumpingLedger(Ledger):
     """On a machine whose clock may be put forward or back at any time."""
 
     offset_s = 0.0
+    watched_s = 0.0
 
     def _wall_ms(self) -> int:
         return int((time.time() + self.offset_s) * 1000)
@@ -72,6 +75,7 @@ class PublishMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="ego-machine-"))
         self.lake = Lake(self.folder)
         self.ledger = JumpingLedger(Ledger.beside(self.folder).url)
+        self.ledger._takeover = Takeover(Silence(lambda: self.ledger.watched_s))
         self.ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS])
         self.tries: list[Try] = []
         self.holder: dict[str, Try | None] = dict.fromkeys(UNITS)
@@ -86,10 +90,13 @@ class PublishMachine(RuleBasedStateMachine):
     @rule(unit=units, worker=workers)
     def claim(self, unit: str, worker: str) -> None:
         holder = self.holder[unit]
-        fresh = abs(self.now() - self.beats[unit]) < HEARTBEAT_LIMIT_S
+        fresh = self.now() - self.beats[unit] < HEARTBEAT_LIMIT_S
         taken = holder is not None and holder.worker != worker and fresh
         try:
-            attempt = self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ledger_module, "LOOK_S", 5.0)
+                patch.setattr(ledger_module.time, "sleep", self.watch)
+                attempt = self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
         except BusyError:
             assert taken
             return
@@ -104,6 +111,25 @@ class PublishMachine(RuleBasedStateMachine):
         self.tries.append(Try(unit, worker, attempt))
         self.holder[unit], self.beats[unit] = self.tries[-1], self.now()
         self.state[unit], self.tokens[unit] = State.RUNNING, attempt.token
+
+    def watch(self, seconds: float) -> None:
+        self.ledger.watched_s += seconds
+
+    @rule(unit=units, worker=workers)
+    def claim_what_beats(self, unit: str, worker: str) -> None:
+        """No clock frees it."""
+        holder = self.holder[unit]
+        if holder is None or holder.worker == worker:
+            return
+
+        def live_on(seconds: float) -> None:
+            self.watch(seconds)
+            assert self.ledger.beat(TABLE, unit, holder.attempt.token)
+            self.beats[unit] = self.now()
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(BusyError):
+            patch.setattr(ledger_module.time, "sleep", live_on)
+            self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
 
     @rule()
     def heartbeats_age(self) -> None:

@@ -121,9 +121,10 @@ def test_a_lock_keeps_others_out_and_an_old_one_is_broken(
     storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert most_inside(storage, threads=6) == 1
-    # A dead process of this host is known at once; one of another host by its age.
-    host, pid, began = process_name().rsplit(":", 2)
-    storage.write(f"_locks/t/{host}:{pid}:{int(began) - 60_000}.a", b"")
+    # A dead process of this machine is known soon; one of another by its age.
+    monkeypatch.setattr(s3_module, "GRACE_S", 1.0)
+    where, pid, began = process_name().rsplit(":", 2)
+    storage.write(f"_locks/t/{where}:{pid}:{int(began) - 1}.a", b"")
     with storage.lock("t"):
         pass
     assert storage.list("_locks/t") == []
@@ -133,6 +134,35 @@ def test_a_lock_keeps_others_out_and_an_old_one_is_broken(
     entered.join(1.5)
     assert entered.is_alive()
     monkeypatch.setattr(s3_module, "LOCK_S", 1.0)
+    monkeypatch.setattr(s3_module, "LOCK_BEAT_S", 0.3)
+    entered.join(30)
+    assert storage.list("_locks/t") == []
+
+
+def test_a_lock_is_kept_however_long_it_is_held(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process of which nothing is known but that it puts its lock again and again."""
+    monkeypatch.setattr(s3_module, "LOCK_S", 2.0)
+    monkeypatch.setattr(s3_module, "LOCK_BEAT_S", 1.0)
+    monkeypatch.setattr(s3_module, "process_name", lambda: "elsewhere:1:1")
+    inside = threading.Event()
+    leaves = threading.Event()
+
+    def hold() -> None:
+        with storage.lock("t"):
+            inside.set()
+            leaves.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert inside.wait(30)
+    entered = threading.Thread(target=most_inside, args=(storage, 1))
+    entered.start()
+    entered.join(7)
+    assert entered.is_alive()
+    leaves.set()
+    holder.join()
     entered.join(30)
     assert storage.list("_locks/t") == []
 

@@ -1,5 +1,7 @@
-"""A run whose machine was switched off is ended and told of, and its shard is retried."""
+"""A run whose machine was switched off is ended and told of, and its shard is retried. One that
+works is left alone, in whatever container it is, whatever happens to the clock."""
 
+import os
 import subprocess
 import sys
 import time
@@ -18,10 +20,12 @@ from resources.processes import RUN_TAG, process_name, run_tag
 from sensors import lost_runs
 from sensors.alerts import Span, signals
 from sensors.lost_runs import SILENCE_S, end_lost_runs
+from tests.resources.namespaces import needs_namespaces
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
 from tests.sensors.test_schedules import Night
 
+ROOT = Path(__file__).resolve().parents[2]
 STATUS = dg.DagsterRunStatus
 
 
@@ -115,6 +119,33 @@ def test_a_run_that_never_begins_is_ended(
     assert status(instance, run_id) is STATUS.FAILURE
 
 
+def test_a_run_that_begins_is_not_ended_because_the_clock_was_put_forward(
+    instance: dg.DagsterInstance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(instance, status=STATUS.STARTING)
+    step_clock(monkeypatch, 7200.0)
+    assert end_lost_runs(instance, ledger) == []
+    assert end_lost_runs(instance, ledger) == []
+
+
+def test_a_run_that_ends_by_itself_while_we_look_is_not_failed(
+    instance: dg.DagsterInstance, ledger: Ledger, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = begin(instance, f"RUN {dead}")
+    real = ledger.beats_of_runs
+
+    def ends() -> Any:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        event = dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name)
+        instance.report_dagster_event(event, run_id)
+        return real()
+
+    monkeypatch.setattr(ledger, "beats_of_runs", ends)
+    assert end_lost_runs(instance, ledger) == []
+    assert status(instance, run_id) is STATUS.SUCCESS
+
+
 def test_the_alert_sensor_ends_lost_runs(
     instance: dg.DagsterInstance, tmp_path: Path, dead: str
 ) -> None:
@@ -139,6 +170,18 @@ def claim(ledger: Ledger, run_id: str, *units: str) -> None:
         ledger.start("clips", unit, fingerprint="f", worker="elsewhere:2:2", run_id=run_id)
 
 
+def step_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Of this process, put forward from now on."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_runs, "WATCH_S", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("age_s", "is_lost"), [(SILENCE_S - 60, False), (SILENCE_S + 60, True)])
 def test_a_run_of_another_machine_is_lost_when_its_heartbeats_stop(
     instance: dg.DagsterInstance, ledger: Ledger, age_s: float, is_lost: bool
@@ -149,6 +192,7 @@ def test_a_run_of_another_machine_is_lost_when_its_heartbeats_stop(
     assert end_lost_runs(instance, ledger) == [run_id] * is_lost
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_a_killed_step_left_is_no_silence_of_its_run(
     instance: dg.DagsterInstance, ledger: Ledger
 ) -> None:
@@ -162,3 +206,54 @@ def test_what_a_killed_step_left_is_no_silence_of_its_run(
     assert run is not None
     instance.report_engine_event("another step goes on", run)
     assert end_lost_runs(instance, ledger) == []
+
+
+def test_a_run_in_a_container_is_not_lost_because_the_clock_was_put_forward(
+    instance: dg.DagsterInstance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeats go on while we listen."""
+    run_id = begin(instance, "RUN elsewhere:1:1")
+    claim(ledger, run_id, "u1")
+    (entry,) = ledger.entries()
+    step_clock(monkeypatch, 7200.0)
+
+    def listen(seconds: float) -> None:
+        assert ledger.beat("clips", "u1", entry.token)
+
+    monkeypatch.setattr(lost_runs.time, "sleep", listen)
+    assert end_lost_runs(instance, ledger) == []
+    monkeypatch.setattr(lost_runs.time, "sleep", lambda seconds: None)
+    step_clock(monkeypatch, 7200.0)
+    assert end_lost_runs(instance, ledger) == [run_id]
+
+
+def test_a_run_whose_clips_have_heartbeats_is_alive_whatever_its_name_says(
+    instance: dg.DagsterInstance, ledger: Ledger, dead: str
+) -> None:
+    """This machine may be a copy of another."""
+    run_id = begin(instance, f"RUN {dead}")
+    claim(ledger, run_id, "u1")
+    assert end_lost_runs(instance, ledger) == []
+    let_age(ledger, {"u1": 60.0})
+    assert end_lost_runs(instance, ledger) == [run_id]
+
+
+@needs_namespaces
+def test_a_run_in_a_pid_namespace_of_its_own_is_left_alone(
+    instance: dg.DagsterInstance, ledger: Ledger
+) -> None:
+    """It has the same host name, and a number that nobody has out here, or somebody else."""
+    says = "import resources.processes as p; print(p.process_name(), flush=True); input()"
+    apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with subprocess.Popen(
+        [*apart, sys.executable, "-c", says],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as other:
+        assert other.stdout is not None
+        name = other.stdout.readline().strip()
+        begin(instance, f"RUN {name}")
+        assert end_lost_runs(instance, ledger) == []
+        other.kill()

@@ -2,7 +2,8 @@
 
 `{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "bad": true}: the first n
 attempts do so; {"until": path, "hang": n}: they wait for that file; {"sleep_s": s, "hang": n}: they
-take so long. Attempts are counted in `{clip_id}.attempts`.
+take so long; {"makes_folder": true}: they have a temporary folder meanwhile. Attempts are counted
+in `{clip_id}.attempts`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.config import MovementSettings
+from ego_assets.operators.temporary import make_temporary_folder
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 
 
@@ -88,6 +90,8 @@ class FakeEstimator:
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt <= behave.get("raise", 0):
             raise RuntimeError(f"attempt {attempt} fails as it was told")
+        if behave.get("makes_folder"):
+            make_temporary_folder()
         if attempt <= behave.get("hang", 1):
             time.sleep(behave.get("sleep_s", 0))
             while (until := behave.get("until")) and not (folder / until).exists():

@@ -28,7 +28,7 @@ from ego_assets.stages.messages import Broken, Computed, Ended, GroupEnded, Publ
 from ego_assets.stages.outage import StageBrokenError
 from ego_assets.stages.plan import Group, Unit, chain, plan
 from ego_assets.stages.results import CLIPS_BEHIND, Result, Room, Take, size_of
-from resources.ledger import State
+from resources.ledger import State, takeover
 from resources.processes import process_name
 from tests.stages.fake_backends import movement_row
 from tests.stages.stage_bench import SHARD, Bench, make_bench
@@ -455,6 +455,7 @@ def test_a_clip_that_may_have_killed_its_run_takes_nobody_along(
     bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     """Those before it would be lost as often as it is, and be given up with it."""
+    monkeypatch.setattr(takeover, "WATCH_S", 0.0)
     fingerprint: str | None = None
     for unit in next(g for g in groups_of(bench) if g.has_any({lost})).units:
         fingerprint = chain(unit.base_fingerprint, fingerprint)
@@ -546,9 +547,10 @@ def test_waiting_is_none_of_a_clips_seconds(
 
 
 def test_a_result_whose_claim_was_taken_over_is_fenced_off(
-    bench: Bench, model: Model, before_publishing: Gates
+    bench: Bench, model: Model, before_publishing: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it waits, another run does the clip: what that one made stays, and is gone on from."""
+    monkeypatch.setattr(takeover, "WATCH_S", 0.0)
 
     def another_does_it() -> None:
         del before_publishing[LONG[1]]

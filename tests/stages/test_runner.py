@@ -26,7 +26,8 @@ from ego_assets.stages.results import Place, Take
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.supervisor import Slot, Supervisor
 from ego_assets.stages.worker_log import WorkerLog
-from resources.ledger import LateAttemptError, State
+from resources.ledger import Attempt, LateAttemptError, State, takeover
+from resources.processes import silence
 
 LONG = [f"long{'0' * 12}-{i:04d}" for i in range(3)]
 SHORT = f"short{'0' * 11}-0000"
@@ -243,31 +244,64 @@ def test_what_another_did_between_look_and_claim_is_not_done_again(
     assert [bench.attempts(c) for c in [*LONG, SHORT]] == [1, 1, 1, 1]
 
 
-def test_a_run_whose_claim_was_taken_over_changes_nothing(bench: Bench) -> None:
-    """Its node was lost to the others for a while: it wakes, finishes late, and is fenced off."""
+def _run_in_a_group(spec) -> None:  # type: ignore[no-untyped-def]
+    os.setpgid(0, 0)
+    run_stage(spec)
+
+
+def test_a_run_that_was_stopped_for_long_changes_nothing_and_charges_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes, finishes late, and is fenced off; the clip is not held for lost with its run."""
     woken = bench.folder / "woken"
     bench.behave(SHORT, until=str(woken), hang=1)
     context = multiprocessing.get_context("spawn")
-    late = context.Process(target=run_stage, args=(replace(bench.spec, units=(SHORT,)),))
+    late = context.Process(target=_run_in_a_group, args=(replace(bench.spec, units=(SHORT,)),))
     late.start()
     deadline = time.monotonic() + PATIENCE_S
     while not bench.attempts(SHORT):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    os.killpg(late.pid or 0, signal.SIGSTOP)
     with sqlite3.connect(bench.ledger.url.removeprefix("sqlite:///")) as database:
-        database.execute("UPDATE work SET worker = 'another host:1:1', heartbeat_at = 0")
-    report = run_stage(bench.rerun(units=(SHORT,)), workers=1)
-    assert (report.done, late.is_alive()) == (1, True)
+        database.execute("UPDATE work SET heartbeat_at = heartbeat_at - 1000")
+    monkeypatch.setattr(takeover, "WATCH_S", 0.0)
+    report = run_stage(bench.rerun(units=(SHORT,)), isolate=False)
+    assert report.done == 1
     mine = bench.lake.provenance(TABLE, SHARD, SHORT)
     assert mine is not None
     assert mine.run_id == "again"
+    assert bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].lost == 1
+    os.killpg(late.pid or 0, signal.SIGCONT)
     woken.touch()
     late.join(PATIENCE_S)
     assert late.exitcode == 0
     assert bench.attempts(SHORT) == 2
     assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
-    assert bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].run_id == "again"
+    entry = bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0]
+    assert (entry.run_id, entry.state, entry.attempts, entry.lost) == ("again", State.DONE, 1, 0)
     assert counts(bench) == [0]
+
+
+def test_a_clip_is_not_hung_because_its_whole_run_was_stopped(bench: Bench) -> None:
+    """A laptop that was closed, a container that was frozen: no attempt is charged for it."""
+    now = [0.0]
+    supervisor = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
+    supervisor.clock = silence.AwakeClock(supervision.ASLEEP_S, lambda: now[0])
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    process.start()
+    slot = Slot(process, multiprocessing.Pipe()[0], WorkerLog(), "")
+    supervisor.slots = [slot]
+    started = Started(Unit(SHORT, None, "", "", 1.0, 1.0, {}), {TABLE: Attempt(1, 1)})
+    supervisor.take(slot, started)
+    now[0] += 86_400
+    supervisor.bury_hung()
+    assert supervisor.slots == [slot]
+    limit = supervision.limit_s(started)
+    while supervisor.slots:
+        now[0] += 1.0
+        supervisor.bury_hung()
+    assert limit - supervision.ASLEEP_S <= now[0] - 86_400 <= limit + 1
 
 
 def test_a_unit_that_another_run_has_is_not_timed_any_more(
