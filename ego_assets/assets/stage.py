@@ -42,6 +42,8 @@ from resources.models import Backends
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
+READ_SLOWLY = "read slowly"
+"""Name of metadata: files whose storage is slow."""
 BACKENDS = "backends"
 """Name of the resource."""
 GPUS_TAG = "ego/gpus"
@@ -249,7 +251,9 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
             spec, real, workers = provisional, spec, compute.worker_count()
         elif why:
             context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
-    report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real)
+    report = run_stage(
+        spec, workers=workers, isolate=compute.isolate, real=real, warn=context.log.warning
+    )
     metadata: dict[str, Any] = {}
     if chosen is not None and chosen.why:
         metadata["takes on a device"] = chosen.why
@@ -276,6 +280,7 @@ def merged(reports: Sequence[StageReport]) -> StageReport:
         total.peak_rss_bytes = max(total.peak_rss_bytes, other.peak_rss_bytes)
         total.rows = other.rows
         total.notes = total.notes | other.notes
+        total.slow = total.slow | other.slow
     return total
 
 
@@ -318,6 +323,8 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
     for what in ("decoded by", "mapped on"):
         if found := Counter(n[what] for n in report.notes.values() if what in n):
             metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())
+    if report.slow:
+        metadata[READ_SLOWLY] = "\n".join(list(report.slow.values())[:LISTED_FAILURES])
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})

@@ -8,10 +8,13 @@ here: Dagster (`sensors.raw_data`), what is in the files (`probe`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from ego_assets.stages.plan import digest, probe_inputs
@@ -147,7 +150,8 @@ class Arrivals:
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
                 found.missing.append(str(error))
                 self._away.append(_beginning_of(place))
-            except s3_errors() as error:  # nor does a bucket that is away, or closed to us
+            except (*s3_errors(), OSError, RuntimeError, ValueError) as error:
+                # Nor does a bucket that is away or closed to us, or a name that makes no sense.
                 found.missing.append(f"{place}: {error}")
                 self._away.append(_beginning_of(place))
 
@@ -176,7 +180,8 @@ class Arrivals:
                 continue
             self._unchanged.add(mark)
             if mark not in self._waiting:
-                file_id = file_unit_id(entry.uri)
+                # A refusal is noted beside the file, which may be in a shard and come back.
+                file_id = file_unit_id(f"{entry.uri}{' refused' if entry.refused else ''}")
                 fresh.append(Seen(file_id, entry.uri, entry.byte_size, version, not entry.refused))
         found.refused |= {s.uri: s.version for s in fresh if not s.waits}
         found.new += self.files.note(fresh, self._clock())
@@ -359,7 +364,10 @@ def _beginning_of(place: str) -> str:
     """Of the uris of all that is in a place."""
     if is_remote(place):
         return f"{place.rstrip('/')}/"
-    return f"{str(uri_of(path_of(place).expanduser().resolve())).rstrip('/')}/"
+    path = path_of(place)
+    with suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
+    return f"{uri_of(Path(os.path.realpath(path))).rstrip('/')}/"
 
 
 def _run_key(shard: str, *why: Any) -> str:

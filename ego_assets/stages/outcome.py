@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ego_assets.stages.messages import Ended
+from ego_assets.stages.messages import Ended, Progress
 from ego_assets.stages.plan import Unit
+from ego_assets.stages.pulse import slow_words
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class StageReport:
     rows: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    slow: dict[str, str] = field(default_factory=dict)
+    """{unit: what to say of how slowly its file is read}."""
 
     @property
     def failed(self) -> int:
@@ -57,15 +60,26 @@ class Tally:
     """Enters what workers say into a report.
 
     A take that is begun again passes over what this run has done: that is not counted twice.
+    warn: told at once of a file that is read slower than `min_bytes_per_s`.
     """
 
-    def __init__(self, report: StageReport, units: Iterable[Unit] = ()) -> None:
+    def __init__(
+        self,
+        report: StageReport,
+        units: Iterable[Unit] = (),
+        min_bytes_per_s: float = 0.0,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         self.report = report
         self.units = {u.unit_id: u for u in units}
+        self.min_bytes_per_s = min_bytes_per_s
+        self.warn = warn
         self._done: set[str] = set()
 
     def note(self, message: Any) -> None:
         """Enter one message; those that are not of how a unit ended are passed over."""
+        if isinstance(message, Progress):
+            self._note_reading(message)
         if not isinstance(message, Ended):
             return
         report = self.report
@@ -85,3 +99,12 @@ class Tally:
             report.quarantined += 1
             reason = message.error or "unknown"
             report.failures.append(Failure(message.unit_id, message.state, reason))
+
+    def _note_reading(self, read: Progress) -> None:
+        unit = self.units.get(read.unit_id)
+        uri = str(unit.payload.get("uri", read.unit_id)) if unit else read.unit_id
+        words = slow_words(uri, read.byte_count, read.reading_s, self.min_bytes_per_s)
+        if words and read.unit_id not in self.report.slow and self.warn:
+            self.warn(words)
+        if words:
+            self.report.slow[read.unit_id] = words

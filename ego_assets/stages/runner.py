@@ -6,7 +6,7 @@ Not here: worker processes (`supervisor`), what a worker does with a take (`lane
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ego_assets.stages import plan as planning
@@ -21,12 +21,18 @@ from resources.processes import process_name
 
 
 def run_stage(
-    spec: StageSpec, *, workers: int = 1, isolate: bool = True, real: StageSpec | None = None
+    spec: StageSpec,
+    *,
+    workers: int = 1,
+    isolate: bool = True,
+    real: StageSpec | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> StageReport:
     """Run a stage over its shard until every unit is done, quarantined or blocked.
 
     isolate=False runs in this process (for debugging: a crash is then a crash).
-    real: the stage for which `spec` stands in, since there is no GPU for it.
+    real: the stage for which `spec` stands in, since there is no GPU for it. warn: told, while the
+    stage runs, what a person should look at.
     Raises whatever planning raises; a unit's failure never does.
     """
     lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
@@ -55,7 +61,7 @@ def run_stage(
         report.skipped += report.units - sum(len(g.units) for g in to_make)
     else:
         to_make = groups
-    _run_groups(spec, ledger, report, to_make, workers if isolate else 0)
+    _run_groups(spec, ledger, report, to_make, workers if isolate else 0, warn)
     report.seconds = time.monotonic() - began
     _add_known_quarantine(spec, ledger, report, groups)
     if real is not None:
@@ -68,10 +74,16 @@ def run_stage(
 
 
 def _run_groups(
-    spec: StageSpec, ledger: Ledger, report: StageReport, groups: list[Group], workers: int
+    spec: StageSpec,
+    ledger: Ledger,
+    report: StageReport,
+    groups: list[Group],
+    workers: int,
+    warn: Callable[[str], None] | None,
 ) -> None:
     """In so many worker processes; 0: in this one."""
-    tally = Tally(report, (u for g in groups for u in g.units))
+    slow = spec.settings.get("min_read_megabytes_per_s", 0.0) * 1e6
+    tally = Tally(report, (u for g in groups for u in g.units), slow, warn)
     if workers:
         Supervisor(spec, ledger, tally).run(groups, min(workers, len(groups)))
         return

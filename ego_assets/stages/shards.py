@@ -22,6 +22,8 @@ from resources.lake.raw import Listing, is_remote, list_raw, path_of
 SHARD_DURATION_S = 900.0
 SHARD_MAX_FILES = 64
 ASSUMED_BYTES_PER_S = 1_000_000  # where a header tells no duration: about 8 Mbit/s
+MAX_DURATION_S = 86_400.0
+"""No estimate is longer, whatever a header or a size says."""
 VIDEO_SUFFIXES = frozenset(
     [
         ".mp4",
@@ -72,8 +74,8 @@ def describe_file(uri: str, byte_size: int) -> RawFile:
         # Whatever is wrong with it, the probe will say.
         with suppress(Exception), open_media(path_of(uri)) as container:
             duration_s = (container.duration or 0) / 1e6
-    if not 0 < duration_s < 86_400:
-        duration_s = byte_size / ASSUMED_BYTES_PER_S
+    if not 0 < duration_s < MAX_DURATION_S:
+        duration_s = min(byte_size / ASSUMED_BYTES_PER_S, MAX_DURATION_S)
     return RawFile(uri, byte_size, duration_s)
 
 

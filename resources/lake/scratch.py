@@ -15,9 +15,10 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,10 @@ PATIENCE_S = 900.0
 PART_BYTES = 16 * 2**20
 CONNECTIONS = 4
 _LOCK, _READY, _SHA256 = ".lock", "ready", ".sha256"
+
+Moved = Callable[[int, float], None]
+"""Told of bytes that came, and the seconds that they took; of zeros while we wait for room."""
+_moved: ContextVar[Moved | None] = ContextVar("moved", default=None)
 
 Part = tuple[str, tuple[int | str, ...]]
 """An object of S3: its uri and its (size in bytes, ETag)."""
@@ -63,9 +68,10 @@ class Scratch:
         return scratch
 
     @contextmanager
-    def hold(self, parts: Sequence[Part]) -> Iterator[Path]:
+    def hold(self, parts: Sequence[Part], moved: Moved | None = None) -> Iterator[Path]:
         """A copy of the first object, kept while the block runs; the second, if there is one, is
         its calibration and lies beside it. Raises ScratchError, botocore's errors."""
+        _moved.set(moved)
         name = hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:32]
         while True:
             with self._lock(name, fcntl.LOCK_SH):
@@ -142,6 +148,7 @@ class Scratch:
                     "raise EGO_SCRATCH_GB, or run fewer workers"
                 )
             time.sleep(0.2)
+            _tell(0, 0.0)
 
     def _evict(self, wanted: int) -> None:
         """Delete what nobody holds: the expired, and the longest unused while room is needed."""
@@ -188,24 +195,32 @@ def _names(parts: Sequence[Part]) -> list[str]:
     return [name.name, f"{name.stem}.camera.json"][: len(parts)]
 
 
+def _tell(byte_count: int, seconds: float) -> None:
+    if (moved := _moved.get()) is not None:
+        moved(byte_count, seconds)
+
+
 def _download(part: Part, path: Path) -> None:
     """Fetch an object in parts, of one version, and check the bytes where its ETag allows it."""
     uri, (size, etag) = part[0], (int(part[1][0]), str(part[1][1]))
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     client = make_client()
 
-    def fetch(start: int) -> None:
+    def fetch(start: int) -> int:
         end = min(start + PART_BYTES, size) - 1
         where = {"Bucket": bucket, "Key": key, "IfMatch": etag, "Range": f"bytes={start}-{end}"}
         data = _get(client, uri, where)
         if len(data) != end - start + 1:
             raise ScratchError(f"{uri}: asked for {end - start + 1} bytes, got {len(data)}")
         os.pwrite(file.fileno(), data, start)
+        return len(data)
 
     with path.open("r+b") as file:
         with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as pool:
-            for _ in pool.map(fetch, range(0, size, PART_BYTES)):
-                pass
+            began = time.monotonic()
+            for byte_count in pool.map(fetch, range(0, size, PART_BYTES)):
+                _tell(byte_count, time.monotonic() - began)
+                began = time.monotonic()
         file.seek(0)
         plain = etag.strip('"')
         if len(plain) == 32 and "-" not in plain and not _is_encrypted(client, bucket, key):
