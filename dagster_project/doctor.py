@@ -26,8 +26,10 @@ from resources.backends.memory import is_out_of_memory
 from resources.backends.registry import REGISTRY, BackendEntry, check
 from resources.backends.tuning import TARGET, device_name
 from resources.backends.weights import WeightsError, WeightsMissingError
+from resources.environment import check_environment
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
+from resources.processes import shorten_temp_folder
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -51,6 +53,7 @@ def examine(lake_root: str, *, tune: bool = False) -> list[Finding]:
     return [
         _python(),
         _machine(),
+        _environment(),
         _lake(lake_root),
         *_gpus(),
         *[_package(name) for name in PACKAGES],
@@ -70,6 +73,15 @@ def _machine() -> Finding:
     facts = f"{len(os.sched_getaffinity(0))} CPUs, {memory.available / 2**30:.1f} GiB memory free"
     enough = memory.available > 3 * 2**30
     return Finding("machine", "ok" if enough else "warning", facts)
+
+
+def _environment() -> Finding:
+    try:
+        check_environment()
+        shorten_temp_folder()
+    except ValueError as error:
+        return Finding("environment", "missing", str(error))
+    return Finding("environment", "ok", "what EGO_ variables hold makes sense")
 
 
 def _lake(given: str) -> Finding:

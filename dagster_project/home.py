@@ -20,7 +20,7 @@ def prepare_home(lake_root: str | Path) -> Path:
     """
     given = os.environ.get("DAGSTER_HOME")
     if given:
-        home = Path(given)
+        home = Path(given).expanduser().resolve()  # Dagster takes no other
     elif str(lake_root).startswith("s3://"):
         name = hashlib.sha256(str(lake_root).encode()).hexdigest()[:12]
         home = Path(".ego/homes").resolve() / name

@@ -25,9 +25,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from dagster_project.startup import prepare, prepare_text
 from ego_assets.schemas import TABLES
 from resources.gpu import DEGRADE_VARIABLE
+from resources.gpu_leases import LeaseError
 from resources.lake import Lake, LakeError
+from resources.lake.environment import EnvironmentVariableError
 from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
@@ -77,13 +80,33 @@ BACKENDS_OPTION = click.option(
 )
 
 
+UNCHECKED = {"doctor"}
+"""Commands that look at the environment themselves."""
+
+
 class Commands(click.Group):
-    """Says in one line what keeps storage from being reached, instead of a stack."""
+    """Checks what a command needs before it does anything, and says in one line what keeps storage
+    from being reached, instead of a stack."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        prepare_text()
+        return super().main(*args, **extra)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        if found[0] not in UNCHECKED and not {"--help", "-h"} & set(args):
+            try:
+                prepare()
+            except ValueError as error:
+                raise click.ClickException(str(error)) from error
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (LakeError, ScratchError) as error:
+        except (LakeError, ScratchError, EnvironmentVariableError, LeaseError) as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
             if type(error).__module__.startswith("botocore"):
@@ -164,7 +187,7 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
 def report(summary: Any, as_json: bool) -> None:
     if as_json:
         fields = asdict(summary)
-        click.echo(json.dumps(fields | {"ok": summary.ok}, ensure_ascii=False))
+        click.echo(json.dumps(fields | {"ok": summary.ok}))
     else:
         _print_summary(summary)
     sys.exit(0 if summary.ok else 1)
@@ -200,5 +223,7 @@ def _print_summary(summary: Any) -> None:
     for stage, count in summary.waiting_for_gpu.items():
         words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for words in summary.warnings:
+        console.print(f"slow: {words}", markup=False, highlight=False, soft_wrap=True)
     for problem in summary.problems:
         console.print(f"failed: {problem}", markup=False, highlight=False, soft_wrap=True)

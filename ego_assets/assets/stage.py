@@ -36,6 +36,7 @@ from ego_assets.stages.plan import ShardInputs, StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
+from resources.environment import check_environment
 from resources.gpu import list_gpus, why_without_gpu
 from resources.lake import Lake
 from resources.models import Backends
@@ -122,9 +123,12 @@ def materialize_stage(
 ) -> Iterator[dg.MaterializeResult]:
     """Run a stage over the shard of this run and report each of its selected tables.
 
+    Raises EnvironmentVariableError before anything is done.
+
     A run over a range of shards does them one after another, tries them all, and reports each as
     soon as it is made. What is below goes on with those; the last step fails and names the others.
     """
+    check_environment()
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     schema = context.job_def.resource_defs[BACKENDS].config_schema if backends else None

@@ -148,12 +148,16 @@ class Arrivals:
                     found.resume = {"place": place, "after": end}
                     return
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
-                found.missing.append(str(error))
-                self._away.append(_beginning_of(place))
-            except (*s3_errors(), OSError, RuntimeError, ValueError) as error:
-                # Nor does a bucket that is away or closed to us, or a name that makes no sense.
-                found.missing.append(f"{place}: {error}")
-                self._away.append(_beginning_of(place))
+                self._pass_over(place, str(error), found)
+            except s3_errors() as error:  # nor does a bucket that is away, or closed to us
+                self._pass_over(place, f"{place}: {error}", found)
+            except (OSError, RuntimeError, ValueError) as error:  # nor a name that makes no sense
+                self._pass_over(place, f"{place}: {error}", found)
+
+    def _pass_over(self, place: str, why: str, found: Look) -> None:
+        """A place that cannot be listed now: its files are left as they are."""
+        found.missing.append(why)
+        self._away.append(_beginning_of(place))
 
     def _list_place(self, place: str, after: str, until_s: float, found: Look) -> str | None:
         """Where it had to stop; None if it is through."""

@@ -50,6 +50,6 @@ def slow_words(uri: str, byte_count: int, reading_s: float, min_bytes_per_s: flo
         return ""
     rate = byte_count / reading_s / 1e6
     return (
-        f"{uri} is read at {rate:.2g} MB/s ({byte_count / 1e6:,.0f} MB in {reading_s:,.0f} s); under "
-        f"{min_bytes_per_s / 1e6:g} MB/s, look at the disk or the network that it comes from"
+        f"{uri} is read at {rate:.2g} MB/s ({byte_count / 1e6:,.0f} MB in {reading_s:,.0f} s), "
+        f"under {min_bytes_per_s / 1e6:g}: look at the disk or the network that it comes from"
     )

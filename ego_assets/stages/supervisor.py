@@ -37,6 +37,7 @@ from ego_assets.stages.plan import Group, StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, Ledger
+from resources.processes import shorten_temp_folder
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
@@ -80,6 +81,7 @@ class Supervisor:
         self.ledger = ledger
         self.tally = tally
         self.report = tally.report
+        shorten_temp_folder()  # the fork server has a socket there
         self.context = mp.get_context("forkserver")
         self.context.set_forkserver_preload(_PRELOAD)
         self.queue: deque[Group] = deque()

@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from resources.lake.environment import read_number
 from resources.lake.s3 import make_client, read_body
 
 EXPIRES_S = 7 * 86_400.0
@@ -53,16 +54,23 @@ class Scratch:
     @staticmethod
     def of_machine() -> Scratch:
         """The folder EGO_SCRATCH (default: of this user, in the temporary folder), bounded by
-        EGO_SCRATCH_GB (default: half of what is free on its disk). Raises ScratchError."""
+        EGO_SCRATCH_GB (default: half of what is free on its disk). Raises ScratchError,
+        EnvironmentVariableError."""
+        given_gb = given_gigabytes()
         default = Path(tempfile.gettempdir()) / f"ego-scratch-{os.getuid()}"
         root = Path(os.environ.get("EGO_SCRATCH") or default).expanduser()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = root.lstat()
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = root.lstat()
+        except OSError as error:
+            raise ScratchError(
+                f"the folder {root} for copies of remote files cannot be made "
+                f"({error.strerror}): set EGO_SCRATCH to one that can"
+            ) from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ScratchError(f"{root} is not a folder of yours: set EGO_SCRATCH to one that is")
-        given = os.environ.get("EGO_SCRATCH_GB")
-        if given:
-            return Scratch(root, int(float(given) * 1e9))
+        if given_gb:
+            return Scratch(root, int(given_gb * 1e9))
         scratch = Scratch(root, 0)
         scratch.max_bytes = (shutil.disk_usage(root).free + scratch.used_bytes()) // 2
         return scratch
@@ -176,6 +184,13 @@ class Scratch:
                 if _is_same(file, path):
                     yield
                     return
+
+
+def given_gigabytes() -> float:
+    """EGO_SCRATCH_GB: how large the scratch space may be; 0: not said. Raises
+    EnvironmentVariableError."""
+    what = "how many gigabytes the copies of remote files may take"
+    return read_number("EGO_SCRATCH_GB", 0.0, 0.001, 1e9, what=what)
 
 
 def _is_same(file: BinaryIO, path: Path) -> bool:

@@ -1,0 +1,97 @@
+"""Checks every EGO_ variable at the start: a run must not find out at its end.
+
+Here: all of them at once. Not here: what each is for (where it is read).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from resources.gpu import degrade_after_s, simulated_gpus
+from resources.lake.environment import EnvironmentVariableError, read_number
+from resources.lake.history import keep_count
+from resources.lake.s3 import answer_timeout_s
+from resources.lake.scratch import given_gigabytes
+
+_FOLDERS = ("EGO_LAKE", "EGO_SCRATCH", "EGO_WEIGHTS", "EGO_LEASE_DIR", "DAGSTER_HOME")
+_ADDRESSES = ("EGO_ALERT_WEBHOOK_URL", "EGO_ALERT_SLACK_URL")
+
+
+def check_environment() -> None:
+    """Raise EnvironmentVariableError for the first variable that makes no sense."""
+    keep_count()
+    answer_timeout_s()
+    given_gigabytes()
+    simulated_gpus()
+    degrade_after_s()
+    shards_per_run()
+    for name in _FOLDERS:
+        _check_folder(name)
+    for name in _ADDRESSES:
+        _check_address(name)
+    if url := os.environ.get("EGO_LEDGER_URL"):
+        _check_ledger(url)
+    if os.environ.get("EGO_BACKENDS"):
+        from resources.backends.choice import BackendsFileError, machine_choice
+
+        try:
+            machine_choice()
+        except BackendsFileError as error:
+            raise EnvironmentVariableError(
+                f"EGO_BACKENDS names a file that cannot be used: {error}"
+            ) from error
+
+
+def shards_per_run() -> int:
+    """EGO_SHARDS_PER_RUN: shards of a run of a backfill; 0 for all of them; 1 unless set. Raises
+    EnvironmentVariableError."""
+    what = "how many shards a run of a backfill takes (0: all)"
+    return int(read_number("EGO_SHARDS_PER_RUN", 1, 0, 100_000, whole=True, what=what))
+
+
+def _check_folder(name: str) -> None:
+    """It need not be there yet, but must not be something else."""
+    given = os.environ.get(name, "")
+    if not given or given.startswith("s3://"):
+        return
+    try:
+        path = Path(given).expanduser().absolute()
+        while not path.exists():
+            path = path.parent
+        if path.is_dir():
+            return
+        why = f"and {path} is not a folder"
+    except (OSError, RuntimeError, ValueError) as error:
+        why = f"which cannot be used ({getattr(error, 'strerror', None) or error})"
+    raise EnvironmentVariableError(f"{name} is {given[:300]!r}, {why}: give a folder")
+
+
+def _check_address(name: str) -> None:
+    """What it holds is a secret, and not shown."""
+    given = os.environ.get(name, "")
+    try:
+        parts = urlsplit(given)
+        is_right = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_right = False
+    if given and not is_right:
+        raise EnvironmentVariableError(
+            f"{name} holds no address: give one that begins with https:// or http://"
+        )
+
+
+def _check_ledger(url: str) -> None:
+    """It may hold a password, and is not shown."""
+    import sqlalchemy as sa
+
+    try:
+        is_right = url.startswith(("sqlite:///", "postgresql")) and bool(sa.make_url(url))
+    except (sa.exc.ArgumentError, ValueError):
+        is_right = False
+    if not is_right:
+        raise EnvironmentVariableError(
+            "EGO_LEDGER_URL holds no URL of a database: give "
+            "postgresql://user:password@host/database, or sqlite:////absolute/file"
+        )
