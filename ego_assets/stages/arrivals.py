@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ego_assets.stages.headers import HeaderReader
 from ego_assets.stages.plan import digest, probe_inputs
 from ego_assets.stages.shards import (
     SHARD_DURATION_S,
@@ -196,13 +197,17 @@ class Arrivals:
         # Those that wait to be closed come first.
         room = FILES_AT_ONCE - len(known)
         todo = self._complete(measured=False, limit=room) if room else []
-        for start in range(0, len(todo), 100):
-            if self._elapsed() > until_s:
-                return
-            page = todo[start : start + 100]
-            self.files.measured(
-                {w.file_id: describe_file(w.uri, w.byte_size).duration_s for w in page}
-            )
+        with HeaderReader() as headers:
+            for start in range(0, len(todo), 100):
+                durations: dict[str, float] = {}
+                for file in todo[start : start + 100]:
+                    if self._elapsed() > until_s:
+                        break
+                    described = describe_file(file.uri, file.byte_size, headers.duration_s)
+                    durations[file.file_id] = described.duration_s
+                if not durations:
+                    return
+                self.files.measured(durations)
 
     # -- entering ----------------------------------------------------------------------------
 
