@@ -58,7 +58,7 @@ def _check_folder(name: str) -> None:
         return
     try:
         path = Path(given).expanduser().absolute()
-        while not path.exists():
+        while not (path.exists() or path.is_symlink()):
             path = path.parent
         if path.is_dir():
             return

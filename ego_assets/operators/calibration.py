@@ -22,9 +22,9 @@ MAX_BYTES = 2**20
 MAX_DIGITS = 16
 """Of a whole number; more than a size in pixels can have."""
 COEFFICIENTS = {"PINHOLE": 0, "OPENCV": 4, "OPENCV_FISHEYE": 4}
-MIN_FOCAL, MAX_FOCAL = 0.05, 100.0
-"""Of a plausible focal length over the longer side of the picture: fields of view from 168 degrees
-(a fisheye's focal length is that of its centre) down to half a degree."""
+MIN_FOCAL, MAX_FOCAL = 0.1, 30.0
+"""Of a plausible focal length over the longer side of the picture: fields of view from 157 degrees
+(a fisheye's focal length is that of its centre, and longer) down to two."""
 MAX_FOCAL_RATIO = 4.0
 """Of fx and fy: pixels are no longer than that."""
 MAX_CENTRE_OFFSET = 3.0

@@ -84,7 +84,8 @@ def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]
     """
     if not files:
         return []
-    total = sum(f.duration_s for f in files)
+    # A file that fills a shard alone, or claims to, must not thin out the others.
+    total = sum(min(f.duration_s, SHARD_DURATION_S) for f in files)
     by_limits = max(math.ceil(total / SHARD_DURATION_S), math.ceil(len(files) / SHARD_MAX_FILES))
     count = min(max(by_limits, min_shards), len(files))
     shards: list[list[RawFile]] = [[] for _ in range(count)]

@@ -115,8 +115,9 @@ def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[R
         for entry in page.get("Contents", ()):
             is_empty = False
             found = entry["Key"]
-            parts = found.removeprefix(prefix).split("/")
-            if suffix_of(parts[-1]) not in suffixes:
+            parts = found.removeprefix(prefix).rstrip("/").split("/")
+            is_folder = found.endswith("/") and not entry["Size"]
+            if is_folder or suffix_of(parts[-1]) not in suffixes:
                 continue
             if why := _fault_of_key(found):
                 yield RawEntry(f"{S3}{bucket}/{quote(found)}", 0, "", found, why)
@@ -130,6 +131,8 @@ def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[R
 
 def _fault_of_key(key: str) -> str:
     """Why an object cannot be asked for, or named to a person, by its key; empty: it can."""
+    if key.endswith("/"):
+        return "a key that ends with a slash is taken for a folder: copy the object to another key"
     if {".", ".."} & set(key.split("/")):
         return "a key with . or .. between slashes is not asked for: it can lead to another object"
     if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in key):
