@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from dagster_project.startup import prepare, prepare_text
 from ego_assets.schemas import TABLES
-from resources.gpu import DEGRADE_VARIABLE
+from resources.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
 from resources.gpu_leases import LeaseError
 from resources.lake import Lake, LakeError
 from resources.lake.environment import EnvironmentVariableError
@@ -45,10 +46,20 @@ LAKE_OPTION = click.option(
     help="Where tables lie: a folder, or s3://bucket/prefix.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def _is_finite(_: click.Context, __: click.Parameter, given: float | None) -> float | None:
+    """A range lets `nan` through."""
+    if given is not None and not math.isfinite(given):
+        raise click.BadParameter("give a number of seconds")
+    return given
+
+
 DEGRADE_OPTION = click.option(
     "--degrade-after",
     "degrade_after_s",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=MAX_DEGRADE_S),
+    callback=_is_finite,
     envvar=DEGRADE_VARIABLE,
     show_envvar=True,
     help="Seconds to wait for a GPU, then go on without: models wait for a later run.",
