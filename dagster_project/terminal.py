@@ -28,6 +28,7 @@ from rich.table import Table
 
 from dagster_project.startup import prepare, prepare_text
 from ego_assets.schemas import TABLES
+from resources.environment import fault_of_folder
 from resources.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
 from resources.gpu_leases import LeaseError
 from resources.lake import Lake, LakeError
@@ -36,10 +37,18 @@ from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
 
+
+def _is_usable(_: click.Context, __: click.Parameter, given: str) -> str:
+    if why := fault_of_folder(str(given), has_database=True):
+        raise click.BadParameter(f"{str(given)[:300]!r}, {why}")
+    return given
+
+
 LAKE_OPTION = click.option(
     "--lake",
     "lake_root",
     envvar="EGO_LAKE",
+    callback=_is_usable,
     default=DEFAULT_LAKE,
     show_default=True,
     show_envvar=True,

@@ -16,6 +16,7 @@ from resources.lake.s3 import answer_timeout_s
 from resources.lake.scratch import given_gigabytes
 
 _FOLDERS = ("EGO_LAKE", "EGO_SCRATCH", "EGO_WEIGHTS", "EGO_LEASE_DIR", "DAGSTER_HOME")
+_WITH_DATABASE = ("EGO_LAKE", "DAGSTER_HOME")
 _ADDRESSES = ("EGO_ALERT_WEBHOOK_URL", "EGO_ALERT_SLACK_URL")
 
 
@@ -52,20 +53,30 @@ def shards_per_run() -> int:
 
 
 def _check_folder(name: str) -> None:
-    """It need not be there yet, but must not be something else."""
     given = os.environ.get(name, "")
-    if not given or given.startswith("s3://"):
-        return
+    if given and (why := fault_of_folder(given, has_database=name in _WITH_DATABASE)):
+        raise EnvironmentVariableError(f"{name} is {given[:300]!r}, {why}: give a folder")
+
+
+def fault_of_folder(given: str, *, has_database: bool = False) -> str:
+    """Why a folder cannot be used; empty: it can, whether it is there yet or not.
+
+    has_database: there will be one of SQLite in it.
+    """
+    if given.startswith("s3://"):
+        return ""
+    if has_database and "?" in given:
+        return "and the URL of a database in it would end at the question mark"
     try:
+        given.encode()
         path = Path(given).expanduser().absolute()
         while not (path.exists() or path.is_symlink()):
             path = path.parent
-        if path.is_dir():
-            return
-        why = f"and {path} is not a folder"
+        return "" if path.is_dir() else f"and {path} is not a folder"
+    except UnicodeEncodeError:
+        return "which is not UTF-8 text"
     except (OSError, RuntimeError, ValueError) as error:
-        why = f"which cannot be used ({getattr(error, 'strerror', None) or error})"
-    raise EnvironmentVariableError(f"{name} is {given[:300]!r}, {why}: give a folder")
+        return f"which cannot be used ({getattr(error, 'strerror', None) or error})"
 
 
 def _check_address(name: str) -> None:

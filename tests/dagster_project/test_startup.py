@@ -39,6 +39,16 @@ def test_a_wrong_variable_ends_a_command_before_it_begins(
     assert not lake.exists()
 
 
+@pytest.mark.parametrize("lake", ["file", "what?", "x" * 300])
+def test_a_lake_that_cannot_be_one_ends_a_command_before_it_begins(
+    tmp_path: Path, lake: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = ego("run", str(tmp_path), "--lake", str(tmp_path / lake), status=2)
+    assert "Error: Invalid value for '--lake'" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
 def test_help_is_given_and_the_doctor_asked_whatever_the_environment(tmp_path: Path) -> None:
     ego("run", "--help", EGO_KEEP_VERSIONS="abc")
     done = ego("doctor", "--json", "--lake", str(tmp_path), status=1, EGO_KEEP_VERSIONS="abc")

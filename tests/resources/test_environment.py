@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.environment import check_environment, shards_per_run
+from resources.environment import check_environment, fault_of_folder, shards_per_run
 from resources.gpu import degrade_after_s, simulated_gpus
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.history import keep_count
@@ -71,10 +71,16 @@ def test_a_folder_may_not_be_there_yet_and_is_nothing_else(
     for given in ("", "later/still", "s3://bucket/prefix"):
         monkeypatch.setenv(name, given and (given if "://" in given else str(tmp_path / given)))
         check_environment()
-    for given in ("file", "file/below", "loop", "x" * 300):
+    for given in ("file", "file/below", "loop", "x" * 300, "\udcff"):
         monkeypatch.setenv(name, str(tmp_path / given))
         with pytest.raises(EnvironmentVariableError, match=f"^{name} is .*give a folder$"):
             check_environment()
+
+
+def test_where_a_database_lies_no_url_ends_early() -> None:
+    assert "question mark" in fault_of_folder("/data/what?", has_database=True)
+    assert fault_of_folder("/data/what?") == fault_of_folder("s3://b/what?") == ""
+    assert fault_of_folder("/data/a %41#[b]", has_database=True) == ""
 
 
 @pytest.mark.parametrize(
