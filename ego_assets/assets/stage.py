@@ -255,9 +255,11 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
             spec, real, workers = provisional, spec, compute.worker_count()
         elif why:
             context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
-    report = run_stage(
-        spec, workers=workers, isolate=compute.isolate, real=real, warn=context.log.warning
-    )
+
+    def warn(words: str) -> None:
+        context.log.warning(words)
+
+    report = run_stage(spec, workers=workers, isolate=compute.isolate, real=real, warn=warn)
     metadata: dict[str, Any] = {}
     if chosen is not None and chosen.why:
         metadata["takes on a device"] = chosen.why

@@ -127,7 +127,9 @@ def reject_by_size(byte_size: int, settings: ManifestSettings) -> dict[str, Any]
     limit = settings.max_file_gigabytes
     if byte_size <= limit * 1e9:
         return None
-    detail = f"{byte_size / 1e9:,.0f} GB is over the limit of {limit:g} GB: the file was not read"
+    size = byte_size / 1e9
+    shown = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
+    detail = f"{shown} GB is over the limit of {limit:g} GB: the file was not read"
     return rejected_columns(RejectReason.TOO_LARGE, detail)
 
 
