@@ -9,7 +9,7 @@ import os
 import sys
 from io import TextIOWrapper
 
-from resources.environment import check_environment
+from resources.environment import check_environment, is_utf8
 from resources.processes import shorten_temp_folder
 
 UTF8 = "PYTHONUTF8"
@@ -24,7 +24,7 @@ def prepare_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
-    if _is_utf8() or os.environ.get(UTF8) == "1":
+    if is_utf8() or os.environ.get(UTF8) == "1":
         return
     os.environ[UTF8] = "1"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -34,7 +34,3 @@ def prepare() -> None:
     """Raise ValueError if the environment makes no sense."""
     shorten_temp_folder()
     check_environment()
-
-
-def _is_utf8() -> bool:
-    return sys.getfilesystemencoding().replace("-", "").lower() == "utf8"

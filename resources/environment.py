@@ -6,6 +6,7 @@ Here: all of them at once. Not here: what each is for (where it is read).
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,11 @@ _ADDRESSES = ("EGO_ALERT_WEBHOOK_URL", "EGO_ALERT_SLACK_URL")
 
 def check_environment() -> None:
     """Raise EnvironmentVariableError for the first variable that makes no sense."""
+    if not is_utf8():
+        raise EnvironmentVariableError(
+            f"PYTHONUTF8 is {os.environ.get('PYTHONUTF8', '')!r}, and names of files are "
+            f"{sys.getfilesystemencoding()} by the locale (LC_ALL, LANG): set PYTHONUTF8 to 1"
+        )
     keep_count()
     answer_timeout_s()
     given_gigabytes()
@@ -43,6 +49,11 @@ def check_environment() -> None:
             raise EnvironmentVariableError(
                 f"EGO_BACKENDS names a file that cannot be used: {error}"
             ) from error
+
+
+def is_utf8() -> bool:
+    """Whether Python reads names of files as UTF-8, as databases and tables do."""
+    return sys.getfilesystemencoding().replace("-", "").lower() == "utf8"
 
 
 def shards_per_run() -> int:

@@ -97,9 +97,9 @@ def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[s
     that storage is asked for each byte once: the one behind finds it in memory. Raises OSError if
     the file cannot be read, NotAFileError.
     """
-    size = path.lstat().st_size
-    if (rejected := reject_by_size(size, settings)) is not None:
-        return "", size, rejected
+    found = path.lstat()
+    if (rejected := reject_by_size(found.st_size, settings, found.st_blocks * 512)) is not None:
+        return "", found.st_size, rejected
     with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the interpreter's lock
         hashing = pool.submit(copy_context().run, hash_file, path)
         columns = probe_video(path, settings)
@@ -122,15 +122,25 @@ def hash_file(path: Path) -> tuple[str, int]:
             size += len(block)
 
 
-def reject_by_size(byte_size: int, settings: ManifestSettings) -> dict[str, Any] | None:
-    """Columns of `video_manifest` for a file that is too large to be read at all, else None."""
+def reject_by_size(
+    byte_size: int, settings: ManifestSettings, stored_bytes: int | None = None
+) -> dict[str, Any] | None:
+    """Columns of `video_manifest` for a file that is too large to be read at all, else None.
+
+    stored_bytes: what it takes on its disk, if that is known.
+    """
     limit = settings.max_file_gigabytes
     if byte_size <= limit * 1e9:
         return None
-    size = byte_size / 1e9
-    shown = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
-    detail = f"{shown} GB is over the limit of {limit:g} GB: the file was not read"
+    detail = f"{_gigabytes(byte_size)} is over the limit of {limit:g} GB: the file was not read"
+    if stored_bytes is not None and stored_bytes < byte_size / 2:
+        detail += f" (it is sparse: {_gigabytes(stored_bytes)} of it is on the disk)"
     return rejected_columns(RejectReason.TOO_LARGE, detail)
+
+
+def _gigabytes(byte_count: int) -> str:
+    size = byte_count / 1e9
+    return f"{size:,.0f} GB" if size >= 100 else f"{size:.3g} GB"
 
 
 def rejected_columns(reason: RejectReason, detail: str) -> dict[str, Any]:

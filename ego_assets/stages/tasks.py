@@ -74,7 +74,7 @@ class ProbeTask:
             rejected_columns,
         )
 
-        if (rejected := reject_by_size(byte_size, self.settings)) is not None:
+        if is_remote(uri) and (rejected := reject_by_size(byte_size, self.settings)) is not None:
             return "", byte_size, rejected
         try:
             with self.raw.hold(uri) as path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -116,6 +118,15 @@ def test_a_scratch_folder_that_cannot_be_made_is_said(
     monkeypatch.setenv("EGO_SCRATCH", str(tmp_path / "file" / "below"))
     with pytest.raises(ScratchError, match="set EGO_SCRATCH"):
         Scratch.of_machine()
+
+
+def test_without_utf8_a_code_location_says_so() -> None:
+    """`ego` starts itself again with it; who starts Dagster otherwise has to set it."""
+    command = [sys.executable, "-c", "from resources.environment import *; check_environment()"]
+    odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=os.environ | odd, capture_output=True, text=True)
+    assert "EnvironmentVariableError: PYTHONUTF8 is '0', and names of files are " in done.stderr
+    assert done.stderr.rstrip().endswith("set PYTHONUTF8 to 1")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ego_assets.assets import stage
 from ego_assets.config import ManifestSettings
 from ego_assets.operators import probe
 from ego_assets.stages import pulse
@@ -142,7 +143,8 @@ def test_a_file_that_is_too_large_is_rejected_unread(
     assert (report.done, report.failed) == (2, 0)
     row = place.rows(spec)["sparse.mp4"]
     assert (row["reject_reason"], row["byte_size"], row["sha256"]) == ("too_large", 8 * 10**12, "")
-    assert "8,000 GB is over the limit of 64 GB" in row["reject_detail"]
+    assert row["reject_detail"].startswith("8,000 GB is over the limit of 64 GB: the file was not")
+    assert "sparse: 0 GB of it is on the disk" in row["reject_detail"]
     (size,) = {p.stat().st_size for p in place.raw.iterdir() if p.name == "good.mp4"}
     smaller = replace(spec, settings=ManifestSettings(max_file_gigabytes=size / 2e9).model_dump())
     run_stage(replace(smaller, run_id="again"), isolate=False)
@@ -293,3 +295,11 @@ def test_a_rate_is_told_of_once_and_brought_up_to_date() -> None:
     assert len(said) == 1
     assert "/r/a.mp4 is read at 0.25 MB/s (10 MB in 40 s), under 1:" in said[0]
     assert "0.12 MB/s" in tally.report.slow["u"]
+
+
+def test_a_person_finds_it_at_the_asset() -> None:
+    reports = [StageReport("s", "s", slow={n: f"{n} is read at 0.1 MB/s"}) for n in ("a", "b")]
+    assert stage.report_metadata(stage.merged(reports))[stage.READ_SLOWLY] == (
+        "a is read at 0.1 MB/s\nb is read at 0.1 MB/s"
+    )
+    assert stage.READ_SLOWLY not in stage.report_metadata(StageReport("s", "s"))
