@@ -20,7 +20,7 @@ from ego_assets.protocols import BadInputError
 from ego_assets.schemas import ContractError
 from resources.backends.memory import DeviceMemoryError, is_out_of_memory
 from resources.backends.weights import WeightsError
-from resources.lake.raw import RawChangedError, RawRefusedError
+from resources.lake.raw import RawChangedError, RawMovedError, RawRefusedError
 
 OUT_OF_MEMORY = "oom"
 """The ledger's error class of a unit for which there was not enough."""
@@ -50,6 +50,7 @@ _PERMANENT = (
     ContractError,
     RawChangedError,
     RawRefusedError,
+    RawMovedError,
     FileNotFoundError,
     PermissionError,
 )

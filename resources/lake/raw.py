@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from resources.lake.raw_local import (
     RawEntry,
+    RawMovedError,
     RawRefusedError,
     check_local,
     entry_of,
@@ -32,7 +33,7 @@ from resources.lake.raw_local import (
 from resources.lake.s3 import find_object, make_client
 from resources.lake.scratch import Scratch
 
-__all__ = ["RawEntry", "RawRefusedError", "path_of", "uri_of"]
+__all__ = ["RawEntry", "RawMovedError", "RawRefusedError", "path_of", "uri_of"]
 S3 = "s3://"
 SIDECAR = ".camera.json"
 MAX_SIDECAR_BYTES = 2**20
@@ -191,8 +192,8 @@ class RawReader:
         """The file at `uri`, its calibration beside it; not to be written.
 
         A calibration that is too large is not fetched. sha256: of the bytes as they were entered,
-        checked where a copy is made. Raises FileNotFoundError, RawRefusedError, RawChangedError,
-        ScratchError, botocore's errors.
+        checked where a copy is made. Raises FileNotFoundError, RawRefusedError, RawMovedError,
+        RawChangedError, ScratchError, botocore's errors.
         """
         if not is_remote(uri):
             check_local(uri)

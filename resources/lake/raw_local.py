@@ -30,6 +30,11 @@ class RawRefusedError(ValueError):
     """What lies at a uri must not be read: a link, a pipe, a device. The message says which."""
 
 
+class RawMovedError(ValueError):
+    """A folder of a raw file's path is a link by now. That may be meant, as when a folder was moved:
+    what was made of the file is not to be dropped for it."""
+
+
 @dataclass(frozen=True)
 class RawEntry:
     """A file as a listing shows it; refused: why it is not taken.
@@ -224,8 +229,8 @@ def _why(error: Exception) -> str:
 def check_local(uri: str) -> os.stat_result:
     """The state of a local raw file, which is a plain file where it was listed.
 
-    Raises RawRefusedError if it is something else by now, or a link leads to it: listings name
-    files by paths without links. Raises FileNotFoundError if nothing is there.
+    Raises RawRefusedError if it is something else by now, RawMovedError if its folder is reached by
+    a link (listings name files by paths without links), FileNotFoundError if nothing is there.
     """
     path = path_of(uri)
     try:
@@ -240,8 +245,8 @@ def check_local(uri: str) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise RawRefusedError(f"{uri}: {kind_of(found.st_mode)} by now, not a file")
     if real != str(path.absolute()):
-        raise RawRefusedError(
+        raise RawMovedError(
             f"{uri}: a folder of its path is a link by now, which is not followed: name the folder "
-            "where the files lie"
+            "where the files lie, or put them back"
         )
     return found

@@ -15,6 +15,7 @@ import pytest
 from ego_assets.stages.shards import VIDEO_SUFFIXES, find_files
 from resources.lake import raw_local
 from resources.lake.raw import (
+    RawMovedError,
     RawReader,
     RawRefusedError,
     path_of,
@@ -192,7 +193,8 @@ def test_what_is_another_thing_by_now_is_not_read(raw: Path, replace: Any, words
     replace(raw / "n" / "z.mp4")
     assert before is not None
     assert raw_version(uri) is None
-    with pytest.raises(RawRefusedError, match=words), RawReader().hold(uri):
+    error = RawMovedError if replace is replace_parent else RawRefusedError
+    with pytest.raises(error, match=words), RawReader().hold(uri):
         pass
 
 
