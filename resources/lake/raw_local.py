@@ -31,8 +31,8 @@ class RawRefusedError(ValueError):
 
 
 class RawMovedError(ValueError):
-    """A folder of a raw file's path is a link by now. That may be meant, as when a folder was moved:
-    what was made of the file is not to be dropped for it."""
+    """A folder of a raw file's path is a link by now. It may have been moved on purpose: what was
+    made of the file is not to be dropped for it."""
 
 
 @dataclass(frozen=True)
