@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from ego_assets.assets.segmentation import segmentation
 from ego_assets.checks.tables import TABLE_CHECKS
 from resources.alerts import Alerts
 from resources.compute import Compute
+from resources.environment import check_environment, shards_per_run
 from resources.models import Backends
 from resources.storage import Storage
 from resources.video import RawLake
@@ -102,10 +102,8 @@ def _with_backfill_policy(
 
 def deployed() -> dg.Definitions:
     """What workspace.yaml loads: the graph, as the environment wants it. Raises ValueError."""
-    given = os.environ.get("EGO_SHARDS_PER_RUN") or "1"
-    if not given.isdecimal():
-        raise ValueError(f"EGO_SHARDS_PER_RUN is {given!r}: give a number of shards, 0 for all")
-    return build_defs(shards_per_run=int(given))
+    check_environment()
+    return build_defs(shards_per_run=shards_per_run())
 
 
 defs = build_defs()

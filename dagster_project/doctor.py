@@ -29,9 +29,11 @@ from resources.backends.memory import is_out_of_memory
 from resources.backends.registry import REGISTRY, BackendEntry, check
 from resources.backends.tuning import TARGET, device_name
 from resources.backends.weights import WeightsError, WeightsMissingError
+from resources.environment import check_environment
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
 from resources.processes import machine
+from resources.processes.temp_folder import shorten_temp_folder
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -56,6 +58,7 @@ def examine(lake_root: str, *, tune: bool = False) -> list[Finding]:
         _python(),
         _machine(),
         _run_queue(lake_root),
+        _environment(),
         _lake(lake_root),
         *_gpus(),
         *[_package(name) for name in PACKAGES],
@@ -92,6 +95,15 @@ def _run_queue(lake_root: str) -> Finding:
     words = "without limit" if given == -1 else str(given)
     facts = f"{words}, as {config} says; this machine has room for {most} ({why})"
     return Finding("runs at a time", "ok" if 0 <= given <= most else "warning", facts)
+
+
+def _environment() -> Finding:
+    try:
+        check_environment()
+        shorten_temp_folder()
+    except ValueError as error:
+        return Finding("environment", "missing", str(error))
+    return Finding("environment", "ok", "what EGO_ variables hold makes sense")
 
 
 def _lake(given: str) -> Finding:

@@ -38,7 +38,7 @@ def home_of(lake_root: str | Path) -> Path:
     For a lake on S3 it is a folder of this machine: set DAGSTER_HOME where many work on it.
     """
     if given := os.environ.get("DAGSTER_HOME"):
-        return Path(given)
+        return Path(given).expanduser().resolve()  # Dagster takes no other
     if str(lake_root).startswith("s3://"):
         name = hashlib.sha256(str(lake_root).encode()).hexdigest()[:12]
         return Path(".ego/homes").resolve() / name

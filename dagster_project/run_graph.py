@@ -23,6 +23,7 @@ import dagster as dg
 from dagster_project.definitions import build_defs
 from dagster_project.executor import show_prints_without_processes
 from dagster_project.home import open_instance
+from ego_assets.assets.stage import READ_SLOWLY
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from ego_assets.stages.rebuild import ready
@@ -45,6 +46,7 @@ class Summary:
     """What came of the videos of a run. `problems` are sentences for a person.
 
     waiting_for_gpu: clips by table that have, at most, a result made without one; degraded: why.
+    warnings: sentences on what went well, and slowly.
     """
 
     lake: str
@@ -58,6 +60,7 @@ class Summary:
     waiting_for_gpu: dict[str, int] = field(default_factory=dict)
     degraded: str = ""
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -162,6 +165,7 @@ def run_shards(
                     tags={RUN_TAG: run_tag(run_id)},
                 )
             _add_seconds(summary, instance, result.run_id)
+            summary.warnings.extend(_slow_reads(result))
             if not result.success:
                 summary.problems.extend(_step_failures(shard, result))
     if uris is None:
@@ -229,6 +233,16 @@ def _step_failures(shard: str, result: dg.ExecuteInProcessResult) -> list[str]:
         cause = (error.cause or error) if error else None
         found.append(f"{shard} {event.step_key}: {cause.message.strip() if cause else 'failed'}")
     return found or [f"{shard}: the run failed"]
+
+
+def _slow_reads(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What steps said of files that were read slowly."""
+    found: list[str] = []
+    for event in result.all_events:
+        if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
+            told = event.materialization.metadata.get(READ_SLOWLY)
+            found += str(told.value).split("\n") if told else []
+    return found
 
 
 def _add_seconds(summary: Summary, instance: dg.DagsterInstance, run_id: str) -> None:

@@ -7,17 +7,16 @@ that the daemon is on, and not the one where the file was made.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
+from resources.environment import max_runs
 from resources.gpu import find_gpus
 from resources.processes import machine
 from sensors.lost_runs import count_lost_runs
 
-LIMIT_VARIABLE = "EGO_MAX_RUNS"
 CPUS_A_RUN = 4
 MEMORY_A_RUN = 4 * 2**30
 """Its processes, and one worker that works: 1.5 GB, and up to 2.5 GB (docs/performance.md)."""
@@ -26,11 +25,9 @@ MEMORY_BESIDE = 2 * 2**30
 
 
 def runs_at_once() -> tuple[int, str]:
-    """Return the limit, and why it is that. Raises ValueError for a wrong $EGO_MAX_RUNS."""
-    if given := os.environ.get(LIMIT_VARIABLE):
-        if not given.isdecimal() or int(given) < 1:
-            raise ValueError(f"{LIMIT_VARIABLE}={given!r}: give a number of runs, 1 or more")
-        return int(given), f"as {LIMIT_VARIABLE} says"
+    """Return the limit, and why it is that. Raises EnvironmentVariableError."""
+    if given := max_runs():
+        return given, "as EGO_MAX_RUNS says"
     cpus, memory, gpus = machine.cpus(), machine.memory_bytes(), find_gpus()
     found = {
         _count(cpus, "CPU"): cpus // CPUS_A_RUN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -26,28 +27,50 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from dagster_project.startup import prepare, prepare_text
 from ego_assets.schemas import TABLES
-from resources.gpu import DEGRADE_VARIABLE
+from resources.environment import fault_of_folder
+from resources.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
+from resources.gpu_leases import LeaseError
 from resources.lake import Lake, LakeError
+from resources.lake.environment import EnvironmentVariableError
 from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
 from resources.ledger.tables import LedgerDamagedError, LedgerVersionError
 
+
+def _is_usable(_: click.Context, __: click.Parameter, given: str) -> str:
+    if why := fault_of_folder(str(given)):
+        raise click.BadParameter(f"{str(given)[:300]!r}, {why}")
+    return given
+
+
 LAKE_OPTION = click.option(
     "--lake",
     "lake_root",
     envvar="EGO_LAKE",
+    callback=_is_usable,
     default=DEFAULT_LAKE,
     show_default=True,
     show_envvar=True,
     help="Where tables lie: a folder, or s3://bucket/prefix.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def _is_finite(_: click.Context, __: click.Parameter, given: float | None) -> float | None:
+    """A range lets `nan` through."""
+    if given is not None and not math.isfinite(given):
+        raise click.BadParameter("give a number of seconds")
+    return given
+
+
 DEGRADE_OPTION = click.option(
     "--degrade-after",
     "degrade_after_s",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=MAX_DEGRADE_S),
+    callback=_is_finite,
     envvar=DEGRADE_VARIABLE,
     show_envvar=True,
     help="Seconds to wait for a GPU, then go on without: models wait for a later run.",
@@ -88,13 +111,40 @@ def plain(value: object, style: str = "") -> Text:
     return Text(text, style=style)
 
 
+UNCHECKED = {"doctor"}
+"""Commands that look at the environment themselves."""
+
+
 class Commands(click.Group):
-    """Says in one line what keeps storage from being reached, instead of a stack."""
+    """Checks what a command needs before it does anything, and says in one line what keeps storage
+    from being reached, instead of a stack."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        prepare_text()
+        return super().main(*args, **extra)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        if found[0] not in UNCHECKED and not {"--help", "-h"} & set(args):
+            try:
+                prepare()
+            except ValueError as error:
+                raise click.ClickException(str(error)) from error
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (LakeError, ScratchError, LedgerDamagedError, LedgerVersionError) as error:
+        except (
+            LakeError,
+            ScratchError,
+            EnvironmentVariableError,
+            LeaseError,
+            LedgerDamagedError,
+            LedgerVersionError,
+        ) as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
             module = type(error).__module__
@@ -188,7 +238,7 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
 def report(summary: Any, as_json: bool) -> None:
     if as_json:
         fields = asdict(summary)
-        click.echo(json.dumps(fields | {"ok": summary.ok}, ensure_ascii=False))
+        click.echo(json.dumps(fields | {"ok": summary.ok}))
     else:
         _print_summary(summary)
     sys.exit(0 if summary.ok else 1)
@@ -224,5 +274,7 @@ def _print_summary(summary: Any) -> None:
     for stage, count in summary.waiting_for_gpu.items():
         words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
         console.print(plain(words), soft_wrap=True)
+    for words in summary.warnings:
+        console.print(plain(f"slow: {words}"), soft_wrap=True)
     for problem in summary.problems:
         console.print(plain(f"failed: {problem}"), soft_wrap=True)

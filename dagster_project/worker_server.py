@@ -37,6 +37,7 @@ import psutil
 from dagster_project.surroundings import Surroundings, reseed
 from ego_assets.operators.temporary import own_folder_of_multiprocessing, sweep
 from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
+from resources.processes.temp_folder import shorten_temp_folder
 
 PACKET = 65536
 ORPHANS_S, STUCK_S = 0.3, 10.0
@@ -91,6 +92,7 @@ def serve(descriptor: int, run: int) -> None:
     order = json.loads(control.recv(PACKET))
     os.environ.update(PINS)
     try:
+        shorten_temp_folder()
         step = _load(order["step"])
         unloaded = _preload(order["modules"], order["path"])
     except BaseException:

@@ -47,7 +47,15 @@ class Settings(BaseModel):
 class ManifestSettings(Settings):
     """video_manifest: what is taken in."""
 
-    max_duration_s: float = Field(default=3600.0, gt=0, description="longer videos are rejected")
+    max_file_gigabytes: float = Field(
+        default=64.0,
+        gt=0,
+        le=100_000,
+        description="larger files are rejected before a byte of them is read or fetched",
+    )
+    max_duration_s: float = Field(
+        default=3600.0, gt=0, le=604_800, description="longer videos are rejected"
+    )
     min_duration_s: float = Field(default=0.0, ge=0, description="shorter videos are rejected")
     max_pixels: int = Field(
         default=8192 * 4320,
@@ -66,6 +74,20 @@ class ManifestSettings(Settings):
         gt=10,
         lt=170,
         description="field of view along the longer side of a video without a calibration file",
+    )
+    max_stall_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="a worker that does not come further with a file for this long is killed",
+        json_schema_extra=RUNTIME,
+    )
+    min_read_megabytes_per_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=100_000,
+        description="where files are read slower, the step warns; 0: never",
+        json_schema_extra=RUNTIME,
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
+from resources.lake.environment import read_number
+
 FAKE_VARIABLE = "EGO_FAKE_GPUS"
 DEGRADE_VARIABLE = "EGO_DEGRADE_AFTER_S"
 WITHOUT_GPU_VARIABLE = "EGO_WITHOUT_GPU"
@@ -14,6 +16,7 @@ WITHOUT_GPU_VARIABLE = "EGO_WITHOUT_GPU"
 SICK_MACHINE = "sick"
 """Key of what stands for all devices when the driver does not answer."""
 _FAKE_MEMORY_GB = 80.0
+MAX_DEGRADE_S = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,10 @@ def find_gpus(simulated: int | None = None) -> list[Gpu]:
     simulated: pretend that there are so many; None: $EGO_FAKE_GPUS, else ask NVML. Where there are
     real ones, a simulated one has the key of the real one of its number, to which steps are pinned:
     nobody else may lease it meanwhile.
-    Raises ValueError if $EGO_FAKE_GPUS is no number.
+    Raises EnvironmentVariableError if $EGO_FAKE_GPUS is no number of devices.
     """
-    if simulated is None and (given := os.environ.get(FAKE_VARIABLE)):
-        if not given.isdecimal():
-            raise ValueError(f"{FAKE_VARIABLE}={given!r}: give a number of devices, as 4")
-        simulated = int(given)
+    if simulated is None:
+        simulated = simulated_gpus()
     if simulated is not None:
         keys = {g.index: g.key for g in _ask_nvml()}
         return [
@@ -70,18 +71,19 @@ def list_gpus() -> list[Gpu]:
     return well
 
 
+def simulated_gpus() -> int | None:
+    """EGO_FAKE_GPUS: how many devices to simulate; None: those of NVML are used. Raises
+    EnvironmentVariableError."""
+    found = read_number(FAKE_VARIABLE, -1, 0, 1024, whole=True, what="how many devices to simulate")
+    return int(found) if found >= 0 else None
+
+
 def degrade_after_s() -> float | None:
-    """How long a step waits for a GPU before it goes on without one; None: for ever."""
-    given = os.environ.get(DEGRADE_VARIABLE)
-    if not given:
-        return None
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{DEGRADE_VARIABLE}={given!r}: give seconds, as 600, or nothing")
-    return seconds
+    """How long a step waits for a GPU before it goes on without one; None: for ever. Raises
+    EnvironmentVariableError."""
+    what = "give seconds that a step waits for a GPU, or nothing to let it wait"
+    found = read_number(DEGRADE_VARIABLE, -1.0, 0, MAX_DEGRADE_S, what=what)
+    return found if found >= 0 else None
 
 
 def go_without_gpu(why: str) -> None:

@@ -37,6 +37,7 @@ from ego_assets.stages.rebuild import ready
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import data_versions
 from resources.compute import Compute
+from resources.environment import check_environment
 from resources.gpu import borrowed_device, list_gpus, why_without_gpu
 from resources.lake import Lake
 from resources.models import Backends
@@ -44,6 +45,8 @@ from resources.processes import machine
 from resources.storage import Storage
 
 LISTED_FAILURES = 50
+READ_SLOWLY = "read slowly"
+"""Name of metadata: files whose storage is slow."""
 BACKENDS = "backends"
 """Name of the resource."""
 GPUS_TAG = "ego/gpus"
@@ -122,9 +125,12 @@ def materialize_stage(
 ) -> Iterator[dg.MaterializeResult]:
     """Run a stage over the shard of this run and report each of its selected tables.
 
+    Raises EnvironmentVariableError before anything is done.
+
     A run over a range of shards does them one after another, tries them all, and reports each as
     soon as it is made. What is below goes on with those; the last step fails and names the others.
     """
+    check_environment()
     ready(storage.lake(), storage.ledger(), context.log.warning)
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
@@ -280,6 +286,10 @@ def _run_part(
             spec, real, workers = provisional, spec, compute.worker_count()
         elif why:
             context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
+
+    def warn(words: str) -> None:
+        context.log.warning(words)
+
     report = run_stage(
         spec,
         workers=workers,
@@ -287,6 +297,7 @@ def _run_part(
         shares_cpus=not (compute.workers or spec.devices),
         isolate=compute.isolate,
         real=real,
+        warn=warn,
     )
     metadata: dict[str, Any] = {}
     if chosen is not None and chosen.why:
@@ -314,6 +325,7 @@ def merged(reports: Sequence[StageReport]) -> StageReport:
         total.peak_rss_bytes = max(total.peak_rss_bytes, other.peak_rss_bytes)
         total.rows = other.rows
         total.notes = total.notes | other.notes
+        total.slow = total.slow | other.slow
     return total
 
 
@@ -358,6 +370,8 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
     for what in ("decoded by", "mapped on"):
         if found := Counter(n[what] for n in report.notes.values() if what in n):
             metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())
+    if report.slow:
+        metadata[READ_SLOWLY] = "\n".join(list(report.slow.values())[:LISTED_FAILURES])
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})

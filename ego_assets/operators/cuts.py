@@ -45,6 +45,7 @@ from ego_assets.operators.decode import (
     FrameIndex,
     index_frames,
     keyframe_pictures,
+    libav_says,
 )
 from ego_assets.protocols import BadInputError
 
@@ -390,7 +391,7 @@ def _keyframe_histograms(path: Path, index: FrameIndex, keys: list[int]) -> list
             glance = _glance(glancer, picture)
             found[number] = _histogram(glance)
     except av.FFmpegError as error:
-        raise _NoShortcutError(f"damaged: {error}") from error
+        raise _NoShortcutError(f"damaged: {libav_says(error)}") from error
     if sorted(found) != keys:
         raise _NoShortcutError(f"{len(keys) - len(found)} keyframes do not decode")
     return [found[key] for key in keys]

@@ -10,10 +10,13 @@ another file or a server, and references of a MOV file to outside data are not f
 
 from __future__ import annotations
 
+import os
 import queue
+import stat
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -27,7 +30,7 @@ import av.stream
 import av.video.frame
 import numpy as np
 
-from ego_assets.operators import nvdec
+from ego_assets.operators import nvdec, progress
 from ego_assets.protocols import BadInputError, Frame
 
 _OPTIONS = {
@@ -56,7 +59,10 @@ def open_media(path: Path | str, hardware: Any = None) -> av.container.InputCont
     PermissionError.
     """
     path = Path(path)
-    if path.stat().st_size == 0:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # to open a pipe would be to wait for ever
+        raise BadInputError(f"{path}: not a file")
+    if found.st_size == 0:
         raise BadInputError(f"{path}: the file is empty")
     try:
         # `file:` keeps a name such as `concat:a.mp4` from being read as a protocol.
@@ -66,12 +72,21 @@ def open_media(path: Path | str, hardware: Any = None) -> av.container.InputCont
     except (FileNotFoundError, PermissionError):
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise BadInputError(f"{path}: no media file of a known format ({why})") from error
+        words = f"no media file of a known format ({libav_says(error)})"
+        raise BadInputError(f"{path}: {words}") from error
     for stream in container.streams.video:
         if stream.codec_context is not None:
             stream.codec_context.options = {"max_pixels": str(MAX_PICTURE_PIXELS)}
     return container
+
+
+def libav_says(error: Exception) -> str:
+    """What libav or the system has to say, without what it may quote of the file."""
+    number = getattr(error, "errno", None)
+    words = getattr(error, "strerror", None)
+    if isinstance(error, av.FFmpegError) and words:
+        return str(words)
+    return os.strerror(number) if isinstance(number, int) else type(error).__name__
 
 
 def choose_video_stream(container: av.container.InputContainer) -> Any | None:
@@ -189,6 +204,7 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[int], list[int], li
     step = _nominal_step(stream)
     try:
         for packet in container.demux(stream):
+            progress.moved()
             if packet.size == 0 or packet.is_discard:
                 continue
             at = packet.pts if packet.pts is not None else packet.dts
@@ -328,8 +344,8 @@ class ClipFrames:
         """
         ahead: queue.Queue[Any] = queue.Queue(slots)
         stop = threading.Event()
-        arguments = (items, ahead, stop)
-        thread = threading.Thread(target=self._fill_ahead, args=arguments, daemon=True)
+        arguments = (self._fill_ahead, items, ahead, stop)
+        thread = threading.Thread(target=copy_context().run, args=arguments, daemon=True)
         thread.start()
         count = 0
         try:
@@ -369,7 +385,7 @@ class ClipFrames:
         except (BadInputError, MemoryError, FileNotFoundError, PermissionError) as error:
             put(error)  # libav's own have these types, too
         except (av.FFmpegError, ValueError) as error:
-            broken = BadInputError(f"{self.path}: decoding broke off: {error}")
+            broken = BadInputError(f"{self.path}: decoding broke off: {libav_says(error)}")
             broken.__cause__ = error
             put(broken)
         except BaseException as error:  # it is raised where the frames are read
@@ -447,6 +463,7 @@ class ClipFrames:
                 try:
                     packet = next(packets)
                     for picture in packet.decode():
+                        progress.moved()
                         if picture.is_corrupt and not self._is_damaged:
                             raise _DamagedPictureError
                         yield picture

@@ -13,6 +13,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,13 @@ def _fill_database(
     keypoints = [tracks.at(p)[1].astype(np.float64) + 0.5 for p in keyframes]
     ids = [tracks.at(p)[0] for p in keyframes]
 
+    deadline = time.monotonic() + settings.max_mapping_s
+
     def verify(i: int, j: int, matches: np.ndarray) -> Any:
+        if time.monotonic() > deadline:  # as with a camera that is not this video's
+            raise MappingError(
+                f"keyframes were not compared within {settings.max_mapping_s} s (max_mapping_s)"
+            )
         return pycolmap.estimate_calibrated_two_view_geometry(
             camera, keypoints[i], camera, keypoints[j], matches, options
         )

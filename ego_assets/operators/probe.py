@@ -1,32 +1,43 @@
 """What a raw file is, and whether it is taken in: the values of its row in `video_manifest`.
 
-Here: facts from the headers, a look at the frames, calibration, the decision. Not here: the
-opening of media files (`decode`).
+Here: facts from the headers, a look at the frames, the decision. Not here: the opening of media
+files (`decode`), calibration files (`calibration`). What a row says of a rejected file quotes
+nothing of its content.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ego_assets.config import ManifestSettings
+from ego_assets.operators import progress
+from ego_assets.operators.calibration import (
+    SUFFIX,
+    Calibration,
+    CalibrationError,
+    read_calibration,
+)
 from ego_assets.operators.decode import (
     ClipFrames,
     FrameIndex,
     choose_video_stream,
     has_times_of_decoding,
     index_frames,
+    libav_says,
     open_media,
 )
+from ego_assets.operators.raw_files import NotAFileError, open_regular
 from ego_assets.protocols import BadInputError
 
 HASH_BLOCK = 4 * 2**20
@@ -35,11 +46,14 @@ VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
 """A file of whose looked-at frames fewer decode is corrupt."""
 LOOKED_AT = 5
+MAX_DETAIL = 500
+"""Characters of a sentence on why a file is rejected."""
 
 
 class RejectReason(StrEnum):
     """Why a raw file is not taken in."""
 
+    REFUSED = "refused"
     EMPTY = "empty"
     UNREADABLE = "unreadable"
     NOT_MEDIA = "not_media"
@@ -76,29 +90,18 @@ class RejectedError(Exception):
         self.reason = reason
 
 
-class Calibration(BaseModel):
-    """`<stem>.camera.json`: the camera of the upright, full-size picture, in pixels."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: Literal["PINHOLE", "OPENCV", "OPENCV_FISHEYE"] = "PINHOLE"
-    fx: float = Field(gt=0, allow_inf_nan=False)
-    fy: float = Field(gt=0, allow_inf_nan=False)
-    cx: float = Field(allow_inf_nan=False)
-    cy: float = Field(allow_inf_nan=False)
-    distortion: list[float] = Field(default=[], max_length=4)
-    width: int | None = None
-    height: int | None = None
-
-
 def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[str, Any]]:
     """(SHA-256 in hex, size in bytes, columns of `probe_video`) of a file.
 
-    Both read the file at the same time, so that storage is asked for each byte once: the one
-    behind finds it in memory. Raises OSError if the file cannot be read.
+    The first is empty if the file is too large to be read. Both read the file at the same time, so
+    that storage is asked for each byte once: the one behind finds it in memory. Raises OSError if
+    the file cannot be read, NotAFileError.
     """
+    found = path.lstat()
+    if (rejected := reject_by_size(found.st_size, settings, found.st_blocks * 512)) is not None:
+        return "", found.st_size, rejected
     with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the interpreter's lock
-        hashing = pool.submit(hash_file, path)
+        hashing = pool.submit(copy_context().run, hash_file, path)
         columns = probe_video(path, settings)
         sha256, size = hashing.result()
     return sha256, size, columns
@@ -108,11 +111,47 @@ def hash_file(path: Path) -> tuple[str, int]:
     """(SHA-256 in hex, size in bytes) of a file, in one reading with bounded memory."""
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
+    with open_regular(path) as file:
+        while True:
+            began = time.monotonic()
+            block = file.read(HASH_BLOCK)
+            progress.moved(len(block), time.monotonic() - began)
+            if not block:
+                return digest.hexdigest(), size
             digest.update(block)
             size += len(block)
-    return digest.hexdigest(), size
+
+
+def reject_by_size(
+    byte_size: int, settings: ManifestSettings, stored_bytes: int | None = None
+) -> dict[str, Any] | None:
+    """Columns of `video_manifest` for a file that is too large to be read at all, else None.
+
+    stored_bytes: what it takes on its disk, if that is known.
+    """
+    limit = settings.max_file_gigabytes
+    if byte_size <= limit * 1e9:
+        return None
+    detail = f"{_gigabytes(byte_size)} is over the limit of {limit:g} GB: the file was not read"
+    if stored_bytes is not None and stored_bytes < byte_size / 2:
+        detail += f" (it is sparse: {_gigabytes(stored_bytes)} of it is on the disk)"
+    return rejected_columns(RejectReason.TOO_LARGE, detail)
+
+
+def _gigabytes(byte_count: int) -> str:
+    size = byte_count / 1e9
+    return f"{size:,.0f} GB" if size >= 100 else f"{size:.3g} GB"
+
+
+def rejected_columns(reason: RejectReason, detail: str) -> dict[str, Any]:
+    """Columns of `video_manifest` for a file of which nothing else is known."""
+    return _blank() | _rejection(reason, detail)
+
+
+def as_text(detail: str) -> str:
+    """A sentence as a table and a terminal can hold it, whatever a file's name is made of."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in detail)
+    return shown if len(shown) <= MAX_DETAIL else f"{shown[: MAX_DETAIL - 1]}…"
 
 
 def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
@@ -126,10 +165,21 @@ def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
         _fill(row, path, settings)
         row["accepted"] = True
     except RejectedError as rejected:
-        row["reject_reason"], row["reject_detail"] = rejected.reason.value, str(rejected)
-    except (BadInputError, av.FFmpegError, ValueError, OverflowError, OSError) as error:
-        row["reject_reason"], row["reject_detail"] = RejectReason.UNREADABLE.value, str(error)
+        row |= _rejection(rejected.reason, str(rejected))
+    except NotAFileError as error:
+        row |= _rejection(RejectReason.REFUSED, str(error))
+    except BadInputError as error:  # our own words
+        row |= _rejection(RejectReason.UNREADABLE, str(error))
+    except (av.FFmpegError, OSError) as error:
+        row |= _rejection(RejectReason.UNREADABLE, libav_says(error))
+    except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
+        detail = f"its headers make no sense ({type(error).__name__})"
+        row |= _rejection(RejectReason.UNREADABLE, detail)
     return row
+
+
+def _rejection(reason: RejectReason, detail: str) -> dict[str, str]:
+    return {"reject_reason": reason.value, "reject_detail": as_text(detail)}
 
 
 def _blank() -> dict[str, Any]:
@@ -143,7 +193,9 @@ def _blank() -> dict[str, Any]:
 
 
 def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
-    if path.stat().st_size == 0:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size == 0:
         raise RejectedError(RejectReason.EMPTY, "the file is empty")
     with _open(path) as container:
         row["container"] = container.format.name
@@ -166,7 +218,7 @@ def _open(path: Path) -> Any:
     try:
         return open_media(path)
     except BadInputError as error:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
         for offset, signature, reason, words in _SIGNATURES:
             if head[offset:].startswith(signature):
@@ -257,6 +309,8 @@ def _check_decoding(path: Path, index: FrameIndex) -> None:
             good += sum(1 for _ in frames)
         except (BadInputError, av.FFmpegError):
             continue
+        finally:
+            progress.moved()
     if good < MIN_DECODED_SHARE * len(places):
         raise RejectedError(
             RejectReason.CORRUPT, f"{good} of {len(places)} frames spread over the video decode"
@@ -266,11 +320,13 @@ def _check_decoding(path: Path, index: FrameIndex) -> None:
 def _fill_camera(
     row: dict[str, Any], path: Path, index: FrameIndex, settings: ManifestSettings
 ) -> None:
-    sidecar = path.with_suffix(".camera.json")
-    if sidecar.is_file():
-        camera = _read_calibration(sidecar, index)
-        source = "calibration_file"
-    else:
+    try:
+        camera = read_calibration(path, index.width, index.height)
+    except CalibrationError as error:
+        detail = f"{path.with_suffix(SUFFIX).name} is no calibration of this video: {error}"
+        raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from None
+    source = "calibration_file"
+    if camera is None:
         longer = max(index.width, index.height)
         focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
         middle = ((index.width - 1) / 2, (index.height - 1) / 2)
@@ -281,22 +337,3 @@ def _fill_camera(
     row["cx_px"], row["cy_px"] = camera.cx, camera.cy
     row["distortion"] = camera.distortion
     row["intrinsics_source"] = source
-
-
-def _read_calibration(sidecar: Path, index: FrameIndex) -> Calibration:
-    try:
-        camera = Calibration(**json.loads(sidecar.read_text()))
-    except (ValidationError, ValueError, TypeError) as error:
-        detail = f"{sidecar.name} is no calibration: {error}"
-        raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from error
-    if camera.model != "PINHOLE" and len(camera.distortion) != 4:
-        detail = f"{sidecar.name}: {camera.model} needs 4 distortion coefficients"
-        raise RejectedError(RejectReason.BAD_CALIBRATION, detail)
-    size = (camera.width or index.width, camera.height or index.height)
-    if size != (index.width, index.height):
-        detail = (
-            f"{sidecar.name} is for {size[0]} x {size[1]}, the upright picture has "
-            f"{index.width} x {index.height}"
-        )
-        raise RejectedError(RejectReason.BAD_CALIBRATION, detail)
-    return camera

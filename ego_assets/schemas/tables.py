@@ -77,7 +77,10 @@ class VideoManifest(VideoRow):
 
     uri: Text = Field(description="where the raw file lies")
     byte_size: Annotated[Int64, Unit("bytes")] = Field(ge=0, description="size of the file")
-    sha256: Text = Field(description="of the file's bytes, hex")
+    sha256: Text = Field(
+        description="of the file's bytes, hex; empty for a rejected file that was not read, whose "
+        "video_id is made from its uri"
+    )
     accepted: Bool = Field(description="whether the video goes through the graph")
     reject_reason: Text | None = Field(description="why not: a code of RejectReason")
     reject_detail: Text | None = Field(description="the sentence behind the code")

@@ -8,12 +8,16 @@ here: Dagster (`sensors.raw_data`), what is in the files (`probe`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from ego_assets.stages.headers import HeaderReader
 from ego_assets.stages.plan import digest, probe_inputs
 from ego_assets.stages.shards import (
     SHARD_DURATION_S,
@@ -145,11 +149,16 @@ class Arrivals:
                     found.resume = {"place": place, "after": end}
                     return
             except FileNotFoundError as error:  # an unmounted disk does not stop the others
-                found.missing.append(str(error))
-                self._away.append(_beginning_of(place))
+                self._pass_over(place, str(error), found)
             except s3_errors() as error:  # nor does a bucket that is away, or closed to us
-                found.missing.append(f"{place}: {error}")
-                self._away.append(_beginning_of(place))
+                self._pass_over(place, f"{place}: {error}", found)
+            except (OSError, RuntimeError, ValueError) as error:  # nor a name that makes no sense
+                self._pass_over(place, f"{place}: {error}", found)
+
+    def _pass_over(self, place: str, why: str, found: Look) -> None:
+        """A place that cannot be listed now: its files are left as they are."""
+        found.missing.append(why)
+        self._away.append(_beginning_of(place))
 
     def _list_place(self, place: str, after: str, until_s: float, found: Look) -> str | None:
         """Where it had to stop; None if it is through."""
@@ -176,7 +185,8 @@ class Arrivals:
                 continue
             self._unchanged.add(mark)
             if mark not in self._waiting:
-                file_id = file_unit_id(entry.uri)
+                # A refusal is noted beside the file, which may be in a shard and come back.
+                file_id = file_unit_id(f"{entry.uri}{' refused' if entry.refused else ''}")
                 fresh.append(Seen(file_id, entry.uri, entry.byte_size, version, not entry.refused))
         found.refused |= {s.uri: s.version for s in fresh if not s.waits}
         found.new += self.files.note(fresh, self._clock())
@@ -187,13 +197,17 @@ class Arrivals:
         # Those that wait to be closed come first.
         room = FILES_AT_ONCE - len(known)
         todo = self._complete(measured=False, limit=room) if room else []
-        for start in range(0, len(todo), 100):
-            if self._elapsed() > until_s:
-                return
-            page = todo[start : start + 100]
-            self.files.measured(
-                {w.file_id: describe_file(w.uri, w.byte_size).duration_s for w in page}
-            )
+        with HeaderReader() as headers:
+            for start in range(0, len(todo), 100):
+                durations: dict[str, float] = {}
+                for file in todo[start : start + 100]:
+                    if self._elapsed() > until_s:
+                        break
+                    described = describe_file(file.uri, file.byte_size, headers.duration_s)
+                    durations[file.file_id] = described.duration_s
+                if not durations:
+                    return
+                self.files.measured(durations)
 
     # -- entering ----------------------------------------------------------------------------
 
@@ -359,7 +373,10 @@ def _beginning_of(place: str) -> str:
     """Of the uris of all that is in a place."""
     if is_remote(place):
         return f"{place.rstrip('/')}/"
-    return f"{str(uri_of(path_of(place).expanduser().resolve())).rstrip('/')}/"
+    path = path_of(place)
+    with suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
+    return f"{uri_of(Path(os.path.realpath(path))).rstrip('/')}/"
 
 
 def _run_key(shard: str, *why: Any) -> str:

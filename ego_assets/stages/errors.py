@@ -20,7 +20,7 @@ from ego_assets.protocols import BadInputError
 from ego_assets.schemas import ContractError
 from resources.backends.memory import DeviceMemoryError, is_out_of_memory
 from resources.backends.weights import WeightsError
-from resources.lake.raw import RawChangedError
+from resources.lake.raw import RawChangedError, RawMovedError, RawRefusedError
 
 OUT_OF_MEMORY = "oom"
 """The ledger's error class of a unit for which there was not enough."""
@@ -45,7 +45,15 @@ class PublishRefusedError(RuntimeError):
     """The lake does not take what a unit came to: it is not there, or it is not permitted."""
 
 
-_PERMANENT = (BadInputError, ContractError, RawChangedError, FileNotFoundError, PermissionError)
+_PERMANENT = (
+    BadInputError,
+    ContractError,
+    RawChangedError,
+    RawRefusedError,
+    RawMovedError,
+    FileNotFoundError,
+    PermissionError,
+)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NETWORK = frozenset(
     [

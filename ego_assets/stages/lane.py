@@ -16,9 +16,11 @@ import resource
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ego_assets.operators.progress import told_to
 from ego_assets.protocols import BadInputError, Carried
 from ego_assets.stages.agreement import agree_on_unit
 from ego_assets.stages.claims import Claim, claim
@@ -37,6 +39,7 @@ from ego_assets.stages.messages import (
 from ego_assets.stages.outage import Outage, StageBrokenError, back_off_s
 from ego_assets.stages.plan import Group, StageSpec, Unit, chain
 from ego_assets.stages.publish import OutdoneError, publish
+from ego_assets.stages.pulse import Pulse
 from ego_assets.stages.results import (
     Place,
     Result,
@@ -213,7 +216,7 @@ class Lane:
                 )
             if carried is None and place.before is not None:
                 carried = self._read_carried(place.before, place.fingerprint)
-            with self.task.use(self.lake, self.ledger) as task:
+            with self.task.use(self.lake, self.ledger) as task, self._progress(unit):
                 # A copy: the original may be being written, and the next try needs it as it is.
                 output = task.process(unit, copy.deepcopy(carried))
             result = Result(take, place, unit, fingerprint, held, output)
@@ -229,6 +232,20 @@ class Lane:
         if not self._hand_on(result):
             return place, None
         return place.after(unit, fingerprint), output.carried
+
+    @contextmanager
+    def _progress(self, unit: Unit) -> Iterator[None]:
+        """Has the supervisor told that a unit comes further, where that is what its time is limited
+        by."""
+        if self.spec.task != "probe":
+            yield
+            return
+        pulse = Pulse(unit.unit_id, self.tell)
+        try:
+            with told_to(pulse):
+                yield
+        finally:
+            pulse.beat()
 
     def _read_carried(self, before: Unit, fingerprint: str | None) -> Carried | None:
         """What a unit that was done under the fingerprint has left for the next one."""

@@ -18,6 +18,16 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """A unit came further. Of the bytes that it reads: how many there were, and how long storage
+    took for them."""
+
+    unit_id: str
+    byte_count: int = 0
+    reading_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Computed:
     """A unit, or what it came to (rows, or an error), waits for those before it: until it is its
     turn, no time counts."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ego_assets.stages.messages import Ended, TakenOver
+from ego_assets.stages.messages import Ended, Progress, TakenOver
 from ego_assets.stages.plan import Unit
+from ego_assets.stages.pulse import slow_words
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class StageReport:
     failures: list[Failure] = field(default_factory=list)
     outdone: list[str] = field(default_factory=list)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    slow: dict[str, str] = field(default_factory=dict)
+    """{unit: what to say of how slowly its file is read}."""
 
     @property
     def failed(self) -> int:
@@ -61,11 +64,20 @@ class Tally:
     """Enters what workers say into a report.
 
     A take that is begun again passes over what this run has done: that is not counted twice.
+    warn: told at once of a file that is read slower than `min_bytes_per_s`.
     """
 
-    def __init__(self, report: StageReport, units: Iterable[Unit] = ()) -> None:
+    def __init__(
+        self,
+        report: StageReport,
+        units: Iterable[Unit] = (),
+        min_bytes_per_s: float = 0.0,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         self.report = report
         self.units = {u.unit_id: u for u in units}
+        self.min_bytes_per_s = min_bytes_per_s
+        self.warn = warn
         self._done: set[str] = set()
 
     def note(self, message: Any) -> None:
@@ -73,6 +85,8 @@ class Tally:
         report = self.report
         if isinstance(message, TakenOver) and message.why:
             report.outdone.append(message.why)
+        if isinstance(message, Progress):
+            self._note_reading(message)
         if not isinstance(message, Ended):
             return
         report.peak_rss_bytes = max(report.peak_rss_bytes, message.peak_rss_bytes)
@@ -91,3 +105,12 @@ class Tally:
             report.quarantined += 1
             reason = message.error or "unknown"
             report.failures.append(Failure(message.unit_id, message.state, reason))
+
+    def _note_reading(self, read: Progress) -> None:
+        unit = self.units.get(read.unit_id)
+        uri = str(unit.payload.get("uri", read.unit_id)) if unit else read.unit_id
+        words = slow_words(uri, read.byte_count, read.reading_s, self.min_bytes_per_s)
+        if words and read.unit_id not in self.report.slow and self.warn:
+            self.warn(words)
+        if words:
+            self.report.slow[read.unit_id] = words

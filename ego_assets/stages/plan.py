@@ -16,10 +16,10 @@ from typing import Any
 from ego_assets.config import ClipSettings, ManifestSettings
 from resources.backends import registry
 from resources.lake import Lake, Provenance, file_unit_id
-from resources.lake.raw import raw_version, sidecar_of
+from resources.lake.raw import raw_version, sidecar_version
 from resources.ledger import Entry, Ledger
 
-TASK_VERSIONS = {"probe": "2", "split": "1"}
+TASK_VERSIONS = {"probe": "3", "split": "1"}
 """Versions of the stages without a backend: raise one when its results change."""
 
 TASK_SETTINGS = {"probe": ManifestSettings, "split": ClipSettings}
@@ -191,12 +191,14 @@ def plan_probe(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
 
 def probe_base(spec: StageSpec, inputs: str) -> str:
     """Base fingerprint of a raw file with these `probe_inputs`."""
-    return digest("probe", spec.operator_version, spec.settings, inputs)
+    runtime = ManifestSettings.runtime_fields()
+    decisive = {k: v for k, v in spec.settings.items() if k not in runtime}
+    return digest("probe", spec.operator_version, decisive, inputs)
 
 
 def probe_inputs(uri: str) -> str:
     """Hash of what a raw file's row is made from: the file as it is, and its calibration."""
-    return digest(uri, raw_version(uri), raw_version(sidecar_of(uri)))
+    return digest(uri, raw_version(uri), sidecar_version(uri))
 
 
 def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:

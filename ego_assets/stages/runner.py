@@ -6,7 +6,7 @@ Not here: worker processes (`supervisor`), what a worker does with a take (`lane
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ego_assets.stages import plan as planning
@@ -28,12 +28,14 @@ def run_stage(
     shares_cpus: bool = False,
     isolate: bool = True,
     real: StageSpec | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> StageReport:
     """Run a stage over its shard until every unit is done, quarantined or blocked.
 
     shares_cpus: has so many workers only while no other stage on the machine needs the CPUs.
     isolate=False runs in this process (for debugging: a crash is then a crash).
-    real: the stage for which `spec` stands in, since there is no GPU for it.
+    real: the stage for which `spec` stands in, since there is no GPU for it. warn: told, while the
+    stage runs, what a person should look at.
     Raises whatever planning raises; a unit's failure never does.
     """
     lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
@@ -66,7 +68,7 @@ def run_stage(
         report.skipped += report.units - sum(len(g.units) for g in to_make)
     else:
         to_make = groups
-    _run_groups(spec, ledger, report, to_make, workers if isolate else 0, shares_cpus)
+    _run_groups(spec, ledger, report, to_make, workers if isolate else 0, shares_cpus, warn)
     report.seconds = time.monotonic() - began
     _add_known_quarantine(spec, ledger, report, groups)
     if real is not None:
@@ -100,9 +102,11 @@ def _run_groups(
     groups: list[Group],
     workers: int,
     shares_cpus: bool,
+    warn: Callable[[str], None] | None,
 ) -> None:
     """In so many worker processes; 0: in this one."""
-    tally = Tally(report, (u for g in groups for u in g.units))
+    slow = spec.settings.get("min_read_megabytes_per_s", 0.0) * 1e6
+    tally = Tally(report, (u for g in groups for u in g.units), slow, warn)
     if workers:
         supervisor = Supervisor(spec, ledger, tally, shares_cpus=shares_cpus)
         supervisor.run(groups, min(workers, len(groups)))

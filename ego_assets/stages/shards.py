@@ -9,19 +9,21 @@ from __future__ import annotations
 import heapq
 import math
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ego_assets.stages.headers import HeaderReader, header_duration_s
 from resources.lake import Lake
 from resources.lake.raw import Listing, is_remote, list_raw, path_of
 
 SHARD_DURATION_S = 900.0
 SHARD_MAX_FILES = 64
 ASSUMED_BYTES_PER_S = 1_000_000  # where a header tells no duration: about 8 Mbit/s
+MAX_DURATION_S = 86_400.0
+"""No estimate is longer, whatever a header or a size says."""
 VIDEO_SUFFIXES = frozenset(
     [
         ".mp4",
@@ -60,20 +62,17 @@ def find_files(places: Iterable[str | Path]) -> Listing:
     return list_raw(places, VIDEO_SUFFIXES)
 
 
-def describe_file(uri: str, byte_size: int) -> RawFile:
+def describe_file(
+    uri: str, byte_size: int, duration_of: Callable[[Path], float] = header_duration_s
+) -> RawFile:
     """Size, and the duration that the header claims; never raises for what is in the file.
 
     Of a remote file the duration is guessed from its size: it is not fetched for that.
+    duration_of: reads the header.
     """
-    from ego_assets.operators.decode import open_media
-
-    duration_s = 0.0
-    if not is_remote(uri):
-        # Whatever is wrong with it, the probe will say.
-        with suppress(Exception), open_media(path_of(uri)) as container:
-            duration_s = (container.duration or 0) / 1e6
-    if not 0 < duration_s < 86_400:
-        duration_s = byte_size / ASSUMED_BYTES_PER_S
+    duration_s = 0.0 if is_remote(uri) else duration_of(path_of(uri))
+    if not 0 < duration_s < MAX_DURATION_S:
+        duration_s = min(byte_size / ASSUMED_BYTES_PER_S, MAX_DURATION_S)
     return RawFile(uri, byte_size, duration_s)
 
 
@@ -85,7 +84,8 @@ def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]
     """
     if not files:
         return []
-    total = sum(f.duration_s for f in files)
+    # A file that fills a shard alone, or claims to, must not thin out the others.
+    total = sum(min(f.duration_s, SHARD_DURATION_S) for f in files)
     by_limits = max(math.ceil(total / SHARD_DURATION_S), math.ceil(len(files) / SHARD_MAX_FILES))
     count = min(max(by_limits, min_shards), len(files))
     shards: list[list[RawFile]] = [[] for _ in range(count)]
@@ -104,7 +104,9 @@ def register_files(lake: Lake, files: Mapping[str, int], *, min_shards: int = 1)
     # Two who look at one time would both find the same files new.
     with lake.storage.lock("shards"):
         known = {f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]}
-        fresh = [describe_file(uri, size) for uri, size in files.items() if uri not in known]
+        new = {uri: size for uri, size in files.items() if uri not in known}
+        with HeaderReader() as headers:
+            fresh = [describe_file(uri, size, headers.duration_s) for uri, size in new.items()]
         for batch in balance(fresh, min_shards):
             keys.append(write_shard(lake, batch, after=keys[-1] if keys else ""))
     return keys

@@ -27,6 +27,7 @@ from ego_assets.stages.messages import (
     Ended,
     GroupComputed,
     GroupEnded,
+    Progress,
     Publishing,
     Started,
     TakenOver,
@@ -40,11 +41,16 @@ from resources.ledger import LateAttemptError, Ledger
 from resources.processes import machine
 from resources.processes.silence import AwakeClock
 from resources.processes.slots import take_cpu
+from resources.processes.temp_folder import shorten_temp_folder
 
 UNIT_TIMEOUT_S = 300.0
 UNIT_TIMEOUT_PER_VIDEO_S = 60.0
 ASLEEP_S = 10.0
 """A supervisor that did not look at its workers for longer was stopped, and so were they."""
+MAX_TIMED_VIDEO_S = 3600.0
+"""No unit is given more time than one of that length: what a header claims may be absurd."""
+LONGEST_READ_S = 86_400.0
+"""A file that takes longer comes no further, whatever its worker says."""
 _PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.stages.worker"]
 _PRELOAD += ["ego_assets.stages.undertaker"]
 
@@ -54,7 +60,8 @@ class Slot:
     """One worker process and what it is at: groups by their first unit, attempts by theirs, with
     the time since which they are (None: they wait for their turn).
 
-    computed: groups of which nothing but results that wait to be published is left.
+    computed: groups of which nothing but results that wait to be published is left. read: what was
+    last heard of the units that read files, with the time of the first word.
     """
 
     process: BaseProcess
@@ -66,6 +73,7 @@ class Slot:
     computed: set[str] = field(default_factory=set)
     current: dict[str, tuple[Started, float | None]] = field(default_factory=dict)
     cpu: int | None = None
+    read: dict[str, tuple[Progress, float]] = field(default_factory=dict)
 
     @property
     def busy(self) -> int:
@@ -86,6 +94,7 @@ class Supervisor:
         self.ledger = ledger
         self.tally = tally
         self.report = tally.report
+        shorten_temp_folder()  # sockets are there
         use_nameless_fork_server()
         self.context = mp.get_context("forkserver")
         self.context.set_forkserver_preload(_PRELOAD)
@@ -188,13 +197,23 @@ class Supervisor:
     def bury_hung(self) -> None:
         """Kill the workers that have been at something for too long."""
         for slot in list(self.slots):
-            hung = next((s for s, since in slot.current.values() if self._is_over(s, since)), None)
+            hung = next((s for s, t in slot.current.values() if self._is_over(slot, s, t)), None)
             if hung is not None:
                 slot.process.kill()
                 self._bury(slot, hung)
 
-    def _is_over(self, started: Started, since: float | None) -> bool:
-        return since is not None and self.clock() - since > limit_s(started) * self.spec.lanes
+    def _is_over(self, slot: Slot, started: Started, since: float | None) -> bool:
+        now = self.clock()
+        _, began = slot.read.get(started.unit.unit_id, (None, now))
+        return since is not None and (
+            now - since > self._limit_s(started) or now - began > LONGEST_READ_S
+        )
+
+    def _limit_s(self, started: Started) -> float:
+        """How long a unit may be at something; one that reads a file, without coming further."""
+        if self.spec.task == "probe":
+            return float(self.spec.settings.get("max_stall_s", UNIT_TIMEOUT_S))
+        return limit_s(started) * self.spec.lanes
 
     def take(self, slot: Slot, message: Any) -> None:
         """What a worker says."""
@@ -202,6 +221,9 @@ class Supervisor:
             slot.name = message
         elif isinstance(message, Started):
             slot.current[message.unit.unit_id] = (message, self.clock())
+            slot.read.pop(message.unit.unit_id, None)
+        elif isinstance(message, Progress):
+            self._note_progress(slot, message)
         elif isinstance(message, Computed | Publishing):
             started, _ = slot.current[message.unit_id]
             since = self.clock() if isinstance(message, Publishing) else None
@@ -221,6 +243,15 @@ class Supervisor:
             self.tally.note(message)
             slot.current.pop(message.unit_id, None)
 
+    def _note_progress(self, slot: Slot, message: Progress) -> None:
+        now = self.clock()
+        started, since = slot.current.get(message.unit_id, (None, None))
+        if started is not None and since is not None:
+            slot.current[message.unit_id] = (started, now)
+        _, began = slot.read.get(message.unit_id, (None, now))
+        slot.read[message.unit_id] = (message, began)
+        self.tally.note(message)
+
     def _bury(self, slot: Slot, hung: Started | None) -> None:
         """A worker died, or hung: its clip loses an attempt, the rest of its take goes on.
 
@@ -232,7 +263,7 @@ class Supervisor:
         self.report.worker_deaths += 1
         error_class, how = "WorkerDied", _cause(slot.process.exitcode)
         if hung is not None:
-            how = f"hung for over {limit_s(hung) * self.spec.lanes:.0f} s"
+            how = self._how_hung(slot, hung)
         elif slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
             error_class = OUT_OF_MEMORY
             how += f" by the kernel, for want of memory ({memory_figures()})"
@@ -252,6 +283,15 @@ class Supervisor:
         if len(at_work) > 1 and hung is None:
             self.alone.update(slot.groups)
         self.queue.extendleft(slot.groups.values())
+
+    def _how_hung(self, slot: Slot, hung: Started) -> str:
+        if self.spec.task != "probe":
+            return f"hung for over {self._limit_s(hung):.0f} s"
+        words = f"came no further for {self._limit_s(hung):g} s"
+        last, _ = slot.read.get(hung.unit.unit_id, (None, 0.0))
+        if last is not None and last.byte_count:
+            words += f", after {last.byte_count / 1e6:,.1f} MB of the file"
+        return words
 
     def _hear_out(self, slot: Slot) -> None:
         """What a dead worker said last: what it has begun is to be freed, what is done is done."""
@@ -306,7 +346,7 @@ class Supervisor:
 
 def limit_s(started: Started) -> float:
     """How long a clip may take in the model, and how long its publishing."""
-    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * started.unit.video_s
+    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * min(started.unit.video_s, MAX_TIMED_VIDEO_S)
 
 
 def _cause(exitcode: int | None) -> str:

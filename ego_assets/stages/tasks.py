@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ego_assets.config import ClipSettings, ManifestSettings
+from ego_assets.operators.progress import moved
 from ego_assets.protocols import BadInputError, Carried, ClipInput, ClipOutput, Intrinsics
 from ego_assets.stages.plan import StageSpec, Unit
 from resources.backends import registry
-from resources.lake import Lake
-from resources.lake.raw import RawReader, raw_version
+from resources.lake import Lake, file_unit_id
+from resources.lake.raw import (
+    RawReader,
+    RawRefusedError,
+    is_remote,
+    raw_version,
+    sidecar_of,
+    sidecar_version,
+)
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 
@@ -31,24 +39,23 @@ class ProbeTask:
         self.spec = spec
         self.lake = lake
         self.contents = Contents(ledger)
-        self.raw = RawReader()
+        self.raw = RawReader(moved=moved)
         self.settings = ManifestSettings(**spec.settings)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
-        from ego_assets.operators.probe import probe_file
-
         uri = unit.payload["uri"]
-        if (handed_on := self._handed_on(uri)) is not None:
+        version = raw_version(uri)
+        if version is None and (handed_on := self._handed_on(uri)) is not None:
             return ClipOutput(tables={"video_manifest": [handed_on]})
-        with self.raw.hold(uri) as path:
-            sha256, size, columns = probe_file(path, self.settings)
-            row = {
-                "video_id": sha256[:16],
-                "shard": self.spec.shard,
-                "uri": uri,
-                "byte_size": size,
-                "sha256": sha256,
-            } | columns
+        sha256, size, columns = self._probe(uri, int(version[0]) if version else 0)
+        row = {
+            # Of a file that was not read, there is nothing but its name to make an id from.
+            "video_id": sha256[:16] or file_unit_id(uri),
+            "shard": self.spec.shard,
+            "uri": uri,
+            "byte_size": size,
+            "sha256": sha256,
+        } | columns
         if row["accepted"]:
             owner, shard = self.contents.claim(sha256[:16], uri, self.spec.shard, unit.unit_id)
             if (owner, shard) != (uri, self.spec.shard):
@@ -57,10 +64,33 @@ class ProbeTask:
                 row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
         return ClipOutput(tables={"video_manifest": [row]})
 
+    def _probe(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
+        """As `probe_file`; nothing of what is refused is read or fetched."""
+        from ego_assets.operators.calibration import MAX_BYTES
+        from ego_assets.operators.probe import (
+            RejectReason,
+            probe_file,
+            reject_by_size,
+            rejected_columns,
+        )
+
+        if is_remote(uri) and (rejected := reject_by_size(byte_size, self.settings)) is not None:
+            return "", byte_size, rejected
+        try:
+            with self.raw.hold(uri) as path:
+                sha256, size, columns = probe_file(path, self.settings)
+        except RawRefusedError as error:
+            return "", 0, rejected_columns(RejectReason.REFUSED, str(error))
+        beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
+        if beside is not None and int(beside[0]) > MAX_BYTES:
+            detail = (
+                f"{sidecar_of(uri)} is larger than {MAX_BYTES // 2**20} MiB: it was not fetched"
+            )
+            columns = rejected_columns(RejectReason.BAD_CALIBRATION, detail)
+        return sha256, size, columns
+
     def _handed_on(self, uri: str) -> dict[str, Any] | None:
         """The row of a file that is not there any more, and whose content has another file."""
-        if raw_version(uri) is not None:
-            return None
         rows = self.lake.read("video_manifest", self.spec.shard).to_pylist()
         row = next((r for r in rows if r["uri"] == uri and r["accepted"]), None)
         if row is None:

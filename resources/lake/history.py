@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.lake.environment import read_number
 from resources.lake.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -54,8 +54,12 @@ class Version:
 
 
 def keep_count() -> int:
-    """EGO_KEEP_VERSIONS: how many earlier versions of a shard's table are kept; 3 unless set."""
-    return int(os.environ.get("EGO_KEEP_VERSIONS") or 3)
+    """EGO_KEEP_VERSIONS: how many earlier versions of a shard's table are kept; 3 unless set.
+
+    Raises EnvironmentVariableError.
+    """
+    what = "how many earlier versions of a shard's table are kept"
+    return int(read_number("EGO_KEEP_VERSIONS", 3, 0, 10_000, whole=True, what=what))
 
 
 def versions(lake: Lake, table: str, shard: str) -> list[Version]:

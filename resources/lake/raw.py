@@ -10,20 +10,36 @@ may be in a name), `file://` with percent-encoding.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote
 
+from resources.lake.raw_local import (
+    RawEntry,
+    RawMovedError,
+    RawRefusedError,
+    check_local,
+    entry_of,
+    path_of,
+    resolved,
+    scan_folder,
+    suffix_of,
+    uri_of,
+)
 from resources.lake.s3 import find_object, make_client
 from resources.lake.scratch import Scratch
 
+__all__ = ["RawEntry", "RawMovedError", "RawRefusedError", "path_of", "uri_of"]
 S3 = "s3://"
-ENCODED = "file://"
 SIDECAR = ".camera.json"
-LISTING_PAGE = 1000
+MAX_SIDECAR_BYTES = 2**20
+"""A larger calibration file is not read, and not fetched."""
+MAX_KEY_BYTES = 1024
+"""Of a key on S3."""
 
 
 class RawChangedError(ValueError):
@@ -38,24 +54,6 @@ class Listing:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def uri_of(path: Path) -> str:
-    """The uri of a local path, which may hold any bytes."""
-    return _uri_of_text(str(path))
-
-
-def _uri_of_text(text: str) -> str:
-    if text.isprintable() and not text.startswith(ENCODED):
-        return text
-    return ENCODED + quote_from_bytes(os.fsencode(text))
-
-
-def path_of(uri: str) -> Path:
-    """The local path of a uri that is not remote."""
-    if uri.startswith(ENCODED):
-        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(ENCODED))))
-    return Path(uri)
-
-
 def is_remote(uri: str) -> bool:
     return uri.startswith(S3)
 
@@ -68,26 +66,13 @@ def sidecar_of(uri: str) -> str:
     return uri_of(path_of(uri).with_suffix(SIDECAR))
 
 
-@dataclass(frozen=True)
-class RawEntry:
-    """A file as a listing shows it; refused: why it is not taken.
-
-    position: where a later listing of its place goes on after it. An entry without a uri is no
-    file: it only says how far a listing has come that finds nothing.
-    """
-
-    uri: str
-    byte_size: int
-    version: str
-    position: str
-    refused: str = ""
-
-
 def list_raw(places: Iterable[str | Path], suffixes: frozenset[str]) -> Listing:
     """All files under folders and prefixes with one of the suffixes; a named file whatever it is.
 
-    Hidden files are left out. A link that leads out of its folder is refused: whoever may put
-    files there must not have others read. Raises FileNotFoundError for a place that is not there.
+    Hidden files are left out. What cannot or must not be read is refused and named, and everything
+    else comes in: a link that leads out of its folder (whoever may put files there must not have
+    others read), a pipe, a folder without permission. Raises FileNotFoundError for a place that is
+    not there.
     """
     found = Listing()
     for place in places:
@@ -108,68 +93,12 @@ def scan_raw(place: str | Path, suffixes: frozenset[str], after: str = "") -> It
     if is_remote(text := str(place)):
         yield from _scan_bucket(text, suffixes, after)
         return
-    path = path_of(text).expanduser()
-    if path.is_file():
+    path = resolved(text)
+    if stat.S_ISREG(path.stat().st_mode):
         if not after:
-            yield _entry_of(path.resolve(), path.name)
+            yield entry_of(path, path_of(text).name)
         return
-    if not path.is_dir():
-        raise FileNotFoundError(f"no file or folder {path}")
-    yield from _scan_folder(path.resolve(), path.resolve(), "", suffixes, tuple(_parts(after)))
-
-
-def _scan_folder(
-    root: Path, folder: Path, position: str, suffixes: frozenset[str], after: tuple[str, ...]
-) -> Iterator[RawEntry]:
-    """Depth first, by name; `after` are the parts of a position in this folder."""
-    try:
-        with os.scandir(folder) as found:
-            children = sorted(found, key=lambda child: child.name)
-    except OSError:  # gone since its parent was read, or not ours to read
-        return
-    first = after[0] if after else ""
-    for number, child in enumerate(children, start=1):
-        name = child.name
-        if name[0] == "." or name < first or (name == first and len(after) == 1):
-            continue
-        here = f"{position}/{name}" if position else name
-        if child.is_dir(follow_symlinks=False):
-            rest = after[1:] if name == first else ()
-            yield from _scan_folder(root, folder / name, here, suffixes, rest)
-        elif _suffix(name) in suffixes:
-            with suppress(OSError):  # gone since the folder was read
-                if child.is_symlink():
-                    yield from _linked(Path(child.path), root, here)
-                elif child.is_file():
-                    stat = child.stat()
-                    uri = _uri_of_text(child.path)
-                    yield RawEntry(uri, stat.st_size, str(stat.st_mtime_ns), here)
-        elif number % LISTING_PAGE == 0:
-            yield RawEntry("", 0, "", here)
-
-
-def _suffix(name: str) -> str:
-    """As of a Path, which takes ten times as long to make: this is done for every raw file."""
-    _, dot, suffix = name.rpartition(".")
-    return (dot + suffix).lower()
-
-
-def _linked(link: Path, root: Path, position: str) -> Iterator[RawEntry]:
-    target = link.resolve()
-    if not target.is_relative_to(root):
-        why = "a link that leads out of its folder is not followed"
-        yield RawEntry(uri_of(link), 0, "", position, why)
-    elif target.is_file():
-        yield _entry_of(target, position)
-
-
-def _entry_of(path: Path, position: str) -> RawEntry:
-    stat = path.stat()
-    return RawEntry(uri_of(path), stat.st_size, str(stat.st_mtime_ns), position)
-
-
-def _parts(position: str) -> list[str]:
-    return position.split("/") if position else []
+    yield from scan_folder(path, suffixes, after)
 
 
 def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[RawEntry]:
@@ -186,43 +115,88 @@ def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[R
     for page in pages:
         for entry in page.get("Contents", ()):
             is_empty = False
-            parts = entry["Key"].removeprefix(prefix).split("/")
-            hidden = any(p.startswith(".") for p in parts)
-            if not hidden and _suffix(parts[-1]) in suffixes:
-                uri = f"{S3}{bucket}/{entry['Key']}"
-                yield RawEntry(uri, entry["Size"], entry["ETag"], entry["Key"])
+            found = entry["Key"]
+            parts = found.removeprefix(prefix).rstrip("/").split("/")
+            is_folder = found.endswith("/") and not entry["Size"]
+            if is_folder or suffix_of(parts[-1]) not in suffixes:
+                continue
+            if why := _fault_of_key(found):
+                yield RawEntry(f"{S3}{bucket}/{quote(found)}", 0, "", found, why)
+            elif not any(p.startswith(".") for p in parts):
+                yield RawEntry(f"{S3}{bucket}/{found}", entry["Size"], entry["ETag"], found)
         if page.get("Contents"):
             yield RawEntry("", 0, "", page["Contents"][-1]["Key"])
     if is_empty:
         raise FileNotFoundError(f"no object or prefix {place}")
 
 
+def _fault_of_key(key: str) -> str:
+    """Why an object cannot be asked for, or named to a person, by its key; empty: it can."""
+    if key.endswith("/"):
+        return "a key that ends with a slash is taken for a folder: copy the object to another key"
+    if {".", ".."} & set(key.split("/")):
+        return "a key with . or .. between slashes is not asked for: it can lead to another object"
+    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in key):
+        return "a key with control characters is not taken: copy the object to another key"
+    return ""
+
+
 def raw_version(uri: str) -> tuple[int | str, ...] | None:
-    """What changes when the bytes do, without reading them; None if there is no such file."""
+    """What changes when the bytes do, without reading them; None if there is no such file.
+
+    A local file that is a link by now, or is reached through one, is not there any more.
+    """
     if not is_remote(uri):
         try:
-            stat = path_of(uri).stat()
-        except OSError:
+            found = check_local(uri)
+        except (OSError, ValueError):
             return None
-        return stat.st_size, stat.st_mtime_ns
-    head = find_object(make_client(), *_bucket_and_key(uri))
+        return found.st_size, found.st_mtime_ns
+    bucket, key = _bucket_and_key(uri)
+    if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+        return None
+    head = find_object(make_client(), bucket, key)
     return (head["ContentLength"], head["ETag"]) if head else None
 
 
-class RawReader:
-    """Local paths of raw files, for as long as they are held."""
+def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
+    """As `raw_version`, of the calibration beside a video; also of one that is refused."""
+    beside = sidecar_of(uri)
+    if is_remote(uri):
+        return raw_version(beside)
+    path = path_of(beside)
+    try:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            target = path.stat()
+            return found.st_size, found.st_mtime_ns, target.st_size, target.st_mtime_ns
+        return found.st_size, found.st_mtime_ns
+    except (OSError, ValueError):
+        return None
 
-    def __init__(self, scratch: Scratch | None = None) -> None:
+
+class RawReader:
+    """Local paths of raw files, for as long as they are held.
+
+    moved: told of bytes that were fetched, and the seconds that they took.
+    """
+
+    def __init__(
+        self, scratch: Scratch | None = None, moved: Callable[[int, float], None] | None = None
+    ) -> None:
         self._scratch = scratch
+        self._moved = moved
 
     @contextmanager
     def hold(self, uri: str, sha256: str | None = None) -> Iterator[Path]:
         """The file at `uri`, its calibration beside it; not to be written.
 
-        sha256: of the bytes as they were entered, checked where a copy is made. Raises
-        FileNotFoundError, RawChangedError, ScratchError, botocore's errors.
+        A calibration that is too large is not fetched. sha256: of the bytes as they were entered,
+        checked where a copy is made. Raises FileNotFoundError, RawRefusedError, RawMovedError,
+        RawChangedError, ScratchError, botocore's errors.
         """
         if not is_remote(uri):
+            check_local(uri)
             yield path_of(uri)
             return
         if self._scratch is None:
@@ -230,11 +204,11 @@ class RawReader:
         version = raw_version(uri)
         if version is None:
             raise FileNotFoundError(f"{uri} is not there (any more)")
-        beside = sidecar_of(uri)
         parts = [(uri, version)]
-        if (calibration := raw_version(beside)) is not None:
-            parts.append((beside, calibration))
-        with self._scratch.hold(parts) as path:
+        calibration = sidecar_version(uri)
+        if calibration is not None and int(calibration[0]) <= MAX_SIDECAR_BYTES:
+            parts.append((sidecar_of(uri), calibration))
+        with self._scratch.hold(parts, self._moved) as path:
             if sha256 and self._scratch.sha256(path) != sha256:
                 raise RawChangedError(
                     f"{uri} has other bytes than when its manifest was made: run video_manifest "

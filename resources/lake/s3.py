@@ -27,6 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from resources.lake.environment import read_number
 from resources.lake.storage import LOCKS, AsideFile, ChangedError, check_key
 from resources.processes import is_gone, process_name
 from resources.processes.silence import GRACE_S, Silence
@@ -374,8 +375,9 @@ def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
 
 def answer_timeout_s() -> float:
     """EGO_S3_TIMEOUT_S: how long a server may say nothing before it is asked again; 60 unless
-    set."""
-    return float(os.environ.get("EGO_S3_TIMEOUT_S") or 60)
+    set. Raises EnvironmentVariableError."""
+    what = "for how many seconds an S3 server may say nothing"
+    return read_number("EGO_S3_TIMEOUT_S", 60.0, 0.1, 86_400, what=what)
 
 
 def s3_errors() -> tuple[type[Exception], ...]:

@@ -15,12 +15,14 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from resources.lake.environment import read_number
 from resources.lake.s3 import make_client, read_body
 
 EXPIRES_S = 7 * 86_400.0
@@ -29,6 +31,10 @@ PATIENCE_S = 900.0
 PART_BYTES = 16 * 2**20
 CONNECTIONS = 4
 _LOCK, _READY, _SHA256 = ".lock", "ready", ".sha256"
+
+Moved = Callable[[int, float], None]
+"""Told of bytes that came, and the seconds that they took; of zeros while we wait for room."""
+_moved: ContextVar[Moved | None] = ContextVar("moved", default=None)
 
 Part = tuple[str, tuple[int | str, ...]]
 """An object of S3: its uri and its (size in bytes, ETag)."""
@@ -48,23 +54,31 @@ class Scratch:
     @staticmethod
     def of_machine() -> Scratch:
         """The folder EGO_SCRATCH (default: of this user, in the temporary folder), bounded by
-        EGO_SCRATCH_GB (default: half of what is free on its disk). Raises ScratchError."""
+        EGO_SCRATCH_GB (default: half of what is free on its disk). Raises ScratchError,
+        EnvironmentVariableError."""
+        given_gb = given_gigabytes()
         root = Path(os.environ.get("EGO_SCRATCH") or default_root()).expanduser()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = root.lstat()
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = root.lstat()
+        except OSError as error:
+            raise ScratchError(
+                f"the folder {root} for copies of remote files cannot be made "
+                f"({error.strerror}): set EGO_SCRATCH to one that can"
+            ) from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ScratchError(f"{root} is not a folder of yours: set EGO_SCRATCH to one that is")
-        given = os.environ.get("EGO_SCRATCH_GB")
-        if given:
-            return Scratch(root, int(float(given) * 1e9))
+        if given_gb:
+            return Scratch(root, int(given_gb * 1e9))
         scratch = Scratch(root, 0)
         scratch.max_bytes = (shutil.disk_usage(root).free + scratch.used_bytes()) // 2
         return scratch
 
     @contextmanager
-    def hold(self, parts: Sequence[Part]) -> Iterator[Path]:
+    def hold(self, parts: Sequence[Part], moved: Moved | None = None) -> Iterator[Path]:
         """A copy of the first object, kept while the block runs; the second, if there is one, is
         its calibration and lies beside it. Raises ScratchError, botocore's errors."""
+        _moved.set(moved)
         name = hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:32]
         while True:
             with self._lock(name, fcntl.LOCK_SH):
@@ -141,6 +155,7 @@ class Scratch:
                     "raise EGO_SCRATCH_GB, or run fewer workers"
                 )
             time.sleep(0.2)
+            _tell(0, 0.0)
 
     def _evict(self, wanted: int) -> None:
         """Delete what nobody holds: the expired, and the longest unused while room is needed."""
@@ -175,6 +190,13 @@ def default_root() -> Path:
     return Path(tempfile.gettempdir()) / f"ego-scratch-{os.getuid()}"
 
 
+def given_gigabytes() -> float:
+    """EGO_SCRATCH_GB: how large the scratch space may be; 0: not said. Raises
+    EnvironmentVariableError."""
+    what = "how many gigabytes the copies of remote files may take"
+    return read_number("EGO_SCRATCH_GB", 0.0, 0.001, 1e9, what=what)
+
+
 def _is_same(file: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -192,24 +214,32 @@ def _names(parts: Sequence[Part]) -> list[str]:
     return [name.name, f"{name.stem}.camera.json"][: len(parts)]
 
 
+def _tell(byte_count: int, seconds: float) -> None:
+    if (moved := _moved.get()) is not None:
+        moved(byte_count, seconds)
+
+
 def _download(part: Part, path: Path) -> None:
     """Fetch an object in parts, of one version, and check the bytes where its ETag allows it."""
     uri, (size, etag) = part[0], (int(part[1][0]), str(part[1][1]))
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     client = make_client()
 
-    def fetch(start: int) -> None:
+    def fetch(start: int) -> int:
         end = min(start + PART_BYTES, size) - 1
         where = {"Bucket": bucket, "Key": key, "IfMatch": etag, "Range": f"bytes={start}-{end}"}
         data = _get(client, uri, where)
         if len(data) != end - start + 1:
             raise ScratchError(f"{uri}: asked for {end - start + 1} bytes, got {len(data)}")
         os.pwrite(file.fileno(), data, start)
+        return len(data)
 
     with path.open("r+b") as file:
         with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as pool:
-            for _ in pool.map(fetch, range(0, size, PART_BYTES)):
-                pass
+            began = time.monotonic()
+            for byte_count in pool.map(fetch, range(0, size, PART_BYTES)):
+                _tell(byte_count, time.monotonic() - began)
+                began = time.monotonic()
         file.seek(0)
         plain = etag.strip('"')
         if len(plain) == 32 and "-" not in plain and not _is_encrypted(client, bucket, key):

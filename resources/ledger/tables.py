@@ -231,7 +231,9 @@ def _sqlite(path: Path) -> sa.Engine:
     @sa.event.listens_for(engine, "handle_error")
     def _name_damage(context: sa.engine.ExceptionContext) -> None:
         if is_damage(context.original_exception):
-            raise damaged(f"{SQLITE}{path}", context.original_exception) from context.original_exception
+            raise damaged(
+                f"{SQLITE}{path}", context.original_exception
+            ) from context.original_exception
 
     return engine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 from ego_assets.config import ManifestSettings
-from ego_assets.operators.decode import ClipFrames
+from ego_assets.operators.decode import ClipFrames, open_media
 from ego_assets.operators.probe import hash_file, probe_file, probe_video
+from ego_assets.operators.raw_files import NotAFileError
+from ego_assets.protocols import BadInputError
 from ego_assets.schemas import TABLES
 from samples import render_sample
 
@@ -128,6 +131,38 @@ def test_a_bad_calibration_is_a_reason(video: Path, text: str) -> None:
     row = probe(video)
     assert row["reject_reason"] == "bad_calibration"
     assert "v.camera.json" in row["reject_detail"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_is_no_plain_file_is_refused_and_keeps_nobody_waiting(
+    video: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "odd.mp4"
+    {"pipe": os.mkfifo, "link": lambda p: p.symlink_to(video), "folder": Path.mkdir}[kind](path)
+    row = probe(path)
+    assert (row["accepted"], row["reject_reason"]) == (False, "refused")
+    for read in (hash_file, lambda p: probe_file(p, ManifestSettings())):
+        with pytest.raises(NotAFileError, match="not a file"):
+            read(path)
+    if kind != "link":  # decoding goes by what a path leads to: lakes check that themselves
+        with pytest.raises(BadInputError, match="not a file"):
+            open_media(path)
+
+
+def test_what_libav_says_of_a_file_quotes_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"\x00\x00\x00\x20free" + b"TOKEN-1\xff" * 500)
+    row = probe(tmp_path / "a.mp4")
+    assert row["reject_reason"] == "unreadable"
+    assert "TOKEN" not in row["reject_detail"]
+
+
+def test_a_file_over_the_limit_is_not_opened(tmp_path: Path) -> None:
+    with (tmp_path / "a.mp4").open("wb") as file:
+        file.truncate(64_000_000_001)
+    began = time.monotonic()
+    sha256, size, row = probe_file(tmp_path / "a.mp4", ManifestSettings())
+    assert (sha256, size, row["reject_reason"]) == ("", 64_000_000_001, "too_large")
+    assert time.monotonic() - began < 10, "hashing it takes over half a minute"
 
 
 def test_a_recording_whose_payload_is_noise_is_corrupt(real_data: Path, tmp_path: Path) -> None:

@@ -138,6 +138,27 @@ def test_a_refused_link_is_shown_once(instance: dg.DagsterInstance, tmp_path: Pa
     assert bench.evaluate().asset_events == []
 
 
+def test_a_link_in_a_circle_does_not_stop_intake(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """It is shown once, with the reason, and the others have their run."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "loop.mp4").symlink_to("loop.mp4")
+    os.mkfifo(raw / "pipe.mp4")
+    (raw / "z.mp4").write_bytes(b"z")
+    bench = Bench(instance, tmp_path / "lake", str(raw))
+    (event,) = bench.evaluate().asset_events
+    assert event.description == "2 files refused"
+    shown = {r.data["file"]: r.data["why"] for r in event.metadata["refused"].records}
+    assert shown == {
+        str(raw / "loop.mp4"): "a link that leads in a circle",
+        str(raw / "pipe.mp4"): "a named pipe, not a file",
+    }
+    assert len(bench.tick()) == 1
+    assert bench.evaluate().asset_events == []
+
+
 def test_a_missing_folder_is_said_and_no_failure(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ego_assets.stages import arrivals as module
+from ego_assets.stages import headers
 from ego_assets.stages.arrivals import Arrivals, Limits, Look, close_batches
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
-from resources.lake import Lake, file_unit_id, raw
+from resources.lake import Lake, file_unit_id, raw, raw_local
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Duplicate
 from resources.ledger.raw_files import RawFiles, Seen, Waiting
@@ -285,6 +288,87 @@ def test_a_link_out_of_the_folder_is_refused_once(place: Place) -> None:
     later = place.look(500)
     assert later.refused == {}
     assert later.waiting == 0
+
+
+def test_whatever_an_entry_does_the_others_come_in_and_it_is_named_once(place: Place) -> None:
+    for name in ("a.mp4", "n/b.mp4", "z.mp4"):
+        place.put(name)
+    (place.raw / "loop.mp4").symlink_to("loop.mp4")
+    (place.raw / "n" / "loop").symlink_to("loop")
+    os.mkfifo(place.raw / "n" / "pipe.mp4")
+    subprocess.run(["mkdir", "-p", place.raw / ("d/" * 1100)], check=True)
+    found = place.look()
+    assert {Path(uri).name for uri in found.refused} == {"loop.mp4", "pipe.mp4"}
+    assert (found.new, found.missing) == (3, [])
+    later = place.look(500)
+    assert (later.refused, later.waiting, len(later.shards)) == ({}, 0, 1)
+    assert place.entered() == Counter({"a.mp4": 1, "b.mp4": 1, "z.mp4": 1})
+    assert [n.kind for n in RawFiles(place.ledger).news(10)] == ["refused"] * 2
+    subprocess.run(["rm", "-rf", place.raw / "d"], check=True)  # deeper than pytest removes
+
+
+def test_a_file_that_cannot_be_seen_for_a_while_is_no_other_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in a shard; its disk has an error once. That is told, and nothing is made again."""
+    place.put("a.mp4")
+    place.look()
+    place.look(500)
+    real = raw_local._look_at
+
+    def broken(child: Any, *rest: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error", child.path)
+
+    monkeypatch.setattr(raw_local, "_look_at", broken)
+    assert list(place.look().refused) == [str(place.raw / "a.mp4")]
+    assert place.look(500).refused == {}
+    monkeypatch.setattr(raw_local, "_look_at", real)
+    found = place.look(500)
+    assert (found.new, found.superseded, found.refused) == (0, [], {})
+    assert [n.kind for n in RawFiles(place.ledger).news(10)] == ["refused"]
+    assert len(place.requests()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ELOOP])
+def test_a_place_that_cannot_be_listed_does_not_stop_the_others(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    place.put("a.mp4")
+    place.look()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.mp4").write_bytes(b"b")
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path) == str(place.raw):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    place.now += 500
+    made = Arrivals(place.lake, place.ledger, LIMITS, clock=lambda: place.now)
+    found = made.look([str(place.raw), str(loop), str(other)])
+    assert (found.new, len(found.missing)) == (1, 2)
+    assert place.entered() == Counter(), "what cannot be seen is left as it is"
+
+
+@pytest.mark.parametrize("end", ["import time; time.sleep(1e6)", "import os; os.abort()"])
+def test_a_file_that_takes_libav_along_takes_no_other_file_along(
+    place: Place, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Headers are read in a child: one that hangs or dies costs an estimate."""
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        place.put(name, b"x" * 1_000_000)
+    monkeypatch.setattr(headers, "_SERVE", f"{{}}; {end}")
+    monkeypatch.setattr(headers, "LIMIT_S", 0.5)
+    place.look()
+    place.look(150)
+    assert place.entered() == Counter({"a.mp4": 1, "b.mp4": 1, "c.mp4": 1})
+    (shard,) = place.lake.shards()
+    assert {f["duration_s"] for f in place.lake.read_shard(shard)["files"]} == {1.0}
 
 
 def test_a_place_that_is_not_there_does_not_stop_the_others(place: Place) -> None:

@@ -1,0 +1,123 @@
+"""Checks every EGO_ variable at the start: a run must not find out at its end.
+
+Here: all of them at once. Not here: what each is for (where it is read).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from resources.gpu import degrade_after_s, simulated_gpus
+from resources.lake.environment import EnvironmentVariableError, read_number
+from resources.lake.history import keep_count
+from resources.lake.s3 import answer_timeout_s
+from resources.lake.scratch import given_gigabytes
+
+_FOLDERS = ("EGO_LAKE", "EGO_SCRATCH", "EGO_WEIGHTS", "EGO_LEASE_DIR", "DAGSTER_HOME")
+_ADDRESSES = ("EGO_ALERT_WEBHOOK_URL", "EGO_ALERT_SLACK_URL")
+
+
+def check_environment() -> None:
+    """Raise EnvironmentVariableError for the first variable that makes no sense."""
+    if not is_utf8():
+        raise EnvironmentVariableError(
+            f"PYTHONUTF8 is {os.environ.get('PYTHONUTF8', '')!r}, and names of files are "
+            f"{sys.getfilesystemencoding()} by the locale (LC_ALL, LANG): set PYTHONUTF8 to 1"
+        )
+    keep_count()
+    answer_timeout_s()
+    given_gigabytes()
+    simulated_gpus()
+    degrade_after_s()
+    shards_per_run()
+    max_runs()
+    for name in _FOLDERS:
+        _check_folder(name)
+    for name in _ADDRESSES:
+        _check_address(name)
+    if url := os.environ.get("EGO_LEDGER_URL"):
+        _check_ledger(url)
+    if os.environ.get("EGO_BACKENDS"):
+        from resources.backends.choice import BackendsFileError, machine_choice
+
+        try:
+            machine_choice()
+        except BackendsFileError as error:
+            raise EnvironmentVariableError(
+                f"EGO_BACKENDS names a file that cannot be used: {error}"
+            ) from error
+
+
+def is_utf8() -> bool:
+    """Whether Python reads names of files as UTF-8, as databases and tables do."""
+    return sys.getfilesystemencoding().replace("-", "").lower() == "utf8"
+
+
+def shards_per_run() -> int:
+    """EGO_SHARDS_PER_RUN: shards of a run of a backfill; 0 for all of them; 1 unless set. Raises
+    EnvironmentVariableError."""
+    what = "how many shards a run of a backfill takes (0: all)"
+    return int(read_number("EGO_SHARDS_PER_RUN", 1, 0, 100_000, whole=True, what=what))
+
+
+def max_runs() -> int | None:
+    """EGO_MAX_RUNS: runs that the daemon has go on at a time; None unless set. Raises
+    EnvironmentVariableError."""
+    what = "how many runs go on at a time"
+    return int(read_number("EGO_MAX_RUNS", 0, 1, 100_000, whole=True, what=what)) or None
+
+
+def _check_folder(name: str) -> None:
+    given = os.environ.get(name, "")
+    if given and (why := fault_of_folder(given)):
+        raise EnvironmentVariableError(f"{name} is {given[:300]!r}, {why}: give a folder")
+
+
+def fault_of_folder(given: str) -> str:
+    """Why a folder cannot be used; empty: it can, whether it is there yet or not."""
+    if given.startswith("s3://"):
+        return ""
+    try:
+        given.encode()
+        path = Path(given).expanduser().absolute()
+        while not (path.exists() or path.is_symlink()):
+            path = path.parent
+        return "" if path.is_dir() else f"and {path} is not a folder"
+    except UnicodeEncodeError:
+        return "which is not UTF-8 text"
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"which cannot be used ({getattr(error, 'strerror', None) or error})"
+
+
+def _check_address(name: str) -> None:
+    """What it holds is a secret, and not shown."""
+    given = os.environ.get(name, "")
+    try:
+        parts = urlsplit(given)
+        is_right = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_right = False
+    if given and not is_right:
+        raise EnvironmentVariableError(
+            f"{name} holds no address: give one that begins with https:// or http://"
+        )
+
+
+def _check_ledger(url: str) -> None:
+    """It may hold a password, and is not shown."""
+    import sqlalchemy as sa
+
+    try:
+        is_right = url.startswith("sqlite:///") or (
+            url.startswith("postgresql") and bool(sa.make_url(url))
+        )
+    except (sa.exc.ArgumentError, ValueError):
+        is_right = False
+    if not is_right:
+        raise EnvironmentVariableError(
+            "EGO_LEDGER_URL holds no URL of a database: give "
+            "postgresql://user:password@host/database, or sqlite:////absolute/file"
+        )
