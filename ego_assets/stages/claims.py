@@ -146,6 +146,13 @@ class Claim:
                     quarantine=quarantine,
                 )
 
+    def give_way(self) -> None:
+        """Another attempt is ahead of it, and it was not lost: nothing of it counts."""
+        with suppress(SQLAlchemyError):
+            for table in self.attempts:
+                self.note_late(table)
+        self.give_back()
+
     def give_back(self) -> None:
         """It ended by no fault of the unit: not counted."""
         self.rest()

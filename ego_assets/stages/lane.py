@@ -310,7 +310,7 @@ class Lane:
         except (LateAttemptError, OutdoneError) as error:
             # What we published has an older token, and counts no more; or it counts, and the
             # ledger does not know of us. It is looked at again, and only made again if need be.
-            held.give_back()
+            held.give_way()
             self._agree(unit)
             why = str(error) if isinstance(error, OutdoneError) else ""
             self.tell(TakenOver(unit.unit_id, why))

@@ -162,6 +162,6 @@ def test_without_a_place_for_a_short_name_it_is_said(
 ) -> None:
     (tmp_path / f"ego-tmp-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / f"ego-tmp-{os.getuid()}").chmod(0o777)  # anybody may write there
-    monkeypatch.setattr("resources.processes._SHORT_FOLDERS", (str(tmp_path), "/proc"))
+    monkeypatch.setattr("resources.processes.temp_folder._SHORT_FOLDERS", (str(tmp_path), "/proc"))
     with pytest.raises(TempFolderError, match=r"^TMPDIR is .* set it to a folder"):
         shorten_temp_folder()
