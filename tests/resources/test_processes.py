@@ -110,6 +110,7 @@ def test_the_name_is_the_same_in_every_thread_and_after_the_clock_was_stepped(
         f"{os.uname().nodename}:{os.getpid()}:1",
         f"x@{'0' * 16}-1-1:{os.getpid()}:1",  # another boot
     ],
+    ids=["none", "no name", "empty", "earlier release", "no time", "another boot"],
 )
 def test_what_cannot_be_told_is_not_guessed(name: str | None) -> None:
     assert life_of(name) is Life.UNKNOWN
