@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -26,10 +27,11 @@ from ego_assets.operators.decode import (
     has_times_of_decoding,
     index_frames,
     open_media,
+    read_blocks,
+    unless_of_storage,
 )
 from ego_assets.protocols import BadInputError
 
-HASH_BLOCK = 4 * 2**20
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
@@ -108,15 +110,15 @@ def hash_file(path: Path) -> tuple[str, int]:
     """(SHA-256 in hex, size in bytes) of a file, in one reading with bounded memory."""
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-            size += len(block)
+    for block in read_blocks(path):
+        digest.update(block)
+        size += len(block)
     return digest.hexdigest(), size
 
 
 def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
-    """Columns of `video_manifest` from `accepted` on. Never raises for what is in the file.
+    """Columns of `video_manifest` from `accepted` on. Never raises for what is in the file; OSError
+    if it is not there, or cannot be read.
 
     Damaged files are taken in as far as they decode: of five frames spread over the index half
     must decode (a truncated video with its index keeps what is there).
@@ -127,7 +129,8 @@ def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
         row["accepted"] = True
     except RejectedError as rejected:
         row["reject_reason"], row["reject_detail"] = rejected.reason.value, str(rejected)
-    except (BadInputError, av.FFmpegError, ValueError, OverflowError, OSError) as error:
+    except (BadInputError, av.FFmpegError, ValueError, OverflowError, PermissionError) as error:
+        unless_of_storage(error, path)
         row["reject_reason"], row["reject_detail"] = RejectReason.UNREADABLE.value, str(error)
     return row
 
@@ -255,7 +258,8 @@ def _check_decoding(path: Path, index: FrameIndex) -> None:
         try:
             frames = ClipFrames(path, place, place + 1).read(max_side_px=64)
             good += sum(1 for _ in frames)
-        except (BadInputError, av.FFmpegError):
+        except (BadInputError, av.FFmpegError) as error:
+            unless_of_storage(error, path)
             continue
     if good < MIN_DECODED_SHARE * len(places):
         raise RejectedError(
@@ -268,22 +272,49 @@ def _fill_camera(
 ) -> None:
     sidecar = path.with_suffix(".camera.json")
     if sidecar.is_file():
-        camera = _read_calibration(sidecar, index)
+        camera = _read_calibration(sidecar, (index.width, index.height))
         source = "calibration_file"
     else:
+        path.stat()  # raises if it is the folder that is not there
         longer = max(index.width, index.height)
         focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
         middle = ((index.width - 1) / 2, (index.height - 1) / 2)
         camera = Calibration(fx=focal, fy=focal, cx=middle[0], cy=middle[1])
         source = "assumed_fov"
-    row["camera_model"] = camera.model
-    row["fx_px"], row["fy_px"] = camera.fx, camera.fy
-    row["cx_px"], row["cy_px"] = camera.cx, camera.cy
-    row["distortion"] = camera.distortion
-    row["intrinsics_source"] = source
+    row |= _camera_columns(camera) | {"intrinsics_source": source}
 
 
-def _read_calibration(sidecar: Path, index: FrameIndex) -> Calibration:
+def _camera_columns(camera: Calibration) -> dict[str, Any]:
+    columns: dict[str, Any] = {"camera_model": camera.model, "distortion": camera.distortion}
+    for name in ("fx", "fy", "cx", "cy"):
+        columns[f"{name}_px"] = getattr(camera, name)
+    return columns
+
+
+def is_calibrated_by(row: Mapping[str, Any], sidecar: Path) -> bool:
+    """Whether a manifest row has the camera that this file says; it may not be there.
+
+    Raises OSError if the file is there and cannot be read.
+    """
+    if not sidecar.is_file():
+        return row["intrinsics_source"] != "calibration_file"
+    if row["intrinsics_source"] != "calibration_file":
+        return False
+    try:
+        camera = _read_calibration(sidecar, (row["width_px"], row["height_px"]))
+    except RejectedError:
+        return False
+    said = _camera_columns(camera)
+    # Columns have the precision that the table gives them.
+    names = [name for name in said if name.endswith("_px")]
+    has, wanted = (
+        np.array([*(camera[n] for n in names), *(camera["distortion"] or [])], np.float32)
+        for camera in (row, said)
+    )
+    return row["camera_model"] == said["camera_model"] and np.array_equal(has, wanted)
+
+
+def _read_calibration(sidecar: Path, size_px: tuple[int, int]) -> Calibration:
     try:
         camera = Calibration(**json.loads(sidecar.read_text()))
     except (ValidationError, ValueError, TypeError) as error:
@@ -292,11 +323,11 @@ def _read_calibration(sidecar: Path, index: FrameIndex) -> Calibration:
     if camera.model != "PINHOLE" and len(camera.distortion) != 4:
         detail = f"{sidecar.name}: {camera.model} needs 4 distortion coefficients"
         raise RejectedError(RejectReason.BAD_CALIBRATION, detail)
-    size = (camera.width or index.width, camera.height or index.height)
-    if size != (index.width, index.height):
+    size = (camera.width or size_px[0], camera.height or size_px[1])
+    if size != size_px:
         detail = (
             f"{sidecar.name} is for {size[0]} x {size[1]}, the upright picture has "
-            f"{index.width} x {index.height}"
+            f"{size_px[0]} x {size_px[1]}"
         )
         raise RejectedError(RejectReason.BAD_CALIBRATION, detail)
     return camera
