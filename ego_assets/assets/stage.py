@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -188,6 +188,10 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         metadata |= more
     if run.stage.task == "probe":
         metadata["raw videos"] = raw_videos_table(lake, shard)
+    for old, new in report.moved_files.items():
+        context.log.info(f"{old} is at {new} now: the same video, nothing is computed again")
+    for why in report.gone_files.values():
+        context.log.warning(why)
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -260,7 +264,7 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
 
 
 _SUMMED = (
-    *("units", "done", "skipped", "retried", "quarantined", "blocked"),
+    *("units", "done", "skipped", "retried", "quarantined", "blocked", "gone"),
     *("worker_deaths", "seconds", "video_s", "failures"),
 )
 
@@ -276,6 +280,8 @@ def merged(reports: Sequence[StageReport]) -> StageReport:
         total.peak_rss_bytes = max(total.peak_rss_bytes, other.peak_rss_bytes)
         total.rows = other.rows
         total.notes = total.notes | other.notes
+        total.moved_files = total.moved_files | other.moved_files
+        total.gone_files = total.gone_files | other.gone_files
     return total
 
 
@@ -309,6 +315,7 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "retried": report.retried,
         "quarantined": report.quarantined,
         "blocked": report.blocked,
+        "raw file gone": report.gone,
         "worker deaths": report.worker_deaths,
         "seconds": round(report.seconds, 2),
         "units per minute": round(report.units_per_minute, 1),
@@ -318,6 +325,10 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
     for what in ("decoded by", "mapped on"):
         if found := Counter(n[what] for n in report.notes.values() if what in n):
             metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())
+    if report.moved_files:
+        metadata["moved files"] = files_table(report.moved_files, "was at", "is at")
+    if report.gone_files:
+        metadata["files that are gone"] = files_table(report.gone_files, "file", "why")
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})
@@ -325,6 +336,12 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         ]
         metadata["failed units"] = dg.MetadataValue.table(records)
     return metadata
+
+
+def files_table(files: Mapping[str, str], name: str, value: str) -> dg.TableMetadataValue:
+    rows = [dg.TableRecord({name: n, value: v}) for n, v in [*files.items()][:LISTED_VIDEOS]]
+    schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn(value, "string")])
+    return dg.MetadataValue.table(rows, schema=schema)
 
 
 def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         shards = [shard for shard in mine if shard not in lost]
         yield fits_contract(lake, table, shards)
         yield covers_every_clip(lake, storage.ledger(), table, shards)
-        yield from quality_results(lake, table, shards, config)
+        yield from quality_results(lake, table, shards, config, storage.ledger())
         if is_last_step(context.op_execution_context):
             fail_for_lost(lost, len(mine))
 

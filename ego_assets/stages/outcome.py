@@ -21,7 +21,11 @@ class Failure:
 
 @dataclass
 class StageReport:
-    """What a stage did to a shard. `rows` are those now in the lake."""
+    """What a stage did to a shard. `rows` are those now in the lake.
+
+    moved_files: {old uri: new uri} of raw files that were found elsewhere; gone_files: {uri: why},
+    of those that it was not known of.
+    """
 
     stage: str
     shard: str
@@ -31,6 +35,7 @@ class StageReport:
     retried: int = 0
     quarantined: int = 0
     blocked: int = 0
+    gone: int = 0
     waiting: int = 0
     worker_deaths: int = 0
     seconds: float = 0.0
@@ -39,6 +44,8 @@ class StageReport:
     rows: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    moved_files: dict[str, str] = field(default_factory=dict)
+    gone_files: dict[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -81,6 +88,10 @@ class Tally:
             self._done.add(message.unit_id)
         elif message.state == "failed":
             report.retried += 1
+        elif message.state == "gone":
+            report.gone += 1
+            reason = message.error or "its raw file is gone"
+            report.failures.append(Failure(message.unit_id, message.state, reason))
         else:
             report.quarantined += 1
             reason = message.error or "unknown"

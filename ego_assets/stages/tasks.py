@@ -7,17 +7,23 @@ apart from a loaded model: the worker does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ego_assets.config import ClipSettings, ManifestSettings
 from ego_assets.protocols import BadInputError, Carried, ClipInput, ClipOutput, Intrinsics
+from ego_assets.stages.absence import SourceReader
 from ego_assets.stages.plan import StageSpec, Unit
 from resources.backends import registry
 from resources.lake import Lake
-from resources.lake.raw import RawReader, raw_version
+from resources.lake.presence import RawGoneError
+from resources.lake.raw import RawChangedError, RawReader, look, sidecar_state
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
+from resources.ledger.sources import Source, Sources
+
+PROBE_TRIES = 3
 
 
 class Task(Protocol):
@@ -31,38 +37,69 @@ class ProbeTask:
         self.spec = spec
         self.lake = lake
         self.contents = Contents(ledger)
+        self.sources = Sources(ledger)
         self.raw = RawReader()
         self.settings = ManifestSettings(**spec.settings)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
-        from ego_assets.operators.probe import probe_file
-
-        uri = unit.payload["uri"]
-        if (handed_on := self._handed_on(uri)) is not None:
+        known = self.sources.find(unit.unit_id)
+        uri = known.uri if known is not None else unit.payload["uri"]
+        try:
+            row = self._probe(unit, uri)
+        except RawGoneError:
+            if (handed_on := self._handed_on(unit.unit_id, uri)) is None:
+                raise
             return ClipOutput(tables={"video_manifest": [handed_on]})
-        with self.raw.hold(uri) as path:
-            sha256, size, columns = probe_file(path, self.settings)
-            row = {
-                "video_id": sha256[:16],
-                "shard": self.spec.shard,
-                "uri": uri,
-                "byte_size": size,
-                "sha256": sha256,
-            } | columns
         if row["accepted"]:
-            owner, shard = self.contents.claim(sha256[:16], uri, self.spec.shard, unit.unit_id)
+            owner, shard = self._claim(row["video_id"], uri, unit.unit_id)
             if (owner, shard) != (uri, self.spec.shard):
                 row["accepted"] = False
                 row["reject_reason"] = "duplicate"
                 row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
         return ClipOutput(tables={"video_manifest": [row]})
 
-    def _handed_on(self, uri: str) -> dict[str, Any] | None:
+    def _probe(self, unit: Unit, uri: str) -> dict[str, Any]:
+        """The row of a file as it is. One that changes meanwhile (it is touched, or still being
+        written) is begun again, some times. Raises as `RawReader.hold` does."""
+        from ego_assets.operators.probe import probe_file
+
+        for is_last in (False,) * (PROBE_TRIES - 1) + (True,):
+            state, sidecar = look(uri), sidecar_state(uri)
+            try:
+                with self.raw.hold(uri) as path:
+                    sha256, size, columns = probe_file(path, self.settings)
+            except RawChangedError:
+                if is_last:
+                    raise
+                continue
+            if (look(uri).identity, sidecar_state(uri)) == (state.identity, sidecar):
+                break
+            if is_last:
+                raise RawChangedError(f"{uri}, or its calibration, changes again and again")
+        source = Source(unit.unit_id, self.spec.shard, uri, size, sha256)
+        self.sources.probed(
+            replace(source, state=state.text, sidecar=sidecar, inputs=unit.input_hash)
+        )
+        row = {
+            "video_id": sha256[:16],
+            "shard": self.spec.shard,
+            "uri": uri,
+            "byte_size": size,
+            "sha256": sha256,
+        }
+        return row | columns
+
+    def _claim(self, video_id: str, uri: str, unit_id: str) -> tuple[str, str]:
+        """The (uri, shard) that owns this content."""
+        owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        if owner != (uri, self.spec.shard) and self.contents.let_go(video_id):
+            owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        return owner
+
+    def _handed_on(self, unit_id: str, uri: str) -> dict[str, Any] | None:
         """The row of a file that is not there any more, and whose content has another file."""
-        if raw_version(uri) is not None:
-            return None
-        rows = self.lake.read("video_manifest", self.spec.shard).to_pylist()
-        row = next((r for r in rows if r["uri"] == uri and r["accepted"]), None)
+        rows = self.lake.read("video_manifest", self.spec.shard, units=[unit_id]).to_pylist()
+        row = next((r for r in rows if r["accepted"]), None)
         if row is None:
             return None
         owner = self.contents.owner(row["video_id"])
@@ -79,12 +116,12 @@ class SplitTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         from ego_assets.operators.clips import ClipSplitter
 
-        self.raw = RawReader()
+        self.raw = SourceReader(ledger)
         self.splitter = ClipSplitter(ClipSettings(**spec.settings), spec.bytes_in_flight)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
-        with self.raw.hold(video["uri"], video["sha256"]) as path:
+        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             rows = self.splitter.split(video, path)
         return ClipOutput(tables={"clips": rows})
 
@@ -95,14 +132,14 @@ class ClipTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
         self.lake = lake
-        self.raw = RawReader()
+        self.raw = SourceReader(ledger)
         self.operator = registry.build(
             spec.operator, spec.backend, spec.settings, spec.weights_dir, spec.device_share
         )
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
-        with self.raw.hold(video["uri"], video["sha256"]) as path:
+        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             clip = self.clip_input(unit, path)
             output = self.operator.process(clip, carried)
         if self.spec.hardware_decoding:
@@ -114,6 +151,7 @@ class ClipTask:
 
         clip, video = unit.payload["clip"], unit.payload["video"]
         tables, arrays = {}, {}
+        self.lake.must_be_there()
         for name in self.spec.inputs:
             rows = self.lake.read(name, self.spec.shard, units=[unit.unit_id])
             if "frame_index" in rows.column_names:
@@ -122,6 +160,7 @@ class ClipTask:
             if "points_uri" in rows.column_names:
                 keys = {k for k in rows["points_uri"].to_pylist() if k}
                 arrays[name] = self.lake.read_arrays(keys.pop()) if keys else {}
+        self.lake.must_be_there()
         frames = ClipFrames(
             path,
             clip["start_frame"],
