@@ -194,6 +194,17 @@ def _print_summary(summary: Any) -> None:
     for entry in summary.rejected:
         words = f"rejected {entry['uri']}: {entry['reason']}: {entry['detail']}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for entry in summary.moved:
+        words = f"moved {entry['was_at']}: is at {entry['uri']}, the same video"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for entry in summary.replaced:
+        words = (
+            f"replaced {entry['uri']}: its content is a new video, {entry['video_id']}; the rows "
+            f"of the old one, {entry['was']}, are only in the history"
+        )
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for entry in summary.gone:
+        console.print(f"gone {entry['detail']}", markup=False, highlight=False, soft_wrap=True)
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
