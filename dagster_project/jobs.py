@@ -13,6 +13,7 @@ from ego_assets.checks.baselines import accept
 from ego_assets.partitions import SHARDS, shards_partitions
 from ego_assets.schemas import TABLES
 from ego_assets.stages import audit
+from ego_assets.stages.moves import recognize
 from ego_assets.stages.rebuild import ready
 from ego_assets.stages.report import DAY_S, write_report
 from ego_assets.stages.shards import find_files, register_files
@@ -78,6 +79,9 @@ def register_raw_files(
     found = find_files(config.paths or raw_lake.places())
     for uri, why in found.refused.items():
         context.log.warning(f"{uri}: {why}")
+    moved = {m.source.uri: m.uri for m in recognize(lake, storage.ledger(), found.files).moves}
+    for old, now in moved.items():
+        context.log.info(f"{old} is at {now} now: the same video")
     new = register_files(lake, found.files, min_shards=compute.worker_count())
     context.instance.add_dynamic_partitions(SHARDS, lake.shards())
     context.log.info(f"{len(new)} new shards: {', '.join(new) or 'nothing new'}")
@@ -87,6 +91,7 @@ def register_raw_files(
             "new shards": len(new),
             "keys": new,
             "refused": dg.MetadataValue.json(found.refused),
+            "moved": dg.MetadataValue.json(moved),
         }
     )
 

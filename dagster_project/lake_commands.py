@@ -222,10 +222,12 @@ def retry(
     Exit status as of `ego run`.
     """
     from dagster_project.run_graph import run_shards
+    from ego_assets.stages.sources import revive
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
     ledger.release(stage=stage, shard=shard, unit_id=unit)
+    revive(lake, ledger, shard)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
     waiting = ledger.entries(stage=stage, shard=shard, unit_id=unit, states=unfinished)
     shards = sorted({e.shard for e in waiting})

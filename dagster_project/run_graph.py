@@ -26,19 +26,27 @@ from dagster_project.home import open_instance
 from ego_assets.assets.stage import READ_SLOWLY
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
+from ego_assets.stages.moves import recognize
 from ego_assets.stages.rebuild import ready
 from ego_assets.stages.shards import find_files, register_files, shards_of
+from ego_assets.stages.sources import GONE_WORDS, gone_detail
 from resources.compute import Compute
 from resources.gpu import find_gpus, go_without_gpu, lending, list_gpus
 from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
+from resources.lake.places import files_of
 from resources.ledger import Ledger, State
+from resources.ledger.sources import AWAY, DELETED, Sources
 from resources.processes import RUN_TAG, run_tag
 from resources.storage import Storage
 
 EARLY_TABLES = ("video_manifest", "clips")
 CLIP_TABLES = tuple(t for t in TABLES if t not in EARLY_TABLES)
 JOB = "whole_graph"
+AWAY_NOTE = (
+    "{place} is away: no video is there (is its disk mounted?). What is done of its videos stays, "
+    "what is not waits for it, and other folders go on"
+)
 
 
 @dataclass
@@ -46,7 +54,9 @@ class Summary:
     """What came of the videos of a run. `problems` are sentences for a person.
 
     waiting_for_gpu: clips by table that have, at most, a result made without one; degraded: why.
-    warnings: sentences on what went well, and slowly.
+    warnings: sentences on what went well, and slowly. moved: raw files that are elsewhere now, the
+    same videos as before; replaced: those that hold another video than before; gone: those that are
+    not there, each told once.
     """
 
     lake: str
@@ -57,6 +67,9 @@ class Summary:
     rows: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
+    moved: list[dict[str, str]] = field(default_factory=list)
+    replaced: list[dict[str, str]] = field(default_factory=list)
+    gone: list[dict[str, str]] = field(default_factory=list)
     waiting_for_gpu: dict[str, int] = field(default_factory=dict)
     degraded: str = ""
     problems: list[str] = field(default_factory=list)
@@ -106,10 +119,13 @@ def run_paths(
         refused = "".join(f"\n{uri}: {why}" for uri, why in found.refused.items())
         raise ValueError(f"no video files in {', '.join(map(str, places))}{refused}")
     lake = Lake(lake_root)
+    ledger = Ledger.of(lake.location)
+    ledger.open()
+    moved = recognize(lake, ready(lake, ledger), found.files)
     register_files(lake, found.files, min_shards=max(1, sum(not g.fault for g in find_gpus())))
     summary = run_shards(
         lake_root,
-        shards_of(lake, found.files),
+        sorted({*shards_of(lake, found.files), *moved.shards}),
         set(found.files),
         force=force,
         workers=workers,
@@ -118,6 +134,7 @@ def run_paths(
         tell=tell,
         overrides=overrides,
     )
+    summary.moved = [{"uri": m.uri, "was_at": m.source.uri} for m in moved.moves]
     summary.rejected.extend(
         {"uri": uri, "reason": "refused", "detail": why} for uri, why in found.refused.items()
     )
@@ -150,6 +167,7 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
+    before = _contents(summary, lake)
     lend = partial(_one_gpu, degrade_after_s, tell)
     with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
@@ -169,8 +187,10 @@ def run_shards(
             if not result.success:
                 summary.problems.extend(_step_failures(shard, result))
     if uris is None:
-        uris = {f["uri"] for shard in summary.shards for f in lake.read_shard(shard)["files"]}
+        uris = {f.uri for shard in summary.shards for f in files_of(lake, shard)}
+    _add_replaced(summary, lake, before)
     _fill(summary, lake, ledger, uris)
+    _add_gone(summary, ledger)
     return summary
 
 
@@ -309,6 +329,34 @@ def _fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
     }
 
 
+def _contents(summary: Summary, lake: Lake) -> dict[str, str]:
+    """{uri: video_id}, as the manifests say."""
+    return {
+        row["uri"]: row["video_id"]
+        for shard in summary.shards
+        for row in lake.read("video_manifest", shard, columns=["uri", "video_id"]).to_pylist()
+    }
+
+
+def _add_replaced(summary: Summary, lake: Lake, before: Mapping[str, str]) -> None:
+    for uri, video in _contents(summary, lake).items():
+        if before.get(uri, video) != video:
+            summary.replaced.append({"uri": uri, "video_id": video, "was": before[uri]})
+
+
+def _add_gone(summary: Summary, ledger: Ledger) -> None:
+    """Tell once what is gone. A place that is away is a problem if work waits for it."""
+    sources = Sources(ledger)
+    told = []
+    for source, units in sources.untold(summary.shards):
+        told.append(source.unit_id)
+        detail = gone_detail(source.uri, GONE_WORDS[source.gone_why or DELETED])
+        summary.gone.append({"uri": source.uri, "shard": source.shard, "detail": detail})
+        if units and source.gone_why == AWAY:
+            summary.problems.append(f"{units} units of {source.shard} were waited for: {detail}")
+    sources.told(told)
+
+
 class _Watch:
     """Tells how a shard stands, from the ledger, twice a second."""
 
@@ -316,6 +364,7 @@ class _Watch:
         self.ledger = ledger
         self.shard = shard
         self.tell = tell
+        self.away: set[str] = set()
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -334,6 +383,10 @@ class _Watch:
         assert self.tell is not None
         while not self.over.wait(0.5):
             self.tell(self._progress())
+            away = Sources(self.ledger).places_away(self.shard)
+            for place in sorted(away - self.away):
+                self.tell(Progress(self.shard, note=AWAY_NOTE.format(place=place)))
+            self.away = away
 
     def _progress(self) -> Progress:
         counts = self.ledger.counts([self.shard])

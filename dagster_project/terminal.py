@@ -268,6 +268,17 @@ def _print_summary(summary: Any) -> None:
     for entry in summary.rejected:
         words = f"rejected {entry['uri']}: {entry['reason']}: {entry['detail']}"
         console.print(plain(words), soft_wrap=True)
+    for entry in summary.moved:
+        words = f"moved {entry['was_at']}: is at {entry['uri']}, the same video"
+        console.print(plain(words), soft_wrap=True)
+    for entry in summary.replaced:
+        words = (
+            f"replaced {entry['uri']}: its content is a new video, {entry['video_id']}; the rows "
+            f"of the old one, {entry['was']}, are only in the history"
+        )
+        console.print(plain(words), soft_wrap=True)
+    for entry in summary.gone:
+        console.print(plain(f"gone {entry['detail']}"), soft_wrap=True)
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
         console.print(plain(words), soft_wrap=True)

@@ -19,7 +19,15 @@ from dagster import SensorEvaluationContext
 from ego_assets.partitions import SHARDS, shards_partitions
 from ego_assets.stages.arrivals import Arrivals, Limits, Look
 from ego_assets.stages.rebuild import ready
-from resources.ledger.raw_files import REFUSED, SUPERSEDED, News, RawFiles, RunRequest
+from resources.ledger.raw_files import (
+    GONE,
+    MOVED,
+    REFUSED,
+    SUPERSEDED,
+    News,
+    RawFiles,
+    RunRequest,
+)
 from resources.storage import Storage
 from resources.video import RawLake
 
@@ -107,6 +115,12 @@ def report(context: SensorEvaluationContext, look: Look) -> None:
         context.log.warning(missing)
     for uri, why in look.refused.items():
         context.log.warning(f"{uri}: {why}")
+    for old_uri, new_uri in look.moved.items():
+        context.log.info(
+            f"{old_uri} is at {new_uri} now: the same video, nothing is computed again"
+        )
+    for gone in look.gone.values():
+        context.log.warning(gone)
     for old in look.superseded:
         context.log.warning(f"{old.uri} was written over: shard {old.shard} runs again")
     if look.shards:
@@ -125,13 +139,18 @@ def observations(news: Sequence[News]) -> list[dg.AssetObservation]:
         for old in news
         if old.kind == SUPERSEDED
     ]
-    refused = [dg.TableRecord({"file": n.uri, "why": n.detail}) for n in news if n.kind == REFUSED]
-    if refused:
-        found.append(
-            dg.AssetObservation(
-                "raw_videos",
-                description=f"{len(refused)} files refused",
-                metadata={"refused": dg.MetadataValue.table(refused)},
+    for kind, words, detail in (
+        (REFUSED, "refused", "why"),
+        (MOVED, "moved", "is at"),
+        (GONE, "gone", "why"),
+    ):
+        rows = [dg.TableRecord({"file": n.uri, detail: n.detail}) for n in news if n.kind == kind]
+        if rows:
+            found.append(
+                dg.AssetObservation(
+                    "raw_videos",
+                    description=f"{len(rows)} files {words}",
+                    metadata={words: dg.MetadataValue.table(rows)},
+                )
             )
-        )
     return found

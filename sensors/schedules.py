@@ -16,6 +16,7 @@ from dagster import ScheduleEvaluationContext
 from ego_assets.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
 from ego_assets.stages.plan import digest
 from ego_assets.stages.rebuild import ready
+from ego_assets.stages.sources import revive
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
 
@@ -78,6 +79,7 @@ def build_schedules(
     ) -> list[dg.RunRequest] | dg.SkipReason:
         ledger = ready(storage.lake(), storage.ledger())
         end_lost_runs(context.instance, ledger)
+        revive(storage.lake(), ledger)
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))
         busy = {s for r in active for s in shards_of_run(context.instance, r.dagster_run.tags)}
         since = context.scheduled_execution_time - timedelta(days=1)

@@ -211,7 +211,7 @@ def _videos(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
 def _read(video: dict[str, Any], start: int, end: int, indices: list[int]) -> Iterator[Frame]:
     from ego_assets.operators.decode import ClipFrames
 
-    with RawReader().hold(video["uri"]) as path:
+    with RawReader().hold(video["uri"], video["sha256"]) as path:
         yield from ClipFrames(path, start, end).read(max_side_px=TILE_SIDE_PX, indices=indices)
 
 

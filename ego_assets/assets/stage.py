@@ -216,6 +216,10 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         metadata["raw videos"] = raw_videos_table(lake, shard)
     for why in report.outdone:
         context.log.warning(f"made again: {why}")
+    for old, new in report.moved_files.items():
+        context.log.info(f"{old} is at {new} now: the same video, nothing is computed again")
+    for why in report.gone_files.values():
+        context.log.warning(why)
     for failure in report.failures:
         context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
     if report.units and report.failed == report.units:
@@ -309,7 +313,7 @@ def _run_part(
 
 
 _SUMMED = (
-    *("units", "done", "skipped", "retried", "quarantined", "blocked", "taken_over"),
+    *("units", "done", "skipped", "retried", "quarantined", "blocked", "gone", "taken_over"),
     *("worker_deaths", "seconds", "video_s", "failures", "outdone"),
 )
 
@@ -326,6 +330,8 @@ def merged(reports: Sequence[StageReport]) -> StageReport:
         total.rows = other.rows
         total.notes = total.notes | other.notes
         total.slow = total.slow | other.slow
+        total.moved_files = total.moved_files | other.moved_files
+        total.gone_files = total.gone_files | other.gone_files
     return total
 
 
@@ -359,6 +365,7 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "retried": report.retried,
         "quarantined": report.quarantined,
         "blocked": report.blocked,
+        "raw file gone": report.gone,
         "worker deaths": report.worker_deaths,
         "seconds": round(report.seconds, 2),
         "units per minute": round(report.units_per_minute, 1),
@@ -372,6 +379,10 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
             metadata[what] = "; ".join(f"{name} ({n} clips)" for name, n in found.items())
     if report.slow:
         metadata[READ_SLOWLY] = "\n".join(list(report.slow.values())[:LISTED_FAILURES])
+    if report.moved_files:
+        metadata["moved files"] = files_table(report.moved_files, "was at", "is at")
+    if report.gone_files:
+        metadata["files that are gone"] = files_table(report.gone_files, "file", "why")
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})
@@ -379,6 +390,12 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         ]
         metadata["failed units"] = dg.MetadataValue.table(records)
     return metadata
+
+
+def files_table(files: Mapping[str, str], name: str, value: str) -> dg.TableMetadataValue:
+    rows = [dg.TableRecord({name: n, value: v}) for n, v in [*files.items()][:LISTED_VIDEOS]]
+    schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn(value, "string")])
+    return dg.MetadataValue.table(rows, schema=schema)
 
 
 def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> dict[str, Any]:

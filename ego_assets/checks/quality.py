@@ -8,6 +8,7 @@ A probe that crashes is a failed check that says so: it never fails the step.
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -34,14 +35,19 @@ from ego_assets.operators.quality import (
 from ego_assets.operators.quality.cameras import picture_change
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
+from resources.lake.presence import RawAwayError
 from resources.lake.raw import RawReader
 from resources.lake.scratch import ScratchError
+from resources.ledger import Ledger
+from resources.ledger.sources import Sources
 
 LIKE_BEFORE = "shard_is_like_those_before"
 KEEP_APPEARING = "things_keep_appearing"
 STREAK_TABLES = ("object_masks", "hand_masks")
 LOOKS = 4
 LOOK_SIDE_PX = 160
+AWAY_S = 60.0
+"""How long the looks at a shard wait for places that are away."""
 _SEVERITY = {"warn": AssetCheckSeverity.WARN, "error": AssetCheckSeverity.ERROR}
 _TABLE_PROBES = {table: [p for p in PROBES if p.table == table] for table in TABLES}
 
@@ -56,15 +62,22 @@ def quality_specs(table: str) -> list[AssetCheckSpec]:
 
 
 def quality_results(
-    lake: Lake, table: str, shards: list[str], settings: ProbeSettings
+    lake: Lake,
+    table: str,
+    shards: list[str],
+    settings: ProbeSettings,
+    ledger: Ledger | None = None,
 ) -> Iterator[AssetCheckResult]:
-    """One result a probe of a table, over all `shards`; remembers the good ones."""
+    """One result a probe of a table, over all `shards`; remembers the good ones.
+
+    ledger: knows whether raw files are what they were.
+    """
     severity = {p.name: _SEVERITY[p.severity] for p in _TABLE_PROBES[table]}
     severity[KEEP_APPEARING] = AssetCheckSeverity.ERROR
     findings: dict[str, list[Finding]] = defaultdict(list)
     crashes: dict[str, str] = {}
     for shard in sorted(shards):
-        _ShardQuality(lake, table, shard, settings).collect(findings, crashes)
+        _ShardQuality(lake, table, shard, settings, ledger).collect(findings, crashes)
     for spec in quality_specs(table):
         level = severity.get(spec.name, AssetCheckSeverity.WARN)
         if spec.name in crashes:
@@ -91,11 +104,20 @@ def quality_results(
 class _ShardQuality:
     """The probes of one table over one shard; what they read is read once."""
 
-    def __init__(self, lake: Lake, table: str, shard: str, settings: ProbeSettings) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        table: str,
+        shard: str,
+        settings: ProbeSettings,
+        ledger: Ledger | None = None,
+    ) -> None:
         self.lake = lake
         self.table = table
         self.shard = shard
         self.settings = settings
+        self.raw = RawReader(memory=Sources(ledger) if ledger is not None else None)
+        self._patience_s = AWAY_S
 
     def collect(self, findings: dict[str, list[Finding]], crashes: dict[str, str]) -> None:
         """Add this shard's finding of every probe, or the traceback of one that crashed."""
@@ -148,13 +170,19 @@ class _ShardQuality:
         rows = self.lake.read("video_manifest", self.shard, columns=["video_id", "uri", "sha256"])
         video = rows.filter(pc.field("video_id") == clip_id.rpartition("-")[0]).to_pylist()[0]
         indices = np.unique(np.linspace(first, last, LOOKS).astype(int)).tolist()
-        try:
-            with RawReader().hold(video["uri"], video["sha256"]) as path:
-                frames = ClipFrames(path, first, last + 1)
-                read = frames.read(max_side_px=LOOK_SIDE_PX, indices=indices)
-                return picture_change([f.image for f in read])
-        except (OSError, ValueError, ScratchError, BotoCoreError, ClientError):
-            return None  # gone, changed, damaged, forbidden, or no room for a copy: others say so
+        while True:
+            try:
+                with self.raw.hold(video["uri"], video["sha256"]) as path:
+                    frames = ClipFrames(path, first, last + 1)
+                    read = frames.read(max_side_px=LOOK_SIDE_PX, indices=indices)
+                    return picture_change([f.image for f in read])
+            except RawAwayError:
+                if self._patience_s <= 0:
+                    return None
+                time.sleep(1)
+                self._patience_s -= 1
+            except (OSError, ValueError, ScratchError, BotoCoreError, ClientError):
+                return None  # gone, changed, damaged, forbidden, or no room for it: others say so
 
     def _drift(self) -> Finding:
         before = baselines.good_shards(self.lake, self.table, but=self.shard)

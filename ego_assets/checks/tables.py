@@ -141,8 +141,9 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         mine = shards_of_run(context.instance, run.tags) or lake.shards()
         shards = [shard for shard in mine if shard not in lost]
         yield fits_contract(lake, table, shards)
-        yield covers_every_clip(lake, ready(lake, storage.ledger()), table, shards)
-        yield from quality_results(lake, table, shards, config)
+        ledger = ready(lake, storage.ledger())
+        yield covers_every_clip(lake, ledger, table, shards)
+        yield from quality_results(lake, table, shards, config, ledger)
         if is_last_step(context.op_execution_context):
             fail_for_lost(lost, len(mine))
 

@@ -10,6 +10,7 @@ another file or a server, and references of a MOV file to outside data are not f
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import stat
@@ -31,6 +32,7 @@ import av.video.frame
 import numpy as np
 
 from ego_assets.operators import nvdec, progress
+from ego_assets.operators.raw_files import read_blocks
 from ego_assets.protocols import BadInputError, Frame
 
 _OPTIONS = {
@@ -47,6 +49,15 @@ ORDERED_PICTURES = 64
 SOFTWARE = "software"
 BYTES_IN_FLIGHT = 64 * 2**20
 """Of pictures that wait for a reader who sets no other limit."""
+OF_STORAGE = frozenset(
+    [
+        *(errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+        *(errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN),
+    ]
+)
+"""What libav says of a file that cannot be read, and not of one that is damaged (EIO may be
+both)."""
 _STOP = object()
 _Item = TypeVar("_Item")
 
@@ -55,8 +66,8 @@ def open_media(path: Path | str, hardware: Any = None) -> av.container.InputCont
     """Open a media file for reading. To be closed by the caller (it is a context manager).
 
     hardware: an `av.codec.hwaccel.HWAccel` that decodes its video; nothing else is different.
-    Raises BadInputError if it is no media file of a known format, FileNotFoundError,
-    PermissionError.
+    Raises BadInputError if it is no media file of a known format; OSError, such as
+    FileNotFoundError, if it cannot be read.
     """
     path = Path(path)
     found = path.stat()
@@ -69,9 +80,10 @@ def open_media(path: Path | str, hardware: Any = None) -> av.container.InputCont
         container = av.open(
             f"file:{path}", options=_OPTIONS, metadata_errors="replace", hwaccel=hardware
         )
-    except (FileNotFoundError, PermissionError):
+    except PermissionError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
+        unless_of_storage(error, path)
         words = f"no media file of a known format ({libav_says(error)})"
         raise BadInputError(f"{path}: {words}") from error
     for stream in container.streams.video:
@@ -87,6 +99,15 @@ def libav_says(error: Exception) -> str:
     if isinstance(error, av.FFmpegError) and words:
         return str(words)
     return os.strerror(number) if isinstance(number, int) else type(error).__name__
+
+
+def unless_of_storage(error: BaseException, path: Path) -> None:
+    """Raise an error of libav's again if it is no damage of the file: it could not be read.
+
+    As Python has it: what handles damage must not catch it.
+    """
+    if isinstance(error, OSError) and error.errno in OF_STORAGE:
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def choose_video_stream(container: av.container.InputContainer) -> Any | None:
@@ -163,16 +184,16 @@ class FrameIndex:
 def index_frames(path: Path) -> FrameIndex:
     """Read every packet's time stamp. Raises BadInputError if there is no video in the file."""
     stat = path.stat()
-    return _index_frames(path, stat.st_size, stat.st_mtime_ns)
+    return _index_frames(path, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=8)
-def _index_frames(path: Path, _size: int, _mtime_ns: int) -> FrameIndex:
+def _index_frames(path: Path, *_state: int) -> FrameIndex:
     with open_media(path) as container:
         stream = choose_video_stream(container)
         if stream is None:
             raise BadInputError(f"{path}: no video stream")
-        times, sizes, keys, end = _read_packets(container, stream)
+        times, sizes, keys, end = _read_packets(path, container, stream)
         if not times:
             raise BadInputError(f"{path}: the video stream holds no frame")
         rotation = _rotation(path, stream.index)
@@ -195,7 +216,9 @@ def _index_frames(path: Path, _size: int, _mtime_ns: int) -> FrameIndex:
         )
 
 
-def _read_packets(container: Any, stream: Any) -> tuple[list[int], list[int], list[int], int]:
+def _read_packets(
+    path: Path, container: Any, stream: Any
+) -> tuple[list[int], list[int], list[int], int]:
     """Times and sizes of the packets, times of the keyframes, end of the last one."""
     times: list[int] = []
     sizes: list[int] = []
@@ -215,8 +238,8 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[int], list[int], li
             end = max(end, at + (packet.duration or step))
             if packet.is_keyframe:
                 keys.append(at)
-    except av.FFmpegError:
-        pass  # a damaged tail: what came before it is the video
+    except av.FFmpegError as error:
+        _must_be_damage(error, path)  # a damaged tail: what came before it is the video
     return times, sizes, keys, end
 
 
@@ -232,8 +255,18 @@ def _rotation(path: Path, stream_index: int) -> int:
         try:
             first: Any = next(container.decode(stream))
             return round(-first.rotation / 90) * 90 % 360
-        except (av.FFmpegError, StopIteration):
+        except (av.FFmpegError, StopIteration) as error:
+            _must_be_damage(error, path)
             return 0
+
+
+def _must_be_damage(error: BaseException, path: Path) -> None:
+    """Raise OSError if the file could not be read. libav says EIO of damage, too: then it is
+    read."""
+    unless_of_storage(error, path)
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        for _ in read_blocks(path):
+            pass
 
 
 def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
@@ -251,7 +284,8 @@ def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
         stream.thread_type = "AUTO"
         try:
             shown = [p.pts for p in islice(container.decode(stream), ORDERED_PICTURES)]
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            _must_be_damage(error, path)
             return False  # `probe` says what is wrong with it
     times = [t for t in shown if t is not None]
     return times != sorted(times)
@@ -260,13 +294,22 @@ def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
 def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
     """(index, libav's own picture, not turned) of the keyframes that decode; no other is decoded.
 
-    Raises BadInputError if the file does not open, libav's errors if it is damaged.
+    Raises BadInputError if the file does not open, libav's errors if it is damaged, OSError if it
+    cannot be read.
     """
     with open_media(path) as container:
         stream: Any = container.streams[index.stream_index]
         stream.thread_type = "AUTO"
         stream.codec_context.skip_frame = "NONKEY"
-        for picture in container.decode(stream):
+        pictures = container.decode(stream)
+        while True:
+            try:
+                picture = next(pictures)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                _must_be_damage(error, path)
+                raise
             at = index.nearest(picture.pts) if picture.pts is not None else None
             if at is not None:
                 yield at, picture
@@ -472,7 +515,9 @@ class ClipFrames:
                 except MemoryError:
                     raise  # libav's own too: no fault of the packet
                 except av.FFmpegError as error:
+                    unless_of_storage(error, self.path)
                     if not self._is_damaged:
+                        _must_be_damage(error, self.path)
                         raise _DamagedPictureError from error
                     # The decoder goes on with the next packet.
 

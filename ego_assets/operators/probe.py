@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from enum import StrEnum
@@ -36,11 +37,11 @@ from ego_assets.operators.decode import (
     index_frames,
     libav_says,
     open_media,
+    unless_of_storage,
 )
-from ego_assets.operators.raw_files import NotAFileError, open_regular
+from ego_assets.operators.raw_files import NotAFileError, open_regular, read_blocks
 from ego_assets.protocols import BadInputError
 
-HASH_BLOCK = 4 * 2**20
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
@@ -108,18 +109,19 @@ def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[s
 
 
 def hash_file(path: Path) -> tuple[str, int]:
-    """(SHA-256 in hex, size in bytes) of a file, in one reading with bounded memory."""
+    """(SHA-256 in hex, size in bytes) of a file, in one reading with bounded memory. Raises
+    NotAFileError, OSError that names the file."""
     digest = hashlib.sha256()
     size = 0
-    with open_regular(path) as file:
-        while True:
-            began = time.monotonic()
-            block = file.read(HASH_BLOCK)
-            progress.moved(len(block), time.monotonic() - began)
-            if not block:
-                return digest.hexdigest(), size
-            digest.update(block)
-            size += len(block)
+    blocks = read_blocks(path)
+    while True:
+        began = time.monotonic()
+        block = next(blocks, b"")
+        progress.moved(len(block), time.monotonic() - began)
+        if not block:
+            return digest.hexdigest(), size
+        digest.update(block)
+        size += len(block)
 
 
 def reject_by_size(
@@ -155,7 +157,8 @@ def as_text(detail: str) -> str:
 
 
 def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
-    """Columns of `video_manifest` from `accepted` on. Never raises for what is in the file.
+    """Columns of `video_manifest` from `accepted` on. Never raises for what is in the file; OSError
+    if it is not there, or cannot be read.
 
     Damaged files are taken in as far as they decode: of five frames spread over the index half
     must decode (a truncated video with its index keeps what is there).
@@ -169,8 +172,10 @@ def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
     except NotAFileError as error:
         row |= _rejection(RejectReason.REFUSED, str(error))
     except BadInputError as error:  # our own words
+        unless_of_storage(error, path)
         row |= _rejection(RejectReason.UNREADABLE, str(error))
     except (av.FFmpegError, OSError) as error:
+        unless_of_storage(error, path)
         row |= _rejection(RejectReason.UNREADABLE, libav_says(error))
     except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         detail = f"its headers make no sense ({type(error).__name__})"
@@ -307,7 +312,8 @@ def _check_decoding(path: Path, index: FrameIndex) -> None:
         try:
             frames = ClipFrames(path, place, place + 1).read(max_side_px=64)
             good += sum(1 for _ in frames)
-        except (BadInputError, av.FFmpegError):
+        except (BadInputError, av.FFmpegError) as error:
+            unless_of_storage(error, path)
             continue
         finally:
             progress.moved()
@@ -327,13 +333,38 @@ def _fill_camera(
         raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from None
     source = "calibration_file"
     if camera is None:
+        path.lstat()  # raises if it is the folder that is not there
         longer = max(index.width, index.height)
         focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
         middle = ((index.width - 1) / 2, (index.height - 1) / 2)
         camera = Calibration(fx=focal, fy=focal, cx=middle[0], cy=middle[1])
         source = "assumed_fov"
-    row["camera_model"] = camera.model
-    row["fx_px"], row["fy_px"] = camera.fx, camera.fy
-    row["cx_px"], row["cy_px"] = camera.cx, camera.cy
-    row["distortion"] = camera.distortion
-    row["intrinsics_source"] = source
+    row |= _camera_columns(camera) | {"intrinsics_source": source}
+
+
+def _camera_columns(camera: Calibration) -> dict[str, Any]:
+    columns: dict[str, Any] = {"camera_model": camera.model, "distortion": camera.distortion}
+    for name in ("fx", "fy", "cx", "cy"):
+        columns[f"{name}_px"] = getattr(camera, name)
+    return columns
+
+
+def is_calibrated_by(row: Mapping[str, Any], video: Path) -> bool:
+    """Whether a manifest row has the camera of the calibration beside a video, if there is one.
+
+    Raises OSError if the file is there and cannot be read.
+    """
+    try:
+        camera = read_calibration(video, row["width_px"], row["height_px"])
+    except CalibrationError:
+        return False
+    if camera is None or row["intrinsics_source"] != "calibration_file":
+        return camera is None and row["intrinsics_source"] != "calibration_file"
+    said = _camera_columns(camera)
+    # Columns have the precision that the table gives them.
+    names = [name for name in said if name.endswith("_px")]
+    has, wanted = (
+        np.array([*(camera[n] for n in names), *(camera["distortion"] or [])], np.float32)
+        for camera in (row, said)
+    )
+    return row["camera_model"] == said["camera_model"] and np.array_equal(has, wanted)

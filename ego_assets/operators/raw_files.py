@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ego_assets.protocols import BadInputError
 
+READ_BLOCK = 4 * 2**20
 _KINDS = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -53,6 +55,17 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a plain file, with bounded memory. Raises NotAFileError, OSError that names the
+    file."""
+    try:
+        with open_regular(path) as file:
+            while block := file.read(READ_BLOCK):
+                yield block
+    except OSError as error:  # of a reading that fails, it has no name
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _check_plain(mode: int) -> None:

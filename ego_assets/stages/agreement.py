@@ -21,6 +21,7 @@ from resources.lake.holdings import Tokens, highest_tokens
 from resources.ledger import Entry, Ledger
 from resources.ledger.adoption import Adoption, FileState, Found
 from resources.ledger.contents import Contents, Duplicate
+from resources.ledger.sources import Sources
 from resources.ledger.states import WAITS_FOR_GPU
 
 MANIFEST, CLIPS = "video_manifest", "clips"
@@ -200,8 +201,8 @@ def remember_owners(ledger: Ledger, shards: Iterable[tuple[ShardInputs, Containe
     late = []
     for inputs, units in shards:
         made = inputs.made(MANIFEST)
-        for row in inputs.rows(MANIFEST):
-            unit, video_id = file_unit_id(row["uri"]), row["video_id"]
+        for unit, row in inputs.lake.rows_of_files(inputs.shard).items():
+            video_id = row["video_id"]
             if unit not in units or unit not in made or not video_id:
                 continue
             token = made[unit].token
@@ -212,7 +213,8 @@ def remember_owners(ledger: Ledger, shards: Iterable[tuple[ShardInputs, Containe
                 late.append((Duplicate(unit, inputs.shard, noted_at, None), video_id))
     contents = Contents(ledger)
     others = {v: o for v, o in contents.owners(owners).items() if o != owners[v]}
-    unit_of = {v: file_unit_id(uri) for v, (uri, _) in others.items()}
+    known = {s.uri: s.unit_id for s in Sources(ledger).at([uri for uri, _ in others.values()])}
+    unit_of = {v: known.get(uri) or file_unit_id(uri) for v, (uri, _) in others.items()}
     theirs = Adoption(ledger).tokens(MANIFEST, unit_of.values())
     # Of two files the one that got it later has it: the other was gone by then.
     instead = {v: o for v, o in others.items() if theirs.get(unit_of[v], tokens[v]) < tokens[v]}
@@ -258,8 +260,8 @@ def _expected(inputs: ShardInputs, table: str) -> list[str]:
     """The units that a table of a shard is to have, as far as the tables above it can say."""
     try:
         if table == MANIFEST:
-            known = {row["uri"] for row in inputs.rows(MANIFEST)}
-            return [file_unit_id(f["uri"]) for f in inputs.files() if f["uri"] not in known]
+            known = inputs.lake.rows_of_files(inputs.shard)
+            return [f.unit for f in inputs.files if f.unit not in known]
         accepted = {v["video_id"] for v in inputs.rows(MANIFEST) if v["accepted"]}
         if table == CLIPS:
             return list(accepted)

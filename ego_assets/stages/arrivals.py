@@ -2,8 +2,9 @@
 
 One look lists the places, compares with what is known, and ends in time: what is left is done by
 the next one. The lake's shard files say what is in a shard; the table of raw files is an index of
-them that any look mends, so a kill between any two lines neither loses nor doubles a file. Not
-here: Dagster (`sensors.raw_data`), what is in the files (`probe`).
+them that any look mends, so a kill between any two lines neither loses nor doubles a file. A file
+that was moved stays in its shard (`moves`), and one that was only touched is what it was. Not here:
+Dagster (`sensors.raw_data`), what is in the files (`probe`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ego_assets.stages.changes import Changes, is_gone, run_key, seen
 from ego_assets.stages.headers import HeaderReader
-from ego_assets.stages.plan import digest, probe_inputs
+from ego_assets.stages.moves import enter_all
 from ego_assets.stages.shards import (
     SHARD_DURATION_S,
     SHARD_MAX_FILES,
     VIDEO_SUFFIXES,
     RawFile,
     describe_file,
+    named,
     write_shard,
 )
 from resources.lake import Lake, file_unit_id
-from resources.lake.raw import RawEntry, is_remote, path_of, raw_version, scan_raw, uri_of
+from resources.lake.places import files_of
+from resources.lake.presence import RawAwayError, RawGoneError
+from resources.lake.raw import RawEntry, is_remote, look, path_of, raw_version, scan_raw, uri_of
 from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
@@ -75,6 +80,7 @@ class Look:
 
     listed, new: files (new ones are also those with other content than before). resume: where the
     next look goes on listing; None if all places were listed. missing: places that are not there.
+    moved: {old uri: new uri}; gone: {uri: why}, of files that are in shards.
     """
 
     listed: int = 0
@@ -82,6 +88,8 @@ class Look:
     waiting: int = 0
     shards: list[str] = field(default_factory=list)
     superseded: list[Superseded] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     resume: dict[str, Any] | None = None
@@ -103,8 +111,10 @@ class Arrivals:
         self.limits = limits
         self.files = RawFiles(ledger)
         self.contents = Contents(ledger)
+        self.changes = Changes(lake, ledger, clock)
         self._clock = clock
         self._began = 0.0
+        self._listed: set[int] = set()
         self._settled: set[int] = set()
         self._waiting: set[int] = set()
         self._unchanged: set[int] = set()
@@ -118,7 +128,8 @@ class Arrivals:
         resume: of the look before. Ends soon after `budget_s`, whatever is left to do.
         """
         self._began = time.monotonic()
-        self._unchanged, self._away = set(), []
+        self._unchanged, self._listed, self._away = set(), set(), []
+        self.changes = Changes(self.lake, self.ledger, self._clock)
         found = Look()
         self.files.end_future(self._clock())
         # Listing may not use up what entering needs: else nothing would ever be entered.
@@ -127,9 +138,12 @@ class Arrivals:
         # Who registers by hand and another look take turns here.
         with self.lake.storage.lock("shards"):
             if self._adopt(budget_s):
+                self._take_up(budget_s * 0.85, found)
                 self._reenter(budget_s * 0.9, found)
                 self._hand_on(budget_s * 0.95, found)
                 self._close(budget_s, found)
+                if not (resume or found.resume or found.missing):
+                    found.gone = self.changes.miss(self._settled - self._listed - {0})
         found.waiting = self.files.count_waiting()
         return found
 
@@ -181,6 +195,7 @@ class Arrivals:
         for entry in page:
             version = entry.refused or entry.version
             mark = mark_of(entry.uri, entry.byte_size, version)
+            self._listed.add(mark)
             if mark in self._settled:
                 continue
             self._unchanged.add(mark)
@@ -221,21 +236,26 @@ class Arrivals:
                 return False
             page = unknown[start : start + SHARDS_AT_ONCE]
             self.files.enter([self._read_shard(shard) for shard in page], self._clock())
-        return True
+        return enter_all(self.lake, self.ledger, lambda: self._elapsed() > until_s)
 
     def _read_shard(self, shard: str) -> tuple[list[Seen], RunRequest]:
         content = self.lake.read_shard(shard)
-        files = [
-            Seen(file_unit_id(f["uri"]), f["uri"], f["byte_size"], "") for f in content["files"]
-        ]
+        here = files_of(self.lake, shard)
+        files = [Seen(file_unit_id(f.uri), f.uri, f.byte_size, "") for f in here]
         priority = round(sum(f["duration_s"] for f in content["files"]))
         name = content.get("wants_run")
         run_key = f"{shard}:{name}" if isinstance(name, str) else shard
         return files, RunRequest(run_key, shard, bool(name), priority)
 
+    def _take_up(self, until_s: float, found: Look) -> None:
+        """New files may be known ones that were moved: these stay in their shards."""
+        ready = self._complete(entered=False, limit=FILES_AT_ONCE)
+        found.moved |= self.changes.take_up(ready, lambda: self._elapsed() > until_s)
+
     def _close(self, until_s: float, found: Look) -> None:
         """Close the shards that are full or on time."""
         ready = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
+        ready = [w for w in ready if w.uri not in self.changes.undecided]
         last = max(self.lake.shards(), default="")
         batches = close_batches(ready, self.limits, self._clock())
         if len(ready) == FILES_AT_ONCE and len(batches) > 1:
@@ -246,10 +266,10 @@ class Arrivals:
             if not self._is_unchanged(batch, found):
                 continue
             files = [RawFile(w.uri, w.byte_size, w.duration_s or 0.0) for w in batch]
-            files.sort(key=lambda f: f.uri)
+            files = named(sorted(files, key=lambda f: f.uri), self.changes.sources)
             last = write_shard(self.lake, files, wants_run=True, after=last)
             _, request = self._read_shard(last)
-            self.files.enter([([_seen(w) for w in batch], request)], self._clock())
+            self.files.enter([([seen(w) for w in batch], request)], self._clock())
             found.shards.append(last)
 
     def _reenter(self, until_s: float, found: Look) -> None:
@@ -263,17 +283,22 @@ class Arrivals:
             batch = list(group)
             if shard is None or not self._is_unchanged(batch, found):
                 continue
+            changes = self.changes.of_shard(shard, batch, lambda: self._elapsed() > until_s)
+            found.moved |= changes.moved
+            found.superseded += [Superseded(*old) for old in changes.superseded]
+            batch = changes.other
+            if not batch:
+                continue
             news = []
-            known = self._videos_of(shard, batch)
             for file in batch:
-                videos = self.contents.disown(file.uri, keep=known.get(file.uri))
+                videos = self.contents.disown(file.uri)
                 found.superseded.append(Superseded(file.uri, shard, tuple(videos)))
                 news.append(News(SUPERSEDED, file.uri, shard, ", ".join(videos)))
             # An old content may come back: when it was seen tells it from the first time.
-            run_key = _run_key(shard, [(w.mark, w.first_seen) for w in batch])
+            key = run_key(shard, [(w.mark, w.first_seen) for w in batch])
             priority = round(sum(w.duration_s or 0.0 for w in batch))
-            request = RunRequest(run_key, shard, True, priority)
-            self.files.enter([([_seen(w) for w in batch], request)], self._clock(), news)
+            request = RunRequest(key, shard, True, priority)
+            self.files.enter([([seen(w) for w in batch], request)], self._clock(), news)
 
     def _hand_on(self, until_s: float, found: Look) -> None:
         """A content whose file is gone, or holds another one by now, goes to its duplicates: their
@@ -290,32 +315,21 @@ class Arrivals:
             except s3_errors() as error:  # whether it is gone cannot be said
                 found.missing.append(f"{uri}: {error}")
                 continue
-            file_id = file_unit_id(uri)
-            request = RunRequest(_run_key(shard, uri, lost.noted_at), shard, True, 0)
+            if not is_gone(uri):
+                continue
+            request = RunRequest(run_key(shard, uri, lost.noted_at), shard, True, 0)
             self.files.enter([((), request)], self._clock())
+            file_id = self.changes.sources.hand_on(uri, shard) or file_unit_id(uri)
             self.ledger.requeue(MANIFEST, [file_id], f"{uri} is gone")
             self.ledger.release(stage=MANIFEST, shard=shard, unit_id=file_id)
             self.contents.disown(uri)
         heirs = self.contents.duplicates_without_owner(MANIFEST, PAGE)
         for shard, group in groupby(heirs, lambda d: d.shard):
             batch = list(group)
-            run_key = _run_key(shard, [(d.file_id, d.noted_at) for d in batch])
+            key = run_key(shard, [(d.file_id, d.noted_at) for d in batch])
             # The request goes first: a unit that waits is asked for by nobody.
-            self.files.enter([((), RunRequest(run_key, shard, True, 0))], self._clock())
+            self.files.enter([((), RunRequest(key, shard, True, 0))], self._clock())
             self.ledger.requeue(MANIFEST, [d.file_id for d in batch], "its first file is gone")
-
-    def _videos_of(self, shard: str, files: Sequence[Waiting]) -> dict[str, str | None]:
-        """{uri: video} that a run has made of files as they are now, if one was so quick."""
-        made = self.lake.provenances(MANIFEST, shard, units={f.file_id for f in files})
-        current = {
-            f.uri
-            for f in files
-            if f.file_id in made and made[f.file_id].input_hash == probe_inputs(f.uri)
-        }
-        if not current:
-            return {}
-        rows = self.lake.read(MANIFEST, shard, columns=["uri", "video_id"]).to_pylist()
-        return {r["uri"]: r["video_id"] for r in rows if r["uri"] in current}
 
     def _complete(self, **which: Any) -> list[Waiting]:
         """Files that have stopped growing, of the places that could be listed."""
@@ -333,14 +347,20 @@ class Arrivals:
             if file.mark in self._unchanged:
                 continue
             try:
-                version = raw_version(file.uri)
+                state = look(file.uri)
+            except RawGoneError:
+                gone.append(file.file_id)
+            except RawAwayError as error:
+                if file.shard is not None:
+                    found.missing.append(str(error))
+                    return False
+                gone.append(file.file_id)  # it is noted again when it is back
             except s3_errors() as error:  # it is tried again by the next look
                 found.missing.append(f"{file.uri}: {error}")
                 return False
-            if version is None:
-                gone.append(file.file_id)
-            elif (size := int(version[0]), str(version[1])) != (file.byte_size, file.version):
-                changed.append(Seen(file.file_id, file.uri, size, str(version[1])))
+            else:
+                if (state.byte_size, state.version) != (file.byte_size, file.version):
+                    changed.append(Seen(file.file_id, file.uri, state.byte_size, state.version))
         self.files.forget(gone)
         self.files.note(changed, self._clock())
         return not (gone or changed)
@@ -377,12 +397,3 @@ def _beginning_of(place: str) -> str:
     with suppress(RuntimeError):  # there is no such user
         path = path.expanduser()
     return f"{uri_of(Path(os.path.realpath(path))).rstrip('/')}/"
-
-
-def _run_key(shard: str, *why: Any) -> str:
-    """Of a further run of a shard."""
-    return f"{shard}:{digest(*why)[:16]}"
-
-
-def _seen(file: Waiting) -> Seen:
-    return Seen(file.file_id, file.uri, file.byte_size, file.version)

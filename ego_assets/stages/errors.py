@@ -20,17 +20,19 @@ from ego_assets.protocols import BadInputError
 from ego_assets.schemas import ContractError
 from resources.backends.memory import DeviceMemoryError, is_out_of_memory
 from resources.backends.weights import WeightsError
-from resources.lake.raw import RawChangedError, RawMovedError, RawRefusedError
+from resources.lake.presence import RawAwayError, RawRefusedError, RawUnreadError
+from resources.lake.raw import RawChangedError
 
 OUT_OF_MEMORY = "oom"
 """The ledger's error class of a unit for which there was not enough."""
 
 
 class ErrorKind(StrEnum):
-    """permanent: another try cannot help. transient: the network, or a server, is away or busy:
-    it counts against no clip. no_room: nothing can be written here. no_weights: a model cannot be
-    loaded, for no clip. memory: it may help to have more of it. device_memory: smaller batches
-    have been tried, and did not help. other: tried again, some times."""
+    """permanent: another try cannot help. transient: the network, a server or the place of a raw
+    file is away, or busy: it counts against no clip. no_room: nothing can be written here.
+    no_weights: a model cannot be loaded, for no clip. memory: it may help to have more of it.
+    device_memory: smaller batches have been tried, and did not help. other: tried again, some
+    times."""
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
@@ -50,7 +52,6 @@ _PERMANENT = (
     ContractError,
     RawChangedError,
     RawRefusedError,
-    RawMovedError,
     FileNotFoundError,
     PermissionError,
 )
@@ -68,6 +69,7 @@ _NETWORK = frozenset(
         errno.ESTALE,  # a network file system whose server came back
     ]
 )
+_AWAY = (RawAwayError, ConnectionError, socket.gaierror)
 _BUSY = (408, 409, 425, 429)
 
 
@@ -96,10 +98,10 @@ def _own_kind(error: BaseException) -> ErrorKind:
         return ErrorKind.DEVICE_MEMORY
     if is_out_of_memory(error):
         return ErrorKind.MEMORY
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, RawUnreadError):
         if error.errno in _NO_ROOM:
             return ErrorKind.NO_ROOM
-        if error.errno in _NETWORK or isinstance(error, ConnectionError | socket.gaierror):
+        if error.errno in _NETWORK or isinstance(error, _AWAY):
             return ErrorKind.TRANSIENT
         # Arrow's S3 client says in words only what went wrong.
         if "AWS Error NETWORK_CONNECTION" in str(error) or "AWS Error SLOW_DOWN" in str(error):

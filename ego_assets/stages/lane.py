@@ -22,6 +22,7 @@ from typing import Any
 
 from ego_assets.operators.progress import told_to
 from ego_assets.protocols import BadInputError, Carried
+from ego_assets.stages.absence import Absence, AbsentError
 from ego_assets.stages.agreement import agree_on_unit
 from ego_assets.stages.claims import Claim, claim
 from ego_assets.stages.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
@@ -32,6 +33,7 @@ from ego_assets.stages.messages import (
     Ended,
     GroupComputed,
     GroupEnded,
+    Postponed,
     Publishing,
     Started,
     TakenOver,
@@ -82,6 +84,7 @@ class Lane:
         self.ledger = Ledger(spec.ledger_url)
         self.todo = Todo(spec, self.ledger)
         self.task = task or SharedTask(spec)
+        self.absence = Absence(spec, self.lake, self.ledger)
         self.outage = Outage()
         self.results: ResultQueue | None = None
         if room is not None:
@@ -100,7 +103,11 @@ class Lane:
             if take.wait_s:
                 time.sleep(take.wait_s)
             take.is_broken, take.is_left, take.wait_s = False, False, 0.0
+            take.is_postponed = False
             self._walk(take)
+            if take.is_postponed and self._settle(take):
+                self.tell(Postponed(take.group.units[0].unit_id))
+                return None
             if self.results is None:
                 if not take.is_broken:
                     return self.left(take)
@@ -121,7 +128,8 @@ class Lane:
     def _walk(self, take: Take) -> None:
         """Go through the units, carrying state over; done ones are skipped."""
         place, carried = take.place, None
-        while place.index < len(take.group.units) and not take.is_broken:
+        end = len(take.group.units)
+        while place.index < end and not (take.is_broken or take.is_postponed):
             place, carried = self._step(take, place, carried)
 
     def _step(
@@ -140,7 +148,20 @@ class Lane:
             if not self.spec.redo_stale:
                 fingerprint = self.todo.done_under(unit)
             return place.after(unit, fingerprint), None
+        if (absent := self.absence.look(unit)) is not None:
+            return self._without_file(take, place, absent), None
         return self.run_unit(take, place, fingerprint, tables, carried)
+
+    def _without_file(self, take: Take, place: Place, absent: AbsentError) -> Place:
+        """What follows if the raw file of a unit is not there: where the take goes on."""
+        unit = take.group.units[place.index]
+        why = self.absence.judge(unit, absent)
+        if not why:
+            take.is_postponed = True
+            return place
+        if self._settle(take):
+            self.tell(Ended(unit.unit_id, "gone", error=why))
+        return place.afresh()
 
     def run_unit(
         self,
@@ -228,6 +249,9 @@ class Lane:
             if not self._settle(take):  # it went on from what is not there
                 self._drop(unit, held)
                 return place, None
+            if (absent := self.absence.in_error(unit, error)) is not None:
+                self._drop(unit, held)
+                return self._without_file(take, place, absent), None
             return self._after(error, place, unit, held)
         if not self._hand_on(result):
             return place, None

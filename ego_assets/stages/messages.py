@@ -61,8 +61,16 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Postponed:
+    """The group (named by its first unit) is to be tried again after a while, behind all others:
+    its raw file is not there."""
+
+    group: str
+
+
+@dataclass(frozen=True)
 class Ended:
-    """A unit ended as done, skipped, failed or quarantined."""
+    """A unit ended as done, skipped, failed, quarantined or gone."""
 
     unit_id: str
     state: str

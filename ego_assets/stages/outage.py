@@ -9,6 +9,10 @@ import time
 
 OUTAGE_S = 600.0
 """How long a network or server may be away with nothing charged."""
+AWAY_S = OUTAGE_S
+"""How long the place of a raw file may be away that was there within the last hour."""
+UNSEEN_S = 60.0
+"""And of one that was not: nobody may be there to bring it back while the run waits."""
 LONGEST_WAIT_S = 30.0
 
 

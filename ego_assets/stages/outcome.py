@@ -24,7 +24,8 @@ class Failure:
 class StageReport:
     """What a stage did to a shard. `rows` are those now in the lake; taken_over: results that were
     there, and that the ledger did not know of; outdone: why rows that were published count for
-    nothing."""
+    nothing; moved_files: {old uri: new uri} of raw files that were found elsewhere; gone_files:
+    {uri: why}, of those that it was not known of."""
 
     stage: str
     shard: str
@@ -34,6 +35,7 @@ class StageReport:
     retried: int = 0
     quarantined: int = 0
     blocked: int = 0
+    gone: int = 0
     waiting: int = 0
     taken_over: int = 0
     worker_deaths: int = 0
@@ -46,6 +48,8 @@ class StageReport:
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     slow: dict[str, str] = field(default_factory=dict)
     """{unit: what to say of how slowly its file is read}."""
+    moved_files: dict[str, str] = field(default_factory=dict)
+    gone_files: dict[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -101,6 +105,10 @@ class Tally:
             self._done.add(message.unit_id)
         elif message.state == "failed":
             report.retried += 1
+        elif message.state == "gone":
+            report.gone += 1
+            reason = message.error or "its raw file is gone"
+            report.failures.append(Failure(message.unit_id, message.state, reason))
         else:
             report.quarantined += 1
             reason = message.error or "unknown"

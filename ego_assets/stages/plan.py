@@ -15,9 +15,11 @@ from typing import Any
 
 from ego_assets.config import ClipSettings, ManifestSettings
 from resources.backends import registry
-from resources.lake import Lake, Provenance, file_unit_id
+from resources.lake import Lake, Provenance
+from resources.lake.places import RawFileOfShard, files_of
 from resources.lake.raw import raw_version, sidecar_version
 from resources.ledger import Entry, Ledger
+from resources.ledger.sources import Source, Sources
 
 TASK_VERSIONS = {"probe": "3", "split": "1"}
 """Versions of the stages without a backend: raise one when its results change."""
@@ -47,6 +49,11 @@ class Unit:
     video_s: float
     payload: dict[str, Any]
     blocked: str | None = None
+
+    @property
+    def file_id(self) -> str:
+        """The unit of `video_manifest` whose raw file it is made from."""
+        return self.payload.get("file") or self.unit_id
 
 
 @dataclass(frozen=True)
@@ -141,9 +148,21 @@ class ShardInputs:
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._made: dict[str, dict[str, Provenance]] = {}
 
-    def files(self) -> list[dict[str, Any]]:
+    @cached_property
+    def files(self) -> list[RawFileOfShard]:
         """The raw files of the shard."""
-        return self.lake.read_shard(self.shard)["files"]
+        return files_of(self.lake, self.shard)
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """What the ledger knows of the raw files, by their units."""
+        return Sources(self.ledger).of_shard(self.shard)
+
+    @cached_property
+    def file_of(self) -> dict[str, str]:
+        """{video: the unit of `video_manifest` that its row is of}, of those that are accepted."""
+        rows = self.lake.rows_of_files(self.shard).items()
+        return {row["video_id"]: unit for unit, row in rows if row["accepted"]}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         if table not in self._rows:
@@ -173,17 +192,17 @@ class ShardInputs:
 def plan_probe(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group a raw file of the shard."""
     groups = []
-    for file in inputs.files():
-        uri = file["uri"]
-        known = probe_inputs(uri)
+    for file in inputs.files:
+        source = inputs.sources.get(file.unit)
+        known = (source and source.inputs) or probe_inputs(file.uri)
         unit = Unit(
-            unit_id=file_unit_id(uri),
+            unit_id=file.unit,
             video_id=None,
             base_fingerprint=probe_base(spec, known),
             input_hash=known,
-            cost=float(file["byte_size"]),
-            video_s=float(file.get("duration_s") or 0.0),
-            payload={"uri": uri},
+            cost=float(file.byte_size),
+            video_s=file.duration_s,
+            payload={"uri": file.uri, "byte_size": file.byte_size},
         )
         groups.append(Group((unit,)))
     return _longest_first(groups)
@@ -196,9 +215,13 @@ def probe_base(spec: StageSpec, inputs: str) -> str:
     return digest("probe", spec.operator_version, decisive, inputs)
 
 
-def probe_inputs(uri: str) -> str:
-    """Hash of what a raw file's row is made from: the file as it is, and its calibration."""
-    return digest(uri, raw_version(uri), sidecar_version(uri))
+def probe_inputs(uri: str, named: str = "") -> str:
+    """Hash of what a raw file's row is made from: the file as it is when it is first looked at, and
+    its calibration. It stays the row's for as long as the content is the same (`sources`).
+
+    named: the uri that it had then.
+    """
+    return digest(named or uri, raw_version(uri), sidecar_version(uri))
 
 
 def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
@@ -208,7 +231,8 @@ def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     for video in inputs.rows("video_manifest"):
         if not video["accepted"]:
             continue
-        known = digest(video["sha256"], _fingerprint(made, file_unit_id(video["uri"])))
+        file = inputs.file_of.get(video["video_id"], "")
+        known = digest(video["sha256"], _fingerprint(made, file))
         unit = Unit(
             unit_id=video["video_id"],
             video_id=video["video_id"],
@@ -216,7 +240,7 @@ def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             input_hash=known,
             cost=_megapixels(video),
             video_s=video["duration_s"],
-            payload={"video": video},
+            payload={"video": video, "file": file},
         )
         groups.append(Group((unit,)))
     return _longest_first(groups)
@@ -255,7 +279,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             input_hash=known,
             cost=clip["estimated_cost"],
             video_s=clip["end_pts_s"] - clip["start_pts_s"],
-            payload={"clip": clip, "video": video},
+            payload={"clip": clip, "video": video, "file": inputs.file_of.get(video["video_id"])},
             blocked=f"waits for {', '.join(missing)} of this clip" if missing else None,
         )
         takes.setdefault(clip["take_id"], []).append(unit)
@@ -279,7 +303,7 @@ def not_made(task: str, inputs: ShardInputs) -> str | None:
         return None
     videos = inputs.rows("video_manifest")
     if not videos:
-        return "video_manifest" if inputs.files() else None
+        return "video_manifest" if inputs.files else None
     if task == "split" or not any(v["accepted"] for v in videos):
         return None
     return None if inputs.rows("clips") or inputs.entries.get("clips") else "clips"

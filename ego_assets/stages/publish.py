@@ -47,6 +47,7 @@ def _publish(
     lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
     """Arrays, then what is carried, then the rows: a row never points at nothing."""
+    lake.must_be_there()
     attempts = claim.attempts
     rows = dict(output.tables)
     for name, arrays in output.arrays.items():

@@ -15,7 +15,7 @@ import numpy as np
 from ego_assets.operators import plots
 from ego_assets.operators.report import Report, Table, html_page, markdown_page
 from ego_assets.schemas import TABLES
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.activity import Activity
 
@@ -148,11 +148,10 @@ class _Taken:
 def _taken_in(lake: Lake, activity: Activity) -> _Taken:
     """Of the videos that were looked at: how much is good, and why the rest is not."""
     taken = _Taken()
-    columns = ["uri", "accepted", "duration_s", "reject_reason"]
     for shard in activity.shards("video_manifest"):
-        looked_at = activity.units("video_manifest", shard)
-        for row in lake.read("video_manifest", shard, columns=columns).to_pylist():
-            if file_unit_id(row["uri"]) not in looked_at:
+        units = activity.units("video_manifest", shard)
+        for unit, row in lake.rows_of_files(shard).items():
+            if unit not in units:
                 continue  # one of another day in a shard that ran again
             if row["accepted"]:
                 taken.accepted += 1

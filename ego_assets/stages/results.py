@@ -47,7 +47,7 @@ class Take:
 
     place: where it goes on if it has to again. waiting: its results in the queue; is_broken: one
     could not be published, and what was made after it counts for nothing; is_left: the lane is
-    through with it.
+    through with it; is_postponed: it is to go on when its raw file is there.
     """
 
     group: Group
@@ -55,6 +55,7 @@ class Take:
     waiting: int = 0
     is_broken: bool = False
     is_left: bool = False
+    is_postponed: bool = False
     wait_s: float = 0.0
 
     def goes_back_to(self, place: Place, wait_s: float = 0.0) -> None:

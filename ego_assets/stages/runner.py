@@ -6,18 +6,24 @@ Not here: worker processes (`supervisor`), what a worker does with a take (`lane
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from ego_assets.stages import plan as planning
 from ego_assets.stages import without_gpu
 from ego_assets.stages.agreement import agree, note_file
 from ego_assets.stages.lane import Lane
+from ego_assets.stages.messages import Postponed
 from ego_assets.stages.outcome import Failure, StageReport, Tally
 from ego_assets.stages.plan import Group, StageSpec, Unit
+from ego_assets.stages.postponed import Postponement
+from ego_assets.stages.sources import Settled, revive, settle
 from ego_assets.stages.supervisor import Supervisor
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.ledger.states import RAW_GONE
 from resources.processes import process_name
 
 
@@ -41,6 +47,12 @@ def run_stage(
     lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
     inputs = planning.ShardInputs(lake, ledger, spec.shard)
     taken, tokens = agree(inputs, spec.tables, spec.inputs, spec.carried_stage)
+    settled = Settled()
+    if spec.task == "probe":
+        settled = settle(lake, ledger, spec.shard)
+        inputs = planning.ShardInputs(lake, ledger, spec.shard)
+    else:
+        revive(lake, ledger, spec.shard)
     groups = planning.plan_from(spec, inputs)
     everything = [u for g in groups for u in g.units]
     for table in spec.tables:
@@ -50,13 +62,16 @@ def run_stage(
     groups = _chosen(spec, groups)
     report = StageReport("+".join(spec.tables), spec.shard)
     report.taken_over = sum(taken.values())
+    report.moved_files, report.gone_files = settled.moved, settled.gone
     report.units = sum(len(g.units) for g in groups)
     began = time.monotonic()
-    dropped = {e.unit_id: e.stage for e in ledger.entries(shard=spec.shard, states=[State.DROPPED])}
+    dropped = {e.unit_id: e for e in ledger.entries(shard=spec.shard, states=[State.DROPPED])}
     for unit in (u for g in groups for u in g.units):
         if unit.blocked and unit.unit_id in dropped:
             for table in spec.tables:
-                ledger.drop_after(table, unit.unit_id, dropped[unit.unit_id])
+                above = dropped[unit.unit_id]
+                gone = (above.error or "") if above.error_class == RAW_GONE else ""
+                ledger.drop_after(table, unit.unit_id, above.stage, gone)
         elif unit.blocked:
             report.blocked += 1
             report.failures.append(Failure(unit.unit_id, "blocked", unit.blocked))
@@ -75,6 +90,7 @@ def run_stage(
         without_gpu.settle_failures(spec, to_make, ledger)
         waiting = [e for e in ledger.entries(shard=spec.shard) if e.waits_for_gpu]
         report.waiting = len({e.unit_id for e in waiting if e.stage in spec.tables})
+    lake.must_be_there()
     for table in spec.tables:
         report.rows[table] = _compact(spec, table, lake, ledger, everything)
     return report
@@ -111,8 +127,20 @@ def _run_groups(
         supervisor = Supervisor(spec, ledger, tally, shares_cpus=shares_cpus)
         supervisor.run(groups, min(workers, len(groups)))
         return
-    lane = Lane(replace(spec, publish_behind=False), process_name(), tally.note)
-    for group in groups:
+    queue, postponed = deque(groups), Postponement()
+
+    def note(message: Any) -> None:
+        if isinstance(message, Postponed):
+            postponed.add(group)
+        tally.note(message)
+
+    lane = Lane(replace(spec, publish_behind=False), process_name(), note)
+    while queue or postponed:
+        queue.extend(postponed.due())
+        if not queue:
+            time.sleep(postponed.wait_s(1.0))
+            continue
+        group = queue.popleft()
         lane.run_group(group)
 
 

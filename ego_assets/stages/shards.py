@@ -9,14 +9,16 @@ from __future__ import annotations
 import heapq
 import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ego_assets.stages.headers import HeaderReader, header_duration_s
-from resources.lake import Lake
+from resources.lake import Lake, file_unit_id
+from resources.lake.places import free_unit, known_files
+from resources.lake.presence import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from resources.lake.raw import Listing, is_remote, list_raw, path_of
 
 SHARD_DURATION_S = 900.0
@@ -24,34 +26,20 @@ SHARD_MAX_FILES = 64
 ASSUMED_BYTES_PER_S = 1_000_000  # where a header tells no duration: about 8 Mbit/s
 MAX_DURATION_S = 86_400.0
 """No estimate is longer, whatever a header or a size says."""
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".mov",
-        ".m4v",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".mpg",
-        ".mpeg",
-        ".3gp",
-        ".flv",
-        ".wmv",
-        ".ogv",
-    ]
-)
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """A raw file as the raw lake lists it; duration_s is an estimate from the header."""
+    """A raw file as the raw lake lists it; duration_s is an estimate from the header.
+
+    unit: its name as a unit, if that is not the one that its uri gives it (see
+    `resources.lake.places`).
+    """
 
     uri: str
     byte_size: int
     duration_s: float
+    unit: str = ""
 
 
 def find_files(places: Iterable[str | Path]) -> Listing:
@@ -103,13 +91,22 @@ def register_files(lake: Lake, files: Mapping[str, int], *, min_shards: int = 1)
     keys: list[str] = []
     # Two who look at one time would both find the same files new.
     with lake.storage.lock("shards"):
-        known = {f["uri"] for shard in lake.shards() for f in lake.read_shard(shard)["files"]}
+        known, units = known_files(lake)
         new = {uri: size for uri, size in files.items() if uri not in known}
         with HeaderReader() as headers:
             fresh = [describe_file(uri, size, headers.duration_s) for uri, size in new.items()]
-        for batch in balance(fresh, min_shards):
+        for batch in balance(named(fresh, units), min_shards):
             keys.append(write_shard(lake, batch, after=keys[-1] if keys else ""))
     return keys
+
+
+def named(files: Iterable[RawFile], taken: Container[str]) -> list[RawFile]:
+    """Files that enter a shard; one whose uri was another file's before gets a name of its own."""
+    found = []
+    for file in files:
+        unit = free_unit(file.uri, taken)
+        found.append(file if unit == file_unit_id(file.uri) else replace(file, unit=unit))
+    return found
 
 
 def write_shard(
@@ -121,7 +118,8 @@ def write_shard(
     no other lake gives it: one Dagster instance may serve several, or one that was made anew.
     after: a key below which none of today is free.
     """
-    content: dict[str, Any] = {"files": [vars(f) for f in files]}
+    entries = [{k: v for k, v in vars(f).items() if v != ""} for f in files]
+    content: dict[str, Any] = {"files": entries}
     if wants_run:
         content["wants_run"] = secrets.token_hex(8)
     day = datetime.now(UTC).strftime("%Y%m%d")
@@ -133,9 +131,5 @@ def write_shard(
 
 def shards_of(lake: Lake, uris: Iterable[str]) -> list[str]:
     """Keys of the shards that hold any of these files, sorted."""
-    wanted = set(uris)
-    return [
-        shard
-        for shard in lake.shards()
-        if any(f["uri"] in wanted for f in lake.read_shard(shard)["files"])
-    ]
+    known, _ = known_files(lake)
+    return sorted({known[uri] for uri in uris if uri in known})

@@ -15,7 +15,7 @@ from ego_assets.schemas import TABLES
 from ego_assets.stages.agreement import results
 from ego_assets.stages.choices import ChoiceError, Part, share_out
 from ego_assets.stages.plan import Group, ShardInputs, Unit, chain, digest, probe_base
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake
 from resources.lake.lake import LakeError
 from resources.ledger import Entry, Ledger, State
 
@@ -102,8 +102,8 @@ def _look(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> StaleShard:
 def _stale_units(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[str, set[str]]:
     """{table: units}. What is made from a stale unit is stale, too: its inputs will change."""
     found: dict[str, set[str]] = {}
-    videos = inputs.rows("video_manifest")
-    file_of = {v["video_id"]: file_unit_id(v["uri"]) for v in videos}
+    file_of = inputs.file_of
+    gone = {s.unit_id for s in inputs.sources.values() if s.is_gone}
     for parts in recipe:
         spec, groups = parts[0].spec, _groups(parts, inputs)
         origins: set[str | None] = set()
@@ -117,6 +117,8 @@ def _stale_units(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[
         }
         found |= {table: set() for table in spec.tables}
         for group in groups:
+            if group.units[0].file_id in gone:
+                continue  # it cannot be made again: what was made of it stays
             for entry in _stale_of_group(group, spec.tables, inputs, following):
                 found[entry.stage].add(entry.unit_id)
     return found

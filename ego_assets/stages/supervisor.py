@@ -27,6 +27,7 @@ from ego_assets.stages.messages import (
     Ended,
     GroupComputed,
     GroupEnded,
+    Postponed,
     Progress,
     Publishing,
     Started,
@@ -35,6 +36,7 @@ from ego_assets.stages.messages import (
 from ego_assets.stages.outage import StageBrokenError
 from ego_assets.stages.outcome import Tally
 from ego_assets.stages.plan import Group, StageSpec
+from ego_assets.stages.postponed import Postponement
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog
 from resources.ledger import LateAttemptError, Ledger
@@ -103,6 +105,7 @@ class Supervisor:
         self.workers = 1
         self.threads = 1
         self.alone: set[str] = set()
+        self.postponed = Postponement()
         self.kernel_kills = kernel_kills()
         self.clock = AwakeClock(ASLEEP_S)
         self.shares_cpus = shares_cpus
@@ -113,7 +116,8 @@ class Supervisor:
         self.workers = workers
         self.threads = max(1, machine.cpus() // max(workers, 1))
         try:
-            while self.queue or any(s.groups for s in self.slots):
+            while self.queue or self.postponed or any(s.groups for s in self.slots):
+                self.queue.extend(self.postponed.due())
                 self._fill()
                 self.listen()
         except BaseException:
@@ -186,7 +190,7 @@ class Supervisor:
     def listen(self) -> None:
         """Hear what workers say, for a second at most; bury the dead and the hung."""
         busy = {s.connection: s for s in self.slots if s.groups}
-        for connection in wait(list(busy), timeout=1.0):
+        for connection in wait(list(busy), timeout=self.postponed.wait_s(1.0)):
             slot = busy[connection]  # type: ignore[index]
             try:
                 self.take(slot, slot.connection.recv())
@@ -239,6 +243,10 @@ class Supervisor:
             del slot.groups[message.group]
             slot.computed.discard(message.group)
             self.alone.discard(message.group)
+            self.postponed.is_over(message.group)
+        elif isinstance(message, Postponed):
+            self.postponed.add(slot.groups.pop(message.group))
+            slot.computed.discard(message.group)
         else:
             self.tally.note(message)
             slot.current.pop(message.unit_id, None)

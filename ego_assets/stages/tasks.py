@@ -7,25 +7,32 @@ apart from a loaded model: the worker does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ego_assets.config import ClipSettings, ManifestSettings
 from ego_assets.operators.progress import moved
 from ego_assets.protocols import BadInputError, Carried, ClipInput, ClipOutput, Intrinsics
+from ego_assets.stages.absence import SourceReader
 from ego_assets.stages.plan import StageSpec, Unit
 from resources.backends import registry
 from resources.lake import Lake, file_unit_id
+from resources.lake.presence import RawGoneError, RawRefusedError
 from resources.lake.raw import (
+    RawChangedError,
     RawReader,
-    RawRefusedError,
     is_remote,
-    raw_version,
+    look,
     sidecar_of,
+    sidecar_state,
     sidecar_version,
 )
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
+from resources.ledger.sources import Source, Sources
+
+PROBE_TRIES = 3
 
 
 class Task(Protocol):
@@ -39,33 +46,68 @@ class ProbeTask:
         self.spec = spec
         self.lake = lake
         self.contents = Contents(ledger)
+        self.sources = Sources(ledger)
         self.raw = RawReader(moved=moved)
         self.settings = ManifestSettings(**spec.settings)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
-        uri = unit.payload["uri"]
-        version = raw_version(uri)
-        if version is None and (handed_on := self._handed_on(uri)) is not None:
+        known = self.sources.find(unit.unit_id)
+        uri = known.uri if known is not None else unit.payload["uri"]
+        try:
+            row = self._probe(unit, uri)
+        except RawGoneError:
+            if (handed_on := self._handed_on(unit.unit_id, uri)) is None:
+                raise
             return ClipOutput(tables={"video_manifest": [handed_on]})
-        sha256, size, columns = self._probe(uri, int(version[0]) if version else 0)
-        row = {
-            # Of a file that was not read, there is nothing but its name to make an id from.
-            "video_id": sha256[:16] or file_unit_id(uri),
-            "shard": self.spec.shard,
-            "uri": uri,
-            "byte_size": size,
-            "sha256": sha256,
-        } | columns
         if row["accepted"]:
-            owner, shard = self.contents.claim(sha256[:16], uri, self.spec.shard, unit.unit_id)
+            owner, shard = self._claim(row["video_id"], uri, unit.unit_id)
             if (owner, shard) != (uri, self.spec.shard):
                 row["accepted"] = False
                 row["reject_reason"] = "duplicate"
                 row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
         return ClipOutput(tables={"video_manifest": [row]})
 
-    def _probe(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
-        """As `probe_file`; nothing of what is refused is read or fetched."""
+    def _probe(self, unit: Unit, uri: str) -> dict[str, Any]:
+        """The row of a file as it is. One that changes meanwhile (it is touched, or still being
+        written) is begun again, some times. Raises RawChangedError, RawAwayError, RawGoneError."""
+        from ego_assets.operators.probe import RejectReason, rejected_columns
+
+        source = Source(unit.unit_id, self.spec.shard, uri, 0, "", inputs=unit.input_hash)
+        try:
+            source, columns = self._read(source)
+        except RawRefusedError as error:
+            columns = rejected_columns(RejectReason.REFUSED, str(error))
+        self.sources.probed(source)
+        row = {
+            # Of a file that was not read, there is nothing but its name to make an id from.
+            "video_id": source.video_id or file_unit_id(uri),
+            "shard": self.spec.shard,
+            "uri": uri,
+            "byte_size": source.byte_size,
+            "sha256": source.sha256,
+        }
+        return row | columns
+
+    def _read(self, source: Source) -> tuple[Source, dict[str, Any]]:
+        """What a file holds: as a source, and as columns of its row."""
+        uri = source.uri
+        for is_last in (False,) * (PROBE_TRIES - 1) + (True,):
+            state, sidecar = look(uri), sidecar_state(uri)
+            try:
+                sha256, size, columns = self._probe_file(uri, state.byte_size)
+            except RawChangedError:
+                if is_last:
+                    raise
+                continue
+            if (look(uri).identity, sidecar_state(uri)) == (state.identity, sidecar):
+                break
+            if is_last:
+                raise RawChangedError(f"{uri}, or its calibration, changes again and again")
+        read = replace(source, byte_size=size, sha256=sha256, state=state.text, sidecar=sidecar)
+        return read, columns
+
+    def _probe_file(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
+        """As `probe_file`; nothing of what is too large is fetched."""
         from ego_assets.operators.calibration import MAX_BYTES
         from ego_assets.operators.probe import (
             RejectReason,
@@ -76,11 +118,8 @@ class ProbeTask:
 
         if is_remote(uri) and (rejected := reject_by_size(byte_size, self.settings)) is not None:
             return "", byte_size, rejected
-        try:
-            with self.raw.hold(uri) as path:
-                sha256, size, columns = probe_file(path, self.settings)
-        except RawRefusedError as error:
-            return "", 0, rejected_columns(RejectReason.REFUSED, str(error))
+        with self.raw.hold(uri) as path:
+            sha256, size, columns = probe_file(path, self.settings)
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
         if beside is not None and int(beside[0]) > MAX_BYTES:
             detail = (
@@ -89,10 +128,17 @@ class ProbeTask:
             columns = rejected_columns(RejectReason.BAD_CALIBRATION, detail)
         return sha256, size, columns
 
-    def _handed_on(self, uri: str) -> dict[str, Any] | None:
+    def _claim(self, video_id: str, uri: str, unit_id: str) -> tuple[str, str]:
+        """The (uri, shard) that owns this content."""
+        owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        if owner != (uri, self.spec.shard) and self.contents.let_go(video_id):
+            owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        return owner
+
+    def _handed_on(self, unit_id: str, uri: str) -> dict[str, Any] | None:
         """The row of a file that is not there any more, and whose content has another file."""
-        rows = self.lake.read("video_manifest", self.spec.shard).to_pylist()
-        row = next((r for r in rows if r["uri"] == uri and r["accepted"]), None)
+        rows = self.lake.read("video_manifest", self.spec.shard, units=[unit_id]).to_pylist()
+        row = next((r for r in rows if r["accepted"]), None)
         if row is None:
             return None
         owner = self.contents.owner(row["video_id"])
@@ -109,12 +155,12 @@ class SplitTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         from ego_assets.operators.clips import ClipSplitter
 
-        self.raw = RawReader()
+        self.raw = SourceReader(ledger)
         self.splitter = ClipSplitter(ClipSettings(**spec.settings), spec.bytes_in_flight)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
-        with self.raw.hold(video["uri"], video["sha256"]) as path:
+        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             rows = self.splitter.split(video, path)
         return ClipOutput(tables={"clips": rows})
 
@@ -125,14 +171,14 @@ class ClipTask:
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
         self.lake = lake
-        self.raw = RawReader()
+        self.raw = SourceReader(ledger)
         self.operator = registry.build(
             spec.operator, spec.backend, spec.settings, spec.weights_dir, spec.device_share
         )
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
-        with self.raw.hold(video["uri"], video["sha256"]) as path:
+        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             clip = self.clip_input(unit, path)
             output = self.operator.process(clip, carried)
         if self.spec.hardware_decoding:
@@ -144,6 +190,7 @@ class ClipTask:
 
         clip, video = unit.payload["clip"], unit.payload["video"]
         tables, arrays = {}, {}
+        self.lake.must_be_there()
         for name in self.spec.inputs:
             rows = self.lake.read(name, self.spec.shard, units=[unit.unit_id])
             if "frame_index" in rows.column_names:
@@ -152,6 +199,7 @@ class ClipTask:
             if "points_uri" in rows.column_names:
                 keys = {k for k in rows["points_uri"].to_pylist() if k}
                 arrays[name] = self.lake.read_arrays(keys.pop()) if keys else {}
+        self.lake.must_be_there()
         frames = ClipFrames(
             path,
             clip["start_frame"],

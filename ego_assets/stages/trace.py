@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.schemas import TABLES
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake
 from resources.ledger import Ledger
 
 
@@ -41,8 +41,10 @@ def trace(lake: Lake, ledger: Ledger, what: str) -> dict[str, Any]:
         if clip is None and unit != video_id:
             break
         tables = {}
+        rows = lake.rows_of_files(shard).items()
+        file = next((u for u, r in rows if r["accepted"] and r["video_id"] == video_id), "")
         for name in [table] if table else TABLES:
-            own = {"video_manifest": file_unit_id(video["uri"]), "clips": video_id}.get(name, unit)
+            own = {"video_manifest": file, "clips": video_id}.get(name, unit)
             if clip is not None or name in {"video_manifest", "clips"}:
                 tables[name] = _of_unit(lake, ledger, name, shard, own)
         shown = ("video_id", "uri", "sha256", "byte_size", "duration_s", "accepted", "shard")

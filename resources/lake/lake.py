@@ -18,6 +18,7 @@ compaction. Not here: bytes on disk (`storage`), the search for damage (`audit`)
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -48,7 +49,8 @@ DEFAULT_LAKE = ".ego/lake"
 PROVENANCE = b"ego.provenance"
 UNITS = b"ego.units"
 SCHEMA = b"ego.schema_version"
-UNIT_COLUMN = {"video_manifest": "uri", "clips": "video_id"}
+MANIFEST = "video_manifest"
+UNIT_COLUMN = {MANIFEST: "uri", "clips": "video_id"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _READ_TRIES = 5
 SWEEP_AGE_S = 86_400.0
@@ -60,6 +62,10 @@ Wanted = Iterable[str] | Callable[[], Iterable[str]] | None
 
 class LakeError(RuntimeError):
     """The lake holds something that it should not; the message names the file."""
+
+
+class LakeAwayError(OSError):
+    """The folder of a lake is away, like a disk that is not mounted: waiting may help."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,15 @@ class Lake:
         if isinstance(self.storage, LocalStorage):
             return self.storage.root
         raise LakeError(f"the lake at {self.location} has no local folder")
+
+    def must_be_there(self) -> None:
+        """Raise LakeAwayError if the folder of a lake with shards has lost them: it is not mounted.
+
+        Its tables would look empty, and rows would go into the mount point.
+        """
+        if isinstance(self.storage, LocalStorage) and not (self.root / "shards").is_dir():
+            why = "the lake is not there: a disk that is not mounted?"
+            raise LakeAwayError(errno.ESTALE, why, self.location)
 
     # -- shards ------------------------------------------------------------------------------
 
@@ -369,6 +384,36 @@ class Lake:
                 found[unit] = Provenance.from_json(metadata[PROVENANCE])
         return found
 
+    def rows_of_files(self, shard: str) -> dict[str, dict[str, Any]]:
+        """{unit: row} of `video_manifest`. A unit keeps its name when its file is moved."""
+        for last in (False,) * (_READ_TRIES - 1) + (True,):
+            try:
+                return self._rows_of_files_once(
+                    shard, self._newest(f"{MANIFEST}/_fragments/{shard}")
+                )
+            except FileNotFoundError:
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _rows_of_files_once(
+        self, shard: str, fragments: dict[str, tuple[int, str]]
+    ) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        with self._open_compacted(MANIFEST, shard) as compacted:
+            units = _units_of(compacted)
+            if compacted is not None:
+                uri = self.storage.uri(f"{MANIFEST}/{shard}.parquet")
+                rows = {r["uri"]: r for r in _load(compacted, uri, MANIFEST, None).to_pylist()}
+                named = {file_unit_id(value): value for value in rows}
+                values = {u: entry.get("value", named.get(u)) for u, entry in units.items()}
+                found = {unit: rows[value] for unit, value in values.items() if value in rows}
+        for unit, (token, key) in fragments.items():
+            if token > _token(units, unit):
+                for row in self.read_file(MANIFEST, key, None).to_pylist():
+                    found[unit] = row
+        return found
+
     @staticmethod
     def provenances_of(compacted: pa.NativeFile) -> dict[str, Provenance]:
         """Where the rows of every unit in a compacted file came from."""
@@ -446,9 +491,7 @@ class Lake:
         batch = batch.sort_by([(c, "ascending") for c in TABLES[table].key])
         entries: dict[str, dict[str, Any]] = {}
         shared: list[dict[str, Any]] = []
-        uris = {}
-        if table == "video_manifest":
-            uris = {file_unit_id(uri): uri for uri in batch["uri"].to_pylist()}
+        files = self._rows_of_files_once(shard, newest) if table == MANIFEST else {}
         provenances = self._provenances_once(table, shard, wanted, newest)
         for unit, found in sorted(provenances.items()):
             values = dict(vars(found))
@@ -456,8 +499,8 @@ class Lake:
             if values not in shared:
                 shared.append(values)
             entries[unit] = own | {"provenance": shared.index(values)}
-            if unit in uris:
-                entries[unit]["value"] = uris[unit]
+            if unit in files:
+                entries[unit]["value"] = files[unit]["uri"]
         metadata = {
             UNITS: json.dumps(entries),
             PROVENANCE: json.dumps(shared),

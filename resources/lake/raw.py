@@ -1,41 +1,51 @@
 """Raw videos where they lie: files of this machine, or objects of an S3 bucket. Never written.
 
-Here: what there is (`list_raw`, `scan_raw`), what version of it (`raw_version`), and a local path
-to read it from (`RawReader`; remote objects go through the scratch space). Not here: what is in a
-file.
-
-A uri is an absolute path, `s3://bucket/key`, or, for a path that is not printable text (any bytes
-may be in a name), `file://` with percent-encoding.
+Here: what there is (`list_raw`, `scan_raw`), whether a file is there and in which version (`look`,
+`raw_version`), and a local path to read it from (`RawReader`; remote objects go through the scratch
+space), which makes sure that what is read is what was hashed. Not here: what is in a file, the
+listing of local folders (`raw_local`), what it means that a local file is not there (`presence`).
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from resources.lake.raw_local import (
-    RawEntry,
+from resources.lake.presence import (
+    RawAwayError,
+    RawGoneError,
     RawMovedError,
     RawRefusedError,
-    check_local,
-    entry_of,
-    path_of,
-    resolved,
-    scan_folder,
-    suffix_of,
-    uri_of,
+    RawState,
+    RawUnreadError,
+    check_plain,
+    listed_version,
+    look_at,
+    unread_error,
 )
-from resources.lake.s3 import find_object, make_client
+from resources.lake.raw_local import RawEntry, entry_of, resolved, scan_folder, suffix_of
+from resources.lake.s3 import find_object, has_bucket, make_client
 from resources.lake.scratch import Scratch
+from resources.lake.storage import file_sha256
+from resources.lake.uris import S3, SIDECAR, is_remote, path_of, sidecar_of, uri_of
 
-__all__ = ["RawEntry", "RawMovedError", "RawRefusedError", "path_of", "uri_of"]
-S3 = "s3://"
-SIDECAR = ".camera.json"
+__all__ = [
+    "RawEntry",
+    "RawMovedError",
+    "RawRefusedError",
+    "is_remote",
+    "path_of",
+    "sidecar_of",
+    "uri_of",
+]
 MAX_SIDECAR_BYTES = 2**20
 """A larger calibration file is not read, and not fetched."""
 MAX_KEY_BYTES = 1024
@@ -52,18 +62,6 @@ class Listing:
 
     files: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-
-
-def is_remote(uri: str) -> bool:
-    return uri.startswith(S3)
-
-
-def sidecar_of(uri: str) -> str:
-    """The uri of a video's calibration file, beside it."""
-    if is_remote(uri):
-        folder, _, name = uri.rpartition("/")
-        return f"{folder}/{Path(name).stem}{SIDECAR}"
-    return uri_of(path_of(uri).with_suffix(SIDECAR))
 
 
 def list_raw(places: Iterable[str | Path], suffixes: frozenset[str]) -> Listing:
@@ -148,15 +146,34 @@ def raw_version(uri: str) -> tuple[int | str, ...] | None:
     """
     if not is_remote(uri):
         try:
-            found = check_local(uri)
+            found = check_plain(path_of(uri))
         except (OSError, ValueError):
             return None
         return found.st_size, found.st_mtime_ns
-    bucket, key = _bucket_and_key(uri)
+    head = _head(*_bucket_and_key(uri))
+    return (head["ContentLength"], head["ETag"]) if head else None
+
+
+def _head(bucket: str, key: str) -> dict[str, Any] | None:
+    """What S3 says of an object; None if there is none."""
     if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
         return None
-    head = find_object(make_client(), bucket, key)
-    return (head["ContentLength"], head["ETag"]) if head else None
+    return find_object(make_client(), bucket, key)
+
+
+def look(uri: str) -> RawState:
+    """The state of a raw file. Raises RawRefusedError, RawAwayError, RawGoneError, and of S3
+    botocore's errors."""
+    if not is_remote(uri):
+        return look_at(path_of(uri))
+    bucket, key = _bucket_and_key(uri)
+    head = _head(bucket, key)
+    if head is not None:
+        size, etag = head["ContentLength"], head["ETag"]
+        return RawState(size, etag, f"{etag}:{size}")
+    if not has_bucket(make_client(), bucket):
+        raise RawAwayError(errno.ENOENT, f"there is no bucket {bucket}", uri)
+    raise RawGoneError(errno.ENOENT, "there is no such object (any more)", uri)
 
 
 def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
@@ -164,15 +181,43 @@ def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
     beside = sidecar_of(uri)
     if is_remote(uri):
         return raw_version(beside)
-    path = path_of(beside)
+    seen = _sidecar_stats(beside)
+    return tuple(n for found in seen for n in (found.st_size, found.st_mtime_ns)) or None
+
+
+def sidecar_state(uri: str) -> str | None:
+    """What tells one version of a video's calibration file from another; None if it has none.
+
+    Only to be believed where the video itself was there before and after.
+    """
+    if is_remote(uri):
+        version = raw_version(sidecar_of(uri))
+        return None if version is None else ":".join(map(str, version))
+    seen = _sidecar_stats(sidecar_of(uri))
+    return ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen) or None
+
+
+def _sidecar_stats(uri: str) -> list[os.stat_result]:
+    """Of a local calibration, and of what it is a link to."""
+    path = path_of(uri)
     try:
         found = path.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            target = path.stat()
-            return found.st_size, found.st_mtime_ns, target.st_size, target.st_mtime_ns
-        return found.st_size, found.st_mtime_ns
+        return [found, path.stat()] if stat.S_ISLNK(found.st_mode) else [found]
     except (OSError, ValueError):
-        return None
+        return []
+
+
+class Memory(Protocol):
+    """Remembers in which state a file had which content, so that it is not hashed each time."""
+
+    def recall(self, uri: str, sha256: str) -> str | None:
+        """The state in which the file was read that has this content; "" if there is none to go by;
+        None if nothing is known of the file at all."""
+        ...
+
+    def remember(self, uri: str, sha256: str, state: str) -> None:
+        """In this state the file has this content."""
+        ...
 
 
 class RawReader:
@@ -182,39 +227,131 @@ class RawReader:
     """
 
     def __init__(
-        self, scratch: Scratch | None = None, moved: Callable[[int, float], None] | None = None
+        self,
+        scratch: Scratch | None = None,
+        moved: Callable[[int, float], None] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._scratch = scratch
         self._moved = moved
+        self._memory = memory
 
     @contextmanager
     def hold(self, uri: str, sha256: str | None = None) -> Iterator[Path]:
         """The file at `uri`, its calibration beside it; not to be written.
 
-        A calibration that is too large is not fetched. sha256: of the bytes as they were entered,
-        checked where a copy is made. Raises FileNotFoundError, RawRefusedError, RawMovedError,
-        RawChangedError, ScratchError, botocore's errors.
+        A calibration that is too large is not fetched. sha256: of the bytes as they were entered.
+        They are compared where a copy is made, and of a local file where its state is not the one
+        that `memory` has of them. A local file must also end the block as it began it: else what
+        was made of it would be of nobody knows which bytes.
+
+        Raises RawRefusedError, RawChangedError, RawAwayError, RawGoneError (a FileNotFoundError),
+        ScratchError, botocore's errors; also in place of an error inside the block that came of the
+        file's absence.
         """
-        if not is_remote(uri):
-            check_local(uri)
-            yield path_of(uri)
+        if is_remote(uri):
+            with self._hold_copy(uri, sha256) as path:
+                yield path
             return
+        path = path_of(uri)
+        before = look_at(path)
+        if sha256:
+            self._check(uri, sha256, before)
+        try:
+            yield path
+        except Exception as error:
+            self._explain(error, uri, sha256, before)
+            raise
+        self._must_be_as_before(uri, sha256, before)
+
+    def _check(self, uri: str, sha256: str, state: RawState) -> None:
+        """Raises RawChangedError unless the file has this content."""
+        known = self._memory.recall(uri, sha256) if self._memory else None
+        if self._memory is None or known is None or (known and known == state.text):
+            return
+        if hash_local(path_of(uri), state) != sha256:
+            raise RawChangedError(_other_bytes(uri))
+        if state.text:
+            self._memory.remember(uri, sha256, state.text)
+
+    def _must_be_as_before(self, uri: str, sha256: str | None, before: RawState) -> None:
+        after = look_at(path_of(uri))
+        if after.identity == before.identity:
+            return
+        # Its mode may have changed, or its owner, or the number of its links: bytes decide.
+        if not sha256 or hash_local(path_of(uri), after) != sha256:
+            raise RawChangedError(
+                f"{uri} was changed or replaced while it was read"
+                if not sha256
+                else _other_bytes(uri)
+            )
+        if self._memory and after.text:
+            self._memory.remember(uri, sha256, after.text)
+
+    def _explain(self, error: Exception, uri: str, sha256: str | None, before: RawState) -> None:
+        """Raise what an error comes of, if that is the file."""
+        try:
+            self._must_be_as_before(uri, sha256, before)
+        except (RawAwayError, RawGoneError, RawChangedError) as cause:
+            raise cause from error
+        if unread := unread_error(error, path_of(uri), path_of(sidecar_of(uri))):
+            raise _unread(uri, unread) from error
+
+    @contextmanager
+    def _hold_copy(self, uri: str, sha256: str | None) -> Iterator[Path]:
         if self._scratch is None:
             self._scratch = Scratch.of_machine()
         version = raw_version(uri)
         if version is None:
-            raise FileNotFoundError(f"{uri} is not there (any more)")
+            look(uri)  # raises, saying what is not there
+            raise RawGoneError(errno.ENOENT, "it was not there a moment ago", uri)
         parts = [(uri, version)]
         calibration = sidecar_version(uri)
         if calibration is not None and int(calibration[0]) <= MAX_SIDECAR_BYTES:
             parts.append((sidecar_of(uri), calibration))
         with self._scratch.hold(parts, self._moved) as path:
             if sha256 and self._scratch.sha256(path) != sha256:
-                raise RawChangedError(
-                    f"{uri} has other bytes than when its manifest was made: run video_manifest "
-                    "again"
-                )
-            yield path
+                raise RawChangedError(_other_bytes(uri))
+            try:
+                yield path
+            except Exception as error:
+                if unread := unread_error(error, path, path.with_suffix(SIDECAR)):
+                    raise _unread(uri, unread) from error
+                raise
+
+    def sha256(self, uri: str) -> str:
+        """Of the file as it is now. Raises as `hold` does."""
+        if is_remote(uri):
+            with self._hold_copy(uri, None) as path:
+                assert self._scratch is not None
+                return self._scratch.sha256(path)
+        return hash_local(path_of(uri), look_at(path_of(uri)))
+
+
+def hash_local(path: Path, state: RawState) -> str:
+    """SHA-256 of a local file that is in this state, before and after.
+
+    Raises RawChangedError, RawAwayError, RawGoneError; OSError if it cannot be read.
+    """
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        look_at(path)  # raises if it is not there
+        named = OSError(error.errno, error.strerror, str(path))  # reading does not name its file
+        if unread_error(named, path):
+            raise _unread(uri_of(path), named) from error
+        raise
+    if look_at(path).identity != state.identity:
+        raise RawChangedError(f"{uri_of(path)} was changed or replaced while it was read")
+    return found
+
+
+def _unread(uri: str, error: OSError) -> RawUnreadError:
+    return RawUnreadError(error.errno, f"it is there, and could not be read: {error.strerror}", uri)
+
+
+def _other_bytes(uri: str) -> str:
+    return f"{uri} has other bytes than when its manifest was made: run video_manifest again"
 
 
 def _bucket_and_key(uri: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Raw videos in folders of this machine: their uris, what there is, and what must not be read.
+"""Raw videos in folders of this machine: what there is, and what must not be read.
 
 Whoever may put files into a raw folder is not trusted: a link may lead anywhere, and opening a pipe
 waits for ever. Here: names and kinds of files. Not here: their content, S3 (`raw`).
@@ -6,33 +6,17 @@ waits for ever. Here: names and kinds of files. Not here: their content, S3 (`ra
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-ENCODED = "file://"
+from resources.lake.presence import kind_of, listed_version, why_not
+from resources.lake.uris import path_of, uri_of, uri_of_text
+
 LISTING_PAGE = 1000
 OUT_OF_FOLDER = "a link that leads out of its folder is not followed"
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
-
-class RawRefusedError(ValueError):
-    """What lies at a uri must not be read: a link, a pipe, a device. The message says which."""
-
-
-class RawMovedError(ValueError):
-    """A folder of a raw file's path is a link by now. It may have been moved on purpose: what was
-    made of the file is not to be dropped for it."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +34,6 @@ class RawEntry:
     refused: str = ""
 
 
-def uri_of(path: Path) -> str:
-    """The uri of a local path, which may hold any bytes."""
-    return _uri_of_text(str(path))
-
-
-def _uri_of_text(text: str) -> str:
-    if text.isprintable() and not text.startswith(ENCODED):
-        return text
-    return ENCODED + quote_from_bytes(os.fsencode(text))
-
-
-def path_of(uri: str) -> Path:
-    """The local path of a uri that is not remote."""
-    if uri.startswith(ENCODED):
-        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(ENCODED))))
-    return Path(uri)
-
-
 def resolved(place: str) -> Path:
     """The file or folder that a person named, all links followed. Raises FileNotFoundError."""
     path = path_of(place)
@@ -78,7 +44,7 @@ def resolved(place: str) -> Path:
     except FileNotFoundError:
         raise FileNotFoundError(f"no file or folder {path}") from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise FileNotFoundError(f"no file or folder {path}: {_why(error)}") from error
+        raise FileNotFoundError(f"no file or folder {path}: {why_not(error)}") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FileNotFoundError(f"no file or folder {path}: it is {kind_of(mode)}")
     return real
@@ -130,7 +96,7 @@ def scan_folder(root: Path, suffixes: frozenset[str], after: str = "") -> Iterat
         except FileNotFoundError:  # gone since the folder was read
             entry = None
         except (OSError, RuntimeError, ValueError) as error:
-            entry = _refused(child.path, here, _why(error))
+            entry = _refused(child.path, here, why_not(error))
         if entry is not None:
             yield entry
         elif since_told >= LISTING_PAGE:
@@ -148,7 +114,7 @@ def _children(folder: str) -> tuple[Iterator[os.DirEntry[str]], str]:
     except (FileNotFoundError, NotADirectoryError):  # gone since its parent was read
         pass
     except OSError as error:
-        why = _why(error)
+        why = why_not(error)
     return iter(sorted(found, key=lambda child: child.name)), why
 
 
@@ -163,8 +129,8 @@ def _look_at(
         return None
     found = child.stat()
     if stat.S_ISREG(found.st_mode):
-        uri = _uri_of_text(child.path)
-        return RawEntry(uri, found.st_size, str(found.st_mtime_ns), position)
+        uri = uri_of_text(child.path)
+        return RawEntry(uri, found.st_size, listed_version(found), position)
     return _refused(child.path, position, f"{kind_of(found.st_mode)}, not a file")
 
 
@@ -199,54 +165,8 @@ def _linked(link: str, root: Path, position: str, is_video: bool) -> RawEntry | 
 
 def entry_of(path: Path, position: str) -> RawEntry:
     found = path.stat()
-    return RawEntry(uri_of(path), found.st_size, str(found.st_mtime_ns), position)
+    return RawEntry(uri_of(path), found.st_size, listed_version(found), position)
 
 
 def _refused(path: str, position: str, why: str) -> RawEntry:
-    return RawEntry(_uri_of_text(path), 0, "", position, why)
-
-
-def kind_of(mode: int) -> str:
-    """What a file of this mode is, for a sentence."""
-    return next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
-
-
-def _why(error: Exception) -> str:
-    """What keeps an entry from being read, to follow a colon. Always the same for one fault: what
-    was told once is known by it."""
-    number = getattr(error, "errno", None)
-    if number == errno.ELOOP:
-        return "a link that leads in a circle"
-    if number == errno.ENAMETOOLONG:
-        return "its path is longer than the system opens (names 255 bytes, paths 4,095)"
-    if number in (errno.EACCES, errno.EPERM):
-        return "this user may not read it (permission denied)"
-    if number is not None:
-        return f"it cannot be read ({os.strerror(number)})"
-    return f"it cannot be read ({type(error).__name__})"
-
-
-def check_local(uri: str) -> os.stat_result:
-    """The state of a local raw file, which is a plain file where it was listed.
-
-    Raises RawRefusedError if it is something else by now, RawMovedError if its folder is reached by
-    a link (listings name files by paths without links), FileNotFoundError if nothing is there.
-    """
-    path = path_of(uri)
-    try:
-        found = path.lstat()
-        real = os.path.realpath(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(f"{uri} is not there (any more)") from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise RawRefusedError(f"{uri}: {_why(error)}") from error
-    if stat.S_ISLNK(found.st_mode):
-        raise RawRefusedError(f"{uri}: a link by now, which is not followed")
-    if not stat.S_ISREG(found.st_mode):
-        raise RawRefusedError(f"{uri}: {kind_of(found.st_mode)} by now, not a file")
-    if real != str(path.absolute()):
-        raise RawMovedError(
-            f"{uri}: a folder of its path is a link by now, which is not followed: name the folder "
-            "where the files lie, or put them back"
-        )
-    return found
+    return RawEntry(uri_of_text(path), 0, "", position, why)

@@ -399,6 +399,20 @@ def find_object(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
         raise
 
 
+def has_bucket(client: Any, bucket: str) -> bool:
+    """Whether there is such a bucket. Raises ClientError if the server does not say."""
+    from botocore.exceptions import ClientError
+
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error_code(error) in _MISSING | {"NoSuchBucket"}:
+            return False
+        if error_code(error) not in {"403", "AccessDenied"}:
+            raise
+    return True  # or it may not be asked for: then it was the object that is missing
+
+
 def read_body(client: Any, **request: str) -> bytes:
     """The bytes of get_object, asked for again if the answer breaks off. Raises ClientError."""
     from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from resources.ledger.database import Database, patient
-from resources.ledger.states import State
+from resources.ledger.states import RAW_GONE, State
 from resources.ledger.tables import duplicates as _duplicates
+from resources.ledger.tables import sources as _sources
 from resources.ledger.tables import videos as _videos
 from resources.ledger.tables import work as _work
 
@@ -68,7 +69,8 @@ class Contents:
     @patient
     def owners(self, video_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
         """{video_id: (uri, shard)} of the contents that somebody owns."""
-        wanted, found = list(video_ids), {}
+        wanted = sorted(set(video_ids))
+        found: dict[str, tuple[str, str]] = {}
         with self._database.reading() as connection:
             for start in range(0, len(wanted), _PAGE):
                 named = _videos.c.video_id.in_(wanted[start : start + _PAGE])
@@ -103,6 +105,17 @@ class Contents:
                 connection.execute(self._database.insert_ignore(_duplicates), lost)
 
     @patient
+    def let_go(self, video_id: str) -> bool:
+        """Let go of a content that its owner's file does not have any more. Tells if that is so."""
+        of_owner = sa.and_(_sources.c.uri == _videos.c.uri, _sources.c.shard == _videos.c.shard)
+        is_other = sa.func.substr(_sources.c.sha256, 1, 16) != _videos.c.video_id
+        replaced = sa.exists().where(of_owner, is_other)
+        kept = sa.exists().where(of_owner, sa.not_(is_other))
+        lost = sa.and_(_videos.c.video_id == video_id, replaced, sa.not_(kept))
+        with self._database.transaction() as connection:
+            return connection.execute(_videos.delete().where(lost)).rowcount == 1
+
+    @patient
     def duplicates_without_owner(self, stage: str, limit: int) -> list[Duplicate]:
         """Duplicates whose content nobody has any more, and whose unit of `stage` is done."""
         is_owned = sa.exists().where(_videos.c.video_id == _duplicates.c.video_id)
@@ -123,8 +136,8 @@ class Contents:
         """Duplicates whose owner's file some stage did not find. Of `stage`, whose units are files,
         it is not known which of a shard that is."""
         not_found = sa.and_(
-            _work.c.state.in_([State.QUARANTINED, State.FAILED]),
-            _work.c.error_class == FileNotFoundError.__name__,
+            _work.c.state.in_([State.QUARANTINED, State.FAILED, State.DROPPED]),
+            _work.c.error_class.in_([RAW_GONE, FileNotFoundError.__name__]),
         )
         videos = sa.select(_work.c.video_id).where(not_found)
         shards = sa.select(_work.c.shard).where(not_found, _work.c.stage == stage)

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from resources.ledger.database import Database, patient
 from resources.ledger.states import (
     BLOCKED,
+    RAW_GONE,
     WAITS_FOR_GPU,
     Attempt,
     BusyError,
@@ -400,14 +401,17 @@ class Ledger(Database):
         return self._update(chosen, state=State.DROPPED)
 
     @patient
-    def drop_after(self, stage: str, unit_id: str, upstream: str) -> None:
-        """pending → dropped: what it is made from was dropped."""
+    def drop_after(self, stage: str, unit_id: str, upstream: str, gone: str = "") -> None:
+        """pending → dropped: what it is made from was dropped.
+
+        gone: that was because its raw file is gone; this comes back with the file, too.
+        """
         waits = _work.c.state.in_([State.PENDING, State.FAILED])
         self._update(
             sa.and_(_where(stage, None, unit_id), waits),
             state=State.DROPPED,
-            error_class="Dropped",
-            error=f"its {upstream} was dropped",
+            error_class=RAW_GONE if gone else "Dropped",
+            error=gone or f"its {upstream} was dropped",
         )
 
     # -- looking -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from resources.ledger.tables import raw_news as _news
 from resources.ledger.tables import run_requests as _requests
 
 _PAGE = 500
-SUPERSEDED, REFUSED = "superseded", "refused"
+SUPERSEDED, REFUSED, GONE, MOVED = "superseded", "refused", "gone", "moved"
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,12 @@ class RawFiles:
         query = query.order_by(_files.c.first_seen, _files.c.uri).limit(limit)
         return self._read(lambda c: [Waiting(*row) for row in c.execute(query)])
 
+    def with_marks(self, marks: Sequence[int]) -> list[tuple[str, str]]:
+        """(uri, shard) of the files in shards that have these marks."""
+        chosen = sa.and_(_files.c.mark.in_(marks), _files.c.shard.is_not(None))
+        query = sa.select(_files.c.uri, _files.c.shard).where(chosen)
+        return self._read(lambda c: [(r.uri, r.shard) for r in c.execute(query)])
+
     def count_waiting(self) -> int:
         query = sa.select(sa.func.count()).where(_files.c.waiting.is_(True))
         return self._read(lambda c: c.execute(query).scalar_one())
@@ -148,7 +154,8 @@ class RawFiles:
     def note(self, seen: Sequence[Seen], now: float) -> int:
         """Files that are new, or not as they were: they wait from now on. Returns how many.
 
-        The version of a file that came into a shard without this table is taken as it is.
+        The version of a file that came into a shard without this table is taken as it is, and so
+        is one that says more than the one that an older release has noted.
         """
         pages = range(0, len(seen), _PAGE)
         return sum(self._note({s.file_id: s for s in seen[p : p + _PAGE]}, now) for p in pages)
@@ -170,14 +177,15 @@ class RawFiles:
                 if row.mark == seen.mark:
                     continue
                 values = _row(seen, now) | {"shard": row.shard, "duration_s": None}
-                if row.shard and not row.version and row.byte_size == seen.byte_size:
-                    values["waiting"] = False
+                is_told_more = not row.version or seen.version.startswith(f"{row.version}:")
+                if row.shard and is_told_more and row.byte_size == seen.byte_size:
+                    values["waiting"] = row.waiting
                 count += values["waiting"]
                 values["first_seen"] = row.first_seen if row.waiting else now
                 connection.execute(_files.update().where(ids == file_id).values(**values))
             told = {f for f, row in known.items() if row.mark == page[f].mark}
             refused = [s for s in page.values() if not s.waits and s.file_id not in told]
-            _tell(connection, [News(REFUSED, s.uri, None, s.version) for s in refused])
+            tell(connection, [News(REFUSED, s.uri, None, s.version) for s in refused])
         return count
 
     @patient
@@ -189,6 +197,19 @@ class RawFiles:
             connection.execute(
                 _files.update().where(chosen).values(waiting=False, version="gone", mark=0)
             )
+
+    @patient
+    def moved(self, olds: Sequence[tuple[str, str]], news: Sequence[tuple[Seen, str]]) -> None:
+        """Files of shards are no longer at `olds` (uri, shard), they are at `news`."""
+        with self._database.transaction() as connection:
+            for uri, shard in olds:
+                old = sa.and_(_files.c.uri == uri, _files.c.shard == shard)
+                connection.execute(_files.delete().where(old))
+            for seen, shard in news:
+                mine = _files.c.file_id == seen.file_id
+                row = _row(seen, 0.0) | {"shard": shard, "waiting": False}
+                connection.execute(_files.delete().where(mine))
+                connection.execute(_files.insert().values(**row))
 
     @patient
     def measured(self, durations: dict[str, float]) -> None:
@@ -228,7 +249,7 @@ class RawFiles:
                     connection.execute(_files.update().where(chosen).values(entered))
                 row = vars(request) | {"created_at": now, "confirmed": False}
                 connection.execute(self._database.insert_ignore(_requests), [row])
-            _tell(connection, news)
+            tell(connection, news)
 
     # -- news --------------------------------------------------------------------------------
 
@@ -266,7 +287,8 @@ class RawFiles:
             return query(connection)
 
 
-def _tell(connection: sa.Connection, news: Sequence[News]) -> None:
+def tell(connection: sa.Connection, news: Sequence[News]) -> None:
+    """Add to what is to be told, in a transaction of the caller's."""
     rows = [{k: v for k, v in vars(n).items() if k != "id"} for n in news]
     if rows:
         connection.execute(_news.insert(), rows)

@@ -14,6 +14,9 @@ WAITS_FOR_GPU = "WaitsForGpu"
 """Error class of a pending unit whose stage got no GPU. Its fingerprint is that of the result that
 was made without one; empty if there is none, or an older one was kept."""
 
+RAW_GONE = "RawGone"
+"""Error class of a dropped unit whose raw file is gone: it comes back with the file."""
+
 
 class State(StrEnum):
     PENDING = "pending"

@@ -63,6 +63,25 @@ duplicates = sa.Table(
     sa.Column("noted_at", sa.Float(53), nullable=False),
     sa.Index("duplicates_by_video", "video_id"),
 )
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("unit_id", sa.String(64), primary_key=True),
+    sa.Column("shard", sa.String(32), nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("byte_size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64)),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("sidecar", sa.Text),
+    sa.Column("inputs", sa.String(64), nullable=False),
+    sa.Column("seen_at", sa.Float(53)),
+    sa.Column("away_until", sa.Float(53)),
+    sa.Column("gone_why", sa.Text),
+    sa.Column("is_told", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Index("sources_by_shard", "shard"),
+    sa.Index("sources_by_uri", "uri"),
+    sa.Index("sources_by_size", "byte_size"),
+)
 raw_files = sa.Table(
     "raw_files",
     metadata,

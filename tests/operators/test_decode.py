@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import socket
 import threading
 import time
@@ -14,6 +17,7 @@ import pytest
 from ego_assets.operators import decode
 from ego_assets.operators.decode import ClipFrames, index_frames, open_media
 from ego_assets.protocols import BadInputError
+from tests.stages.raw_bench import write_video
 
 GOOD = [
     "videos/ego_table_objects.mp4",
@@ -250,3 +254,55 @@ def test_damage_is_hidden_in_the_same_way_every_time(real_data: Path) -> None:
     for _ in range(4):
         assert pictures(20) == first
     assert pictures(60) == first[40:], "nor on where reading begins"
+
+
+def test_a_file_that_cannot_be_read_is_not_a_damaged_one(tmp_path: Path, real_data: Path) -> None:
+    """It vanishes between two looks: nobody takes that for a short video, or a bad one."""
+    path = tmp_path / "a.mp4"
+    shutil.copy(real_data / "videos" / "ego_dinner_table.mp4", path)
+    frames, index = ClipFrames(path, 0, 5), index_frames(path)
+    path.unlink()
+    for read in (
+        lambda: list(frames.read()),
+        lambda: list(frames.read_pictures()),
+        lambda: list(decode.keyframe_pictures(path, index)),
+        lambda: open_media(path),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"a\.mp4") as raised:
+            read()
+        assert not isinstance(raised.value, av.FFmpegError)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EIO])
+def test_what_libav_says_of_storage_is_no_damage(
+    tmp_path: Path, real_data: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network file system answers while its server is away; EIO only if it is so."""
+    path = tmp_path / "a.mp4"
+    shutil.copy(real_data / "videos" / "ego_dinner_table.mp4", path)
+    error = av.error.FFmpegError(number, os.strerror(number), str(path))
+    error = next(
+        c(number, "x", str(path)) for c in (type(error), av.error.OSError) if issubclass(c, OSError)
+    )
+    if number != errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            decode.unless_of_storage(error, path)
+        return
+    decode._must_be_damage(error, path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        decode._must_be_damage(error, path)
+
+
+def test_the_index_of_a_file_that_was_replaced_with_size_and_time_kept_is_read_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, frames=20)
+    before = path.stat()
+    assert len(index_frames(path)) == 20
+    write_video(path, frames=12)
+    path.write_bytes(path.read_bytes().ljust(before.st_size, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert len(index_frames(path)) == 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 from ego_assets.config import ManifestSettings
+from ego_assets.operators import probe as module
 from ego_assets.operators.decode import ClipFrames, open_media
-from ego_assets.operators.probe import hash_file, probe_file, probe_video
+from ego_assets.operators.probe import hash_file, is_calibrated_by, probe_file, probe_video
 from ego_assets.operators.raw_files import NotAFileError
 from ego_assets.protocols import BadInputError
 from ego_assets.schemas import TABLES
@@ -204,3 +206,49 @@ def test_pictures_out_of_order_need_times(
         greys = [f.image.mean() for f in frames]
         assert len(greys) == 40
         assert greys == sorted(greys)
+
+
+def test_a_file_that_vanishes_while_it_is_probed_is_not_rejected(
+    tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+
+    def vanishing(read: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            path.rename(tmp_path / "away.mp4")
+            try:
+                return read(*args, **kwargs)
+            finally:
+                (tmp_path / "away.mp4").rename(path)
+
+        return call
+
+    for name in ("_open", "index_frames", "_check_decoding", "_fill_camera"):
+        shutil.copy(real_data / "videos" / "ego_dinner_table.mp4", path)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, vanishing(getattr(module, name)))
+            with pytest.raises(FileNotFoundError):
+                probe(path)
+    assert probe(path)["accepted"]
+
+
+@pytest.mark.parametrize("change", [{}, {"note": "x"}, {"fx": 901.5}, {"distortion": [1, 2, 3, 4]}])
+def test_a_calibration_is_the_same_if_the_camera_is(
+    tmp_path: Path, real_data: Path, change: dict[str, Any]
+) -> None:
+    path, sidecar = tmp_path / "a.mp4", tmp_path / "a.camera.json"
+    shutil.copy(real_data / "videos" / "ego_dinner_table.mp4", path)
+    camera = {"model": "OPENCV", "fx": 900.1, "fy": 901.2, "cx": 960.3, "cy": 540.4}
+    camera |= {"distortion": [0.01, -0.02, 0.0, 0.0]}
+    assumed = probe(path)
+    assert is_calibrated_by(assumed, path)
+    sidecar.write_text(json.dumps(camera))
+    assert not is_calibrated_by(assumed, path)
+    row = {"video_id": "v", "shard": "s", "uri": str(path), "byte_size": 1, "sha256": "x"}
+    (stored,) = TABLES["video_manifest"].from_rows([row | probe(path)]).to_pylist()
+    sidecar.write_text(json.dumps(camera | change))
+    assert is_calibrated_by(stored, path) == (not change or "note" in change)
+    sidecar.write_text("no calibration")
+    assert not is_calibrated_by(stored, path)
+    sidecar.unlink()
+    assert not is_calibrated_by(stored, path)

@@ -445,6 +445,7 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("DROP TABLE alembic_version"))
         newer = ("raw_files", "run_requests", "alerts", "alert_outbox", "duplicates", "raw_news")
+        newer += ("sources",)
         for table in newer:
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for index in ("work_by_state", "videos_by_uri"):

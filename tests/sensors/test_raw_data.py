@@ -12,10 +12,14 @@ import pytest
 
 from dagster_project.definitions import build_defs
 from ego_assets.partitions import SHARDS
+from ego_assets.stages.plan import StageSpec
+from ego_assets.stages.runner import run_stage
 from resources.lake import Lake
+from resources.ledger import Ledger
 from resources.storage import Storage
 from resources.video import RawLake
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
+from tests.stages.raw_bench import write_video
 
 QUICK: dict[str, Any] = {"settle_s": 0.0, "wait_s": 0.0}
 
@@ -186,3 +190,36 @@ def test_a_bucket_and_its_changes(
         assert bench.tick() == []
         held = [f["uri"] for s in bench.lake.shards() for f in bench.lake.read_shard(s)["files"]]
         assert sorted(held) == [f"s3://{bucket}/raw/{n}.mp4" for n in (0, 1, 2, 9)]
+
+
+def test_files_that_were_moved_or_are_gone_are_shown_once(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number, name in enumerate("abc"):
+        write_video(raw / f"{name}.mp4", frames=12 + number, light=60 + 9 * number)
+    bench = Bench(instance, tmp_path / "lake", str(raw))
+    bench.tick()
+    (shard,) = bench.lake.shards()
+    spec = StageSpec(
+        task="probe",
+        tables=("video_manifest",),
+        settings={},
+        lake_root=bench.lake.location,
+        ledger_url=Ledger.beside(bench.lake.root).url,
+        shard=shard,
+        run_id="r",
+    )
+    run_stage(spec, isolate=False)
+    assert bench.tick() == []
+    (raw / "b.mp4").rename(raw / "z.mp4")
+    (raw / "c.mp4").unlink()
+    for _ in range(2):  # a daemon that was killed before it had that in its log is told again
+        events = bench.evaluate().asset_events
+        assert sorted(e.description or "" for e in events) == ["1 files gone", "1 files moved"]
+    bench.tick()
+    assert bench.evaluate().asset_events == []
+    assert bench.lake.shards() == [shard]
+    names = [Path(uri).name for uri in bench.lake.read("video_manifest", shard)["uri"].to_pylist()]
+    assert sorted(names) == ["a.mp4", "c.mp4", "z.mp4"]

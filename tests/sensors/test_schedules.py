@@ -230,3 +230,28 @@ def test_a_drift_that_was_meant_begins_the_baseline_anew(night: Night) -> None:
     assert night.run("accept_drift", ops=right).success
     assert good_shards(night.lake, "clips", but="") == []
     assert len(good_shards(night.lake, "hand_poses", but="")) == 5
+
+
+def test_work_on_a_file_that_was_gone_is_retried_when_it_is_back(
+    night: Night, tmp_path: Path
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for name in ("a", "b"):
+        write_video(tmp_path / "raw" / f"{name}.mp4", frames=12 if name == "a" else 15)
+    files = [RawFile(str(p), 1, 1.0) for p in sorted((tmp_path / "raw").iterdir())]
+    shard = write_shard(night.lake, files)
+    away = (tmp_path / "raw" / "b.mp4").rename(tmp_path / "b.mp4")
+    night.instance.add_dynamic_partitions("shards", [shard])
+    done = night.repository.get_job("group_videos").execute_in_process(
+        instance=night.instance, partition_key=shard, raise_on_error=False
+    )
+    assert done.success
+    (event,) = [
+        e for e in done.get_asset_materialization_events() if str(e.asset_key.path[0])[:2] == "vi"
+    ]
+    metadata = event.materialization.metadata
+    (record,) = metadata["files that are gone"].value.records  # type: ignore[union-attr]
+    assert record.data["file"] == str(tmp_path / "raw" / "b.mp4")
+    assert night.requested() == []
+    away.rename(tmp_path / "raw" / "b.mp4")
+    assert night.retried() == [shard]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import sqlalchemy as sa
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +26,9 @@ from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.runner import run_stage
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id, raw, raw_local
-from resources.ledger import Ledger
+from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents, Duplicate
-from resources.ledger.raw_files import RawFiles, Seen, Waiting
+from resources.ledger.raw_files import GONE, MOVED, RawFiles, Seen, Waiting, mark_of
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.stage_bench import write_video
@@ -210,11 +212,8 @@ def test_a_file_that_changes_once_more_is_not_entered_again_yet(
     assert len(place.look(20, limits).superseded) == 1
 
 
-@pytest.mark.parametrize("is_moved", [False, True])
-def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(
-    place: Place, is_moved: bool
-) -> None:
-    """As cameras do: a name is used again after the film was copied, or moved, to an archive."""
+def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(place: Place) -> None:
+    """As cameras do: a name is used again after the film was copied to an archive."""
     limits = replace(LIMITS, files=1)
     write_video(place.raw / "a.mp4")
     place.look(limits=limits)
@@ -222,8 +221,6 @@ def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(
     assert len(place.run()) == 1
     first = place.taken()
     (place.raw / "b.mp4").write_bytes((place.raw / "a.mp4").read_bytes())
-    if is_moved:
-        (place.raw / "a.mp4").unlink()
     place.look(20, limits)
     place.look(20, limits)
     assert len(place.run()) == 1
@@ -241,11 +238,46 @@ def test_a_duplicate_inherits_what_its_first_file_no_longer_holds(
     assert place.run() == []
 
 
-@pytest.mark.parametrize("stages", [("probe",), ("split",)])
+def test_a_file_that_is_moved_keeps_its_shard_and_its_name_may_be_used_again(place: Place) -> None:
+    """As cameras do: a name is used again after the film was moved to an archive."""
+    limits = replace(LIMITS, files=1)
+    write_video(place.raw / "a.mp4")
+    place.look(limits=limits)
+    place.look(20, limits)
+    (shard,) = place.run()
+    (video,) = place.taken()
+    work = place.ledger.entries()
+    (place.raw / "a.mp4").rename(place.put("archive/b.mp4"))
+    place.look(20, limits)
+    found = place.look(20, limits)
+    old, new = str(place.raw / "a.mp4"), str(place.raw / "archive" / "b.mp4")
+    assert found.moved == {old: new}
+    assert (found.shards, found.superseded, found.waiting) == ([], [], 0)
+    assert place.run() == []
+    assert place.taken() == {video: "b.mp4"}
+    untouched = ("stage", "unit_id", "state", "fingerprint", "run_id", "finished_at", "attempts")
+    assert [[getattr(e, n) for n in untouched] for e in place.ledger.entries()] == [
+        [getattr(e, n) for n in untouched] for e in work
+    ]
+    (news,) = RawFiles(place.ledger).news(9)
+    assert (news.kind, news.uri, news.shard, news.detail) == (MOVED, old, shard, new)
+    write_video(place.raw / "a.mp4", frames=15)
+    place.look(20, limits)
+    assert place.look(20, limits).superseded == []
+    (other,) = place.run()
+    assert other != shard
+    assert place.taken()[video] == "b.mp4"
+    assert sorted(place.taken().values()) == ["a.mp4", "b.mp4"]
+    for _ in range(2):
+        found = place.look(20, limits)
+        assert (found.moved, found.gone, found.new, place.run()) == ({}, {}, 0, [])
+
+
+@pytest.mark.parametrize("stages", [("probe", "split"), ("split",)])
 def test_a_file_that_is_moved_before_its_stages_are_done_is_not_lost(
     place: Place, stages: tuple[str, ...]
 ) -> None:
-    """stages: of the next run, which finds that it is gone."""
+    """stages: of the next run, which finds it where it is."""
     limits = replace(LIMITS, files=1)
     write_video(place.raw / "a.mp4")
     place.look(limits=limits)
@@ -253,18 +285,160 @@ def test_a_file_that_is_moved_before_its_stages_are_done_is_not_lost(
     (shard,) = place.run("probe")
     (place.raw / "a.mp4").rename(place.raw / "b.mp4")
     place.look(20, limits)
-    place.look(20, limits)
-    (other,) = place.run("probe")
-    assert place.run() == []  # nothing is known to be wrong yet
+    assert len(place.look(20, limits).moved) == 1
     place.make(shard, *stages)
-    place.look(20, limits)
-    assert sorted(place.run()) == [shard, other]
     assert list(place.taken().values()) == ["b.mp4"]
-    assert place.ledger.entries(stage="clips")[0].shard == other
+    assert place.lake.shards() == [shard]
     place.look(20, limits)
     assert place.run() == []
-    rows = place.lake.read("video_manifest", shard).to_pylist()
-    assert rows[0]["reject_detail"].startswith("moved away")
+
+
+def test_a_file_that_a_stage_did_not_find_is_run_again_when_it_is_found(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    write_video(place.raw / "a.mp4")
+    place.put("other.mp4")
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.run("probe")
+    shard = next(s for s in place.lake.shards() if "a.mp4" in str(place.lake.read_shard(s)))
+    away = (place.raw / "a.mp4").rename(place.raw.parent / "a.mp4")
+    place.make(shard, "split")
+    assert place.ledger.entries(stage="clips")[0].state is State.DROPPED
+    assert [n.kind for n in RawFiles(place.ledger).news(9)] == [GONE]
+    place.look(20, limits)
+    assert place.run() == []
+    away.rename(place.raw / "deep.mp4")
+    place.look(20, limits)
+    assert len(place.look(20, limits).moved) == 1
+    assert place.run() == [shard]
+    assert list(place.taken().values()) == ["deep.mp4"]
+
+
+@pytest.mark.parametrize("is_touched", [False, True], ids=["same", "touched"])
+def test_a_file_that_comes_back_under_its_name_is_what_it_was(
+    place: Place, is_touched: bool
+) -> None:
+    limits = replace(LIMITS, files=1)
+    write_video(place.raw / "a.mp4")
+    place.put("other.mp4")
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.run("probe")
+    shard = next(s for s in place.lake.shards() if "a.mp4" in str(place.lake.read_shard(s)))
+    away = (place.raw / "a.mp4").rename(place.raw.parent / "a.mp4")
+    place.make(shard, "split")
+    if is_touched:
+        os.utime(away)
+    place.look(20, limits)
+    away.rename(place.raw / "a.mp4")
+    place.look(20, limits)
+    found = place.look(20, limits)
+    assert (found.superseded, found.shards, found.waiting) == ([], [], 0)
+    assert place.run() == [shard]
+    assert list(place.taken().values()) == ["a.mp4"]
+
+
+def test_a_deleted_file_is_told_of_once(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    for name in ("a.mp4", "b.mp4"):
+        write_video(place.raw / name, frames=12 if name == "a.mp4" else 15)
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.run()
+    before = place.taken()
+    (place.raw / "a.mp4").unlink()
+    uri = str(place.raw / "a.mp4")
+    assert list(place.look(20, limits).gone) == [uri]
+    for _ in range(2):
+        assert place.look(20, limits).gone == {}
+        assert place.run() == []
+    (news,) = RawFiles(place.ledger).news(9)
+    assert (news.kind, news.uri) == (GONE, uri)
+    assert place.taken() == before
+
+
+@pytest.mark.parametrize("how", ["touch", "chmod", "copy"])
+def test_a_file_that_is_only_touched_is_no_news(place: Place, how: str) -> None:
+    """As `chmod -R` does it, or a folder that is copied to another disk."""
+    limits = replace(LIMITS, files=1)
+    file = place.raw / "a.mp4"
+    write_video(file)
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.run()
+    (video,) = place.taken()
+    if how == "touch":
+        os.utime(file)
+    elif how == "chmod":
+        file.chmod(0o600)
+    else:
+        shutil.copy2(file, place.raw / "copy.part")
+        (place.raw / "copy.part").replace(file)
+    assert place.look(20, limits).new == 1
+    found = place.look(20, limits)
+    assert (found.superseded, found.waiting, place.run()) == ([], 0, [])
+    assert Contents(place.ledger).owner(video) == (str(file), place.lake.shards()[0])
+    assert place.look(20, limits).new == 0
+
+
+def test_a_file_that_is_replaced_with_size_and_time_kept_is_found(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    file = place.raw / "a.mp4"
+    write_video(file)
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.run()
+    (old,) = place.taken()
+    before, data = file.stat(), bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    place.look(20, limits)
+    assert place.look(20, limits).superseded[0].videos == (old,)
+    place.run()
+    (new,) = place.taken()
+    assert new != old
+
+
+def test_a_release_that_knew_sizes_and_times_only_does_not_enter_all_again(place: Place) -> None:
+    for number in range(3):
+        place.put(f"{number}.mp4", bytes([number]))
+    place.look()
+    place.look(20)
+    with sa.create_engine(place.ledger.url).begin() as connection:
+        for file_id, uri, size, version in connection.execute(
+            sa.text("SELECT file_id, uri, byte_size, version FROM raw_files")
+        ).all():
+            old = version.partition(":")[0]
+            values = {"id": file_id, "version": old, "mark": mark_of(uri, size, old)}
+            update = "UPDATE raw_files SET version = :version, mark = :mark WHERE file_id = :id"
+            connection.execute(sa.text(update), values)
+    found = place.look(20)
+    assert (found.new, found.waiting, found.superseded) == (0, 0, [])
+    os.utime(place.raw / "1.mp4", (5, 5))
+    assert place.look(20).new == 1
+
+
+def test_files_of_a_mount_point_without_its_mount_are_not_taken_for_gone(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    for name in ("a.mp4", "b.mp4"):
+        write_video(place.raw / name, frames=12 if name == "a.mp4" else 15)
+    place.look(limits=limits)
+    place.look(20, limits)
+    place.run()
+    before, shards = place.taken(), place.lake.shards()
+    os.utime(place.raw / "a.mp4")
+    place.look(20, limits)
+    away = place.raw.rename(place.raw.parent / "unmounted")
+    place.raw.mkdir()
+    for _ in range(2):
+        found = place.look(20, limits)
+        assert (found.gone, found.superseded, found.waiting) == ({}, [], 1)
+    place.raw.rmdir()
+    away.rename(place.raw)
+    found = place.look(20, limits)
+    assert (found.gone, found.superseded, found.waiting, place.run()) == ({}, [], 0, [])
+    assert (place.taken(), place.lake.shards()) == (before, shards)
 
 
 def test_a_shard_of_somebody_else_is_known_and_not_run_again(place: Place) -> None:

@@ -1,0 +1,46 @@
+"""The uris of raw files, and the paths that they stand for.
+
+A uri is an absolute path, `s3://bucket/key`, or, for a path that is not printable text (any bytes
+may be in a name), `file://` with percent-encoding.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+S3 = "s3://"
+ENCODED = "file://"
+SIDECAR = ".camera.json"
+
+
+def uri_of(path: Path) -> str:
+    """The uri of a local path, which may hold any bytes."""
+    return uri_of_text(str(path))
+
+
+def uri_of_text(text: str) -> str:
+    """As `uri_of`, of a path that is text: listings have millions of them."""
+    if text.isprintable() and not text.startswith(ENCODED):
+        return text
+    return ENCODED + quote_from_bytes(os.fsencode(text))
+
+
+def path_of(uri: str) -> Path:
+    """The local path of a uri that is not remote."""
+    if uri.startswith(ENCODED):
+        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(ENCODED))))
+    return Path(uri)
+
+
+def is_remote(uri: str) -> bool:
+    return uri.startswith(S3)
+
+
+def sidecar_of(uri: str) -> str:
+    """The uri of a video's calibration file, beside it."""
+    if is_remote(uri):
+        folder, _, name = uri.rpartition("/")
+        return f"{folder}/{Path(name).stem}{SIDECAR}"
+    return uri_of(path_of(uri).with_suffix(SIDECAR))
