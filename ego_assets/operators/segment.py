@@ -17,9 +17,11 @@ from scipy.optimize import linear_sum_assignment
 from ego_assets.config import SegmentSettings
 from ego_assets.operators import hand_masks, object_masks
 from ego_assets.operators.egomotion import MotionField, moving_pixels
-from ego_assets.operators.object_masks import FollowedObject, Follower, Lazily, Seed
-from ego_assets.operators.rle import encode_mask, mask_box, mask_iou
-from ego_assets.operators.skin import SkinModel, bins_of
+from ego_assets.operators.mask_scaling import CodedMask, encode_enlarged
+from ego_assets.operators.object_masks import FollowedObject, Follower, Lazily, Motion, Seed
+from ego_assets.operators.patches import BitFrames, Patch, Shelf
+from ego_assets.operators.skin import SkinModel, bins_of, looked_up
+from ego_assets.operators.threads import each, side_by_side
 from ego_assets.operators.tracking import MaskTrack, MaskTracker
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 
@@ -28,24 +30,25 @@ CARRY_S = 2.5
 CARRY_STEP = 5
 
 
+PICTURE_BYTES, EVIDENCE_BYTES = 512 * 2**20, 128 * 2**20
+"""Of a clip at work size that are held in memory; more than that lies in a temporary file."""
 Box = Sequence[float]
-_NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
 class _Look:
     """One clip at work size, by frame index."""
 
-    images: dict[int, np.ndarray] = field(default_factory=dict)
-    greys: dict[int, np.ndarray] = field(default_factory=dict)
+    images: Shelf = field(default_factory=lambda: Shelf(PICTURE_BYTES))
+    evidence: Shelf = field(default_factory=lambda: Shelf(EVIDENCE_BYTES))
     pts_s: dict[int, float] = field(default_factory=dict)
-    residual: dict[int, np.ndarray] = field(default_factory=dict)
-    moving: dict[int, np.ndarray] = field(default_factory=dict)
-    changed: dict[int, np.ndarray] = field(default_factory=dict)
+    moving: BitFrames = field(default_factory=BitFrames)
+    changed: BitFrames = field(default_factory=BitFrames)
+    shape: tuple[int, int] = (0, 0)
 
     @property
     def frames(self) -> list[int]:
-        return sorted(self.images)
+        return sorted(self.pts_s)
 
 
 @dataclass
@@ -53,16 +56,20 @@ class _Thing:
     """A hand or object of this clip: its visible masks, score and name."""
 
     kind: str
-    masks: dict[int, np.ndarray]
+    masks: dict[int, Patch]
     score: dict[int, float]
     side: str | None = None
     is_wearer: bool = False
     number: int = -1
-    outlines: dict[int, np.ndarray] = field(default_factory=dict)
+    outlines: dict[int, Patch] = field(default_factory=dict)
 
 
 class BaselineSegmenter:
-    """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
+    """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip.
+
+    Frames are worked on side by side, by as many threads as the process may use. One after the
+    other go only the joining of hands to tracks, and each object's way through the clip.
+    """
 
     name = "baseline"
     version = "3"
@@ -74,9 +81,12 @@ class BaselineSegmenter:
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """See `Segmenter`. A clip in which nothing is found gives no rows."""
-        carried = carried or {}
+        with side_by_side():
+            return self._process(clip, carried or {})
+
+    def _process(self, clip: ClipInput, carried: Carried) -> ClipOutput:
         look = self._look(clip)
-        min_area = max(12, int(self.settings.min_area_share * next(iter(look.greys.values())).size))
+        min_area = max(12, int(self.settings.min_area_share * look.shape[0] * look.shape[1]))
         hands, candidates = self._hands(look, min_area, carried)
         covered = _union(hands)
         objects, seeds = self._objects(look, covered, min_area, carried)
@@ -84,10 +94,11 @@ class BaselineSegmenter:
         counts = {"h": int(carried.get("hands", first)), "o": int(carried.get("objects", first))}
         for things in (hands, objects):
             _name(things, carried, counts)
+        state = _carry(look, hands, objects, counts, self)
         rows = self._rows(clip, look, hands, objects)
         rows["detections"] = self._detections(clip, look, candidates, seeds)
         notes = {"hand tracks": len(hands), "object tracks": len(objects)}
-        return ClipOutput(rows, carried=_carry(look, hands, objects, counts, self), notes=notes)
+        return ClipOutput(rows, carried=state, notes=notes)
 
     # -- the steps -----------------------------------------------------------------------------
 
@@ -95,24 +106,31 @@ class BaselineSegmenter:
         look = _Look()
         for shown in clip.frames.read(max_side_px=self.settings.work_side_px):
             look.images[shown.index] = shown.image
-            look.greys[shown.index] = cv2.cvtColor(shown.image, cv2.COLOR_RGB2GRAY)
             look.pts_s[shown.index] = shown.pts_s
         frames = look.frames
+        look.shape = look.images[frames[0]].shape[:2]
         span = look.pts_s[frames[-1]] - look.pts_s[frames[0]]
         rate = (len(frames) - 1) / span if span > 0 else 30.0
         gap = int(np.clip(round(self.settings.motion_gap_s * rate), 1, max(1, len(frames) - 1)))
         field_of = MotionField(gap)
-        for place, frame in enumerate(frames):
-            other = (
-                frames[place - gap] if place >= gap else frames[min(place + gap, len(frames) - 1)]
+        motion = Motion(look.changed, look.evidence)
+
+        def compare(place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            other = place - gap if place >= gap else min(place + gap, len(frames) - 1)
+            if other == place:
+                still = np.zeros(look.shape, np.float32)
+                return still, still > 0, still > 0
+            earlier, later = (
+                cv2.cvtColor(look.images[frames[p]], cv2.COLOR_RGB2GRAY) for p in (other, place)
             )
-            if other == frame:
-                residual = change = np.zeros(look.greys[frame].shape, np.float32)
-            else:
-                residual, change = field_of.residual(look.greys[other], look.greys[frame])
-            look.residual[frame] = residual.astype(np.float16)
-            look.moving[frame] = moving_pixels(residual, gap)
-            look.changed[frame] = look.moving[frame] & (change > CHANGE_LEVEL)
+            residual, change = field_of.residual(earlier, later)
+            moving = moving_pixels(residual, gap)
+            return residual, moving, moving & (change > CHANGE_LEVEL)
+
+        seen = each(compare, range(len(frames)))
+        for frame, (residual, moving, changed) in zip(frames, seen, strict=True):
+            look.moving[frame] = moving
+            motion.keep(frame, residual, changed)
         return look
 
     def _hands(
@@ -120,21 +138,22 @@ class BaselineSegmenter:
     ) -> tuple[list[_Thing], dict[int, list[tuple[Box, float]]]]:
         frames = look.frames
         self.model = SkinModel(carried.get("skin_hand"), carried.get("skin_rest"))
-        images = [look.images[f] for f in frames]
-        changed = [look.changed[f] for f in frames]
-        level = hand_masks.learn_skin(images, changed, self.model, min_area)
+        level = hand_masks.learn_skin(
+            look.images, look.changed, self.model, min_area, look.evidence
+        )
         table = self.model.table()
-        found: dict[int, list[np.ndarray]] = {}
+
+        def candidates(frame: int) -> list[tuple[Patch, float]]:
+            probability = self.model.probability(bins_of(look.images[frame]), table)
+            return hand_masks.hand_candidates(probability, level, min_area)
+
+        found: dict[int, list[Patch]] = {}
         colors: dict[int, float] = {}
         scored: dict[int, list[tuple[Box, float]]] = {}
-        for frame in frames:
-            probability = self.model.probability(bins_of(look.images[frame]), table)
-            found[frame] = hand_masks.hand_candidates(probability, level, min_area)
-            # Boxes, not masks: of a long clip, all that might be a hand would fill the memory.
-            scored[frame] = [
-                (mask_box(m) or _NO_BOX, float(probability[m].mean())) for m in found[frame]
-            ]
-            colors[frame] = float(np.mean([s for _, s in scored[frame]])) if scored[frame] else 0.0
+        for frame, some in zip(frames, each(candidates, frames), strict=True):
+            found[frame] = [mask for mask, _ in some]
+            scored[frame] = [(mask.box, score) for mask, score in some]
+            colors[frame] = float(np.mean([s for _, s in some])) if some else 0.0
         tracker = hand_masks.track_hands(found, max_gap=max(3, len(frames) // 20))
         tracks, scores = self._confirmed(tracker, look, colors)
         own = [t for t in tracks if hand_masks.is_wearers(t)]
@@ -164,16 +183,18 @@ class BaselineSegmenter:
         return chosen, scores
 
     def _objects(
-        self, look: _Look, hands: dict[int, np.ndarray], min_area: int, carried: Carried
+        self, look: _Look, hands: dict[int, Patch], min_area: int, carried: Carried
     ) -> tuple[list[_Thing], list[Seed]]:
-        arms = {f: object_masks.arm_parts(look.moving[f], hands.get(f)) for f in look.frames}
-        barred = Lazily(lambda f: arms[f] | hands[f] if f in hands else arms[f])
+        arms = BitFrames()
+        parts = each(lambda f: object_masks.arm_parts(look.moving[f], hands.get(f)), look.frames)
+        for frame, arm in zip(look.frames, parts, strict=True):
+            arms[frame] = arm
+        barred = Lazily(lambda f: arms[f] | hands[f].whole() if f in hands else arms[f])
         movers = object_masks.mover_colors(look.images, look.changed, look.moving, barred)
-        likely = Lazily(lambda f: cv2.blur(movers[bins_of(look.images[f])], (3, 3)))
-        seeds = object_masks.find_seeds(look.changed, look.residual, likely, hands, arms, min_area)
-        look.residual.clear()  # of no more use, and large
-        look.changed.clear()
-        follower = Follower(look.images, look.greys, hands)
+        likely = Lazily(lambda f: cv2.blur(looked_up(movers, bins_of(look.images[f])), (3, 3)))
+        motion = Motion(look.changed, look.evidence)
+        seeds = object_masks.find_seeds(look.changed, motion, likely, hands, arms, min_area)
+        follower = Follower(look.images, hands)
         followed: list[tuple[FollowedObject, int]] = []
         for number, frame, outline in _carried_outlines(carried, look):
             followed.append((follower.follow(number, frame, outline), number))
@@ -183,10 +204,12 @@ class BaselineSegmenter:
             if any(_overlaps(o.outlines.get(seed.frame), seed.mask) for o, _ in followed):
                 continue
             never = barred[seed.frame] | (likely[seed.frame] < object_masks.UNLIKELY)
-            mask = object_masks.cut_out(look.images[seed.frame], seed.mask, never, rounds=4)
+            rough = seed.mask.whole()
+            mask = object_masks.cut_out(look.images[seed.frame], rough, never, rounds=4)
             if not min_area <= mask.sum() <= object_masks.MAX_AREA_SHARE * mask.size:
                 continue
-            if any(_overlaps(o.outlines.get(seed.frame), mask) for o, _ in followed):
+            drawn = Patch.of(mask)
+            if any(_overlaps(o.outlines.get(seed.frame), drawn) for o, _ in followed):
                 continue
             if float(likely[seed.frame][mask].mean()) < object_masks.SURELY:
                 continue
@@ -196,9 +219,10 @@ class BaselineSegmenter:
             free = object_masks.free_frame(thing, seed.frame, hands)
             if free is not None:
                 whole = object_masks.whole_object(
-                    look.images[free], thing.outlines[free], likely[free], barred[free]
+                    look.images[free], thing.outlines[free].whole(), likely[free], barred[free]
                 )
-                if any(_overlaps(o.outlines.get(free), whole) for o, _ in followed):
+                drawn = Patch.of(whole)
+                if any(_overlaps(o.outlines.get(free), drawn) for o, _ in followed):
                     continue
                 thing = follower.follow(len(followed), free, whole)
             followed.append((thing, -1))
@@ -211,28 +235,34 @@ class BaselineSegmenter:
     ) -> dict[str, list[dict[str, Any]]]:
         rows: dict[str, list[dict[str, Any]]] = {"object_masks": [], "hand_masks": []}
         take = clip.clip["take_id"]
-        for thing in [*hands, *objects]:
-            table = "hand_masks" if thing.kind == "h" else "object_masks"
-            for frame, mask in sorted(thing.masks.items()):
-                full = _full_size(mask, clip.frames.width, clip.frames.height)
-                box = mask_box(full)
-                if box is None:
-                    continue
-                row = clip.row(frame, look.pts_s[frame]) | {
-                    "track_id": f"{take}-{thing.kind}{thing.number:03d}",
-                    "label": "hand" if thing.kind == "h" else "object",
-                    "score": thing.score[frame],
-                    "box": box,
-                    "area_px": int(np.count_nonzero(full)),
-                    "height_px": clip.frames.height,
-                    "width_px": clip.frames.width,
-                    "rle": encode_mask(full),
-                    "backend": self.name,
-                    "quality_tier": self.quality_tier,
-                }
-                if thing.kind == "h":
-                    row |= {"side": thing.side, "is_wearer": thing.is_wearer}
-                rows[table].append(row)
+        height, width = clip.frames.height, clip.frames.width
+        shown = [
+            (thing, frame, mask)
+            for thing in [*hands, *objects]
+            for frame, mask in sorted(thing.masks.items())
+        ]
+
+        def encode(one: tuple[_Thing, int, Patch]) -> CodedMask | None:
+            return encode_enlarged(one[2].whole(), height, width)
+
+        for (thing, frame, _), coded in zip(shown, each(encode, shown), strict=True):
+            if coded is None:
+                continue
+            row = clip.row(frame, look.pts_s[frame]) | {
+                "track_id": f"{take}-{thing.kind}{thing.number:03d}",
+                "label": "hand" if thing.kind == "h" else "object",
+                "score": thing.score[frame],
+                "box": coded.box,
+                "area_px": coded.area,
+                "height_px": height,
+                "width_px": width,
+                "rle": coded.counts,
+                "backend": self.name,
+                "quality_tier": self.quality_tier,
+            }
+            if thing.kind == "h":
+                row |= {"side": thing.side, "is_wearer": thing.is_wearer}
+            rows["hand_masks" if thing.kind == "h" else "object_masks"].append(row)
         return rows
 
     def _detections(
@@ -242,13 +272,13 @@ class BaselineSegmenter:
         candidates: dict[int, list[tuple[Box, float]]],
         seeds: list[Seed],
     ) -> list[dict[str, Any]]:
-        scale = clip.frames.width / next(iter(look.greys.values())).shape[1]
+        scale = clip.frames.width / look.shape[1]
         by_frame: dict[int, list[tuple[str, Box, float]]] = {}
         for frame, found in candidates.items():
             by_frame[frame] = [("hand", box, score) for box, score in found]
         for seed in seeds:
-            share = min(1.0, seed.strength / (4.0 * max(1.0, float(seed.mask.sum()))))
-            by_frame[seed.frame].append(("object", mask_box(seed.mask) or _NO_BOX, share))
+            share = min(1.0, seed.strength / (4.0 * max(1.0, float(seed.mask.area))))
+            by_frame[seed.frame].append(("object", seed.mask.box, share))
         rows = []
         for frame in sorted(by_frame):
             for index, (label, box, score) in enumerate(by_frame[frame]):
@@ -267,47 +297,44 @@ class BaselineSegmenter:
         return rows
 
 
-def _union(things: list[_Thing]) -> dict[int, np.ndarray]:
-    found: dict[int, np.ndarray] = {}
+def _union(things: list[_Thing]) -> dict[int, Patch]:
+    found: dict[int, Patch] = {}
     for thing in things:
         for frame, mask in thing.masks.items():
-            found[frame] = found[frame] | mask if frame in found else mask
+            found[frame] = found[frame].joined(mask) if frame in found else mask
     return found
 
 
-def _overlaps(outline: np.ndarray | None, part: np.ndarray) -> bool:
+def _overlaps(outline: Patch | None, part: Patch) -> bool:
     if outline is None:
         return False
-    grown = cv2.dilate(outline.astype(np.uint8), np.ones((5, 5))) > 0
-    return bool((grown & part).sum() > 0.35 * part.sum() or mask_iou(outline, part) > 0.2)
+    window = part.window(0)
+    covered = outline.grown(5, window) & part.pixels()
+    return bool(covered.sum() > 0.35 * part.area or outline.iou(part) > 0.2)
 
 
 def _is_carried_along(thing: FollowedObject, frame: int, look: _Look) -> bool:
     """Whether the outline keeps moving around its seed: a lasting thing and no flicker."""
     near = [f for f in thing.outlines if abs(f - frame) <= 12]
     moved = [
-        float((look.moving[f] & thing.outlines[f]).sum() / max(1, thing.outlines[f].sum()))
-        for f in near
+        float((look.moving[f][o.window(0)] & o.pixels()).sum() / max(1, o.area))
+        for f, o in ((f, thing.outlines[f]) for f in near)
     ]
     return len(near) >= min(8, len(look.images)) and float(np.mean(moved)) > 0.3
 
 
-def _visible(thing: FollowedObject, number: int, hands: dict[int, np.ndarray]) -> _Thing:
+def _visible(thing: FollowedObject, number: int, hands: dict[int, Patch]) -> _Thing:
     masks, score = {}, {}
     for frame, outline in thing.outlines.items():
-        mask = outline & ~hands[frame] if frame in hands else outline
-        if mask.sum() >= 8:
+        mask = outline
+        if frame in hands:
+            window = outline.window(0)
+            pixels = outline.pixels() & ~hands[frame].within(window)
+            mask = Patch.of(pixels, (outline.left, outline.top), outline.shape)
+        if mask.area >= 8:
             masks[frame] = mask
             score[frame] = float(np.clip(thing.trust[frame], 0.05, 1.0))
     return _Thing("o", masks, score, number=number, outlines=thing.outlines)
-
-
-def _full_size(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Work-size mask at full size, its outline smooth."""
-    if mask.shape == (height, width):
-        return mask
-    soft = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return soft > 0.5
 
 
 # -- what a take carries ----------------------------------------------------------------------
@@ -329,9 +356,9 @@ def _carry(
         shown = thing.masks if thing.kind == "h" else thing.outlines
         for frame in kept:
             if frame in shown:
-                masks.append(shown[frame])
+                masks.append(shown[frame].whole())
                 owners.append([0 if thing.kind == "h" else 1, thing.number, frame])
-    shape = look.greys[frames[-1]].shape
+    shape = look.shape
     stack = np.stack(masks) if masks else np.zeros((0, *shape), bool)
     return {
         "hands": counts["h"],
@@ -344,18 +371,18 @@ def _carry(
     }
 
 
-def _carried_masks(carried: Carried, kind: int) -> dict[int, dict[int, np.ndarray]]:
+def _carried_masks(carried: Carried, kind: int) -> dict[int, dict[int, Patch]]:
     """{track number: {frame: mask}} of the clip before."""
     if "mask_bits" not in carried:
         return {}
     shape = tuple(int(v) for v in carried["mask_shape"])
-    found: dict[int, dict[int, np.ndarray]] = {}
+    found: dict[int, dict[int, Patch]] = {}
     for bits, (owner, number, frame) in zip(
         carried["mask_bits"], carried["mask_owners"].tolist(), strict=True
     ):
         if owner == kind:
             flat = np.unpackbits(bits)[: shape[0] * shape[1]]
-            found.setdefault(number, {})[frame] = flat.reshape(shape).astype(bool)
+            found.setdefault(number, {})[frame] = Patch.of(flat.reshape(shape).view(bool))
     return found
 
 
@@ -363,10 +390,10 @@ def _carried_outlines(carried: Carried, look: _Look) -> list[tuple[int, int, np.
     """(number, frame, outline) of each object that the clip before was following."""
     found = []
     for number, masks in sorted(_carried_masks(carried, 1).items()):
-        shared = [f for f in masks if f in look.images and masks[f].shape == look.greys[f].shape]
+        shared = [f for f in masks if f in look.images and masks[f].shape == look.shape]
         if shared:
             frame = max(shared)
-            found.append((number, frame, masks[frame]))
+            found.append((number, frame, masks[frame].whole()))
     return found
 
 
@@ -380,7 +407,7 @@ def _name(things: list[_Thing], carried: Carried, counts: dict[str, int]) -> Non
         for row, thing in enumerate(unnamed):
             for column, number in enumerate(numbers):
                 shared = set(thing.masks) & set(known[number])
-                ious = [mask_iou(thing.masks[f], known[number][f]) for f in shared]
+                ious = [thing.masks[f].iou(known[number][f]) for f in shared]
                 score[row, column] = float(np.mean(ious)) if ious else 0.0
         for row, column in zip(*linear_sum_assignment(-score), strict=True):
             if score[row, column] > 0.2:
