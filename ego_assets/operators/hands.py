@@ -246,6 +246,7 @@ class _Lens:
         crop = decode_crop(row["rle"], row["height_px"], row["width_px"])
         if self.maps is None or not crop.pixels.size:
             return crop
+        nothing = MaskCrop(np.zeros((0, 0), bool), 0, 0, crop.shape)
         # Only the tiles that show some of the mask are looked at.
         height, width = crop.pixels.shape
         (low_x, high_x), (low_y, high_y) = self._bounds
@@ -253,12 +254,14 @@ class _Lens:
         shown &= (high_y > crop.top - 1) & (low_y < crop.top + height)
         edges = edges_of(shown)
         if edges is None:
-            return MaskCrop(np.zeros((0, 0), bool), 0, 0, crop.shape)
+            return nothing
         left, top, right, bottom = (_TILE * edge for edge in edges)
         x, y = (places[top:bottom, left:right] for places in self.maps)
         pixels = crop.pixels.view(np.uint8)
         seen = cv2.remap(pixels, x - crop.left, y - crop.top, cv2.INTER_NEAREST)
         tight = MaskCrop.of(seen > 0)
+        if not tight.pixels.size:
+            return nothing
         return MaskCrop(tight.pixels, tight.left + left, tight.top + top, crop.shape)
 
 
