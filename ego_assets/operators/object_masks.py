@@ -10,7 +10,8 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -39,13 +40,45 @@ class Lazily:
         return self._make(frame)
 
 
+Steps = Iterator[tuple[int, Patch, float]]
+
+
 @dataclass
 class FollowedObject:
-    """Outline (whole, as if nothing lay in front) by frame, and how well it is followed, 0 to 1."""
+    """Outline (whole, as if nothing lay in front) by frame, and how well it is followed, 0 to 1.
 
-    key: int
+    seed: the frame in which it was drawn; ways: forwards and backwards from there, as far as they
+    have not been gone yet. Most that is drawn turns out to be nothing within a few frames.
+    """
+
+    seed: int
+    ways: tuple[Steps, Steps]
     outlines: dict[int, Patch] = field(default_factory=dict)
     trust: dict[int, float] = field(default_factory=dict)
+    _reached: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    def near(self, distance: int) -> list[int]:
+        """The frames at most so far from the seed in which it is seen: it, later, earlier ones."""
+        self.reach(distance)
+        later = range(self.seed, self.seed + distance + 1)
+        earlier = range(self.seed - 1, self.seed - distance - 1, -1)
+        return [frame for frame in (*later, *earlier) if frame in self.outlines]
+
+    def reach(self, distance: float) -> None:
+        """Follow it both ways for so many frames, or until it is lost."""
+
+        def go(way: int) -> list[tuple[int, Patch, float]]:
+            found = []
+            while self._reached[way] < distance:
+                step = next(self.ways[way], None)
+                if step is not None:
+                    found.append(step)
+                self._reached[way] = abs(step[0] - self.seed) if step else math.inf
+            return found
+
+        for steps in each(go, (0, 1)):
+            for frame, outline, trust in steps:
+                self.outlines[frame], self.trust[frame] = outline, trust
 
 
 @dataclass(frozen=True)
@@ -195,9 +228,14 @@ def cut_out(image: np.ndarray, mask: np.ndarray, barred: np.ndarray, rounds: int
     return found if found.sum() > 0.3 * mask.sum() else mask
 
 
-def free_frame(thing: FollowedObject, seed: int, hands: Mapping[int, Patch]) -> int | None:
+def free_frame(
+    thing: FollowedObject, frames: Sequence[int], hands: Mapping[int, Patch]
+) -> int | None:
     """The frame nearest to the seed in which no hand is at the object; None if there is none."""
-    for frame in sorted(thing.outlines, key=lambda f: (abs(f - seed), f)):
+    for frame in sorted(frames, key=lambda f: (abs(f - thing.seed), f)):
+        thing.reach(abs(frame - thing.seed))
+        if frame not in thing.outlines:
+            continue
         hand = hands.get(frame)
         outline = thing.outlines[frame]
         window = outline.window(0)
@@ -256,24 +294,20 @@ class Follower:
         self.hands = hands
         self.frames = sorted(images)
 
-    def follow(self, key: int, frame: int, mask: np.ndarray) -> FollowedObject:
-        """From `frame` to both ends of the clip."""
-        found = FollowedObject(key)
-        found.outlines[frame], found.trust[frame] = Patch.of(mask), 1.0
+    def begin(self, frame: int, mask: np.ndarray) -> FollowedObject:
+        """What is drawn in `frame`, to be followed as far as somebody wants to know."""
         place = self.frames.index(frame)
-        paths = (self.frames[place + 1 :], self.frames[:place][::-1])
+        later, earlier = self.frames[place + 1 :], self.frames[:place][::-1]
+        ways = (self._walk(frame, mask, later), self._walk(frame, mask, earlier))
+        return FollowedObject(frame, ways, {frame: Patch.of(mask)}, {frame: 1.0})
 
-        def walk(path: list[int]) -> dict[int, tuple[Patch, float]]:
-            return dict(self._walk(frame, mask, path))
-
-        for way in each(walk, paths):
-            for shown, (outline, trust) in way.items():
-                found.outlines[shown], found.trust[shown] = outline, trust
+    def follow(self, frame: int, mask: np.ndarray) -> FollowedObject:
+        """From `frame` to both ends of the clip."""
+        found = self.begin(frame, mask)
+        found.reach(math.inf)
         return found
 
-    def _walk(
-        self, start: int, mask: np.ndarray, path: list[int]
-    ) -> Iterator[tuple[int, tuple[Patch, float]]]:
+    def _walk(self, start: int, mask: np.ndarray, path: list[int]) -> Steps:
         outline, trust = mask, 1.0
         patch, before, grey = Patch.of(mask), start, self._grey(start)
         reference = float(patch.area)
@@ -291,7 +325,7 @@ class Follower:
             if frame % REDRAW_EVERY == 0:
                 outline = self._redraw(frame, outline, patch, reference)
                 patch = Patch.of(outline)
-            yield frame, (patch, trust)
+            yield frame, patch, trust
             before, grey = frame, there
             reference = 0.95 * reference + 0.05 * float(patch.area)
 

@@ -197,7 +197,7 @@ class BaselineSegmenter:
         follower = Follower(look.images, hands)
         followed: list[tuple[FollowedObject, int]] = []
         for number, frame, outline in _carried_outlines(carried, look):
-            followed.append((follower.follow(number, frame, outline), number))
+            followed.append((follower.follow(frame, outline), number))
         for seed in seeds:
             if len(followed) >= self.settings.max_objects:
                 break
@@ -213,10 +213,10 @@ class BaselineSegmenter:
                 continue
             if float(likely[seed.frame][mask].mean()) < object_masks.SURELY:
                 continue
-            thing = follower.follow(len(followed), seed.frame, mask)
-            if not _is_carried_along(thing, seed.frame, look):
+            thing = follower.begin(seed.frame, mask)
+            if not _is_carried_along(thing, look):
                 continue
-            free = object_masks.free_frame(thing, seed.frame, hands)
+            free = object_masks.free_frame(thing, look.frames, hands)
             if free is not None:
                 whole = object_masks.whole_object(
                     look.images[free], thing.outlines[free].whole(), likely[free], barred[free]
@@ -224,7 +224,7 @@ class BaselineSegmenter:
                 drawn = Patch.of(whole)
                 if any(_overlaps(o.outlines.get(free), drawn) for o, _ in followed):
                     continue
-                thing = follower.follow(len(followed), free, whole)
+                thing = follower.follow(free, whole)
             followed.append((thing, -1))
         return [_visible(o, number, hands) for o, number in followed], seeds
 
@@ -313,9 +313,9 @@ def _overlaps(outline: Patch | None, part: Patch) -> bool:
     return bool(covered.sum() > 0.35 * part.area or outline.iou(part) > 0.2)
 
 
-def _is_carried_along(thing: FollowedObject, frame: int, look: _Look) -> bool:
+def _is_carried_along(thing: FollowedObject, look: _Look) -> bool:
     """Whether the outline keeps moving around its seed: a lasting thing and no flicker."""
-    near = [f for f in thing.outlines if abs(f - frame) <= 12]
+    near = thing.near(12)
     moved = [
         float((look.moving[f][o.window(0)] & o.pixels()).sum() / max(1, o.area))
         for f, o in ((f, thing.outlines[f]) for f in near)
