@@ -114,13 +114,16 @@ def _shrunk(
     shrink = min(1.0, _WORK_PX / max(bottom - top, right - left, 1))
     pad = 0.25 * max(bottom - top, right - left) + 4
     width, height = int((right - left + 2 * pad) * shrink), int((bottom - top + 2 * pad) * shrink)
-    move = np.array([[shrink, 0, pad * shrink], [0, shrink, pad * shrink]])
-    pixels = mask.pixels.view(np.uint8)
-    crop = cv2.warpAffine(pixels, move, (width, height), flags=cv2.INTER_NEAREST)
+    x0, y0 = left - pad, top - pad
+    # OpenCV rounds by the place in the whole picture; of this one, only the part is ever touched.
+    whole = np.zeros(mask.shape, np.uint8)
+    whole[top : bottom + 1, left : right + 1] = mask.pixels
+    move = np.array([[shrink, 0, -x0 * shrink], [0, shrink, -y0 * shrink]])
+    crop = cv2.warpAffine(whole, move, (width, height), flags=cv2.INTER_NEAREST)
     crop = cv2.medianBlur(crop, 3)
     if not crop.any():
         return None
-    return crop, (left - pad, top - pad, shrink), (left, top, right, bottom)
+    return crop, (x0, y0, shrink), (left, top, right, bottom)
 
 
 def _palm(

@@ -257,8 +257,11 @@ class _Lens:
             return nothing
         left, top, right, bottom = (_TILE * edge for edge in edges)
         x, y = (places[top:bottom, left:right] for places in self.maps)
-        pixels = crop.pixels.view(np.uint8)
-        seen = cv2.remap(pixels, x - crop.left, y - crop.top, cv2.INTER_NEAREST)
+        # OpenCV rounds halves to the even pixel: which one that is must stay.
+        odd_y, odd_x = crop.top % 2, crop.left % 2
+        pixels = np.pad(crop.pixels.view(np.uint8), ((odd_y, 0), (odd_x, 0)))
+        x0, y0 = crop.left - odd_x, crop.top - odd_y
+        seen = cv2.remap(pixels, x - x0, y - y0, cv2.INTER_NEAREST)
         tight = MaskCrop.of(seen > 0)
         if not tight.pixels.size:
             return nothing

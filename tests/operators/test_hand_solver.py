@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ego_assets.operators import hands
 from ego_assets.operators.cameras import undistortion
-from ego_assets.operators.hand_fit import HandView, first_guesses, view_of
+from ego_assets.operators.hand_fit import HandView, _shrunk, first_guesses, view_of
 from ego_assets.operators.hand_solver import Problem, fit, joints_of
 from ego_assets.operators.hands import _Lens
 from ego_assets.operators.rle import MaskCrop, encode_mask
@@ -97,3 +98,35 @@ def test_a_mask_seen_through_a_lens_is_that_of_the_whole_picture(
         np.testing.assert_array_equal(crop.pixels, expected.pixels)
     nothing = {"rle": encode_mask(np.zeros((360, 640), bool)), "height_px": 360, "width_px": 640}
     assert seen.mask(nothing).pixels.size == 0
+
+
+def test_a_mask_is_shrunk_as_its_whole_picture_is() -> None:
+    """What OpenCV rounds depends on the place in the picture, and a fit on every pixel."""
+    shape = (1080, 1920)
+    for number in range(60):
+        mask = np.zeros(shape, np.uint8)
+        centre, axes = (211 + 29 * number, 150 + 13 * number), (60 + 5 * number, 41 + number)
+        cv2.ellipse(mask, centre, axes, 11 * number, 0, 360, 1, -1)
+        part = MaskCrop.of(mask > 0)
+        found = _shrunk(part)
+        assert found is not None
+        crop, (x0, y0, shrink), _ = found
+        move = np.array([[shrink, 0, -x0 * shrink], [0, shrink, -y0 * shrink]])
+        whole = cv2.warpAffine(mask, move, crop.shape[::-1], flags=cv2.INTER_NEAREST)
+        np.testing.assert_array_equal(crop, cv2.medianBlur(whole, 3))
+
+
+def test_halves_of_a_pixel_are_rounded_as_in_the_whole_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = np.meshgrid(np.arange(640, dtype=np.float32), np.arange(360, dtype=np.float32))
+    maps = (x + np.float32(0.5), y - np.float32(0.5))
+    monkeypatch.setattr(hands, "undistortion", lambda *_: maps)
+    seen = _Lens(Intrinsics("PINHOLE", 400.0, 400.0, 320.0, 180.0), 640, 360)
+    for left, top in ((100, 100), (101, 100), (100, 101), (101, 101)):
+        mask = np.zeros((360, 640), bool)
+        mask[top : top + 9, left : left + 12] = True
+        expected = MaskCrop.of(cv2.remap(mask.astype(np.uint8), *maps, cv2.INTER_NEAREST) > 0)
+        crop = seen.mask({"rle": encode_mask(mask), "height_px": 360, "width_px": 640})
+        assert (crop.left, crop.top) == (expected.left, expected.top)
+        np.testing.assert_array_equal(crop.pixels, expected.pixels)
