@@ -1,67 +1,31 @@
 """The segmenter that needs no weights: hands by colour and motion, objects by what hands move.
 
-Here: the order of the steps, rows, and what the next clip of the take inherits. The steps are in
-`egomotion`, `skin`, `hand_masks`, `object_masks` and `tracking`.
+Here: the order of the steps, and the rows. The steps are in `egomotion`, `skin`, `hand_masks`,
+`object_masks` and `tracking`; what the next clip of the take inherits is in `segment_carry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.config import SegmentSettings
 from ego_assets.operators import hand_masks, object_masks
 from ego_assets.operators.egomotion import MotionField, moving_pixels
 from ego_assets.operators.mask_scaling import CodedMask, encode_enlarged
 from ego_assets.operators.object_masks import FollowedObject, Follower, Lazily, Motion, Seed
-from ego_assets.operators.patches import BitFrames, Patch, Shelf
+from ego_assets.operators.patches import BitFrames, Patch
+from ego_assets.operators.segment_carry import Look, Thing, carried_outlines, carry, name_tracks
 from ego_assets.operators.skin import SkinModel, bins_of, looked_up
 from ego_assets.operators.threads import each, side_by_side
 from ego_assets.operators.tracking import MaskTrack, MaskTracker
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 
 CHANGE_LEVEL = 7.0
-CARRY_S = 2.5
-CARRY_STEP = 5
-
-
-PICTURE_BYTES, EVIDENCE_BYTES = 512 * 2**20, 128 * 2**20
-"""Of a clip at work size that are held in memory; more than that lies in a temporary file."""
 Box = Sequence[float]
-
-
-@dataclass
-class _Look:
-    """One clip at work size, by frame index."""
-
-    images: Shelf = field(default_factory=lambda: Shelf(PICTURE_BYTES))
-    evidence: Shelf = field(default_factory=lambda: Shelf(EVIDENCE_BYTES))
-    pts_s: dict[int, float] = field(default_factory=dict)
-    moving: BitFrames = field(default_factory=BitFrames)
-    changed: BitFrames = field(default_factory=BitFrames)
-    shape: tuple[int, int] = (0, 0)
-
-    @property
-    def frames(self) -> list[int]:
-        return sorted(self.pts_s)
-
-
-@dataclass
-class _Thing:
-    """A hand or object of this clip: its visible masks, score and name."""
-
-    kind: str
-    masks: dict[int, Patch]
-    score: dict[int, float]
-    side: str | None = None
-    is_wearer: bool = False
-    number: int = -1
-    outlines: dict[int, Patch] = field(default_factory=dict)
 
 
 class BaselineSegmenter:
@@ -93,8 +57,8 @@ class BaselineSegmenter:
         first = clip.first_track_number
         counts = {"h": int(carried.get("hands", first)), "o": int(carried.get("objects", first))}
         for things in (hands, objects):
-            _name(things, carried, counts)
-        state = _carry(look, hands, objects, counts, self)
+            name_tracks(things, carried, counts)
+        state = carry(look, hands, objects, counts, self.model)
         rows = self._rows(clip, look, hands, objects)
         rows["detections"] = self._detections(clip, look, candidates, seeds)
         notes = {"hand tracks": len(hands), "object tracks": len(objects)}
@@ -102,8 +66,8 @@ class BaselineSegmenter:
 
     # -- the steps -----------------------------------------------------------------------------
 
-    def _look(self, clip: ClipInput) -> _Look:
-        look = _Look()
+    def _look(self, clip: ClipInput) -> Look:
+        look = Look()
         for shown in clip.frames.read(max_side_px=self.settings.work_side_px):
             look.images[shown.index] = shown.image
             look.pts_s[shown.index] = shown.pts_s
@@ -134,8 +98,8 @@ class BaselineSegmenter:
         return look
 
     def _hands(
-        self, look: _Look, min_area: int, carried: Carried
-    ) -> tuple[list[_Thing], dict[int, list[tuple[Box, float]]]]:
+        self, look: Look, min_area: int, carried: Carried
+    ) -> tuple[list[Thing], dict[int, list[tuple[Box, float]]]]:
         frames = look.frames
         self.model = SkinModel(carried.get("skin_hand"), carried.get("skin_rest"))
         level = hand_masks.learn_skin(
@@ -166,11 +130,11 @@ class BaselineSegmenter:
                 score = float(np.clip(scores[track.key], 0.05, 1.0))
                 by_frame = dict.fromkeys(track.masks, score)
                 side = sides[track.key]
-                things.append(_Thing("h", track.masks, by_frame, side=side, is_wearer=is_wearer))
+                things.append(Thing("h", track.masks, by_frame, side=side, is_wearer=is_wearer))
         return things, scored
 
     def _confirmed(
-        self, tracker: MaskTracker, look: _Look, colors: dict[int, float]
+        self, tracker: MaskTracker, look: Look, colors: dict[int, float]
     ) -> tuple[list[MaskTrack], dict[int, float]]:
         """The tracks that are hands, and {key: score}."""
         frames = len(look.images)
@@ -183,8 +147,8 @@ class BaselineSegmenter:
         return chosen, scores
 
     def _objects(
-        self, look: _Look, hands: dict[int, Patch], min_area: int, carried: Carried
-    ) -> tuple[list[_Thing], list[Seed]]:
+        self, look: Look, hands: dict[int, Patch], min_area: int, carried: Carried
+    ) -> tuple[list[Thing], list[Seed]]:
         arms = BitFrames()
         parts = each(lambda f: object_masks.arm_parts(look.moving[f], hands.get(f)), look.frames)
         for frame, arm in zip(look.frames, parts, strict=True):
@@ -196,7 +160,7 @@ class BaselineSegmenter:
         seeds = object_masks.find_seeds(look.changed, motion, likely, hands, arms, min_area)
         follower = Follower(look.images, hands)
         followed: list[tuple[FollowedObject, int]] = []
-        for number, frame, outline in _carried_outlines(carried, look):
+        for number, frame, outline in carried_outlines(carried, look):
             followed.append((follower.follow(frame, outline), number))
         for seed in seeds:
             if len(followed) >= self.settings.max_objects:
@@ -231,7 +195,7 @@ class BaselineSegmenter:
     # -- rows ----------------------------------------------------------------------------------
 
     def _rows(
-        self, clip: ClipInput, look: _Look, hands: list[_Thing], objects: list[_Thing]
+        self, clip: ClipInput, look: Look, hands: list[Thing], objects: list[Thing]
     ) -> dict[str, list[dict[str, Any]]]:
         rows: dict[str, list[dict[str, Any]]] = {"object_masks": [], "hand_masks": []}
         take = clip.clip["take_id"]
@@ -242,7 +206,7 @@ class BaselineSegmenter:
             for frame, mask in sorted(thing.masks.items())
         ]
 
-        def encode(one: tuple[_Thing, int, Patch]) -> CodedMask | None:
+        def encode(one: tuple[Thing, int, Patch]) -> CodedMask | None:
             return encode_enlarged(one[2].whole(), height, width)
 
         for (thing, frame, _), coded in zip(shown, each(encode, shown), strict=True):
@@ -268,7 +232,7 @@ class BaselineSegmenter:
     def _detections(
         self,
         clip: ClipInput,
-        look: _Look,
+        look: Look,
         candidates: dict[int, list[tuple[Box, float]]],
         seeds: list[Seed],
     ) -> list[dict[str, Any]]:
@@ -297,7 +261,7 @@ class BaselineSegmenter:
         return rows
 
 
-def _union(things: list[_Thing]) -> dict[int, Patch]:
+def _union(things: list[Thing]) -> dict[int, Patch]:
     found: dict[int, Patch] = {}
     for thing in things:
         for frame, mask in thing.masks.items():
@@ -313,7 +277,7 @@ def _overlaps(outline: Patch | None, part: Patch) -> bool:
     return bool(covered.sum() > 0.35 * part.area or outline.iou(part) > 0.2)
 
 
-def _is_carried_along(thing: FollowedObject, look: _Look) -> bool:
+def _is_carried_along(thing: FollowedObject, look: Look) -> bool:
     """Whether the outline keeps moving around its seed: a lasting thing and no flicker."""
     near = thing.near(12)
     moved = [
@@ -323,7 +287,7 @@ def _is_carried_along(thing: FollowedObject, look: _Look) -> bool:
     return len(near) >= min(8, len(look.images)) and float(np.mean(moved)) > 0.3
 
 
-def _visible(thing: FollowedObject, number: int, hands: dict[int, Patch]) -> _Thing:
+def _visible(thing: FollowedObject, number: int, hands: dict[int, Patch]) -> Thing:
     masks, score = {}, {}
     for frame, outline in thing.outlines.items():
         mask = outline
@@ -334,85 +298,4 @@ def _visible(thing: FollowedObject, number: int, hands: dict[int, Patch]) -> _Th
         if mask.area >= 8:
             masks[frame] = mask
             score[frame] = float(np.clip(thing.trust[frame], 0.05, 1.0))
-    return _Thing("o", masks, score, number=number, outlines=thing.outlines)
-
-
-# -- what a take carries ----------------------------------------------------------------------
-
-
-def _carry(
-    look: _Look,
-    hands: list[_Thing],
-    objects: list[_Thing],
-    counts: dict[str, int],
-    segmenter: BaselineSegmenter,
-) -> Carried:
-    """Masks of the last seconds, for the clip that shows some of these frames again."""
-    frames = look.frames
-    end = look.pts_s[frames[-1]]
-    kept = [f for f in frames if end - look.pts_s[f] <= CARRY_S and f % CARRY_STEP == 0]
-    masks, owners = [], []
-    for thing in [*hands, *objects]:
-        shown = thing.masks if thing.kind == "h" else thing.outlines
-        for frame in kept:
-            if frame in shown:
-                masks.append(shown[frame].whole())
-                owners.append([0 if thing.kind == "h" else 1, thing.number, frame])
-    shape = look.shape
-    stack = np.stack(masks) if masks else np.zeros((0, *shape), bool)
-    return {
-        "hands": counts["h"],
-        "objects": counts["o"],
-        "skin_hand": segmenter.model.hand,
-        "skin_rest": segmenter.model.rest,
-        "mask_bits": np.packbits(stack.reshape(len(stack), shape[0] * shape[1]), axis=1),
-        "mask_shape": np.array(shape, np.int32),
-        "mask_owners": np.array(owners, np.int32).reshape(-1, 3),
-    }
-
-
-def _carried_masks(carried: Carried, kind: int) -> dict[int, dict[int, Patch]]:
-    """{track number: {frame: mask}} of the clip before."""
-    if "mask_bits" not in carried:
-        return {}
-    shape = tuple(int(v) for v in carried["mask_shape"])
-    found: dict[int, dict[int, Patch]] = {}
-    for bits, (owner, number, frame) in zip(
-        carried["mask_bits"], carried["mask_owners"].tolist(), strict=True
-    ):
-        if owner == kind:
-            flat = np.unpackbits(bits)[: shape[0] * shape[1]]
-            found.setdefault(number, {})[frame] = Patch.of(flat.reshape(shape).view(bool))
-    return found
-
-
-def _carried_outlines(carried: Carried, look: _Look) -> list[tuple[int, int, np.ndarray]]:
-    """(number, frame, outline) of each object that the clip before was following."""
-    found = []
-    for number, masks in sorted(_carried_masks(carried, 1).items()):
-        shared = [f for f in masks if f in look.images and masks[f].shape == look.shape]
-        if shared:
-            frame = max(shared)
-            found.append((number, frame, masks[frame].whole()))
-    return found
-
-
-def _name(things: list[_Thing], carried: Carried, counts: dict[str, int]) -> None:
-    """Give each thing the number of the track it continues, or a new one."""
-    unnamed = [t for t in things if t.number < 0]
-    known = _carried_masks(carried, 0) if unnamed and unnamed[0].kind == "h" else {}
-    numbers = sorted(known)
-    if known and unnamed:
-        score = np.zeros((len(unnamed), len(numbers)))
-        for row, thing in enumerate(unnamed):
-            for column, number in enumerate(numbers):
-                shared = set(thing.masks) & set(known[number])
-                ious = [thing.masks[f].iou(known[number][f]) for f in shared]
-                score[row, column] = float(np.mean(ious)) if ious else 0.0
-        for row, column in zip(*linear_sum_assignment(-score), strict=True):
-            if score[row, column] > 0.2:
-                unnamed[row].number = numbers[column]
-    for thing in things:
-        if thing.number < 0:
-            thing.number = counts[thing.kind]
-            counts[thing.kind] += 1
+    return Thing("o", masks, score, number=number, outlines=thing.outlines)
