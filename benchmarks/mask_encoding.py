@@ -8,6 +8,9 @@ at. pycocotools has whole pictures on the way: OpenCV enlarges and shrinks them.
 compared, too: they must be equal. CPU time of one thread in milliseconds, the least of the rounds,
 in turns. The last line is the smallest of the ratios of hands, which must be over the bar.
 
+Only reported is what a whole picture takes, beside the runs of its rows as numpy finds them: about
+the least that numpy can do with every pixel.
+
 `detail` is all over the picture: noise as the segmenter cleans it, opened and closed. `noise` is
 what no segmenter makes, every other pixel at random: the longest counts there are. They are
 reported only.
@@ -63,6 +66,7 @@ def compare(mask: Any, size: tuple[int, int], rounds: int) -> dict[str, dict[str
     from pycocotools import mask as coco
 
     from ego_assets.operators.mask_scaling import decode_area, decode_nearest, encode_enlarged
+    from ego_assets.operators.rle import decode_mask, encode_mask
 
     height, width = size
     area, nearest = (360, 640), (540, 960)
@@ -72,6 +76,10 @@ def compare(mask: Any, size: tuple[int, int], rounds: int) -> dict[str, dict[str
         counts = coco.encode(np.asfortranarray(soft > 0.5))
         return counts, coco.toBbox(counts), coco.area(counts)
 
+    def runs_of_rows() -> Any:
+        flat = whole.reshape(-1).view(np.uint8)
+        return np.diff(np.flatnonzero(flat[1:] != flat[:-1]))
+
     def shrunk(counts: Any, shape: tuple[int, int], way: int) -> Any:
         whole = np.ascontiguousarray(coco.decode(counts))
         return cv2.resize(whole, shape[::-1], interpolation=way)
@@ -79,8 +87,9 @@ def compare(mask: Any, size: tuple[int, int], rounds: int) -> dict[str, dict[str
     ours = encode_enlarged(mask, height, width)
     counts, (x, y, w, h), inside = theirs()
     assert ours is not None
-    same = ours.counts == counts["counts"] and ours.box == [x, y, x + w, y + h]
-    same = same and ours.area == inside
+    whole = decode_mask(ours.counts, height, width)
+    same = encode_mask(whole) == ours.counts == counts["counts"]
+    same = same and ours.box == [x, y, x + w, y + h] and ours.area == inside
     for function, shape, way in (
         (decode_area, area, cv2.INTER_AREA),
         (decode_nearest, nearest, cv2.INTER_NEAREST),
@@ -93,6 +102,11 @@ def compare(mask: Any, size: tuple[int, int], rounds: int) -> dict[str, dict[str
         "enlarge and encode": {
             "pycocotools": theirs,
             "ours": lambda: encode_enlarged(mask, height, width),
+        },
+        "encode a whole one": {
+            "pycocotools": lambda: coco.encode(np.asfortranarray(whole)),
+            "ours": lambda: encode_mask(whole),
+            "numpy": runs_of_rows,
         },
         "decode by area": {
             "pycocotools": lambda: shrunk(counts, area, cv2.INTER_AREA),
@@ -122,19 +136,19 @@ def main() -> None:
     ]
     for row in rows:
         row["ratio"] = round(row["pycocotools"] / row["ours"], 2)
-    worst = {name: min(r["ratio"] for r in rows if r["mask"] == name) for name in masks()}
+    worst = min(r["ratio"] for r in rows if r["mask"] == "hand" and "numpy" not in r)
     if arguments.json:
         load = round(os.getloadavg()[0], 1)
-        print(json.dumps({"rows": rows, "bar": BAR, "load": load, "ratio": worst["hand"]}))
+        print(json.dumps({"rows": rows, "bar": BAR, "load": load, "ratio": worst}))
     else:
-        print(f"{'mask':8}{'picture':9}{'step':22}{'pycocotools':>12}{'ours':>9}   (ms of CPU)")
+        names = f"{'pycocotools':>12}{'ours':>9}{'numpy':>9}"
+        print(f"{'mask':8}{'picture':9}{'step':22}{names}   (ms of CPU)")
         for r in rows:
-            line = (
-                f"{r['mask']:8}{r['size']:9}{r['step']:22}{r['pycocotools']:12.2f}{r['ours']:9.2f}"
-            )
-            print(f"{line}   {r['ratio']:.1f} x")
-        print(f"hands: pycocotools takes {worst['hand']:.2f} x as long at least (bar {BAR:g})")
-    sys.exit(0 if worst["hand"] >= BAR else 1)
+            line = f"{r['mask']:8}{r['size']:9}{r['step']:22}{r['pycocotools']:12.2f}"
+            runs = f"{r['numpy']:9.2f}" if "numpy" in r else " " * 9
+            print(f"{line}{r['ours']:9.2f}{runs}   {r['ratio']:.1f} x")
+        print(f"hands: pycocotools takes {worst:.2f} x as long at least (bar {BAR:g})")
+    sys.exit(0 if worst >= BAR else 1)
 
 
 if __name__ == "__main__":
