@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ego_assets.operators import draw, plots
 from ego_assets.operators.geometry import matrix_from_quaternion
-from ego_assets.operators.rle import decode_mask
+from ego_assets.operators.mask_scaling import decode_area
 from ego_assets.protocols import Frame
 from ego_assets.stages.tasks import intrinsics_of
 from resources.lake import Lake
@@ -119,7 +119,8 @@ def _paint_detections(frame: Frame, tile: np.ndarray, rows: _Rows, video: dict[s
 
 def _paint_masks(frame: Frame, tile: np.ndarray, rows: _Rows, video: dict[str, Any]) -> None:
     for row in rows:
-        mask = decode_mask(row["rle"], row["height_px"], row["width_px"])
+        size = (tile.shape[0], tile.shape[1])
+        mask = decode_area(row["rle"], row["height_px"], row["width_px"], size)
         color = draw.side_color(row["side"]) if "side" in row else draw.color_of(row["track_id"])
         draw.overlay_mask(tile, mask, color)
         draw.draw_box(tile, np.array(row["box"]) * frame.scale, color)

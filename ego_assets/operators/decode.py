@@ -30,6 +30,7 @@ import av.container
 import av.stream
 import av.video.frame
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from ego_assets.operators import nvdec, progress
 from ego_assets.operators.raw_files import read_blocks
@@ -47,6 +48,7 @@ MAX_PICTURE_PIXELS = 16384 * 8640
 ORDERED_PICTURES = 64
 """So many tell whether a stream's times are in order: more than any decoder holds back."""
 SOFTWARE = "software"
+_FEW_THREADS, _LIBAV_THREADS = 3, 16
 BYTES_IN_FLIGHT = 64 * 2**20
 """Of pictures that wait for a reader who sets no other limit."""
 OF_STORAGE = frozenset(
@@ -319,6 +321,16 @@ class _DamagedPictureError(Exception):
     """A decoder with several threads came to a damaged picture."""
 
 
+def _decoder_threads(pixels: int, max_bytes_in_flight: int) -> int:
+    """How many threads a decoder gets, each with a picture in hand; 0: as many as libav sees fit.
+
+    With fewer than a few, libav tells of damage at the end of a file in another way.
+    """
+    by_itself = min((os.cpu_count() or 1) + 1, _LIBAV_THREADS)
+    most = max(_FEW_THREADS, max_bytes_in_flight // max(1, pixels * 3 // 2))
+    return most if by_itself > most else 0
+
+
 class ClipFrames:
     """Frames [start_frame, end_frame) of a video: a FrameSource.
 
@@ -352,6 +364,7 @@ class ClipFrames:
         self.width = self.index.width
         self.height = self.index.height
         self._is_damaged = False
+        self._threads = _decoder_threads(self.width * self.height, max_bytes_in_flight)
         self._device, self.decoded_by = None, SOFTWARE
         if hardware:
             self._device, why = nvdec.find(self.index.codec)
@@ -438,9 +451,11 @@ class ClipFrames:
         first = wanted[0] if wanted else self.start_frame
         last = wanted[-1] if wanted else self.end_frame - 1
         chosen = set(wanted) if wanted is not None else None
+        # One for all frames; for each of them it would be set up, with threads, again.
+        scaler = VideoReformatter()
         for index, picture in self._indexed(first, last):
             if chosen is None or index in chosen:
-                yield self._frame(picture, index, scale)
+                yield self._frame(scaler, picture, index, scale)
 
     def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) of the frames from `first` to `last`, both included."""
@@ -499,6 +514,7 @@ class ClipFrames:
             # How damage is hidden depends on what other threads have done by then: with one, it is
             # the same every time.
             stream.thread_type = "NONE" if self._is_damaged else "AUTO"
+            stream.codec_context.thread_count = self._threads
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
             packets = container.demux(stream)
@@ -532,16 +548,18 @@ class ClipFrames:
                 for picture in packet.decode():
                     yield nvdec.as_software_has_it(picture)
 
-    def _frame(self, picture: Any, index: int, scale: float) -> Frame:
+    def _frame(self, scaler: VideoReformatter, picture: Any, index: int, scale: float) -> Frame:
         turned = self.index.rotation_deg in (90, 270)
         width, height = max(1, round(self.width * scale)), max(1, round(self.height * scale))
         size = (height, width) if turned else (width, height)
-        image = picture.to_ndarray(
+        image: np.ndarray = scaler.reformat(
+            picture,
             format="rgb24",
             width=size[0],
             height=size[1],
             interpolation="AREA" if scale < 1 else "BILINEAR",
-        )
+            threads=1,
+        ).to_ndarray()
         if self.index.rotation_deg:
             # Our turn is clockwise, numpy's is not.
             image = np.ascontiguousarray(np.rot90(image, -self.index.rotation_deg // 90))

@@ -5,6 +5,8 @@ Here: homographies between frames and residual motion. Not here: what the moving
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 
@@ -18,12 +20,19 @@ class MotionField:
 
     The camera's motion is a homography fitted robustly to tracked corners: exact for a rotating
     camera or a plane, and close for a short gap. What the homography leaves of a dense flow
-    (DIS, Kroeger et al. 2016) is motion of its own, or parallax.
+    (DIS, Kroeger et al. 2016) is motion of its own, or parallax. Several threads may ask at a time.
     """
 
     def __init__(self, gap: int) -> None:
         self.gap = gap
-        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._own = threading.local()
+
+    @property
+    def _flow(self) -> cv2.DISOpticalFlow:
+        """This thread's: one that is shared would mix up what it keeps between its steps."""
+        if not hasattr(self._own, "flow"):
+            self._own.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        return self._own.flow
 
     def residual(
         self, earlier: np.ndarray, later: np.ndarray, masked: np.ndarray | None = None
@@ -36,17 +45,21 @@ class MotionField:
         motion alone predicts; it is small in the halo that smooth flow has around what moves.
         """
         homography = camera_homography(later, earlier, masked)
-        start = np.zeros((*later.shape, 2), np.float32)
-        flow = self.flow.calc(later, earlier, start)
+        flow = self._flow.calc(later, earlier, np.zeros((*later.shape, 2), np.float32))
         height, width = later.shape
-        columns, rows = np.meshgrid(
-            np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-        )
+        columns = np.arange(width, dtype=np.float32)
+        rows = np.arange(height, dtype=np.float32)[:, None]
         h = homography.astype(np.float32)
-        w = h[2, 0] * columns + h[2, 1] * rows + h[2, 2]
-        dx = (h[0, 0] * columns + h[0, 1] * rows + h[0, 2]) / w - columns
-        dy = (h[1, 0] * columns + h[1, 1] * rows + h[1, 2]) / w - rows
-        residual = np.hypot(flow[..., 0] - dx, flow[..., 1] - dy)
+        w = h[2, 0] * columns + h[2, 1] * rows
+        w += h[2, 2]
+        off = []
+        for axis, place in enumerate((columns, rows)):
+            moved = h[axis, 0] * columns + h[axis, 1] * rows
+            moved += h[axis, 2]
+            moved /= w
+            moved -= place
+            off.append(np.subtract(flow[..., axis], moved, out=moved))
+        residual = np.hypot(off[0], off[1], out=off[0])
         size = (width, height)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         predicted = cv2.warpPerspective(

@@ -1,6 +1,7 @@
-"""Fits the anatomical hand to one mask: bones inside it, all of it near a bone.
+"""What one mask says of the hand in it, and where fitting an anatomical hand to it may begin.
 
-Here: the parameters, the residuals, Gauss-Newton. Not here: clips, rows, smoothing (`hands`).
+Here: palm, direction, outline, and first guesses of the parameters. Not here: the fit itself
+(`hand_solver`); clips, rows, smoothing (`hands`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,11 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ego_assets.operators import hand_skeleton as skeleton
-from ego_assets.operators.rle import mask_box
+from ego_assets.operators.hand_skeleton import SIZE
+from ego_assets.operators.rle import MaskCrop
 
-SIZE = 14
-"""Parameters: rotation vector 3, translation 3 (x / z, y / z, log z), flexion 5, spread of the
-thumb, of the fingers, and flexion that all fingers share."""
-_SAMPLES = np.linspace(0.15, 1.0, 4)
 _MASK_POINTS = 70
 _WORK_PX = 110
-_DAMPING = 1e-3
 _ARM_RADII = 5.5
 """A mask that is longer, in radii of the palm, has a forearm in it; a flat hand has 5."""
 
@@ -54,8 +50,8 @@ class HandView:
         return 0.037 * scale / self.radius
 
 
-def view_of(mask: np.ndarray, matrix: np.ndarray, is_wearer: bool) -> HandView | None:
-    """Measure a mask (H, W) bool under a (3, 3) camera matrix; None if it is too small."""
+def view_of(mask: MaskCrop, matrix: np.ndarray, is_wearer: bool) -> HandView | None:
+    """Measure a mask under a (3, 3) camera matrix; None if it is too small."""
     small = _shrunk(mask)
     if small is None:
         return None
@@ -83,12 +79,14 @@ def view_of(mask: np.ndarray, matrix: np.ndarray, is_wearer: bool) -> HandView |
     )
 
 
-def hand_box(mask: np.ndarray) -> list[float] | None:
-    """Box x_min, y_min, x_max, y_max of the hand in a mask (H, W) bool, in pixels. None if the mask
-    is too small to tell.
+def hand_box(mask: np.ndarray | MaskCrop) -> list[float] | None:
+    """Box x_min, y_min, x_max, y_max of the hand in a mask, in pixels. None if it is too small to
+    tell.
 
-    A bare forearm may be part of the mask, and is left out: of masks longer than a hand is.
+    mask: (H, W) bool, or the part of it that holds its pixels. A bare forearm may be part of the
+    mask, and is left out: of masks longer than a hand is.
     """
+    mask = mask if isinstance(mask, MaskCrop) else MaskCrop.of(mask)
     small = _shrunk(mask)
     if small is None:
         return None
@@ -105,22 +103,23 @@ def hand_box(mask: np.ndarray) -> list[float] | None:
 
 
 def _shrunk(
-    mask: np.ndarray,
+    mask: MaskCrop,
 ) -> tuple[np.ndarray, tuple[float, float, float], tuple[int, int, int, int]] | None:
     """(crop of a mask, uint8; its first pixel and its scale; left, top, right, bottom of the mask),
     or None if the mask is too small."""
-    box = mask_box(mask)
-    if box is None or np.count_nonzero(mask) < 60:
+    if np.count_nonzero(mask.pixels) < 60:
         return None
-    left, top, right, bottom = (
-        int(edge - last) for edge, last in zip(box, (0, 0, 1, 1), strict=True)
-    )
+    left, top = mask.left, mask.top
+    bottom, right = top + mask.pixels.shape[0] - 1, left + mask.pixels.shape[1] - 1
     shrink = min(1.0, _WORK_PX / max(bottom - top, right - left, 1))
     pad = 0.25 * max(bottom - top, right - left) + 4
-    x0, y0 = left - pad, top - pad
     width, height = int((right - left + 2 * pad) * shrink), int((bottom - top + 2 * pad) * shrink)
+    x0, y0 = left - pad, top - pad
+    # OpenCV rounds by the place in the whole picture; of this one, only the part is ever touched.
+    whole = np.zeros(mask.shape, np.uint8)
+    whole[top : bottom + 1, left : right + 1] = mask.pixels
     move = np.array([[shrink, 0, -x0 * shrink], [0, shrink, -y0 * shrink]])
-    crop = cv2.warpAffine(mask.astype(np.uint8), move, (width, height), flags=cv2.INTER_NEAREST)
+    crop = cv2.warpAffine(whole, move, (width, height), flags=cv2.INTER_NEAREST)
     crop = cv2.medianBlur(crop, 3)
     if not crop.any():
         return None
@@ -160,119 +159,6 @@ def _palm(
     return palm, direction, radius, hand
 
 
-def joints_of(parameters: np.ndarray, side: str, scale: float) -> np.ndarray:
-    """(N, 21, 3) joints in the camera, metres, of (N, SIZE) parameters."""
-    rotation = Rotation.from_rotvec(parameters[:, :3]).as_matrix()
-    z = np.exp(parameters[:, 5])
-    translation = np.stack([parameters[:, 3] * z, parameters[:, 4] * z, z], axis=-1)
-    flexion = np.clip(
-        parameters[:, 6:11] + parameters[:, 13:14] * np.array([0.3, 1, 1, 1, 1]),
-        *skeleton.FLEXION_LIMITS,
-    )
-    thumb = np.clip(parameters[:, 11], *skeleton.SPREAD_LIMITS)
-    fan = np.array([0.0, 1.0, 0.2, -0.5, -1.2])
-    spread = np.clip(parameters[:, 12:13], -0.1, 0.25) * fan
-    spread[:, 0] += thumb
-    joints = skeleton.hand_joints(flexion, spread, side, scale)
-    return np.einsum("nij,nkj->nki", rotation, joints) + translation[:, None]
-
-
-def residuals(
-    parameters: np.ndarray,
-    view: HandView,
-    side: str,
-    scale: float,
-    before: np.ndarray | None,
-) -> np.ndarray:
-    """(N, R) residuals of (N, SIZE) parameters, in palm radii and radians."""
-    joints = joints_of(parameters, side, scale)
-    z = np.maximum(joints[..., 2:], 0.02)
-    flat = joints[..., :2] / z
-    start, end = (flat[:, [b[i] for b in skeleton.BONES]] for i in (0, 1))
-    samples = start[:, :, None] + (end - start)[:, :, None] * _SAMPLES[:, None]
-    radii = skeleton.BONE_RADII.mean(axis=1) * scale / z.mean(axis=(1, 2))[:, None]
-    count = len(parameters)
-    signed = _lookup(view, samples.reshape(count, -1, 2)).reshape(count, 20, len(_SAMPLES))
-    out = np.maximum(0, signed + 0.55 * radii[:, :, None]) / view.radius
-    offset = view.points[None, :, None] - start[:, None]
-    bone = (end - start)[:, None]
-    share = (offset * bone).sum(-1) / np.maximum((bone**2).sum(-1), 1e-12)
-    nearest = offset - np.clip(share, 0, 1)[..., None] * bone
-    gap = np.sqrt((nearest**2).sum(-1)) - 1.1 * radii[:, None]
-    bare = np.maximum(0, gap.min(axis=2)) / view.radius
-    prior = np.concatenate(
-        [
-            0.5 * (parameters[:, 6:11] - np.array([0.3, 0, 0, 0, 0])),
-            0.5 * parameters[:, 11:13],
-            0.15 * (parameters[:, 13:14] - 0.9),
-        ],
-        axis=1,
-    )
-    parts = [
-        out.reshape(count, -1) * 0.5,
-        bare * 0.9,
-        prior,
-        _anchors(parameters, flat, view, scale),
-    ]
-    if before is not None:
-        weights = np.array([0.5] * 3 + [0.0, 0.0, 2.0] + [0.25] * 8)
-        parts.append((parameters - before) * weights)
-    return np.concatenate(parts, axis=1)
-
-
-def _anchors(parameters: np.ndarray, flat: np.ndarray, view: HandView, scale: float) -> np.ndarray:
-    """(N, 6) what the arm and the palm say: wrist, direction, distance, the side that is seen."""
-    wrist = (flat[:, 0] - view.wrist) / view.radius
-    ahead = flat[:, 9] - flat[:, 0]
-    ahead = ahead / np.maximum(np.linalg.norm(ahead, axis=1), 1e-9)[:, None]
-    distance = parameters[:, 5:6] - np.log(view.depth(scale))
-    back = Rotation.from_rotvec(parameters[:, :3]).as_matrix()[:, 2, 2:3]
-    shown = np.maximum(0, back + 0.2) if view.is_wearer else np.zeros_like(back)
-    return np.concatenate(
-        [0.8 * wrist, 0.7 * (ahead - view.direction), 0.8 * distance, 2.0 * shown], axis=1
-    )
-
-
-def fit(
-    start: np.ndarray,
-    view: HandView,
-    side: str,
-    scale: float,
-    before: np.ndarray | None,
-    rounds: int,
-) -> tuple[np.ndarray, float]:
-    """(parameters, root mean square residual) by damped Gauss-Newton (Levenberg 1944)."""
-    best = start.copy()
-    steps = np.array([1e-3] * 3 + [1e-4] * 2 + [1e-3] + [1e-3] * 8)
-    damping = _DAMPING
-    current = residuals(best[None], view, side, scale, before)[0]
-    cost = float(current @ current)
-    for _ in range(rounds):
-        probes = best + np.diag(steps)
-        jacobian = (residuals(probes, view, side, scale, before) - current).T / steps
-        normal = jacobian.T @ jacobian
-        gradient = jacobian.T @ current
-        scales = np.array([1.0, 10.0, 100.0])
-        trials = []
-        for factor in scales:
-            lifted = normal + damping * factor * np.diag(np.diag(normal) + 1e-3)
-            trials.append(best - np.linalg.solve(lifted, gradient))
-        values = residuals(np.stack(trials), view, side, scale, before)
-        costs = (values**2).sum(axis=1)
-        chosen = int(costs.argmin())
-        if costs[chosen] >= cost:
-            damping *= 30
-            if damping > 1e3:
-                break
-            continue
-        gain = (cost - float(costs[chosen])) / max(cost, 1e-12)
-        best, current, cost = trials[chosen], values[chosen], float(costs[chosen])
-        damping = max(1e-5, damping * scales[chosen] * 0.3)
-        if gain < 1e-3:
-            break
-    return best, float(np.sqrt(cost / len(current)))
-
-
 def first_guesses(view: HandView, side: str, scale: float) -> list[np.ndarray]:
     """Starting points, flat, tilted or turned to the side: the wearer sees the back of the hand.
 
@@ -297,18 +183,3 @@ def first_guesses(view: HandView, side: str, scale: float) -> list[np.ndarray]:
             guess[13] = 0.7
             guesses.append(guess)
     return guesses
-
-
-def _lookup(view: HandView, points: np.ndarray) -> np.ndarray:
-    """(N, P) signed distance at (N, P, 2) places, bilinear; outside the crop it grows on."""
-    height, width = view.distance.shape
-    places = (points - view.origin) / view.step
-    x = np.clip(places[..., 0], 0, width - 1.001)
-    y = np.clip(places[..., 1], 0, height - 1.001)
-    column, row = x.astype(int), y.astype(int)
-    fx, fy = x - column, y - row
-    grid = view.distance
-    value = (grid[row, column] * (1 - fx) + grid[row, column + 1] * fx) * (1 - fy)
-    value += (grid[row + 1, column] * (1 - fx) + grid[row + 1, column + 1] * fx) * fy
-    beyond = np.hypot(places[..., 0] - x, places[..., 1] - y)
-    return value + beyond * view.step

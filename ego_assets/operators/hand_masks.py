@@ -5,17 +5,23 @@ Here: pixels to hands, hands to tracks with a side. Not here: objects, rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
-from ego_assets.operators.skin import SkinModel, bins_of
+from ego_assets.operators.patches import BitFrames, Patch, Shelf
+from ego_assets.operators.rle import edges_of
+from ego_assets.operators.skin import SkinModel, bins_of, looked_up
+from ego_assets.operators.threads import each
 from ego_assets.operators.tracking import MaskTrack, MaskTracker, centre
 
 LEARN_EVERY = 4
 ROUNDS = 3
 MAX_HANDS = 4
+_MARGIN = 6
 LEVELS = (0.2, 0.3, 0.42, 0.56, 0.7, 0.84, 0.95)
 
 
@@ -34,107 +40,182 @@ class HandEvidence:
         return float(np.clip(arrives * self.color * (0.5 + 0.5 * self.length), 0, 1))
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Connected parts of a picture that may be hands.
+
+    window: what was looked at (rows, columns), which holds all of them; labels: (h, w) of its
+    pixels; numbers: those labels that are parts, from the first line down; areas: of all labels.
+    """
+
+    window: tuple[slice, slice]
+    labels: np.ndarray
+    numbers: np.ndarray
+    areas: np.ndarray
+    shape: tuple[int, int]
+
+    def inside(self) -> np.ndarray:
+        """(h, w) bool: the parts, in the window."""
+        is_part = np.zeros(len(self.areas), bool)
+        is_part[self.numbers] = True
+        return is_part[self.labels]
+
+    def whole(self) -> np.ndarray:
+        """(H, W) bool: the parts."""
+        mask = np.zeros(self.shape, bool)
+        mask[self.window] = self.inside()
+        return mask
+
+
+class _Learning:
+    """The frames of a clip that the colours of its hands are learnt from.
+
+    shelf: where what is kept of each frame goes.
+    """
+
+    def __init__(
+        self, images: Mapping[int, np.ndarray], changed: BitFrames, model: SkinModel, shelf: Shelf
+    ) -> None:
+        self.chosen = sorted(images)[::LEARN_EVERY]
+        self.changed = changed
+        self.wanted = BitFrames()
+        self._shelf = shelf
+        surely = model.prior > 0.4
+
+        def look(frame: int) -> tuple[np.ndarray, np.ndarray]:
+            bins = bins_of(images[frame])
+            return bins, changed[frame] & looked_up(surely, bins)
+
+        for frame, (bins, wanted) in zip(self.chosen, each(look, self.chosen), strict=True):
+            self._shelf["bins", frame] = bins
+            self.wanted[frame] = wanted
+
+    def bins(self, frame: int) -> np.ndarray:
+        return self._shelf["bins", frame]
+
+    def near(self, frame: int) -> np.ndarray:
+        """(H, W) bool: near what moves."""
+        return cv2.dilate(self.changed[frame].view(np.uint8), np.ones((9, 9))) > 0
+
+
 def learn_skin(
-    images: list[np.ndarray], changed: list[np.ndarray], model: SkinModel, min_area: int
+    images: Mapping[int, np.ndarray],
+    changed: BitFrames,
+    model: SkinModel,
+    min_area: int,
+    shelf: Shelf,
 ) -> float:
     """Fit the colour model to a clip in rounds: moving skin-like pixels, then the hands found.
 
     Returns the probability over which a pixel counts as hand.
     """
-    chosen = range(0, len(images), LEARN_EVERY)
-    bins = {i: bins_of(images[i]) for i in chosen}
-    wanted = {i: changed[i] & (model.prior[bins[i]] > 0.4) for i in chosen}
+    seen = _Learning(images, changed, model, shelf)
     if not model.hand.any():
-        for i in chosen:
-            near = cv2.dilate(changed[i].astype(np.uint8), np.ones((9, 9))) > 0
-            model.learn(bins[i], wanted[i], ~near)
+        for frame in seen.chosen:
+            model.learn(seen.bins(frame), seen.wanted[frame], ~seen.near(frame))
     level = LEVELS[1]
     for _ in range(ROUNDS):
         table = model.table()
-        seen = {i: model.probability(bins[i], table) for i in chosen}
-        level = best_level(seen, wanted, min_area)
+        level = _best_level(seen, model, table, min_area)
         fresh = SkinModel()
-        for i in chosen:
-            near = cv2.dilate(changed[i].astype(np.uint8), np.ones((9, 9))) > 0
-            found = likely_parts(seen[i], level, min_area)
-            hand = _supported(found, near)
-            grown = cv2.dilate(hand.astype(np.uint8), np.ones((7, 7))) > 0
-            fresh.learn(bins[i], hand, ~grown & ~(changed[i] & found))
+
+        def learn(frame: int, table: np.ndarray = table, level: float = level) -> tuple[Any, ...]:
+            parts = likely_parts(model.probability(seen.bins(frame), table), level, min_area)
+            found = parts.whole()
+            hand = _supported(parts, seen.near(frame))
+            grown = cv2.dilate(hand.view(np.uint8), np.ones((7, 7))) > 0
+            return hand, ~grown & ~(changed[frame] & found)
+
+        for frame, (hand, rest) in zip(seen.chosen, each(learn, seen.chosen), strict=True):
+            fresh.learn(seen.bins(frame), hand, rest)
         if fresh.hand.sum() < 50:
             break
         model.hand, model.rest = fresh.hand, fresh.rest
     return level
 
 
-def best_level(
-    probabilities: dict[int, np.ndarray], wanted: dict[int, np.ndarray], min_area: int
-) -> float:
+def _best_level(seen: _Learning, model: SkinModel, table: np.ndarray, min_area: int) -> float:
     """The level whose parts agree best with what is seen to move (largest F measure)."""
-    frames = [i for i in list(probabilities)[::2] if wanted[i].any()]
+    frames = [f for f in seen.chosen[::2] if seen.wanted[f].any()]
     if not frames:
         return LEVELS[1]
-    moved = sum(int(wanted[i].sum()) for i in frames)
-    scores = []
-    for level in LEVELS:
-        parts = {i: likely_parts(probabilities[i], level, min_area) for i in frames}
-        both = sum(int((parts[i] & wanted[i]).sum()) for i in frames)
-        area = sum(int(parts[i].sum()) for i in frames)
-        scores.append(2 * both / max(1, area + moved))
-    return LEVELS[int(np.argmax(scores))]
+
+    def areas(frame: int) -> np.ndarray:
+        """(3, levels): of what moves, of the parts, of both."""
+        probability = model.probability(seen.bins(frame), table)
+        wanted = seen.wanted[frame]
+        moved = int(np.count_nonzero(wanted))
+        found = []
+        for level in LEVELS:
+            parts = likely_parts(probability, level, min_area)
+            both = int(np.count_nonzero(parts.inside() & wanted[parts.window]))
+            found.append((moved, int(parts.areas[parts.numbers].sum()), both))
+        return np.array(found, np.int64).T
+
+    moved, area, both = sum(each(areas, frames), np.zeros((3, len(LEVELS)), np.int64))
+    return LEVELS[int(np.argmax(2 * both / np.maximum(1, area + moved)))]
 
 
-def likely_parts(probability: np.ndarray, level: float, min_area: int) -> np.ndarray:
-    """(H, W) bool: parts of likely pixels that hold a surer core (hysteresis, Canny 1986)."""
-    mask = clean_mask(probability > level, min_area)
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    sure = probability > max(0.45, level + 0.3 * (1 - level))
-    cores = np.bincount(labels[sure], minlength=count)
-    keep = cores >= 0.25 * np.bincount(labels.ravel(), minlength=count)
-    keep[0] = False
-    return keep[labels]
+def likely_parts(probability: np.ndarray, level: float, min_area: int) -> _Parts:
+    """Parts of likely pixels that hold a surer core (hysteresis, Canny 1986).
 
-
-def clean_mask(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """Opened, closed, small parts and small holes gone."""
-    small: np.ndarray = mask.astype(np.uint8)
+    Opened, closed, small parts gone.
+    """
+    likely = probability > level
+    shape = (likely.shape[0], likely.shape[1])
+    edges = edges_of(likely)
+    if edges is None:
+        nothing = (slice(0, 0), slice(0, 0))
+        none = np.zeros(0, np.int64)
+        return _Parts(nothing, np.zeros((0, 0), np.int32), none, np.zeros(1, np.int64), shape)
+    # So much wider that the edge of the window is of no effect on what is in it.
+    left, top, right, bottom = edges
+    rows = slice(max(0, top - _MARGIN), min(shape[0], bottom + _MARGIN))
+    columns = slice(max(0, left - _MARGIN), min(shape[1], right + _MARGIN))
+    small: np.ndarray = np.ascontiguousarray(likely[rows, columns]).view(np.uint8)
     small = cv2.morphologyEx(small, cv2.MORPH_OPEN, np.ones((3, 3)))
     small = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((5, 5)))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(small, connectivity=4)
-    keep = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= min_area]
-    return np.isin(labels, keep)
-
-
-def _supported(mask: np.ndarray, near_motion: np.ndarray) -> np.ndarray:
-    """Parts of which a fair share lies where something moves."""
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    if count < 2:
-        return mask
+    count, labels = cv2.connectedComponents(small, connectivity=4)
     areas = np.bincount(labels.ravel(), minlength=count)
-    moved = np.bincount(labels[near_motion], minlength=count)
-    keep = moved > 0.25 * areas
-    keep[0] = False
-    return keep[labels]
+    sure = probability[rows, columns] > max(0.45, level + 0.3 * (1 - level))
+    cores = np.bincount(labels[sure], minlength=count)
+    is_part = (areas >= min_area) & (cores >= 0.25 * areas)
+    is_part[0] = False
+    return _Parts((rows, columns), labels, np.flatnonzero(is_part), areas, shape)
 
 
-def hand_candidates(probability: np.ndarray, level: float, min_area: int) -> list[np.ndarray]:
-    """(H, W) bool masks of the parts that may be hands, the largest first."""
-    mask = likely_parts(probability, level, min_area)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=4
-    )
-    order = sorted(range(1, count), key=lambda i: -stats[i, cv2.CC_STAT_AREA])
-    limit = 0.5 * mask.size
-    return [labels == i for i in order[: 2 * MAX_HANDS] if stats[i, cv2.CC_STAT_AREA] < limit]
+def _supported(parts: _Parts, near_motion: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the parts of which a fair share lies where something moves."""
+    moved = np.bincount(parts.labels[near_motion[parts.window]], minlength=len(parts.areas))
+    numbers = parts.numbers[moved[parts.numbers] > 0.25 * parts.areas[parts.numbers]]
+    return replace(parts, numbers=numbers).whole()
+
+
+def hand_candidates(
+    probability: np.ndarray, level: float, min_area: int
+) -> list[tuple[Patch, float]]:
+    """The parts that may be hands, the largest first, and how surely each is one."""
+    parts = likely_parts(probability, level, min_area)
+    likely = probability[parts.window]
+    at = (parts.window[1].start, parts.window[0].start)
+    order = sorted(parts.numbers.tolist(), key=lambda i: -parts.areas[i])
+    found = []
+    for number in order[: 2 * MAX_HANDS]:
+        if parts.areas[number] < 0.5 * probability.size:
+            pixels = parts.labels == number
+            found.append((Patch.of(pixels, at, parts.shape), float(likely[pixels].mean())))
+    return found
 
 
 def evidence_of(
-    track: MaskTrack, moving: dict[int, np.ndarray], colors: dict[int, float], frames: int
+    track: MaskTrack, moving: BitFrames, colors: dict[int, float], frames: int
 ) -> HandEvidence:
     """Sum up a track: how much of it moves, touches the border, has the colour of hands."""
     shares, borders = [], []
     for frame, mask in track.masks.items():
-        near = cv2.dilate(moving[frame].astype(np.uint8), np.ones((5, 5))) > 0
-        shares.append(float((mask & near).sum()) / float(mask.sum()))
+        window = mask.window(2)
+        near = cv2.dilate(moving[frame][window].astype(np.uint8), np.ones((5, 5))) > 0
+        shares.append(float((mask.within(window) & near).sum()) / float(mask.area))
         borders.append(touches_border(mask))
     active = np.sort(shares)[-max(1, len(shares) // 3) :]
     return HandEvidence(
@@ -152,7 +233,7 @@ def leave_two(tracks: list[MaskTrack], scores: dict[int, float]) -> list[MaskTra
     """
 
     def strength(track: MaskTrack) -> float:
-        return scores[track.key] * float(sum(np.sqrt(m.sum()) for m in track.masks.values()))
+        return scores[track.key] * float(sum(np.sqrt(m.area) for m in track.masks.values()))
 
     taken: dict[int, int] = {}
     kept = []
@@ -168,21 +249,22 @@ def leave_two(tracks: list[MaskTrack], scores: dict[int, float]) -> list[MaskTra
 
 def is_wearers(track: MaskTrack) -> bool:
     """Whether the hand reaches into the picture from below, as the camera wearer's do."""
-    low = [m[int(0.55 * m.shape[0]) :].any() for m in track.masks.values()]
+    low = [m.bottom > int(0.55 * m.shape[0]) for m in track.masks.values()]
     return float(np.mean(low)) > 0.5
 
 
-def touches_border(mask: np.ndarray) -> bool:
+def touches_border(mask: Patch) -> bool:
     """Whether the mask reaches the left, right or lower border."""
-    return bool(mask[-2:].any() or mask[:, :2].any() or mask[:, -2:].any())
+    height, width = mask.shape
+    return mask.bottom > height - 2 or mask.left < 2 or mask.right > width - 2
 
 
-def entry_x(mask: np.ndarray) -> float:
+def entry_x(mask: np.ndarray | Patch) -> float:
     """Where the arm behind a hand enters the picture, as a share of the width (may be outside).
 
     The long axis of the mask is followed down to the lower border.
     """
-    rows, columns = np.nonzero(mask)
+    rows, columns = mask.points() if isinstance(mask, Patch) else np.nonzero(mask)
     height, width = mask.shape
     points = np.column_stack([columns, rows]).astype(np.float64)
     middle = points.mean(axis=0)
@@ -218,7 +300,7 @@ def sides_of(tracks: list[MaskTrack]) -> dict[int, str]:
 
 
 def track_hands(
-    candidates: dict[int, list[np.ndarray]], max_gap: int, tracker: MaskTracker | None = None
+    candidates: dict[int, list[Patch]], max_gap: int, tracker: MaskTracker | None = None
 ) -> MaskTracker:
     """Join the candidates of every frame to tracks."""
     tracker = tracker or MaskTracker(max_gap)

@@ -52,6 +52,11 @@ BONE_RADII = (
 """(20, 2) radius of the flesh at both ends of each bone, metres at scale 1."""
 
 
+SIZE = 14
+"""Parameters of a hand: rotation vector 3, translation 3 (x / z, y / z, log z), flexion 5, spread
+of the thumb, of the fingers, and flexion that all fingers share."""
+
+
 def rest_bases() -> np.ndarray:
     """(5, 3) first joint of each finger of a right hand in the hand frame, metres."""
     length = _METACARPAL * HAND_LENGTH_M
@@ -62,6 +67,13 @@ def rest_bases() -> np.ndarray:
     return bases
 
 
+_BASES = rest_bases()
+_YAW = _METACARPAL_YAW * np.array([0.75, 0.5, 0.5, 0.5, 0.5])
+_PITCH = np.array([0.35, 0, 0, 0, 0])
+_JOINTS = np.array([[b + bone for b in BASES] for bone in range(4)])
+"""(4, 5) which joints lie at the start, and at the end of each phalanx, of the fingers."""
+
+
 def hand_joints(flexion: np.ndarray, spread: np.ndarray, side: str, scale: float) -> np.ndarray:
     """(N, 21, 3) joints in the hand frame, metres.
 
@@ -70,17 +82,20 @@ def hand_joints(flexion: np.ndarray, spread: np.ndarray, side: str, scale: float
     """
     count = len(flexion)
     joints = np.zeros((count, 21, 3))
-    at = np.broadcast_to(rest_bases(), (count, 5, 3)).copy()
-    yaw = _METACARPAL_YAW * np.array([0.75, 0.5, 0.5, 0.5, 0.5]) + spread
-    pitch = np.zeros((count, 5)) + np.array([0.35, 0, 0, 0, 0])
-    joints[:, BASES, :] = at
+    at = np.broadcast_to(_BASES, (count, 5, 3))
+    yaw = _YAW + spread
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    pitch = np.zeros((count, 5)) + _PITCH
+    joints[:, _JOINTS[0]] = at
+    direction = np.empty((count, 5, 3))
     for bone in range(3):
         pitch = pitch + flexion * FLEXION_SHARES[:, bone]
-        direction = np.stack(
-            [np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)], axis=-1
-        )
+        level = np.cos(pitch)
+        np.multiply(cosine, level, out=direction[..., 0])
+        np.multiply(sine, level, out=direction[..., 1])
+        np.negative(np.sin(pitch), out=direction[..., 2])
         at = at + (_PHALANGES[:, bone, None] * HAND_LENGTH_M) * direction
-        joints[:, [b + 1 + bone for b in BASES], :] = at
+        joints[:, _JOINTS[bone + 1]] = at
     if side == "left":
         joints[..., 1] *= -1
     return joints * scale

@@ -6,6 +6,8 @@ fit to one mask (`hand_fit`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,12 +19,35 @@ from ego_assets.config import HandPoseSettings
 from ego_assets.operators import hand_fit
 from ego_assets.operators.cameras import undistortion
 from ego_assets.operators.geometry import quaternion_from_matrix
-from ego_assets.operators.hand_fit import HandView
-from ego_assets.operators.rle import decode_mask
+from ego_assets.operators.hand_fit import HandView, view_of
+from ego_assets.operators.hand_skeleton import HAND_LENGTH_M, SIZE
+from ego_assets.operators.hand_solver import Problem, fit, joints_of
+from ego_assets.operators.rle import MaskCrop, decode_crop, edges_of
+from ego_assets.operators.threads import each
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
 
 GOOD_RMS = 0.10
 BAD_RMS = 0.30
+_TILE = 32
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """A hand in one frame."""
+
+    track: str
+    side: str
+    view: HandView
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What came of one mask. is_seen: it is not too small; else the parameters are those before,
+    if there are any."""
+
+    is_seen: bool
+    parameters: np.ndarray | None
+    error: float
 
 
 class BaselineHandEstimator:
@@ -35,76 +60,108 @@ class BaselineHandEstimator:
 
     def __init__(self, settings: HandPoseSettings) -> None:
         self.settings = settings
+        self._scale = settings.hand_length_m / HAND_LENGTH_M
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """See `HandEstimator`. One row a mask row; bone lengths are the same for all rows."""
-        masks = clip.tables["hand_masks"].to_pylist()
         tracks: dict[str, list[dict[str, Any]]] = {}
-        for row in sorted(masks, key=lambda r: (r["track_id"], r["frame_index"])):
+        for row in clip.tables["hand_masks"].to_pylist():
             tracks.setdefault(row["track_id"], []).append(row)
-        known = (carried or {}).get("tracks", {})
+        for mine in tracks.values():
+            mine.sort(key=lambda r: r["frame_index"])
+        known = {k: np.array(v) for k, v in (carried or {}).get("tracks", {}).items()}
+        followed = self._follow(clip, tracks, known)
         rows: list[dict[str, Any]] = []
-        state: dict[str, list[float]] = {}
-        for track, mine in tracks.items():
-            found, last = self._track(clip, mine, known.get(track))
-            rows.extend(found)
-            if last is not None:
-                state[track] = last.tolist()
+        for track, mine in sorted(tracks.items()):
+            rows.extend(self._rows(clip, mine, followed[track]))
         rows.sort(key=lambda r: (r["frame_index"], r["track_id"]))
+        last = {track: found[-1].parameters for track, found in sorted(followed.items())}
+        state = {track: found.tolist() for track, found in last.items() if found is not None}
         return ClipOutput({"hand_poses": rows}, carried={"tracks": state})
 
-    def _track(
-        self, clip: ClipInput, masks: list[dict[str, Any]], start: list[float] | None
-    ) -> tuple[list[dict[str, Any]], np.ndarray | None]:
-        side, scale = masks[0]["side"], self.settings.hand_length_m / 0.183
-        before = None if start is None else np.array(start)
-        values, errors, views = [], [], []
-        for row in masks:
-            view = hand_fit.view_of(
-                undistorted_mask(row, clip.intrinsics), clip.intrinsics.matrix(), row["is_wearer"]
-            )
-            views.append(view)
-            if view is None:
-                values.append(before)
-                errors.append(np.inf)
-                continue
-            before, error = self._fit(view, side, scale, before)
-            values.append(before)
-            errors.append(error)
-        first = next((v for v in values if v is not None), None)
-        if first is None:
-            return [self._unseen(clip, row, scale) for row in masks], None
-        whole = np.stack([v if v is not None else first for v in values])
-        joints = hand_fit.joints_of(smoothed(whole, self.settings.smoothing_frames), side, scale)
-        rows = [
-            self._row(clip, row, joint, error, view)
-            for row, joint, error, view in zip(masks, joints, errors, views, strict=True)
-        ]
-        return rows, before
+    def _follow(
+        self,
+        clip: ClipInput,
+        tracks: Mapping[str, list[dict[str, Any]]],
+        known: Mapping[str, np.ndarray],
+    ) -> dict[str, list[_Fit]]:
+        """The fits of each track, in the order of its masks; `known`: those of the clip before.
+
+        A fit begins with the one of the frame before, so frames come in order, and the hands of
+        each together.
+        """
+        lens = _Lens(clip.intrinsics, clip.frames.width, clip.frames.height)
+        matrix = clip.intrinsics.matrix()
+        frames: dict[int, list[dict[str, Any]]] = {}
+        for row in (r for _, mine in sorted(tracks.items()) for r in mine):
+            frames.setdefault(row["frame_index"], []).append(row)
+
+        def look(frame: int) -> list[HandView | None]:
+            return [view_of(lens.mask(r), matrix, r["is_wearer"]) for r in frames[frame]]
+
+        found: dict[str, list[_Fit]] = {track: [] for track in tracks}
+        before = dict(known)
+        order = sorted(frames)
+        for frame, views in zip(order, each(look, order), strict=True):
+            hands = [
+                _Hand(row["track_id"], tracks[row["track_id"]][0]["side"], view)
+                for row, view in zip(frames[frame], views, strict=True)
+                if view is not None
+            ]
+            fits = self._fit(hands, before)
+            for row, view in zip(frames[frame], views, strict=True):
+                track = row["track_id"]
+                if view is None:
+                    one = _Fit(False, before.get(track), np.inf)
+                else:
+                    before[track], error = fits[track]
+                    one = _Fit(True, before[track], error)
+                found[track].append(one)
+        return found
 
     def _fit(
-        self,
-        view: HandView,
-        side: str,
-        scale: float,
-        before: np.ndarray | None,
-    ) -> tuple[np.ndarray, float]:
-        """Go on from the frame before; begin anew where that does not fit."""
-        best, error = None, np.inf
-        if before is not None:
-            moved = before.copy()
-            moved[3:5] = 0.5 * moved[3:5] + 0.5 * view.wrist
-            for guess in (before, moved):
-                found, value = hand_fit.fit(guess, view, side, scale, before, self.settings.rounds)
-                if value < error:
-                    best, error = found, value
-        if best is None or error > GOOD_RMS * 1.5:
-            for guess in hand_fit.first_guesses(view, side, scale):
-                found, value = hand_fit.fit(guess, view, side, scale, None, self.settings.rounds)
-                if value < 0.8 * error:
-                    best, error = found, value
-        assert best is not None
-        return best, error
+        self, hands: Sequence[_Hand], before: Mapping[str, np.ndarray]
+    ) -> dict[str, tuple[np.ndarray, float]]:
+        """{track: parameters, error}: go on from the frame before; begin anew where that does not
+        fit."""
+        scale, rounds = self._scale, self.settings.rounds
+        best: dict[str, tuple[np.ndarray, float]] = {}
+        going = [hand for hand in hands if hand.track in before]
+        problems = []
+        for hand in going:
+            last = before[hand.track]
+            moved = last.copy()
+            moved[3:5] = 0.5 * moved[3:5] + 0.5 * hand.view.wrist
+            problems.append(Problem(hand.view, hand.side, np.stack([last, moved]), last))
+        for hand, found in zip(going, fit(problems, scale, rounds), strict=True):
+            for parameters, error in zip(*found, strict=True):
+                if error < best.get(hand.track, (None, np.inf))[1]:
+                    best[hand.track] = (parameters, float(error))
+        lost = [h for h in hands if best.get(h.track, (None, np.inf))[1] > GOOD_RMS * 1.5]
+        problems = [
+            Problem(h.view, h.side, np.stack(hand_fit.first_guesses(h.view, h.side, scale)))
+            for h in lost
+        ]
+        for hand, found in zip(lost, fit(problems, scale, rounds), strict=True):
+            for parameters, error in zip(*found, strict=True):
+                if error < 0.8 * best.get(hand.track, (None, np.inf))[1]:
+                    best[hand.track] = (parameters, float(error))
+        return best
+
+    def _rows(
+        self, clip: ClipInput, masks: list[dict[str, Any]], fits: list[_Fit]
+    ) -> list[dict[str, Any]]:
+        """The rows of a track."""
+        first = next((f.parameters for f in fits if f.parameters is not None), None)
+        if first is None:
+            return [self._unseen(clip, row) for row in masks]
+        whole = np.stack([f.parameters if f.parameters is not None else first for f in fits])
+        calm = smoothed(whole, self.settings.smoothing_frames)
+        joints = joints_of(calm, masks[0]["side"], self._scale)
+        return [
+            self._row(clip, row, joint, one.error, one.is_seen)
+            for row, joint, one in zip(masks, joints, fits, strict=True)
+        ]
 
     def _row(
         self,
@@ -112,10 +169,10 @@ class BaselineHandEstimator:
         mask: dict[str, Any],
         joints: np.ndarray,
         error: float,
-        view: HandView | None,
+        is_seen: bool,
     ) -> dict[str, Any]:
         reason = None
-        if view is None:
+        if not is_seen:
             reason = "the mask is too small"
         elif error > BAD_RMS:
             reason = f"the hand model does not fit the mask (residual {error:.2f} palm radii)"
@@ -142,16 +199,16 @@ class BaselineHandEstimator:
             "quality_tier": self.quality_tier,
         }
 
-    def _unseen(self, clip: ClipInput, mask: dict[str, Any], scale: float) -> dict[str, Any]:
+    def _unseen(self, clip: ClipInput, mask: dict[str, Any]) -> dict[str, Any]:
         """A row for a mask that shows no hand's shape: an open hand at the mask's centre."""
         x0, y0, x1, y1 = mask["box"]
         centre = np.array([[[(x0 + x1) / 2, (y0 + y1) / 2]]], np.float64)
         flat = normalised(centre, clip.intrinsics)[0, 0]
-        guess = np.zeros((1, hand_fit.SIZE))
+        guess = np.zeros((1, SIZE))
         guess[0, :3] = [np.pi, 0, 0]
         guess[0, 3:6] = [flat[0], flat[1], np.log(0.5)]
-        joints = hand_fit.joints_of(guess, mask["side"], scale)[0]
-        return self._row(clip, mask, joints, np.inf, None)
+        joints = joints_of(guess, mask["side"], self._scale)[0]
+        return self._row(clip, mask, joints, np.inf, False)
 
 
 def smoothed(values: np.ndarray, frames: float) -> np.ndarray:
@@ -176,13 +233,47 @@ def hand_axes(joints: np.ndarray, side: str) -> np.ndarray:
     return np.column_stack([x, np.cross(z, x), z])
 
 
-def undistorted_mask(row: dict[str, Any], intrinsics: Intrinsics) -> np.ndarray:
-    """(H, W) bool mask of a row as a pinhole camera of the same matrix would see it."""
-    mask = decode_mask(row["rle"], row["height_px"], row["width_px"])
-    maps = undistortion(intrinsics, intrinsics.matrix(), (mask.shape[1], mask.shape[0]))
-    if maps is None:
-        return mask
-    return cv2.remap(mask.astype(np.uint8), *maps, cv2.INTER_NEAREST) > 0
+class _Lens:
+    """Masks as a pinhole camera of the same matrix would see them."""
+
+    def __init__(self, intrinsics: Intrinsics, width: int, height: int) -> None:
+        self.maps = undistortion(intrinsics, intrinsics.matrix(), (width, height))
+        if self.maps is not None:
+            self._bounds = [_tile_bounds(places) for places in self.maps]
+
+    def mask(self, row: dict[str, Any]) -> MaskCrop:
+        """The mask of a row."""
+        crop = decode_crop(row["rle"], row["height_px"], row["width_px"])
+        if self.maps is None or not crop.pixels.size:
+            return crop
+        nothing = MaskCrop(np.zeros((0, 0), bool), 0, 0, crop.shape)
+        # Only the tiles that show some of the mask are looked at.
+        height, width = crop.pixels.shape
+        (low_x, high_x), (low_y, high_y) = self._bounds
+        shown = (high_x > crop.left - 1) & (low_x < crop.left + width)
+        shown &= (high_y > crop.top - 1) & (low_y < crop.top + height)
+        edges = edges_of(shown)
+        if edges is None:
+            return nothing
+        left, top, right, bottom = (_TILE * edge for edge in edges)
+        x, y = (places[top:bottom, left:right] for places in self.maps)
+        # OpenCV rounds halves to the even pixel: which one that is must stay.
+        odd_y, odd_x = crop.top % 2, crop.left % 2
+        pixels = np.pad(crop.pixels.view(np.uint8), ((odd_y, 0), (odd_x, 0)))
+        x0, y0 = crop.left - odd_x, crop.top - odd_y
+        seen = cv2.remap(pixels, x - x0, y - y0, cv2.INTER_NEAREST)
+        tight = MaskCrop.of(seen > 0)
+        if not tight.pixels.size:
+            return nothing
+        return MaskCrop(tight.pixels, tight.left + left, tight.top + top, crop.shape)
+
+
+def _tile_bounds(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest value of each tile of a map."""
+    rows, columns = (range(0, n, _TILE) for n in places.shape)
+    low = np.minimum.reduceat(np.minimum.reduceat(places, rows, axis=0), columns, axis=1)
+    high = np.maximum.reduceat(np.maximum.reduceat(places, rows, axis=0), columns, axis=1)
+    return low, high
 
 
 def normalised(points_px: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:

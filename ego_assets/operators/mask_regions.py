@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from ego_assets.operators.rle import decode_mask
+from ego_assets.operators.mask_scaling import decode_area
 
 
 class MaskedThings:
@@ -37,10 +37,9 @@ class MaskedThings:
             return None
         covered = np.zeros(shape, np.uint8)
         for row in rows:
-            mask = decode_mask(row["rle"], row["height_px"], row["width_px"]).view(np.uint8)
-            # Area averages: a pixel that the mask touches at all counts.
-            shrunk = cv2.resize(mask * np.uint8(255), shape[::-1], interpolation=cv2.INTER_AREA)
-            covered[np.asarray(shrunk) > 0] = 1
+            # A pixel that the mask touches at all counts.
+            size = (row["height_px"], row["width_px"])
+            covered[decode_area(row["rle"], *size, shape, inside=255) > 0] = 1
         if self._margin_px:
             side = 2 * self._margin_px + 1
             grown = cv2.dilate(covered, np.ones((side, side), np.uint8))

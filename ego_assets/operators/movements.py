@@ -9,6 +9,7 @@ moving if it moves untouched; else it is still.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,10 +20,14 @@ from scipy.ndimage import gaussian_filter1d, median_filter
 
 from ego_assets.config import MovementSettings
 from ego_assets.operators.egomotion import camera_homography
-from ego_assets.operators.rle import decode_mask
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from ego_assets.operators.mask_scaling import decode_area
+from ego_assets.operators.patches import Patch
+from ego_assets.operators.threads import each, side_by_side
+from ego_assets.protocols import Carried, ClipInput, ClipOutput, Frame, FrameSource
 
 WORK_SIDE_PX = 320
+_Seen = dict[tuple[str, int], Patch]
+"""Masks of hands at work size, by track and frame: each is decoded once, whatever is near it."""
 
 
 @dataclass
@@ -69,11 +74,12 @@ class BaselineMovementEstimator:
         sides = {r["track_id"]: r["side"] for rows in hands.values() for r in rows}
         rows: list[dict[str, Any]] = []
         state: dict[str, str] = {}
+        seen: _Seen = {}
         for track in sorted({r["track_id"] for r in objects}):
             mine = sorted(
                 (r for r in objects if r["track_id"] == track), key=lambda r: r["frame_index"]
             )
-            path = self._path(mine, hands, poses, first_from_frame)
+            path = self._path(mine, hands, poses, first_from_frame, seen)
             before = (carried or {}).get(track, "still")
             states = self.states(path, before)
             scale = next(
@@ -88,15 +94,13 @@ class BaselineMovementEstimator:
     def _camera_motion(self, clip: ClipInput) -> dict[int, np.ndarray]:
         """(3, 3) full-size pixels of each frame -> of the first, by homographies of the scene."""
         found: dict[int, np.ndarray] = {}
-        total, before = np.eye(3), None
-        for frame in clip.frames.read(max_side_px=WORK_SIDE_PX):
-            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-            if before is not None:
-                total = total @ camera_homography(grey, before)
+        total = np.eye(3)
+        with side_by_side():
+            for index, size, homography in each(_to_frame_before, _with_before(clip.frames)):
+                total = total @ homography
                 total = total / total[2, 2]
-            before = grey
-            scale = np.diag([frame.scale, frame.scale, 1.0])
-            found[frame.index] = np.linalg.inv(scale) @ total @ scale
+                scale = np.diag([size, size, 1.0])
+                found[index] = np.linalg.inv(scale) @ total @ scale
         return found
 
     def _path(
@@ -105,6 +109,7 @@ class BaselineMovementEstimator:
         hands: dict[int, list[dict[str, Any]]],
         poses: dict[tuple[str, int], dict[str, Any]],
         first_from_frame: dict[int, np.ndarray],
+        seen: _Seen,
     ) -> _Path:
         place, scene, touch, sizes = [], [], [], []
         for row in masks:
@@ -116,7 +121,7 @@ class BaselineMovementEstimator:
             flat = first_from_frame.get(frame, np.eye(3)) @ centre
             scene.append(flat[:2] / flat[2])
             sizes.append(np.sqrt(row["area_px"]))
-            touch.append(self._touching(row, hands.get(frame, [])))
+            touch.append(self._touching(row, hands.get(frame, []), seen))
         return _Path(
             frames=[r["frame_index"] for r in masks],
             pts_s=np.array([r["pts_s"] for r in masks]),
@@ -126,7 +131,7 @@ class BaselineMovementEstimator:
             size_px=float(np.median(sizes)),
         )
 
-    def _touching(self, row: dict[str, Any], hands: list[dict[str, Any]]) -> str:
+    def _touching(self, row: dict[str, Any], hands: list[dict[str, Any]], seen: _Seen) -> str:
         """Track of the hand whose mask comes closest to the object, if it is close enough."""
         reach = self.settings.touch_share * np.sqrt(row["area_px"])
         near = [h for h in hands if _boxes_gap(row["box"], h["box"]) <= reach]
@@ -136,7 +141,7 @@ class BaselineMovementEstimator:
         size = 2 * max(1, int(reach * scale)) + 1
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
         grown = cv2.dilate(object_mask, kernel) > 0
-        overlaps = {h["track_id"]: int((grown & (_small(h)[0] > 0)).sum()) for h in near}
+        overlaps = {h["track_id"]: _covered(h, grown, seen) for h in near}
         best = max(sorted(overlaps), key=lambda t: overlaps[t])
         return best if overlaps[best] >= 3 else ""
 
@@ -272,11 +277,36 @@ def _boxes_gap(one: list[float], other: list[float]) -> float:
     return float(np.hypot(dx, dy))
 
 
+def _with_before(frames: FrameSource) -> Iterator[tuple[Frame, np.ndarray, np.ndarray | None]]:
+    """Each frame, grey, with the one before it."""
+    before = None
+    for frame in frames.read(max_side_px=WORK_SIDE_PX):
+        grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+        yield frame, grey, before
+        before = grey
+
+
+def _to_frame_before(
+    seen: tuple[Frame, np.ndarray, np.ndarray | None],
+) -> tuple[int, float, np.ndarray]:
+    """(index, scale, (3, 3) pixels of a frame -> of the frame before)."""
+    frame, grey, before = seen
+    homography = np.eye(3) if before is None else camera_homography(grey, before)
+    return frame.index, frame.scale, homography
+
+
+def _covered(hand: dict[str, Any], grown: np.ndarray, seen: _Seen) -> int:
+    """Pixels of a hand, at work size, that are in a mask."""
+    key = (hand["track_id"], hand["frame_index"])
+    if key not in seen:
+        seen[key] = Patch.of(_small(hand)[0] > 0)
+    patch = seen[key]
+    return int(np.count_nonzero(grown[patch.window(0)] & patch.pixels()))
+
+
 def _small(row: dict[str, Any]) -> tuple[np.ndarray, float]:
     """(mask uint8 at work size, scale)."""
-    mask: np.ndarray = decode_mask(row["rle"], row["height_px"], row["width_px"]).astype(np.uint8)
-    scale = min(1.0, WORK_SIDE_PX / max(mask.shape))
-    if scale < 1:
-        size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
-    return mask, scale
+    height, width = row["height_px"], row["width_px"]
+    scale = min(1.0, WORK_SIDE_PX / max(height, width))
+    shape = (round(height * scale), round(width * scale)) if scale < 1 else (height, width)
+    return decode_area(row["rle"], height, width, shape), scale

@@ -10,14 +10,17 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from ego_assets.operators.rle import mask_iou
+from ego_assets.operators.patches import BitFrames, Patch, Shelf
+from ego_assets.operators.rle import edges_of, mask_iou
 from ego_assets.operators.skin import SkinModel, bins_of, relative_shares
+from ego_assets.operators.threads import each
 
 LEARN_EVERY = 4
 LIKELY, UNLIKELY, SURELY = 0.25, 0.05, 0.45
@@ -37,13 +40,45 @@ class Lazily:
         return self._make(frame)
 
 
+Steps = Iterator[tuple[int, Patch, float]]
+
+
 @dataclass
 class FollowedObject:
-    """Outline (whole, as if nothing lay in front) by frame, and how well it is followed, 0 to 1."""
+    """Outline (whole, as if nothing lay in front) by frame, and how well it is followed, 0 to 1.
 
-    key: int
-    outlines: dict[int, np.ndarray] = field(default_factory=dict)
+    seed: the frame in which it was drawn; ways: forwards and backwards from there, as far as they
+    have not been gone yet. Most that is drawn turns out to be nothing within a few frames.
+    """
+
+    seed: int
+    ways: tuple[Steps, Steps]
+    outlines: dict[int, Patch] = field(default_factory=dict)
     trust: dict[int, float] = field(default_factory=dict)
+    _reached: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    def near(self, distance: int) -> list[int]:
+        """The frames at most so far from the seed in which it is seen: it, later, earlier ones."""
+        self.reach(distance)
+        later = range(self.seed, self.seed + distance + 1)
+        earlier = range(self.seed - 1, self.seed - distance - 1, -1)
+        return [frame for frame in (*later, *earlier) if frame in self.outlines]
+
+    def reach(self, distance: float) -> None:
+        """Follow it both ways for so many frames, or until it is lost."""
+
+        def go(way: int) -> list[tuple[int, Patch, float]]:
+            found = []
+            while self._reached[way] < distance:
+                step = next(self.ways[way], None)
+                if step is not None:
+                    found.append(step)
+                self._reached[way] = abs(step[0] - self.seed) if step else math.inf
+            return found
+
+        for steps in each(go, (0, 1)):
+            for frame, outline, trust in steps:
+                self.outlines[frame], self.trust[frame] = outline, trust
 
 
 @dataclass(frozen=True)
@@ -51,66 +86,113 @@ class Seed:
     """A part that moves on its own in one frame."""
 
     frame: int
-    mask: np.ndarray
+    mask: Patch
     strength: float
 
 
+class Motion:
+    """How fast things move on their own, kept where a seed may be.
+
+    That is where the picture has changed, and in the small gaps between.
+    """
+
+    def __init__(self, changed: BitFrames, shelf: Shelf) -> None:
+        self._changed = changed
+        self._shelf = shelf
+
+    def keep(self, frame: int, residual: np.ndarray, changed: np.ndarray) -> None:
+        """residual: (H, W) pixels of motion; changed: (H, W) bool."""
+        self._changed[frame] = changed
+        self._shelf["speed", frame] = residual[_closed(changed)].astype(np.float16)
+
+    def speed(self, frame: int) -> np.ndarray:
+        """(H, W) float16, 0 where it was not kept."""
+        where = _closed(self._changed[frame])
+        found = np.zeros(where.shape, np.float16)
+        found[where] = self._shelf["speed", frame]
+        return found
+
+
+def _closed(changed: np.ndarray) -> np.ndarray:
+    """(H, W) bool, holes closed as in `find_seeds`."""
+    return cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7))).view(bool)
+
+
 def mover_colors(
-    images: dict[int, np.ndarray],
-    changed: dict[int, np.ndarray],
-    moving: dict[int, np.ndarray],
-    barred: Lazily,
+    images: Mapping[int, np.ndarray], changed: BitFrames, moving: BitFrames, barred: Lazily
 ) -> np.ndarray:
     """(bins,) 0 to 1: how much each colour of the clip belongs to what moves, hands left out."""
     parts = SkinModel()
-    for frame in sorted(images)[::LEARN_EVERY]:
-        still = ~(cv2.dilate(moving[frame].astype(np.uint8), np.ones((5, 5))) > 0)
-        hand = barred[frame]
-        parts.learn(bins_of(images[frame]), changed[frame] & ~hand, still & ~hand)
+
+    def look(frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        still = ~(cv2.dilate(moving[frame].view(np.uint8), np.ones((5, 5))) > 0)
+        free = ~barred[frame]
+        return bins_of(images[frame]), changed[frame] & free, still & free
+
+    for seen in each(look, sorted(images)[::LEARN_EVERY]):
+        parts.learn(*seen)
     return relative_shares(parts.hand, parts.rest)
 
 
-def arm_parts(moving: np.ndarray, hands: np.ndarray | None) -> np.ndarray:
+def arm_parts(moving: np.ndarray, hands: Patch | None) -> np.ndarray:
     """(H, W) bool: what moves and hangs together with the border, hands taken out: sleeves."""
-    rest: np.ndarray = moving.astype(np.uint8)
+    rest: np.ndarray = moving.view(np.uint8).copy()
     if hands is not None:
-        rest[cv2.dilate(hands.astype(np.uint8), np.ones((7, 7))) > 0] = 0
+        window = hands.window(3)
+        rest[window][hands.grown(7, window)] = 0
     count, labels = cv2.connectedComponents(rest, connectivity=4)
-    edge = np.concatenate([labels[-3:].ravel(), labels[:, :3].ravel(), labels[:, -3:].ravel()])
     at_border = np.zeros(count, bool)
-    at_border[np.unique(edge)] = True
+    for edge in (labels[-3:], labels[:, :3], labels[:, -3:]):
+        at_border[edge] = True
     at_border[0] = False
-    return cv2.dilate(at_border[labels].astype(np.uint8), np.ones((5, 5))) > 0
+    if not at_border.any():
+        return np.zeros(moving.shape, bool)
+    return cv2.dilate(at_border[labels].view(np.uint8), np.ones((5, 5))).view(bool)
 
 
 def find_seeds(
-    changed: dict[int, np.ndarray],
-    residual: dict[int, np.ndarray],
+    changed: BitFrames,
+    motion: Motion,
     likely: Lazily,
-    hands: dict[int, np.ndarray],
-    arms: dict[int, np.ndarray],
+    hands: Mapping[int, Patch],
+    arms: BitFrames,
     min_area: int,
 ) -> list[Seed]:
     """Moving parts beside a hand that are no hand and no sleeve, the strongest first.
 
     likely: how much a pixel's colour belongs to what moves, by frame with a hand.
     """
-    seeds = []
-    for frame, hand in hands.items():
-        grown = cv2.dilate(hand.astype(np.uint8), np.ones((3, 3))) > 0
-        rest: np.ndarray = (changed[frame] & (likely[frame] > LIKELY)).astype(np.uint8)
+
+    def look(frame: int) -> list[Seed]:
+        hand = hands[frame]
+        rest: np.ndarray = (changed[frame] & (likely[frame] > LIKELY)).view(np.uint8)
         rest = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((7, 7)))
-        rest[grown | arms[frame]] = 0
+        rest[arms[frame]] = 0
+        window = hand.window(1)
+        rest[window][hand.grown(3, window)] = 0
         rest = cv2.morphologyEx(rest, cv2.MORPH_OPEN, np.ones((5, 5)))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=4)
-        touch = cv2.dilate(hand.astype(np.uint8), np.ones((15, 15))) > 0
-        for i in range(1, count):
-            area = int(stats[i, cv2.CC_STAT_AREA])
-            part = labels == i
-            if not min_area <= area <= MAX_AREA_SHARE * hand.size or not (part & touch).any():
+        areas = stats[:, cv2.CC_STAT_AREA]
+        size = hand.shape[0] * hand.shape[1]
+        numbers = [i for i in range(1, count) if min_area <= areas[i] <= MAX_AREA_SHARE * size]
+        if not numbers:
+            return []
+        window = hand.window(7)
+        touching = np.unique(labels[window][hand.grown(15, window)])
+        speed = motion.speed(frame)
+        found = []
+        for i in numbers:
+            if i not in touching:
                 continue
-            speed = float(np.median(residual[frame][part]))
-            seeds.append(Seed(frame, part, area * min(speed, 8.0)))
+            left, top, width, height = (int(v) for v in stats[i, :4])
+            box = slice(top, top + height), slice(left, left + width)
+            part = labels[box] == i
+            pace = float(np.median(speed[box][part]))
+            patch = Patch.of(part, (left, top), hand.shape)
+            found.append(Seed(frame, patch, int(areas[i]) * min(pace, 8.0)))
+        return found
+
+    seeds = [seed for some in each(look, hands) for seed in some]
     return sorted(seeds, key=lambda s: -s.strength)
 
 
@@ -146,11 +228,18 @@ def cut_out(image: np.ndarray, mask: np.ndarray, barred: np.ndarray, rounds: int
     return found if found.sum() > 0.3 * mask.sum() else mask
 
 
-def free_frame(thing: FollowedObject, seed: int, hands: dict[int, np.ndarray]) -> int | None:
+def free_frame(
+    thing: FollowedObject, frames: Sequence[int], hands: Mapping[int, Patch]
+) -> int | None:
     """The frame nearest to the seed in which no hand is at the object; None if there is none."""
-    for frame in sorted(thing.outlines, key=lambda f: (abs(f - seed), f)):
+    for frame in sorted(frames, key=lambda f: (abs(f - thing.seed), f)):
+        thing.reach(abs(frame - thing.seed))
+        if frame not in thing.outlines:
+            continue
         hand = hands.get(frame)
-        if hand is None or not (_grown(hand, 5, hand) & thing.outlines[frame]).any():
+        outline = thing.outlines[frame]
+        window = outline.window(0)
+        if hand is None or not (hand.grown(5, window) & outline.pixels()).any():
             return frame
     return None
 
@@ -163,7 +252,7 @@ def whole_object(
     likely: how much each pixel's colour belongs to what moves; barred: hands and sleeves.
     """
     reach = int(0.5 * np.sqrt(outline.sum())) | 1
-    allowed = _grown(outline, 2 * reach + 1, outline) & ~barred
+    allowed = cv2.dilate(outline.view(np.uint8), np.ones((2 * reach + 1,) * 2)).view(bool) & ~barred
     rough: np.ndarray = (((likely > LIKELY) | outline) & allowed).astype(np.uint8)
     rough = cv2.morphologyEx(rough, cv2.MORPH_CLOSE, np.ones((5, 5)))
     rough = cv2.morphologyEx(rough, cv2.MORPH_OPEN, np.ones((5, 5)))
@@ -178,13 +267,13 @@ def whole_object(
 
 
 def _view(mask: np.ndarray, margin: float) -> tuple[slice, slice] | None:
-    rows, columns = np.nonzero(mask)
-    if not len(rows):
+    edges = edges_of(mask)
+    if edges is None:
         return None
-    pad = int(max(8, margin * max(np.ptp(rows), np.ptp(columns))))
-    top, bottom = max(0, rows.min() - pad), min(mask.shape[0], rows.max() + pad + 1)
-    left, right = max(0, columns.min() - pad), min(mask.shape[1], columns.max() + pad + 1)
-    return slice(top, bottom), slice(left, right)
+    left, top, right, bottom = edges
+    pad = int(max(8, margin * max(bottom - 1 - top, right - 1 - left)))
+    rows = slice(max(0, top - pad), min(mask.shape[0], bottom + pad))
+    return rows, slice(max(0, left - pad), min(mask.shape[1], right + pad))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -200,56 +289,64 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 class Follower:
     """Carries an outline from frame to frame over the pictures of a clip."""
 
-    def __init__(
-        self,
-        images: dict[int, np.ndarray],
-        greys: dict[int, np.ndarray],
-        hands: dict[int, np.ndarray],
-    ) -> None:
+    def __init__(self, images: Mapping[int, np.ndarray], hands: Mapping[int, Patch]) -> None:
         self.images = images
-        self.greys = greys
         self.hands = hands
         self.frames = sorted(images)
 
-    def follow(self, key: int, frame: int, mask: np.ndarray) -> FollowedObject:
-        """From `frame` to both ends of the clip."""
-        found = FollowedObject(key)
-        found.outlines[frame], found.trust[frame] = mask, 1.0
+    def begin(self, frame: int, mask: np.ndarray) -> FollowedObject:
+        """What is drawn in `frame`, to be followed as far as somebody wants to know."""
         place = self.frames.index(frame)
-        for path in (self.frames[place + 1 :], self.frames[:place][::-1]):
-            self._walk(found, frame, path)
+        later, earlier = self.frames[place + 1 :], self.frames[:place][::-1]
+        ways = (self._walk(frame, mask, later), self._walk(frame, mask, earlier))
+        return FollowedObject(frame, ways, {frame: Patch.of(mask)}, {frame: 1.0})
+
+    def follow(self, frame: int, mask: np.ndarray) -> FollowedObject:
+        """From `frame` to both ends of the clip."""
+        found = self.begin(frame, mask)
+        found.reach(math.inf)
         return found
 
-    def _walk(self, found: FollowedObject, start: int, path: list[int]) -> None:
-        before, outline, trust = start, found.outlines[start], 1.0
-        reference = float(outline.sum())
+    def _walk(self, start: int, mask: np.ndarray, path: list[int]) -> Steps:
+        outline, trust = mask, 1.0
+        patch, before, grey = Patch.of(mask), start, self._grey(start)
+        reference = float(patch.area)
         for frame in path:
-            motion, points = self._motion(before, frame, outline)
+            there = self._grey(frame)
+            motion, points = self._motion(grey, there, patch, self.hands.get(before))
             if motion is None:
                 trust *= 0.9
             else:
                 outline = _warp(outline, motion)
                 trust = min(1.0, 0.7 * trust + 0.3 * min(1.0, points / 20))
-            if outline.sum() < 12 or trust < 0.15:
+            patch = Patch.of(outline)
+            if patch.area < 12 or trust < 0.15:
                 return
             if frame % REDRAW_EVERY == 0:
-                outline = self._redraw(frame, outline, reference)
-            found.outlines[frame], found.trust[frame] = outline, trust
-            before = frame
-            reference = 0.95 * reference + 0.05 * float(outline.sum())
+                outline = self._redraw(frame, outline, patch, reference)
+                patch = Patch.of(outline)
+            yield frame, patch, trust
+            before, grey = frame, there
+            reference = 0.95 * reference + 0.05 * float(patch.area)
+
+    def _grey(self, frame: int) -> np.ndarray:
+        return cv2.cvtColor(self.images[frame], cv2.COLOR_RGB2GRAY)
 
     def _motion(
-        self, before: int, frame: int, outline: np.ndarray
+        self, one: np.ndarray, other: np.ndarray, outline: Patch, hand: Patch | None
     ) -> tuple[np.ndarray | None, int]:
-        """(2, 3) similarity of the features on the visible part, and how many agree."""
-        visible = outline & ~_grown(self.hands.get(before), 3, outline)
-        inner = cv2.erode(visible.astype(np.uint8), np.ones((3, 3)))
-        corners = cv2.goodFeaturesToTrack(self.greys[before], 60, 0.01, 3, mask=inner)
+        """(2, 3) similarity from one grey picture to another of the features on the visible part
+        of an outline, and how many agree."""
+        # So much wider that the edge of the window is of no effect on corners in the outline.
+        window = outline.window(6)
+        visible = outline.within(window) & ~_grown(hand, 3, window)
+        inner = cv2.erode(visible.view(np.uint8), np.ones((3, 3)))
+        corners = cv2.goodFeaturesToTrack(one[window], 60, 0.01, 3, mask=inner)
         if corners is None or len(corners) < MIN_POINTS:
             return None, 0
+        corners += np.array([window[1].start, window[0].start], np.float32)
         criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
         options = {"winSize": (13, 13), "maxLevel": 3, "criteria": criteria}
-        one, other = self.greys[before], self.greys[frame]
         moved, ok, _ = cv2.calcOpticalFlowPyrLK(one, other, corners, None, **options)  # type: ignore[call-overload]
         back, ok2, _ = cv2.calcOpticalFlowPyrLK(other, one, moved, None, **options)  # type: ignore[call-overload]
         error = np.linalg.norm((back - corners).reshape(-1, 2), axis=1)
@@ -265,14 +362,17 @@ class Follower:
         scale = float(np.hypot(motion[0, 0], motion[1, 0]))
         return (motion, int(inliers.sum())) if 0.9 < scale < 1.1 else (None, 0)
 
-    def _redraw(self, frame: int, outline: np.ndarray, reference: float) -> np.ndarray:
+    def _redraw(
+        self, frame: int, outline: np.ndarray, patch: Patch, reference: float
+    ) -> np.ndarray:
         """Let the colours correct the outline, away from hands and within reason."""
-        hand = _grown(self.hands.get(frame), 3, outline)
-        covered = (outline & hand).sum() / max(1, outline.sum())
+        whole = slice(0, outline.shape[0]), slice(0, outline.shape[1])
+        hand = _grown(self.hands.get(frame), 3, whole)
+        covered = (outline & hand).sum() / max(1, patch.area)
         if covered > 0.6:
             return outline
         cut = cut_out(self.images[frame], outline & ~hand, hand, rounds=1)
-        near = cv2.dilate(hand.astype(np.uint8), np.ones((9, 9))) > 0
+        near = cv2.dilate(hand.view(np.uint8), np.ones((9, 9))) > 0
         # Beside the hand the colours say nothing of the object's edge: the outline stays.
         mixed = np.where(near, outline, cut)
         change = mixed.sum() / max(1.0, reference)
@@ -280,10 +380,12 @@ class Follower:
         return mixed if fits else outline
 
 
-def _grown(mask: np.ndarray | None, size: int, like: np.ndarray) -> np.ndarray:
-    if mask is None:
-        return np.zeros_like(like)
-    return cv2.dilate(mask.astype(np.uint8), np.ones((size, size))) > 0
+def _grown(mask: Patch | None, size: int, window: tuple[slice, slice]) -> np.ndarray:
+    """(h, w) bool of a window; nothing without a mask."""
+    if mask is not None:
+        return mask.grown(size, window)
+    rows, columns = window
+    return np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
 
 
 def _warp(mask: np.ndarray, motion: np.ndarray) -> np.ndarray:

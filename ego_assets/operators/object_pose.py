@@ -26,9 +26,10 @@ from ego_assets.operators.geometry import (
     pose_matrix,
     quaternion_from_matrix,
 )
+from ego_assets.operators.mask_scaling import decode_nearest
 from ego_assets.operators.object_model import ObjectModel, Observations
 from ego_assets.operators.object_tracks import FeatureTracks
-from ego_assets.operators.rle import decode_mask
+from ego_assets.operators.threads import each, side_by_side
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 
 CARRIED_FRAMES = 60
@@ -59,14 +60,23 @@ class BaselineObjectPoseEstimator:
         masks = clip.tables["object_masks"].to_pylist()
         if not masks:
             return ClipOutput({"object_poses": []})
+        with side_by_side():
+            return self._process(clip, masks, carried or {})
+
+    def _process(
+        self, clip: ClipInput, masks: list[dict[str, Any]], carried: Carried
+    ) -> ClipOutput:
         cameras = _cameras(clip)
         observations = self._observe(clip, masks)
         rows: list[dict[str, Any]] = []
         state: dict[str, Any] = {}
-        for track in sorted({r["track_id"] for r in masks}):
+        tracks = sorted({r["track_id"] for r in masks})
+
+        def solve(track: str) -> _Track | None:
+            return self._solve(clip, observations[track], cameras, carried.get(track))
+
+        for track, found in zip(tracks, each(solve, tracks), strict=True):
             mine = [r for r in masks if r["track_id"] == track]
-            known = (carried or {}).get(track)
-            found = self._solve(clip, observations[track], cameras, known)
             rows.extend(self._rows(clip, mine, found, cameras))
             if found is not None:
                 state[track] = _carry(found)
@@ -84,8 +94,14 @@ class BaselineObjectPoseEstimator:
             scale = frame.scale
             grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
             shown = {r["track_id"]: r for r in by_frame.get(frame.index, [])}
-            for track, features in tracks.items():
-                features.step(frame.index, grey, _small_mask(shown.get(track), grey.shape))
+
+            def step(
+                track: str, index: int = frame.index, grey: np.ndarray = grey, shown: Any = shown
+            ) -> None:
+                tracks[track].step(index, grey, _small_mask(shown.get(track), grey.shape))
+
+            for _ in each(step, tracks):
+                pass
         found: dict[str, Observations] = {}
         for track, features in tracks.items():
             found[track] = {}
@@ -225,10 +241,7 @@ def _cameras(clip: ClipInput) -> dict[int, np.ndarray]:
 def _small_mask(row: dict[str, Any] | None, shape: tuple[int, ...]) -> np.ndarray | None:
     if row is None:
         return None
-    mask: np.ndarray = decode_mask(row["rle"], row["height_px"], row["width_px"]).astype(np.uint8)
-    size = (shape[1], shape[0])
-    if mask.shape != shape[:2]:
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    mask = decode_nearest(row["rle"], row["height_px"], row["width_px"], (shape[0], shape[1]))
     return cv2.erode(mask, np.ones((3, 3)))
 
 

@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from ego_assets.operators.rle import edges_of
+
 MAX_FEATURES = 80
 _MIN_DISTANCE_PX = 4
+_MARGIN_PX = 6
+"""Around a mask, so wide that what lies beyond has no effect on corners inside."""
 _KLT = {
     "winSize": (13, 13),
     "maxLevel": 3,
@@ -67,9 +71,16 @@ class FeatureTracks:
         for x, y in self._points[:, 0]:
             cv2.circle(free, (int(x), int(y)), _MIN_DISTANCE_PX, 0, -1)
         room = MAX_FEATURES - len(self._alive)
-        corners = cv2.goodFeaturesToTrack(grey, room, 0.01, _MIN_DISTANCE_PX, mask=free)
+        edges = edges_of(free)
+        if edges is None:
+            return
+        left, top, right, bottom = edges
+        x, y = max(0, left - _MARGIN_PX), max(0, top - _MARGIN_PX)
+        part = slice(y, bottom + _MARGIN_PX), slice(x, right + _MARGIN_PX)
+        corners = cv2.goodFeaturesToTrack(grey[part], room, 0.01, _MIN_DISTANCE_PX, mask=free[part])
         if corners is None:
             return
+        corners += np.array([x, y], np.float32)
         fresh = range(self.next_feature, self.next_feature + len(corners))
         self._alive = [*self._alive, *fresh]
         self._points = np.concatenate([self._points, corners.astype(np.float32)])

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from ego_assets.operators.geometry import matrix_from_quaternion, rotation_angle_deg
-from ego_assets.operators.rle import decode_mask, mask_iou
+from ego_assets.operators.patches import Patch
+from ego_assets.operators.rle import decode_crop
 
 Row = Mapping[str, Any]
 Frames = dict[int, dict[str, Row]]
@@ -67,8 +68,9 @@ def _masks(first: Frames, second: Frames) -> list[float]:
 
 
 def _iou(a: Row, b: Row) -> float:
-    first, second = (decode_mask(r["rle"], r["height_px"], r["width_px"]) for r in (a, b))
-    return mask_iou(first, second) if first.shape == second.shape else 0.0
+    crops = (decode_crop(r["rle"], r["height_px"], r["width_px"]) for r in (a, b))
+    first, second = (Patch.of(c.pixels, (c.left, c.top), c.shape) for c in crops)
+    return first.iou(second) if first.shape == second.shape else 0.0
 
 
 def _hands(first: Frames, second: Frames) -> list[float]:

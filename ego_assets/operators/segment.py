@@ -1,68 +1,39 @@
 """The segmenter that needs no weights: hands by colour and motion, objects by what hands move.
 
-Here: the order of the steps, rows, and what the next clip of the take inherits. The steps are in
-`egomotion`, `skin`, `hand_masks`, `object_masks` and `tracking`.
+Here: the order of the steps, and the rows. The steps are in `egomotion`, `skin`, `hand_masks`,
+`object_masks` and `tracking`; what the next clip of the take inherits is in `segment_carry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.config import SegmentSettings
 from ego_assets.operators import hand_masks, object_masks
 from ego_assets.operators.egomotion import MotionField, moving_pixels
-from ego_assets.operators.object_masks import FollowedObject, Follower, Lazily, Seed
-from ego_assets.operators.rle import encode_mask, mask_box, mask_iou
-from ego_assets.operators.skin import SkinModel, bins_of
+from ego_assets.operators.mask_scaling import CodedMask, encode_enlarged
+from ego_assets.operators.object_masks import FollowedObject, Follower, Lazily, Motion, Seed
+from ego_assets.operators.patches import BitFrames, Patch
+from ego_assets.operators.segment_carry import Look, Thing, carried_outlines, carry, name_tracks
+from ego_assets.operators.skin import SkinModel, bins_of, looked_up
+from ego_assets.operators.threads import each, side_by_side
 from ego_assets.operators.tracking import MaskTrack, MaskTracker
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 
 CHANGE_LEVEL = 7.0
-CARRY_S = 2.5
-CARRY_STEP = 5
-
-
 Box = Sequence[float]
-_NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass
-class _Look:
-    """One clip at work size, by frame index."""
-
-    images: dict[int, np.ndarray] = field(default_factory=dict)
-    greys: dict[int, np.ndarray] = field(default_factory=dict)
-    pts_s: dict[int, float] = field(default_factory=dict)
-    residual: dict[int, np.ndarray] = field(default_factory=dict)
-    moving: dict[int, np.ndarray] = field(default_factory=dict)
-    changed: dict[int, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def frames(self) -> list[int]:
-        return sorted(self.images)
-
-
-@dataclass
-class _Thing:
-    """A hand or object of this clip: its visible masks, score and name."""
-
-    kind: str
-    masks: dict[int, np.ndarray]
-    score: dict[int, float]
-    side: str | None = None
-    is_wearer: bool = False
-    number: int = -1
-    outlines: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class BaselineSegmenter:
-    """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
+    """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip.
+
+    Frames are worked on side by side, by as many threads as the process may use. One after the
+    other go only the joining of hands to tracks, and each object's way through the clip.
+    """
 
     name = "baseline"
     version = "3"
@@ -74,67 +45,79 @@ class BaselineSegmenter:
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """See `Segmenter`. A clip in which nothing is found gives no rows."""
-        carried = carried or {}
+        with side_by_side():
+            return self._process(clip, carried or {})
+
+    def _process(self, clip: ClipInput, carried: Carried) -> ClipOutput:
         look = self._look(clip)
-        min_area = max(12, int(self.settings.min_area_share * next(iter(look.greys.values())).size))
+        min_area = max(12, int(self.settings.min_area_share * look.shape[0] * look.shape[1]))
         hands, candidates = self._hands(look, min_area, carried)
         covered = _union(hands)
         objects, seeds = self._objects(look, covered, min_area, carried)
         first = clip.first_track_number
         counts = {"h": int(carried.get("hands", first)), "o": int(carried.get("objects", first))}
         for things in (hands, objects):
-            _name(things, carried, counts)
+            name_tracks(things, carried, counts)
+        state = carry(look, hands, objects, counts, self.model)
         rows = self._rows(clip, look, hands, objects)
         rows["detections"] = self._detections(clip, look, candidates, seeds)
         notes = {"hand tracks": len(hands), "object tracks": len(objects)}
-        return ClipOutput(rows, carried=_carry(look, hands, objects, counts, self), notes=notes)
+        return ClipOutput(rows, carried=state, notes=notes)
 
     # -- the steps -----------------------------------------------------------------------------
 
-    def _look(self, clip: ClipInput) -> _Look:
-        look = _Look()
+    def _look(self, clip: ClipInput) -> Look:
+        look = Look()
         for shown in clip.frames.read(max_side_px=self.settings.work_side_px):
             look.images[shown.index] = shown.image
-            look.greys[shown.index] = cv2.cvtColor(shown.image, cv2.COLOR_RGB2GRAY)
             look.pts_s[shown.index] = shown.pts_s
         frames = look.frames
+        look.shape = look.images[frames[0]].shape[:2]
         span = look.pts_s[frames[-1]] - look.pts_s[frames[0]]
         rate = (len(frames) - 1) / span if span > 0 else 30.0
         gap = int(np.clip(round(self.settings.motion_gap_s * rate), 1, max(1, len(frames) - 1)))
         field_of = MotionField(gap)
-        for place, frame in enumerate(frames):
-            other = (
-                frames[place - gap] if place >= gap else frames[min(place + gap, len(frames) - 1)]
+        motion = Motion(look.changed, look.evidence)
+
+        def compare(place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            other = place - gap if place >= gap else min(place + gap, len(frames) - 1)
+            if other == place:
+                still = np.zeros(look.shape, np.float32)
+                return still, still > 0, still > 0
+            earlier, later = (
+                cv2.cvtColor(look.images[frames[p]], cv2.COLOR_RGB2GRAY) for p in (other, place)
             )
-            if other == frame:
-                residual = change = np.zeros(look.greys[frame].shape, np.float32)
-            else:
-                residual, change = field_of.residual(look.greys[other], look.greys[frame])
-            look.residual[frame] = residual.astype(np.float16)
-            look.moving[frame] = moving_pixels(residual, gap)
-            look.changed[frame] = look.moving[frame] & (change > CHANGE_LEVEL)
+            residual, change = field_of.residual(earlier, later)
+            moving = moving_pixels(residual, gap)
+            return residual, moving, moving & (change > CHANGE_LEVEL)
+
+        seen = each(compare, range(len(frames)))
+        for frame, (residual, moving, changed) in zip(frames, seen, strict=True):
+            look.moving[frame] = moving
+            motion.keep(frame, residual, changed)
         return look
 
     def _hands(
-        self, look: _Look, min_area: int, carried: Carried
-    ) -> tuple[list[_Thing], dict[int, list[tuple[Box, float]]]]:
+        self, look: Look, min_area: int, carried: Carried
+    ) -> tuple[list[Thing], dict[int, list[tuple[Box, float]]]]:
         frames = look.frames
         self.model = SkinModel(carried.get("skin_hand"), carried.get("skin_rest"))
-        images = [look.images[f] for f in frames]
-        changed = [look.changed[f] for f in frames]
-        level = hand_masks.learn_skin(images, changed, self.model, min_area)
+        level = hand_masks.learn_skin(
+            look.images, look.changed, self.model, min_area, look.evidence
+        )
         table = self.model.table()
-        found: dict[int, list[np.ndarray]] = {}
+
+        def candidates(frame: int) -> list[tuple[Patch, float]]:
+            probability = self.model.probability(bins_of(look.images[frame]), table)
+            return hand_masks.hand_candidates(probability, level, min_area)
+
+        found: dict[int, list[Patch]] = {}
         colors: dict[int, float] = {}
         scored: dict[int, list[tuple[Box, float]]] = {}
-        for frame in frames:
-            probability = self.model.probability(bins_of(look.images[frame]), table)
-            found[frame] = hand_masks.hand_candidates(probability, level, min_area)
-            # Boxes, not masks: of a long clip, all that might be a hand would fill the memory.
-            scored[frame] = [
-                (mask_box(m) or _NO_BOX, float(probability[m].mean())) for m in found[frame]
-            ]
-            colors[frame] = float(np.mean([s for _, s in scored[frame]])) if scored[frame] else 0.0
+        for frame, some in zip(frames, each(candidates, frames), strict=True):
+            found[frame] = [mask for mask, _ in some]
+            scored[frame] = [(mask.box, score) for mask, score in some]
+            colors[frame] = float(np.mean([s for _, s in some])) if some else 0.0
         tracker = hand_masks.track_hands(found, max_gap=max(3, len(frames) // 20))
         tracks, scores = self._confirmed(tracker, look, colors)
         own = [t for t in tracks if hand_masks.is_wearers(t)]
@@ -147,11 +130,11 @@ class BaselineSegmenter:
                 score = float(np.clip(scores[track.key], 0.05, 1.0))
                 by_frame = dict.fromkeys(track.masks, score)
                 side = sides[track.key]
-                things.append(_Thing("h", track.masks, by_frame, side=side, is_wearer=is_wearer))
+                things.append(Thing("h", track.masks, by_frame, side=side, is_wearer=is_wearer))
         return things, scored
 
     def _confirmed(
-        self, tracker: MaskTracker, look: _Look, colors: dict[int, float]
+        self, tracker: MaskTracker, look: Look, colors: dict[int, float]
     ) -> tuple[list[MaskTrack], dict[int, float]]:
         """The tracks that are hands, and {key: score}."""
         frames = len(look.images)
@@ -164,91 +147,102 @@ class BaselineSegmenter:
         return chosen, scores
 
     def _objects(
-        self, look: _Look, hands: dict[int, np.ndarray], min_area: int, carried: Carried
-    ) -> tuple[list[_Thing], list[Seed]]:
-        arms = {f: object_masks.arm_parts(look.moving[f], hands.get(f)) for f in look.frames}
-        barred = Lazily(lambda f: arms[f] | hands[f] if f in hands else arms[f])
+        self, look: Look, hands: dict[int, Patch], min_area: int, carried: Carried
+    ) -> tuple[list[Thing], list[Seed]]:
+        arms = BitFrames()
+        parts = each(lambda f: object_masks.arm_parts(look.moving[f], hands.get(f)), look.frames)
+        for frame, arm in zip(look.frames, parts, strict=True):
+            arms[frame] = arm
+        barred = Lazily(lambda f: arms[f] | hands[f].whole() if f in hands else arms[f])
         movers = object_masks.mover_colors(look.images, look.changed, look.moving, barred)
-        likely = Lazily(lambda f: cv2.blur(movers[bins_of(look.images[f])], (3, 3)))
-        seeds = object_masks.find_seeds(look.changed, look.residual, likely, hands, arms, min_area)
-        look.residual.clear()  # of no more use, and large
-        look.changed.clear()
-        follower = Follower(look.images, look.greys, hands)
+        likely = Lazily(lambda f: cv2.blur(looked_up(movers, bins_of(look.images[f])), (3, 3)))
+        motion = Motion(look.changed, look.evidence)
+        seeds = object_masks.find_seeds(look.changed, motion, likely, hands, arms, min_area)
+        follower = Follower(look.images, hands)
         followed: list[tuple[FollowedObject, int]] = []
-        for number, frame, outline in _carried_outlines(carried, look):
-            followed.append((follower.follow(number, frame, outline), number))
+        for number, frame, outline in carried_outlines(carried, look):
+            followed.append((follower.follow(frame, outline), number))
         for seed in seeds:
             if len(followed) >= self.settings.max_objects:
                 break
             if any(_overlaps(o.outlines.get(seed.frame), seed.mask) for o, _ in followed):
                 continue
             never = barred[seed.frame] | (likely[seed.frame] < object_masks.UNLIKELY)
-            mask = object_masks.cut_out(look.images[seed.frame], seed.mask, never, rounds=4)
+            rough = seed.mask.whole()
+            mask = object_masks.cut_out(look.images[seed.frame], rough, never, rounds=4)
             if not min_area <= mask.sum() <= object_masks.MAX_AREA_SHARE * mask.size:
                 continue
-            if any(_overlaps(o.outlines.get(seed.frame), mask) for o, _ in followed):
+            drawn = Patch.of(mask)
+            if any(_overlaps(o.outlines.get(seed.frame), drawn) for o, _ in followed):
                 continue
             if float(likely[seed.frame][mask].mean()) < object_masks.SURELY:
                 continue
-            thing = follower.follow(len(followed), seed.frame, mask)
-            if not _is_carried_along(thing, seed.frame, look):
+            thing = follower.begin(seed.frame, mask)
+            if not _is_carried_along(thing, look):
                 continue
-            free = object_masks.free_frame(thing, seed.frame, hands)
+            free = object_masks.free_frame(thing, look.frames, hands)
             if free is not None:
                 whole = object_masks.whole_object(
-                    look.images[free], thing.outlines[free], likely[free], barred[free]
+                    look.images[free], thing.outlines[free].whole(), likely[free], barred[free]
                 )
-                if any(_overlaps(o.outlines.get(free), whole) for o, _ in followed):
+                drawn = Patch.of(whole)
+                if any(_overlaps(o.outlines.get(free), drawn) for o, _ in followed):
                     continue
-                thing = follower.follow(len(followed), free, whole)
+                thing = follower.follow(free, whole)
             followed.append((thing, -1))
         return [_visible(o, number, hands) for o, number in followed], seeds
 
     # -- rows ----------------------------------------------------------------------------------
 
     def _rows(
-        self, clip: ClipInput, look: _Look, hands: list[_Thing], objects: list[_Thing]
+        self, clip: ClipInput, look: Look, hands: list[Thing], objects: list[Thing]
     ) -> dict[str, list[dict[str, Any]]]:
         rows: dict[str, list[dict[str, Any]]] = {"object_masks": [], "hand_masks": []}
         take = clip.clip["take_id"]
-        for thing in [*hands, *objects]:
-            table = "hand_masks" if thing.kind == "h" else "object_masks"
-            for frame, mask in sorted(thing.masks.items()):
-                full = _full_size(mask, clip.frames.width, clip.frames.height)
-                box = mask_box(full)
-                if box is None:
-                    continue
-                row = clip.row(frame, look.pts_s[frame]) | {
-                    "track_id": f"{take}-{thing.kind}{thing.number:03d}",
-                    "label": "hand" if thing.kind == "h" else "object",
-                    "score": thing.score[frame],
-                    "box": box,
-                    "area_px": int(np.count_nonzero(full)),
-                    "height_px": clip.frames.height,
-                    "width_px": clip.frames.width,
-                    "rle": encode_mask(full),
-                    "backend": self.name,
-                    "quality_tier": self.quality_tier,
-                }
-                if thing.kind == "h":
-                    row |= {"side": thing.side, "is_wearer": thing.is_wearer}
-                rows[table].append(row)
+        height, width = clip.frames.height, clip.frames.width
+        shown = [
+            (thing, frame, mask)
+            for thing in [*hands, *objects]
+            for frame, mask in sorted(thing.masks.items())
+        ]
+
+        def encode(one: tuple[Thing, int, Patch]) -> CodedMask | None:
+            return encode_enlarged(one[2].whole(), height, width)
+
+        for (thing, frame, _), coded in zip(shown, each(encode, shown), strict=True):
+            if coded is None:
+                continue
+            row = clip.row(frame, look.pts_s[frame]) | {
+                "track_id": f"{take}-{thing.kind}{thing.number:03d}",
+                "label": "hand" if thing.kind == "h" else "object",
+                "score": thing.score[frame],
+                "box": coded.box,
+                "area_px": coded.area,
+                "height_px": height,
+                "width_px": width,
+                "rle": coded.counts,
+                "backend": self.name,
+                "quality_tier": self.quality_tier,
+            }
+            if thing.kind == "h":
+                row |= {"side": thing.side, "is_wearer": thing.is_wearer}
+            rows["hand_masks" if thing.kind == "h" else "object_masks"].append(row)
         return rows
 
     def _detections(
         self,
         clip: ClipInput,
-        look: _Look,
+        look: Look,
         candidates: dict[int, list[tuple[Box, float]]],
         seeds: list[Seed],
     ) -> list[dict[str, Any]]:
-        scale = clip.frames.width / next(iter(look.greys.values())).shape[1]
+        scale = clip.frames.width / look.shape[1]
         by_frame: dict[int, list[tuple[str, Box, float]]] = {}
         for frame, found in candidates.items():
             by_frame[frame] = [("hand", box, score) for box, score in found]
         for seed in seeds:
-            share = min(1.0, seed.strength / (4.0 * max(1.0, float(seed.mask.sum()))))
-            by_frame[seed.frame].append(("object", mask_box(seed.mask) or _NO_BOX, share))
+            share = min(1.0, seed.strength / (4.0 * max(1.0, float(seed.mask.area))))
+            by_frame[seed.frame].append(("object", seed.mask.box, share))
         rows = []
         for frame in sorted(by_frame):
             for index, (label, box, score) in enumerate(by_frame[frame]):
@@ -267,125 +261,41 @@ class BaselineSegmenter:
         return rows
 
 
-def _union(things: list[_Thing]) -> dict[int, np.ndarray]:
-    found: dict[int, np.ndarray] = {}
+def _union(things: list[Thing]) -> dict[int, Patch]:
+    found: dict[int, Patch] = {}
     for thing in things:
         for frame, mask in thing.masks.items():
-            found[frame] = found[frame] | mask if frame in found else mask
+            found[frame] = found[frame].joined(mask) if frame in found else mask
     return found
 
 
-def _overlaps(outline: np.ndarray | None, part: np.ndarray) -> bool:
+def _overlaps(outline: Patch | None, part: Patch) -> bool:
     if outline is None:
         return False
-    grown = cv2.dilate(outline.astype(np.uint8), np.ones((5, 5))) > 0
-    return bool((grown & part).sum() > 0.35 * part.sum() or mask_iou(outline, part) > 0.2)
+    window = part.window(0)
+    covered = outline.grown(5, window) & part.pixels()
+    return bool(covered.sum() > 0.35 * part.area or outline.iou(part) > 0.2)
 
 
-def _is_carried_along(thing: FollowedObject, frame: int, look: _Look) -> bool:
+def _is_carried_along(thing: FollowedObject, look: Look) -> bool:
     """Whether the outline keeps moving around its seed: a lasting thing and no flicker."""
-    near = [f for f in thing.outlines if abs(f - frame) <= 12]
+    near = thing.near(12)
     moved = [
-        float((look.moving[f] & thing.outlines[f]).sum() / max(1, thing.outlines[f].sum()))
-        for f in near
+        float((look.moving[f][o.window(0)] & o.pixels()).sum() / max(1, o.area))
+        for f, o in ((f, thing.outlines[f]) for f in near)
     ]
     return len(near) >= min(8, len(look.images)) and float(np.mean(moved)) > 0.3
 
 
-def _visible(thing: FollowedObject, number: int, hands: dict[int, np.ndarray]) -> _Thing:
+def _visible(thing: FollowedObject, number: int, hands: dict[int, Patch]) -> Thing:
     masks, score = {}, {}
     for frame, outline in thing.outlines.items():
-        mask = outline & ~hands[frame] if frame in hands else outline
-        if mask.sum() >= 8:
+        mask = outline
+        if frame in hands:
+            window = outline.window(0)
+            pixels = outline.pixels() & ~hands[frame].within(window)
+            mask = Patch.of(pixels, (outline.left, outline.top), outline.shape)
+        if mask.area >= 8:
             masks[frame] = mask
             score[frame] = float(np.clip(thing.trust[frame], 0.05, 1.0))
-    return _Thing("o", masks, score, number=number, outlines=thing.outlines)
-
-
-def _full_size(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Work-size mask at full size, its outline smooth."""
-    if mask.shape == (height, width):
-        return mask
-    soft = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return soft > 0.5
-
-
-# -- what a take carries ----------------------------------------------------------------------
-
-
-def _carry(
-    look: _Look,
-    hands: list[_Thing],
-    objects: list[_Thing],
-    counts: dict[str, int],
-    segmenter: BaselineSegmenter,
-) -> Carried:
-    """Masks of the last seconds, for the clip that shows some of these frames again."""
-    frames = look.frames
-    end = look.pts_s[frames[-1]]
-    kept = [f for f in frames if end - look.pts_s[f] <= CARRY_S and f % CARRY_STEP == 0]
-    masks, owners = [], []
-    for thing in [*hands, *objects]:
-        shown = thing.masks if thing.kind == "h" else thing.outlines
-        for frame in kept:
-            if frame in shown:
-                masks.append(shown[frame])
-                owners.append([0 if thing.kind == "h" else 1, thing.number, frame])
-    shape = look.greys[frames[-1]].shape
-    stack = np.stack(masks) if masks else np.zeros((0, *shape), bool)
-    return {
-        "hands": counts["h"],
-        "objects": counts["o"],
-        "skin_hand": segmenter.model.hand,
-        "skin_rest": segmenter.model.rest,
-        "mask_bits": np.packbits(stack.reshape(len(stack), shape[0] * shape[1]), axis=1),
-        "mask_shape": np.array(shape, np.int32),
-        "mask_owners": np.array(owners, np.int32).reshape(-1, 3),
-    }
-
-
-def _carried_masks(carried: Carried, kind: int) -> dict[int, dict[int, np.ndarray]]:
-    """{track number: {frame: mask}} of the clip before."""
-    if "mask_bits" not in carried:
-        return {}
-    shape = tuple(int(v) for v in carried["mask_shape"])
-    found: dict[int, dict[int, np.ndarray]] = {}
-    for bits, (owner, number, frame) in zip(
-        carried["mask_bits"], carried["mask_owners"].tolist(), strict=True
-    ):
-        if owner == kind:
-            flat = np.unpackbits(bits)[: shape[0] * shape[1]]
-            found.setdefault(number, {})[frame] = flat.reshape(shape).astype(bool)
-    return found
-
-
-def _carried_outlines(carried: Carried, look: _Look) -> list[tuple[int, int, np.ndarray]]:
-    """(number, frame, outline) of each object that the clip before was following."""
-    found = []
-    for number, masks in sorted(_carried_masks(carried, 1).items()):
-        shared = [f for f in masks if f in look.images and masks[f].shape == look.greys[f].shape]
-        if shared:
-            frame = max(shared)
-            found.append((number, frame, masks[frame]))
-    return found
-
-
-def _name(things: list[_Thing], carried: Carried, counts: dict[str, int]) -> None:
-    """Give each thing the number of the track it continues, or a new one."""
-    unnamed = [t for t in things if t.number < 0]
-    known = _carried_masks(carried, 0) if unnamed and unnamed[0].kind == "h" else {}
-    numbers = sorted(known)
-    if known and unnamed:
-        score = np.zeros((len(unnamed), len(numbers)))
-        for row, thing in enumerate(unnamed):
-            for column, number in enumerate(numbers):
-                shared = set(thing.masks) & set(known[number])
-                ious = [mask_iou(thing.masks[f], known[number][f]) for f in shared]
-                score[row, column] = float(np.mean(ious)) if ious else 0.0
-        for row, column in zip(*linear_sum_assignment(-score), strict=True):
-            if score[row, column] > 0.2:
-                unnamed[row].number = numbers[column]
-    for thing in things:
-        if thing.number < 0:
-            thing.number = counts[thing.kind]
-            counts[thing.kind] += 1
+    return Thing("o", masks, score, number=number, outlines=thing.outlines)

@@ -14,11 +14,24 @@ _STEP = tuple(256 // b for b in _BINS)
 
 
 def bins_of(image: np.ndarray) -> np.ndarray:
-    """(H, W) int32 colour bin of each pixel of an RGB picture, in CIELAB."""
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int32)
-    return ((lab[..., 0] // _STEP[0]) * _BINS[1] + lab[..., 1] // _STEP[1]) * _BINS[2] + lab[
-        ..., 2
-    ] // _STEP[2]
+    """(H, W) uint16 colour bin of each pixel of an RGB picture, in CIELAB."""
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lightness, a, b = (channel.astype(np.uint16) for channel in cv2.split(lab))
+    lightness //= _STEP[0]
+    lightness *= _BINS[1]
+    a //= _STEP[1]
+    lightness += a
+    lightness *= _BINS[2]
+    b //= _STEP[2]
+    lightness += b
+    return lightness
+
+
+def looked_up(table: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """(H, W) values of a (bins,) table, float32 or bool, at the bins of a picture."""
+    whole = np.zeros(2**16, np.uint8 if table.dtype == bool else table.dtype)
+    whole[: len(table)] = table
+    return cv2.LUT(bins, whole).view(table.dtype)
 
 
 def skin_prior() -> np.ndarray:
@@ -59,8 +72,14 @@ class SkinModel:
     def learn(self, bins: np.ndarray, hand: np.ndarray, rest: np.ndarray) -> None:
         """Count the colours of hand pixels and of others: (H, W) bool masks over (H, W) bins."""
         size = len(self.hand)
-        self.hand += np.bincount(bins[hand], minlength=size).astype(np.float32)
-        self.rest += np.bincount(bins[rest], minlength=size).astype(np.float32)
+        key = hand.astype(np.uint16)
+        key += 2 * rest.astype(np.uint16)
+        key *= size
+        key += bins
+        counts = np.bincount(key.ravel(), minlength=4 * size)
+        _, only_hand, only_rest, both = counts.reshape(4, size)
+        self.hand += (only_hand + both).astype(np.float32)
+        self.rest += (only_rest + both).astype(np.float32)
 
     def table(self) -> np.ndarray:
         """(bins,) 0 to 1: how surely a pixel of this colour is hand."""
@@ -68,7 +87,7 @@ class SkinModel:
 
     def probability(self, bins: np.ndarray, table: np.ndarray) -> np.ndarray:
         """(H, W) float32, smoothed a little over the picture."""
-        return cv2.GaussianBlur(table[bins], (7, 7), 1.5)
+        return cv2.GaussianBlur(looked_up(table, bins), (7, 7), 1.5)
 
 
 def relative_shares(

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ego_assets.operators.rle import mask_iou
+from ego_assets.operators.patches import Patch
 
 
 @dataclass
 class MaskTrack:
-    """Masks (h, w) bool at work size by frame index."""
+    """Masks at work size by frame index."""
 
     key: int
-    masks: dict[int, np.ndarray] = field(default_factory=dict)
+    masks: dict[int, Patch] = field(default_factory=dict)
     last_frame: int = -1
 
     @property
-    def last(self) -> np.ndarray:
+    def last(self) -> Patch:
         return self.masks[self.last_frame]
 
-    def add(self, frame: int, mask: np.ndarray) -> None:
+    def add(self, frame: int, mask: Patch) -> None:
         self.masks[frame] = mask
         self.last_frame = frame
 
@@ -41,7 +42,7 @@ class MaskTracker:
     def alive(self, frame: int) -> list[MaskTrack]:
         return [t for t in self.tracks if frame - t.last_frame <= self.max_gap]
 
-    def step(self, frame: int, masks: list[np.ndarray]) -> None:
+    def step(self, frame: int, masks: list[Patch]) -> None:
         """Enter the masks of a frame; those that fit no track begin one."""
         alive = self.alive(frame)
         masks = split_merged(masks, [t.last for t in alive if t.last_frame == frame - 1])
@@ -57,7 +58,7 @@ class MaskTracker:
                 self.next_key += 1
 
 
-def match(tracks: list[MaskTrack], masks: list[np.ndarray]) -> list[tuple[int, int]]:
+def match(tracks: list[MaskTrack], masks: list[Patch]) -> list[tuple[int, int]]:
     """Pairs (track, mask) that overlap or lie close, the best in all."""
     if not tracks or not masks:
         return []
@@ -66,37 +67,36 @@ def match(tracks: list[MaskTrack], masks: list[np.ndarray]) -> list[tuple[int, i
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if score[r, c] > 0.05]
 
 
-def _closeness(one: np.ndarray, other: np.ndarray) -> float:
-    overlap = mask_iou(one, other)
+def _closeness(one: Patch, other: Patch) -> float:
+    overlap = one.iou(other)
     if overlap > 0:
         return 0.3 + overlap
     distance = float(np.linalg.norm(centre(one) - centre(other)))
-    reach = 0.6 * np.sqrt(max(one.sum(), other.sum()))
+    reach = 0.6 * np.sqrt(max(one.area, other.area))
     return max(0.0, 0.3 * (1 - distance / max(reach, 1.0)))
 
 
-def centre(mask: np.ndarray) -> np.ndarray:
+def centre(mask: Patch) -> np.ndarray:
     """(x, y) mean of a non-empty mask."""
-    rows, columns = np.nonzero(mask)
+    rows, columns = mask.points()
     return np.array([columns.mean(), rows.mean()])
 
 
-def split_merged(masks: list[np.ndarray], before: list[np.ndarray]) -> list[np.ndarray]:
+def split_merged(masks: list[Patch], before: list[Patch]) -> list[Patch]:
     """Cut a mask that covers two masks of the frame before: each pixel goes to the nearer one."""
-    import cv2
-
-    found: list[np.ndarray] = []
+    found: list[Patch] = []
     for mask in masks:
-        parents = [b for b in before if (b & mask).sum() > 0.35 * b.sum()]
+        parents = [b for b in before if b.overlap(mask) > 0.35 * b.area]
         if len(parents) < 2:
             found.append(mask)
             continue
         distances = np.stack(
-            [cv2.distanceTransform((~p).astype(np.uint8), cv2.DIST_L2, 3) for p in parents]
+            [cv2.distanceTransform((~p.whole()).view(np.uint8), cv2.DIST_L2, 3) for p in parents]
         )
         owner = distances.argmin(axis=0)
+        pixels = mask.whole()
         for number in range(len(parents)):
-            part = mask & (owner == number)
-            if part.any():
+            part = Patch.of(pixels & (owner == number))
+            if part.area:
                 found.append(part)
     return found

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ego_assets.operators.temporary import own_folder_of_multiprocessing
+from ego_assets.operators.threads import limit_threads
 from ego_assets.stages.lane import Lane
 from ego_assets.stages.messages import Broken
 from ego_assets.stages.outage import StageBrokenError
@@ -109,9 +110,7 @@ def _run_lanes(
 
 
 def _limit_threads(threads: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(threads)
+    limit_threads(threads)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
 

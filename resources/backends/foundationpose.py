@@ -26,8 +26,8 @@ from ego_assets.operators.geometry import (
     pose_matrix,
     quaternion_from_matrix,
 )
+from ego_assets.operators.mask_scaling import decode_nearest
 from ego_assets.operators.object_pose import BaselineObjectPoseEstimator, empty_columns
-from ego_assets.operators.rle import decode_mask
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, MetricDepth, Rows
 from resources.backends import foundationpose_bridge as far_side
 from resources.backends.bridge import Bridge, BridgeError
@@ -402,9 +402,7 @@ def _small(
     row: dict[str, Any], shape: tuple[int, int], maps: tuple[np.ndarray, np.ndarray] | None
 ) -> np.ndarray:
     """(H, W) bool mask of a row in the picture that is looked at."""
-    mask: Any = decode_mask(row["rle"], row["height_px"], row["width_px"]).astype(np.uint8)
-    if mask.shape != shape:
-        mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
+    mask: Any = decode_nearest(row["rle"], row["height_px"], row["width_px"], shape)
     if maps is not None:
         mask = cv2.remap(mask, *maps, cv2.INTER_NEAREST)
     return mask > 0

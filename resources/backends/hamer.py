@@ -28,7 +28,7 @@ from ego_assets.operators.hand_takes import (
     side_of,
 )
 from ego_assets.operators.hands import hand_axes
-from ego_assets.operators.rle import decode_mask
+from ego_assets.operators.rle import decode_crop
 from ego_assets.operators.smoothing import smoothed_rotations, smoother
 from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics
 from resources.backends.batching import MicroBatcher
@@ -504,7 +504,7 @@ class HamerEstimator:
         for frame in shown:
             for row in sorted(frames[frame.index], key=lambda r: r["track_id"]):
                 side = side_of(votes[row["track_id"]])
-                mask = decode_mask(row.pop("rle"), row["height_px"], row["width_px"])
+                mask = decode_crop(row.pop("rle"), row["height_px"], row["width_px"])
                 crop = Crop.around(hand_box(mask) or row["box"], side == "left")
                 yield row | {"side": side}, crop, crop.cut(frame.image, self.network.shape.side)
 
