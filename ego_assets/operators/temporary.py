@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from functools import lru_cache
 from multiprocessing import util
 from pathlib import Path
 
-PREFIX = "ego_"
+PREFIX = "ego-own-"  # short: paths of sockets are
+MARK = ".made-by-ego-assets"
+"""A file in each of these folders: nobody else's is removed, whatever its name."""
+_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}")
 OUTER_VARIABLE = "EGO_OUTER_TMPDIR"
 """The temporary folder of a process that has one of its own for its lifetime."""
 
@@ -42,7 +46,8 @@ def make_temporary_folder() -> tuple[Path, int]:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             with suppress(OSError):  # a file system without locks, where nothing is swept
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if os.fstat(descriptor).st_nlink:
+            with suppress(FileNotFoundError):
+                (folder / MARK).touch()
                 return folder, descriptor
             os.close(descriptor)
 
@@ -87,9 +92,10 @@ def sweep() -> int:
     """Remove the folders whose owners are dead. Return how many."""
     count = 0
     with suppress(FileNotFoundError):
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-            with suppress(OSError):
-                count += _remove_if_dead(folder)
+        for folder in Path(tempfile.gettempdir()).iterdir():
+            if _NAME.fullmatch(folder.name):
+                with suppress(OSError):
+                    count += _remove_if_dead(folder)
     return count
 
 
@@ -100,6 +106,10 @@ def _remove_if_dead(folder: Path) -> bool:
         if os.fstat(descriptor).st_uid != os.getuid():
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its owner may have been killed before it could leave its mark.
+        inside = [entry.name for entry in folder.iterdir()]
+        if inside and MARK not in inside:
+            return False
         shutil.rmtree(folder)
         return True
     except BlockingIOError:

@@ -94,8 +94,16 @@ def test_only_folders_of_ours_are_swept(folder: Path, tmp_path: Path) -> None:
     (folder / f"{temporary.PREFIX}link").symlink_to(target)
     (folder / f"{temporary.PREFIX}file").touch()
     (folder / "other").mkdir()
+    for name in (
+        "ego_videos",
+        "ego-lake",
+        f"{temporary.PREFIX}lake",
+        f"{temporary.PREFIX}12345678",
+    ):
+        (folder / name).mkdir()
+        (folder / name / "a.mp4").touch()  # a person's, whatever it is called
     assert sweep() == 0
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.rglob("*"))) == 11
     assert target.is_dir()
 
 
