@@ -16,11 +16,11 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ego_assets.operators.raw_files import NotAFileError, open_regular
+from resources.lake.presence import UNREADABLE
+from resources.lake.uris import MAX_SIDECAR_BYTES, SIDECAR
 
-SUFFIX = ".camera.json"
-MAX_BYTES = 2**20
-MAX_DIGITS = 16
-"""Of a whole number; more than a size in pixels can have."""
+MAX_DIGITS = 300
+"""Of a whole number, also in fields that nobody reads: more than any has."""
 COEFFICIENTS = {"PINHOLE": 0, "OPENCV": 4, "OPENCV_FISHEYE": 4}
 MIN_FOCAL, MAX_FOCAL = 0.1, 30.0
 """Of a plausible focal length over the longer side of the picture: fields of view from 157 degrees
@@ -66,7 +66,7 @@ class Calibration(BaseModel):
 def read_calibration(video: Path, width: int, height: int) -> Calibration | None:
     """The calibration beside a video of `width` x `height` upright; None if there is none.
 
-    Raises CalibrationError.
+    Raises CalibrationError; OSError if its place is away.
     """
     data = _read(video)
     if data is None:
@@ -83,14 +83,14 @@ def read_calibration(video: Path, width: int, height: int) -> Calibration | None
 
 def _read(video: Path) -> bytes | None:
     """The bytes of a calibration file: a small, plain one, reached without leaving the folder."""
-    path = video.with_suffix(SUFFIX)
+    path = video.with_suffix(SIDECAR)
     try:
         if path.is_symlink():
             path = _target(path, video.parent)
         with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise CalibrationError(f"it is larger than {MAX_BYTES // 2**20} MiB")
-            data = file.read(MAX_BYTES + 1)
+            if os.fstat(file.fileno()).st_size > MAX_SIDECAR_BYTES:
+                raise CalibrationError(f"it is larger than {MAX_SIDECAR_BYTES // 2**20} MiB")
+            data = file.read(MAX_SIDECAR_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except NotAFileError as error:
@@ -98,10 +98,12 @@ def _read(video: Path) -> bytes | None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # no file can have that name
             return None
+        if error.errno in UNREADABLE | {errno.EIO}:  # it says nothing of the file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         why = os.strerror(error.errno) if error.errno else type(error).__name__
         raise CalibrationError(f"it cannot be read ({why})") from error
-    if len(data) > MAX_BYTES:
-        raise CalibrationError(f"it is larger than {MAX_BYTES // 2**20} MiB")
+    if len(data) > MAX_SIDECAR_BYTES:
+        raise CalibrationError(f"it is larger than {MAX_SIDECAR_BYTES // 2**20} MiB")
     return data
 
 

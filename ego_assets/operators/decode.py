@@ -35,6 +35,7 @@ from av.video.reformatter import VideoReformatter
 from ego_assets.operators import nvdec, progress
 from ego_assets.operators.raw_files import read_blocks
 from ego_assets.protocols import BadInputError, Frame
+from resources.lake.presence import UNREADABLE
 
 _OPTIONS = {
     "protocol_whitelist": "file",
@@ -51,15 +52,6 @@ SOFTWARE = "software"
 _FEW_THREADS, _LIBAV_THREADS = 3, 16
 BYTES_IN_FLIGHT = 64 * 2**20
 """Of pictures that wait for a reader who sets no other limit."""
-OF_STORAGE = frozenset(
-    [
-        *(errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
-        *(errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO, errno.EHOSTDOWN),
-        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN),
-    ]
-)
-"""What libav says of a file that cannot be read, and not of one that is damaged (EIO may be
-both)."""
 _STOP = object()
 _Item = TypeVar("_Item")
 
@@ -108,7 +100,7 @@ def unless_of_storage(error: BaseException, path: Path) -> None:
 
     As Python has it: what handles damage must not catch it.
     """
-    if isinstance(error, OSError) and error.errno in OF_STORAGE:
+    if isinstance(error, OSError) and error.errno in UNREADABLE:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 

@@ -24,7 +24,6 @@ import numpy as np
 from ego_assets.config import ManifestSettings
 from ego_assets.operators import progress
 from ego_assets.operators.calibration import (
-    SUFFIX,
     Calibration,
     CalibrationError,
     read_calibration,
@@ -41,6 +40,7 @@ from ego_assets.operators.decode import (
 )
 from ego_assets.operators.raw_files import NotAFileError, open_regular, read_blocks
 from ego_assets.protocols import BadInputError
+from resources.lake.uris import SIDECAR
 
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
@@ -174,7 +174,7 @@ def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
     except BadInputError as error:  # our own words
         unless_of_storage(error, path)
         row |= _rejection(RejectReason.UNREADABLE, str(error))
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, PermissionError) as error:
         unless_of_storage(error, path)
         row |= _rejection(RejectReason.UNREADABLE, libav_says(error))
     except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
@@ -329,7 +329,7 @@ def _fill_camera(
     try:
         camera = read_calibration(path, index.width, index.height)
     except CalibrationError as error:
-        detail = f"{path.with_suffix(SUFFIX).name} is no calibration of this video: {error}"
+        detail = f"{path.with_suffix(SIDECAR).name} is no calibration of this video: {error}"
         raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from None
     source = "calibration_file"
     if camera is None:

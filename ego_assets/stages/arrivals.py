@@ -32,7 +32,7 @@ from ego_assets.stages.shards import (
 )
 from resources.lake import Lake, file_unit_id
 from resources.lake.places import files_of
-from resources.lake.presence import RawAwayError, RawGoneError
+from resources.lake.presence import RawAwayError, RawGoneError, RawRefusedError
 from resources.lake.raw import RawEntry, is_remote, look, path_of, raw_version, scan_raw, uri_of
 from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger
@@ -142,8 +142,8 @@ class Arrivals:
                 self._reenter(budget_s * 0.9, found)
                 self._hand_on(budget_s * 0.95, found)
                 self._close(budget_s, found)
-                if not (resume or found.resume or found.missing):
-                    found.gone = self.changes.miss(self._settled - self._listed - {0})
+                if not found.resume:
+                    found.gone = self._miss(bool(resume))
         found.waiting = self.files.count_waiting()
         return found
 
@@ -336,6 +336,15 @@ class Arrivals:
         until = self._clock() - self.limits.settle_s
         return self.files.waiting(stable_before=until, not_under=self._away, **which)
 
+    def _miss(self, is_rest: bool) -> dict[str, str]:
+        """Files that were not listed and are gone. is_rest: an earlier look has listed some; then
+        objects of S3, each of which takes a request, are left to a look that lists all."""
+
+        def is_left(uri: str) -> bool:
+            return self._is_away(uri) or (is_rest and is_remote(uri))
+
+        return self.changes.miss(self._settled - self._listed - {0}, is_left)
+
     def _is_away(self, uri: str) -> bool:
         """Whether it is of a place that could not be listed."""
         return uri.startswith(tuple(self._away))
@@ -348,7 +357,7 @@ class Arrivals:
                 continue
             try:
                 state = look(file.uri)
-            except RawGoneError:
+            except (RawGoneError, RawRefusedError):  # a listing refuses it by name
                 gone.append(file.file_id)
             except RawAwayError as error:
                 if file.shard is not None:

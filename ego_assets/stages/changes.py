@@ -124,13 +124,15 @@ class Changes:
             runs = [RunRequest(run_key(s, why), s, True, 0) for s, why in wanted.items()]
             self.files.enter([((), run) for run in runs], self._clock(), news)
 
-    def miss(self, marks: Collection[int]) -> dict[str, str]:
+    def miss(
+        self, marks: Collection[int], is_left: Callable[[str], bool] = lambda _: False
+    ) -> dict[str, str]:
         """Look at some of the files in shards that were not listed: {uri: why it is gone}, of those
-        that nobody was told of."""
+        that nobody was told of. is_left: whether a file is not to be looked at."""
         found = {}
         chosen = random.sample([*marks], min(MISSED_AT_ONCE, len(marks)))
         for uri, shard in self.files.with_marks(chosen):
-            if is_gone(uri):
+            if not is_left(uri) and is_gone(uri):
                 for source in self.sources.at([uri]):
                     detail = gone_detail(uri, GONE_WORDS[DELETED])
                     if source.shard == shard and self.sources.mark_gone(source, DELETED, detail):

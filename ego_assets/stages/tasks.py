@@ -28,6 +28,7 @@ from resources.lake.raw import (
     sidecar_state,
     sidecar_version,
 )
+from resources.lake.uris import MAX_SIDECAR_BYTES
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Source, Sources
@@ -108,7 +109,6 @@ class ProbeTask:
 
     def _probe_file(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
         """As `probe_file`; nothing of what is too large is fetched."""
-        from ego_assets.operators.calibration import MAX_BYTES
         from ego_assets.operators.probe import (
             RejectReason,
             probe_file,
@@ -121,10 +121,9 @@ class ProbeTask:
         with self.raw.hold(uri) as path:
             sha256, size, columns = probe_file(path, self.settings)
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
-        if beside is not None and int(beside[0]) > MAX_BYTES:
-            detail = (
-                f"{sidecar_of(uri)} is larger than {MAX_BYTES // 2**20} MiB: it was not fetched"
-            )
+        if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
+            limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
+            detail = f"{sidecar_of(uri)} is larger than {limit}: it was not fetched"
             columns = rejected_columns(RejectReason.BAD_CALIBRATION, detail)
         return sha256, size, columns
 

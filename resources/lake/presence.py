@@ -46,6 +46,7 @@ count time in ticks."""
 _ABSENT = frozenset([errno.ENOENT, errno.ENOTDIR])
 _IMPOSSIBLE = frozenset([errno.ELOOP, errno.ENAMETOOLONG])
 _KINDS = (
+    (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -129,9 +130,9 @@ def look_at(path: Path) -> RawState:
         raise _absence(path, error) from error
     except ValueError as error:
         raise RawRefusedError(f"{uri_of(path)}: {why_not(error)}") from error
-    changed_ns = max(found.st_ctime_ns, found.st_mtime_ns)
     parts = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    is_racy = abs(time.time_ns() - changed_ns) < RACY_NS
+    now_ns = time.time_ns()
+    is_racy = any(abs(now_ns - t) < RACY_NS for t in (found.st_ctime_ns, found.st_mtime_ns))
     return RawState(found.st_size, listed_version(found), ":".join(map(str, parts)), is_racy)
 
 
@@ -209,6 +210,7 @@ def neighbours(path: Path) -> Iterator[Path]:
     suffixes = VIDEO_SUFFIXES | {path.suffix.lower()}
     with os.scandir(path.parent) as found:
         for child in found:
-            is_shown = not child.name.startswith(".")
-            if is_shown and Path(child.name).suffix.lower() in suffixes and child.is_file():
+            if child.name.startswith(".") or Path(child.name).suffix.lower() not in suffixes:
+                continue
+            if child.is_file(follow_symlinks=False):
                 yield Path(child.path)

@@ -35,7 +35,15 @@ from resources.lake.raw_local import RawEntry, entry_of, resolved, scan_folder, 
 from resources.lake.s3 import find_object, has_bucket, make_client
 from resources.lake.scratch import Scratch
 from resources.lake.storage import file_sha256
-from resources.lake.uris import S3, SIDECAR, is_remote, path_of, sidecar_of, uri_of
+from resources.lake.uris import (
+    MAX_SIDECAR_BYTES,
+    S3,
+    SIDECAR,
+    is_remote,
+    path_of,
+    sidecar_of,
+    uri_of,
+)
 
 __all__ = [
     "RawEntry",
@@ -46,8 +54,6 @@ __all__ = [
     "sidecar_of",
     "uri_of",
 ]
-MAX_SIDECAR_BYTES = 2**20
-"""A larger calibration file is not read, and not fetched."""
 MAX_KEY_BYTES = 1024
 """Of a key on S3."""
 

@@ -13,6 +13,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 S3 = "s3://"
 ENCODED = "file://"
 SIDECAR = ".camera.json"
+MAX_SIDECAR_BYTES = 2**20
+"""A larger calibration file is not read, and not fetched."""
 
 
 def uri_of(path: Path) -> str:

@@ -52,7 +52,7 @@ videos = sa.Table(
     sa.Column("video_id", sa.String(16), primary_key=True),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("shard", sa.String(32), nullable=False),
-    sa.Index("videos_by_uri", "uri"),
+    sa.Index("videos_by_uri", "uri", postgresql_using="hash"),  # a path may be too long else
 )
 duplicates = sa.Table(
     "duplicates",
@@ -79,7 +79,7 @@ sources = sa.Table(
     sa.Column("gone_why", sa.Text),
     sa.Column("is_told", sa.Boolean(create_constraint=False), nullable=False),
     sa.Index("sources_by_shard", "shard"),
-    sa.Index("sources_by_uri", "uri"),
+    sa.Index("sources_by_uri", "uri", postgresql_using="hash"),
     sa.Index("sources_by_size", "byte_size"),
 )
 raw_files = sa.Table(

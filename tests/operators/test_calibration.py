@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ego_assets.config import ManifestSettings
+from ego_assets.operators import calibration
+from ego_assets.operators.calibration import read_calibration
 from ego_assets.operators.cameras import normalised_points, project_points, scaled_intrinsics
 from ego_assets.operators.probe import probe_video
 from ego_assets.schemas import TABLES
@@ -63,6 +66,7 @@ def probe(sidecar: Path, content: str | bytes | dict[str, Any] | None = None) ->
         CAMERA | LENS | {"width": SIDE, "height": SIDE},
         CAMERA | {"model": "OPENCV_FISHEYE", "distortion": [0.1, 0, 0, 0], "made_by": "a tool"},
         CAMERA | {"fx": 30, "width": 32.0},
+        CAMERA | {"timestamp_ns": 1_700_000_000_000_000_000, "serial": 10**29},
         b"\xef\xbb\xbf" + json.dumps(CAMERA).encode(),
     ],
 )
@@ -136,6 +140,20 @@ def test_what_is_no_calibration_is_a_reason(sidecar: Path, name: str) -> None:
     assert row["reject_detail"].startswith("v.camera.json is no calibration of this video: ")
     assert len(row["reject_detail"]) < 300
     assert row["fx_px"] is None
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_storage_that_fails_says_nothing_of_a_calibration(
+    sidecar: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    sidecar.write_text(json.dumps(CAMERA))
+    monkeypatch.setattr(calibration, "open_regular", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        read_calibration(sidecar.with_name("v.mp4"), SIDE, SIDE)
+    assert error.value.filename == str(sidecar)
 
 
 def test_a_large_file_is_not_read(sidecar: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -252,3 +253,14 @@ def test_a_calibration_is_the_same_if_the_camera_is(
     assert not is_calibrated_by(stored, path)
     sidecar.unlink()
     assert not is_calibrated_by(stored, path)
+
+
+def test_a_disk_that_fails_for_a_moment_is_no_damage_of_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(module, "index_frames", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        probe_file(render_sample(tmp_path, seed=1, duration_s=1.0), ManifestSettings())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +45,14 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
 
 def states(ledger: Ledger) -> dict[str, State]:
     return {e.unit_id: e.state for e in ledger.entries()}
+
+
+def test_a_path_may_be_as_long_as_the_system_opens(ledger: Ledger) -> None:
+    """And hold what no index compresses."""
+    uri = "/" + "".join(random.Random(1).choices(string.ascii_letters, k=4000))
+    Sources(ledger).enter([replace(SOURCE, unit_id="u2", uri=uri)])
+    assert Contents(ledger).claim("ef" * 8, uri, SHARD, "u2") == (uri, SHARD)
+    assert [s.unit_id for s in Sources(ledger).at([uri])] == ["u2"]
 
 
 def test_it_remembers_in_which_state_a_file_had_its_content(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -479,6 +479,62 @@ def test_whatever_an_entry_does_the_others_come_in_and_it_is_named_once(place: P
     assert place.entered() == Counter({"a.mp4": 1, "b.mp4": 1, "z.mp4": 1})
     assert [n.kind for n in RawFiles(place.ledger).news(10)] == ["refused"] * 2
     subprocess.run(["rm", "-rf", place.raw / "d"], check=True)  # deeper than pytest removes
+
+
+def become_loop(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+def become_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def become_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def lose_folder_to_loop(file: Path) -> None:
+    shutil.rmtree(file.parent)
+    file.parent.symlink_to(file.parent.name)
+
+
+@pytest.mark.parametrize("is_entered", [False, True], ids=["waiting", "in a shard"])
+@pytest.mark.parametrize("become", [become_loop, become_pipe, become_folder, lose_folder_to_loop])
+def test_what_becomes_no_file_while_it_waits_stops_no_other(
+    place: Place, become: Callable[[Path], None], is_entered: bool
+) -> None:
+    file = place.put("n/a.mp4")
+    place.put("b.mp4")
+    place.look()
+    if is_entered:
+        place.look(150)
+        file.write_bytes(b"another")
+        place.look()
+    become(file)
+    place.put("c.mp4")
+    for _ in range(3):
+        place.look(150)
+    wanted = {"b.mp4": 1, "c.mp4": 1} | ({"a.mp4": 1} if is_entered else {})
+    assert place.entered() == Counter(wanted)
+    assert place.look(150).waiting == 0
+
+
+def test_a_deleted_file_is_told_of_though_another_place_is_not_there(
+    place: Place, tmp_path: Path
+) -> None:
+    deleted = place.put("a.mp4")
+    place.put("b.mp4")
+    place.look()
+    place.look(150)
+    place.run()
+    deleted.unlink()
+    made = Arrivals(place.lake, place.ledger, LIMITS, clock=lambda: place.now)
+    found = made.look([str(tmp_path / "not there"), str(place.raw)])
+    assert len(found.missing) == 1
+    assert list(found.gone) == [str(deleted)]
 
 
 def test_a_file_that_cannot_be_seen_for_a_while_is_no_other_file(

@@ -343,6 +343,23 @@ def test_surroundings_tell_what_is_away(tmp_path: Path) -> None:
     assert look_at(file).byte_size == 0
 
 
+def test_a_link_in_a_circle_says_nothing_of_its_neighbours(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"loop{number}.mp4").symlink_to(f"loop{number}.mp4")
+    with pytest.raises(RawAwayError):
+        look_at(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").touch()
+    with pytest.raises(RawGoneError):
+        look_at(tmp_path / "a.mp4")
+
+
+def test_what_was_changed_just_now_may_change_again_unseen(tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    file.touch()
+    os.utime(file, (4e9, 4e9))  # the clock of a camera was wrong
+    assert look_at(file).text == ""
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
 def test_a_place_that_does_not_answer_is_away(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch

@@ -296,10 +296,3 @@ def test_a_file_that_is_touched_while_it_is_probed_is_probed_again(
     bench.run()
     assert touched
     assert bench.counts(State.DONE) == [3, 3, 3]
-
-
-def test_looks_say_the_same_as_a_decoder_of_what_cannot_be_read() -> None:
-    from ego_assets.operators.decode import OF_STORAGE
-    from resources.lake.presence import UNREADABLE
-
-    assert OF_STORAGE == UNREADABLE

@@ -25,5 +25,8 @@ def upgrade() -> None:
         sa.Column("is_told", sa.Boolean(create_constraint=False), nullable=False),
     )
     op.create_index("sources_by_shard", "sources", ["shard"])
-    op.create_index("sources_by_uri", "sources", ["uri"])
+    # A path may be longer than what Postgres holds in a tree.
+    op.create_index("sources_by_uri", "sources", ["uri"], postgresql_using="hash")
+    op.drop_index("videos_by_uri", "videos")
+    op.create_index("videos_by_uri", "videos", ["uri"], postgresql_using="hash")
     op.create_index("sources_by_size", "sources", ["byte_size"])
