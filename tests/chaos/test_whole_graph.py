@@ -1,7 +1,7 @@
 """`ego run` over real processes, disturbed: killed as a whole group, twice at a time in PID
 namespaces of their own, with a raw folder that comes and goes. The rows are those of a calm run.
 
-EGO_CHAOS_KILLS sets how many kills the first test deals out.
+EGO_CHAOS_KILLS and EGO_CHAOS_COMINGS set how often it is killed, and how often the folder goes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from samples import render_sample
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = [pytest.mark.heavy, pytest.mark.chaos]
 KILLS = int(os.environ.get("EGO_CHAOS_KILLS", "4"))
 COMINGS = int(os.environ.get("EGO_CHAOS_COMINGS", "3"))
 EGO = "from dagster_project.cli import main; main()"
