@@ -70,6 +70,7 @@ _NETWORK = frozenset(
     ]
 )
 _AWAY = (RawAwayError, ConnectionError, socket.gaierror)
+_ARROWS_AWAY = ("NETWORK_CONNECTION", "SLOW_DOWN", "NO_SUCH_BUCKET")
 _BUSY = (408, 409, 425, 429)
 
 
@@ -104,7 +105,7 @@ def _own_kind(error: BaseException) -> ErrorKind:
         if error.errno in _NETWORK or isinstance(error, _AWAY):
             return ErrorKind.TRANSIENT
         # Arrow's S3 client says in words only what went wrong.
-        if "AWS Error NETWORK_CONNECTION" in str(error) or "AWS Error SLOW_DOWN" in str(error):
+        if any(f"AWS Error {code}" in str(error) for code in _ARROWS_AWAY):
             return ErrorKind.TRANSIENT
         if "AWS Error ACCESS_DENIED" in str(error):
             return ErrorKind.PERMANENT
@@ -120,7 +121,9 @@ def _kind_of_s3(error: BaseException) -> ErrorKind:
         names = {c.__name__ for c in type(error).__mro__}
         lost = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "HTTPError"}
         return ErrorKind.TRANSIENT if names & lost else ErrorKind.PERMANENT
-    if status >= 500 or status in _BUSY:
+    # A server that is coming back may not know its buckets yet.
+    is_away = answer.get("Error", {}).get("Code") == "NoSuchBucket"
+    if is_away or status >= 500 or status in _BUSY:
         return ErrorKind.TRANSIENT
     return ErrorKind.PERMANENT
 

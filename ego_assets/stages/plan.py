@@ -21,9 +21,6 @@ from resources.lake.raw import raw_version, sidecar_version
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
 
-TASK_VERSIONS = {"probe": "3", "split": "1"}
-"""Versions of the stages without a backend: raise one when its results change."""
-
 TASK_SETTINGS = {"probe": ManifestSettings, "split": ClipSettings}
 
 
@@ -317,8 +314,14 @@ def versions(
     weights_dir: str = "",
 ) -> tuple[str, str]:
     """(operator version, weights hash) of a stage, for the fingerprint. Raises WeightsError."""
-    if task in TASK_VERSIONS:
-        return TASK_VERSIONS[task], ""
+    if task == "probe":
+        from ego_assets.operators import probe
+
+        return probe.VERSION, ""
+    if task == "split":
+        from ego_assets.operators.clips import ClipSplitter
+
+        return ClipSplitter.version, ClipSplitter.weights_hash
     return registry.version(operator, backend, dict(settings or {}), weights_dir)
 
 

@@ -46,6 +46,10 @@ _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _UNKNOWN = {"501", "NotImplemented"}
 
 
+class BucketAwayError(ConnectionError):
+    """A server does not know the lake's bucket: one that is coming back may say so for a moment."""
+
+
 class S3Storage:
     """A prefix of a bucket: s3://bucket/prefix."""
 
@@ -95,9 +99,16 @@ class S3Storage:
         return self.version(key) is not None
 
     def version(self, key: str) -> str | None:
-        """The object's ETag; None if there is none."""
+        """The object's ETag; None if there is none. Raises BucketAwayError."""
         found = find_object(self.client, self.bucket, self._key(key))
+        if found is None:
+            self._must_have_bucket()
         return found["ETag"] if found else None
+
+    def _must_have_bucket(self) -> None:
+        """Raise BucketAwayError if it is not the object that is missing but the bucket."""
+        if not has_bucket(self.client, self.bucket):
+            raise BucketAwayError(f"there is no bucket {self.bucket} (any more)")
 
     def identity(self, key: str) -> str | None:
         """Tells one object under a key from another that replaced it; None if there is none."""
@@ -119,8 +130,12 @@ class S3Storage:
             raise
 
     def open(self, key: str) -> pa.NativeFile:
-        """For reads by range. Raises FileNotFoundError."""
-        return self.filesystem.open_input_file(self.arrow_path(key))
+        """For reads by range. Raises FileNotFoundError, BucketAwayError."""
+        try:
+            return self.filesystem.open_input_file(self.arrow_path(key))
+        except FileNotFoundError:
+            self._must_have_bucket()
+            raise
 
     def sha256(self, key: str) -> str:
         with self.open(key) as file:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ego_assets.stages import audit
+from ego_assets.stages.errors import ErrorKind, classify
 from ego_assets.stages.runner import run_stage
 from resources.lake import Lake, LakeError
 from resources.lake import s3 as s3_module
@@ -50,6 +51,31 @@ def test_bytes_come_back_and_missing_ones_are_missing(storage: S3Storage) -> Non
     for look in (storage.read, storage.open):
         with pytest.raises(FileNotFoundError):
             look("a/b/c.bin")
+
+
+def test_a_bucket_that_is_away_is_no_missing_file(storage: S3Storage) -> None:
+    """A server that is coming back may not know its buckets yet: that is waited out."""
+    storage.write("a/b.bin", b"x")
+    client = s3_client()
+    client.delete_object(Bucket=storage.bucket, Key="some/lake/a/b.bin")
+    client.delete_bucket(Bucket=storage.bucket)
+    uses: list[Callable[[], object]] = [
+        lambda: storage.exists("a/b.bin"),
+        lambda: storage.read("a/b.bin"),
+        lambda: storage.open("a/b.bin"),
+        lambda: storage.size("a/b.bin"),
+        lambda: storage.list("a"),
+        lambda: list(storage.walk("a")),
+        lambda: storage.write("a/b.bin", b"y"),
+        lambda: storage.write("a/c.bin", b"y", replace=False),
+        lambda: storage.lock("a").__enter__(),
+    ]
+    for use in uses:
+        with pytest.raises(Exception) as error:
+            use()
+        assert classify(error.value) is ErrorKind.TRANSIENT, error.value
+    client.create_bucket(Bucket=storage.bucket)
+    assert not storage.exists("a/b.bin")
 
 
 def test_a_folder_lists_its_own_keys_only(storage: S3Storage) -> None:

@@ -17,7 +17,7 @@ from ego_assets.stages.errors import ErrorKind, classify
 from ego_assets.stages.outage import Outage, StageBrokenError
 from resources.backends.memory import DeviceMemoryError
 from resources.lake.raw import RawChangedError
-from resources.lake.s3 import make_client
+from resources.lake.s3 import BucketAwayError, make_client
 
 
 def answer(status: int, code: str) -> ClientError:
@@ -39,6 +39,9 @@ OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})  # as torch has
         (answer(403, "AccessDenied"), ErrorKind.PERMANENT),
         (answer(404, "NoSuchKey"), ErrorKind.PERMANENT),
         (NoCredentialsError(), ErrorKind.PERMANENT),
+        (answer(404, "NoSuchBucket"), ErrorKind.TRANSIENT),
+        (OSError("When reading: AWS Error NO_SUCH_BUCKET during GetObject"), ErrorKind.TRANSIENT),
+        (BucketAwayError("x"), ErrorKind.TRANSIENT),
         (answer(500, "InternalError"), ErrorKind.TRANSIENT),
         (answer(503, "SlowDown"), ErrorKind.TRANSIENT),
         (answer(429, "TooManyRequests"), ErrorKind.TRANSIENT),
