@@ -16,14 +16,17 @@ import dagster as dg
 
 from resources.ledger import Ledger
 from resources.processes import RUN_TAG, Life, life_of_run
-from resources.processes.silence import GRACE_S, WATCH_S, Silence
+from resources.processes.silence import GRACE_S, WATCH_S, AwakeClock, Silence
 
 STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 START_LIMIT_S = 900.0
 """A run that we have seen waiting to begin for so long never will."""
 SILENCE_S = 3600.0
 """So long without a heartbeat of any unit that it was at, a run of another machine is lost."""
-_starting = Silence(time.monotonic)
+LOOK_S = 60.0
+"""Longest time that passes between two looks, or two ticks of the sensor: a longer gap is one in
+which we were stopped, and those that we watch most likely were, too."""
+_starting = Silence(AwakeClock(LOOK_S))
 """From tick to tick: of the runs that have not begun."""
 
 
