@@ -25,8 +25,25 @@ from resources.processes import Life, boot_id
 FOLDER = "live_runs"
 _SUFFIX = ".lock"
 _LOCAL = frozenset(
-    ["apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "nilfs2"]
-    + ["overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "xfs", "zfs"]
+    [
+        "apfs",
+        "bcachefs",
+        "btrfs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hfs",
+        "jfs",
+        "nilfs2",
+        "overlay",
+        "ramfs",
+        "reiserfs",
+        "tmpfs",
+        "ufs",
+        "xfs",
+        "zfs",
+    ]
 )
 """File systems that one kernel has to itself: all who can see the file see the lock."""
 _ATTEMPTS = 5
