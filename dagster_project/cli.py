@@ -259,7 +259,7 @@ def _status_table(found: dict[str, Any], differences: Differences) -> Group:
     if bad > len(lines):
         lines.append(Text(f"… {bad - len(lines)} more: `ego quarantine ls` lists them"))
     if words := str(differences):
-        lines.append(Text(words))
+        lines.append(plain(words))
     return Group(table, *lines)
 
 

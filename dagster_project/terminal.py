@@ -230,7 +230,7 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
                     f", {bad} failed" if bad else ""
                 )
                 words += f", {time.monotonic() - began:.0f} s since the start"
-                console.print(words, markup=False)
+                console.print(plain(words), soft_wrap=True)
 
     return tell
 
