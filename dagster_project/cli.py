@@ -41,6 +41,7 @@ from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
 from ego_assets.schemas import TABLES
 from ego_assets.stages.differences import Differences, find_differences
+from resources.environment import fault_of_folder
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption, Counts
@@ -88,12 +89,18 @@ def run(
     report(summary, as_json)
 
 
+def _local_folder(_: click.Context, __: click.Parameter, given: str) -> Path:
+    if why := fault_of_folder(given):
+        raise click.BadParameter(f"{given[:300]!r}, {why}")
+    return Path(given)
+
+
 @main.command()
 @click.option(
     "--lake",
     "lake_root",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".ego/demo/lake"),
+    callback=_local_folder,
+    default=".ego/demo/lake",
     show_default=True,
     help="Folder of the tables.",
 )
@@ -259,7 +266,7 @@ def _status_table(found: dict[str, Any], differences: Differences) -> Group:
     if bad > len(lines):
         lines.append(Text(f"… {bad - len(lines)} more: `ego quarantine ls` lists them"))
     if words := str(differences):
-        lines.append(Text(words))
+        lines.append(plain(words))
     return Group(table, *lines)
 
 

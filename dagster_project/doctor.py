@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from dagster_project.home import home_of, limit_in
 from dagster_project.run_queue import runs_at_once
+from dagster_project.startup import prepare
 from resources.backends import registry
 from resources.backends.choice import (
     BackendsFileError,
@@ -29,11 +30,9 @@ from resources.backends.memory import is_out_of_memory
 from resources.backends.registry import REGISTRY, BackendEntry, check
 from resources.backends.tuning import TARGET, device_name
 from resources.backends.weights import WeightsError, WeightsMissingError
-from resources.environment import check_environment
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
 from resources.processes import machine
-from resources.processes.temp_folder import shorten_temp_folder
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "mpeg2video", "aac", "opus")
@@ -99,8 +98,7 @@ def _run_queue(lake_root: str) -> Finding:
 
 def _environment() -> Finding:
     try:
-        check_environment()
-        shorten_temp_folder()
+        prepare()
     except ValueError as error:
         return Finding("environment", "missing", str(error))
     return Finding("environment", "ok", "what EGO_ variables hold makes sense")

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -59,6 +60,7 @@ from dagster_project.worker_server import Finished, Task, Told, pop_early_interr
 from ego_assets.operators.temporary import leave_folder_of_program
 from resources.gpu import degrade_after_s, find_gpus, go_without_gpu
 from resources.processes import RUN_TAG, has_own_proc, machine, run_tag
+from resources.processes.run_locks import RunLocks
 
 STEP = "dagster_project.executor:run_step"
 TICK_S = 0.1
@@ -313,6 +315,9 @@ class _Run:
         began = time.monotonic()
         run_id = self.context.dagster_run.run_id
         leave_folder_of_program()
+        if lock := RunLocks(self.context.instance.root_directory).take(run_id):
+            # Dagster has yet to write how the run ended when the last event is out.
+            weakref.finalize(self.context, lock.release)
         self.context.instance.add_run_tags(run_id, {RUN_TAG: run_tag(run_id)})
         yield dg.DagsterEvent.engine_event(
             self.context,

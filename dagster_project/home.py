@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,47 @@ def _without_query(home: Path) -> Path:
 
 def limit_in(home: Path) -> int | None:
     """Return how many runs at a time the home's dagster.yaml allows; None: as many as the machine
-    has room for."""
+    has room for. Raises ValueError, also for what Dagster itself would refuse."""
     config = home / "dagster.yaml"
     if not config.exists() or _is_earlier(config):
         return None
-    found: Any = yaml.safe_load(config.read_text()) or {}
-    coordinator = found.get("run_coordinator") or {}
-    places = (
-        (found.get("concurrency") or {}).get("runs"),
-        coordinator.get("config"),
-        found.get("run_queue"),
-    )
-    for place in places:
-        if isinstance(place, dict) and "max_concurrent_runs" in place:
-            return place["max_concurrent_runs"]
+    found = _mapping(yaml.safe_load(config.read_text()), f"{config}")
+    coordinator = _mapping(found.get("run_coordinator"), f"run_coordinator in {config}")
+    places = {
+        "runs of concurrency": _mapping(found.get("concurrency"), f"concurrency in {config}").get(
+            "runs"
+        ),
+        "config of run_coordinator": coordinator.get("config"),
+        "run_queue": found.get("run_queue"),
+    }
+    for name, place in places.items():
+        settings = _mapping(place, f"{name} in {config}")
+        if "max_concurrent_runs" in settings:
+            return _number(settings["max_concurrent_runs"], f"max_concurrent_runs in {config}")
     is_ours = coordinator.get("class") == "MachineRunCoordinator"
     return None if is_ours else DAGSTERS_LIMIT
+
+
+def _mapping(given: Any, what: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{what} is {given!r:.100}: Dagster needs names with values there")
+    return given
+
+
+def _number(given: Any, what: str) -> int | None:
+    """A number of runs, as Dagster reads it: it may be in a variable of the environment."""
+    if isinstance(given, dict) and list(given) == ["env"]:
+        name = str(given["env"])
+        given, what = os.environ.get(name), f"{what} is the variable {name}, which"
+        if given is None:
+            raise ValueError(f"{what} is not set")
+        with suppress(ValueError):
+            given = int(given)
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+        raise ValueError(f"{what} is {given!r:.100}: give a whole number (-1: no limit)")
+    return given
 
 
 def open_instance(lake_root: str | Path) -> dg.DagsterInstance:

@@ -97,7 +97,7 @@ def rebuild_ledger(lake_root: str, as_json: bool) -> None:
     else:
         for path in made.put_aside:
             click.echo(f"the ledger was damaged: it is {path} now")
-        table = Table(title=f"the ledger of {lake.location}")
+        table = Table(title=plain(f"the ledger of {lake.location}"))
         table.add_column("table")
         for name in ("in the lake", "entered"):
             table.add_column(name, justify="right")

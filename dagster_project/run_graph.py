@@ -38,6 +38,7 @@ from resources.lake.places import files_of
 from resources.ledger import Ledger, State
 from resources.ledger.sources import AWAY, DELETED, Sources
 from resources.processes import RUN_TAG, run_tag
+from resources.processes.run_locks import RunLocks
 from resources.storage import Storage
 
 EARLY_TABLES = ("video_manifest", "clips")
@@ -171,9 +172,10 @@ def run_shards(
     lend = partial(_one_gpu, degrade_after_s, tell)
     with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
+        locks = RunLocks(instance.root_directory)
         for shard in summary.shards:
             run_id = str(uuid.uuid4())
-            with _Watch(ledger, shard, tell):
+            with locks.held(run_id), _Watch(ledger, shard, tell):
                 result = job.execute_in_process(
                     partition_key=shard,
                     instance=instance,

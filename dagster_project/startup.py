@@ -9,10 +9,13 @@ import os
 import sys
 from io import TextIOWrapper
 
+from dagster_project.web.hosts import parse_allowed
 from resources.environment import check_environment, is_utf8
+from resources.lake.environment import EnvironmentVariableError
 from resources.processes.temp_folder import shorten_temp_folder
 
 UTF8 = "PYTHONUTF8"
+ALLOWED_HOSTS = "EGO_ALLOWED_HOSTS"
 
 
 def prepare_text() -> None:
@@ -34,3 +37,7 @@ def prepare() -> None:
     """Raise ValueError if the environment makes no sense."""
     shorten_temp_folder()
     check_environment()
+    try:
+        parse_allowed(os.environ.get(ALLOWED_HOSTS, ""))
+    except ValueError as error:
+        raise EnvironmentVariableError(f"{ALLOWED_HOSTS}: {error}") from error

@@ -41,7 +41,7 @@ from resources.ledger.tables import LedgerDamagedError, LedgerVersionError
 
 
 def _is_usable(_: click.Context, __: click.Parameter, given: str) -> str:
-    if why := fault_of_folder(str(given)):
+    if why := fault_of_folder(str(given), may_be_on_s3=True):
         raise click.BadParameter(f"{str(given)[:300]!r}, {why}")
     return given
 
@@ -230,7 +230,7 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
                     f", {bad} failed" if bad else ""
                 )
                 words += f", {time.monotonic() - began:.0f} s since the start"
-                console.print(words, markup=False)
+                console.print(plain(words), soft_wrap=True)
 
     return tell
 

@@ -6,6 +6,7 @@ Here: all of them at once. Not here: what each is for (where it is read).
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from resources.lake.s3 import answer_timeout_s
 from resources.lake.scratch import given_gigabytes
 
 _FOLDERS = ("EGO_LAKE", "EGO_SCRATCH", "EGO_WEIGHTS", "EGO_LEASE_DIR", "DAGSTER_HOME")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ADDRESSES = ("EGO_ALERT_WEBHOOK_URL", "EGO_ALERT_SLACK_URL")
 
 
@@ -72,14 +74,16 @@ def max_runs() -> int | None:
 
 def _check_folder(name: str) -> None:
     given = os.environ.get(name, "")
-    if given and (why := fault_of_folder(given)):
+    if given and (why := fault_of_folder(given, may_be_on_s3=name == "EGO_LAKE")):
         raise EnvironmentVariableError(f"{name} is {given[:300]!r}, {why}: give a folder")
 
 
-def fault_of_folder(given: str) -> str:
+def fault_of_folder(given: str, *, may_be_on_s3: bool = False) -> str:
     """Why a folder cannot be used; empty: it can, whether it is there yet or not."""
-    if given.startswith("s3://"):
+    if given.startswith("s3://") and may_be_on_s3:
         return ""
+    if _URL.match(given):
+        return "which is a URL, not a path"
     try:
         given.encode()
         path = Path(given).expanduser().absolute()
@@ -110,14 +114,18 @@ def _check_ledger(url: str) -> None:
     """It may hold a password, and is not shown."""
     import sqlalchemy as sa
 
+    from resources.ledger.tables import SQLITE
+
     try:
-        is_right = url.startswith("sqlite:///") or (
-            url.startswith("postgresql") and bool(sa.make_url(url))
-        )
-    except (sa.exc.ArgumentError, ValueError):
+        if url.startswith(SQLITE):
+            path = url.removeprefix(SQLITE)
+            is_right = path.strip() not in {"", ":memory:"} and not Path(path).is_dir()
+        else:
+            is_right = url.startswith("postgresql") and bool(sa.make_url(url))
+    except (sa.exc.ArgumentError, OSError, ValueError):
         is_right = False
     if not is_right:
         raise EnvironmentVariableError(
-            "EGO_LEDGER_URL holds no URL of a database: give "
+            "EGO_LEDGER_URL holds no URL of a database that lasts: give "
             "postgresql://user:password@host/database, or sqlite:////absolute/file"
         )

@@ -1,10 +1,11 @@
-"""Runs that Dagster holds for started, and whose process is gone: its machine was switched off, or
-the kernel killed it. They keep their place in the queue and their shard from being retried, and
-nobody is told, until somebody ends them; here that is done.
+"""Ends runs that Dagster holds for started, and whose process is gone: its machine or container was
+restarted, or the kernel killed it. They keep their place in the queue and their shard from being
+retried, and nobody is told, until somebody ends them; here that is done.
 
-A run is ended if its process is surely gone, or if nothing was heard of it for long, and nothing is
-while we listen: clocks may be stepped, and a run in a container of its own cannot be looked for.
-Dagster's run monitoring cannot ask the default launcher's processes whether they live.
+A run is ended if its process is surely gone: its lock in DAGSTER_HOME is free, or no process has
+its name. A run that neither tells of is ended if nothing was heard of it for long, and nothing is
+while we listen, since clocks may be stepped. Dagster's run monitoring cannot ask the default
+launcher's processes whether they live.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ import dagster as dg
 
 from resources.ledger import Ledger
 from resources.processes import RUN_TAG, Life, life_of_run
-from resources.processes.silence import GRACE_S, WATCH_S, Silence
+from resources.processes.run_locks import RunLocks
+from resources.processes.silence import GRACE_S, WATCH_S, AwakeClock, Silence
 
 STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 START_LIMIT_S = 900.0
 """A run that we have seen waiting to begin for so long never will."""
 SILENCE_S = 3600.0
 """So long without a heartbeat of any unit that it was at, a run of another machine is lost."""
-_starting = Silence(time.monotonic)
+LOOK_S = 60.0
+"""Longest time that passes between two looks, or two ticks of the sensor: a longer gap is one in
+which we were stopped, and those that we watch most likely were, too."""
+_starting = Silence(AwakeClock(LOOK_S))
 """From tick to tick: of the runs that have not begun."""
 
 
 def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     """Have them failed, or cancelled if that was wanted; their ids."""
+    _sweep(instance)
     ended = _end_what_never_began(instance)
     runs = instance.get_runs(dg.RunsFilter(statuses=STARTED))
     if not runs:
@@ -38,9 +44,12 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
     silent: list[str] = []
     for run in runs:
         _, age_s = beats.get(run.run_id, (0.0, None))
-        life = life_of_run(run.run_id, run.tags.get(RUN_TAG, ""))
+        life = _life_of(instance, run)
         if life is Life.GONE and (age_s is None or abs(age_s) > GRACE_S):
-            why = "the process of the run is gone: its machine went down, or it was killed"
+            why = (
+                "the process of the run is gone: its machine or container went down, or it was "
+                "killed"
+            )
             lost.append((run.run_id, why))
         elif life is Life.UNKNOWN and age_s is not None and age_s >= SILENCE_S:
             # A unit without heartbeats may be left of a step of it that was killed.
@@ -65,7 +74,7 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
 def count_lost_runs(instance: dg.DagsterInstance) -> int:
     """Count the runs that Dagster holds for in progress and that surely are not."""
     started = instance.get_runs(dg.RunsFilter(statuses=STARTED))
-    lives = [life_of_run(run.run_id, run.tags.get(RUN_TAG, "")) for run in started]
+    lives = [_life_of(instance, run) for run in started]
     return lives.count(Life.GONE) + len(_never_began(instance))
 
 
@@ -77,14 +86,48 @@ def _end_what_never_began(instance: dg.DagsterInstance) -> list[str]:
     return [run.run_id for run in found]
 
 
+def _locks(instance: dg.DagsterInstance) -> RunLocks:
+    """Return the locks of the instance's runs, as far as they are on this machine."""
+    return RunLocks(instance.root_directory)
+
+
+def _life_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Life:
+    found = _locks(instance).life_of(run.run_id)
+    return (
+        found if found is not Life.UNKNOWN else life_of_run(run.run_id, run.tags.get(RUN_TAG, ""))
+    )
+
+
+def _sweep(instance: dg.DagsterInstance) -> None:
+    """Remove the locks of runs that ended, or were deleted, and whose process was killed."""
+    locks = _locks(instance)
+    locks.sweep()
+    for run_id in locks.run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            locks.forget(run_id)
+
+
 def _never_began(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Runs whose process died before it could say that it began."""
-    starting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])
+    """Runs whose process died before it could say that it began, or just after."""
+    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     return [
         record.dagster_run
-        for record in instance.get_run_records(starting)
+        for record in instance.get_run_records(dg.RunsFilter(statuses=statuses))
+        if record.dagster_run.status is dg.DagsterRunStatus.STARTING
+        or _did_nothing(instance, record.dagster_run)
         if _starting.of(record.dagster_run.run_id, [record.update_timestamp]) > START_LIMIT_S
     ]
+
+
+def _did_nothing(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a run has begun, and its executor has not: each tells of itself at once."""
+    if run.tags.get(RUN_TAG, "").startswith(run.run_id):
+        return False
+    last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+    began = dg.DagsterEventType.RUN_START
+    is_start = bool(last) and last[0].event_log_entry.dagster_event_type is began
+    return is_start and _locks(instance).life_of(run.run_id) is Life.UNKNOWN
 
 
 def _still_silent(

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 
+import psutil
+
 from dagster_project.web import with_parent
+from resources.processes import has_own_proc
 
 _LOOK_S = 0.05
 
@@ -76,8 +79,25 @@ class Parts:
 
 def _is_running(process: subprocess.Popen[bytes]) -> bool:
     """Whether the process lives, or another one of its session (a run of a code server)."""
-    process.poll()
-    return _signal(process, 0)
+    if process.poll() is None:
+        return True
+    # As the first process of a container we inherit what it left behind, and have to reap it.
+    with suppress(ChildProcessError):
+        while os.waitpid(-process.pid, os.WNOHANG) != (0, 0):
+            pass
+    if not _signal(process, 0):
+        return False
+    # The rest may have ended, too: where init does not reap, it stays in the group for ever.
+    return not has_own_proc() or any(
+        _group(other) == process.pid and other.info["status"] != psutil.STATUS_ZOMBIE
+        for other in psutil.process_iter(["status"])
+    )
+
+
+def _group(process: psutil.Process) -> int | None:
+    with suppress(OSError):
+        return os.getpgid(process.pid)
+    return None
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:

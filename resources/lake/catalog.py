@@ -56,6 +56,8 @@ class Catalog:
         self._timeout_s = timeout_s
         self._left_s = timeout_s
         self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        """That of the statement, and those of earlier ones that could not be interrupted."""
         self._database = duckdb.connect(":memory:")
         self._connection: duckdb.DuckDBPyConnection | None = None
         parsed = self._database.execute("SELECT parse_formatted_bytes(?)", [memory_limit])
@@ -110,10 +112,13 @@ class Catalog:
     @property
     def is_busy(self) -> bool:
         """Whether DuckDB still works on a statement that was given up."""
-        return self._thread is not None and self._thread.is_alive()
+        return any(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
-        """End the statement that runs, if any, and forget everything."""
+        """End the statement that runs, if any, and forget everything.
+
+        The database stays open while a statement cannot be ended.
+        """
         self._end()
         if not self.is_busy:
             self._database.close()
@@ -135,9 +140,10 @@ class Catalog:
         self._interrupt()
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
-        if self._connection is not None and not self.is_busy:
+        is_over = self._thread is None or not self._thread.is_alive()
+        if self._connection is not None and is_over:
             self._connection.close()
-        self._connection = None
+        self._thread = self._connection = None
 
     def _files(self, table: str) -> dataset.Dataset:
         """Return a dataset over the files that a table has now, and no others."""
@@ -174,6 +180,8 @@ class Catalog:
 
         began = time.monotonic()
         self._thread = threading.Thread(target=run, name="duckdb", daemon=True)
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(self._thread)
         self._thread.start()
         try:
             return done.result(self._left_s)

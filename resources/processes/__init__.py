@@ -4,7 +4,7 @@ A name says on which boot of a machine, in which PID namespace, under which numb
 clock tick since that boot its process began: `host@boot-pidns-timens:pid:tick`. None of it follows
 the clock on the wall, and two containers that share a host name differ. Whoever cannot tell so
 (another boot or namespace, a name of an older release, no /proc of one's own) has to go by
-heartbeats: `resources.processes.silence`.
+heartbeats: `resources.processes.silence`. Runs also hold a lock: `resources.processes.run_locks`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,15 @@ def has_own_proc() -> bool:
     return False
 
 
+def boot_id() -> str:
+    """Return what names this boot of this machine; empty where the kernel does not tell."""
+    with suppress(OSError):
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+        if re.fullmatch("[0-9a-f]{32}", boot):
+            return boot
+    return ""
+
+
 RUN_TAG = "ego/process"
 """Tag of a Dagster run: the process that executes it."""
 
@@ -117,14 +126,14 @@ def _here() -> str:
 
     The ticks of a process are shown as of the reader's time namespace.
     """
-    boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    boot = boot_id()
     pids = (_PROC / "self/ns/pid").stat().st_ino
     try:
         times = (_PROC / "self/ns/time").stat().st_ino
     except FileNotFoundError:  # a kernel before 5.6
         times = 0
-    if not re.fullmatch("[0-9a-f]{32}", boot):
-        raise ValueError(f"not a boot id: {boot!r}")
+    if not boot:
+        raise ValueError("the kernel gives no boot id")
     return f"{boot[:16]}-{pids}-{times}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing as mp
 import os
@@ -32,7 +33,11 @@ from dagster_project.worker_pool import Worker, WorkerPool
 from resources import gpu_leases
 from resources.gpu import Gpu, find_gpus
 from resources.gpu_leases import LeaseBook, Request
+from resources.ledger import Ledger
 from resources.processes import RUN_TAG, run_tag
+from resources.processes.run_locks import RunLocks
+from sensors.lost_runs import count_lost_runs, end_lost_runs
+from tests.resources.namespaces import needs_namespaces
 
 FOUR = {"gpus": 4}
 
@@ -120,6 +125,8 @@ def test_a_machine_without_gpus_runs_everything(instance: dg.DagsterInstance) ->
     found = instance.get_run_by_id(run.result.run_id)
     assert found is not None
     assert found.tags[RUN_TAG] == run_tag(run.result.run_id)
+    gc.collect()
+    assert RunLocks(instance.root_directory).run_ids() == []
     told = [e.message for e in run.logs if "has no GPU" in e.message]
     assert told == ["This machine has no GPU: 3 of 5 steps ask for one and run on the CPU"]
 
@@ -431,7 +438,7 @@ def endless(mark: Path, how: str) -> dict[str, Any]:
 
 
 def start(
-    home: Path, job: str, config: dict[str, Any], run_config: dict[str, Any]
+    home: Path, job: str, config: dict[str, Any], run_config: dict[str, Any], *before: str
 ) -> subprocess.Popen[bytes]:
     """A run in a process and a process group of its own, with its own Dagster storage."""
     home.mkdir(parents=True, exist_ok=True)
@@ -445,7 +452,13 @@ def start(
     log = (home / "log").open("ab")
     with log:
         return subprocess.Popen(
-            [sys.executable, executor_jobs.__file__, job, *map(json.dumps, (config, run_config))],
+            [
+                *before,
+                sys.executable,
+                executor_jobs.__file__,
+                job,
+                *map(json.dumps, (config, run_config)),
+            ],
             env=os.environ | {"DAGSTER_HOME": str(home)},
             stdout=log,
             stderr=log,
@@ -537,6 +550,25 @@ def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
     wait_for(lambda: LeaseBook().claims() == [])
     if is_running(child):
         os.kill(child, signal.SIGKILL)
+
+
+@needs_namespaces
+def test_a_run_whose_container_was_killed_is_ended_and_takes_no_place(tmp_path: Path) -> None:
+    """No name of its processes says anything out here, and no unit has heartbeats."""
+    home, mark = tmp_path / "home", tmp_path / "mark"
+    apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    process = start(home, "endless", FOUR, endless(mark, "stuck"), *apart)
+    wait_for(mark.exists)
+    ledger = Ledger.beside(tmp_path / "lake")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        (run,) = instance.get_runs()
+        assert (end_lost_runs(instance, ledger), count_lost_runs(instance)) == ([], 0)
+        process.kill()
+        process.wait()
+        wait_for(lambda: count_lost_runs(instance) == 1)
+        assert end_lost_runs(instance, ledger) == [run.run_id]
+        assert end_lost_runs(instance, ledger) == []
+        assert RunLocks(home).run_ids() == []
 
 
 def test_what_shows_a_steps_prints_does_not_outlive_it(tmp_path: Path) -> None:

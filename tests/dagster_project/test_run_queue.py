@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,7 @@ import yaml
 
 from dagster_project import home as home_module
 from dagster_project import run_queue
-from dagster_project.doctor import examine
+from dagster_project.doctor import _run_queue, examine
 from dagster_project.home import ROOT, limit_in, open_instance, prepare_home
 from dagster_project.run_queue import runs_at_once
 from resources.gpu import Gpu
@@ -194,6 +195,45 @@ def test_the_doctor_reads_the_limit_where_dagster_does(
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         queue = instance.get_concurrency_config().run_queue_config
         assert queue is None or queue.max_concurrent_runs == runs
+
+
+LIMIT_IN_A_VARIABLE = "run_queue: {max_concurrent_runs: {env: EGO_TEST_RUNS}}"
+
+
+def test_the_limit_may_be_in_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_TEST_RUNS", "4")
+    (tmp_path / "dagster.yaml").write_text(LIMIT_IN_A_VARIABLE)
+    assert limit_in(tmp_path) == 4
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert limit(instance) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LIMIT_IN_A_VARIABLE, "is the variable EGO_TEST_RUNS, which is not set"),
+        ("run_queue: {max_concurrent_runs: {no: N}}", "max_concurrent_runs in .*a whole number"),
+        ("run_queue: {max_concurrent_runs: many}", "is 'many': give a whole number"),
+        ("run_queue: {max_concurrent_runs: true}", "is True: give a whole number"),
+        ("run_queue: 3", "run_queue in .* is 3: Dagster needs names with values"),
+        ("concurrency: [1]", "concurrency in "),
+        ("concurrency: {runs: 1}", "runs of concurrency in "),
+        ("run_coordinator: QueuedRunCoordinator", "run_coordinator in .* is 'QueuedRunCoordi"),
+        ("run_coordinator: {config: 3}", "config of run_coordinator in "),
+        ("- a list", r"dagster.yaml is \['a list'\]"),
+        ("words", "dagster.yaml is 'words'"),
+        ("a: b: c", "mapping values are not allowed"),
+    ],
+)
+def test_the_doctor_says_what_is_wrong_with_an_edited_file(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    home = tmp_path / ".dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(text)
+    said = _run_queue(str(tmp_path))
+    assert said.state == "missing"
+    assert re.search(words, said.facts)
 
 
 def test_a_limit_in_the_file_beats_the_machines(

@@ -26,7 +26,13 @@ def ego(*arguments: str, status: int = 0, **environment: str) -> subprocess.Comp
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("EGO_KEEP_VERSIONS", "abc"), ("EGO_LEDGER_URL", "abc"), ("EGO_BACKENDS", "/none.yaml")],
+    [
+        ("EGO_KEEP_VERSIONS", "abc"),
+        ("EGO_LEDGER_URL", "abc"),
+        ("EGO_BACKENDS", "/none.yaml"),
+        ("EGO_SCRATCH", "s3://b/x"),
+        ("EGO_ALLOWED_HOSTS", "https://ui.example.org"),
+    ],
 )
 def test_a_wrong_variable_ends_a_command_before_it_begins(
     tmp_path: Path, name: str, given: str
@@ -35,8 +41,16 @@ def test_a_wrong_variable_ends_a_command_before_it_begins(
     lake = tmp_path / "lake"
     done = ego("run", str(tmp_path), "--lake", str(lake), status=1, **{name: given})
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith(f"Error: {name} ")
+    assert line.startswith(f"Error: {name}")
     assert not lake.exists()
+
+
+@pytest.mark.parametrize("name", ["s3://b/x", "file"])
+def test_the_demo_has_a_folder_of_this_machine(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    given = name if "://" in name else str(tmp_path / name)
+    done = ego("demo", "--lake", given, status=2)
+    assert "Error: Invalid value for '--lake'" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("lake", ["file", "what?", "x" * 300])

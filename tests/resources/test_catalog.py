@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from ego_assets.schemas import TABLES
 from resources.lake import Lake
+from resources.lake import catalog as catalog_module
 from resources.lake.catalog import Catalog, QueryError, open_catalog
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.resources.test_lake import publish
@@ -326,6 +328,23 @@ def test_what_runs_for_ever_is_ended(place: Path, sql: str) -> None:
     assert not catalog.is_busy
 
 
+def test_what_cannot_be_ended_stays_known_after_other_statements(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_module, "_PATIENCE_S", 0.01)
+    catalog = Catalog(Lake(place / "lake"), timeout_s=0.1)
+    with pytest.raises(QueryError, match="was ended"):
+        catalog.query("SELECT length(repeat('a', 300000000))")  # looks for no interrupt
+    catalog._timeout_s = None
+    for _ in range(2):
+        assert catalog.query("SELECT 1 AS x").to_pylist() == [{"x": 1}]
+    assert catalog.is_busy
+    catalog.close()
+    while catalog.is_busy:
+        time.sleep(0.05)
+    catalog.close()
+
+
 # -- S3 ------------------------------------------------------------------------------------------
 
 
@@ -361,6 +380,7 @@ def test_on_s3_the_same_holds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _PEAK = """
 import resource, sys
+from resources.lake import catalog as catalog_module
 from resources.lake.catalog import open_catalog
 with open_catalog(sys.argv[1]) as catalog:
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

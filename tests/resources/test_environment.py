@@ -70,9 +70,16 @@ def test_a_folder_may_not_be_there_yet_and_is_nothing_else(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
-    for given in ("", "later/still", "s3://bucket/prefix"):
-        monkeypatch.setenv(name, given and (given if "://" in given else str(tmp_path / given)))
+    for given in ("", "later/still"):
+        monkeypatch.setenv(name, given and str(tmp_path / given))
         check_environment()
+    for given in ("s3://bucket/prefix", "gs://b/x", "file:///data"):
+        monkeypatch.setenv(name, given)
+        if name == "EGO_LAKE" and given.startswith("s3://"):
+            check_environment()
+            continue
+        with pytest.raises(EnvironmentVariableError, match=f"^{name} is '{given}', which is a URL"):
+            check_environment()
     for given in ("file", "file/below", "loop", "x" * 300, "\udcff"):
         monkeypatch.setenv(name, str(tmp_path / given))
         with pytest.raises(EnvironmentVariableError, match=f"^{name} is .*give a folder$"):
@@ -81,7 +88,7 @@ def test_a_folder_may_not_be_there_yet_and_is_nothing_else(
 
 @pytest.mark.parametrize("given", ["/data/what?", "s3://b/what?", "/data/a %41#[b]"])
 def test_a_path_is_no_url(given: str) -> None:
-    assert fault_of_folder(given) == ""
+    assert fault_of_folder(given, may_be_on_s3=True) == ""
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,9 @@ def test_a_path_is_no_url(given: str) -> None:
         ("EGO_LEDGER_URL", "mysql://me:S3CRET@host/db"),
         ("EGO_LEDGER_URL", "postgresql//me:S3CRET@host/db"),
         ("EGO_LEDGER_URL", "S3CRET"),
+        ("EGO_LEDGER_URL", "sqlite:///"),
+        ("EGO_LEDGER_URL", "sqlite:///:memory:"),
+        ("EGO_LEDGER_URL", "sqlite:////tmp"),
     ],
 )
 def test_an_address_is_checked_and_not_shown(

@@ -16,10 +16,18 @@ import sqlalchemy as sa
 
 from resources.ledger import Ledger
 from resources.ledger.tables import work
-from resources.processes import RUN_TAG, process_name, run_tag
+from resources.processes import RUN_TAG, process_name, run_locks, run_tag
+from resources.processes.run_locks import RunLocks
+from resources.processes.silence import AwakeClock
 from sensors import lost_runs
 from sensors.alerts import Span, signals
-from sensors.lost_runs import SILENCE_S, end_lost_runs
+from sensors.lost_runs import (
+    LOOK_S,
+    SILENCE_S,
+    START_LIMIT_S,
+    count_lost_runs,
+    end_lost_runs,
+)
 from tests.resources.namespaces import needs_namespaces
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
@@ -119,6 +127,23 @@ def test_a_run_that_never_begins_is_ended(
     assert status(instance, run_id) is STATUS.FAILURE
 
 
+def test_a_run_that_begins_is_not_ended_because_we_were_stopped(
+    instance: dg.DagsterInstance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that was frozen, or a machine that was paused: the run slept with us."""
+    run_id = begin(instance, status=STATUS.STARTING)
+    assert end_lost_runs(instance, ledger) == []
+    let_pass(monkeypatch, START_LIMIT_S + 60)
+    assert (end_lost_runs(instance, ledger), count_lost_runs(instance)) == ([], 0)
+    for _ in range(13):  # and some seconds of the test itself
+        let_pass(monkeypatch, LOOK_S)
+        assert lost_runs._never_began(instance) == []
+    for _ in range(2):
+        let_pass(monkeypatch, LOOK_S)
+        lost_runs._never_began(instance)
+    assert end_lost_runs(instance, ledger) == [run_id]
+
+
 def test_a_run_that_begins_is_not_ended_because_the_clock_was_put_forward(
     instance: dg.DagsterInstance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +181,81 @@ def test_the_alert_sensor_ends_lost_runs(
         assert desk.told() == [("raised", "job toy")]
 
 
+BEFORE_THE_RESTART = f"RUN {os.uname().nodename}@{'0' * 16}-1-1:7:7"
+"""Tag of a run on this machine, on another boot."""
+
+
+@pytest.fixture
+def restarted(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A run whose machine was restarted."""
+    run_id = begin(instance, BEFORE_THE_RESTART)
+    says = (
+        "import sys; from resources.processes.run_locks import RunLocks\n"
+        "RunLocks(sys.argv[1]).take(sys.argv[2]); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", says, instance.root_directory, run_id]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert count_lost_runs(instance) == 0
+        process.kill()
+    monkeypatch.setattr(run_locks, "boot_id", lambda: "1" * 32)
+    yield run_id
+
+
+def test_a_run_whose_machine_was_restarted_between_two_units_is_ended(
+    instance: dg.DagsterInstance, ledger: Ledger, restarted: str
+) -> None:
+    assert count_lost_runs(instance) == 1
+    assert end_lost_runs(instance, ledger) == [restarted]
+    assert status(instance, restarted) is STATUS.FAILURE
+    assert end_lost_runs(instance, ledger) == []
+    assert RunLocks(instance.root_directory).run_ids() == []
+
+
+def test_a_run_whose_machine_was_restarted_at_a_unit_is_ended_once_its_heartbeat_is_old(
+    instance: dg.DagsterInstance, ledger: Ledger, restarted: str
+) -> None:
+    claim(ledger, restarted, "u1")
+    assert end_lost_runs(instance, ledger) == []
+    let_age(ledger, {"u1": 60.0})
+    assert end_lost_runs(instance, ledger) == [restarted]
+
+
+def test_a_run_with_a_lock_is_alive_however_long_it_is_silent(
+    instance: dg.DagsterInstance, ledger: Ledger, quick: None
+) -> None:
+    """Its process may be in another container, and stopped."""
+    run_id = begin(instance, "RUN elsewhere:1:1")
+    claim(ledger, run_id, "u1")
+    let_age(ledger, {"u1": SILENCE_S + 60})
+    with RunLocks(instance.root_directory).held(run_id):
+        assert end_lost_runs(instance, ledger) == []
+    assert end_lost_runs(instance, ledger) == [run_id]
+
+
+def test_a_run_that_was_killed_as_it_began_is_ended(
+    instance: dg.DagsterInstance, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not say yet which process it is."""
+    killed, other, ours = begin(instance), begin(instance), begin(instance, "RUN elsewhere:1:1")
+    for run_id in (killed, other, ours):
+        begun = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, "toy")
+        instance.report_dagster_event(begun, run_id)
+    found = instance.get_run_by_id(other)
+    assert found is not None
+    instance.report_engine_event("an executor of Dagster's own goes on", found)
+    assert (end_lost_runs(instance, ledger), count_lost_runs(instance)) == ([], 0)
+    monkeypatch.setattr(lost_runs, "START_LIMIT_S", -1.0)
+    assert count_lost_runs(instance) == 1
+    assert end_lost_runs(instance, ledger) == [killed]
+
+
 def let_age(ledger: Ledger, ages_s: dict[str, float]) -> None:
     """Units whose last heartbeat is so old."""
     with sa.create_engine(ledger.url).begin() as connection:
@@ -174,6 +274,14 @@ def step_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Of this process, put forward from now on."""
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + seconds)
+
+
+def let_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """On the monotonic clock by which runs that have not begun are watched."""
+    awake = lost_runs._starting._clock
+    assert isinstance(awake, AwakeClock)
+    real = awake._clock
+    monkeypatch.setattr(awake, "_clock", lambda: real() + seconds)
 
 
 @pytest.fixture
