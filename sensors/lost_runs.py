@@ -79,11 +79,16 @@ def count_lost_runs(instance: dg.DagsterInstance) -> int:
 
 
 def _end_what_never_began(instance: dg.DagsterInstance) -> list[str]:
+    locks = _locks(instance)
+    made = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED]))
+    killed = [run for run in made if locks.life_of(run.run_id) is Life.GONE]
+    for run in killed:  # of an `ego run`, which makes its runs itself
+        instance.report_run_failed(run, "the process of the run was killed before the run began")
     found = _never_began(instance)
     for run in found:
         why = f"the run did not begin within {START_LIMIT_S / 60:.0f} min of its launch"
         instance.report_run_failed(run, why)
-    return [run.run_id for run in found]
+    return [run.run_id for run in [*killed, *found]]
 
 
 def _locks(instance: dg.DagsterInstance) -> RunLocks:

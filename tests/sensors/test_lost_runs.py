@@ -208,6 +208,19 @@ def restarted(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> 
     yield run_id
 
 
+def test_a_run_that_was_killed_before_it_began_is_ended(
+    instance: dg.DagsterInstance, ledger: Ledger, restarted: str
+) -> None:
+    """Else the nightly retry takes its shard for busy."""
+    run_id = begin(instance, status=STATUS.NOT_STARTED)
+    waits = begin(instance, status=STATUS.NOT_STARTED)
+    folder = Path(instance.root_directory) / run_locks.FOLDER
+    (folder / f"{restarted}.lock").rename(folder / f"{run_id}.lock")
+    assert end_lost_runs(instance, ledger) == [run_id]
+    assert status(instance, run_id) is STATUS.FAILURE
+    assert status(instance, waits) is STATUS.NOT_STARTED
+
+
 def test_a_run_whose_machine_was_restarted_between_two_units_is_ended(
     instance: dg.DagsterInstance, ledger: Ledger, restarted: str
 ) -> None:
