@@ -95,11 +95,16 @@ def compare(
 
 
 def note_file(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
-    """Remember that the ledger agrees with the compacted file as it is now."""
+    """Remember that the ledger agrees with the compacted file as it is now.
+
+    It does not if it lacks some of its units: it was lost while they were made.
+    """
+    adoption = Adoption(ledger)
     state = holdings.state(lake, table, shard)
-    units = len(lake.compacted_units(table, shard))
-    note = None if state is None else FileState(state, units)
-    Adoption(ledger).note_files({(table, shard): note})
+    units = lake.compacted_units(table, shard)
+    if units.keys() <= adoption.tokens(table, units).keys():
+        note = None if state is None else FileState(state, len(units))
+        adoption.note_files({(table, shard): note})
 
 
 def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: Unit) -> None:

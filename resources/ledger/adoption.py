@@ -16,13 +16,14 @@ import sqlalchemy as sa
 from resources.ledger.database import Database, patient
 from resources.ledger.ledger import HEARTBEAT_LIMIT_S
 from resources.ledger.states import WAITS_FOR_GPU, Entry, State
+from resources.ledger.tables import PART
 from resources.ledger.tables import facts as _facts
 from resources.ledger.tables import lake_files as _files
 from resources.ledger.tables import work as _work
 from resources.processes import is_gone
 
 _PAGE = 500
-_WHOLE, _PART = "whole", "part"
+_WHOLE = "whole"
 
 
 @dataclass(frozen=True)
@@ -229,14 +230,14 @@ class Adoption:
     @patient
     def is_new(self) -> bool:
         """Whether it knows nothing, or only a part of what the lake held before it was made."""
-        if _PART in self._facts():
+        if PART in self._facts():
             return True
         with self._database.reading() as connection:
             return connection.execute(sa.select(_work.c.stage).limit(1)).first() is None
 
     def set_part(self) -> None:
         """Say that it knows only a part, until it is whole."""
-        self._set(_PART)
+        self._set(PART)
 
     def set_whole(self, how: str) -> None:
         self._set(_WHOLE, how)

@@ -16,6 +16,8 @@ import pytest
 import sqlalchemy as sa
 
 from ego_assets.schemas import TABLES
+from ego_assets.stages import lane as lane_module
+from ego_assets.stages import runner as runner_module
 from ego_assets.stages.audit import repair, verify
 from ego_assets.stages.choices import Part
 from ego_assets.stages.differences import find_differences
@@ -245,6 +247,8 @@ def test_what_was_made_without_a_gpu_still_waits_for_one(bench: Bench) -> None:
 def test_a_ledger_that_is_in_use_is_not_one_that_was_lost(bench: Bench) -> None:
     """Made by an earlier release, or a copy: that it lacks something is told, not hidden."""
     run(bench, "first")
+    with bench.ledger.transaction() as connection:
+        connection.execute(sa.text("DELETE FROM facts"))
     ready(bench.lake, bench.ledger)
     assert "clips" not in bench.ledger.counts()
     assert {d.table for d in find_differences(bench.lake, bench.ledger).found} == {
@@ -258,6 +262,32 @@ def test_what_a_stage_began_after_the_loss_is_made_whole(bench: Bench) -> None:
     lose(bench)
     run(bench, "second")
     assert "clips" not in bench.ledger.counts()
+    ready(bench.lake, bench.ledger)
+    assert bench.ledger.counts() == ALL_DONE
+
+
+@pytest.mark.parametrize("when", ["planned", "published"])
+def test_a_ledger_that_is_lost_late_in_a_stage_is_made_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whatever the stage still enters: the next who opens it enters the rest."""
+    module, name = {
+        "planned": (runner_module.planning, "plan_from"),
+        "published": (lane_module, "publish"),
+    }[when]
+    real = getattr(module, name)
+    left = [1 if when == "planned" else 4]  # the last of four clips
+
+    def losing(*given: Any) -> Any:
+        found = real(*given)
+        left[0] -= 1
+        if left[0] == 0:
+            lose(bench)
+        return found
+
+    monkeypatch.setattr(module, name, losing)
+    report = run(bench, "first")
+    assert (report.failed, left) == (0, [0])
     ready(bench.lake, bench.ledger)
     assert bench.ledger.counts() == ALL_DONE
 
