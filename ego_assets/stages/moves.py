@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from resources.lake import Lake, file_unit_id
+from resources.lake.holdings import highest_tokens
 from resources.lake.places import Place, files_of, record
 from resources.lake.presence import (
     RawAwayError,
@@ -303,10 +304,11 @@ def relabel(lake: Lake, ledger: Ledger, shard: str) -> int:
     if not changed or running & changed.keys():
         return 0
     sources = Sources(ledger)
-    made = lake.provenances(STAGE, shard, units=set(changed))
+    made = lake.provenances(STAGE, shard)
+    highest = highest_tokens(lake, STAGE, shard, {unit: p.token for unit, p in made.items()})
     rows = {unit: lake.read(STAGE, shard, units=[unit]) for unit in changed}
     for unit, uri in changed.items():
-        token = sources.new_token(unit)
+        token = sources.new_token(unit, made[unit].token, highest[unit])
         if token is None:
             continue
         column = rows[unit].schema.get_field_index("uri")

@@ -311,21 +311,26 @@ class Sources:
             return connection.execute(query).scalar_one()
 
     @patient
-    def new_token(self, unit_id: str) -> int | None:
+    def new_token(self, unit_id: str, rows: int = 0, above: int = 0) -> int | None:
         """A fencing token for rows of a unit that are published again as they are, but for where
-        its file is; None while a worker has the unit."""
+        its file is; None while a worker has the unit.
+
+        rows: the token that they have; above: the highest one that the lake knows of the unit. A
+        ledger that is older than the rows keeps the token that it has: it is to take them over.
+        """
         mine = sa.and_(_work.c.stage == STAGE, _work.c.unit_id == unit_id)
-        now_ms = int(time.time() * 1000)
+        least = max(above + 1, int(time.time() * 1000))
         with self._database.transaction() as connection:
             row = connection.execute(
                 sa.select(_work.c.state, _work.c.token).where(mine).with_for_update()
             ).first()
             if row is None:
-                return now_ms
+                return least
             if row.state == State.RUNNING:
                 return None
-            token = max(row.token + 1, now_ms)
-            connection.execute(_work.update().where(mine).values(token=token, digest=None))
+            token = max(row.token + 1, least)
+            if row.token >= rows:
+                connection.execute(_work.update().where(mine).values(token=token, digest=None))
         return token
 
     @patient

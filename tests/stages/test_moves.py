@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import sqlalchemy as sa
 from raw_bench import RawBench, write_video
 
-from ego_assets.stages.moves import Moves, recognize
+from ego_assets.stages import runner
+from ego_assets.stages.moves import Moves, enter_all, recognize, relabel
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.shards import find_files, register_files
 from ego_assets.stages.trace import trace
-from resources.lake.places import FOLDER, files_of
+from resources.lake.places import FOLDER, Place, files_of, record
 from resources.lake.raw import look
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents
@@ -250,6 +253,34 @@ def test_where_videos_are_outlives_the_ledger(done: RawBench) -> None:
         "c.mp4",
         "z.mp4",
     }
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        "DELETE FROM work WHERE stage = 'video_manifest'",
+        "UPDATE work SET token = 1",
+        "UPDATE work SET token = 1, state = 'pending', fingerprint = ''",
+    ],
+    ids=["unknown", "done", "pending"],
+)
+def test_the_new_place_counts_though_clock_and_ledger_are_behind_the_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_wall_ms", lambda _: int(time.time() * 1000) + 30 * 86_400_000)
+        bench = RawBench(tmp_path)
+        bench.run()
+    with sa.create_engine(bench.ledger.url).begin() as connection:
+        connection.execute(sa.text(older))
+    move(bench, "raw/b", "raw/z")
+    (source,) = bench.sources.at([str(bench.raw / "b.mp4")])
+    place = Place(str(bench.raw / "z.mp4"), source.sha256 or "")
+    record(bench.lake, source.shard, {source.unit_id: place})
+    assert relabel(bench.lake, bench.ledger, source.shard) == 1
+    assert sorted(places(bench).values()) == ["raw/a.mp4", "raw/c.mp4", "raw/z.mp4"]
+    report = bench.make()["probe"]
+    assert (report.done, report.skipped) == (0, 3)
 
 
 @pytest.mark.parametrize("line", range(6))
