@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from ego_assets.schemas import TABLES
 from ego_assets.stages import lane as lane_module
+from ego_assets.stages import rebuild as rebuild_module
 from ego_assets.stages import runner as runner_module
 from ego_assets.stages.audit import repair, verify
 from ego_assets.stages.choices import Part
@@ -29,6 +30,7 @@ from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import find_stale
 from ego_assets.stages.upkeep import compact_leftovers
 from resources.lake import Lake, file_unit_id
+from resources.lake.places import Place, record
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from resources.ledger.contents import Contents
@@ -337,6 +339,23 @@ def test_who_owns_a_video_and_who_came_too_late_is_known_again(tmp_path: Path) -
     assert heir.file_id == file_unit_id(copy)
     rebuild(lake, ledger)  # what a person, or the sensor, has let go of is not taken back
     assert contents.owner("v" * 16) is None
+
+
+def test_of_two_owners_the_later_one_counts_though_the_first_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "SHARDS_AT_ONCE", 1)
+    lake, ledger = Lake(tmp_path / "lake"), Ledger.beside(tmp_path)
+    for number, (uri, token) in enumerate({"/raw/a.mp4": 5, "/raw/b.mp4": 9}.items()):
+        shard = f"20260101-000{number}"
+        lake.write_shard(shard, {"files": [{"uri": uri, "byte_size": 1, "duration_s": 1.0}]})
+        row = blank_row("video_manifest", video_id="v" * 16, shard=shard, uri=uri, byte_size=1)
+        batch = TABLES["video_manifest"].from_rows([row | {"sha256": "v" * 64, "accepted": True}])
+        made = replace(provenance("m"), token=token)
+        lake.publish("video_manifest", shard, file_unit_id(uri), batch, made)
+    record(lake, SHARD, {file_unit_id("/raw/a.mp4"): Place("/raw/z.mp4", "v" * 64)})
+    ready(lake, ledger)
+    assert Contents(ledger).owner("v" * 16) == ("/raw/b.mp4", "20260101-0001")
 
 
 def test_a_damaged_file_keeps_the_rest_from_nothing(bench: Bench) -> None:

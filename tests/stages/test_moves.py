@@ -283,6 +283,21 @@ def test_the_new_place_counts_though_clock_and_ledger_are_behind_the_lake(
     assert (report.done, report.skipped) == (0, 3)
 
 
+def test_the_owner_of_a_video_is_where_it_is_though_the_move_was_killed_and_the_ledger_lost(
+    done: RawBench,
+) -> None:
+    move(done, "raw/b", "raw/z")
+    (source,) = done.sources.at([str(done.raw / "b.mp4")])
+    place = Place(str(done.raw / "z.mp4"), source.sha256 or "")
+    record(done.lake, source.shard, {source.unit_id: place})  # and killed before it goes on
+    shutil.rmtree(done.root / "lake" / "_ledger")
+    ready(done.lake, done.ledger)
+    owner = Contents(done.ledger).owner(source.video_id or "")
+    assert owner == (str(done.raw / "z.mp4"), source.shard)
+    done.run(force=True)
+    assert all(r["accepted"] for r in done.manifest())
+
+
 @pytest.mark.parametrize("line", range(6))
 def test_a_move_that_is_killed_while_it_is_put_down_is_put_down_by_the_next_run(
     done: RawBench, line: int, monkeypatch: pytest.MonkeyPatch
