@@ -252,15 +252,19 @@ def test_what_was_in_quarantine_before_is_no_failure_any_more(tmp_path: Path) ->
     assert bench.counts(State.DROPPED) == [0, 0, 1]
 
 
-def test_a_lake_of_an_older_release_is_taken_as_it_is(hashed: list[str], done: RawBench) -> None:
-    """It remembers sizes and times only: nothing is read again for that."""
+def test_a_lake_of_an_older_release_is_read_once_and_kept(
+    hashed: list[str], done: RawBench
+) -> None:
+    """It remembers sizes and times only, which other bytes may have, too."""
     hashed.clear()
     work = done.work()
     with sa.create_engine(done.ledger.url).begin() as connection:
         connection.execute(sa.text("DELETE FROM sources"))
     done.run()
-    assert hashed == []
+    assert sorted(hashed) == ["a.mp4", "b.mp4", "c.mp4"]
     assert done.work() == work
+    done.run()
+    assert len(hashed) == 3
     with sa.create_engine(done.ledger.url).begin() as connection:
         connection.execute(sa.text("DELETE FROM sources"))
     (done.raw / "b.mp4").rename(done.raw / "z.mp4")
@@ -293,6 +297,18 @@ def test_after_a_loss_bytes_are_compared_before_a_clip_is_read(tmp_path: Path) -
     assert (report.done, report.failed) == (1, 1)
     assert "other bytes" in report.failures[0].reason
     assert bench.attempts() == attempts + 1
+
+
+def test_after_a_loss_a_file_that_was_replaced_alike_is_found(tmp_path: Path) -> None:
+    bench = RawBench(tmp_path, videos=2)
+    bench.run()
+    old = bench.video("a.mp4")
+    lose_ledger(bench)
+    replace_alike(bench.raw / "a.mp4")
+    bench.run()
+    new = bench.video("a.mp4")
+    assert new["sha256"] == hashlib.sha256((bench.raw / "a.mp4").read_bytes()).hexdigest()
+    assert new["video_id"] != old["video_id"]
 
 
 def test_a_file_that_was_never_probed_and_is_deleted_is_dropped(tmp_path: Path) -> None:
