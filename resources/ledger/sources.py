@@ -171,13 +171,15 @@ class Sources:
         """The file's place is away: for how many seconds it is still to be waited for.
 
         It counts from when it was first missed: patience_s for a file that was seen in the last
-        recent_s, else brief_s.
+        recent_s, else brief_s. A wait that ended longer ago than recent_s was of a run that never
+        came to its end, and says nothing about this absence.
         """
         mine = _sources.c.unit_id == unit_id
         now = self._database.now()
         age_s = now - sa.func.coalesce(_sources.c.seen_at, 0.0)
         patience = sa.case((age_s < recent_s, patience_s), else_=brief_s)
-        is_new = sa.or_(_sources.c.away_until.is_(None), _sources.c.away_until > now + patience_s)
+        until = _sources.c.away_until
+        is_new = sa.or_(until.is_(None), until > now + patience_s, until < now - recent_s)
         with self._database.transaction() as connection:
             first = sa.and_(mine, is_new)
             connection.execute(_sources.update().where(first).values(away_until=now + patience))
