@@ -188,9 +188,12 @@ class Adoption:
     # -- files -------------------------------------------------------------------------------
 
     @patient
-    def file_states(self) -> dict[tuple[str, str], FileState]:
-        """{(stage, shard): the state} in which each file was last found in agreement."""
+    def file_states(self, stages: Sequence[str] = ()) -> dict[tuple[str, str], FileState]:
+        """{(stage, shard): the state} in which each file was last found in agreement. stages: only
+        of these."""
         query = sa.select(_files.c.stage, _files.c.shard, _files.c.state, _files.c.units)
+        if stages:
+            query = query.where(_files.c.stage.in_(stages))
         with self._database.reading() as connection:
             return {(t, s): FileState(name, n) for t, s, name, n in connection.execute(query).all()}
 

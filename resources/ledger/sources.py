@@ -111,6 +111,13 @@ class Sources:
         with self._database.reading() as connection:
             return set(connection.execute(sa.select(_sources.c.shard).distinct()).scalars())
 
+    @patient
+    def unread_shards(self) -> set[str]:
+        """Those with files into which nobody has looked, as far as this table knows."""
+        query = sa.select(_sources.c.shard).where(_sources.c.sha256.is_(None)).distinct()
+        with self._database.reading() as connection:
+            return set(connection.execute(query).scalars())
+
     # -- what a reader of files remembers ------------------------------------------------------
 
     def recall(self, uri: str, sha256: str) -> str | None:

@@ -255,6 +255,78 @@ def test_where_videos_are_outlives_the_ledger(done: RawBench) -> None:
     }
 
 
+@pytest.fixture
+def backups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RawBench, dict[str, Path]]:
+    """A done bench, and copies of its ledger: from before the run, and from its first look."""
+    bench, copies = RawBench(tmp_path, videos=2), {}
+    ready(bench.lake, bench.ledger)
+    folder = bench.root / "lake" / "_ledger"
+    real = runner.settle
+
+    def keep(name: str) -> None:
+        if name not in copies:
+            copies[name] = shutil.copytree(folder, tmp_path / name)
+
+    def settle_and_keep(*given: Any) -> Any:
+        found = real(*given)
+        keep("during")
+        return found
+
+    keep("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "settle", settle_and_keep)
+        bench.run()
+    return bench, copies
+
+
+def restore(bench: RawBench, copy: Path) -> None:
+    shutil.rmtree(bench.root / "lake" / "_ledger")
+    shutil.copytree(copy, bench.root / "lake" / "_ledger")
+
+
+@pytest.mark.parametrize("which", ["before", "during"])
+def test_a_copy_of_a_video_is_a_duplicate_also_for_an_older_ledger(
+    backups: tuple[RawBench, dict[str, Path]], which: str
+) -> None:
+    bench, copies = backups
+    restore(bench, copies[which])
+    ready(bench.lake, bench.ledger)
+    shutil.copytree(bench.raw, bench.root / "copy")
+    bench.run(bench.root / "copy")
+    accepted = [r["uri"] for r in bench.manifest() if r["accepted"]]
+    assert accepted == [str(bench.raw / f"{n}.mp4") for n in "ab"]
+    assert len(bench.manifest()) == 4
+    assert bench.attempts() == 2
+
+
+@pytest.mark.parametrize("which", ["before", "during"])
+def test_a_moved_video_is_known_also_to_an_older_ledger(
+    backups: tuple[RawBench, dict[str, Path]], which: str
+) -> None:
+    bench, copies = backups
+    restore(bench, copies[which])
+    ready(bench.lake, bench.ledger)
+    bench.raw.rename(bench.root / "renamed")
+    moved = bench.register(bench.root / "renamed")
+    assert len(moved.moves) == 2
+    assert sorted(places(bench).values()) == ["renamed/a.mp4", "renamed/b.mp4"]
+    bench.run(bench.root / "renamed")
+    assert len(bench.lake.shards()) == 1
+    assert bench.attempts() == 2
+    assert {e.run_id for e in bench.ledger.entries(stage="video_manifest")} == {"run1"}
+
+
+def test_what_the_ledger_has_learned_of_a_manifest_is_not_read_again(
+    backups: tuple[RawBench, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, copies = backups
+    restore(bench, copies["before"])
+    enter_all(bench.lake, bench.ledger)
+    for name in ("open", "read"):
+        monkeypatch.setattr(bench.lake.storage, name, lambda key: pytest.fail(f"{key} was read"))
+    assert enter_all(bench.lake, bench.ledger)
+
+
 @pytest.mark.parametrize(
     "older",
     [
