@@ -79,7 +79,8 @@ def register_raw_files(
     found = find_files(config.paths or raw_lake.places())
     for uri, why in found.refused.items():
         context.log.warning(f"{uri}: {why}")
-    moved = {m.source.uri: m.uri for m in recognize(lake, storage.ledger(), found.files).moves}
+    ledger = ready(lake, storage.ledger(), context.log.warning)
+    moved = {m.source.uri: m.uri for m in recognize(lake, ledger, found.files).moves}
     for old, now in moved.items():
         context.log.info(f"{old} is at {now} now: the same video")
     new = register_files(lake, found.files, min_shards=compute.worker_count())
@@ -105,7 +106,7 @@ def register_videos() -> None:
 def compact_and_sweep(context: dg.OpExecutionContext, storage: Storage) -> None:
     """Merge what killed runs left, remove what killed writers left."""
     lake = storage.lake()
-    merged = compact_leftovers(lake, ready(lake, storage.ledger()))
+    merged = compact_leftovers(lake, ready(lake, storage.ledger(), context.log.warning))
     swept = sweep(lake)
     context.log.info(f"{len(merged)} tables of shards compacted, {swept} half-written files gone")
     context.add_output_metadata({"compacted": dg.MetadataValue.json(merged), "swept": swept})
@@ -116,7 +117,7 @@ def verify_lake(context: dg.OpExecutionContext, storage: Storage) -> None:
     """Compare every byte with its checksum, every row with the contract, every clip with the
     ledger. Fails, and so alerts, if anything is wrong; it changes nothing."""
     lake = storage.lake()
-    problems = audit.verify(lake, ready(lake, storage.ledger()))
+    problems = audit.verify(lake, ready(lake, storage.ledger(), context.log.warning))
     table = dg.MetadataValue.table(
         [
             dg.TableRecord(
@@ -157,7 +158,7 @@ def release_units(context: dg.OpExecutionContext, config: ReleaseConfig, storage
     """Let the next run of its shard try again what failed or is in quarantine."""
     if not (config.stage or config.shard or config.unit or config.everything):
         raise dg.Failure("say what: stage, shard, unit, or everything", allow_retries=False)
-    ledger = ready(storage.lake(), storage.ledger())
+    ledger = ready(storage.lake(), storage.ledger(), context.log.warning)
     count = ledger.release(
         stage=config.stage or None, shard=config.shard or None, unit_id=config.unit or None
     )
@@ -233,7 +234,8 @@ def gather_report(context: dg.OpExecutionContext, config: ReportConfig, storage:
     lake = storage.lake()
     since = until.timestamp() - config.days * DAY_S
     events = events_between(context.instance, since, until.timestamp())
-    written = write_report(lake, ready(lake, storage.ledger()), events, until, config.days)
+    ledger = ready(lake, storage.ledger(), context.log.warning)
+    written = write_report(lake, ledger, events, until, config.days)
     context.log_event(shown(lake, written))
 
 

@@ -122,7 +122,7 @@ def run_paths(
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()
-    moved = recognize(lake, ready(lake, ledger), found.files)
+    moved = recognize(lake, ready(lake, ledger, _noting(tell)), found.files)
     register_files(lake, found.files, min_shards=max(1, sum(not g.fault for g in find_gpus())))
     summary = run_shards(
         lake_root,
@@ -163,7 +163,7 @@ def run_shards(
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()
-    ready(lake, ledger, (lambda words: tell(Progress(note=words))) if tell else None)
+    ready(lake, ledger, _noting(tell))
     resources = {"storage": Storage(lake_root=lake.location), "compute": Compute(workers=workers)}
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
@@ -194,6 +194,11 @@ def run_shards(
     _fill(summary, lake, ledger, uris)
     _add_gone(summary, ledger)
     return summary
+
+
+def _noting(tell: Callable[[Progress], None] | None) -> Callable[[str], None] | None:
+    """Tell sentences as notes."""
+    return (lambda words: tell(Progress(note=words))) if tell else None
 
 
 @contextmanager

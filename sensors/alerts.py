@@ -66,6 +66,7 @@ def alert_sensor(
 ) -> dg.SkipReason:
     now = time.time()
     span = _span(context.cursor, now)
+    # As it is: people are also told while the lake is away, which a lost ledger would be read from.
     ledger = storage.ledger()
     store, channels = AlertStore(ledger), alerts.channels()
     end_lost_runs(context.instance, ledger)

@@ -77,7 +77,7 @@ def build_schedules(
     def nightly_retry_schedule(
         context: ScheduleEvaluationContext, storage: Storage
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        ledger = ready(storage.lake(), storage.ledger())
+        ledger = ready(storage.lake(), storage.ledger(), context.log.warning)
         end_lost_runs(context.instance, ledger)
         revive(storage.lake(), ledger)
         active = context.instance.get_run_records(dg.RunsFilter(statuses=ACTIVE))

@@ -20,26 +20,34 @@ from ego_assets.operators.mask_scaling import decode_area
 from ego_assets.protocols import Frame
 from ego_assets.stages.tasks import intrinsics_of
 from resources.lake import Lake
-from resources.lake.raw import RawReader
+from resources.lake.raw import Memory, RawReader
 
 TILES = 9
 TILE_SIDE_PX = 256
 MAX_BYTES = 45_000
 """Of a picture: every shard's pictures lie in Dagster's database."""
 _Rows = list[dict[str, Any]]
+_Preview = Callable[[Lake, str, str, RawReader], tuple[str, bytes] | None]
 
 
-def preview(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
-    """(media type, picture) of a shard's table, or None where there is nothing to show."""
-    return _PREVIEWS[table](lake, table, shard)
+def preview(
+    lake: Lake, table: str, shard: str, memory: Memory | None = None
+) -> tuple[str, bytes] | None:
+    """(media type, picture) of a shard's table, or None where there is nothing to show.
+
+    memory: of the raw files, which are hashed without it.
+    """
+    return _PREVIEWS[table](lake, table, shard, RawReader(memory=memory))
 
 
-def preview_metadata(lake: Lake, table: str, shard: str, log: Any) -> dict[str, Any]:
+def preview_metadata(
+    lake: Lake, table: str, shard: str, log: Any, memory: Memory | None = None
+) -> dict[str, Any]:
     """Metadata entry `picture`: markdown with the picture inside, so that it needs no server."""
     import dagster as dg
 
     try:
-        found = preview(lake, table, shard)
+        found = preview(lake, table, shard, memory)
     except Exception as error:  # a picture must never fail a result
         log.warning(f"no picture of {table} {shard}: {type(error).__name__}: {error}")
         return {"picture": f"could not be drawn: {type(error).__name__}: {error}"}
@@ -49,13 +57,13 @@ def preview_metadata(lake: Lake, table: str, shard: str, log: Any) -> dict[str, 
     return {"picture": dg.MetadataValue.md(f"![{table} {shard}]({plots.data_uri(data, media)})")}
 
 
-def _manifest_sheet(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
+def _manifest_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
     videos = lake.read("video_manifest", shard).sort_by("uri").to_pylist()
     tiles = []
     for video in _spread(videos, 12):
         name = Path(video["uri"]).name
         if video["accepted"]:
-            frame = next(_read(video, 0, 1, [0]), None)
+            frame = next(_read(raw, video, 0, 1, [0]), None)
             tile = frame.image.copy() if frame else draw.blank_tile()
             facts = f"{video['duration_s']:.1f} s {video['average_rate_fps']:.3g} fps"
             words = [name, f"{video['width_px']}x{video['height_px']} {facts}"]
@@ -68,14 +76,14 @@ def _manifest_sheet(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | N
     return _sheet(tiles)
 
 
-def _clips_sheet(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
+def _clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
     videos = _videos(lake, shard)
     tiles = []
     clips = lake.read("clips", shard).sort_by("clip_id").to_pylist()
     for clip in _spread(clips, 12):
         video = videos[clip["video_id"]]
         first = clip["start_frame"]
-        for frame in _read(video, first, first + 1, [first]):
+        for frame in _read(raw, video, first, first + 1, [first]):
             tile = frame.image.copy()
             span = f"{clip['start_pts_s']:.1f}-{clip['end_pts_s']:.1f} s"
             draw.draw_words(tile, Path(video["uri"]).name)
@@ -86,10 +94,10 @@ def _clips_sheet(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None
 
 def _frames_sheet(
     paint: Callable[[Frame, np.ndarray, _Rows, dict[str, Any]], None],
-) -> Callable[[Lake, str, str], tuple[str, bytes] | None]:
+) -> _Preview:
     """A sheet of frames spread over the shard, each painted with its rows."""
 
-    def sheet(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
+    def sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
         videos = _videos(lake, shard)
         clips = {c["clip_id"]: c for c in lake.read("clips", shard).to_pylist()}
         rows = lake.read(table, shard)
@@ -100,7 +108,7 @@ def _frames_sheet(
             mine = rows.filter(pc.field("clip_id") == clip_id)
             clip = clips[clip_id]
             video = videos[clip["video_id"]]
-            for frame in _read(video, clip["start_frame"], clip["end_frame"], indices):
+            for frame in _read(raw, video, clip["start_frame"], clip["end_frame"], indices):
                 tile = np.ascontiguousarray(frame.image).copy()
                 chosen = mine.filter(pc.field("frame_index") == frame.index).to_pylist()
                 paint(frame, tile, chosen, video)
@@ -141,7 +149,9 @@ def _paint_axes(frame: Frame, tile: np.ndarray, rows: _Rows, video: dict[str, An
         draw.draw_axes(tile, matrix, pose, length=0.15 * float(np.linalg.norm(pose[:3, 3])))
 
 
-def _reconstruction_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
+def _reconstruction_plot(
+    lake: Lake, table: str, shard: str, raw: RawReader
+) -> tuple[str, bytes] | None:
     rows = lake.read(table, shard)
     valid = rows.filter(pc.field("is_valid"))
     if not valid.num_rows:
@@ -161,7 +171,7 @@ def _reconstruction_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes
     return "image/png", plots.plot_paths(paths, points, title, "world units")
 
 
-def _timeline_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
+def _timeline_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
     rows = lake.read(table, shard)
     if not rows.num_rows:
         return None
@@ -172,7 +182,7 @@ def _timeline_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | No
     return "image/png", plots.plot_timeline(shown, f"movements of objects in video {video}")
 
 
-def _robot_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
+def _robot_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
     rows = lake.read(table, shard)
     if not rows.num_rows:
         return None
@@ -190,7 +200,7 @@ def _robot_plot(lake: Lake, table: str, shard: str) -> tuple[str, bytes] | None:
     return "image/png", plots.plot_series(series, f"{robot}, {mine[0]['side']} hand, track {track}")
 
 
-_PREVIEWS: dict[str, Callable[[Lake, str, str], tuple[str, bytes] | None]] = {
+_PREVIEWS: dict[str, _Preview] = {
     "video_manifest": _manifest_sheet,
     "clips": _clips_sheet,
     "detections": _frames_sheet(_paint_detections),
@@ -209,10 +219,12 @@ def _videos(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
     return {v["video_id"]: v for v in rows if v["accepted"]}
 
 
-def _read(video: dict[str, Any], start: int, end: int, indices: list[int]) -> Iterator[Frame]:
+def _read(
+    raw: RawReader, video: dict[str, Any], start: int, end: int, indices: list[int]
+) -> Iterator[Frame]:
     from ego_assets.operators.decode import ClipFrames
 
-    with RawReader().hold(video["uri"], video["sha256"]) as path:
+    with raw.hold(video["uri"], video["sha256"]) as path:
         yield from ClipFrames(path, start, end).read(max_side_px=TILE_SIDE_PX, indices=indices)
 
 

@@ -40,6 +40,7 @@ from resources.compute import Compute
 from resources.environment import check_environment
 from resources.gpu import borrowed_device, list_gpus, why_without_gpu
 from resources.lake import Lake
+from resources.ledger.sources import Sources
 from resources.models import Backends
 from resources.processes import machine
 from resources.storage import Storage
@@ -237,8 +238,9 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
             allow_retries=False,
         )
     made_by = {f"{p.spec.backend or p.spec.task} {p.spec.operator_version}": None for p in parts}
+    sources = Sources(run.storage.ledger())
     described = {
-        table: preview_metadata(lake, table, shard, context.log)
+        table: preview_metadata(lake, table, shard, context.log, sources)
         | {
             "dagster/row_count": report.rows[table],
             "file": dg.MetadataValue.path(lake.storage.uri(f"{table}/{shard}.parquet")),

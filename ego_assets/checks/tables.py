@@ -141,7 +141,7 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         mine = shards_of_run(context.instance, run.tags) or lake.shards()
         shards = [shard for shard in mine if shard not in lost]
         yield fits_contract(lake, table, shards)
-        ledger = ready(lake, storage.ledger())
+        ledger = ready(lake, storage.ledger(), context.log.warning)
         yield covers_every_clip(lake, ledger, table, shards)
         yield from quality_results(lake, table, shards, config, ledger)
         if is_last_step(context.op_execution_context):

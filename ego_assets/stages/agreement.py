@@ -18,10 +18,10 @@ from typing import Any
 from ego_assets.stages.plan import ShardInputs, StageSpec, Unit
 from resources.lake import Lake, LakeError, Provenance, file_unit_id, holdings
 from resources.lake.holdings import Tokens, highest_tokens
+from resources.lake.places import RawFileOfShard, files_of
 from resources.ledger import Entry, Ledger
 from resources.ledger.adoption import Adoption, FileState, Found
 from resources.ledger.contents import Contents, Duplicate
-from resources.ledger.sources import Sources
 from resources.ledger.states import WAITS_FOR_GPU
 
 MANIFEST, CLIPS = "video_manifest", "clips"
@@ -95,11 +95,16 @@ def compare(
 
 
 def note_file(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
-    """Remember that the ledger agrees with the compacted file as it is now."""
+    """Remember that the ledger agrees with the compacted file as it is now.
+
+    It does not if it lacks some of its units: it was lost while they were made.
+    """
+    adoption = Adoption(ledger)
     state = holdings.state(lake, table, shard)
-    units = len(lake.compacted_units(table, shard))
-    note = None if state is None else FileState(state, units)
-    Adoption(ledger).note_files({(table, shard): note})
+    units = lake.compacted_units(table, shard)
+    if units.keys() <= adoption.tokens(table, units).keys():
+        note = None if state is None else FileState(state, len(units))
+        adoption.note_files({(table, shard): note})
 
 
 def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: Unit) -> None:
@@ -166,7 +171,8 @@ def take_over(inputs: ShardInputs, found: Mapping[str, Sequence[Found]]) -> dict
         return {}
     # Results last: whoever is killed before finds them still to be entered.
     if found.get(MANIFEST):
-        remember_owners(inputs.ledger, [(inputs, {r.unit_id for r in found[MANIFEST]})])
+        units = {r.unit_id for r in found[MANIFEST]}
+        remember_owners(inputs.lake, inputs.ledger, [(inputs, units)])
     enter_waiting(inputs, [table for table, units in found.items() if units])
     entered = Adoption(inputs.ledger).adopt(found)
     return {table: len(units) for table, units in entered.items() if units}
@@ -193,32 +199,54 @@ def results(inputs: ShardInputs, table: str, units: Iterable[str] | None = None)
     return [_found(table, inputs.shard, u, made[u]) for u in chosen if belongs(u)]
 
 
-def remember_owners(ledger: Ledger, shards: Iterable[tuple[ShardInputs, Container[str]]]) -> None:
+def remember_owners(
+    lake: Lake, ledger: Ledger, shards: Iterable[tuple[ShardInputs, Container[str]]]
+) -> None:
     """Enter who owns the videos of files (units) of shards, and which of these came too late, as
-    the manifests say."""
+    the manifests say: by where the files are now, since a move may have been killed before it was
+    in the manifest."""
     owners: dict[str, tuple[str, str]] = {}
     tokens: dict[str, int] = {}
+    unit_of: dict[tuple[str, str], str] = {}
     late = []
     for inputs, units in shards:
         made = inputs.made(MANIFEST)
+        uris = {file.unit: file.uri for file in inputs.files}
         for unit, row in inputs.lake.rows_of_files(inputs.shard).items():
             video_id = row["video_id"]
-            if unit not in units or unit not in made or not video_id:
+            # A file without a place has lost it to another one, along with its content.
+            if unit not in units or unit not in made or unit not in uris or not video_id:
                 continue
             token = made[unit].token
             if row["accepted"] and token > tokens.get(video_id, -1):
-                owners[video_id], tokens[video_id] = (row["uri"], inputs.shard), token
+                owners[video_id], tokens[video_id] = (uris[unit], inputs.shard), token
+                unit_of[uris[unit], inputs.shard] = unit
             elif is_late_copy(row):
                 noted_at = _seconds(made[unit].created_at) or 0.0
                 late.append((Duplicate(unit, inputs.shard, noted_at, None), video_id))
     contents = Contents(ledger)
     others = {v: o for v, o in contents.owners(owners).items() if o != owners[v]}
-    known = {s.uri: s.unit_id for s in Sources(ledger).at([uri for uri, _ in others.values()])}
-    unit_of = {v: known.get(uri) or file_unit_id(uri) for v, (uri, _) in others.items()}
-    theirs = Adoption(ledger).tokens(MANIFEST, unit_of.values())
-    # Of two files the one that got it later has it: the other was gone by then.
-    instead = {v: o for v, o in others.items() if theirs.get(unit_of[v], tokens[v]) < tokens[v]}
+    for shard in {shard for _, shard in others.values()}:
+        unit_of |= _units_of_places(lake, shard)
+    theirs = {v: unit_of.get(o) or file_unit_id(o[0]) for v, o in others.items()}
+    known = Adoption(ledger).tokens(MANIFEST, theirs.values())
+    # Of two files the one that got it later has it: the other was gone by then. One file may be
+    # known by the place that it had.
+    instead = {
+        v: other
+        for v, other in others.items()
+        if theirs[v] == unit_of[owners[v]] or known.get(theirs[v], tokens[v]) < tokens[v]
+    }
     contents.remember(owners, late, instead)
+
+
+def _units_of_places(lake: Lake, shard: str) -> dict[tuple[str, str], str]:
+    """{(uri, shard): unit} of the places that the files of a shard have, and had at first."""
+    files: list[RawFileOfShard] = []
+    with suppress(LakeError):  # the owner may be of a shard that is not in the lake
+        files = files_of(lake, shard)
+    entered = {(f.entered_uri, shard): f.unit for f in files}
+    return entered | {(f.uri, shard): f.unit for f in files}
 
 
 def is_late_copy(row: Mapping[str, Any]) -> bool:

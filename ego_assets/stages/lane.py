@@ -54,7 +54,6 @@ from ego_assets.stages.shared_task import SharedTask
 from ego_assets.stages.todo import Todo
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger
-from resources.ledger.adoption import Adoption
 
 _NOT_AGAIN = {ErrorKind.PERMANENT, ErrorKind.TRANSIENT, ErrorKind.DEVICE_MEMORY}
 BUSY_WAIT_S = 0.5
@@ -184,7 +183,6 @@ class Lane:
             try:
                 held = claim(self.ledger, self.spec, self.name, unit.unit_id, fingerprint, tables)
             except KeyError:  # the ledger is another one than when the stage was planned
-                Adoption(self.ledger).set_part()
                 self._agree(unit)
                 held = None
             if held is None:

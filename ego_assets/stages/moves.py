@@ -15,7 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from resources.lake import Lake, file_unit_id
+from ego_assets.stages.agreement import agree, remember_owners
+from ego_assets.stages.plan import ShardInputs
+from resources.lake import Lake, LakeError, file_unit_id, holdings
+from resources.lake.holdings import highest_tokens
 from resources.lake.places import Place, files_of, record
 from resources.lake.presence import (
     RawAwayError,
@@ -34,6 +37,7 @@ from resources.lake.raw import (
 )
 from resources.lake.s3 import s3_errors
 from resources.ledger import Ledger, State
+from resources.ledger.adoption import Adoption, FileState
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Seen
 from resources.ledger.sources import STAGE, Source, Sources
@@ -270,15 +274,82 @@ def recognize(lake: Lake, ledger: Ledger, files: Mapping[str, int]) -> Moved:
 
 
 def enter_all(lake: Lake, ledger: Ledger, is_late: Callable[[], bool] = lambda: False) -> bool:
-    """Bring shards into the table of sources that are not in it. Tells if that is all of them."""
+    """Let the ledger know what the manifests of all shards say of their files: where they are, what
+    is in them, and who owns that. Tells if that is all of them.
+
+    A ledger that is a copy from before they were made learns it here, before a file is judged by
+    it. Listings tell which shards there is nothing to learn of.
+    """
     sources = Sources(ledger)
     known = sources.shards()
+    states = _unlearned(lake, ledger)
     for shard in lake.shards():
+        if shard in known and shard not in states:
+            continue
+        if is_late():
+            return False
         if shard not in known:
-            if is_late():
-                return False
             enter_shard(lake, sources, shard)
+        if shard in states:
+            _learn(lake, ledger, shard, states[shard])
     return True
+
+
+_LEARNED = "sources"
+"""Of which state of a manifest the ledger has learned, among the states that it agrees with. Not
+the agreement of its table: this says nothing about rows that the ledger has and the lake lacks."""
+
+
+def _unlearned(lake: Lake, ledger: Ledger) -> dict[str, str | None]:
+    """{shard: state of its manifest} where that says what the ledger may not know; None: it is not
+    compacted."""
+    adoption = Adoption(ledger)
+    # Fragments first: what is compacted in between is in the file.
+    fragments = holdings.fragments(lake, STAGE)
+    states = holdings.states(lake, STAGE)
+    learned = adoption.file_states([STAGE, _LEARNED])
+    found: dict[str, str | None] = {}
+    for shard, state in states.items():
+        noted = {learned[t, shard].state for t in (STAGE, _LEARNED) if (t, shard) in learned}
+        if state not in noted:
+            found[shard] = state
+    unread = Sources(ledger).unread_shards() if fragments else set()
+    known = adoption.tokens(STAGE, {unit for units in fragments.values() for unit in units})
+    for shard, units in fragments.items():
+        is_newer = any(token > known.get(unit, -1) for unit, token in units.items())
+        if is_newer or shard in unread:
+            found.setdefault(shard, states.get(shard))
+    return found
+
+
+def _learn(lake: Lake, ledger: Ledger, shard: str, state: str | None) -> None:
+    """Take over what a shard's manifest says. state: of its file before that was read."""
+    adoption, sources = Adoption(ledger), Sources(ledger)
+    inputs = ShardInputs(lake, ledger, shard)
+    try:
+        made, rows = inputs.made(STAGE), lake.rows_of_files(shard)
+    except LakeError:  # who needs the file says so
+        return
+    known = adoption.tokens(STAGE, made)
+    newer = {unit for unit, p in made.items() if p.token > known.get(unit, -1)}
+    mine = sources.of_shard(shard)
+    agree(inputs, [STAGE])
+    unread = {u for u, s in mine.items() if s.sha256 is None and rows.get(u, {}).get("sha256")}
+    if unread - newer:  # its attempt had not ended when the ledger was copied
+        remember_owners(lake, ledger, [(inputs, unread - newer)])
+    for file in inputs.files:
+        if (source := mine.get(file.unit)) is None:
+            continue
+        if source.uri != file.uri:
+            sources.move(source, file.uri, "")
+        row = rows.get(file.unit)
+        if row is None or file.unit not in newer | unread or row["sha256"] == source.sha256:
+            continue
+        size, sha256 = row["byte_size"], row["sha256"]
+        new = replace(source, uri=file.uri, byte_size=size, sha256=sha256, state="", inputs="")
+        sources.update([new])
+    if state is not None:
+        adoption.note_files({(_LEARNED, shard): FileState(state, len(rows))})
 
 
 def enter_shard(lake: Lake, sources: Sources, shard: str) -> None:
@@ -303,10 +374,11 @@ def relabel(lake: Lake, ledger: Ledger, shard: str) -> int:
     if not changed or running & changed.keys():
         return 0
     sources = Sources(ledger)
-    made = lake.provenances(STAGE, shard, units=set(changed))
+    made = lake.provenances(STAGE, shard)
+    highest = highest_tokens(lake, STAGE, shard, {unit: p.token for unit, p in made.items()})
     rows = {unit: lake.read(STAGE, shard, units=[unit]) for unit in changed}
     for unit, uri in changed.items():
-        token = sources.new_token(unit)
+        token = sources.new_token(unit, made[unit].token, highest[unit])
         if token is None:
             continue
         column = rows[unit].schema.get_field_index("uri")

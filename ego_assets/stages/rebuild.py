@@ -114,12 +114,12 @@ def _rebuild(
             page = shards[start : start + SHARDS_AT_ONCE]
             looks = [_Look(lake, ledger, shard, present, known) for shard in page]
             list(readers.map(_Look.read, looks))
-            _enter(ledger, looks, made, is_new)
+            _enter(lake, ledger, looks, made, is_new)
     made.seconds = time.monotonic() - began
     return made
 
 
-def _enter(ledger: Ledger, looks: list[_Look], made: Rebuilt, is_new: bool) -> None:
+def _enter(lake: Lake, ledger: Ledger, looks: list[_Look], made: Rebuilt, is_new: bool) -> None:
     """Enter what was found in some shards; their files are noted last, so that whoever is killed
     before finds them still to be done."""
     adoption, found = Adoption(ledger), dict[str, list[Found]]()
@@ -130,7 +130,7 @@ def _enter(ledger: Ledger, looks: list[_Look], made: Rebuilt, is_new: bool) -> N
             made.found[table] += len(units)
     if is_new:
         files = [(k.inputs, {r.unit_id for r in k.found.get(MANIFEST, ())}) for k in looks]
-        remember_owners(ledger, [(inputs, units) for inputs, units in files if units])
+        remember_owners(lake, ledger, [(inputs, units) for inputs, units in files if units])
         for look in looks:
             enter_waiting(look.inputs, [table for table, units in look.found.items() if units])
     made.entered.update({t: len(units) for t, units in adoption.adopt(found).items() if units})

@@ -16,6 +16,7 @@ from ego_assets.stages import without_gpu
 from ego_assets.stages.agreement import agree, note_file
 from ego_assets.stages.lane import Lane
 from ego_assets.stages.messages import Postponed
+from ego_assets.stages.moves import enter_shard
 from ego_assets.stages.outcome import Failure, StageReport, Tally
 from ego_assets.stages.plan import Group, StageSpec, Unit
 from ego_assets.stages.postponed import Postponement
@@ -23,6 +24,7 @@ from ego_assets.stages.sources import Settled, revive, settle
 from ego_assets.stages.supervisor import Supervisor
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.ledger.sources import Sources
 from resources.ledger.states import RAW_GONE
 from resources.processes import process_name
 
@@ -52,6 +54,11 @@ def run_stage(
         settled = settle(lake, ledger, spec.shard)
         inputs = planning.ShardInputs(lake, ledger, spec.shard)
     else:
+        # Whose sources are unknown, since the ledger is new: without them nothing tells a file that
+        # was read before from one that has taken its place.
+        sources = Sources(ledger)
+        if {f.unit for f in inputs.files} - sources.of_shard(spec.shard).keys():
+            enter_shard(lake, sources, spec.shard)
         revive(lake, ledger, spec.shard)
     groups = planning.plan_from(spec, inputs)
     everything = [u for g in groups for u in g.units]

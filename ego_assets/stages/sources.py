@@ -2,10 +2,11 @@
 changed, moved, away or gone.
 
 What is there as it was costs one look. What only looks different (touched, copied to another disk,
-brought back) is hashed once, and keeps all that was made of it. What is not there keeps what was
-made of it, too; what was not made is dropped until the file is back. Here: this judgement, which
-the stage `probe` begins with. Not here: files that go away while a stage runs (`absence`), the
-search for moved files (`moves`).
+brought back) is hashed once, and keeps all that was made of it; so is each file of which the ledger
+does not know in which state it had its content, since it was lost or comes from an older release.
+What is not there keeps what was made of it, too; what was not made is dropped until the file is
+back. Here: this judgement, which the stage `probe` begins with. Not here: files that go away while
+a stage runs (`absence`), the search for moved files (`moves`).
 """
 
 from __future__ import annotations
@@ -217,16 +218,21 @@ class _Shard:
         is_untouched = is_known and source.state == state.text
         if is_untouched and source.sidecar == sidecar:
             return True
-        if not source.inputs and any(
+        is_as_entered = not source.inputs and any(
             probe_inputs(file.uri, named=uri) == made.input_hash
             for uri in {file.uri, file.entered_uri, row["uri"]}
-        ):
-            return True  # as it was entered, by a release that remembered no more than that
+        )
+        # Size and time are all that is known then. Other bytes of a local file may have them, too;
+        # one that was too large to be read has nothing else.
+        if is_as_entered and (is_remote(file.uri) or not row["sha256"]):
+            return True
         if state.byte_size != row["byte_size"] or not row["sha256"]:  # too large to be read
             return False
         reader = RawReader()
         if not is_untouched and reader.sha256(file.uri) != row["sha256"]:
             return False
+        if is_as_entered:  # its calibration, too
+            return True
         if row["fx_px"] is None:  # a file that was rejected before its camera was looked at
             return row["reject_reason"] != "bad_calibration" or source.sidecar == sidecar
         from ego_assets.operators.probe import is_calibrated_by

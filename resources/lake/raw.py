@@ -241,15 +241,17 @@ class RawReader:
         self._scratch = scratch
         self._moved = moved
         self._memory = memory
+        self._hashed: dict[tuple[str, str], str] = {}
 
     @contextmanager
     def hold(self, uri: str, sha256: str | None = None) -> Iterator[Path]:
         """The file at `uri`, its calibration beside it; not to be written.
 
         A calibration that is too large is not fetched. sha256: of the bytes as they were entered.
-        They are compared where a copy is made, and of a local file where its state is not the one
-        that `memory` has of them. A local file must also end the block as it began it: else what
-        was made of it would be of nobody knows which bytes.
+        They are compared where a copy is made, and of a local file unless `memory` has them in the
+        state that it is in: one that nothing is known of is hashed, once by this reader. A local
+        file must also end the block as it began it: else what was made of it would be of nobody
+        knows which bytes.
 
         Raises RawRefusedError, RawChangedError, RawAwayError, RawGoneError (a FileNotFoundError),
         ScratchError, botocore's errors; also in place of an error inside the block that came of the
@@ -273,11 +275,13 @@ class RawReader:
     def _check(self, uri: str, sha256: str, state: RawState) -> None:
         """Raises RawChangedError unless the file has this content."""
         known = self._memory.recall(uri, sha256) if self._memory else None
-        if self._memory is None or known is None or (known and known == state.text):
+        if state.text and state.text in {known, self._hashed.get((uri, sha256))}:
             return
         if hash_local(path_of(uri), state) != sha256:
             raise RawChangedError(_other_bytes(uri))
         if state.text:
+            self._hashed[uri, sha256] = state.text
+        if self._memory and state.text:
             self._memory.remember(uri, sha256, state.text)
 
     def _must_be_as_before(self, uri: str, sha256: str | None, before: RawState) -> None:

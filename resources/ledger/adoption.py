@@ -16,13 +16,14 @@ import sqlalchemy as sa
 from resources.ledger.database import Database, patient
 from resources.ledger.ledger import HEARTBEAT_LIMIT_S
 from resources.ledger.states import WAITS_FOR_GPU, Entry, State
+from resources.ledger.tables import PART
 from resources.ledger.tables import facts as _facts
 from resources.ledger.tables import lake_files as _files
 from resources.ledger.tables import work as _work
 from resources.processes import is_gone
 
 _PAGE = 500
-_WHOLE, _PART = "whole", "part"
+_WHOLE = "whole"
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,12 @@ class Adoption:
     # -- files -------------------------------------------------------------------------------
 
     @patient
-    def file_states(self) -> dict[tuple[str, str], FileState]:
-        """{(stage, shard): the state} in which each file was last found in agreement."""
+    def file_states(self, stages: Sequence[str] = ()) -> dict[tuple[str, str], FileState]:
+        """{(stage, shard): the state} in which each file was last found in agreement. stages: only
+        of these."""
         query = sa.select(_files.c.stage, _files.c.shard, _files.c.state, _files.c.units)
+        if stages:
+            query = query.where(_files.c.stage.in_(stages))
         with self._database.reading() as connection:
             return {(t, s): FileState(name, n) for t, s, name, n in connection.execute(query).all()}
 
@@ -229,14 +233,14 @@ class Adoption:
     @patient
     def is_new(self) -> bool:
         """Whether it knows nothing, or only a part of what the lake held before it was made."""
-        if _PART in self._facts():
+        if PART in self._facts():
             return True
         with self._database.reading() as connection:
             return connection.execute(sa.select(_work.c.stage).limit(1)).first() is None
 
     def set_part(self) -> None:
         """Say that it knows only a part, until it is whole."""
-        self._set(_PART)
+        self._set(PART)
 
     def set_whole(self, how: str) -> None:
         self._set(_WHOLE, how)

@@ -111,6 +111,13 @@ class Sources:
         with self._database.reading() as connection:
             return set(connection.execute(sa.select(_sources.c.shard).distinct()).scalars())
 
+    @patient
+    def unread_shards(self) -> set[str]:
+        """Those with files into which nobody has looked, as far as this table knows."""
+        query = sa.select(_sources.c.shard).where(_sources.c.sha256.is_(None)).distinct()
+        with self._database.reading() as connection:
+            return set(connection.execute(query).scalars())
+
     # -- what a reader of files remembers ------------------------------------------------------
 
     def recall(self, uri: str, sha256: str) -> str | None:
@@ -171,13 +178,15 @@ class Sources:
         """The file's place is away: for how many seconds it is still to be waited for.
 
         It counts from when it was first missed: patience_s for a file that was seen in the last
-        recent_s, else brief_s.
+        recent_s, else brief_s. A wait that ended longer ago than recent_s was of a run that never
+        came to its end, and says nothing about this absence.
         """
         mine = _sources.c.unit_id == unit_id
         now = self._database.now()
         age_s = now - sa.func.coalesce(_sources.c.seen_at, 0.0)
         patience = sa.case((age_s < recent_s, patience_s), else_=brief_s)
-        is_new = sa.or_(_sources.c.away_until.is_(None), _sources.c.away_until > now + patience_s)
+        until = _sources.c.away_until
+        is_new = sa.or_(until.is_(None), until > now + patience_s, until < now - recent_s)
         with self._database.transaction() as connection:
             first = sa.and_(mine, is_new)
             connection.execute(_sources.update().where(first).values(away_until=now + patience))
@@ -311,21 +320,26 @@ class Sources:
             return connection.execute(query).scalar_one()
 
     @patient
-    def new_token(self, unit_id: str) -> int | None:
+    def new_token(self, unit_id: str, rows: int = 0, above: int = 0) -> int | None:
         """A fencing token for rows of a unit that are published again as they are, but for where
-        its file is; None while a worker has the unit."""
+        its file is; None while a worker has the unit.
+
+        rows: the token that they have; above: the highest one that the lake knows of the unit. A
+        ledger that is older than the rows keeps the token that it has: it is to take them over.
+        """
         mine = sa.and_(_work.c.stage == STAGE, _work.c.unit_id == unit_id)
-        now_ms = int(time.time() * 1000)
+        least = max(above + 1, int(time.time() * 1000))
         with self._database.transaction() as connection:
             row = connection.execute(
                 sa.select(_work.c.state, _work.c.token).where(mine).with_for_update()
             ).first()
             if row is None:
-                return now_ms
+                return least
             if row.state == State.RUNNING:
                 return None
-            token = max(row.token + 1, now_ms)
-            connection.execute(_work.update().where(mine).values(token=token, digest=None))
+            token = max(row.token + 1, least)
+            if row.token >= rows:
+                connection.execute(_work.update().where(mine).values(token=token, digest=None))
         return token
 
     @patient

@@ -150,6 +150,8 @@ facts = sa.Table(
 )
 
 
+PART = "part"
+"""The fact that a ledger knows only a part of the lake, until it is made whole."""
 SQLITE = "sqlite:///"
 """What begins the URL of a ledger in a file; all that follows is the path, in plain characters."""
 
@@ -280,9 +282,14 @@ def _migrate(engine: sa.Engine) -> None:
         scripts = str(Path(__file__).parent / "migrations")
         config.set_main_option("script_location", scripts.replace("%", "%%"))  # as of an ini file
         config.attributes["connection"] = connection
-        if _version(connection) is None and sa.inspect(connection).has_table("work"):
+        is_unversioned = _version(connection) is None
+        is_new = is_unversioned and not sa.inspect(connection).has_table("work")
+        if is_unversioned and not is_new:
             command.stamp(config, "0001")  # made before there were migrations
         command.upgrade(config, VERSION)
+        if is_new:
+            # Whoever has made it, and however little of the lake he enters: it is not whole yet.
+            connection.execute(facts.insert().values(name=PART, value=""))
         connection.commit()
 
 

@@ -9,14 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from dagster_project import run_graph
 from dagster_project.cli import main
+from dagster_project.jobs import register_videos
+from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.storage import Storage
+from resources.video import RawLake
 from samples import render_sample
+from tests.stages.raw_bench import RawBench
 from tests.stages.test_audit import TABLE, UNITS, Bench
 
 DIFFER = "the ledger and the lake differ in 1 tables of shards: `ego verify --repair`"
@@ -58,6 +65,34 @@ def test_a_lost_ledger_is_made_again_by_the_next_command(bench: Bench) -> None:
     assert {e.state for e in bench.ledger.entries()} == {State.DONE}
     assert "was lost" not in ego("status", "--lake", lake)
     assert ego("retry", "--lake", lake).strip() == "nothing to do"
+
+
+def test_a_run_says_that_it_makes_a_lost_ledger_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = RawBench(tmp_path, videos=1)
+    made.run(stages=("probe",))
+    shutil.rmtree(made.lake.root / "_ledger")
+    monkeypatch.setattr(
+        run_graph, "run_shards", lambda root, shards, *_, **__: run_graph.Summary(root, shards)
+    )
+    notes: list[str] = []
+    run_graph.run_paths([made.raw], made.lake.location, tell=lambda p: notes.append(p.note))
+    assert any("was lost, and is made again" in note for note in notes)
+
+
+def test_the_job_that_registers_videos_makes_a_lost_ledger_again(tmp_path: Path) -> None:
+    made = RawBench(tmp_path, videos=1)
+    made.run(stages=("probe",))
+    shutil.rmtree(made.lake.root / "_ledger")
+    resources = {
+        "raw_lake": RawLake(folders=[str(made.raw)]),
+        "storage": Storage(lake_root=made.lake.location),
+        "compute": Compute(),
+    }
+    with dg.instance_for_test() as instance:
+        assert register_videos.execute_in_process(resources=resources, instance=instance).success
+    assert made.counts(State.DONE) == [1, 0, 0]
 
 
 def test_rebuild_ledger_enters_what_is_not_known_and_can_be_repeated(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ego_assets.schemas import TABLES
 from ego_assets.stages.plan import StageSpec
-from resources.lake import Lake, Provenance
+from resources.lake import Lake, Provenance, file_unit_id
 from resources.ledger import Ledger
 
 SHARD = "20260101-0000"
@@ -102,8 +102,8 @@ def _publish_video(lake: Lake, path: Path, name: str, clips: int) -> None:
         video_id=video_id,
         shard=SHARD,
         uri=str(path),
-        byte_size=1,
-        sha256=hashlib.sha256(name.encode()).hexdigest(),
+        byte_size=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         accepted=True,
         width_px=32,
         height_px=32,
@@ -118,7 +118,7 @@ def _publish_video(lake: Lake, path: Path, name: str, clips: int) -> None:
         intrinsics_source="assumed_fov",
     )
     batch = TABLES["video_manifest"].from_rows([row])
-    lake.publish("video_manifest", SHARD, name, batch, provenance("m"))
+    lake.publish("video_manifest", SHARD, file_unit_id(str(path)), batch, provenance("m"))
     size = 12 // clips
     rows = [
         blank_row(

@@ -16,6 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 from ego_assets.schemas import TABLES
+from ego_assets.stages import lane as lane_module
+from ego_assets.stages import rebuild as rebuild_module
+from ego_assets.stages import runner as runner_module
 from ego_assets.stages.audit import repair, verify
 from ego_assets.stages.choices import Part
 from ego_assets.stages.differences import find_differences
@@ -27,6 +30,7 @@ from ego_assets.stages.runner import run_stage
 from ego_assets.stages.staleness import find_stale
 from ego_assets.stages.upkeep import compact_leftovers
 from resources.lake import Lake, file_unit_id
+from resources.lake.places import Place, record
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from resources.ledger.contents import Contents
@@ -245,6 +249,8 @@ def test_what_was_made_without_a_gpu_still_waits_for_one(bench: Bench) -> None:
 def test_a_ledger_that_is_in_use_is_not_one_that_was_lost(bench: Bench) -> None:
     """Made by an earlier release, or a copy: that it lacks something is told, not hidden."""
     run(bench, "first")
+    with bench.ledger.transaction() as connection:
+        connection.execute(sa.text("DELETE FROM facts"))
     ready(bench.lake, bench.ledger)
     assert "clips" not in bench.ledger.counts()
     assert {d.table for d in find_differences(bench.lake, bench.ledger).found} == {
@@ -258,6 +264,32 @@ def test_what_a_stage_began_after_the_loss_is_made_whole(bench: Bench) -> None:
     lose(bench)
     run(bench, "second")
     assert "clips" not in bench.ledger.counts()
+    ready(bench.lake, bench.ledger)
+    assert bench.ledger.counts() == ALL_DONE
+
+
+@pytest.mark.parametrize("when", ["planned", "published"])
+def test_a_ledger_that_is_lost_late_in_a_stage_is_made_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Whatever the stage still enters: the next who opens it enters the rest."""
+    module, name = {
+        "planned": (runner_module.planning, "plan_from"),
+        "published": (lane_module, "publish"),
+    }[when]
+    real = getattr(module, name)
+    left = [1 if when == "planned" else 4]  # the last of four clips
+
+    def losing(*given: Any) -> Any:
+        found = real(*given)
+        left[0] -= 1
+        if left[0] == 0:
+            lose(bench)
+        return found
+
+    monkeypatch.setattr(module, name, losing)
+    report = run(bench, "first")
+    assert (report.failed, left) == (0, [0])
     ready(bench.lake, bench.ledger)
     assert bench.ledger.counts() == ALL_DONE
 
@@ -307,6 +339,23 @@ def test_who_owns_a_video_and_who_came_too_late_is_known_again(tmp_path: Path) -
     assert heir.file_id == file_unit_id(copy)
     rebuild(lake, ledger)  # what a person, or the sensor, has let go of is not taken back
     assert contents.owner("v" * 16) is None
+
+
+def test_of_two_owners_the_later_one_counts_though_the_first_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "SHARDS_AT_ONCE", 1)
+    lake, ledger = Lake(tmp_path / "lake"), Ledger.beside(tmp_path)
+    for number, (uri, token) in enumerate({"/raw/a.mp4": 5, "/raw/b.mp4": 9}.items()):
+        shard = f"20260101-000{number}"
+        lake.write_shard(shard, {"files": [{"uri": uri, "byte_size": 1, "duration_s": 1.0}]})
+        row = blank_row("video_manifest", video_id="v" * 16, shard=shard, uri=uri, byte_size=1)
+        batch = TABLES["video_manifest"].from_rows([row | {"sha256": "v" * 64, "accepted": True}])
+        made = replace(provenance("m"), token=token)
+        lake.publish("video_manifest", shard, file_unit_id(uri), batch, made)
+    record(lake, SHARD, {file_unit_id("/raw/a.mp4"): Place("/raw/z.mp4", "v" * 64)})
+    ready(lake, ledger)
+    assert Contents(ledger).owner("v" * 16) == ("/raw/b.mp4", "20260101-0001")
 
 
 def test_a_damaged_file_keeps_the_rest_from_nothing(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import sqlalchemy as sa
 from raw_bench import RawBench, write_video
 
-from ego_assets.stages.moves import Moves, recognize
+from ego_assets.stages import runner
+from ego_assets.stages.moves import Moves, enter_all, recognize, relabel
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.shards import find_files, register_files
 from ego_assets.stages.trace import trace
-from resources.lake.places import FOLDER, files_of
+from resources.lake.places import FOLDER, Place, files_of, record
 from resources.lake.raw import look
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents
@@ -250,6 +253,121 @@ def test_where_videos_are_outlives_the_ledger(done: RawBench) -> None:
         "c.mp4",
         "z.mp4",
     }
+
+
+@pytest.fixture
+def backups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RawBench, dict[str, Path]]:
+    """A done bench, and copies of its ledger: from before the run, and from its first look."""
+    bench, copies = RawBench(tmp_path, videos=2), {}
+    ready(bench.lake, bench.ledger)
+    folder = bench.root / "lake" / "_ledger"
+    real = runner.settle
+
+    def keep(name: str) -> None:
+        if name not in copies:
+            copies[name] = shutil.copytree(folder, tmp_path / name)
+
+    def settle_and_keep(*given: Any) -> Any:
+        found = real(*given)
+        keep("during")
+        return found
+
+    keep("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "settle", settle_and_keep)
+        bench.run()
+    return bench, copies
+
+
+def restore(bench: RawBench, copy: Path) -> None:
+    shutil.rmtree(bench.root / "lake" / "_ledger")
+    shutil.copytree(copy, bench.root / "lake" / "_ledger")
+
+
+@pytest.mark.parametrize("which", ["before", "during"])
+def test_a_copy_of_a_video_is_a_duplicate_also_for_an_older_ledger(
+    backups: tuple[RawBench, dict[str, Path]], which: str
+) -> None:
+    bench, copies = backups
+    restore(bench, copies[which])
+    ready(bench.lake, bench.ledger)
+    shutil.copytree(bench.raw, bench.root / "copy")
+    bench.run(bench.root / "copy")
+    accepted = [r["uri"] for r in bench.manifest() if r["accepted"]]
+    assert accepted == [str(bench.raw / f"{n}.mp4") for n in "ab"]
+    assert len(bench.manifest()) == 4
+    assert bench.attempts() == 2
+
+
+@pytest.mark.parametrize("which", ["before", "during"])
+def test_a_moved_video_is_known_also_to_an_older_ledger(
+    backups: tuple[RawBench, dict[str, Path]], which: str
+) -> None:
+    bench, copies = backups
+    restore(bench, copies[which])
+    ready(bench.lake, bench.ledger)
+    bench.raw.rename(bench.root / "renamed")
+    moved = bench.register(bench.root / "renamed")
+    assert len(moved.moves) == 2
+    assert sorted(places(bench).values()) == ["renamed/a.mp4", "renamed/b.mp4"]
+    bench.run(bench.root / "renamed")
+    assert len(bench.lake.shards()) == 1
+    assert bench.attempts() == 2
+    assert {e.run_id for e in bench.ledger.entries(stage="video_manifest")} == {"run1"}
+
+
+def test_what_the_ledger_has_learned_of_a_manifest_is_not_read_again(
+    backups: tuple[RawBench, dict[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, copies = backups
+    restore(bench, copies["before"])
+    enter_all(bench.lake, bench.ledger)
+    for name in ("open", "read"):
+        monkeypatch.setattr(bench.lake.storage, name, lambda key: pytest.fail(f"{key} was read"))
+    assert enter_all(bench.lake, bench.ledger)
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        "DELETE FROM work WHERE stage = 'video_manifest'",
+        "UPDATE work SET token = 1",
+        "UPDATE work SET token = 1, state = 'pending', fingerprint = ''",
+    ],
+    ids=["unknown", "done", "pending"],
+)
+def test_the_new_place_counts_though_clock_and_ledger_are_behind_the_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_wall_ms", lambda _: int(time.time() * 1000) + 30 * 86_400_000)
+        bench = RawBench(tmp_path)
+        bench.run()
+    with sa.create_engine(bench.ledger.url).begin() as connection:
+        connection.execute(sa.text(older))
+    move(bench, "raw/b", "raw/z")
+    (source,) = bench.sources.at([str(bench.raw / "b.mp4")])
+    place = Place(str(bench.raw / "z.mp4"), source.sha256 or "")
+    record(bench.lake, source.shard, {source.unit_id: place})
+    assert relabel(bench.lake, bench.ledger, source.shard) == 1
+    assert sorted(places(bench).values()) == ["raw/a.mp4", "raw/c.mp4", "raw/z.mp4"]
+    report = bench.make()["probe"]
+    assert (report.done, report.skipped) == (0, 3)
+
+
+def test_the_owner_of_a_video_is_where_it_is_though_the_move_was_killed_and_the_ledger_lost(
+    done: RawBench,
+) -> None:
+    move(done, "raw/b", "raw/z")
+    (source,) = done.sources.at([str(done.raw / "b.mp4")])
+    place = Place(str(done.raw / "z.mp4"), source.sha256 or "")
+    record(done.lake, source.shard, {source.unit_id: place})  # and killed before it goes on
+    shutil.rmtree(done.root / "lake" / "_ledger")
+    ready(done.lake, done.ledger)
+    owner = Contents(done.ledger).owner(source.video_id or "")
+    assert owner == (str(done.raw / "z.mp4"), source.shard)
+    done.run(force=True)
+    assert all(r["accepted"] for r in done.manifest())
 
 
 @pytest.mark.parametrize("line", range(6))

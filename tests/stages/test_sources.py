@@ -3,6 +3,7 @@ clip reads is what its manifest hashed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from raw_bench import RawBench, write_video
 
+from ego_assets.stages.rebuild import ready
 from ego_assets.stages.sources import revive
 from resources.lake import presence, raw
 from resources.lake.raw import look
@@ -250,21 +252,63 @@ def test_what_was_in_quarantine_before_is_no_failure_any_more(tmp_path: Path) ->
     assert bench.counts(State.DROPPED) == [0, 0, 1]
 
 
-def test_a_lake_of_an_older_release_is_taken_as_it_is(hashed: list[str], done: RawBench) -> None:
-    """It remembers sizes and times only: nothing is read again for that."""
+def test_a_lake_of_an_older_release_is_read_once_and_kept(
+    hashed: list[str], done: RawBench
+) -> None:
+    """It remembers sizes and times only, which other bytes may have, too."""
     hashed.clear()
     work = done.work()
     with sa.create_engine(done.ledger.url).begin() as connection:
         connection.execute(sa.text("DELETE FROM sources"))
     done.run()
-    assert hashed == []
+    assert sorted(hashed) == ["a.mp4", "b.mp4", "c.mp4"]
     assert done.work() == work
+    done.run()
+    assert len(hashed) == 3
     with sa.create_engine(done.ledger.url).begin() as connection:
         connection.execute(sa.text("DELETE FROM sources"))
     (done.raw / "b.mp4").rename(done.raw / "z.mp4")
     done.run()
     assert done.work() == work
     assert done.video("z.mp4")["accepted"]
+
+
+def replace_alike(file: Path) -> None:
+    """Other bytes of the same size and time."""
+    before = file.stat()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def lose_ledger(bench: RawBench) -> None:
+    shutil.rmtree(bench.root / "lake" / "_ledger")
+    ready(bench.lake, bench.ledger)
+
+
+def test_after_a_loss_bytes_are_compared_before_a_clip_is_read(tmp_path: Path) -> None:
+    bench = RawBench(tmp_path, videos=2)
+    bench.run()
+    attempts = bench.attempts()
+    lose_ledger(bench)
+    replace_alike(bench.raw / "a.mp4")
+    report = bench.make(stages=("clip",), operator_version="2")["clip"]
+    assert (report.done, report.failed) == (1, 1)
+    assert "other bytes" in report.failures[0].reason
+    assert bench.attempts() == attempts + 1
+
+
+def test_after_a_loss_a_file_that_was_replaced_alike_is_found(tmp_path: Path) -> None:
+    bench = RawBench(tmp_path, videos=2)
+    bench.run()
+    old = bench.video("a.mp4")
+    lose_ledger(bench)
+    replace_alike(bench.raw / "a.mp4")
+    bench.run()
+    new = bench.video("a.mp4")
+    assert new["sha256"] == hashlib.sha256((bench.raw / "a.mp4").read_bytes()).hexdigest()
+    assert new["video_id"] != old["video_id"]
 
 
 def test_a_file_that_was_never_probed_and_is_deleted_is_dropped(tmp_path: Path) -> None:
