@@ -74,8 +74,8 @@ def run(
 ) -> None:
     """Run the whole graph over the videos in PLACES: files, folders, s3://bucket/prefix.
 
-    Exit status: 0 if nothing failed (a rejected video is no failure unless all are), 1 if
-    something failed, 2 if the command makes no sense.
+    Exit status: 0 if nothing failed, 1 if something did, 2 if the command makes no sense. A
+    rejected video is no failure unless all are; an asset check is one if its severity is error.
     """
     summary = _run(
         places,

@@ -235,6 +235,9 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
     return tell
 
 
+CHECK_WORDS = {"error": "failed", "warn": "warning"}
+
+
 def report(summary: Any, as_json: bool) -> None:
     if as_json:
         fields = asdict(summary)
@@ -281,6 +284,12 @@ def _print_summary(summary: Any) -> None:
         console.print(plain(f"gone {entry['detail']}"), soft_wrap=True)
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
+        console.print(plain(words), soft_wrap=True)
+    for check in summary.checks:
+        words = (
+            f"check {CHECK_WORDS[check['severity']]}: {check['check']} of {check['asset']}, shard "
+            f"{check['shard']}: {check['reason']}"
+        )
         console.print(plain(words), soft_wrap=True)
     for stage, count in summary.waiting_for_gpu.items():
         words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
