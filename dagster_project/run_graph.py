@@ -23,6 +23,7 @@ import dagster as dg
 from dagster_project.definitions import build_defs
 from dagster_project.executor import show_prints_without_processes
 from dagster_project.home import open_instance
+from dagster_project.interrupts import WORDS, Interrupts, cancelled_by
 from dagster_project.run_summary import (
     CLIP_TABLES,
     EARLY_TABLES,
@@ -148,16 +149,8 @@ def run_shards(
     with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         for shard in summary.shards:
-            run_id = str(uuid.uuid4())
             with _Watch(ledger, shard, tell):
-                result = job.execute_in_process(
-                    partition_key=shard,
-                    instance=instance,
-                    run_config=run_config,
-                    raise_on_error=False,
-                    run_id=run_id,
-                    tags={RUN_TAG: run_tag(run_id)},
-                )
+                result = _run_shard(job, instance, shard, run_config)
             add_seconds(summary, instance, result.run_id)
             summary.warnings.extend(slow_reads(result))
             summary.checks.extend(failed_checks(shard, result))
@@ -169,6 +162,30 @@ def run_shards(
     fill(summary, lake, ledger, uris)
     add_gone(summary, ledger)
     return summary
+
+
+def _run_shard(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, shard: str, run_config: dict[str, Any]
+) -> dg.ExecuteInProcessResult:
+    """Run the job over a shard. Raises KeyboardInterrupt after Ctrl-C, when the run is canceled."""
+    run_id, interrupts = str(uuid.uuid4()), Interrupts()
+    with interrupts.noted(), cancelled_by(interrupts, instance):
+        try:
+            result = job.execute_in_process(
+                partition_key=shard,
+                instance=instance,
+                run_config=run_config,
+                raise_on_error=False,
+                run_id=run_id,
+                tags={RUN_TAG: run_tag(run_id)},
+            )
+        finally:
+            run = instance.get_run_by_id(run_id)
+            if interrupts.came and run is not None and not run.is_finished:  # it had hardly begun
+                instance.report_run_canceled(run, WORDS)
+    if interrupts.came:
+        raise KeyboardInterrupt
+    return result
 
 
 @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.console import Console
@@ -113,6 +114,10 @@ def plain(value: object, style: str = "") -> Text:
 
 UNCHECKED = {"doctor"}
 """Commands that look at the environment themselves."""
+RESUMED = {"run", "demo", "retry", "stale"}
+"""Commands that go on where they were stopped."""
+STOPPED = 128 + signal.SIGINT
+"""Exit status after Ctrl-C, as of any command of a shell."""
 
 
 class Commands(click.Group):
@@ -137,6 +142,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            more = " Run the same command to go on." if ctx.invoked_subcommand in RESUMED else ""
+            click.echo(f"\nStopped.{more}", err=True)
+            sys.exit(STOPPED)
         except (
             LakeError,
             ScratchError,
@@ -182,8 +191,30 @@ def ledger_of(lake: Lake, *, as_it_is: bool = False) -> Ledger:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Any], None]]:
-    """A bar with an ETA on a terminal, else a line whenever a stage is through."""
-    console = Console(stderr=True)
+    """Show a bar with an ETA on a terminal, else a line whenever a stage is through."""
+    with _own_stderr() as stderr, _teller(Console(file=stderr, stderr=True)) as tell:
+        yield tell
+
+
+@contextmanager
+def _own_stderr() -> Iterator[IO[str] | None]:
+    """Open what stderr is now once more. While a step runs, Dagster has descriptor 2 lead to the
+    step's log: what is written there would be shown late, and not as on a terminal.
+
+    None where stderr is no file, as in a test.
+    """
+    try:
+        copy = os.dup(sys.stderr.fileno())
+    except (AttributeError, OSError):
+        yield None
+        return
+    encoding = sys.stderr.encoding
+    with open(copy, "w", encoding=encoding, errors="backslashreplace") as stderr:  # noqa: PTH123
+        yield stderr
+
+
+@contextmanager
+def _teller(console: Console) -> Iterator[Callable[[Any], None]]:
     if not console.is_terminal:
         yield _line_teller(console)
         return
@@ -196,6 +227,8 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         console=console,
+        redirect_stdout=False,  # prints of steps belong into their logs
+        redirect_stderr=False,
     )
     with bar:
         tasks: dict[str, Any] = {}
