@@ -32,6 +32,7 @@ from dagster_project.terminal import (
     WORKERS_OPTION,
     Commands,
     existing_lake,
+    hanging,
     ledger_of,
     plain,
     progress_bar,
@@ -276,13 +277,20 @@ def doctor(lake_root: str, tune: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
-        table = Table(show_header=False, box=None)
-        colors = {"ok": "green", "warning": "yellow", "missing": "red"}
-        for finding in findings:
-            state = plain(finding.state, colors[finding.state])
-            table.add_row(state, plain(finding.what), plain(finding.facts))
-        Console().print(table)
+        _print_findings(findings)
     sys.exit(1 if any(f.state == "missing" for f in findings) else 0)
+
+
+def _print_findings(findings: Sequence[Any]) -> None:
+    """Print a paragraph each; what nobody chose comes last."""
+    console = Console()
+    colors = {"ok": "green", "warning": "yellow", "missing": "red", "unused": "dim"}
+    for finding in sorted(findings, key=lambda f: f.state == "unused"):
+        state = f"{finding.state:<{len('warning ')}}"
+        told = hanging(f"{state}{finding.what}: {finding.facts}", len(state), console.width)
+        line = Text(told)
+        line.stylize(colors[finding.state], 0, len(state))
+        console.print(line, soft_wrap=True)
 
 
 def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,7 +16,9 @@ from dagster_project.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
     WORKERS_OPTION,
+    count_of,
     existing_lake,
+    hanging,
     ledger_of,
     plain,
     progress_bar,
@@ -25,6 +27,9 @@ from dagster_project.terminal import (
 from ego_assets.schemas import TABLES
 from resources.lake import Lake, history
 from resources.ledger import Entry, State
+
+if TYPE_CHECKING:
+    from ego_assets.stages.diff import TableDiff
 
 STAGE_OPTION = click.option("--stage", type=click.Choice(list(TABLES)), help="Only this table.")
 SHARD_OPTION = click.option("--shard", help="Only this shard.")
@@ -126,14 +131,13 @@ def quarantine_ls(lake_root: str, stage: str | None, shard: str | None, as_json:
     if as_json:
         click.echo(json.dumps([_entry(e) for e in entries]))
         return
-    table = Table(title=f"{len(entries)} in quarantine")
-    for name in ("stage", "shard", "unit", "attempts", "reason"):
-        table.add_column(name, overflow="fold")
+    click.echo(f"{len(entries)} in quarantine")
+    width = Console().width
     for entry in entries:
         reason = (entry.error or "").split("\n", 1)[0]
-        row = (entry.stage, entry.shard, entry.unit_id, entry.attempts, reason)
-        table.add_row(*map(plain, row))
-    Console().print(table)
+        click.echo(plain(f"{entry.stage} {entry.unit_id}").plain)
+        words = f"  shard {entry.shard}, {count_of(entry.attempts, 'attempt')}: {reason}"
+        click.echo(hanging(words, 2, width))
 
 
 @quarantine.command("show")
@@ -379,14 +383,14 @@ def history_command(lake_root: str, stage: str | None, shard: str | None, as_jso
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table(title=plain(f"versions in {lake.location}"))
-    for name in ("shard", "table", "version", "made at", "run: units"):
-        table.add_column(name, overflow="fold")
+    before = None
     for row in found:
-        runs = ", ".join(f"{run}: {units}" for run, units in row["runs"].items())
-        shown = (row["shard"], row["table"], row["version"], row["made_at"], runs)
-        table.add_row(*map(plain, shown))
-    Console().print(table)
+        if (name := f"{row['shard']} {row['table']}") != before:
+            click.echo(plain(name).plain)
+            before = name
+        click.echo(plain(f"  {row['version']}, made at {row['made_at'][:19]}Z by").plain)
+        for run, units in row["runs"].items():
+            click.echo(plain(f"    {run}: {count_of(units, 'unit')}").plain)
 
 
 @click.command()
@@ -411,24 +415,11 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     if as_json:
         click.echo(json.dumps([asdict(d) for d in found]))
         return
-    table = Table(title=plain(f"A: {names[0]}   B: {names[1]}"))
-    table.add_column("shard table")
-    for name in ("rows A", "rows B", "equal", "changed", "only A", "only B", "seam A", "seam B"):
-        table.add_column(name, justify="right")
-    table.add_column("most changed columns: mean A, mean B (KS)")
-    for d in found:
-        seams = ["" if s is None else f"{s:.3g}" for s in (d.seam_a, d.seam_b)]
-        shown = [c for c in d.columns if c.ks][:3]
-        words = [f"{c.column}: {c.mean_a:.4g}, {c.mean_b:.4g} ({c.ks:.2f})" for c in shown]
-        counts = (d.rows_a, d.rows_b, d.equal, d.changed, d.only_a, d.only_b)
-        seam = plain(f"\nseam: {d.seam_unit}" if d.seam_unit else "", "dim")
-        table.add_row(
-            plain(f"{d.shard} {d.table}") + seam,
-            *[f"{n:,}" for n in counts],
-            *seams,
-            plain("\n".join(words)),
-        )
-    Console().print(table)
+    click.echo(plain(f"A: {names[0]}\nB: {names[1]}").plain)
+    width = Console().width
+    for each in found:
+        click.echo()
+        click.echo("\n".join(hanging(line, 4, width) for line in _compared(each)))
 
 
 @click.command()
@@ -477,6 +468,24 @@ LAKE_COMMANDS = (
     diff,
     rollback,
 )
+
+
+def _compared(found: TableDiff) -> list[str]:
+    """What two runs made of a table of a shard, in lines."""
+    lines = [
+        f"{found.shard} {found.table}",
+        f"  rows: {found.rows_a:,} in A, {found.rows_b:,} in B; {found.equal:,} equal, "
+        f"{found.changed:,} changed, {found.only_a:,} only in A, {found.only_b:,} only in B",
+    ]
+    if found.seam_unit:
+        seams = ["none" if s is None else f"{s:.3g}" for s in (found.seam_a, found.seam_b)]
+        lines.append(f"  seam error: {seams[0]} in A, {seams[1]} in B ({found.seam_unit})")
+    for column in [c for c in found.columns if c.ks][:3]:
+        lines.append(
+            f"  {column.column}: mean {column.mean_a:.4g} in A, {column.mean_b:.4g} in B, "
+            f"Kolmogorov-Smirnov distance {column.ks:.2f}"
+        )
+    return lines
 
 
 def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,6 +111,23 @@ def plain(value: object, style: str = "") -> Text:
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
     return Text(text, style=style)
+
+
+def hanging(value: object, indent: int, width: int) -> str:
+    """Wrap words; lines after the first begin further in. What a person copies is never cut: a
+    path or URL that is longer than a line stays whole."""
+    return textwrap.fill(
+        plain(value).plain,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 UNCHECKED = {"doctor"}
