@@ -65,12 +65,14 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
     else:
         for problem in problems:
             click.echo(str(problem))
-        click.echo(f"{len(problems)} problems in {lake.location}")
+        click.echo(f"{count_of(len(problems), 'problem')} in {lake.location}")
         if repaired is not None and problems:
             click.echo(
-                f"put aside {repaired['files']} files, requeued {repaired['units']} units, wrote "
-                f"{repaired['checksums']} checksums, entered {repaired['taken_over']} results into "
-                "the ledger; `ego retry` makes the rows again"
+                f"put aside {count_of(repaired['files'], 'file')}, "
+                f"requeued {count_of(repaired['units'], 'unit')}, "
+                f"wrote {count_of(repaired['checksums'], 'checksum')}, "
+                f"entered {count_of(repaired['taken_over'], 'result')} into the ledger; "
+                "`ego retry` makes the rows again"
             )
         elif problems:
             click.echo(
@@ -157,7 +159,7 @@ def quarantine_show(unit: str, lake_root: str, stage: str | None, as_json: bool)
         words = (
             f"{entry.stage} {entry.unit_id} of shard {entry.shard}\n"
             f"video {entry.video_id}, run {entry.run_id}, worker {entry.worker}\n"
-            f"{entry.attempts} attempts, {entry.error_class}\n\n{entry.error}\n"
+            f"{count_of(entry.attempts, 'attempt')}, {entry.error_class}\n\n{entry.error}\n"
         )
         click.echo(plain(words).plain)
 
@@ -294,9 +296,9 @@ def stale(
     else:
         for each in found:
             click.echo(f"{each.shard}: {', '.join(f'{n} {t}' for t, n in each.units.items())}")
-        count = f"{len(found)} stale shards"
+        count = count_of(len(found), "stale shard")
         if by_lake & set(chosen):
-            count = f"{len(found) or 'no'} stale shards, by what lies in the lake"
+            count = f"{count if found else 'no stale shards'}, by what lies in the lake"
         click.echo(count + ("; --run does them again" if found else ""))
 
 
@@ -451,8 +453,10 @@ def rollback(
         return
     for change in changes:
         how = "was current already" if change.was_current else "is current again"
-        again = f"; {change.requeued} units to be done again" if change.requeued else ""
-        click.echo(f"{change.shard} {change.table}: {how} ({change.units} units){again}")
+        again = f"; {count_of(change.requeued, 'unit')} to be done again" if change.requeued else ""
+        click.echo(
+            f"{change.shard} {change.table}: {how} ({count_of(change.units, 'unit')}){again}"
+        )
 
 
 LAKE_COMMANDS = (
@@ -531,7 +535,7 @@ def _chain(found: dict[str, Any]) -> str:
         lines.append(f"clips: {', '.join(found['clips'])}")
     units = found.get("tables") or found.get("units") or {}
     for name, known in units.items():
-        rows = f" ({known['rows']} rows)" if "rows" in known else ""
+        rows = f" ({count_of(known['rows'], 'row')})" if "rows" in known else ""
         lines.append(f"{name}{rows}")
         origin = known.get("provenance", known)
         if origin is None:

@@ -130,6 +130,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def waiting(number: int, noun: str) -> str:
+    """As `count_of`, with the verb."""
+    return f"{count_of(number, noun)} wait{'s' if number == 1 else ''}"
+
+
 UNCHECKED = {"doctor"}
 """Commands that look at the environment themselves."""
 RESUMED = {"run", "demo", "retry", "stale"}
@@ -343,7 +348,7 @@ def _print_summary(summary: Any) -> None:
         )
         console.print(plain(words), soft_wrap=True)
     for stage, count in summary.waiting_for_gpu.items():
-        words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
+        words = f"degraded {stage}: {waiting(count, 'clip')} for a GPU: {summary.degraded}"
         console.print(plain(words), soft_wrap=True)
     for words in summary.warnings:
         console.print(plain(f"slow: {words}"), soft_wrap=True)
