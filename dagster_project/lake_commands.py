@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dagster_project.names import TableOption, check_names, check_shards
 from dagster_project.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
@@ -31,7 +32,14 @@ from resources.ledger import Entry, State
 if TYPE_CHECKING:
     from ego_assets.stages.diff import TableDiff
 
-STAGE_OPTION = click.option("--stage", type=click.Choice(list(TABLES)), help="Only this table.")
+STAGE_OPTION = click.option(
+    "--table",
+    "--stage",
+    "stage",
+    cls=TableOption,
+    type=click.Choice(list(TABLES)),
+    help="Only this table.",
+)
 SHARD_OPTION = click.option("--shard", help="Only this shard.")
 UNIT_OPTION = click.option("--unit", help="Only this clip (or video, or file).")
 
@@ -56,6 +64,7 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
+    check_shards(lake, shards)
     problems = audit.verify(lake, ledger, shards or None)
     repaired = audit.repair(lake, ledger, problems) if mend else None
     counts = {t: {s.value: n for s, n in c.items()} for t, c in ledger.counts().items()}
@@ -181,9 +190,11 @@ def quarantine_release(
 ) -> None:
     """Let the next run try again."""
     if not (stage or shard or unit or everything):
-        raise click.UsageError("say what: --stage, --shard, --unit, or --all")
+        raise click.UsageError("say what: --table, --shard, --unit, or --all")
     lake = existing_lake(lake_root)
-    count = ledger_of(lake).release(stage=stage, shard=shard, unit_id=unit)
+    ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
+    count = ledger.release(stage=stage, shard=shard, unit_id=unit)
     click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
 
 
@@ -201,8 +212,16 @@ def quarantine_drop(
     `ego quarantine release --unit UNIT` takes that back.
     """
     if not (stage or shard or unit):
-        raise click.UsageError("say what: --stage, --shard, or --unit")
-    count = ledger_of(existing_lake(lake_root)).drop(stage=stage, shard=shard, unit_id=unit)
+        raise click.UsageError("say what: --table, --shard, or --unit")
+    lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
+    count = ledger.drop(stage=stage, shard=shard, unit_id=unit)
+    if unit and not count:
+        found = ledger.entries(stage=stage, shard=shard, unit_id=unit)
+        if not any(entry.state is State.DROPPED for entry in found):
+            states = ", ".join(f"{e.stage} is {e.state.value}" for e in found) or "nothing is known"
+            raise click.ClickException(f"nothing of {unit} is in quarantine: {states}")
     click.echo(json.dumps({"dropped": count}) if as_json else f"{count} dropped")
 
 
@@ -232,6 +251,7 @@ def retry(
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
     ledger.release(stage=stage, shard=shard, unit_id=unit)
     revive(lake, ledger, shard)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
@@ -370,6 +390,7 @@ def trace(what: str, lake_root: str, as_json: bool) -> None:
 def history_command(lake_root: str, stage: str | None, shard: str | None, as_json: bool) -> None:
     """List the versions of every table that are kept, and the runs that made them."""
     lake = existing_lake(lake_root)
+    check_shards(lake, [shard] if shard else [])
     found: list[dict[str, Any]] = [
         {
             "table": table,
@@ -409,6 +430,7 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     from ego_assets.stages.diff import NothingToCompareError, diff_runs
 
     lake = existing_lake(lake_root)
+    check_shards(lake, shards)
     names = (_run_id(lake, run_a, shards), _run_id(lake, run_b, shards))
     try:
         found = diff_runs(lake, names[0], names[1], shards or None)
@@ -427,7 +449,15 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
 @click.command()
 @click.argument("run")
 @LAKE_OPTION
-@click.option("--table", "tables", multiple=True, type=click.Choice(list(TABLES)))
+@click.option(
+    "--table",
+    "--stage",
+    "tables",
+    cls=TableOption,
+    multiple=True,
+    type=click.Choice(list(TABLES)),
+    help="Only this table; may be given again.",
+)
 @click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
 @JSON_OPTION
 def rollback(
@@ -441,6 +471,7 @@ def rollback(
     from ego_assets.stages.rollback import rollback as bring_back
 
     lake = existing_lake(lake_root)
+    check_shards(lake, shards)
     ledger = ledger_of(lake)
     try:
         changes = bring_back(
@@ -516,7 +547,9 @@ def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:
 def _quarantined(
     lake_root: str, stage: str | None, shard: str | None, unit: str | None
 ) -> list[Entry]:
-    ledger = ledger_of(existing_lake(lake_root))
+    lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
     return ledger.entries(stage=stage, shard=shard, unit_id=unit, states=[State.QUARANTINED])
 
 
