@@ -64,7 +64,7 @@ def _validated(model: type[_Model], given: Any, place: str) -> _Model:
             where, words = ".".join(map(str, each["loc"])), each["msg"]
             if each["type"] == "extra_forbidden" and len(each["loc"]) == 1:
                 hint = did_you_mean(where, model.model_fields) or "."
-                words = f"no such field{hint} There are {', '.join(model.model_fields)}"
+                words += f"{hint} There are {', '.join(model.model_fields)}"
             wrong.append(f"{(place + where).rstrip('.')}: {words}")
         raise ValueError("; ".join(wrong)) from error
 

@@ -98,15 +98,18 @@ def test_help_shows_one_name(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("segmentor: sam2", "segmentor: no such field; did you mean segmenter? There are"),
+        (
+            "segmentor: sam2",
+            "segmentor: Extra inputs are not permitted; did you mean segmenter? There are",
+        ),
         ("segmenter: sam22", "no segmenter named 'sam22'"),
         ("segmenter: sam22", "did you mean sam2?"),
         ("settings: {segmentor: {}}", "no operator 'segmentor'; did you mean segmenter?"),
         (
             "{segmenter: sam2, settings: {segmenter: {chekpoint: a}}}",
-            "settings.segmenter.chekpoint: no such field; did you mean checkpoint?",
+            "settings.segmenter.chekpoint: Extra inputs are not permitted; did you mean checkpoint?",
         ),
-        ("colour: red", "colour: no such field. There are segmenter"),
+        ("colour: red", "colour: Extra inputs are not permitted. There are segmenter"),
     ],
 )
 def test_a_wrong_name_in_a_backends_file(tmp_path: Path, text: str, words: str) -> None:
