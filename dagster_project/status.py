@@ -10,7 +10,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from dagster_project.terminal import count_of, plain, waiting
+from dagster_project.terminal import check_line, count_of, plain, waiting
+from ego_assets.checks.failed import failed_checks
+from ego_assets.schemas import TABLES
 from ego_assets.stages.differences import Differences
 from ego_assets.stages.overview import (
     Footage,
@@ -23,7 +25,7 @@ from resources.ledger import Ledger, State
 from resources.ledger.adoption import Counts
 
 NAMED = 10
-"""Files that wait, on a terminal."""
+"""Files that wait and checks that failed, on a terminal; --json has more."""
 
 
 def describe(
@@ -39,6 +41,7 @@ def describe(
     tables = progress(lake, footage, counts)
     shards = lake.shards()
     open_files = waiting_files(ledger, footage, counts)
+    checks = failed_checks(lake, TABLES)
     begun = {shard for _, shard in counts}
     return {
         "lake": lake.location,
@@ -61,6 +64,7 @@ def describe(
             }
             for e, file in zip(bad, files_of_entries(ledger, footage, bad), strict=True)
         ],
+        "checks": {"failed": len(checks), "first": checks[:shown]},
         "waiting": {"files": len(open_files), "first": open_files[:shown]},
         "waiting_for_gpu": [
             {"stage": stage, "shard": shard, "units": units, "reason": why}
@@ -136,6 +140,9 @@ def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
         )
         for w in found["waiting_for_gpu"]
     ]
+    lines += [check_line(check) for check in found["checks"]["first"][:NAMED]]
+    if (more := found["checks"]["failed"] - NAMED) > 0:
+        lines.append(Text(f"… {count_of(more, 'more failed check')}"))
     lines += [plain(f"waits: {file}") for file in found["waiting"]["first"][:NAMED]]
     if (more := found["waiting"]["files"] - NAMED) > 0:
         lines.append(Text(f"… {waiting(more, 'more file')}"))

@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -294,6 +294,14 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
 CHECK_WORDS = {"error": "failed", "warn": "warning"}
 
 
+def check_line(check: Mapping[str, str]) -> Text:
+    """Say which check failed, of what, and why."""
+    return plain(
+        f"check {CHECK_WORDS[check['severity']]}: {check['check']} of {check['asset']}, shard "
+        f"{check['shard']}: {check['reason']}"
+    )
+
+
 def report(summary: Any, as_json: bool) -> None:
     if as_json:
         fields = asdict(summary)
@@ -342,11 +350,7 @@ def _print_summary(summary: Any) -> None:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
         console.print(plain(words), soft_wrap=True)
     for check in summary.checks:
-        words = (
-            f"check {CHECK_WORDS[check['severity']]}: {check['check']} of {check['asset']}, shard "
-            f"{check['shard']}: {check['reason']}"
-        )
-        console.print(plain(words), soft_wrap=True)
+        console.print(check_line(check), soft_wrap=True)
     for stage, count in summary.waiting_for_gpu.items():
         words = f"degraded {stage}: {waiting(count, 'clip')} for a GPU: {summary.degraded}"
         console.print(plain(words), soft_wrap=True)

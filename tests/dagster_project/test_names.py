@@ -100,14 +100,14 @@ def test_help_shows_one_name(command: list[str]) -> None:
     [
         (
             "segmentor: sam2",
-            "segmentor: Extra inputs are not permitted; did you mean segmenter? There are",
+            "segmentor: Extra inputs are not permitted; did you mean segmenter?",
         ),
         ("segmenter: sam22", "no segmenter named 'sam22'"),
         ("segmenter: sam22", "did you mean sam2?"),
         ("settings: {segmentor: {}}", "no operator 'segmentor'; did you mean segmenter?"),
         (
             "{segmenter: sam2, settings: {segmenter: {chekpoint: a}}}",
-            "settings.segmenter.chekpoint: Extra inputs are not permitted; did you mean checkpoint?",
+            "chekpoint: Extra inputs are not permitted; did you mean checkpoint?",
         ),
         ("colour: red", "colour: Extra inputs are not permitted. There are segmenter"),
     ],

@@ -11,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
+from ego_assets.checks.failed import note_failed
+from ego_assets.checks.quality import quality_results
+from ego_assets.operators.quality import ProbeSettings
 from ego_assets.schemas import TABLES
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger
@@ -154,3 +157,29 @@ def test_nothing_is_left_of_a_shard_whose_videos_are_all_rejected(tmp_path: Path
         batch = TABLES["video_manifest"].from_rows([row])
         bench.lake.publish("video_manifest", FIRST, name, batch, provenance("m"))
     assert set(found(bench.lake)["percent"].values()) == {100.0}
+
+
+def test_failed_checks_are_shown_until_the_shard_is_well(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    failed = {"check": "hands_do_not_jitter", "severity": "warn", "reason": "1 of 3 jitters"}
+    broken = {"check": "hands_are_not_mirrored", "severity": "error", "reason": "2 of 3 do"}
+    note_failed(bench.lake, "hand_poses", FIRST, [failed])
+    note_failed(bench.lake, "hand_poses", SECOND, [broken])
+    told = found(bench.lake)["checks"]
+    assert told["failed"] == 2
+    assert told["first"][0] == broken | {"asset": "hand_poses", "shard": SECOND}
+    shown = ego(bench.lake)
+    assert f"check failed: hands_are_not_mirrored of hand_poses, shard {SECOND}: 2 of" in shown
+    assert f"check warning: hands_do_not_jitter of hand_poses, shard {FIRST}: 1 of 3" in shown
+    note_failed(bench.lake, "hand_poses", SECOND, [])
+    assert found(bench.lake)["checks"]["failed"] == 1
+
+
+def test_probes_note_what_they_find(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.lake.storage.write(f"hand_poses/{FIRST}.parquet", b"damaged")
+    for _ in range(2):  # the same file, not one more line
+        list(quality_results(bench.lake, "hand_poses", [FIRST], ProbeSettings()))
+        names = [check["check"] for check in found(bench.lake)["checks"]["first"]]
+        assert "hands_are_not_mirrored" in names
+        assert len(names) == len(set(names))
