@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.sql_command import sql
+from dagster_project.status import describe, overview, show
 from dagster_project.terminal import (
     BACKENDS_OPTION,
     DEGRADE_OPTION,
@@ -32,6 +31,7 @@ from dagster_project.terminal import (
     WORKERS_OPTION,
     Commands,
     existing_lake,
+    hanging,
     ledger_of,
     plain,
     progress_bar,
@@ -39,12 +39,10 @@ from dagster_project.terminal import (
 )
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
-from ego_assets.schemas import TABLES
-from ego_assets.stages.differences import Differences, find_differences
+from ego_assets.stages.differences import find_differences
+from ego_assets.stages.overview import read_footage
 from resources.environment import fault_of_folder
-from resources.lake import Lake
-from resources.ledger import Ledger, State
-from resources.ledger.adoption import Adoption, Counts
+from resources.ledger.adoption import Adoption
 
 
 @click.group(
@@ -75,8 +73,8 @@ def run(
 ) -> None:
     """Run the whole graph over the videos in PLACES: files, folders, s3://bucket/prefix.
 
-    Exit status: 0 if nothing failed (a rejected video is no failure unless all are), 1 if
-    something failed, 2 if the command makes no sense.
+    Exit status: 0 if nothing failed, 1 if something did, 2 if the command makes no sense. A
+    rejected video is no failure unless all are; an asset check is one if its severity is error.
     """
     summary = _run(
         places,
@@ -167,107 +165,36 @@ def up(lake_root: str, port: int, host: str, allowed: list[Authority], read_only
 @main.command()
 @LAKE_OPTION
 @click.option("--watch", is_flag=True, help="Look again every 2 s until Ctrl-C.")
-@click.option("--failures", "shown", default=50, show_default=True, help="List so many.")
+@click.option("--failures", "shown", default=50, show_default=True, help="List at most this many.")
 @JSON_OPTION
 def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
-    """Show how many clips each stage has done, and what failed."""
+    """Show what is done and what is left of every table, what failed, and which files wait."""
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
-    counts = Adoption(ledger).counts()
+    adoption = Adoption(ledger)
+    counts, footage = adoption.counts(), read_footage(lake)
     differences = find_differences(lake, ledger, counts=counts)
-    found = _status(lake, ledger, shown, differences, _by_stage(counts))
+    found = describe(lake, ledger, shown, differences, counts, footage)
     if as_json:
         click.echo(json.dumps(found))
         return
     console = Console()
     if not watch:
-        console.print(_status_table(found, differences))
+        show(found, differences, console)
         return
     compared = time.monotonic()
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            found = _status(lake, ledger, shown, differences, ledger.counts())
-            live.update(_status_table(found, differences), refresh=True)
+            found = describe(lake, ledger, shown, differences, adoption.counts(), footage)
+            live.update(overview(found, differences), refresh=True)
             time.sleep(2)
             if time.monotonic() - compared > COMPARED_EVERY_S:
-                differences, compared = find_differences(lake, ledger), time.monotonic()
+                differences, footage = find_differences(lake, ledger), read_footage(lake)
+                compared = time.monotonic()
 
 
 COMPARED_EVERY_S = 60.0
 """While `ego status --watch` looks on."""
-
-
-def _by_stage(counts: Counts) -> dict[str, dict[State, int]]:
-    found: dict[str, dict[State, int]] = {}
-    for (stage, _), states in counts.items():
-        mine = found.setdefault(stage, {})
-        for state, count in states.items():
-            mine[state] = mine.get(state, 0) + count
-    return found
-
-
-def _status(
-    lake: Lake,
-    ledger: Ledger,
-    shown: int,
-    differences: Differences,
-    counts: dict[str, dict[State, int]],
-) -> dict[str, Any]:
-    bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
-    return {
-        "lake": lake.location,
-        "shards": lake.shards(),
-        "stages": {
-            t: {s.value: counts.get(t, {}).get(s, 0) for s in State} for t in TABLES if t in counts
-        },
-        "failures": [
-            {
-                "stage": e.stage,
-                "shard": e.shard,
-                "unit": e.unit_id,
-                "state": e.state.value,
-                "attempts": e.attempts,
-                "reason": (e.error or "").split("\n", 1)[0],
-            }
-            for e in bad
-        ],
-        "waiting_for_gpu": [
-            {"stage": stage, "shard": shard, "units": units, "reason": why}
-            for stage, shard, units, why in ledger.waiting_for_gpu()
-        ],
-        "differences": {
-            "tables_of_shards": len(differences.found),
-            "not_compared": differences.not_compared,
-            "first": [asdict(d) for d in differences.found[:shown]],
-        },
-    }
-
-
-def _status_table(found: dict[str, Any], differences: Differences) -> Group:
-    # Narrow: eighty columns hold it.
-    table = Table(
-        title=plain(f"{found['lake']}: {len(found['shards'])} shards"),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0),
-    )
-    table.add_column("stage", no_wrap=True)
-    for state in State:
-        table.add_column(state.value, justify="right")
-    for name, row in found["stages"].items():
-        table.add_row(name, *[f"{row[s.value]:,}" for s in State])
-    lines = [
-        plain(f"{f['stage']} {f['unit']} {f['state']}: {f['reason']}") for f in found["failures"]
-    ]
-    lines += [
-        plain(f"{w['stage']} of {w['shard']}: {w['units']} wait for a GPU: {w['reason']}")
-        for w in found["waiting_for_gpu"]
-    ]
-    bad = sum(row["failed"] + row["quarantined"] for row in found["stages"].values())
-    if bad > len(lines):
-        lines.append(Text(f"… {bad - len(lines)} more: `ego quarantine ls` lists them"))
-    if words := str(differences):
-        lines.append(plain(words))
-    return Group(table, *lines)
 
 
 @main.command()
@@ -283,13 +210,20 @@ def doctor(lake_root: str, tune: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
-        table = Table(show_header=False, box=None)
-        colors = {"ok": "green", "warning": "yellow", "missing": "red"}
-        for finding in findings:
-            state = plain(finding.state, colors[finding.state])
-            table.add_row(state, plain(finding.what), plain(finding.facts))
-        Console().print(table)
+        _print_findings(findings)
     sys.exit(1 if any(f.state == "missing" for f in findings) else 0)
+
+
+def _print_findings(findings: Sequence[Any]) -> None:
+    """Print a paragraph each; what nobody chose comes last."""
+    console = Console()
+    colors = {"ok": "green", "warning": "yellow", "missing": "red", "unused": "dim"}
+    for finding in sorted(findings, key=lambda f: f.state == "unused"):
+        state = f"{finding.state:<{len('warning ')}}"
+        told = hanging(f"{state}{finding.what}: {finding.facts}", len(state), console.width)
+        line = Text(told)
+        line.stylize(colors[finding.state], 0, len(state))
+        console.print(line, soft_wrap=True)
 
 
 def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:

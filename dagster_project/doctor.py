@@ -41,7 +41,11 @@ PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it stands (ok, warning, missing), and the facts."""
+    """What was looked at, how it stands, and the facts.
+
+    state: ok, warning, missing (something does not work), or unused: a model that nobody chose,
+    and that is not set up.
+    """
 
     what: str
     state: str
@@ -227,7 +231,7 @@ def _backend(
     except ValidationError as error:
         return Finding(what, "missing", f"its settings: {error}")
     except WeightsMissingError as error:
-        state = "warning" if settings is None else "missing"
+        state = "unused" if settings is None else "missing"
         return Finding(what, state, f"not set up: {error}; {origin}")
     except WeightsError as error:
         return Finding(what, "missing", f"{error}; {origin}")

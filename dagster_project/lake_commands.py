@@ -6,17 +6,20 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from dagster_project.names import TableOption, check_names, check_shards
 from dagster_project.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
     WORKERS_OPTION,
+    count_of,
     existing_lake,
+    hanging,
     ledger_of,
     plain,
     progress_bar,
@@ -26,7 +29,17 @@ from ego_assets.schemas import TABLES
 from resources.lake import Lake, history
 from resources.ledger import Entry, State
 
-STAGE_OPTION = click.option("--stage", type=click.Choice(list(TABLES)), help="Only this table.")
+if TYPE_CHECKING:
+    from ego_assets.stages.diff import TableDiff
+
+STAGE_OPTION = click.option(
+    "--table",
+    "--stage",
+    "stage",
+    cls=TableOption,
+    type=click.Choice(list(TABLES)),
+    help="Only this table.",
+)
 SHARD_OPTION = click.option("--shard", help="Only this shard.")
 UNIT_OPTION = click.option("--unit", help="Only this clip (or video, or file).")
 
@@ -51,6 +64,7 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
+    check_shards(lake, shards)
     problems = audit.verify(lake, ledger, shards or None)
     repaired = audit.repair(lake, ledger, problems) if mend else None
     counts = {t: {s.value: n for s, n in c.items()} for t, c in ledger.counts().items()}
@@ -60,12 +74,14 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
     else:
         for problem in problems:
             click.echo(str(problem))
-        click.echo(f"{len(problems)} problems in {lake.location}")
+        click.echo(f"{count_of(len(problems), 'problem')} in {lake.location}")
         if repaired is not None and problems:
             click.echo(
-                f"put aside {repaired['files']} files, requeued {repaired['units']} units, wrote "
-                f"{repaired['checksums']} checksums, entered {repaired['taken_over']} results into "
-                "the ledger; `ego retry` makes the rows again"
+                f"put aside {count_of(repaired['files'], 'file')}, "
+                f"requeued {count_of(repaired['units'], 'unit')}, "
+                f"wrote {count_of(repaired['checksums'], 'checksum')}, "
+                f"entered {count_of(repaired['taken_over'], 'result')} into the ledger; "
+                "`ego retry` makes the rows again"
             )
         elif problems:
             click.echo(
@@ -126,14 +142,13 @@ def quarantine_ls(lake_root: str, stage: str | None, shard: str | None, as_json:
     if as_json:
         click.echo(json.dumps([_entry(e) for e in entries]))
         return
-    table = Table(title=f"{len(entries)} in quarantine")
-    for name in ("stage", "shard", "unit", "attempts", "reason"):
-        table.add_column(name, overflow="fold")
+    click.echo(f"{len(entries)} in quarantine")
+    width = Console().width
     for entry in entries:
         reason = (entry.error or "").split("\n", 1)[0]
-        row = (entry.stage, entry.shard, entry.unit_id, entry.attempts, reason)
-        table.add_row(*map(plain, row))
-    Console().print(table)
+        click.echo(plain(f"{entry.stage} {entry.unit_id}").plain)
+        words = f"  shard {entry.shard}, {count_of(entry.attempts, 'attempt')}: {reason}"
+        click.echo(hanging(words, 2, width))
 
 
 @quarantine.command("show")
@@ -153,7 +168,7 @@ def quarantine_show(unit: str, lake_root: str, stage: str | None, as_json: bool)
         words = (
             f"{entry.stage} {entry.unit_id} of shard {entry.shard}\n"
             f"video {entry.video_id}, run {entry.run_id}, worker {entry.worker}\n"
-            f"{entry.attempts} attempts, {entry.error_class}\n\n{entry.error}\n"
+            f"{count_of(entry.attempts, 'attempt')}, {entry.error_class}\n\n{entry.error}\n"
         )
         click.echo(plain(words).plain)
 
@@ -175,9 +190,11 @@ def quarantine_release(
 ) -> None:
     """Let the next run try again."""
     if not (stage or shard or unit or everything):
-        raise click.UsageError("say what: --stage, --shard, --unit, or --all")
+        raise click.UsageError("say what: --table, --shard, --unit, or --all")
     lake = existing_lake(lake_root)
-    count = ledger_of(lake).release(stage=stage, shard=shard, unit_id=unit)
+    ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
+    count = ledger.release(stage=stage, shard=shard, unit_id=unit)
     click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
 
 
@@ -195,8 +212,16 @@ def quarantine_drop(
     `ego quarantine release --unit UNIT` takes that back.
     """
     if not (stage or shard or unit):
-        raise click.UsageError("say what: --stage, --shard, or --unit")
-    count = ledger_of(existing_lake(lake_root)).drop(stage=stage, shard=shard, unit_id=unit)
+        raise click.UsageError("say what: --table, --shard, or --unit")
+    lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
+    count = ledger.drop(stage=stage, shard=shard, unit_id=unit)
+    if unit and not count:
+        found = ledger.entries(stage=stage, shard=shard, unit_id=unit)
+        if not any(entry.state is State.DROPPED for entry in found):
+            states = ", ".join(f"{e.stage} is {e.state.value}" for e in found) or "nothing is known"
+            raise click.ClickException(f"nothing of {unit} is in quarantine: {states}")
     click.echo(json.dumps({"dropped": count}) if as_json else f"{count} dropped")
 
 
@@ -226,6 +251,7 @@ def retry(
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
     ledger.release(stage=stage, shard=shard, unit_id=unit)
     revive(lake, ledger, shard)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
@@ -290,9 +316,9 @@ def stale(
     else:
         for each in found:
             click.echo(f"{each.shard}: {', '.join(f'{n} {t}' for t, n in each.units.items())}")
-        count = f"{len(found)} stale shards"
+        count = count_of(len(found), "stale shard")
         if by_lake & set(chosen):
-            count = f"{len(found) or 'no'} stale shards, by what lies in the lake"
+            count = f"{count if found else 'no stale shards'}, by what lies in the lake"
         click.echo(count + ("; --run does them again" if found else ""))
 
 
@@ -364,6 +390,7 @@ def trace(what: str, lake_root: str, as_json: bool) -> None:
 def history_command(lake_root: str, stage: str | None, shard: str | None, as_json: bool) -> None:
     """List the versions of every table that are kept, and the runs that made them."""
     lake = existing_lake(lake_root)
+    check_shards(lake, [shard] if shard else [])
     found: list[dict[str, Any]] = [
         {
             "table": table,
@@ -379,14 +406,14 @@ def history_command(lake_root: str, stage: str | None, shard: str | None, as_jso
     if as_json:
         click.echo(json.dumps(found))
         return
-    table = Table(title=plain(f"versions in {lake.location}"))
-    for name in ("shard", "table", "version", "made at", "run: units"):
-        table.add_column(name, overflow="fold")
+    before = None
     for row in found:
-        runs = ", ".join(f"{run}: {units}" for run, units in row["runs"].items())
-        shown = (row["shard"], row["table"], row["version"], row["made_at"], runs)
-        table.add_row(*map(plain, shown))
-    Console().print(table)
+        if (name := f"{row['shard']} {row['table']}") != before:
+            click.echo(plain(name).plain)
+            before = name
+        click.echo(plain(f"  {row['version']}, made at {row['made_at'][:19]}Z by").plain)
+        for run, units in row["runs"].items():
+            click.echo(plain(f"    {run}: {count_of(units, 'unit')}").plain)
 
 
 @click.command()
@@ -403,6 +430,7 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     from ego_assets.stages.diff import NothingToCompareError, diff_runs
 
     lake = existing_lake(lake_root)
+    check_shards(lake, shards)
     names = (_run_id(lake, run_a, shards), _run_id(lake, run_b, shards))
     try:
         found = diff_runs(lake, names[0], names[1], shards or None)
@@ -411,30 +439,25 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     if as_json:
         click.echo(json.dumps([asdict(d) for d in found]))
         return
-    table = Table(title=plain(f"A: {names[0]}   B: {names[1]}"))
-    table.add_column("shard table")
-    for name in ("rows A", "rows B", "equal", "changed", "only A", "only B", "seam A", "seam B"):
-        table.add_column(name, justify="right")
-    table.add_column("most changed columns: mean A, mean B (KS)")
-    for d in found:
-        seams = ["" if s is None else f"{s:.3g}" for s in (d.seam_a, d.seam_b)]
-        shown = [c for c in d.columns if c.ks][:3]
-        words = [f"{c.column}: {c.mean_a:.4g}, {c.mean_b:.4g} ({c.ks:.2f})" for c in shown]
-        counts = (d.rows_a, d.rows_b, d.equal, d.changed, d.only_a, d.only_b)
-        seam = plain(f"\nseam: {d.seam_unit}" if d.seam_unit else "", "dim")
-        table.add_row(
-            plain(f"{d.shard} {d.table}") + seam,
-            *[f"{n:,}" for n in counts],
-            *seams,
-            plain("\n".join(words)),
-        )
-    Console().print(table)
+    click.echo(plain(f"A: {names[0]}\nB: {names[1]}").plain)
+    width = Console().width
+    for each in found:
+        click.echo()
+        click.echo("\n".join(hanging(line, 4, width) for line in _compared(each)))
 
 
 @click.command()
 @click.argument("run")
 @LAKE_OPTION
-@click.option("--table", "tables", multiple=True, type=click.Choice(list(TABLES)))
+@click.option(
+    "--table",
+    "--stage",
+    "tables",
+    cls=TableOption,
+    multiple=True,
+    type=click.Choice(list(TABLES)),
+    help="Only this table; may be given again.",
+)
 @click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
 @JSON_OPTION
 def rollback(
@@ -448,6 +471,7 @@ def rollback(
     from ego_assets.stages.rollback import rollback as bring_back
 
     lake = existing_lake(lake_root)
+    check_shards(lake, shards)
     ledger = ledger_of(lake)
     try:
         changes = bring_back(
@@ -460,8 +484,10 @@ def rollback(
         return
     for change in changes:
         how = "was current already" if change.was_current else "is current again"
-        again = f"; {change.requeued} units to be done again" if change.requeued else ""
-        click.echo(f"{change.shard} {change.table}: {how} ({change.units} units){again}")
+        again = f"; {count_of(change.requeued, 'unit')} to be done again" if change.requeued else ""
+        click.echo(
+            f"{change.shard} {change.table}: {how} ({count_of(change.units, 'unit')}){again}"
+        )
 
 
 LAKE_COMMANDS = (
@@ -477,6 +503,24 @@ LAKE_COMMANDS = (
     diff,
     rollback,
 )
+
+
+def _compared(found: TableDiff) -> list[str]:
+    """What two runs made of a table of a shard, in lines."""
+    lines = [
+        f"{found.shard} {found.table}",
+        f"  rows: {found.rows_a:,} in A, {found.rows_b:,} in B; {found.equal:,} equal, "
+        f"{found.changed:,} changed, {found.only_a:,} only in A, {found.only_b:,} only in B",
+    ]
+    if found.seam_unit:
+        seams = ["none" if s is None else f"{s:.3g}" for s in (found.seam_a, found.seam_b)]
+        lines.append(f"  seam error: {seams[0]} in A, {seams[1]} in B ({found.seam_unit})")
+    for column in [c for c in found.columns if c.ks][:3]:
+        lines.append(
+            f"  {column.column}: mean {column.mean_a:.4g} in A, {column.mean_b:.4g} in B, "
+            f"Kolmogorov-Smirnov distance {column.ks:.2f}"
+        )
+    return lines
 
 
 def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:
@@ -503,7 +547,9 @@ def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:
 def _quarantined(
     lake_root: str, stage: str | None, shard: str | None, unit: str | None
 ) -> list[Entry]:
-    ledger = ledger_of(existing_lake(lake_root))
+    lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
+    check_names(lake, ledger, shard, unit)
     return ledger.entries(stage=stage, shard=shard, unit_id=unit, states=[State.QUARANTINED])
 
 
@@ -522,7 +568,7 @@ def _chain(found: dict[str, Any]) -> str:
         lines.append(f"clips: {', '.join(found['clips'])}")
     units = found.get("tables") or found.get("units") or {}
     for name, known in units.items():
-        rows = f" ({known['rows']} rows)" if "rows" in known else ""
+        rows = f" ({count_of(known['rows'], 'row')})" if "rows" in known else ""
         lines.append(f"{name}{rows}")
         origin = known.get("provenance", known)
         if origin is None:

@@ -1,6 +1,6 @@
 """Runs the whole graph over files, shard by shard, in this process: what `ego run` does.
 
-Here: the run, its progress, its summary. Not here: words on a terminal (`cli`).
+Here: the run and its progress. Not here: its summary (`run_summary`), words on a terminal (`cli`).
 """
 
 from __future__ import annotations
@@ -23,64 +23,41 @@ import dagster as dg
 from dagster_project.definitions import build_defs
 from dagster_project.executor import show_prints_without_processes
 from dagster_project.home import open_instance
-from ego_assets.assets.stage import READ_SLOWLY
+from dagster_project.interrupts import WORDS, Interrupts, cancelled_by
+from dagster_project.run_summary import (
+    CLIP_TABLES,
+    EARLY_TABLES,
+    Summary,
+    add_gone,
+    add_replaced,
+    add_seconds,
+    contents,
+    failed_checks,
+    fill,
+    slow_reads,
+    step_failures,
+)
 from ego_assets.partitions import SHARDS
 from ego_assets.schemas import TABLES
 from ego_assets.stages.moves import recognize
 from ego_assets.stages.rebuild import ready
 from ego_assets.stages.shards import find_files, register_files, shards_of
-from ego_assets.stages.sources import GONE_WORDS, gone_detail
 from resources.compute import Compute
 from resources.gpu import find_gpus, go_without_gpu, lending, list_gpus
 from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
 from resources.lake.places import files_of
 from resources.ledger import Ledger, State
-from resources.ledger.sources import AWAY, DELETED, Sources
+from resources.ledger.sources import Sources
 from resources.processes import RUN_TAG, run_tag
 from resources.processes.run_locks import RunLocks
 from resources.storage import Storage
 
-EARLY_TABLES = ("video_manifest", "clips")
-CLIP_TABLES = tuple(t for t in TABLES if t not in EARLY_TABLES)
 JOB = "whole_graph"
 AWAY_NOTE = (
     "{place} is away: no video is there (is its disk mounted?). What is done of its videos stays, "
     "what is not waits for it, and other folders go on"
 )
-
-
-@dataclass
-class Summary:
-    """What came of the videos of a run. `problems` are sentences for a person.
-
-    waiting_for_gpu: clips by table that have, at most, a result made without one; degraded: why.
-    warnings: sentences on what went well, and slowly. moved: raw files that are elsewhere now, the
-    same videos as before; replaced: those that hold another video than before; gone: those that are
-    not there, each told once.
-    """
-
-    lake: str
-    shards: list[str]
-    videos: dict[str, int] = field(default_factory=dict)
-    rejected: list[dict[str, str]] = field(default_factory=list)
-    clips: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    moved: list[dict[str, str]] = field(default_factory=list)
-    replaced: list[dict[str, str]] = field(default_factory=list)
-    gone: list[dict[str, str]] = field(default_factory=list)
-    waiting_for_gpu: dict[str, int] = field(default_factory=dict)
-    degraded: str = ""
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Nothing failed; rejected videos are no failure unless all are."""
-        nothing_taken = self.videos.get("total", 0) > 0 and not self.videos.get("accepted")
-        return not (self.failures or self.problems or nothing_taken)
 
 
 @dataclass(frozen=True)
@@ -168,37 +145,58 @@ def run_shards(
     job = build_defs(resources | dict(overrides or {})).resolve_job_def(JOB)
     run_config = _run_config(job, force, verbose)
     summary = Summary(lake.location, list(shards))
-    before = _contents(summary, lake)
+    before = contents(summary, lake)
     lend = partial(_one_gpu, degrade_after_s, tell)
     with open_instance(lake.location) as instance, lending(lend):
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         locks = RunLocks(instance.root_directory)
         for shard in summary.shards:
-            run_id = str(uuid.uuid4())
-            with locks.held(run_id), _Watch(ledger, shard, tell):
-                result = job.execute_in_process(
-                    partition_key=shard,
-                    instance=instance,
-                    run_config=run_config,
-                    raise_on_error=False,
-                    run_id=run_id,
-                    tags={RUN_TAG: run_tag(run_id)},
-                )
-            _add_seconds(summary, instance, result.run_id)
-            summary.warnings.extend(_slow_reads(result))
+            with _Watch(ledger, shard, tell):
+                result = _run_shard(job, instance, locks, shard, run_config)
+            add_seconds(summary, instance, result.run_id)
+            summary.warnings.extend(slow_reads(result))
+            summary.checks.extend(failed_checks(shard, result))
             if not result.success:
-                summary.problems.extend(_step_failures(shard, result))
+                summary.problems.extend(step_failures(shard, result))
     if uris is None:
         uris = {f.uri for shard in summary.shards for f in files_of(lake, shard)}
-    _add_replaced(summary, lake, before)
-    _fill(summary, lake, ledger, uris)
-    _add_gone(summary, ledger)
+    add_replaced(summary, lake, before)
+    fill(summary, lake, ledger, uris)
+    add_gone(summary, ledger)
     return summary
 
 
 def _noting(tell: Callable[[Progress], None] | None) -> Callable[[str], None] | None:
     """Tell sentences as notes."""
     return (lambda words: tell(Progress(note=words))) if tell else None
+
+
+def _run_shard(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    locks: RunLocks,
+    shard: str,
+    run_config: dict[str, Any],
+) -> dg.ExecuteInProcessResult:
+    """Run the job over a shard. Raises KeyboardInterrupt after Ctrl-C, when the run is canceled."""
+    run_id, interrupts = str(uuid.uuid4()), Interrupts()
+    with locks.held(run_id), interrupts.noted(), cancelled_by(interrupts, instance):
+        try:
+            result = job.execute_in_process(
+                partition_key=shard,
+                instance=instance,
+                run_config=run_config,
+                raise_on_error=False,
+                run_id=run_id,
+                tags={RUN_TAG: run_tag(run_id)},
+            )
+        finally:
+            run = instance.get_run_by_id(run_id)
+            if interrupts.came and run is not None and not run.is_finished:  # it had hardly begun
+                instance.report_run_canceled(run, WORDS)
+    if interrupts.came:
+        raise KeyboardInterrupt
+    return result
 
 
 @contextmanager
@@ -249,119 +247,6 @@ def _run_config(job: dg.JobDefinition, force: bool, verbose: bool) -> dict[str, 
         stages = [n.name for n in job.nodes if not n.name.endswith("_checks")]
         config["ops"] = {name: {"config": {"force": True}} for name in stages}
     return config
-
-
-def _step_failures(shard: str, result: dg.ExecuteInProcessResult) -> list[str]:
-    found = []
-    for event in result.all_events:
-        if event.event_type is not dg.DagsterEventType.STEP_FAILURE:
-            continue
-        error = event.step_failure_data.error
-        cause = (error.cause or error) if error else None
-        found.append(f"{shard} {event.step_key}: {cause.message.strip() if cause else 'failed'}")
-    return found or [f"{shard}: the run failed"]
-
-
-def _slow_reads(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What steps said of files that were read slowly."""
-    found: list[str] = []
-    for event in result.all_events:
-        if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
-            told = event.materialization.metadata.get(READ_SLOWLY)
-            found += str(told.value).split("\n") if told else []
-    return found
-
-
-def _add_seconds(summary: Summary, instance: dg.DagsterInstance, run_id: str) -> None:
-    for stats in instance.get_run_step_stats(run_id):
-        if stats.start_time and stats.end_time:
-            before = summary.seconds.get(stats.step_key, 0.0)
-            summary.seconds[stats.step_key] = round(before + stats.end_time - stats.start_time, 2)
-
-
-def _fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
-    """Counts over the videos that were asked for (a shard may hold others)."""
-    videos = [
-        v
-        for shard in summary.shards
-        for v in lake.read("video_manifest", shard).to_pylist()
-        if v["uri"] in uris
-    ]
-    accepted = {v["video_id"] for v in videos if v["accepted"]}
-    summary.videos = {
-        "total": len(uris),
-        "accepted": len(accepted),
-        "rejected": sum(not v["accepted"] for v in videos),
-    }
-    summary.rejected = [
-        {"uri": v["uri"], "reason": v["reject_reason"], "detail": v["reject_detail"] or ""}
-        for v in videos
-        if not v["accepted"]
-    ]
-    worst: dict[str, State] = {}
-    clips: set[str] = set()
-    for shard in summary.shards:
-        mine = [e for e in ledger.entries(shard=shard) if e.video_id in accepted or not e.video_id]
-        for entry in mine:
-            if entry.stage in CLIP_TABLES:
-                clips.add(entry.unit_id)
-            if entry.state in {State.DONE, State.DROPPED}:
-                continue
-            if entry.waits_for_gpu:
-                waiting = summary.waiting_for_gpu
-                waiting[entry.stage] = waiting.get(entry.stage, 0) + 1
-                summary.degraded = entry.error or ""
-                continue
-            reason = (entry.error or "not reached").split("\n", 1)[0]
-            summary.failures.append(
-                {
-                    "stage": entry.stage,
-                    "unit": entry.unit_id,
-                    "state": entry.state.value,
-                    "reason": reason,
-                }
-            )
-            if entry.stage in CLIP_TABLES and worst.get(entry.unit_id) is not State.QUARANTINED:
-                worst[entry.unit_id] = entry.state
-        for table in TABLES:
-            rows = lake.read(table, shard, columns=["video_id"])["video_id"].to_pylist()
-            counted = sum(v in accepted for v in rows) if table != "video_manifest" else len(videos)
-            summary.rows[table] = summary.rows.get(table, 0) + counted
-    quarantined = sum(s is State.QUARANTINED for s in worst.values())
-    summary.clips = {
-        "total": len(clips),
-        "done": len(clips) - len(worst),
-        "failed": len(worst) - quarantined,
-        "quarantined": quarantined,
-    }
-
-
-def _contents(summary: Summary, lake: Lake) -> dict[str, str]:
-    """{uri: video_id}, as the manifests say."""
-    return {
-        row["uri"]: row["video_id"]
-        for shard in summary.shards
-        for row in lake.read("video_manifest", shard, columns=["uri", "video_id"]).to_pylist()
-    }
-
-
-def _add_replaced(summary: Summary, lake: Lake, before: Mapping[str, str]) -> None:
-    for uri, video in _contents(summary, lake).items():
-        if before.get(uri, video) != video:
-            summary.replaced.append({"uri": uri, "video_id": video, "was": before[uri]})
-
-
-def _add_gone(summary: Summary, ledger: Ledger) -> None:
-    """Tell once what is gone. A place that is away is a problem if work waits for it."""
-    sources = Sources(ledger)
-    told = []
-    for source, units in sources.untold(summary.shards):
-        told.append(source.unit_id)
-        detail = gone_detail(source.uri, GONE_WORDS[source.gone_why or DELETED])
-        summary.gone.append({"uri": source.uri, "shard": source.shard, "detail": detail})
-        if units and source.gone_why == AWAY:
-            summary.problems.append(f"{units} units of {source.shard} were waited for: {detail}")
-    sources.told(told)
 
 
 class _Watch:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.console import Console
@@ -111,8 +113,34 @@ def plain(value: object, style: str = "") -> Text:
     return Text(text, style=style)
 
 
+def hanging(value: object, indent: int, width: int) -> str:
+    """Wrap words; lines after the first begin further in. What a person copies is never cut: a
+    path or URL that is longer than a line stays whole."""
+    return textwrap.fill(
+        plain(value).plain,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def waiting(number: int, noun: str) -> str:
+    """As `count_of`, with the verb."""
+    return f"{count_of(number, noun)} wait{'s' if number == 1 else ''}"
+
+
 UNCHECKED = {"doctor"}
 """Commands that look at the environment themselves."""
+RESUMED = {"run", "demo", "retry", "stale"}
+"""Commands that go on where they were stopped."""
+STOPPED = 128 + signal.SIGINT
+"""Exit status after Ctrl-C, as of any command of a shell."""
 
 
 class Commands(click.Group):
@@ -137,6 +165,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            more = " Run the same command to go on." if ctx.invoked_subcommand in RESUMED else ""
+            click.echo(f"\nStopped.{more}", err=True)
+            sys.exit(STOPPED)
         except (
             LakeError,
             ScratchError,
@@ -182,8 +214,30 @@ def ledger_of(lake: Lake, *, as_it_is: bool = False) -> Ledger:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Any], None]]:
-    """A bar with an ETA on a terminal, else a line whenever a stage is through."""
-    console = Console(stderr=True)
+    """Show a bar with an ETA on a terminal, else a line whenever a stage is through."""
+    with _own_stderr() as stderr, _teller(Console(file=stderr, stderr=True)) as tell:
+        yield tell
+
+
+@contextmanager
+def _own_stderr() -> Iterator[IO[str] | None]:
+    """Open what stderr is now once more. While a step runs, Dagster has descriptor 2 lead to the
+    step's log: what is written there would be shown late, and not as on a terminal.
+
+    None where stderr is no file, as in a test.
+    """
+    try:
+        copy = os.dup(sys.stderr.fileno())
+    except (AttributeError, OSError):
+        yield None
+        return
+    encoding = sys.stderr.encoding
+    with open(copy, "w", encoding=encoding, errors="backslashreplace") as stderr:  # noqa: PTH123
+        yield stderr
+
+
+@contextmanager
+def _teller(console: Console) -> Iterator[Callable[[Any], None]]:
     if not console.is_terminal:
         yield _line_teller(console)
         return
@@ -196,6 +250,8 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         console=console,
+        redirect_stdout=False,  # prints of steps belong into their logs
+        redirect_stderr=False,
     )
     with bar:
         tasks: dict[str, Any] = {}
@@ -233,6 +289,17 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
                 console.print(plain(words), soft_wrap=True)
 
     return tell
+
+
+CHECK_WORDS = {"error": "failed", "warn": "warning"}
+
+
+def check_line(check: Mapping[str, str]) -> Text:
+    """Say which check failed, of what, and why."""
+    return plain(
+        f"check {CHECK_WORDS[check['severity']]}: {check['check']} of {check['asset']}, shard "
+        f"{check['shard']}: {check['reason']}"
+    )
 
 
 def report(summary: Any, as_json: bool) -> None:
@@ -282,8 +349,10 @@ def _print_summary(summary: Any) -> None:
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
         console.print(plain(words), soft_wrap=True)
+    for check in summary.checks:
+        console.print(check_line(check), soft_wrap=True)
     for stage, count in summary.waiting_for_gpu.items():
-        words = f"degraded {stage}: {count} clips wait for a GPU: {summary.degraded}"
+        words = f"degraded {stage}: {waiting(count, 'clip')} for a GPU: {summary.degraded}"
         console.print(plain(words), soft_wrap=True)
     for words in summary.warnings:
         console.print(plain(f"slow: {words}"), soft_wrap=True)

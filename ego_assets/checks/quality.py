@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
 from ego_assets.checks import baselines
+from ego_assets.checks.failed import note_failed
 from ego_assets.operators import plots
 from ego_assets.operators.quality import (
     PROBES,
@@ -72,8 +73,7 @@ def quality_results(
 
     ledger: knows whether raw files are what they were.
     """
-    severity = {p.name: _SEVERITY[p.severity] for p in _TABLE_PROBES[table]}
-    severity[KEEP_APPEARING] = AssetCheckSeverity.ERROR
+    severity = _severities(table)
     findings: dict[str, list[Finding]] = defaultdict(list)
     crashes: dict[str, str] = {}
     for shard in sorted(shards):
@@ -99,6 +99,12 @@ def quality_results(
                 severity=level,
                 description="there is no shard to look at",
             )
+
+
+def _severities(table: str) -> dict[str, AssetCheckSeverity]:
+    """Of all checks that are no mere warnings, and some that are."""
+    found = {p.name: _SEVERITY[p.severity] for p in _TABLE_PROBES[table]}
+    return found | {KEEP_APPEARING: AssetCheckSeverity.ERROR}
 
 
 class _ShardQuality:
@@ -128,20 +134,25 @@ class _ShardQuality:
             asked[KEEP_APPEARING] = self._streak
         asked[LIKE_BEFORE] = self._drift
         warned: set[str] = set()
+        failed: dict[str, str] = {}
         is_good = True
         for name, ask in asked.items():
             try:
                 finding = ask()
             except Exception:  # of any kind: a probe must not stop the others, nor the step
                 crashes[name] = f"shard {self.shard}\n{traceback.format_exc(limit=-4)}".strip()
+                failed[name] = f"the probe itself failed: {crashes[name].splitlines()[-1]}"
                 is_good = False
             else:
                 findings[name].append(finding)
+                if not finding.passed:
+                    failed[name] = finding.sentence
                 if not finding.passed and name in self.may_warn:
                     warned.add(name)
                 else:
                     is_good &= finding.passed
         try:
+            self._note(failed)
             self._remember(is_good, warned)
         except Exception:
             crashes[LIKE_BEFORE] = traceback.format_exc(limit=-4).strip()
@@ -199,6 +210,20 @@ class _ShardQuality:
     def may_warn(self) -> set[str]:
         """Probes whose failure can be what is usual here. Errors and drift cannot."""
         return {p.name for p in _TABLE_PROBES[self.table] if p.severity == "warn"}
+
+    def _note(self, failed: Mapping[str, str]) -> None:
+        """Note what failed, for `ego status`: Dagster keeps a check's last result, not each
+        shard's."""
+        severity = _severities(self.table)
+        noted = [
+            {
+                "check": name,
+                "severity": severity.get(name, AssetCheckSeverity.WARN).value.lower(),
+                "reason": why,
+            }
+            for name, why in failed.items()
+        ]
+        note_failed(self.lake, self.table, self.shard, noted)
 
     def _remember(self, is_good: bool, warned: set[str]) -> None:
         """A good shard joins the baseline. What a probe says of most shards is how this footage

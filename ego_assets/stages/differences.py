@@ -44,11 +44,11 @@ class Differences:
         """What a person has to know; empty if there is nothing."""
         words = []
         if self.found:
-            count = len(self.found)
-            words.append(f"the ledger and the lake differ in {count} tables of shards: {MENDS}")
+            count = _tables(len(self.found))
+            words.append(f"the ledger and the lake differ in {count}: {MENDS}")
         if self.not_compared:
             words.append(
-                f"the ledger has not been compared with {self.not_compared} tables of shards: "
+                f"the ledger has not been compared with {_tables(self.not_compared)}: "
                 "`ego rebuild-ledger` does that"
             )
         return "\n".join(words)
@@ -56,6 +56,10 @@ class Differences:
     @property
     def shards(self) -> set[str]:
         return {d.shard for d in self.found}
+
+
+def _tables(count: int) -> str:
+    return "1 table of a shard" if count == 1 else f"{count} tables of shards"
 
 
 def find_differences(

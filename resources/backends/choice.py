@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ego_assets.config import Settings
 from resources.backends import registry
+from resources.backends.suggestions import did_you_mean
 
 BACKENDS_FILE = "EGO_BACKENDS"
 
@@ -40,16 +41,32 @@ def read_choice(file: str | Path) -> Choice:
     """A backends file: YAML with the fields of `Choice`. Raises BackendsFileError."""
     try:
         found = yaml.safe_load(Path(file).expanduser().read_text())
-        choice = Choice.model_validate(found or {})
+        choice = _validated(Choice, found or {}, "")
         for operator in sorted({*choice.model_fields_set, *choice.settings} - _COMMON):
             entry = registry.find(operator, getattr(choice, operator, "") or default_name(operator))
-            entry.settings.model_validate(choice.settings.get(operator, {}))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, registry.UnknownBackendError) as error:
+            settings = choice.settings.get(operator, {})
+            _validated(entry.settings, settings, f"settings.{operator}.")
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise BackendsFileError(f"{file}: {error}") from error
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BackendsFileError(f"{file}: {wrong}") from error
     return choice
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(model: type[_Model], given: Any, place: str) -> _Model:
+    """Validate what a file says. Raises ValueError: what is wrong, where, and what was meant."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        wrong = []
+        for each in error.errors():
+            where, words = ".".join(map(str, each["loc"])), each["msg"]
+            if each["type"] == "extra_forbidden" and len(each["loc"]) == 1:
+                hint = did_you_mean(where, model.model_fields) or "."
+                words += f"{hint} There are {', '.join(model.model_fields)}"
+            wrong.append(f"{(place + where).rstrip('.')}: {words}")
+        raise ValueError("; ".join(wrong)) from error
 
 
 _COMMON = {"weights_dir", "settings"}
@@ -58,7 +75,10 @@ _COMMON = {"weights_dir", "settings"}
 def default_name(operator: str) -> str:
     """Raises UnknownBackendError for an operator that is none."""
     if operator not in Choice.model_fields or operator in _COMMON:
-        raise registry.UnknownBackendError(f"settings: no operator {operator!r}")
+        raise registry.UnknownBackendError(
+            f"settings: no operator {operator!r}"
+            + did_you_mean(operator, Choice.model_fields.keys() - _COMMON)
+        )
     return registry.default(operator).name
 
 

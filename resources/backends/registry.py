@@ -14,6 +14,7 @@ from ego_assets import config
 from ego_assets.protocols import ClipOperator
 from resources.backends import tuning
 from resources.backends.memory import free
+from resources.backends.suggestions import did_you_mean
 from resources.backends.weights import WeightFiles, find_files, hash_files, weights_root
 
 
@@ -242,7 +243,7 @@ def find(operator: str, name: str) -> BackendEntry:
     if name not in known:
         raise UnknownBackendError(
             f"no {operator} named {name!r}: there are {sorted(known)}, "
-            "or give your own as package.module:Class"
+            f"or give your own as package.module:Class{did_you_mean(name, known)}"
         )
     return known[name]
 

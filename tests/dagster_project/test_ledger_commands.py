@@ -26,7 +26,7 @@ from samples import render_sample
 from tests.stages.raw_bench import RawBench
 from tests.stages.test_audit import TABLE, UNITS, Bench
 
-DIFFER = "the ledger and the lake differ in 1 tables of shards: `ego verify --repair`"
+DIFFER = "the ledger and the lake differ in 1 table of a shard: `ego verify --repair`"
 
 
 def ego(*arguments: str, status: int = 0) -> str:

@@ -554,8 +554,8 @@ def test_doctor(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = registry.find("object_pose_estimator", "foundationpose")
     monkeypatch.setenv("EGO_WEIGHTS", str(weights))
     chosen = {"depth": "test_foundationpose:FlatDepth"}
-    # An error for those who have chosen it, a warning for the others.
-    for settings_of_run, state in ((None, "warning"), ({}, "missing")):
+    # An error for those who have chosen it, and for nobody else.
+    for settings_of_run, state in ((None, "unused"), ({}, "missing")):
         found = doctor._backend(entry, settings_of_run)
         assert (found.state, "needs metric depth" in found.facts) == (state, True)
     found = doctor._backend(entry, chosen)
@@ -571,7 +571,7 @@ def test_doctor(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.state, "toy_box.obj" in found.facts) == ("missing", True)
     (weights / "FoundationPose/estimater.py").unlink()
     found = doctor._backend(entry)
-    assert (found.state, "not set up" in found.facts) == ("warning", True)
+    assert (found.state, "not set up" in found.facts) == ("unused", True)
 
 
 def test_doctor_tells_wrong_settings(weights: Path) -> None:

@@ -1,0 +1,204 @@
+"""Gathers what came of a run of `ego run`: from Dagster's events, the ledger and the lake.
+
+Here: the summary and how it is filled. Not here: the run (`run_graph`), words on a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ego_assets.assets.stage import READ_SLOWLY
+from ego_assets.schemas import TABLES
+from ego_assets.stages.sources import GONE_WORDS, gone_detail
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from resources.ledger.sources import AWAY, DELETED, Sources
+
+EARLY_TABLES = ("video_manifest", "clips")
+CLIP_TABLES = tuple(t for t in TABLES if t not in EARLY_TABLES)
+ERROR = "error"
+"""Severity of a check whose failure is a failure of the run; the other one is `warn`."""
+
+
+@dataclass
+class Summary:
+    """What came of the videos of a run. `problems` are sentences for a person.
+
+    waiting_for_gpu: clips by table that have, at most, a result made without one; degraded: why.
+    warnings: sentences on what went well, and slowly. moved: raw files that are elsewhere now, the
+    same videos as before; replaced: those that hold another video than before; gone: those that are
+    not there, each told once. checks: the asset checks that failed, by shard.
+    """
+
+    lake: str
+    shards: list[str]
+    videos: dict[str, int] = field(default_factory=dict)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    clips: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    checks: list[dict[str, str]] = field(default_factory=list)
+    moved: list[dict[str, str]] = field(default_factory=list)
+    replaced: list[dict[str, str]] = field(default_factory=list)
+    gone: list[dict[str, str]] = field(default_factory=list)
+    waiting_for_gpu: dict[str, int] = field(default_factory=dict)
+    degraded: str = ""
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Say whether nothing failed: no clip, no step, no check of severity `error`, and not
+        all videos were rejected."""
+        nothing_taken = self.videos.get("total", 0) > 0 and not self.videos.get("accepted")
+        broken = any(check["severity"] == ERROR for check in self.checks)
+        return not (self.failures or self.problems or broken or nothing_taken)
+
+
+def step_failures(shard: str, result: dg.ExecuteInProcessResult) -> list[str]:
+    found = []
+    for event in result.all_events:
+        if event.event_type is not dg.DagsterEventType.STEP_FAILURE:
+            continue
+        error = event.step_failure_data.error
+        cause = (error.cause or error) if error else None
+        found.append(f"{shard} {event.step_key}: {cause.message.strip() if cause else 'failed'}")
+    return found or [f"{shard}: the run failed"]
+
+
+def failed_checks(shard: str, result: dg.ExecuteInProcessResult) -> list[dict[str, str]]:
+    """List the asset checks that failed in the run of a shard, errors first."""
+    found = []
+    for event in result.all_events:
+        if event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            continue
+        check = event.asset_check_evaluation_data
+        if not check.passed:
+            found.append(
+                {
+                    "check": check.check_name,
+                    "asset": check.asset_key.to_user_string(),
+                    "shard": shard,
+                    "severity": check.severity.value.lower(),
+                    "reason": check.description or "",
+                }
+            )
+    return sorted(found, key=lambda check: check["severity"])
+
+
+def slow_reads(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What steps said of files that were read slowly."""
+    found: list[str] = []
+    for event in result.all_events:
+        if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
+            told = event.materialization.metadata.get(READ_SLOWLY)
+            found += str(told.value).split("\n") if told else []
+    return found
+
+
+def add_seconds(summary: Summary, instance: dg.DagsterInstance, run_id: str) -> None:
+    for stats in instance.get_run_step_stats(run_id):
+        if stats.start_time and stats.end_time:
+            before = summary.seconds.get(stats.step_key, 0.0)
+            summary.seconds[stats.step_key] = round(before + stats.end_time - stats.start_time, 2)
+
+
+def fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
+    """Count over the videos that were asked for (a shard may hold others)."""
+    asked = {shard: _manifest(lake, shard, uris) for shard in summary.shards}
+    videos = [video for of_shard in asked.values() for video in of_shard]
+    accepted = {v["video_id"] for v in videos if v["accepted"]}
+    summary.videos = {
+        "total": len(uris),
+        "accepted": len(accepted),
+        "rejected": sum(not v["accepted"] for v in videos),
+    }
+    summary.rejected = [
+        {"uri": v["uri"], "reason": v["reject_reason"], "detail": v["reject_detail"] or ""}
+        for v in videos
+        if not v["accepted"]
+    ]
+    worst: dict[str, State] = {}
+    clips: set[str] = set()
+    for shard in summary.shards:
+        mine = [e for e in ledger.entries(shard=shard) if e.video_id in accepted or not e.video_id]
+        for entry in mine:
+            if entry.stage in CLIP_TABLES:
+                clips.add(entry.unit_id)
+            if entry.state in {State.DONE, State.DROPPED}:
+                continue
+            if entry.waits_for_gpu:
+                waiting = summary.waiting_for_gpu
+                waiting[entry.stage] = waiting.get(entry.stage, 0) + 1
+                summary.degraded = entry.error or ""
+                continue
+            reason = (entry.error or "not reached").split("\n", 1)[0]
+            summary.failures.append(
+                {
+                    "stage": entry.stage,
+                    "unit": entry.unit_id,
+                    "state": entry.state.value,
+                    "reason": reason,
+                }
+            )
+            if entry.stage in CLIP_TABLES and worst.get(entry.unit_id) is not State.QUARANTINED:
+                worst[entry.unit_id] = entry.state
+    summary.rows = {
+        "video_manifest": len(videos),
+        **{t: _rows(lake, t, summary.shards, accepted) for t in TABLES if t != "video_manifest"},
+    }
+    quarantined = sum(s is State.QUARANTINED for s in worst.values())
+    summary.clips = {
+        "total": len(clips),
+        "done": len(clips) - len(worst),
+        "failed": len(worst) - quarantined,
+        "quarantined": quarantined,
+    }
+
+
+def _manifest(lake: Lake, shard: str, uris: set[str]) -> list[dict[str, Any]]:
+    columns = ["uri", "video_id", "accepted", "reject_reason", "reject_detail"]
+    rows = lake.read("video_manifest", shard, columns=columns).to_pylist()
+    return [row for row in rows if row["uri"] in uris]
+
+
+def _rows(lake: Lake, table: str, shards: Iterable[str], videos: set[str]) -> int:
+    """Count the rows of some videos."""
+    mine = pa.array(sorted(videos), pa.string())
+    ids = (lake.read(table, shard, columns=["video_id"])["video_id"] for shard in shards)
+    return sum(pc.sum(pc.is_in(column, value_set=mine)).as_py() or 0 for column in ids)
+
+
+def contents(summary: Summary, lake: Lake) -> dict[str, str]:
+    """{uri: video_id}, as the manifests say."""
+    return {
+        row["uri"]: row["video_id"]
+        for shard in summary.shards
+        for row in lake.read("video_manifest", shard, columns=["uri", "video_id"]).to_pylist()
+    }
+
+
+def add_replaced(summary: Summary, lake: Lake, before: Mapping[str, str]) -> None:
+    for uri, video in contents(summary, lake).items():
+        if before.get(uri, video) != video:
+            summary.replaced.append({"uri": uri, "video_id": video, "was": before[uri]})
+
+
+def add_gone(summary: Summary, ledger: Ledger) -> None:
+    """Tell once what is gone. A place that is away is a problem if work waits for it."""
+    sources = Sources(ledger)
+    told = []
+    for source, units in sources.untold(summary.shards):
+        told.append(source.unit_id)
+        detail = gone_detail(source.uri, GONE_WORDS[source.gone_why or DELETED])
+        summary.gone.append({"uri": source.uri, "shard": source.shard, "detail": detail})
+        if units and source.gone_why == AWAY:
+            summary.problems.append(f"{units} units of {source.shard} were waited for: {detail}")
+    sources.told(told)

@@ -1,0 +1,157 @@
+"""What `ego status` says of a lake: as one object for scripts, and in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from dagster_project.terminal import check_line, count_of, plain, waiting
+from ego_assets.checks.failed import failed_checks
+from ego_assets.schemas import TABLES
+from ego_assets.stages.differences import Differences
+from ego_assets.stages.overview import (
+    Footage,
+    files_of_entries,
+    progress,
+    waiting_files,
+)
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from resources.ledger.adoption import Counts
+
+NAMED = 10
+"""Files that wait and checks that failed, on a terminal; --json has more."""
+
+
+def describe(
+    lake: Lake,
+    ledger: Ledger,
+    shown: int,
+    differences: Differences,
+    counts: Counts,
+    footage: Footage,
+) -> dict[str, Any]:
+    """Return all that is known, of failures and files no more than `shown`."""
+    bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
+    tables = progress(lake, footage, counts)
+    shards = lake.shards()
+    open_files = waiting_files(ledger, footage, counts)
+    checks = failed_checks(lake, TABLES)
+    begun = {shard for _, shard in counts}
+    return {
+        "lake": lake.location,
+        "shards": shards,
+        "shards_not_begun": [s for s in shards if s not in begun],
+        "files": sum(map(len, footage.files.values())),
+        "footage_s": round(footage.seconds, 2),
+        "shards_not_read": footage.not_read,
+        "stages": {t: {s.value: p.states.get(s, 0) for s in State} for t, p in tables.items()},
+        "percent": {t: p.percent for t, p in tables.items()},
+        "failures": [
+            {
+                "stage": e.stage,
+                "shard": e.shard,
+                "unit": e.unit_id,
+                "file": file,
+                "state": e.state.value,
+                "attempts": e.attempts,
+                "reason": (e.error or "").split("\n", 1)[0],
+            }
+            for e, file in zip(bad, files_of_entries(ledger, footage, bad), strict=True)
+        ],
+        "checks": {"failed": len(checks), "first": checks[:shown]},
+        "waiting": {"files": len(open_files), "first": open_files[:shown]},
+        "waiting_for_gpu": [
+            {"stage": stage, "shard": shard, "units": units, "reason": why}
+            for stage, shard, units, why in ledger.waiting_for_gpu()
+        ],
+        "differences": {
+            "tables_of_shards": len(differences.found),
+            "not_compared": differences.not_compared,
+            "first": [asdict(d) for d in differences.found[:shown]],
+        },
+    }
+
+
+def show(found: dict[str, Any], differences: Differences, console: Console) -> None:
+    """Print it. Lines are not cut: names of files are there to be copied."""
+    console.print(_title(found), soft_wrap=True)
+    console.print(_table(found))
+    for line in _lines(found, differences):
+        console.print(line, soft_wrap=True)
+
+
+def overview(found: dict[str, Any], differences: Differences) -> Group:
+    """Return what `show` prints, for a terminal that is drawn again and again."""
+    return Group(_title(found), _table(found), *_lines(found, differences))
+
+
+def _title(found: dict[str, Any]) -> Text:
+    return plain(
+        f"{found['lake']}: {count_of(len(found['shards']), 'shard')}, "
+        f"{count_of(found['files'], 'file')}, {_length(found['footage_s'])} of footage"
+    )
+
+
+def _table(found: dict[str, Any]) -> Table:
+    """Return every table of the lake with its units by state; eighty columns hold it."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0))
+    table.add_column("table", no_wrap=True)
+    for state in State:
+        table.add_column(state.value, justify="right")
+    table.add_column("done %", justify="right", no_wrap=True)
+    for name, row in found["stages"].items():
+        percent = found["percent"][name]
+        table.add_row(
+            name, *[f"{row[s.value]:,}" for s in State], f"{percent:.1f}".removesuffix(".0")
+        )
+    return table
+
+
+def _length(seconds: float) -> str:
+    """A length of time that a person can imagine."""
+    if seconds < 60:
+        return count_of(round(seconds), "second")
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours"
+
+
+def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
+    lines = [
+        plain(
+            f"{f['state']} {f['stage']} {f['unit']}"
+            + (f" of {f['file']}" if f["file"] else "")
+            + f": {f['reason']}"
+        )
+        for f in found["failures"]
+    ]
+    bad = sum(row["failed"] + row["quarantined"] for row in found["stages"].values())
+    if bad > len(lines):
+        lines.append(Text(f"… {bad - len(lines):,} more: `ego quarantine ls` lists them"))
+    lines += [
+        plain(
+            f"{w['stage']} of {w['shard']}: {waiting(w['units'], 'unit')} for a GPU: {w['reason']}"
+        )
+        for w in found["waiting_for_gpu"]
+    ]
+    lines += [check_line(check) for check in found["checks"]["first"][:NAMED]]
+    if (more := found["checks"]["failed"] - NAMED) > 0:
+        lines.append(Text(f"… {count_of(more, 'more failed check')}"))
+    lines += [plain(f"waits: {file}") for file in found["waiting"]["first"][:NAMED]]
+    if (more := found["waiting"]["files"] - NAMED) > 0:
+        lines.append(Text(f"… {waiting(more, 'more file')}"))
+    if absent := len(found["shards_not_begun"]):
+        lines.append(Text(f"not begun: {absent:,} of {count_of(len(found['shards']), 'shard')}"))
+    if skipped := found["shards_not_read"]:
+        lines.append(
+            Text(f"not counted for lack of time: the files of {count_of(skipped, 'shard')}")
+        )
+    if words := str(differences):
+        lines.append(plain(words))
+    return lines

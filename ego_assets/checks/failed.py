@@ -1,0 +1,51 @@
+"""Keeps which quality checks failed, shard by shard, for `ego status`.
+
+Dagster keeps the last result of a check, whatever shard that was of. One small file a table:
+
+    <lake>/_baselines/{table}.failed.json     {shard: [{"check", "severity", "reason"}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from resources.lake import Lake
+
+MOST_SHARDS = 1000
+"""Of a table; the names of shards begin with their date, and the last ones are kept."""
+
+
+def note_failed(lake: Lake, table: str, shard: str, failed: list[dict[str, str]]) -> None:
+    """Note what failed in the last look at a shard; nothing, if all is well."""
+    key = _key(table)
+    with lake.storage.lock(key.replace("/", ".")):
+        before = _read(lake, key)
+        after = {name: checks for name, checks in before.items() if name != shard}
+        if failed:
+            after[shard] = failed
+        after = dict(sorted(after.items())[-MOST_SHARDS:])
+        if after != before:
+            lake.storage.write(key, json.dumps(after).encode())
+
+
+def failed_checks(lake: Lake, tables: Iterable[str]) -> list[dict[str, str]]:
+    """List the checks that failed in the last look at each shard, errors first."""
+    found = [
+        {"check": each["check"], "asset": table, "shard": shard} | each
+        for table in tables
+        for shard, checks in _read(lake, _key(table)).items()
+        for each in checks
+    ]
+    return sorted(found, key=lambda check: (check["severity"], check["shard"]))
+
+
+def _key(table: str) -> str:
+    return f"_baselines/{table}.failed.json"
+
+
+def _read(lake: Lake, key: str) -> dict[str, list[dict[str, str]]]:
+    try:
+        return json.loads(lake.storage.read(key))
+    except FileNotFoundError:
+        return {}

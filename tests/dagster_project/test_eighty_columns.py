@@ -1,0 +1,93 @@
+"""What a terminal of 80 columns shows is readable, and what a person copies from it is whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_project.cli import main
+from resources.backends.registry import REGISTRY
+from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench
+
+RUN_A, RUN_B = (f"46b2a307-fe62-41ba-a3f1-4e9c0c0365c{n}" for n in "ab")
+
+
+def ego(*arguments: str) -> str:
+    done = CliRunner(env={"COLUMNS": "80"}).invoke(main, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def is_narrow(told: str) -> bool:
+    """No line is longer than the terminal, but for one that is a single path or URL."""
+    return all(len(line) <= 80 or " " not in line.strip() for line in told.splitlines())
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setenv("EGO_BACKENDS", "")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> list[str]:
+    """A lake with a table that two runs have made, and a clip in quarantine."""
+    bench = Bench(tmp_path)
+    for run, fingerprint in ((RUN_A, "g"), (RUN_B, "h")):
+        bench.work_again(run, fingerprint)
+    attempt = bench.ledger.start(TABLE, UNITS[1], fingerprint="i", worker="w", run_id=RUN_B)
+    error = f"/data/{'long_name_of_a_folder/' * 5}video.mp4 ends early, " + "as it seems, " * 9
+    bench.ledger.fail(TABLE, UNITS[1], attempt, error_class="Bad", error=error, quarantine=True)
+    return ["--lake", str(bench.lake.root)]
+
+
+def test_doctor_does_not_cut_what_is_to_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
+    told = ego("doctor", "--lake", str(tmp_path / "lake"))
+    urls = {u for e in REGISTRY.values() for u in re.findall(r"https://[^\s;,)]+", e.source)}
+    assert urls
+    for url in urls:
+        assert url in told
+    assert f"{tmp_path}/weights/sam2.1-hiera-small/model.safetensors" in told
+    assert "…" not in told
+    assert is_narrow(told)
+
+
+def test_doctor_does_not_warn_of_models_that_nobody_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
+    lines = ego("doctor", "--lake", str(tmp_path / "lake")).splitlines()
+    of_models = [line for line in lines if re.match(r"\w+ +(segmenter|hand_estimator): ", line)]
+    states = {line.split()[2].rstrip(":"): line.split()[0] for line in of_models}
+    assert states["sam2"] == states["hamer"] == "unused"
+    assert states["baseline"] == "ok"
+    assert lines.index(of_models[-1]) > max(i for i, s in enumerate(lines) if s.startswith("ok"))
+
+
+def test_history_shows_whole_run_ids(lake: list[str]) -> None:
+    told = ego("history", *lake)
+    assert f"{SHARD} {TABLE}\n" in told
+    for run in (RUN_A, RUN_B):
+        assert f"{run}: 4 units" in told
+    assert is_narrow(told)
+
+
+def test_diff_is_readable(lake: list[str]) -> None:
+    told = ego("diff", RUN_A[:-1] + "a", RUN_B, *lake)
+    assert f"A: {RUN_A}\nB: {RUN_B}\n" in told
+    assert f"{SHARD} {TABLE}\n" in told
+    assert "rows: 12 in A, 12 in B; 12 equal, 0 changed, 0 only in A" in re.sub(r"\s+", " ", told)
+    assert is_narrow(told)
+
+
+def test_quarantine_shows_whole_names(lake: list[str]) -> None:
+    told = ego("quarantine", "ls", *lake)
+    assert f"{TABLE} {UNITS[1]}\n" in told
+    assert f"/data/{'long_name_of_a_folder/' * 5}video.mp4" in told
+    assert is_narrow(told)

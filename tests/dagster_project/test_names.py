@@ -1,0 +1,119 @@
+"""A name that is not there is refused, with what may have been meant; options have one name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_project.cli import main
+from resources.ledger import State
+from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench
+
+TYPO = f"{UNITS[1][:-1]}l"
+
+
+def ego(*arguments: str, status: int = 0) -> str:
+    done = CliRunner().invoke(main, list(arguments))
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+@pytest.fixture(autouse=True)
+def _own_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """With one unit in quarantine."""
+    made = Bench(tmp_path)
+    attempt = made.ledger.start(TABLE, UNITS[1], fingerprint="g", worker="w", run_id="r")
+    made.ledger.fail(TABLE, UNITS[1], attempt, error_class="x", error="y", quarantine=True)
+    return made
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quarantine", "drop", "--unit", TYPO],
+        ["quarantine", "release", "--unit", TYPO],
+        ["quarantine", "show", TYPO],
+        ["retry", "--unit", TYPO],
+    ],
+)
+def test_a_unit_that_is_not_there(bench: Bench, command: list[str]) -> None:
+    told = ego(*command, "--lake", str(bench.lake.root), status=1)
+    assert f"no clip, video or file {TYPO}" in told
+    assert f"did you mean {UNITS[1]}?" in told
+    (entry,) = bench.ledger.entries(unit_id=UNITS[1])
+    assert entry.state is State.QUARANTINED
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quarantine", "ls"],
+        ["quarantine", "drop"],
+        ["quarantine", "release"],
+        ["retry"],
+        ["verify"],
+        ["history"],
+        ["diff", "r", "r"],
+        ["rollback", "r"],
+    ],
+)
+def test_a_shard_that_is_not_there(bench: Bench, command: list[str]) -> None:
+    told = ego(*command, "--shard", "20260101-00000", "--lake", str(bench.lake.root), status=1)
+    assert f"there is no shard 20260101-00000 in {bench.lake.root}; did you mean {SHARD}?" in told
+
+
+def test_what_is_dropped_was_in_quarantine(bench: Bench) -> None:
+    lake = ["--lake", str(bench.lake.root)]
+    told = ego("quarantine", "drop", "--unit", UNITS[0], *lake, status=1)
+    assert f"nothing of {UNITS[0]} is in quarantine: {TABLE} is done" in told
+    for count in (1, 0):  # a second time changes nothing
+        told = ego("quarantine", "drop", "--unit", UNITS[1], *lake, "--json")
+        assert json.loads(told) == {"dropped": count}
+
+
+@pytest.mark.parametrize("name", ["--table", "--stage"])
+def test_a_table_is_named_by_either_option(bench: Bench, name: str) -> None:
+    lake = ["--lake", str(bench.lake.root)]
+    assert "1 in quarantine" in ego("quarantine", "ls", name, TABLE, *lake)
+    assert "0 in quarantine" in ego("quarantine", "ls", name, "hand_poses", *lake)
+    assert len(json.loads(ego("history", name, TABLE, *lake, "--json"))) == 1
+    assert TABLE in ego("rollback", "r", name, TABLE, *lake)
+
+
+@pytest.mark.parametrize("command", [["history"], ["rollback"], ["retry"], ["quarantine", "drop"]])
+def test_help_shows_one_name(command: list[str]) -> None:
+    told = ego(*command, "--help")
+    assert "--table" in told
+    assert "--stage" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "segmentor: sam2",
+            "segmentor: Extra inputs are not permitted; did you mean segmenter?",
+        ),
+        ("segmenter: sam22", "no segmenter named 'sam22'"),
+        ("segmenter: sam22", "did you mean sam2?"),
+        ("settings: {segmentor: {}}", "no operator 'segmentor'; did you mean segmenter?"),
+        (
+            "{segmenter: sam2, settings: {segmenter: {chekpoint: a}}}",
+            "chekpoint: Extra inputs are not permitted; did you mean checkpoint?",
+        ),
+        ("colour: red", "colour: Extra inputs are not permitted. There are segmenter"),
+    ],
+)
+def test_a_wrong_name_in_a_backends_file(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "backends.yaml"
+    file.write_text(text)
+    told = ego("run", "/nowhere", "--backends", str(file), status=2)
+    assert words in told

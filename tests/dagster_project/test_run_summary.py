@@ -1,0 +1,98 @@
+"""What a run says of itself: rows are counted once, and a check that fails is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_project.cli import main
+from dagster_project.run_summary import Summary, fill
+from dagster_project.terminal import report
+from ego_assets.operators.hands import BaselineHandEstimator
+from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from ego_assets.schemas import TABLES
+from samples import render_sample
+from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
+
+FAILED = {
+    "check": "hands_are_not_mirrored",
+    "asset": "hand_poses",
+    "shard": "20260101-0000",
+    "severity": "error",
+    "reason": "hand tracks whose fingers bend backward: 2 of 2 over 0.2 of its frames",
+}
+
+
+class MirroredHands(BaselineHandEstimator):
+    """Takes each left hand for a right one, and the other way round."""
+
+    name = "mirrored"
+    version = "1"
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
+        found = super().process(clip, carried)
+        for row in found.tables["hand_poses"]:
+            row["side"] = {"left": "right", "right": "left"}[row["side"]]
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setenv("EGO_BACKENDS", "")
+
+
+@pytest.mark.slow
+def test_a_failed_check_is_a_failure_of_the_run(tmp_path: Path) -> None:
+    video = render_sample(tmp_path / "raw", seed=5, duration_s=1.5)
+    backends = tmp_path / "backends.yaml"
+    backends.write_text(f"hand_estimator: {__name__}:MirroredHands\n")
+    options = ["--lake", str(tmp_path / "lake"), "--backends", str(backends), "--json"]
+    done = CliRunner().invoke(main, ["run", str(video), *options])
+    assert done.exit_code == 1, done.output
+    summary = json.loads(done.stdout)
+    assert summary["ok"] is False
+    assert summary["clips"]["failed"] == 0
+    failed = {check["check"]: check for check in summary["checks"]}
+    told = failed["hands_are_not_mirrored"]
+    assert (told["asset"], told["severity"]) == ("hand_poses", "error")
+    assert told["shard"] == summary["shards"][0]
+    assert told["reason"].startswith("hand tracks whose fingers bend backward")
+
+
+def test_only_errors_decide_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = dict.fromkeys(("total", "accepted", "done"), 1)
+    none = dict.fromkeys(("rejected", "failed", "quarantined"), 0)
+    summary = Summary("/lake", [], videos=counts | none, clips=counts | none)
+    for severity, status, word in (("warn", 0, "warning"), ("error", 1, "failed")):
+        told = replace(summary, checks=[FAILED | {"severity": severity}])
+        with pytest.raises(SystemExit) as ended:
+            report(told, as_json=False)
+        assert ended.value.code == status
+        line = f"check {word}: {FAILED['check']} of hand_poses, shard {SHARD}: {FAILED['reason']}"
+        assert line in capsys.readouterr().out
+
+
+def test_a_row_is_counted_once_whatever_the_number_of_shards(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, {"a": 2, "b": 1})
+    other, lake = "20260101-0001", bench.lake
+    (first, _) = lake.read("video_manifest", SHARD).to_pylist()
+    row = first | {"video_id": "c" * 16, "shard": other, "uri": "c.mp4"}
+    rejected = blank_row("video_manifest", video_id="", shard=other, uri="d.mp4", accepted=False)
+    rejected |= {"reject_reason": "damaged", "byte_size": 1, "sha256": "d" * 64}
+    batch = TABLES["video_manifest"].from_rows([row, rejected])
+    lake.publish("video_manifest", other, "c", batch, provenance("m"))
+    lake.write_shard(other, {"files": []})
+    summary = Summary(lake.location, [SHARD, other])
+    known = {f["uri"] for s in lake.shards() for f in lake.read("video_manifest", s).to_pylist()}
+    fill(summary, lake, bench.ledger, known)
+    assert summary.rows["video_manifest"] == 4
+    assert summary.rows["clips"] == 3
+    assert summary.videos == {"total": 4, "accepted": 3, "rejected": 1}
+    fill(summary, lake, bench.ledger, {first["uri"], "d.mp4"})
+    assert summary.rows["video_manifest"] == 2
+    assert summary.rows["clips"] == 2
