@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,27 @@ def _no_instance_is_left() -> Iterator[None]:
 
     yield
     base._current_storage.set(None)
+
+
+@contextmanager
+def _without_home_of_others() -> Iterator[None]:
+    """`open_instance` names the home of its lake in the environment: that of one test is not to be
+    the home of the next one's processes."""
+    before = os.environ.get("DAGSTER_HOME")
+    yield
+    if before is None:
+        os.environ.pop("DAGSTER_HOME", None)
+    else:
+        os.environ["DAGSTER_HOME"] = before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_home_of_a_module() -> Iterator[None]:
+    with _without_home_of_others():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_home_of_a_test() -> Iterator[None]:
+    with _without_home_of_others():
+        yield

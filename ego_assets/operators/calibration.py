@@ -15,10 +15,10 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ego_assets.operators.raw_files import NotAFileError, open_regular
-from resources.lake.presence import UNREADABLE
-from resources.lake.uris import MAX_SIDECAR_BYTES, SIDECAR
+from ego_assets.operators.raw_files import OF_STORAGE, NotAFileError, open_regular
 
+SIDECAR = ".camera.json"
+MAX_SIDECAR_BYTES = 2**20
 MAX_DIGITS = 300
 """Of a whole number, also in fields that nobody reads: more than any has."""
 COEFFICIENTS = {"PINHOLE": 0, "OPENCV": 4, "OPENCV_FISHEYE": 4}
@@ -98,7 +98,7 @@ def _read(video: Path) -> bytes | None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # no file can have that name
             return None
-        if error.errno in UNREADABLE | {errno.EIO}:  # it says nothing of the file
+        if error.errno in OF_STORAGE | {errno.EIO}:  # it says nothing of the file
             raise OSError(error.errno, error.strerror, str(path)) from error
         why = os.strerror(error.errno) if error.errno else type(error).__name__
         raise CalibrationError(f"it cannot be read ({why})") from error

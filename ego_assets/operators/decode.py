@@ -33,9 +33,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ego_assets.operators import nvdec, progress
-from ego_assets.operators.raw_files import read_blocks
+from ego_assets.operators.raw_files import OF_STORAGE, read_blocks
 from ego_assets.protocols import BadInputError, Frame
-from resources.lake.presence import UNREADABLE
 
 _OPTIONS = {
     "protocol_whitelist": "file",
@@ -100,7 +99,7 @@ def unless_of_storage(error: BaseException, path: Path) -> None:
 
     As Python has it: what handles damage must not catch it.
     """
-    if isinstance(error, OSError) and error.errno in UNREADABLE:
+    if isinstance(error, OSError) and error.errno in OF_STORAGE:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from ego_assets.config import ManifestSettings
 from ego_assets.operators import progress
 from ego_assets.operators.calibration import (
+    SIDECAR,
     Calibration,
     CalibrationError,
     read_calibration,
@@ -40,7 +41,6 @@ from ego_assets.operators.decode import (
 )
 from ego_assets.operators.raw_files import NotAFileError, open_regular, read_blocks
 from ego_assets.protocols import BadInputError
-from resources.lake.uris import SIDECAR
 
 VERSION = "3"
 """Of the rows: raise it when they change."""

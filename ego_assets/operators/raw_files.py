@@ -14,13 +14,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ego_assets.protocols import BadInputError
-from resources.lake.presence import kind_of
 
 READ_BLOCK = 4 * 2**20
+OF_STORAGE = frozenset(
+    [
+        *(errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+        *(errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN),
+    ]
+)
+"""What is said of a file that cannot be read, and not of one that is damaged (EIO may be both)."""
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class NotAFileError(BadInputError):
     """Something else than a plain file lies there; the message says what."""
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this mode is, for a sentence."""
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -139,7 +139,7 @@ class Catalog:
         """End what was asked before."""
         self._interrupt()
         if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
+            _join(self._thread)
         is_over = self._thread is None or not self._thread.is_alive()
         if self._connection is not None and is_over:
             self._connection.close()
@@ -260,3 +260,15 @@ def _literal(value: object) -> str:
 def open_catalog(lake_root: str | Path) -> Catalog:
     """`with open_catalog("lake") as catalog: catalog.query("select …")`."""
     return Catalog(Lake(lake_root))
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait a moment for a thread to end, also for one whose start Ctrl-C broke off: that begins
+    all the same, a little later."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            return thread.join(deadline - time.monotonic())
+        except RuntimeError:  # it has not begun
+            time.sleep(0.01)
+    return None

@@ -208,9 +208,7 @@ def test_a_run_on_a_damaged_ledger_says_so(bench: Bench, tmp_path: Path) -> None
     assert "Traceback" not in said
 
 
-def test_what_cannot_be_a_database_is_named(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_a_database_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EGO_LEDGER_URL", f"sqlite:///{bench.lake.root}/clips")
     said = ego("status", "--lake", str(bench.lake.root), status=1)
     assert said.startswith("Error: EGO_LEDGER_URL holds no URL of a database that lasts: ")

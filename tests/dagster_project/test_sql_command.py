@@ -175,8 +175,7 @@ def test_ctrl_c_ends_it(lake: Lake) -> None:
     process.stdout.readline()  # it computes
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert told == "Aborted!\n"
+    assert (process.returncode, told) == (130, "Aborted!\n")
 
 
 @pytest.mark.parametrize(
