@@ -27,7 +27,7 @@ from ego_assets.operators.probe import RejectReason, probe_video
 from ego_assets.protocols import BadInputError
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
-INPUTS = int(os.environ.get("EGO_FUZZ_INPUTS", "2000"))
+INPUTS = int(os.environ.get("EGO_FUZZ_INPUTS", "600"))
 CHILDREN = 2
 LIMIT_S = 60.0
 MEMORY_BYTES = 2 * 2**30

@@ -90,7 +90,7 @@ def until(what: str, is_so: Callable[[], object], program: Program) -> None:
     wait_for(what, probe, LIMIT_S)
 
 
-@pytest.mark.parametrize("victim", ["top", "group"])
+@pytest.mark.parametrize("victim", [pytest.param("top", marks=pytest.mark.heavy), "group"])
 def test_a_killed_run_leaves_nothing(
     tmp_path: Path, victim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +138,7 @@ def test_a_killed_ui_leaves_nothing(tmp_path: Path) -> None:
         assert program.left() == []
 
 
+@pytest.mark.heavy
 def test_what_a_ui_left_that_was_killed_with_all_of_its_own_goes_at_the_next_start(
     tmp_path: Path,
 ) -> None:

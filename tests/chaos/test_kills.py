@@ -166,6 +166,7 @@ def run_two_workers(spec: StageSpec) -> None:
     run_stage(spec, workers=2)
 
 
+@pytest.mark.heavy
 def test_killed_runs_redo_only_what_was_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from tests.dagster_project.ui import backfill, ui_and_daemon
 from tests.stages.stage_bench import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 SHARD_COUNT = 12
 BAD = {3: b"this is no video", 7: b""}
 """Content of the bad files by shard: the first beside a good video, the second alone."""

@@ -142,7 +142,7 @@ def test_without_a_lake_each_says_so(tmp_path: Path) -> None:
         assert "ego run" in ego(*command, "--lake", str(tmp_path / "none"), status=1)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_damaged_lake_is_verified_repaired_and_retried(tmp_path: Path) -> None:
     """The whole graph: damage, repair, retry, and each row traced to its video."""
     video = render_sample(tmp_path / "raw", seed=8, duration_s=1.0)

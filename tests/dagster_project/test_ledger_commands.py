@@ -214,7 +214,7 @@ def test_what_cannot_be_a_database_is_named(bench: Bench, monkeypatch: pytest.Mo
     assert said.startswith("Error: EGO_LEDGER_URL holds no URL of a database that lasts: ")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_nothing_is_computed_again_after_a_loss(tmp_path: Path) -> None:
     """The whole graph, twice: rows, files and what is done are as they were."""
     video = render_sample(tmp_path / "raw", seed=8, duration_s=1.0)

@@ -34,7 +34,7 @@ from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 
 
 class Bench:

@@ -71,7 +71,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return folder, rows(folder / "lake")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_retry_knows_files_by_where_they_are_now(tmp_path: Path) -> None:
     """As `ego retry` does, which names no files."""
     bench = RawBench(tmp_path)
@@ -134,7 +134,7 @@ def test_files_that_move_and_vanish_are_no_dead_end(
     assert again == work
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_raw_folder_that_comes_and_goes_during_a_run(
     undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_run_that_waits_for_a_device_says_so(
     assert said.startswith("waits for a GPU: GPU 0 (simulated) is held by hoards of run greedy")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_run_that_computes_on_no_device_does_not_wait_for_one(
     tmp_path: Path, taken: Lease
 ) -> None:

@@ -15,7 +15,7 @@ from resources.lake import Lake
 from samples import render_sample
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 SECRET = "planted-secret-5b1c"  # pragma: allowlist secret
 EGO = str(Path(sys.executable).with_name("ego"))
 

@@ -79,7 +79,7 @@ ASCII = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_everything_odd_at_once(tmp_path: Path) -> None:
     """No UTF-8, an ASCII terminal, a long TMPDIR, hostile neighbours: the good file comes in, the
     others are named once, each with its reason."""

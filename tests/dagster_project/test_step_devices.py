@@ -101,7 +101,7 @@ def masks_job() -> dg.JobDefinition:
     return deployed().resolve_job_def("group_masks")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_run_by_default_does_not_wait_for_the_only_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

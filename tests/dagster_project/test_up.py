@@ -141,7 +141,7 @@ def test_nothing_is_left_if_it_is_killed(tmp_path: Path) -> None:
     assert run.is_finished
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_read_only_ui_for_the_network(tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "log"

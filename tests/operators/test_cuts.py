@@ -152,7 +152,7 @@ def test_the_library_itself_finds_the_same(
     assert theirs.cuts == load_truth(video).cuts
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(("detector", "threshold"), [("content", 12.0), ("adaptive", 1.3)])
 def test_exact_is_pyscenedetect_on_real_videos(
     real_data: Path, detector: str, threshold: float

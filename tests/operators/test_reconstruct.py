@@ -430,7 +430,7 @@ def test_a_real_head_is_followed(real_data: Path) -> None:
 # ---- samples ----
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_floors_are_met_on_samples(seed: int, tmp_path: Path) -> None:
     from samples import load_truth, render_sample

@@ -592,7 +592,7 @@ class AnyDepth(FlatDepth):
         return [np.full(p.shape[:2], self.metres, np.float32) for p in pictures]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_graph(tmp_path: Path) -> None:
     """Chosen by a line, in a real worker, whose first process dies: its clip is tried again."""
     weights = tmp_path / "weights"

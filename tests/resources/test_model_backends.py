@@ -97,7 +97,7 @@ class Graph:
         return int(event.asset_materialization.metadata["done"].value)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     weights = tmp_path / "weights"
     tiny_sam2(weights / "mine")

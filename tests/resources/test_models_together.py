@@ -43,7 +43,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_whole_graph_with_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "weights"
     tiny_sam3(weights / "sam3")

@@ -19,7 +19,7 @@ from ego_assets.partitions import SHARDS
 from resources.lake import Lake
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 BIN = Path(sys.executable).parent
 DEFINITIONS = """
 import dagster as dg
