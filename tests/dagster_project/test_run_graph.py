@@ -120,7 +120,7 @@ def test_a_run_that_computes_on_no_device_does_not_wait_for_one(
     assert [c.step_key for c in LeaseBook().claims()] == ["hoards"]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_degraded_run_and_the_one_that_makes_it_good(tmp_path: Path, taken: Lease) -> None:
     video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
     lake = Lake(tmp_path / "lake")
