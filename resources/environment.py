@@ -127,5 +127,5 @@ def _check_ledger(url: str) -> None:
     if not is_right:
         raise EnvironmentVariableError(
             "EGO_LEDGER_URL holds no URL of a database that lasts: give "
-            "postgresql://user:password@host/database, or sqlite:////absolute/file"
+            "postgresql://USER@HOST/DATABASE, or sqlite:////absolute/file"
         )

@@ -182,7 +182,8 @@ def test_a_raw_folder_that_comes_and_goes_changes_nothing(
     # The rows name the place of the raw files: it has to be that of the calm run.
     lake, dice, gone = tmp_path / "lake", random.Random(3), 0
     process = ego_run(raw, lake)
-    time.sleep(8)
+    while process.poll() is None and not (lake / "video_manifest").exists():
+        time.sleep(0.2)  # a folder that is not there at the start is a mistake
     while process.poll() is None and gone < COMINGS:
         with away(raw, leaves_mount_point=gone % 2 == 1):
             time.sleep(dice.uniform(2, 10))

@@ -97,7 +97,7 @@ def test_a_path_is_no_url(given: str) -> None:
         ("EGO_ALERT_WEBHOOK_URL", "hooks.example.org/S3CRET"),
         ("EGO_ALERT_SLACK_URL", "ftp://S3CRET"),
         ("EGO_ALERT_SLACK_URL", "https://[S3CRET"),
-        ("EGO_LEDGER_URL", "mysql://me:S3CRET@host/db"),
+        ("EGO_LEDGER_URL", "mysql://me:S3CRET@host/db"),  # pragma: allowlist secret
         ("EGO_LEDGER_URL", "postgresql//me:S3CRET@host/db"),
         ("EGO_LEDGER_URL", "S3CRET"),
         ("EGO_LEDGER_URL", "sqlite:///"),
