@@ -1,6 +1,6 @@
 """Ends runs that Dagster holds for started, and whose process is gone: its machine or container was
 restarted, or the kernel killed it. They keep their place in the queue and their shard from being
-retried, and nobody is told, until somebody ends them; here that is done.
+retried, and nobody is told, until somebody ends them. This module does.
 
 A run is ended if its process is surely gone: its lock in DAGSTER_HOME is free, or no process has
 its name. A run that neither tells of is ended if nothing was heard of it for long, and nothing is

@@ -44,6 +44,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(0)
     finally:
+        # `temporary.OUTER_VARIABLE`, which another interpreter could not import.
         if _let_go.is_set() and "EGO_OUTER_TMPDIR" in os.environ:
             shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
 

@@ -122,8 +122,8 @@ class BaselineHandEstimator:
     def _fit(
         self, hands: Sequence[_Hand], before: Mapping[str, np.ndarray]
     ) -> dict[str, tuple[np.ndarray, float]]:
-        """{track: parameters, error}: go on from the frame before; begin anew where that does not
-        fit."""
+        """Fit each track from the frame before, or from the start where that does not fit:
+        {track: parameters, error}."""
         scale, rounds = self._scale, self.settings.rounds
         best: dict[str, tuple[np.ndarray, float]] = {}
         going = [hand for hand in hands if hand.track in before]

@@ -106,7 +106,7 @@ def _bring_back(
     with lake.storage.lock(f"{table}.{shard}"):
         if version.name not in history.kept(lake, table, shard):
             raise RollbackError(
-                f"{table} of shard {shard} was made anew meanwhile, and the version that run "
+                f"{table} of shard {shard} was made again meanwhile, and the version that run "
                 f"{run_id} left is not kept any more (EGO_KEEP_VERSIONS)"
             )
         lake.compact_locked(table, shard, None, spare=version.name)

@@ -217,8 +217,10 @@ class Memory(Protocol):
     """Remembers in which state a file had which content, so that it is not hashed each time."""
 
     def recall(self, uri: str, sha256: str) -> str | None:
-        """The state in which the file was read that has this content; "" if there is none to go by;
-        None if nothing is known of the file at all."""
+        """Return the state in which the file was read when it had this content.
+
+        "" if that state is not known; None if nothing is known of the file.
+        """
         ...
 
     def remember(self, uri: str, sha256: str, state: str) -> None:

@@ -239,7 +239,7 @@ def test_what_was_made_without_a_gpu_still_waits_for_one(bench: Bench) -> None:
     lose(bench)
     ready(bench.lake, bench.ledger)
     assert bench.ledger.waiting_for_gpu() == waiting
-    # Nothing is made again for want of one; with one all of it is.
+    # Without a device nothing is made again; with one, all of it is.
     again = replace(spec, run_id="again")
     report = run_stage(again, isolate=False, real=replace(bench.spec, operator_version="gpu"))
     assert report.done == 0
