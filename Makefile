@@ -49,7 +49,7 @@ audit: $(VENV)/.test  ## known vulnerabilities, secrets in the tree
 check: lint audit test  ## what CI runs
 
 docs: $(VENV)/.test  ## pages that are made from the code
-	$(BIN)/python -m ego_assets.schemas.document > docs/data_contract.md
+	$(BIN)/python -m ego_assets.contract_page > docs/data_contract.md
 
 pictures: $(VENV)/.test $(VENV)/.system  ## the pictures of the docs, from a real UI
 	$(BIN)/python docs/take_pictures.py

@@ -182,9 +182,9 @@ def score_true_hands(clips: Iterable[dict[str, Any]], truth: Any) -> Values:
     import numpy as np
 
     from benchmarks.truth_tables import TruthTables
-    from ego_assets.protocols import ClipInput, Intrinsics
-    from ego_assets.schemas import TABLES
-    from resources.backends import registry
+    from ego_assets.catalog import TABLES
+    from ego_assets.models import registry
+    from ego_assets.operator import ClipInput, Intrinsics
 
     operator = registry.build("retargeter", "dex_retargeting", {})
     camera = Intrinsics("PINHOLE", truth.fx, truth.fy, truth.cx, truth.cy)

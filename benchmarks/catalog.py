@@ -30,7 +30,7 @@ QUERY = "SELECT count(DISTINCT video_id) AS n FROM object_masks WHERE label = 'r
 
 def write_shard(folder: Path, number: int, first_video: int) -> set[str]:
     """One compacted file. Returns the videos with a robot arm: one in 20, in a tenth of rows."""
-    from ego_assets.schemas import TABLES
+    from ego_assets.catalog import TABLES
 
     rng = np.random.default_rng(number)
     rows = np.arange(ROWS_A_SHARD)

@@ -34,9 +34,9 @@ from benchmarks.simulated_device import (
     SimulatedOperator,
     time_scale,
 )
-from ego_assets.schemas import TABLES
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import run_stage
+from ego_assets.catalog import TABLES
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
 from resources.lake import Lake, Provenance
 from resources.ledger import Ledger
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.config import ClipSettings, ManifestSettings
-from ego_assets.operators.clips import ClipSplitter
-from ego_assets.operators.decode import ClipFrames
-from ego_assets.operators.probe import probe_file
-from ego_assets.protocols import Carried, ClipInput, Rows
-from ego_assets.schemas import TABLES
-from ego_assets.stages.tasks import intrinsics_of
-from resources.backends import registry
+from ego_assets.catalog import TABLES
+from ego_assets.engine.tasks import intrinsics_of
+from ego_assets.media.decode import ClipFrames
+from ego_assets.models import registry
+from ego_assets.operator import Carried, ClipInput, Rows
+from ego_assets.videos.clips import ClipSplitter
+from ego_assets.videos.inspection import probe_file
+from ego_assets.videos.settings import ClipSettings, ManifestSettings
 
 SHARD = "20260101-0000"
 OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -65,8 +65,8 @@ def compare(mask: Any, size: tuple[int, int], rounds: int) -> dict[str, dict[str
     import numpy as np
     from pycocotools import mask as coco
 
-    from ego_assets.operators.mask_scaling import decode_area, decode_nearest, encode_enlarged
-    from ego_assets.operators.rle import decode_mask, encode_mask
+    from ego_assets.vision.mask_scaling import decode_area, decode_nearest, encode_enlarged
+    from ego_assets.vision.rle import decode_mask, encode_mask
 
     height, width = size
     area, nearest = (360, 640), (540, 960)

@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from benchmarks.graph_run import SHARD, probe
 from benchmarks.truth_tables import SIDES, TruthTables
-from ego_assets.operators.geometry import matrix_from_quaternion, quaternion_from_matrix
-from ego_assets.operators.quality import PROBES, Evidence, Finding, ProbeSettings
-from ego_assets.operators.quality.cameras import picture_change
-from ego_assets.operators.quality.hands import finger_flexion_deg
-from ego_assets.operators.rle import decode_mask, encode_mask, mask_box
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import PROBES, TABLES
+from ego_assets.hands.probes import finger_flexion_deg
+from ego_assets.quality.finding import Evidence, Finding
+from ego_assets.quality.settings import ProbeSettings
+from ego_assets.scene.probes import picture_change
+from ego_assets.vision.geometry import matrix_from_quaternion, quaternion_from_matrix
+from ego_assets.vision.rle import decode_mask, encode_mask, mask_box
 from samples import load_truth, render_sample
 
 Rows = list[dict[str, Any]]
@@ -69,7 +70,7 @@ def findings(shard: Shard, video: Path | None = None) -> dict[tuple[str, str], F
     tables = {name: TABLES[name].from_rows(rows) for name, rows in shard.items()}
 
     def look(clip_id: str, first: int, last: int) -> float | None:
-        from ego_assets.operators.decode import ClipFrames
+        from ego_assets.media.decode import ClipFrames
 
         assert video is not None
         indices = np.unique(np.linspace(first, last, 4).astype(int)).tolist()

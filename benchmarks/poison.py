@@ -8,8 +8,8 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from ego_assets.operators.segment import BaselineSegmenter
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.operator import Carried, ClipInput, ClipOutput
 
 KILLER = "killer"
 

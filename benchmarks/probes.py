@@ -55,7 +55,8 @@ def score_sample(seed: int, scores: Scores, missed: list[str]) -> None:
 
 def score_drift(seed: int, scores: Scores, missed: list[str]) -> None:
     """Shifted scores, areas, blank clips and durations against good shards that differ a little."""
-    from ego_assets.operators.quality import ProbeSettings, drift
+    from ego_assets.quality import drift
+    from ego_assets.quality.settings import ProbeSettings
 
     rng = np.random.default_rng(seed)
     settings = ProbeSettings()

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks import scoring
 from benchmarks.graph_run import GraphRun, run_graph, split
 from benchmarks.truth_tables import SIDES
-from ego_assets.operators.geometry import matrix_from_quaternion, rotation_angle_deg
-from ego_assets.operators.retarget import reach_m
+from ego_assets.robots.retargeting import reach_m
+from ego_assets.vision.geometry import matrix_from_quaternion, rotation_angle_deg
 
 Values = dict[tuple[str, str], float]
 

@@ -32,15 +32,15 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.retarget_reach import smooth_joints  # noqa: E402
-from ego_assets.operators.gauss_newton import GaussNewtonSolver  # noqa: E402
-from ego_assets.operators.hand_batch import solve_runs  # noqa: E402
-from ego_assets.operators.retarget_solver import (  # noqa: E402
+from ego_assets.robots.gauss_newton.batch import solve_runs  # noqa: E402
+from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver  # noqa: E402
+from ego_assets.robots.robot_hands import RobotSpec, find_robot, known_robots  # noqa: E402
+from ego_assets.robots.solver import (  # noqa: E402
     HandRun,
     HandSolver,
     SolverState,
     solve_run,
 )
-from ego_assets.operators.robots import RobotSpec, find_robot, known_robots  # noqa: E402
 
 BAR_SPEED = 2.0
 NOISE_M = 0.002

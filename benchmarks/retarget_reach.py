@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ego_assets.operators.retarget_solver import HandSolver
-from ego_assets.operators.robots import find_robot, known_robots
+from ego_assets.robots.robot_hands import find_robot, known_robots
+from ego_assets.robots.solver import HandSolver
 
 METHODS = ("position", "vector", "dexpilot")
 _STEP_FRAMES = 20

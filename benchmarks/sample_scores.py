@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks import scoring
 from benchmarks.graph_run import GraphRun
 from benchmarks.truth_tables import SIDES
-from ego_assets.operators.geometry import invert_pose, matrix_from_quaternion, pose_matrix
-from ego_assets.operators.rle import decode_mask
-from ego_assets.protocols import Rows
+from ego_assets.operator import Rows
+from ego_assets.vision.geometry import invert_pose, matrix_from_quaternion, pose_matrix
+from ego_assets.vision.rle import decode_mask
 
 Values = dict[tuple[str, str], float]
 """(operator, metric) → value."""

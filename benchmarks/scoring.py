@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ego_assets.operators.geometry import mean_rotation, rotation_angle_deg, umeyama
+from ego_assets.vision.geometry import mean_rotation, rotation_angle_deg, umeyama
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ def make(folder: Path, start: int, count: int) -> list[Path]:
 
 
 def measure(root: Path, known: int, new: int, rounds_of: int = 3) -> dict[str, Any]:
-    from ego_assets.stages.arrivals import Arrivals, Limits
+    from ego_assets.intake.arrivals import Arrivals, Limits
     from resources.lake import Lake
-    from resources.lake.raw import scan_raw
     from resources.ledger import Ledger
+    from resources.raw.reader import scan_raw
 
     raw, lake = root / "raw", Lake(root / "lake")
     paths = make(raw, 0, known)
@@ -82,7 +82,7 @@ def measure(root: Path, known: int, new: int, rounds_of: int = 3) -> dict[str, A
                 yield entry
 
         began, cpu_began = time.perf_counter(), time.process_time()
-        with patch("ego_assets.stages.arrivals.scan_raw", timed):
+        with patch("ego_assets.intake.arrivals.scan_raw", timed):
             look = arrivals.look([str(raw)], budget_s=3600)  # listing is not what is measured
         beyond_s = time.perf_counter() - began - listing_s
         cpu_s = time.process_time() - cpu_began
@@ -127,7 +127,7 @@ def make_videos(folder: Path, count: int) -> None:
 
 def first_import(root: Path, count: int) -> dict[str, Any]:
     """Looks at a folder that is new to a lake, until all of it is in shards."""
-    from ego_assets.stages.arrivals import Arrivals, Limits
+    from ego_assets.intake.arrivals import Arrivals, Limits
     from resources.lake import Lake
     from resources.ledger import Ledger
 

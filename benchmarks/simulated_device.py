@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ego_assets.config import MovementSettings
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from ego_assets.objects.settings import MovementSettings
+from ego_assets.operator import Carried, ClipInput, ClipOutput
 
 SPEED_VARIABLE = "EGO_SIMULATED_SPEED"
 KERNEL_S_PER_FRAME = {480: 0.010, 720: 0.014, 1080: 0.020, 2160: 0.045}

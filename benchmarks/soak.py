@@ -30,8 +30,8 @@ import numpy as np
 import psutil
 
 from benchmarks.poison import KILLER
-from ego_assets.schemas import TABLES
-from ego_assets.stages.audit import verify
+from ego_assets.catalog import TABLES
+from ego_assets.upkeep.audit import verify
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from samples import render_sample
@@ -85,7 +85,7 @@ def make_videos(folder: Path, count: int) -> dict[str, str]:
 def run(videos: Path, lake: Path, workers: int) -> None:
     """In a process of its own: the whole graph."""
     from dagster_project.run_graph import run_paths
-    from resources.models import Backends
+    from ego_assets.graph.backends import Backends
 
     backends = Backends(segmenter="benchmarks.poison:PoisonSegmenter")
     summary = run_paths([videos], lake, workers=workers, overrides={"backends": backends})

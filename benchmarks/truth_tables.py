@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.graph_run import SHARD
-from ego_assets.operators.geometry import invert_pose, quaternion_from_matrix
-from ego_assets.operators.rle import encode_mask, mask_box
-from ego_assets.protocols import Rows
+from ego_assets.operator import Rows
+from ego_assets.vision.geometry import invert_pose, quaternion_from_matrix
+from ego_assets.vision.rle import encode_mask, mask_box
 
 SIDES = ("left", "right")
 _BACKEND = {"backend": "truth", "quality_tier": "model"}

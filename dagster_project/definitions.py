@@ -17,20 +17,20 @@ from dagster_project.jobs import (
     whole_graph_job,
     write_report_job,
 )
-from ego_assets.assets.hands import hand_poses
-from ego_assets.assets.manifest import clips, raw_videos, video_manifest
-from ego_assets.assets.objects import object_movements, object_poses
-from ego_assets.assets.recipes import GROUPS, Recipes
-from ego_assets.assets.robots import robot_mappings
-from ego_assets.assets.scene import scene_reconstruction
-from ego_assets.assets.segmentation import segmentation
-from ego_assets.checks.tables import TABLE_CHECKS
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.checks import TABLE_CHECKS
+from ego_assets.graph.recipes import GROUPS, Recipes
+from ego_assets.hands.assets import hand_poses
+from ego_assets.masks.assets import segmentation
+from ego_assets.objects.assets import object_movements, object_poses
+from ego_assets.robots.assets import robot_mappings
+from ego_assets.scene.assets import scene_reconstruction
+from ego_assets.videos.assets import clips, raw_videos, video_manifest
 from resources.alerts import Alerts
 from resources.compute import Compute
 from resources.environment import check_environment, shards_per_run
-from resources.models import Backends
+from resources.raw_lake import RawLake
 from resources.storage import Storage
-from resources.video import RawLake
 from sensors.alerts import alert_sensor
 from sensors.follow import build_follow_sensor
 from sensors.raw_data import build_raw_data_sensor

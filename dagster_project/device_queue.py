@@ -2,7 +2,7 @@
 
 Here: which devices the run may use by now, which of its steps stand in the queue, and what each
 is told: go, wait, go on without, or give up. Not here: Dagster (`executor`), the queue of all runs
-(`resources.gpu_leases`), processes (`worker_pool`).
+(`resources.devices.leases`), processes (`worker_pool`).
 
 A step that wants a device has a `Place`. Whenever the step could start, the executor asks for its
 `turn`; when it could not, it says `look_away`, so that other runs may have the device.
@@ -17,8 +17,8 @@ from time import monotonic
 
 from dagster_project.step_needs import StepNeeds, check_possible
 from dagster_project.worker_pool import Worker
-from resources.gpu import Gpu, find_gpus
-from resources.gpu_leases import Lease, LeaseBook, Request, describe_holders
+from resources.devices.gpu import Gpu, find_gpus
+from resources.devices.leases import Lease, LeaseBook, Request, describe_holders
 
 FIRST_TOLD_S, TOLD_AGAIN_S = 10.0, 300.0
 """When a step says that it waits for a device."""

@@ -19,19 +19,19 @@ from pydantic import ValidationError
 from dagster_project.home import home_of, limit_in
 from dagster_project.run_queue import runs_at_once
 from dagster_project.startup import prepare
-from resources.backends import registry
-from resources.backends.choice import (
+from ego_assets.models import registry
+from ego_assets.models.choice import (
     BackendsFileError,
     default_name,
     machine_choice,
 )
-from resources.backends.device import precision
-from resources.backends.memory import is_out_of_memory
-from resources.backends.registry import REGISTRY, BackendEntry, check
-from resources.backends.tuning import TARGET, device_name
-from resources.backends.weights import WeightsError, WeightsMissingError
-from resources.gpu import Gpu, find_gpus
-from resources.gpu_leases import WHOLE, Claim, LeaseBook, LeaseError
+from ego_assets.models.device import precision
+from ego_assets.models.memory import is_out_of_memory
+from ego_assets.models.registry import REGISTRY, BackendEntry, check
+from ego_assets.models.tuning import TARGET, device_name
+from ego_assets.models.weights import WeightsError, WeightsMissingError
+from resources.devices.gpu import Gpu, find_gpus
+from resources.devices.leases import WHOLE, Claim, LeaseBook, LeaseError
 from resources.processes import machine
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")

@@ -1,7 +1,7 @@
 """The executor `gpu`: steps of a run in warm worker processes, each pinned to leased devices.
 
 Here: Dagster's side: the order of events, starting, retries, cancelling. Not here: what steps need
-(`step_needs`), their wait for devices (`device_queue`, and below it `resources.gpu_leases`),
+(`step_needs`), their wait for devices (`device_queue`, and below it `resources.devices.leases`),
 processes (`worker_pool`, `worker_server`).
 
 This is the one module that touches `dagster._core`. The version is pinned exactly, and
@@ -57,9 +57,9 @@ from dagster_project.step_needs import (
 )
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
 from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
-from ego_assets.operators.temporary import leave_folder_of_program
-from resources.gpu import degrade_after_s, find_gpus, go_without_gpu
+from resources.devices.gpu import degrade_after_s, find_gpus, go_without_gpu
 from resources.processes import RUN_TAG, has_own_proc, machine, run_tag
+from resources.processes.owned_folders import leave_folder_of_program
 from resources.processes.run_locks import RunLocks
 
 STEP = "dagster_project.executor:run_step"

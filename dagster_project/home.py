@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from resources.backends.weights import cache_file
+from ego_assets.models.weights import cache_file
 from resources.lake import LakeError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,19 +8,19 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ego_assets.assets.recipes import GROUPS, STAGES
-from ego_assets.checks.baselines import accept
-from ego_assets.partitions import SHARDS, shards_partitions
-from ego_assets.schemas import TABLES
-from ego_assets.stages import audit
-from ego_assets.stages.moves import recognize
-from ego_assets.stages.rebuild import ready
-from ego_assets.stages.report import DAY_S, write_report
-from ego_assets.stages.shards import find_files, register_files
-from ego_assets.stages.upkeep import compact_leftovers, sweep
+from ego_assets.catalog import TABLES
+from ego_assets.graph.partitions import SHARDS, shards_partitions
+from ego_assets.graph.recipes import GROUPS, STAGES
+from ego_assets.intake.moves import recognize
+from ego_assets.intake.shards import find_files, register_files
+from ego_assets.quality.baselines import accept
+from ego_assets.upkeep import audit
+from ego_assets.upkeep.leftovers import compact_leftovers, sweep
+from ego_assets.upkeep.recovery.rebuild import ready
+from ego_assets.upkeep.reports.gather import DAY_S, write_report
 from resources.compute import Compute
+from resources.raw_lake import RawLake
 from resources.storage import Storage
-from resources.video import RawLake
 from sensors.report_events import events_between, shown
 
 whole_graph_job = dg.define_asset_job(

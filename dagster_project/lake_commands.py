@@ -25,12 +25,12 @@ from dagster_project.terminal import (
     progress_bar,
     report,
 )
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake, history
 from resources.ledger import Entry, State
 
 if TYPE_CHECKING:
-    from ego_assets.stages.diff import TableDiff
+    from ego_assets.upkeep.diff import TableDiff
 
 STAGE_OPTION = click.option(
     "--table",
@@ -60,7 +60,7 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
     Exit status: 0 if all is well, or was repaired (`ego retry` then makes the rows again); 1 if
     not.
     """
-    from ego_assets.stages import audit
+    from ego_assets.upkeep import audit
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
@@ -102,7 +102,7 @@ def rebuild_ledger(lake_root: str, as_json: bool) -> None:
     no file of the lake holds is lost with a ledger: the reasons of failures, quarantine, and what
     was dropped. Exit status: 0 if all could be read, 1 if not.
     """
-    from ego_assets.stages.rebuild import rebuild
+    from ego_assets.upkeep.recovery.rebuild import rebuild
 
     lake = existing_lake(lake_root)
     made = rebuild(lake, ledger_of(lake, as_it_is=True))
@@ -247,7 +247,7 @@ def retry(
     Exit status as of `ego run`.
     """
     from dagster_project.run_graph import run_shards
-    from ego_assets.stages.sources import revive
+    from ego_assets.intake.sources import revive
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
@@ -286,10 +286,10 @@ def stale(
     backends. Exit status with --run as of `ego run`.
     """
     from dagster_project.run_graph import run_shards
-    from ego_assets.assets.recipes import Recipes
-    from ego_assets.stages.differences import find_differences
-    from ego_assets.stages.staleness import find_stale
-    from resources.models import Backends
+    from ego_assets.graph.backends import Backends
+    from ego_assets.graph.recipes import Recipes
+    from ego_assets.upkeep.recovery.differences import find_differences
+    from ego_assets.upkeep.staleness import find_stale
     from resources.storage import Storage
 
     lake = existing_lake(lake_root)
@@ -331,7 +331,7 @@ def report_command(lake_root: str, days: int, as_json: bool) -> None:
     from datetime import UTC, datetime
 
     from dagster_project.home import open_instance
-    from ego_assets.stages.report import DAY_S, write_report
+    from ego_assets.upkeep.reports.gather import DAY_S, write_report
     from sensors.report_events import events_between, shown
 
     lake, until = existing_lake(lake_root), datetime.now(UTC)
@@ -355,7 +355,7 @@ def report_command(lake_root: str, days: int, as_json: bool) -> None:
 @LAKE_OPTION
 def accept_drift(tables: tuple[str, ...], lake_root: str) -> None:
     """Say that the shift of TABLES was meant: the drift probes' baselines begin anew."""
-    from ego_assets.checks.baselines import accept
+    from ego_assets.quality.baselines import accept
 
     begun = accept(existing_lake(lake_root), list(TABLES) if "all" in tables else tables)
     click.echo(f"begins anew: {', '.join(begun)}" if begun else "there was no baseline")
@@ -371,8 +371,8 @@ def trace(what: str, lake_root: str, as_json: bool) -> None:
     The chain goes from the rows over the file, run, configuration, code and weights to the raw
     video.
     """
-    from ego_assets.stages.trace import NothingFoundError
-    from ego_assets.stages.trace import trace as find
+    from ego_assets.upkeep.trace import NothingFoundError
+    from ego_assets.upkeep.trace import trace as find
 
     lake = existing_lake(lake_root)
     try:
@@ -427,7 +427,7 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
 
     A run is named by its id in the Dagster UI, or by as much of its start as is unique.
     """
-    from ego_assets.stages.diff import NothingToCompareError, diff_runs
+    from ego_assets.upkeep.diff import NothingToCompareError, diff_runs
 
     lake = existing_lake(lake_root)
     check_shards(lake, shards)
@@ -467,8 +467,8 @@ def rollback(
 
     What is run from now on replaces it as ever. `ego history` lists what can be brought back.
     """
-    from ego_assets.stages.rollback import RollbackError
-    from ego_assets.stages.rollback import rollback as bring_back
+    from ego_assets.upkeep.rollback import RollbackError
+    from ego_assets.upkeep.rollback import rollback as bring_back
 
     lake = existing_lake(lake_root)
     check_shards(lake, shards)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from resources.backends.suggestions import did_you_mean
+from ego_assets.models.suggestions import did_you_mean
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 

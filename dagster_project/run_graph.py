@@ -37,20 +37,20 @@ from dagster_project.run_summary import (
     slow_reads,
     step_failures,
 )
-from ego_assets.partitions import SHARDS
-from ego_assets.schemas import TABLES
-from ego_assets.stages.moves import recognize
-from ego_assets.stages.rebuild import ready
-from ego_assets.stages.shards import find_files, register_files, shards_of
+from ego_assets.catalog import TABLES
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.intake.moves import recognize
+from ego_assets.intake.shards import find_files, register_files, shards_of
+from ego_assets.upkeep.recovery.rebuild import ready
 from resources.compute import Compute
-from resources.gpu import find_gpus, go_without_gpu, lending, list_gpus
-from resources.gpu_leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
+from resources.devices.gpu import find_gpus, go_without_gpu, lending, list_gpus
+from resources.devices.leases import LEASE_VARIABLE, LeaseBook, Request, describe_holders
 from resources.lake import Lake
-from resources.lake.places import files_of
 from resources.ledger import Ledger, State
 from resources.ledger.sources import Sources
 from resources.processes import RUN_TAG, run_tag
 from resources.processes.run_locks import RunLocks
+from resources.raw.places import files_of
 from resources.storage import Storage
 
 JOB = "whole_graph"

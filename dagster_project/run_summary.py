@@ -13,9 +13,9 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.assets.stage import READ_SLOWLY
-from ego_assets.schemas import TABLES
-from ego_assets.stages.sources import GONE_WORDS, gone_detail
+from ego_assets.catalog import TABLES
+from ego_assets.graph.stage import READ_SLOWLY
+from ego_assets.intake.sources import GONE_WORDS, gone_detail
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.sources import AWAY, DELETED, Sources

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.terminal import check_line, count_of, plain, waiting
-from ego_assets.checks.failed import failed_checks
-from ego_assets.schemas import TABLES
-from ego_assets.stages.differences import Differences
-from ego_assets.stages.overview import (
+from ego_assets.catalog import TABLES
+from ego_assets.quality.failed import failed_checks
+from ego_assets.upkeep.overview import (
     Footage,
     files_of_entries,
     progress,
     waiting_files,
 )
+from ego_assets.upkeep.recovery.differences import Differences
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Counts

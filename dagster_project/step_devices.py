@@ -13,13 +13,13 @@ from typing import Any
 
 import dagster as dg
 
-from ego_assets.assets.recipes import STAGES
-from ego_assets.assets.spec import RunConfig, Stage
-from ego_assets.assets.stage import BACKENDS, choice_of_run, needs_device
-from ego_assets.partitions import shards_of_run
-from ego_assets.stages.choices import Choice, Choices
+from ego_assets.engine.choices import Choice, Choices
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.partitions import shards_of_run
+from ego_assets.graph.recipes import STAGES
+from ego_assets.graph.spec import RunConfig, Stage
+from ego_assets.graph.stage import BACKENDS, choice_of_run, needs_device
 from resources.compute import Compute
-from resources.models import Backends
 from resources.storage import Storage
 
 RESOURCES = ("storage", "compute", BACKENDS)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from resources.gpu import Gpu
-from resources.gpu_leases import Request
+from resources.devices.gpu import Gpu
+from resources.devices.leases import Request
 
 GPUS, MEMORY, CPUS, PRIORITY = "ego/gpus", "ego/gpu_memory_gb", "ego/cpus", "ego/priority"
 DEGRADES = "ego/degrades"
@@ -28,7 +28,7 @@ class StepNeeds:
     gpu_memory_gb: float = 0.0
     cpus: float = 0.0
     degrades: bool = False
-    """It has something to do without the GPU, too (`resources.gpu.why_without_gpu`)."""
+    """It has something to do without the GPU, too (`resources.devices.gpu.why_without_gpu`)."""
 
 
 def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, float]) -> StepNeeds:

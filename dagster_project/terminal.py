@@ -30,10 +30,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.startup import prepare, prepare_text
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from resources.devices.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
+from resources.devices.leases import LeaseError
 from resources.environment import fault_of_folder
-from resources.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
-from resources.gpu_leases import LeaseError
 from resources.lake import Lake, LakeError
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.lake import DEFAULT_LAKE
@@ -85,7 +85,7 @@ WORKERS_OPTION = click.option(
 def _use_backends(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
     """For this process and all that it starts."""
     if given is not None:
-        from resources.backends.choice import BACKENDS_FILE, BackendsFileError, read_choice
+        from ego_assets.models.choice import BACKENDS_FILE, BackendsFileError, read_choice
 
         try:
             read_choice(given)
@@ -201,7 +201,7 @@ def ledger_of(lake: Lake, *, as_it_is: bool = False) -> Ledger:
 
     as_it_is: whatever state it is in. Raises click.ClickException if it is not said where it is.
     """
-    from ego_assets.stages.rebuild import ready
+    from ego_assets.upkeep.recovery.rebuild import ready
 
     try:
         ledger = Ledger.of(lake.location)

@@ -25,8 +25,8 @@ from typing import Any
 import psutil
 
 from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tree
-from ego_assets.operators.temporary import sweep
-from resources.gpu_leases import Lease
+from resources.devices.leases import Lease
+from resources.processes.owned_folders import sweep
 
 CLOSING_S = 5.0
 LEAVING_S = 30.0

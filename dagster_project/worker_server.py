@@ -35,8 +35,8 @@ from typing import Any
 import psutil
 
 from dagster_project.surroundings import Surroundings, reseed
-from ego_assets.operators.temporary import own_folder_of_multiprocessing, sweep
-from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
+from resources.devices.leases import LEASE_VARIABLE, hold, let_go
+from resources.processes.owned_folders import own_folder_of_multiprocessing, sweep
 from resources.processes.temp_folder import shorten_temp_folder
 
 PACKET = 65536

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resources.gpu import degrade_after_s, simulated_gpus
+from resources.devices.gpu import degrade_after_s, simulated_gpus
 from resources.lake.environment import EnvironmentVariableError, read_number
 from resources.lake.history import keep_count
 from resources.lake.s3 import answer_timeout_s
@@ -43,7 +43,7 @@ def check_environment() -> None:
     if url := os.environ.get("EGO_LEDGER_URL"):
         _check_ledger(url)
     if os.environ.get("EGO_BACKENDS"):
-        from resources.backends.choice import BackendsFileError, machine_choice
+        from ego_assets.models.choice import BackendsFileError, machine_choice
 
         try:
             machine_choice()

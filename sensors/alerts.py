@@ -21,7 +21,7 @@ from functools import cache
 import dagster as dg
 from dagster import AssetCheckEvaluation, SensorEvaluationContext
 
-from ego_assets.partitions import (
+from ego_assets.graph.partitions import (
     PARTITION_TAG,
     RANGE_TAGS,
     SHARDS,

@@ -1,7 +1,7 @@
 """The follow sensor: what is below a table that was made alone is made after it.
 
 Here: Dagster's automation conditions, as a sensor that a person may start. Not here: which tables
-have a condition (`ego_assets.assets.stage`).
+have a condition (`ego_assets.graph.stage`).
 """
 
 from __future__ import annotations

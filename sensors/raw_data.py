@@ -1,6 +1,6 @@
 """The raw-data sensor: new videos become shards, partitions and runs.
 
-Here: the bridge from `ego_assets.stages.arrivals` to Dagster. A run that a shard needs is asked
+Here: the bridge from `ego_assets.intake.arrivals` to Dagster. A run that a shard needs is asked
 for at every tick until it exists; its run key lets it exist once. So neither a daemon that dies
 between registering and requesting nor a tick that happens twice loses or doubles anything. The
 cursor holds where listing goes on if a tick had no time to list everything, and which news the
@@ -16,9 +16,9 @@ from typing import Any
 import dagster as dg
 from dagster import SensorEvaluationContext
 
-from ego_assets.partitions import SHARDS, shards_partitions
-from ego_assets.stages.arrivals import Arrivals, Limits, Look
-from ego_assets.stages.rebuild import ready
+from ego_assets.graph.partitions import SHARDS, shards_partitions
+from ego_assets.intake.arrivals import Arrivals, Limits, Look
+from ego_assets.upkeep.recovery.rebuild import ready
 from resources.ledger.raw_files import (
     GONE,
     MOVED,
@@ -28,8 +28,8 @@ from resources.ledger.raw_files import (
     RawFiles,
     RunRequest,
 )
+from resources.raw_lake import RawLake
 from resources.storage import Storage
-from resources.video import RawLake
 
 REQUESTS_A_TICK = 100
 NEWS_A_TICK = 50

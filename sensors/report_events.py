@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from ego_assets.partitions import PARTITION_TAG
-from ego_assets.stages.report import Events, Written
+from ego_assets.graph.partitions import PARTITION_TAG
+from ego_assets.upkeep.reports.gather import Events, Written
 from resources.lake import Lake
 
 DRIFT_CHECK = "shard_is_like_those_before"

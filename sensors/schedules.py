@@ -13,10 +13,10 @@ from typing import Any
 import dagster as dg
 from dagster import ScheduleEvaluationContext
 
-from ego_assets.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
-from ego_assets.stages.plan import digest
-from ego_assets.stages.rebuild import ready
-from ego_assets.stages.sources import revive
+from ego_assets.engine.plan import digest
+from ego_assets.graph.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
+from ego_assets.intake.sources import revive
+from ego_assets.upkeep.recovery.rebuild import ready
 from resources.storage import Storage
 from sensors.lost_runs import end_lost_runs
 

@@ -2,7 +2,7 @@
 done.
 
 Here: pages over the shards, a bounded number of runs that wait. Not here: what is stale
-(`ego_assets.stages.staleness`).
+(`ego_assets.upkeep.staleness`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import dagster as dg
 from dagster import SensorEvaluationContext
 
-from ego_assets.partitions import PARTITION_TAG, shards_partitions
-from ego_assets.stages.choices import Part
-from ego_assets.stages.differences import find_differences
-from ego_assets.stages.plan import digest
-from ego_assets.stages.rebuild import ready
-from ego_assets.stages.staleness import StaleShard, find_stale
-from resources.models import Backends
+from ego_assets.engine.choices import Part
+from ego_assets.engine.plan import digest
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.partitions import PARTITION_TAG, shards_partitions
+from ego_assets.upkeep.recovery.differences import find_differences
+from ego_assets.upkeep.recovery.rebuild import ready
+from ego_assets.upkeep.staleness import StaleShard, find_stale
 from resources.storage import Storage
 from sensors.schedules import ACTIVE, REASON_TAG
 

@@ -17,30 +17,30 @@ CORE = ["resources.lake", "resources.ledger", "resources.backends", "resources.p
 ALLOWED: dict[str, list[str]] = {
     "ego_assets": [],
     "ego_assets.schemas": ["ego_assets.schemas"],
-    "ego_assets.protocols": ["ego_assets.schemas"],
+    "ego_assets.operator": ["ego_assets.schemas"],
     "ego_assets.config": ["ego_assets.schemas"],
-    "ego_assets.partitions": [],
+    "ego_assets.graph.partitions": [],
     "ego_assets.robots": [],
     "ego_assets.operators": [
         "ego_assets.schemas",
-        "ego_assets.protocols",
+        "ego_assets.operator",
         "ego_assets.config",
         "ego_assets.operators",
         "ego_assets.robots",
     ],
     "ego_assets.stages": [
         "ego_assets.schemas",
-        "ego_assets.protocols",
+        "ego_assets.operator",
         "ego_assets.config",
         "ego_assets.operators",
         "ego_assets.stages",
-        "resources.gpu_leases",
+        "resources.devices.leases",
         *CORE,
     ],
     "ego_assets.assets": ["ego_assets", "resources"],
     "ego_assets.checks": [
         "ego_assets.schemas",
-        "ego_assets.partitions",
+        "ego_assets.graph.partitions",
         "ego_assets.operators",
         "ego_assets.stages",
         "ego_assets.checks",
@@ -50,21 +50,21 @@ ALLOWED: dict[str, list[str]] = {
     "resources.ledger": ["ego_assets.schemas", "resources.ledger", "resources.processes"],
     "resources.backends": [
         "ego_assets.schemas",
-        "ego_assets.protocols",
+        "ego_assets.operator",
         "ego_assets.config",
         "ego_assets.operators",
         "resources.backends",
-        "resources.gpu_leases",
+        "resources.devices.leases",
     ],
     "resources": ["resources"],
-    "sensors": ["ego_assets.partitions", "ego_assets.stages", "resources", "sensors"],
+    "sensors": ["ego_assets.graph.partitions", "ego_assets.stages", "resources", "sensors"],
     "dagster_project": list(PACKAGES),
     "samples": ["samples"],
 }
 MAY_USE_DAGSTER = (
     "ego_assets.assets",
     "ego_assets.checks",
-    "ego_assets.partitions",
+    "ego_assets.graph.partitions",
     "sensors",
     "dagster_project",
 )
@@ -154,7 +154,7 @@ def test_only_the_executor_touches_private_dagster(module: str) -> None:
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("ego_assets.assets")])
 def test_assets_name_no_backend(module: str) -> None:
     assert "resources.backends" not in set(imports(MODULES[module]))
-    from resources.backends.registry import REGISTRY
+    from ego_assets.models.registry import REGISTRY
 
     strings = {n.value for n in ast.walk(MODULES[module]) if isinstance(n, ast.Constant)}
     assert not strings & {name for _, name in REGISTRY}

@@ -19,10 +19,10 @@ from dagster_project.web.code_servers import CodeServer, plan_code_servers
 from dagster_project.web.hosts import Authority
 from dagster_project.web.listener import Listener
 from dagster_project.web.parts import Parts
-from ego_assets.operators.temporary import sweep, temporary_folder_of_a_program
-from ego_assets.partitions import SHARDS
+from ego_assets.graph.partitions import SHARDS
 from resources.lake import Lake
 from resources.lake.scratch import default_root
+from resources.processes.owned_folders import sweep, temporary_folder_of_a_program
 
 _LOOK_S = 0.2
 _RESTART_S = 5

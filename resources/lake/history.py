@@ -2,7 +2,7 @@
 
 Layout: `{table}/_history/{shard}/{name}.parquet`, the file as it was, and beside it
 `{name}.json`, its checksums. A version is never written again: keeping and bringing back are links
-in a folder and copies inside the server on S3. Not here: the ledger (`ego_assets.stages.rollback`).
+in a folder and copies inside the server on S3. Not here: the ledger (`ego_assets.upkeep.rollback`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a table holds of a shard, told by names and footers: what a ledger has to agree with.
 
 Here: the highest tokens of units, and a name for the state of each compacted file, which a listing
-tells without opening one. Not here: rows (`lake`), the ledger (`ego_assets.stages.agreement`).
+tells without opening one. Not here: rows (`lake`), the ledger (`ego_assets.upkeep.recovery.agreement`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import history
 
 if TYPE_CHECKING:

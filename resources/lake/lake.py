@@ -34,13 +34,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ego_assets.schemas import TABLES
-from ego_assets.schemas.base import SCHEMA_VERSION, SchemaError
+from ego_assets.catalog import TABLES
 from resources.lake import history
 from resources.lake.holdings import unit_and_token
 from resources.lake.provenance import Provenance
 from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, LocalStorage, file_sha256
+from resources.lake.table import SCHEMA_VERSION, SchemaError
 
 if TYPE_CHECKING:
     import polars as pl

@@ -2,7 +2,7 @@
 state in which each file of the lake was last found in agreement.
 
 A ledger that was lost, or is older than the lake, takes over what it does not know; it never takes
-a unit from a worker. Not here: what the lake holds (`ego_assets.stages.agreement`).
+a unit from a worker. Not here: what the lake holds (`ego_assets.upkeep.recovery.agreement`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which raw file owns a content, and which came too late: the same video is in the lake once.
 
 Not here: the files themselves and their shards (`raw_files`), what becomes of a duplicate
-(`ego_assets.stages.tasks`, `ego_assets.stages.arrivals`).
+(`ego_assets.engine.tasks`, `ego_assets.intake.arrivals`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A file is known by its mark, a hash of name, size and version: what a listing shows is compared
 with a set of numbers, whatever the files are called. Not here: when a file is complete and which
-shard it joins (`ego_assets.stages.arrivals`).
+shard it joins (`ego_assets.intake.arrivals`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Where the raw file of each unit of `video_manifest` is, and whether it is the one that was
 hashed.
 
-An index: the lake's shards, places and manifests say what is where (`resources.lake.places`), and a
+An index: the lake's shards, places and manifests say what is where (`resources.raw.places`), and a
 row that is lost costs one hashing of its file. Here also: what becomes of the work on a video whose
-file is gone, since that changes together. Not here: looking at files (`resources.lake.raw`), what
-follows for a run (`ego_assets.stages.sources`, `ego_assets.stages.absence`).
+file is gone, since that changes together. Not here: looking at files (`resources.raw.reader`), what
+follows for a run (`ego_assets.intake.sources`, `ego_assets.intake.absence`).
 """
 
 from __future__ import annotations

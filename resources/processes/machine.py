@@ -2,7 +2,7 @@
 less memory where a task is bounded.
 
 A container sees all CPUs and all memory of its machine; what it may use of them is in its control
-groups (version 1 or 2), in its own or in one above. Not here: devices (`resources.gpu`).
+groups (version 1 or 2), in its own or in one above. Not here: devices (`resources.devices.gpu`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A stage has a worker for each CPU if nobody else has any. With several stages at a time that would
 be as many for each, and memory for all of them. So whoever starts a worker takes a slot, a file
 with a lock that the kernel frees on any death. One worker a stage needs none: each one goes on.
-Not here: devices (`resources.gpu_leases`), whose folder this shares.
+Not here: devices (`resources.devices.leases`), whose folder this shares.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import fcntl
 import os
 from contextlib import suppress
 
-from resources.gpu_leases import own_folder
+from resources.devices.leases import own_folder
 from resources.processes import machine
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import accuracy
 from benchmarks.accuracy import Floor
 
-pytest.importorskip("ego_assets.operators.clips")
+pytest.importorskip("ego_assets.videos.clips")
 FRAMES, WIDTH, HEIGHT = 12, 64, 48
 
 
@@ -77,7 +77,7 @@ def clip_row(start: int, end: int, take: int) -> dict:
 def perfect():
     from benchmarks.graph_run import GraphRun
     from benchmarks.truth_tables import TruthTables
-    from ego_assets.schemas import TABLES
+    from ego_assets.catalog import TABLES
 
     truth = MadeTruth()
     clips = [clip_row(0, 8, 0), clip_row(8, FRAMES, 1)]
@@ -240,7 +240,7 @@ def test_graph_run_goes_on_after_a_failed_operator(monkeypatch, tmp_path):
 
 def test_rendered_truth_fits_the_contract_and_true_hands_are_within_the_floor(tmp_path):
     from benchmarks.truth_tables import TruthTables
-    from ego_assets.schemas import TABLES
+    from ego_assets.catalog import TABLES
     from samples import load_truth, render_sample
 
     path = render_sample(tmp_path, 3, duration_s=0.5, width=320, height=180)

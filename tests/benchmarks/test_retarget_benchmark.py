@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.retarget import stock, targets_of
-from ego_assets.operators.retarget_solver import HandSolver
-from ego_assets.operators.robots import find_robot, known_robots
+from ego_assets.robots.robot_hands import find_robot, known_robots
+from ego_assets.robots.solver import HandSolver
 
 
 def test_dex_retargeting_as_it_comes_leaves_no_folders(

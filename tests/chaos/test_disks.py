@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.stages.outage import StageBrokenError
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.outage import StageBrokenError
+from ego_assets.engine.runner import run_stage
 from resources.ledger import Ledger, State
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 

@@ -21,10 +21,10 @@ import av
 import numpy as np
 import pytest
 
-from ego_assets.config import ManifestSettings
-from ego_assets.operators.decode import ClipFrames
-from ego_assets.operators.probe import RejectReason, probe_video
-from ego_assets.protocols import BadInputError
+from ego_assets.media.decode import ClipFrames
+from ego_assets.operator import BadInputError
+from ego_assets.videos.inspection import RejectReason, probe_video
+from ego_assets.videos.settings import ManifestSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 INPUTS = int(os.environ.get("EGO_FUZZ_INPUTS", "600"))

@@ -20,10 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.results import CLIPS_BEHIND
-from ego_assets.stages.runner import run_stage
+from ego_assets.catalog import TABLES
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers.results import CLIPS_BEHIND
 from resources.lake import Lake, Provenance, history
 from resources.ledger import BusyError, LateAttemptError, Ledger, State
 from resources.processes import process_name
@@ -38,7 +38,7 @@ TABLE = "clips"
 UNITS = [f"{n:016x}" for n in range(8)]
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.chaos.test_kills", "ego_assets.stages.worker"])
+FORKS.set_forkserver_preload(["tests.chaos.test_kills", "ego_assets.engine.workers.worker"])
 
 
 def clip_rows(unit: str, generation: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.runner import run_stage
 from resources.ledger import Ledger, State
 from tests.resources.postgres import Postgres
 from tests.stages.stage_bench import SHARD, make_bench

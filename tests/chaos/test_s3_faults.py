@@ -16,8 +16,8 @@ from typing import ClassVar
 import pytest
 import requests
 
-from ego_assets.stages import audit
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep import audit
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_server

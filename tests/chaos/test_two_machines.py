@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.stages.plan import StageSpec
+from ego_assets.engine.plan import StageSpec
 from resources.ledger import State
 from tests.resources.namespaces import needs_namespaces
 from tests.stages.stage_bench import SHARD, Bench, make_bench
@@ -52,7 +52,7 @@ _boot_time = linux.boot_time
 linux.boot_time = lambda *a, **k: _boot_time(*a, **k) + _step()  # as /proc/stat says after a step
 """
 """As sitecustomize: clocks of a run, of which a file says how wrong they are."""
-RUN = "import pickle, sys; from ego_assets.stages.runner import run_stage; " + (
+RUN = "import pickle, sys; from ego_assets.engine.runner import run_stage; " + (
     "run_stage(pickle.loads(bytes.fromhex(sys.argv[1])), workers=2)"
 )
 

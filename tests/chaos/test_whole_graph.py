@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from samples import render_sample

@@ -12,12 +12,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
-from ego_assets.checks import baselines, quality
-from ego_assets.checks.quality import quality_results, quality_specs
-from ego_assets.checks.tables import covers_every_clip
-from ego_assets.operators.quality import ProbeSettings
-from ego_assets.operators.quality.drift import Run, things_keep_appearing
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.graph import probe_checks as quality
+from ego_assets.graph.checks import covers_every_clip
+from ego_assets.graph.probe_checks import quality_results, quality_specs
+from ego_assets.quality import baselines
+from ego_assets.quality.drift import Run, things_keep_appearing
+from ego_assets.quality.settings import ProbeSettings
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
 from resources.ledger import Ledger

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from dagster_project.run_queue import runs_at_once
-from ego_assets.partitions import SHARDS
-from ego_assets.stages.shards import RawFile, write_shard
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.intake.shards import RawFile, write_shard
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from tests.dagster_project.ui import backfill, ui_and_daemon
@@ -39,10 +39,10 @@ compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: No
 """
 DEFINITIONS = """
 import dagster as dg
-from ego_assets.assets.manifest import clips, raw_videos, video_manifest
-from ego_assets.assets.segmentation import segmentation
+from ego_assets.videos.assets import clips, raw_videos, video_manifest
+from ego_assets.masks.assets import segmentation
 from resources.compute import Compute
-from resources.models import Backends
+from ego_assets.graph.backends import Backends
 from resources.storage import Storage
 
 defs = dg.Definitions(

@@ -16,7 +16,7 @@ import requests
 from test_dagster_dev import LAUNCH, STATUS
 from test_executor import endless, is_running, wait_for
 
-from resources.gpu_leases import LeaseBook
+from resources.devices.leases import LeaseBook
 from tests.resources.ports import free_port
 
 TERMINATE = """

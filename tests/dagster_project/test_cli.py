@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from samples import render_sample
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.shards import find_files, register_files
+from ego_assets.catalog import TABLES
+from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake
 from samples import render_sample
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for

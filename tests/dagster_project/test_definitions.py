@@ -10,9 +10,9 @@ import pytest
 from graph_snapshot import GOLDEN, snapshot
 
 from dagster_project.definitions import build_defs
-from ego_assets.assets.lineage import CARRIED
-from ego_assets.schemas import TABLES
-from ego_assets.schemas.document import contract_page
+from ego_assets.catalog import TABLES
+from ego_assets.contract_page import contract_page
+from ego_assets.graph.lineage import CARRIED
 
 HOOK = """
 import sys

@@ -11,9 +11,9 @@ import pytest
 from dagster_project import device_queue
 from dagster_project.device_queue import DeviceQueue, LeaseTimeoutError, Place
 from dagster_project.step_needs import ImpossibleNeedsError, StepNeeds
-from resources import gpu_leases
-from resources.gpu import Gpu, find_gpus
-from resources.gpu_leases import Lease, LeaseBook, Request
+from resources.devices import leases as gpu_leases
+from resources.devices.gpu import Gpu, find_gpus
+from resources.devices.leases import Lease, LeaseBook, Request
 
 ONE = StepNeeds(gpus=1)
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
-from resources.backends.registry import REGISTRY
+from ego_assets.models.registry import REGISTRY
 from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench
 
 RUN_A, RUN_B = (f"46b2a307-fe62-41ba-a3f1-4e9c0c0365c{n}" for n in "ab")

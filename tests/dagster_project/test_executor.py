@@ -30,9 +30,9 @@ from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
 from dagster_project.executor import gpu_executor
 from dagster_project.worker_pool import Worker, WorkerPool
-from resources import gpu_leases
-from resources.gpu import Gpu, find_gpus
-from resources.gpu_leases import LeaseBook, Request
+from resources.devices import leases as gpu_leases
+from resources.devices.gpu import Gpu, find_gpus
+from resources.devices.leases import LeaseBook, Request
 from resources.ledger import Ledger
 from resources.processes import RUN_TAG, run_tag
 from resources.processes.run_locks import RunLocks
@@ -383,7 +383,7 @@ def test_a_step_that_could_not_start_anyway_keeps_no_device_from_others(
 def hoarder() -> Iterator[subprocess.Popen[str]]:
     """Another process that has the only device."""
     code = (
-        "from resources.gpu import find_gpus; from resources.gpu_leases import *\n"
+        "from resources.devices.gpu import find_gpus; from resources.devices.leases import *\n"
         "wanted = Request(1, run_id='greedy', step_key='hoards')\n"
         "assert LeaseBook().ask(wanted, find_gpus(1)).poll()\n"
         "print('held', flush=True); input()"

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
-from ego_assets.checks.baselines import remember_good
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.quality.baselines import remember_good
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption

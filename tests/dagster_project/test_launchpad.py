@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
-from ego_assets.config import SegmentSettings
-from ego_assets.partitions import SHARDS
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
-from ego_assets.stages.shards import RawFile, write_shard
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.intake.shards import RawFile, write_shard
+from ego_assets.masks.settings import SegmentSettings
+from ego_assets.operator import Carried, ClipInput, ClipOutput
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage

@@ -20,8 +20,8 @@ from dagster_project.jobs import register_videos
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from resources.raw_lake import RawLake
 from resources.storage import Storage
-from resources.video import RawLake
 from samples import render_sample
 from tests.stages.raw_bench import RawBench
 from tests.stages.test_audit import TABLE, UNITS, Bench

@@ -21,8 +21,8 @@ from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
 from dagster_project.definitions import build_defs, deployed
-from ego_assets.partitions import NO_EVENT, SHARDS, shards_of_run, shards_partitions
-from ego_assets.stages.shards import RawFile, write_shard
+from ego_assets.graph.partitions import NO_EVENT, SHARDS, shards_of_run, shards_partitions
+from ego_assets.intake.shards import RawFile, write_shard
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State

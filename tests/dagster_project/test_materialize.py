@@ -18,19 +18,19 @@ from dagster._core.definitions.data_version import (
 from dagster._core.loader import LoadingContextForTest
 
 from dagster_project.definitions import build_defs
-from ego_assets.assets.hands import HAND_POSES, HandPoseConfig
-from ego_assets.assets.manifest import ClipsConfig
-from ego_assets.assets.recipes import Recipes
-from ego_assets.assets.spec import RunConfig, choice_of
-from ego_assets.partitions import SHARDS
-from ego_assets.schemas import TABLES
-from ego_assets.stages.choices import Choice, Choices
-from ego_assets.stages.shards import find_files, register_files
-from ego_assets.stages.staleness import find_stale
+from ego_assets.catalog import TABLES
+from ego_assets.engine.choices import Choice, Choices
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.graph.recipes import Recipes
+from ego_assets.graph.spec import RunConfig, choice_of
+from ego_assets.hands.assets import HAND_POSES, HandPoseConfig
+from ego_assets.intake.shards import find_files, register_files
+from ego_assets.upkeep.staleness import find_stale
+from ego_assets.videos.assets import ClipsConfig
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger
-from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dagster_project.run_graph import Progress, _Watch, run_shards
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from tests.stages.raw_bench import RawBench, is_missed, wait_until, write_video

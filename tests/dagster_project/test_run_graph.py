@@ -17,13 +17,13 @@ from dagster_project.cli import main
 from dagster_project.home import open_instance
 from dagster_project.run_graph import Summary, _one_gpu, run_shards
 from dagster_project.terminal import progress_bar
-from ego_assets.operators.hands import BaselineHandEstimator
-from ego_assets.stages.shards import find_files, register_files
-from resources.gpu import find_gpus, why_without_gpu
-from resources.gpu_leases import Lease, LeaseBook, Request
+from ego_assets.graph.backends import Backends
+from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.intake.shards import find_files, register_files
+from resources.devices.gpu import find_gpus, why_without_gpu
+from resources.devices.leases import Lease, LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger
-from resources.models import Backends
 from samples import render_sample
 
 

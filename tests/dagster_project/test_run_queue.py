@@ -14,7 +14,7 @@ from dagster_project import run_queue
 from dagster_project.doctor import _run_queue, examine
 from dagster_project.home import ROOT, limit_in, open_instance, prepare_home
 from dagster_project.run_queue import runs_at_once
-from resources.gpu import Gpu
+from resources.devices.gpu import Gpu
 from resources.processes import RUN_TAG, machine, process_name
 from sensors import lost_runs
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from dagster_project.cli import main
 from dagster_project.run_summary import Summary, fill
 from dagster_project.terminal import report
-from ego_assets.operators.hands import BaselineHandEstimator
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.operator import Carried, ClipInput, ClipOutput
 from samples import render_sample
 from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from dagster_project.sql_command import _values
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from tests.resources.test_lake import publish
 from tests.stages.test_audit import SHARD, Bench

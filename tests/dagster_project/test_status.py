@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
-from ego_assets.checks.failed import note_failed
-from ego_assets.checks.quality import quality_results
-from ego_assets.operators.quality import ProbeSettings
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.graph.probe_checks import quality_results
+from ego_assets.quality.failed import note_failed
+from ego_assets.quality.settings import ProbeSettings
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents

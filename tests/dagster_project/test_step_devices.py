@@ -12,14 +12,14 @@ import pytest
 
 from dagster_project.definitions import build_defs, deployed
 from dagster_project.step_devices import steps_without_device
-from ego_assets.operators.hands import BaselineHandEstimator
-from ego_assets.partitions import SHARDS
-from ego_assets.stages.choices import Choice, Choices
-from ego_assets.stages.shards import find_files, register_files
-from resources.gpu import find_gpus
-from resources.gpu_leases import LeaseBook, Request
+from ego_assets.engine.choices import Choice, Choices
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.intake.shards import find_files, register_files
+from resources.devices.gpu import find_gpus
+from resources.devices.leases import LeaseBook, Request
 from resources.lake import Lake
-from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 

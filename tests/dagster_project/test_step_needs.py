@@ -13,7 +13,7 @@ from dagster_project.step_needs import (
     needs_of,
     run_priority,
 )
-from resources.gpu import find_gpus
+from resources.devices.gpu import find_gpus
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from pseudo_terminal import EGO, on_terminal
 
 from dagster_project.home import open_instance
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.ledger import Ledger, State
 from samples import render_sample
 

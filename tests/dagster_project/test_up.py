@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from dagster_project.home import open_instance
-from ego_assets.stages.shards import find_files, register_files
+from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake
 from samples import render_sample
 from tests.dagster_project.ui import EGO, START_S, Server, wait_for

@@ -18,9 +18,9 @@ import pytest
 from dagster_project import worker_pool
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
 from dagster_project.worker_server import Finished, Task, Told
-from ego_assets.stages.plan import StageSpec
-from resources.gpu import find_gpus
-from resources.gpu_leases import Lease, LeaseBook, Request
+from ego_assets.engine.plan import StageSpec
+from resources.devices.gpu import find_gpus
+from resources.devices.leases import Lease, LeaseBook, Request
 
 LIMIT_S = 300
 

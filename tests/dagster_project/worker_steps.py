@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from dagster_project.worker_server import pop_early_interrupt
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.worker import worker_main
-from ego_assets.stages.worker_log import WorkerLog
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.workers.worker import worker_main
+from ego_assets.engine.workers.worker_log import WorkerLog
 
 Tell = Callable[[Any], None]
 

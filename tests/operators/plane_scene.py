@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from ego_assets.operators.cameras import normalised_points, scaled_intrinsics
-from ego_assets.operators.geometry import pose_matrix
-from ego_assets.operators.rle import encode_mask
-from ego_assets.protocols import ClipInput, Frame, Intrinsics
+from ego_assets.operator import ClipInput, Frame, Intrinsics
+from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
+from ego_assets.vision.geometry import pose_matrix
+from ego_assets.vision.rle import encode_mask
 
 SIZE = (384, 216)
 FPS = 30.0

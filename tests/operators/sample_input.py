@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ego_assets.operators.decode import ClipFrames, index_frames
-from ego_assets.operators.geometry import quaternion_from_matrix
-from ego_assets.operators.rle import encode_mask, mask_box
-from ego_assets.protocols import ClipInput, Intrinsics
+from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.operator import ClipInput, Intrinsics
+from ego_assets.vision.geometry import quaternion_from_matrix
+from ego_assets.vision.rle import encode_mask, mask_box
 from samples import Truth
 
 SIDES = ("left", "right")
@@ -97,7 +97,7 @@ def _mask_row(base: dict[str, Any], track: str, mask: np.ndarray) -> dict[str, A
 
 def empty_tables(clip: ClipInput) -> ClipInput:
     """The clip with upstream tables that hold nothing."""
-    from ego_assets.schemas import TABLES
+    from ego_assets.catalog import TABLES
 
     names = ("hand_masks", "object_masks", "scene_reconstruction", "object_poses", "hand_poses")
     return replace(clip, tables={n: TABLES[n].arrow_schema().empty_table() for n in names})

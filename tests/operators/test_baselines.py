@@ -14,15 +14,15 @@ import pytest
 from sample_input import clip_input, empty_tables, intrinsics_of, with_truth
 
 from ego_assets import config
-from ego_assets.operators.geometry import matrix_from_quaternion, rotation_angle_deg
-from ego_assets.operators.hand_skeleton import BONES
-from ego_assets.operators.hands import BaselineHandEstimator
-from ego_assets.operators.movements import BaselineMovementEstimator
-from ego_assets.operators.object_pose import BaselineObjectPoseEstimator
-from ego_assets.operators.rle import decode_mask, mask_iou
-from ego_assets.operators.segment import BaselineSegmenter
-from ego_assets.protocols import ClipInput, ClipOutput, Intrinsics
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.skeleton import BONES
+from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.objects.baseline.movements import BaselineMovementEstimator
+from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
+from ego_assets.operator import ClipInput, ClipOutput, Intrinsics
+from ego_assets.vision.geometry import matrix_from_quaternion, rotation_angle_deg
+from ego_assets.vision.rle import decode_mask, mask_iou
 from samples import Truth, load_truth, render_sample
 
 FRAMES = 150
@@ -245,7 +245,7 @@ def test_a_speck_for_a_hand_is_invalid_and_finite(clip: ClipInput) -> None:
     speck = np.zeros((360, 640), bool)
     speck[100:104, 200:204] = True
     row = clip.tables["hand_masks"].to_pylist()[0]
-    from ego_assets.operators.rle import encode_mask, mask_box
+    from ego_assets.vision.rle import encode_mask, mask_box
 
     row |= {"rle": encode_mask(speck), "box": mask_box(speck), "area_px": 16}
     alone = replace(clip, tables={"hand_masks": pa.Table.from_pylist([row])})

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ego_assets.config import ManifestSettings
-from ego_assets.operators import calibration
-from ego_assets.operators.calibration import read_calibration
-from ego_assets.operators.cameras import normalised_points, project_points, scaled_intrinsics
-from ego_assets.operators.probe import probe_video
-from ego_assets.schemas import TABLES
-from ego_assets.stages.tasks import intrinsics_of
+from ego_assets.catalog import TABLES
+from ego_assets.engine.tasks import intrinsics_of
+from ego_assets.videos import calibration
+from ego_assets.videos.calibration import read_calibration
+from ego_assets.videos.inspection import probe_video
+from ego_assets.videos.settings import ManifestSettings
+from ego_assets.vision.cameras import normalised_points, project_points, scaled_intrinsics
 from tests.stages.stage_bench import write_video
 
 SIDE = 32

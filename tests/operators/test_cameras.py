@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ego_assets.operators.cameras import normalised_points, project_points, scaled_intrinsics
-from ego_assets.protocols import Intrinsics
+from ego_assets.operator import Intrinsics
+from ego_assets.vision.cameras import normalised_points, project_points, scaled_intrinsics
 
 LENSES = [
     Intrinsics("PINHOLE", 500.0, 510.0, 319.5, 179.5),

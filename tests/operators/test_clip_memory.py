@@ -24,9 +24,9 @@ from pathlib import Path
 sys.path.insert(0, "tests/operators")
 from sample_input import clip_input
 from ego_assets import config
-from ego_assets.operators.segment import BaselineSegmenter
-from ego_assets.operators.threads import limit_threads
-from ego_assets.protocols import Intrinsics
+from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.vision.threads import limit_threads
+from ego_assets.operator import Intrinsics
 
 def resident():
     status = Path("/proc/self/status").read_text().splitlines()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ego_assets.config import ClipSettings
-from ego_assets.operators.clips import ClipSplitter, merge_short_scenes, split_scenes
-from ego_assets.operators.cuts import find_cuts
+from ego_assets.videos.clips import ClipSplitter, merge_short_scenes, split_scenes
+from ego_assets.videos.cuts import find_cuts
+from ego_assets.videos.settings import ClipSettings
 from samples import load_truth, render_sample
 
 ONE_TAKE = [

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import scenedetect
 
-from ego_assets.config import ClipSettings
-from ego_assets.operators import cuts as cuts_module
-from ego_assets.operators.cuts import find_cuts, suspect_stretches
-from ego_assets.operators.decode import ClipFrames, index_frames
-from ego_assets.protocols import BadInputError
+from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.operator import BadInputError
+from ego_assets.videos import cuts as cuts_module
+from ego_assets.videos.cuts import find_cuts, suspect_stretches
+from ego_assets.videos.settings import ClipSettings
 from samples import load_truth, render_sample
 
 WIDTH, HEIGHT, FPS = 320, 180, 30

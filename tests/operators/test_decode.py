@@ -14,9 +14,9 @@ import av
 import numpy as np
 import pytest
 
-from ego_assets.operators import decode
-from ego_assets.operators.decode import ClipFrames, index_frames, open_media
-from ego_assets.protocols import BadInputError
+from ego_assets.media import decode
+from ego_assets.media.decode import ClipFrames, index_frames, open_media
+from ego_assets.operator import BadInputError
 from tests.stages.raw_bench import write_video
 
 GOOD = [

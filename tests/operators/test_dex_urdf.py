@@ -20,10 +20,10 @@ from dex_retargeting.constants import (
 from scipy.spatial.transform import Rotation
 from test_retarget import clip_of, errors_mm, pose_row, reachable_hands, settings
 
-from ego_assets.operators.retarget import DexRetargeter
-from ego_assets.operators.retarget_solver import HandSolver
-from ego_assets.operators.robots import UnknownRobotError, find_robot, known_robots
 from ego_assets.robots import build_ego_hand
+from ego_assets.robots.retargeting import DexRetargeter
+from ego_assets.robots.robot_hands import UnknownRobotError, find_robot, known_robots
+from ego_assets.robots.solver import HandSolver
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 # Where fingers, thumb and palm are in the wrist frames of dex-urdf's files, measured by forward

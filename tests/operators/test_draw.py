@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ego_assets.operators import draw, plots
+from ego_assets.vision import draw, plots
 
 
 def grey(height: int = 90, width: int = 160) -> np.ndarray:

@@ -10,13 +10,13 @@ import pytest
 from test_retarget import clip_of, errors_mm, pose_row, reachable_hands, settings
 
 from benchmarks import retarget as benchmark
-from ego_assets.operators.gauss_newton import GaussNewtonSolver
-from ego_assets.operators.retarget import DexRetargeter
-from ego_assets.operators.robots import find_robot
-from ego_assets.protocols import BadInputError, Retargeter
-from ego_assets.schemas.tables import RobotMapping
-from resources.backends import registry
-from resources.backends.gauss_newton import GaussNewtonRetargeter
+from ego_assets.models import registry
+from ego_assets.operator import BadInputError, Retargeter
+from ego_assets.robots.gauss_newton.retargeter import GaussNewtonRetargeter
+from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver
+from ego_assets.robots.retargeting import DexRetargeter
+from ego_assets.robots.robot_hands import find_robot
+from ego_assets.robots.tables import RobotMapping
 
 
 def make_solver(method: str = "position", **changes) -> GaussNewtonSolver:

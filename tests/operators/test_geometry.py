@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from ego_assets.operators.geometry import (
+from ego_assets.vision.geometry import (
     invert_pose,
     matrix_from_quaternion,
     mean_rotation,

@@ -11,14 +11,14 @@ import pytest
 from test_retarget import clip_of, pose_row, reachable_hands, settings
 
 from benchmarks import retarget as benchmark
-from ego_assets.operators.gauss_newton import GaussNewtonSolver
-from ego_assets.operators.hand_batch import solve_runs
-from ego_assets.operators.hand_chains import HandChains
-from ego_assets.operators.retarget_solver import HandRun, Solution, solve_run
-from ego_assets.operators.robots import RobotSpec, find_robot
-from ego_assets.protocols import BadInputError
-from resources.backends import gauss_newton as backend
-from resources.backends.gauss_newton import GaussNewtonRetargeter
+from ego_assets.operator import BadInputError
+from ego_assets.robots.gauss_newton import retargeter as backend
+from ego_assets.robots.gauss_newton.batch import solve_runs
+from ego_assets.robots.gauss_newton.chains import HandChains
+from ego_assets.robots.gauss_newton.retargeter import GaussNewtonRetargeter
+from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver
+from ego_assets.robots.robot_hands import RobotSpec, find_robot
+from ego_assets.robots.solver import HandRun, Solution, solve_run
 
 TOLERANCE_RAD = 1e-6
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ego_assets.operators.hand_fit import hand_box
-from ego_assets.operators.rle import mask_box
+from ego_assets.hands.baseline.fit import hand_box
+from ego_assets.vision.rle import mask_box
 from samples import Truth, load_truth, render_sample
 
 

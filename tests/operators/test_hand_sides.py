@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ego_assets.operators.hand_sides import HandEvidence, settle_sides
+from ego_assets.masks.sides import HandEvidence, settle_sides
 
 
 def seen(

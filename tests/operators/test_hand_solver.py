@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from ego_assets.operators import hands
-from ego_assets.operators.cameras import undistortion
-from ego_assets.operators.hand_fit import HandView, _shrunk, first_guesses, view_of
-from ego_assets.operators.hand_solver import Problem, fit, joints_of
-from ego_assets.operators.hands import _Lens
-from ego_assets.operators.rle import MaskCrop, encode_mask
-from ego_assets.protocols import Intrinsics
+from ego_assets.hands.baseline import estimator as hands
+from ego_assets.hands.baseline.estimator import _Lens
+from ego_assets.hands.baseline.fit import HandView, _shrunk, first_guesses, view_of
+from ego_assets.hands.baseline.solver import Problem, fit, joints_of
+from ego_assets.operator import Intrinsics
+from ego_assets.vision.cameras import undistortion
+from ego_assets.vision.rle import MaskCrop, encode_mask
 
 MATRIX = np.array([[400.0, 0, 320], [0, 400, 180], [0, 0, 1]])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ego_assets.operators.hand_takes import bones_m, count_votes, fixed_shapes, owner_of, side_of
+from ego_assets.hands.takes import bones_m, count_votes, fixed_shapes, owner_of, side_of
 
 
 def mask(frame: int, side: str, wearer: bool = True, score: float = 1.0) -> dict:

@@ -11,11 +11,12 @@ import numpy as np
 import pycolmap
 import pytest
 
-from ego_assets.config import ReconstructSettings
-from ego_assets.operators import mapping, reconstruct
-from ego_assets.operators.mapping import build_map, solver_device
-from ego_assets.operators.point_tracks import TrackTable
-from ego_assets.protocols import Intrinsics
+from ego_assets.operator import Intrinsics
+from ego_assets.scene.colmap import mapping
+from ego_assets.scene.colmap import reconstructor as reconstruct
+from ego_assets.scene.colmap.mapping import build_map, solver_device
+from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.settings import ReconstructSettings
 
 LENS = Intrinsics("PINHOLE", 300.0, 300.0, 159.5, 119.5)
 VIEWS = 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ego_assets.operators.mask_association import assign, box_overlaps, keepers, mask_overlaps
-from ego_assets.operators.rle import mask_iou
+from ego_assets.masks.association import assign, box_overlaps, keepers, mask_overlaps
+from ego_assets.vision.rle import mask_iou
 
 
 def square(x: int, y: int, side: int) -> np.ndarray:

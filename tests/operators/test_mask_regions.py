@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from ego_assets.operators.mask_regions import MaskedThings
-from ego_assets.operators.rle import encode_mask
+from ego_assets.vision.mask_regions import MaskedThings
+from ego_assets.vision.rle import encode_mask
 
 
 def table(frame: int, rows: slice, columns: slice, shape: tuple[int, int] = (90, 160)) -> pa.Table:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from ego_assets.operators.mask_scaling import decode_area, decode_nearest, encode_enlarged
-from ego_assets.operators.rle import decode_crop, decode_mask, encode_mask, mask_box
+from ego_assets.vision.mask_scaling import decode_area, decode_nearest, encode_enlarged
+from ego_assets.vision.rle import decode_crop, decode_mask, encode_mask, mask_box
 
 PICTURES = [(1080, 1920), (2160, 3840), (1920, 1080), (1920, 2560), (720, 1280), (480, 853)]
 

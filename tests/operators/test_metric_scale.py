@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ego_assets.config import DepthScaleSettings
-from ego_assets.operators import reconstruct
-from ego_assets.operators.metric_scale import MetricScale, ScaleError, robust_scale, sample
-from ego_assets.operators.reconstruct import PycolmapReconstructor
-from ego_assets.protocols import ClipOutput, Rows
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.operator import ClipOutput, Rows
+from ego_assets.scene.colmap import reconstructor as reconstruct
+from ego_assets.scene.colmap.metric_scale import MetricScale, ScaleError, robust_scale, sample
+from ego_assets.scene.colmap.reconstructor import PycolmapReconstructor
+from ego_assets.scene.settings import DepthScaleSettings
 from tests.operators.plane_scene import LENS, Scene, clip_of, head_motion, room
 
 MAX_SCALE_ERROR = 0.05

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from av.codec.hwaccel import HWAccel
 
-from ego_assets.operators import decode, nvdec
-from ego_assets.operators.decode import ClipFrames, index_frames
+from ego_assets.media import decode, nvdec
+from ego_assets.media.decode import ClipFrames, index_frames
 
 LAYOUT = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.config import ManifestSettings
-from ego_assets.operators.probe import probe_video
+from ego_assets.videos.inspection import probe_video
+from ego_assets.videos.settings import ManifestSettings
 
 ACCEPTED = None
 EXPECTED = {

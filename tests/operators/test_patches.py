@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ego_assets.operators.patches import BitFrames, Patch, Shelf
-from ego_assets.operators.rle import mask_box, mask_iou
+from ego_assets.vision.patches import BitFrames, Patch, Shelf
+from ego_assets.vision.rle import mask_box, mask_iou
 
 
 def ellipse(x: int, y: int, a: int, b: int, shape: tuple[int, int] = (60, 90)) -> np.ndarray:

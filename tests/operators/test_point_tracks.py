@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from ego_assets.operators.point_tracks import Seeds, TrackTable, collect_tracks
-from ego_assets.protocols import Frame
+from ego_assets.operator import Frame
+from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
 from tests.operators.plane_scene import texture
 
 STEP = np.array([1.5, -0.75])

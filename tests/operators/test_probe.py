@@ -15,13 +15,13 @@ import av
 import numpy as np
 import pytest
 
-from ego_assets.config import ManifestSettings
-from ego_assets.operators import probe as module
-from ego_assets.operators.decode import ClipFrames, open_media
-from ego_assets.operators.probe import hash_file, is_calibrated_by, probe_file, probe_video
-from ego_assets.operators.raw_files import NotAFileError
-from ego_assets.protocols import BadInputError
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.media.decode import ClipFrames, open_media
+from ego_assets.operator import BadInputError
+from ego_assets.videos import inspection as module
+from ego_assets.videos.inspection import hash_file, is_calibrated_by, probe_file, probe_video
+from ego_assets.videos.settings import ManifestSettings
+from resources.raw.plain_files import NotAFileError
 from samples import render_sample
 
 

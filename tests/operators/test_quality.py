@@ -16,13 +16,14 @@ from benchmarks.planted_faults import (
     planted,
     render_good_shard,
 )
-from ego_assets.operators.quality import PROBES, Evidence, Finding, ProbeSettings, drift, merge
-from ego_assets.operators.quality.cameras import cameras_move_with_the_image, picture_change
-from ego_assets.operators.quality.finding import Units, judge
-from ego_assets.operators.quality.hands import finger_flexion_deg
-from ego_assets.operators.quality.masks import box_iou
-from ego_assets.operators.rle import decode_mask, encode_mask, mask_contains
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import PROBES, TABLES
+from ego_assets.hands.probes import finger_flexion_deg
+from ego_assets.masks.probes import box_iou
+from ego_assets.quality import drift
+from ego_assets.quality.finding import Evidence, Finding, Units, judge, merge
+from ego_assets.quality.settings import ProbeSettings
+from ego_assets.scene.probes import cameras_move_with_the_image, picture_change
+from ego_assets.vision.rle import decode_mask, encode_mask, mask_contains
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def slow_noise(rng: np.random.Generator, frames: int, size: float) -> np.ndarray
 
 
 def test_the_scale_of_noise_is_no_scale() -> None:
-    from ego_assets.operators.quality.cameras import scale_does_not_drift
+    from ego_assets.scene.probes import scale_does_not_drift
 
     (asked,) = scale_does_not_drift
     rng = np.random.default_rng(0)

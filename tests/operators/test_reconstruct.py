@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from benchmarks.scoring import CameraScore, score_cameras
-from ego_assets.config import ReconstructSettings
-from ego_assets.operators.decode import ClipFrames, index_frames
-from ego_assets.operators.geometry import (
+from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
+from ego_assets.scene.colmap.reconstructor import PycolmapReconstructor
+from ego_assets.scene.settings import ReconstructSettings
+from ego_assets.scene.tables import SceneReconstruction
+from ego_assets.vision.geometry import (
     matrix_from_quaternion,
     pose_matrix,
     rotation_angle_deg,
     transform_points,
 )
-from ego_assets.operators.reconstruct import PycolmapReconstructor
-from ego_assets.protocols import Carried, ClipInput, ClipOutput, Intrinsics, Rows
-from ego_assets.schemas.tables import SceneReconstruction
 from tests.operators.plane_scene import (
     LENS,
     SIZE,

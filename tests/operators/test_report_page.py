@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from ego_assets.operators.report import Report, Table, html_page, markdown_page
+from ego_assets.upkeep.reports.page import Report, Table, html_page, markdown_page
 
 HOSTILE = (
     '<script>alert("x")</script>',

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ego_assets.config import RetargetSettings
-from ego_assets.operators.geometry import quaternion_from_matrix
-from ego_assets.operators.retarget import DexRetargeter, joints_in_hand
-from ego_assets.operators.robots import HUMAN_TIPS
-from ego_assets.protocols import ClipInput, Intrinsics, Retargeter
-from ego_assets.schemas.tables import HandPose, RobotMapping
+from ego_assets.hands.tables import HandPose
+from ego_assets.operator import ClipInput, Intrinsics, Retargeter
+from ego_assets.robots.retargeting import DexRetargeter, joints_in_hand
+from ego_assets.robots.robot_hands import HUMAN_TIPS
+from ego_assets.robots.settings import RetargetSettings
+from ego_assets.robots.tables import RobotMapping
+from ego_assets.vision.geometry import quaternion_from_matrix
 
 FPS = 30.0
 ROTATION = np.array([[0.0, -1.0, 0.0], [0.6, 0.0, 0.8], [-0.8, 0.0, 0.6]])

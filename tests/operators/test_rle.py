@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from ego_assets.operators.rle import decode_mask, encode_mask, mask_area, mask_box, mask_iou
+from ego_assets.vision.rle import decode_mask, encode_mask, mask_area, mask_box, mask_iou
 
 
 def masks():

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ego_assets.operators.retarget_solver import HandSolver
-from ego_assets.operators.robots import (
+from ego_assets.operator import BadInputError
+from ego_assets.robots import build_ego_hand
+from ego_assets.robots.robot_hands import (
     FINGERS,
     UnknownRobotError,
     find_robot,
     known_robots,
     mimic_joints,
 )
-from ego_assets.protocols import BadInputError
-from ego_assets.robots import build_ego_hand
+from ego_assets.robots.solver import HandSolver
 
 HANDS = ("ego_hand", "allegro_hand", "shadow_hand", "inspire_hand")
 MIRROR = np.array([1.0, -1.0, 1.0])

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ego_assets.operators.geometry import quaternion_from_matrix
-from ego_assets.operators.rle import encode_mask
-from ego_assets.operators.seam import SEAM_UNITS, seam_errors
+from ego_assets.quality.seam import SEAM_UNITS, seam_errors
+from ego_assets.vision.geometry import quaternion_from_matrix
+from ego_assets.vision.rle import encode_mask
 
 CLIPS = pa.Table.from_pylist(
     [

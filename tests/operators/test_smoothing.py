@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from ego_assets.operators.smoothing import smoothed_rotations, smoother
+from ego_assets.vision.smoothing import smoothed_rotations, smoother
 
 FPS = 30.0
 TIMES = np.arange(60) / FPS

@@ -13,13 +13,13 @@ import pytest
 from sample_input import clip_input, empty_tables, intrinsics_of
 
 from ego_assets import config
-from ego_assets.operators import threads
-from ego_assets.operators.hands import BaselineHandEstimator
-from ego_assets.operators.movements import BaselineMovementEstimator
-from ego_assets.operators.object_pose import BaselineObjectPoseEstimator
-from ego_assets.operators.segment import BaselineSegmenter
-from ego_assets.protocols import ClipInput
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.objects.baseline.movements import BaselineMovementEstimator
+from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
+from ego_assets.operator import ClipInput
+from ego_assets.vision import threads
 from samples import load_truth, render_sample
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.protocols import Carried, ClipInput, Frame, Intrinsics
+from ego_assets.operator import Carried, ClipInput, Frame, Intrinsics
 
 SIZE = (90, 120)
 

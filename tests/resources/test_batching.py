@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resources.backends.batching import MicroBatcher
+from ego_assets.models.batching import MicroBatcher
 
 
 class Model:

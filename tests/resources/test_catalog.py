@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.lake import catalog as catalog_module
 from resources.lake.catalog import Catalog, QueryError, open_catalog

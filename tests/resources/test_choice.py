@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.backends import choice
-from resources.backends.choice import BackendsFileError, Choice, machine_choice
+from ego_assets.models import choice
+from ego_assets.models.choice import BackendsFileError, Choice, machine_choice
 
 
 @pytest.fixture

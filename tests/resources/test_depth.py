@@ -13,12 +13,12 @@ import pytest
 from pydantic import ValidationError
 from tiny_models import Tattletale, tiny_depth_anything, tiny_depth_pro
 
-from ego_assets.config import DepthAnythingSettings, DepthProSettings
-from ego_assets.protocols import MetricDepth
-from resources.backends import registry
-from resources.backends.batching import MicroBatcher
-from resources.backends.depth import DepthAnything, DepthPro, load_depth_model
-from resources.backends.weights import WeightsError, WeightsMissingError
+from ego_assets.models import registry
+from ego_assets.models.batching import MicroBatcher
+from ego_assets.models.weights import WeightsError, WeightsMissingError
+from ego_assets.operator import MetricDepth
+from ego_assets.scene.depth import DepthAnything, DepthPro, load_depth_model
+from ego_assets.scene.settings import DepthAnythingSettings, DepthProSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

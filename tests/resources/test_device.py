@@ -14,18 +14,15 @@ import pytest
 from pydantic import ValidationError
 from tiny_models import tiny_hamer
 
-from ego_assets.config import (
-    COMPILE_MODES,
-    DepthProSettings,
-    HamerSettings,
-    Sam2Settings,
-    Settings,
-)
-from resources.backends import device
-from resources.backends.device import compiled, precision, to_device, to_host
-from resources.backends.hamer import HamerEstimator
+from ego_assets.hands.hamer import HamerEstimator
+from ego_assets.hands.settings import HamerSettings
+from ego_assets.masks.settings import Sam2Settings
+from ego_assets.models import device
+from ego_assets.models.device import compiled, precision, to_device, to_host
+from ego_assets.scene.settings import DepthProSettings
+from ego_assets.settings import COMPILE_MODES, Settings
 from resources.compute import PRESETS, Compute
-from resources.gpu import find_gpus
+from resources.devices.gpu import find_gpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from resources.devices.gpu import degrade_after_s, simulated_gpus
 from resources.environment import check_environment, fault_of_folder, shards_per_run
-from resources.gpu import degrade_after_s, simulated_gpus
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.history import keep_count
 from resources.lake.s3 import answer_timeout_s

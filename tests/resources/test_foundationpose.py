@@ -26,23 +26,23 @@ from scipy.spatial.transform import Rotation
 
 from dagster_project import doctor
 from dagster_project.definitions import build_defs
-from ego_assets.config import FoundationPoseSettings
-from ego_assets.operators.cameras import project_points
-from ego_assets.operators.geometry import matrix_from_quaternion, pose_matrix, transform_points
-from ego_assets.operators.rle import encode_mask
-from ego_assets.partitions import SHARDS
-from ego_assets.protocols import Carried, ClipInput, Frame, Intrinsics
-from ego_assets.schemas import TABLES
-from ego_assets.stages.errors import ErrorKind, classify
-from ego_assets.stages.shards import find_files, register_files
-from resources.backends import foundationpose_bridge as far_side
-from resources.backends import registry
-from resources.backends.bridge import BridgeError
-from resources.backends.foundationpose import FoundationPoseEstimator
-from resources.backends.weights import WeightsError
+from ego_assets.catalog import TABLES
+from ego_assets.engine.errors import ErrorKind, classify
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.intake.shards import find_files, register_files
+from ego_assets.models import registry
+from ego_assets.models.bridge import BridgeError
+from ego_assets.models.weights import WeightsError
+from ego_assets.objects.foundationpose import child as far_side
+from ego_assets.objects.foundationpose.estimator import FoundationPoseEstimator
+from ego_assets.objects.settings import FoundationPoseSettings
+from ego_assets.operator import Carried, ClipInput, Frame, Intrinsics
+from ego_assets.vision.cameras import project_points
+from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix, transform_points
+from ego_assets.vision.rle import encode_mask
 from resources.compute import Compute
 from resources.lake import Lake
-from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 
@@ -461,7 +461,7 @@ def test_it_dies_with_its_parent(weights: Path) -> None:
     """Even one that hangs, and hears nothing of it."""
     plant(weights / "FoundationPose", "hang", -1)
     code = (
-        "import sys; from pathlib import Path; from resources.backends.bridge import Bridge\n"
+        "import sys; from pathlib import Path; from ego_assets.models.bridge import Bridge\n"
         "from resources.backends import foundationpose_bridge as f\n"
         f"b = Bridge('', Path(f.__file__), Path({str(weights / 'FoundationPose')!r}))\n"
         "b.start(); print(b._process.pid, flush=True)\n"

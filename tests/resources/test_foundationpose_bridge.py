@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resources.backends import foundationpose_bridge as bridge
-from resources.backends.bridge import Bridge
-from resources.backends.foundationpose_bridge import MessageError, receive, send
-from resources.backends.weights import WeightsError
-from resources.gpu import find_gpus
-from resources.gpu_leases import LeaseBook, Request
+from ego_assets.models.bridge import Bridge
+from ego_assets.models.weights import WeightsError
+from ego_assets.objects.foundationpose import child as bridge
+from ego_assets.objects.foundationpose.child import MessageError, receive, send
+from resources.devices.gpu import find_gpus
+from resources.devices.leases import LeaseBook, Request
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_what_is_no_message_is_refused(pair: Pair, message: bytes, words: str) -
 GREETS = f"""
 import socket, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from resources.backends.foundationpose_bridge import send
+from ego_assets.objects.foundationpose.child import send
 control = socket.socket(fileno=int(sys.argv[1]))
 send(control, {{}}, {{}})
 control.recv(1)

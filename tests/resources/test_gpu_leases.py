@@ -15,9 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources import gpu_leases
-from resources.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
-from resources.gpu_leases import WHOLE, Claim, Lease, LeaseBook, LeaseError, Request, hold, let_go
+from resources.devices import leases as gpu_leases
+from resources.devices.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
+from resources.devices.leases import (
+    WHOLE,
+    Claim,
+    Lease,
+    LeaseBook,
+    LeaseError,
+    Request,
+    hold,
+    let_go,
+)
 
 FOUR = find_gpus(4)
 

@@ -18,12 +18,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from tiny_models import TINY_HAMER, Tattletale, tiny_hamer, tiny_mano
 
-from ego_assets.config import HamerSettings
-from ego_assets.operators.cameras import project_points
-from ego_assets.operators.rle import encode_mask, mask_box
-from ego_assets.protocols import ClipInput, Frame, Intrinsics
-from ego_assets.schemas import TABLES
-from resources.backends.hamer import (
+from ego_assets.catalog import TABLES
+from ego_assets.hands.hamer import (
     CHECKPOINT,
     MANO,
     Crop,
@@ -32,8 +28,12 @@ from resources.backends.hamer import (
     Shape,
     read_checkpoint,
 )
-from resources.backends.mano import CONTRACT_ORDER, FINGERTIPS, ManoHand, read_mano
-from resources.backends.weights import WeightsError
+from ego_assets.hands.mano import CONTRACT_ORDER, FINGERTIPS, ManoHand, read_mano
+from ego_assets.hands.settings import HamerSettings
+from ego_assets.models.weights import WeightsError
+from ego_assets.operator import ClipInput, Frame, Intrinsics
+from ego_assets.vision.cameras import project_points
+from ego_assets.vision.rle import encode_mask, mask_box
 
 LAYOUT = Path(__file__).resolve().parents[1] / "golden" / "hamer_layout.txt"
 SIZE = (120, 160)

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ego_assets.schemas import TABLES, ContractError
+from ego_assets.catalog import TABLES
 from resources.lake import Lake, LakeError, Provenance
+from resources.lake.table import ContractError
 
 SHARD = "20260101-0000"
 

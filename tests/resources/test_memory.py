@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from resources.backends.batching import MicroBatcher
-from resources.backends.memory import DeviceMemoryError, ElasticBatch, is_out_of_memory
+from ego_assets.models.batching import MicroBatcher
+from ego_assets.models.memory import DeviceMemoryError, ElasticBatch, is_out_of_memory
 from tests.stages.memory_backends import Allocator, OutOfMemoryError
 
 

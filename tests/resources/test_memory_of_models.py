@@ -15,13 +15,13 @@ from noise_clips import SIZE, clip_of, picture
 from test_sam2 import Prompter
 from tiny_models import tiny_owlv2, tiny_sam2, tiny_sam3
 
-from ego_assets.config import Owlv2Sam2Settings, Sam2Settings, Sam3Settings
-from ego_assets.operators.rle import decode_mask
-from ego_assets.protocols import ClipOutput
-from resources.backends.memory import DeviceMemoryError, ElasticBatch
-from resources.backends.owlv2 import Owlv2Sam2Segmenter
-from resources.backends.sam2 import Sam2Segmenter
-from resources.backends.sam3 import Sam3Segmenter
+from ego_assets.masks.learned.owlv2 import Owlv2Sam2Segmenter
+from ego_assets.masks.learned.sam2 import Sam2Segmenter
+from ego_assets.masks.learned.sam3 import Sam3Segmenter
+from ego_assets.masks.settings import Owlv2Sam2Settings, Sam2Settings, Sam3Settings
+from ego_assets.models.memory import DeviceMemoryError, ElasticBatch
+from ego_assets.operator import ClipOutput
+from ego_assets.vision.rle import decode_mask
 from tests.stages.memory_backends import Allocator, OutOfMemoryError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

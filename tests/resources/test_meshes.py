@@ -9,9 +9,9 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from ego_assets.operators.geometry import pose_matrix, transform_points
-from resources.backends.meshes import OUTLINE_FACES, Mesh, MeshLibrary, read_mesh
-from resources.backends.weights import WeightsError
+from ego_assets.models.weights import WeightsError
+from ego_assets.objects.foundationpose.meshes import OUTLINE_FACES, Mesh, MeshLibrary, read_mesh
+from ego_assets.vision.geometry import pose_matrix, transform_points
 
 MATRIX = np.array([[300.0, 0, 159.5], [0, 300, 119.5], [0, 0, 1]])
 SHAPE = (240, 320)
@@ -73,7 +73,7 @@ def test_files_that_are_no_mesh(tmp_path: Path, name: str, content: bytes, words
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = box(tmp_path / "a.obj")
-    monkeypatch.setattr("resources.backends.meshes.MAX_BYTES", 100)
+    monkeypatch.setattr("ego_assets.objects.foundationpose.meshes.MAX_BYTES", 100)
     with pytest.raises(WeightsError, match="MiB, at most"):
         read_mesh(path)
 

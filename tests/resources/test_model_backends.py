@@ -24,14 +24,14 @@ from tiny_models import (
 
 from dagster_project import doctor
 from dagster_project.definitions import build_defs
-from ego_assets.partitions import SHARDS
-from ego_assets.stages.shards import find_files, register_files
-from resources.backends import registry, tuning
-from resources.backends.choice import BackendsFileError, read_choice
-from resources.backends.weights import hash_files
+from ego_assets.graph.backends import Backends
+from ego_assets.graph.partitions import SHARDS
+from ego_assets.intake.shards import find_files, register_files
+from ego_assets.models import registry, tuning
+from ego_assets.models.choice import BackendsFileError, read_choice
+from ego_assets.models.weights import hash_files
 from resources.compute import Compute
 from resources.lake import Lake
-from resources.models import Backends
 from resources.storage import Storage
 from samples import render_sample
 

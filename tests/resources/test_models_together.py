@@ -12,7 +12,7 @@ from test_foundationpose import fake_checkout, truth_at, write_box
 from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam3
 
 from dagster_project.run_graph import run_paths
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from samples import render_sample
 
@@ -37,7 +37,7 @@ SETTINGS = {
         "depth_frames": 2,
     },
     "object_pose_estimator": {
-        "depth": "resources.backends.depth:DepthAnything",
+        "depth": "ego_assets.scene.depth:DepthAnything",
         "depth_settings": {"checkpoint": "depth"},
     },
 }

@@ -13,18 +13,19 @@ import pytest
 from noise_clips import SIZE, clip_of, picture, through_a_file
 from tiny_models import tiny_owlv2, tiny_sam2
 
-from ego_assets.config import Owlv2Sam2Settings
-from ego_assets.protocols import ClipOutput
-from ego_assets.schemas import TABLES
-from resources.backends import owlv2, registry, sam2
-from resources.backends.owlv2 import (
+from ego_assets.catalog import TABLES
+from ego_assets.masks.learned import owlv2, sam2
+from ego_assets.masks.learned.owlv2 import (
     MAX_DETECTIONS,
     Owlv2Detector,
     Owlv2Sam2Segmenter,
     _Sight,
     load_model,
 )
-from resources.backends.weights import WeightsError, WeightsMissingError
+from ego_assets.masks.settings import Owlv2Sam2Settings
+from ego_assets.models import registry
+from ego_assets.models.weights import WeightsError, WeightsMissingError
+from ego_assets.operator import ClipOutput
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.backends import registry
-from resources.backends.weights import WeightsMissingError, find_files, hash_files
+from ego_assets.models import registry
+from ego_assets.models.weights import WeightsMissingError, find_files, hash_files
 from resources.lake import Lake, LakeError
 from resources.lake.catalog import Catalog
 from resources.ledger import Ledger, tables

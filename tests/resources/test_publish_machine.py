@@ -26,9 +26,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.agreement import agree
-from ego_assets.stages.plan import ShardInputs
+from ego_assets.catalog import TABLES
+from ego_assets.engine.plan import ShardInputs
+from ego_assets.upkeep.recovery.agreement import agree
 from resources.lake import Lake, Provenance
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger import ledger as ledger_module

@@ -12,11 +12,18 @@ from typing import Any
 
 import pytest
 
-from ego_assets.stages.shards import find_files
-from resources.lake import raw as raw_module
+from ego_assets.intake.shards import find_files
 from resources.lake import scratch as scratch_module
-from resources.lake.raw import RawChangedError, RawReader, path_of, raw_version, sidecar_of, uri_of
 from resources.lake.scratch import Scratch, ScratchError
+from resources.raw import reader as raw_module
+from resources.raw.reader import (
+    RawChangedError,
+    RawReader,
+    path_of,
+    raw_version,
+    sidecar_of,
+    uri_of,
+)
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 ODD_NAMES = (

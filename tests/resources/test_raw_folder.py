@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from ego_assets.stages.shards import VIDEO_SUFFIXES, find_files
-from resources.lake import raw_local
-from resources.lake.raw import (
+from ego_assets.intake.shards import VIDEO_SUFFIXES, find_files
+from resources.lake.scratch import Scratch
+from resources.raw import local as raw_local
+from resources.raw.reader import (
     RawMovedError,
     RawReader,
     RawRefusedError,
@@ -24,7 +25,6 @@ from resources.lake.raw import (
     sidecar_version,
     uri_of,
 )
-from resources.lake.scratch import Scratch
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 

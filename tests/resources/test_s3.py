@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.stages import audit
-from ego_assets.stages.errors import ErrorKind, classify
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.errors import ErrorKind, classify
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep import audit
 from resources.lake import Lake, LakeError
 from resources.lake import s3 as s3_module
 from resources.lake.s3 import S3Storage

@@ -13,14 +13,15 @@ import pytest
 from noise_clips import SIZE, clip_of, picture, through_a_file
 from tiny_models import Tattletale, tiny_sam2
 
-from ego_assets.config import Sam2Settings
-from ego_assets.operators.rle import decode_mask, encode_mask
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
-from ego_assets.schemas import TABLES
-from resources.backends import device, registry, track_memory
-from resources.backends.sam2 import Sam2Segmenter, Sam2Tracker, load_model
-from resources.backends.track_memory import KEPT_PROMPTS, Tracked
-from resources.backends.weights import WeightsError, WeightsMissingError
+from ego_assets.catalog import TABLES
+from ego_assets.masks.learned import track_memory
+from ego_assets.masks.learned.sam2 import Sam2Segmenter, Sam2Tracker, load_model
+from ego_assets.masks.learned.track_memory import KEPT_PROMPTS, Tracked
+from ego_assets.masks.settings import Sam2Settings
+from ego_assets.models import device, registry
+from ego_assets.models.weights import WeightsError, WeightsMissingError
+from ego_assets.operator import Carried, ClipInput, ClipOutput
+from ego_assets.vision.rle import decode_mask, encode_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,15 +16,10 @@ from noise_clips import SIZE, clip_of, picture, through_a_file
 from pydantic import ValidationError
 from tiny_models import Tattletale, tiny_sam3
 
-from ego_assets.config import Sam3Settings
-from ego_assets.operators.rle import decode_mask, mask_iou
-from ego_assets.protocols import ClipOutput, Frame
-from ego_assets.schemas import TABLES
-from resources.backends import registry, track_memory
-from resources.backends.detections import detection_rows, noted_detections
-from resources.backends.memory import ElasticBatch
-from resources.backends.pretrained import text_tokens
-from resources.backends.sam3 import (
+from ego_assets.catalog import TABLES
+from ego_assets.masks.learned import track_memory
+from ego_assets.masks.learned.detections import detection_rows, noted_detections
+from ego_assets.masks.learned.sam3 import (
     FORGOTTEN_AFTER_S,
     MaskDetection,
     Sam3Network,
@@ -34,8 +29,14 @@ from resources.backends.sam3 import (
     distinct,
     load_model,
 )
-from resources.backends.track_memory import KEPT_PROMPTS
-from resources.backends.weights import WeightsError, WeightsMissingError
+from ego_assets.masks.learned.track_memory import KEPT_PROMPTS
+from ego_assets.masks.settings import Sam3Settings
+from ego_assets.models import registry
+from ego_assets.models.memory import ElasticBatch
+from ego_assets.models.pretrained import text_tokens
+from ego_assets.models.weights import WeightsError, WeightsMissingError
+from ego_assets.operator import ClipOutput, Frame
+from ego_assets.vision.rle import decode_mask, mask_iou
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,8 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import Field
 
-from ego_assets.schemas import TABLES
-from ego_assets.schemas.base import (
+from ego_assets.catalog import TABLES
+from resources.lake import Lake, LakeError
+from resources.lake.catalog import Catalog
+from resources.lake.lake import SCHEMA
+from resources.lake.table import (
     SCHEMA_VERSION,
     Arrow,
     Float64,
@@ -29,9 +32,6 @@ from ego_assets.schemas.base import (
     Text,
     fixed,
 )
-from resources.lake import Lake, LakeError
-from resources.lake.catalog import Catalog
-from resources.lake.lake import SCHEMA
 from tests.stages.stage_bench import SHARD, provenance
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from ego_assets.stages import audit
-from ego_assets.stages.errors import ErrorKind, classify
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.shards import find_files, register_files
+from ego_assets.engine.errors import ErrorKind, classify
+from ego_assets.engine.runner import run_stage
+from ego_assets.intake.shards import find_files, register_files
+from ego_assets.upkeep import audit
 from resources.lake import Lake
-from resources.lake.raw import RawReader, raw_version
 from resources.lake.s3 import S3Storage
 from resources.lake.scratch import Scratch
 from resources.ledger import Ledger, State
+from resources.raw.reader import RawReader, raw_version
 from tests.resources.s3_server import most_inside, new_bucket, s3_client
 from tests.resources.swift_server import SwiftServer, swift_server
 from tests.resources.test_lake import SHARD, first_x, publish

@@ -12,9 +12,9 @@ import pytest
 from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam2
 
 from dagster_project import doctor
-from ego_assets.stages import plan
-from resources.backends import registry, tuning
-from resources.backends.tuning import TARGET, MemoryModel, fit, measure
+from ego_assets.engine import plan
+from ego_assets.models import registry, tuning
+from ego_assets.models.tuning import TARGET, MemoryModel, fit, measure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,7 +60,7 @@ def test_the_memory_of_this_process_is_measured() -> None:
     """240 MB of model, 16 MB an item, in a process where nothing else is done meanwhile."""
     script = """
 import json, numpy
-from resources.backends.tuning import measure
+from ego_assets.models.tuning import measure
 
 held = []
 found = measure(

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from scipy.sparse import csc_matrix
 
-from resources.backends.hamer import CHECKPOINT, CONFIG, MANO, Shape
+from ego_assets.hands.hamer import CHECKPOINT, CONFIG, MANO, Shape
 
 TINY_HAMER = {
     "MODEL": {

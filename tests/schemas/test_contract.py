@@ -7,7 +7,8 @@ import io
 import pyarrow.parquet as pq
 import pytest
 
-from ego_assets.schemas import TABLES, ContractError
+from ego_assets.catalog import TABLES
+from resources.lake.table import ContractError
 
 
 def clip_row(**changes):

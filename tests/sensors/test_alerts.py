@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import AssetMaterializationPlannedData, StepMaterializationData
 
-from ego_assets.checks import tables
+from ego_assets.graph import checks as tables
 from resources.alerts import Alerts
 from resources.delivery import Channel, DeliveryError, Email, Slack, Webhook, send_in_time
 from resources.ledger import Ledger

@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ego_assets.partitions import SHARDS
+from ego_assets.graph.partitions import SHARDS
 from resources.lake import Lake
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.heavy
 BIN = Path(sys.executable).parent
 DEFINITIONS = """
 import dagster as dg
-from ego_assets.assets.manifest import raw_videos, video_manifest
-from ego_assets.partitions import shards_partitions
+from ego_assets.videos.assets import raw_videos, video_manifest
+from ego_assets.graph.partitions import shards_partitions
 from resources.compute import Compute
 from resources.storage import Storage
-from resources.video import RawLake
+from resources.raw_lake import RawLake
 from sensors.raw_data import build_raw_data_sensor
 
 job = dg.define_asset_job("whole_graph", partitions_def=shards_partitions)

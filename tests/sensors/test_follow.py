@@ -12,8 +12,8 @@ from dagster._core.definitions.automation_tick_evaluation_context import build_r
 from dagster._core.events import StepMaterializationData
 
 from dagster_project.definitions import build_defs
-from ego_assets.partitions import SHARDS
-from ego_assets.schemas import TABLES
+from ego_assets.catalog import TABLES
+from ego_assets.graph.partitions import SHARDS
 
 EARLY = {"video_manifest", "clips"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
-from ego_assets.checks.tables import TABLE_CHECKS
-from ego_assets.partitions import SHARDS as PARTITIONS
+from ego_assets.graph.checks import TABLE_CHECKS
+from ego_assets.graph.partitions import SHARDS as PARTITIONS
 from resources.ledger import Ledger
 from resources.storage import Storage
 from tests.checks.test_quality_checks import SHARDS, lake_with, put

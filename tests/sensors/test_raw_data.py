@@ -11,13 +11,13 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
-from ego_assets.partitions import SHARDS
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
+from ego_assets.graph.partitions import SHARDS
 from resources.lake import Lake
 from resources.ledger import Ledger
+from resources.raw_lake import RawLake
 from resources.storage import Storage
-from resources.video import RawLake
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.raw_bench import write_video
 

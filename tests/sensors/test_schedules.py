@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
-from ego_assets.checks.baselines import good_shards, remember_good
-from ego_assets.partitions import RANGE_TAGS
-from ego_assets.stages.shards import RawFile, write_shard
+from ego_assets.graph.partitions import RANGE_TAGS
+from ego_assets.intake.shards import RawFile, write_shard
+from ego_assets.quality.baselines import good_shards, remember_good
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State

@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
-from ego_assets.stages.choices import Part
-from ego_assets.stages.runner import run_stage
-from resources.models import Backends
+from ego_assets.engine.choices import Part
+from ego_assets.engine.runner import run_stage
+from ego_assets.graph.backends import Backends
 from resources.storage import Storage
 from sensors import stale as module
 from sensors.stale import build_stale_sensor

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ego_assets.config import MovementSettings
-from ego_assets.stages import lane
-from ego_assets.stages.plan import Unit
+from ego_assets.engine.plan import Unit
+from ego_assets.engine.workers import lane
+from ego_assets.objects.settings import MovementSettings
 from tests.stages.fake_backends import FakeEstimator, told
 
 _publish = lane.publish

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ego_assets.config import MovementSettings
-from ego_assets.operators.temporary import make_temporary_folder
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from ego_assets.objects.settings import MovementSettings
+from ego_assets.operator import Carried, ClipInput, ClipOutput
+from resources.processes.owned_folders import make_temporary_folder
 
 
 def movement_row(clip: ClipInput, track: str, path_length: float) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-from ego_assets.config import MovementSettings
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
+from ego_assets.objects.settings import MovementSettings
+from ego_assets.operator import Carried, ClipInput, ClipOutput
 from tests.stages.fake_backends import movement_row
 
 HOLD_S = 0.05

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ego_assets.config import MovementSettings
-from ego_assets.protocols import Carried, ClipInput, ClipOutput
-from resources.backends.batching import MicroBatcher
-from resources.backends.memory import ElasticBatch
+from ego_assets.models.batching import MicroBatcher
+from ego_assets.models.memory import ElasticBatch
+from ego_assets.objects.settings import MovementSettings
+from ego_assets.operator import Carried, ClipInput, ClipOutput
 from tests.stages.fake_backends import movement_row
 
 CAPACITY, BATCH, ITEMS = 20, 16, 12

@@ -11,12 +11,12 @@ import av
 import numpy as np
 import sqlalchemy as sa
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.moves import Moved, recognize
-from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.shards import find_files, register_files, shards_of
+from ego_assets.catalog import TABLES
+from ego_assets.engine.outcome import StageReport
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
+from ego_assets.intake.moves import Moved, recognize
+from ego_assets.intake.shards import find_files, register_files, shards_of
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.sources import Sources

@@ -11,8 +11,8 @@ from typing import Any
 import av
 import numpy as np
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.plan import StageSpec
+from ego_assets.catalog import TABLES
+from ego_assets.engine.plan import StageSpec
 from resources.lake import Lake, Provenance, file_unit_id
 from resources.ledger import Ledger
 

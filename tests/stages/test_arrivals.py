@@ -19,16 +19,18 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ego_assets.stages import arrivals as module
-from ego_assets.stages import headers
-from ego_assets.stages.arrivals import Arrivals, Limits, Look, close_batches
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.shards import find_files, register_files
-from resources.lake import Lake, file_unit_id, raw, raw_local
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
+from ego_assets.intake import arrivals as module
+from ego_assets.intake import headers
+from ego_assets.intake.arrivals import Arrivals, Limits, Look, close_batches
+from ego_assets.intake.shards import find_files, register_files
+from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents, Duplicate
 from resources.ledger.raw_files import GONE, MOVED, RawFiles, Seen, Waiting, mark_of
+from resources.raw import local as raw_local
+from resources.raw import reader as raw
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.stage_bench import write_video
@@ -876,7 +878,7 @@ def test_batches_hold_the_limits_and_leave_only_what_may_wait(
 
 
 def test_scanning_goes_on_after_any_entry(place: Place) -> None:
-    from resources.lake.raw import scan_raw
+    from resources.raw.reader import scan_raw
 
     for name in ("a/1.mp4", "a/b/2.mp4", "a.mp4", "b.mp4", "b!/x.mp4", "z/é.mp4", "z/f.mp4"):
         place.put(name)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.audit import repair, verify
+from ego_assets.catalog import TABLES
+from ego_assets.upkeep.audit import repair, verify
 from resources.lake import Lake, Provenance
 from resources.ledger import Ledger, State
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages import audit
-from ego_assets.stages.rollback import rollback
+from ego_assets.catalog import TABLES
+from ego_assets.upkeep import audit
+from ego_assets.upkeep.rollback import rollback
 from resources.lake import Lake, history
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_server

@@ -17,13 +17,13 @@ import pytest
 import sqlalchemy as sa
 from raw_bench import RawBench, is_missed, wait_until, write_video
 
-from ego_assets.operators.clips import ClipSplitter
-from ego_assets.stages import absence, sources
-from ego_assets.stages.outage import Outage
-from resources.lake import presence
-from resources.lake.presence import RawAwayError, RawGoneError, RawUnreadError, look_at
-from resources.lake.raw import RawChangedError, RawReader, look
+from ego_assets.engine.outage import Outage
+from ego_assets.intake import absence, sources
+from ego_assets.videos.clips import ClipSplitter
 from resources.ledger import Ledger, State
+from resources.raw import presence
+from resources.raw.presence import RawAwayError, RawGoneError, RawUnreadError, look_at
+from resources.raw.reader import RawChangedError, RawReader, look
 
 BAD = [State.QUARANTINED, State.FAILED, State.DROPPED, State.PENDING]
 
@@ -402,8 +402,8 @@ def test_a_file_that_cannot_be_read_is_waited_for_and_then_fails(
 MOUNTED = """
 import os, subprocess, sys
 from pathlib import Path
-from resources.lake.presence import RawAwayError, look_at
-from resources.lake.raw import RawReader
+from resources.raw.presence import RawAwayError, look_at
+from resources.raw.reader import RawReader
 mount = Path(sys.argv[1])
 file = mount / "a.mp4"
 def sh(*words): subprocess.run(words, check=True)
@@ -458,7 +458,7 @@ blocks = [int(word) for word in words.stdout.split()]
 sh("mount", "-o", "loop", image, mount)
 os.truncate(image, blocks[4] * 1024)
 from ego_assets.config import ManifestSettings
-from ego_assets.operators.probe import probe_file
+from ego_assets.videos.inspection import probe_file
 try:
     with RawReader().hold(str(file)) as path:
         print(probe_file(path, ManifestSettings()))

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from stage_bench import SHARD, make_bench
 
-from ego_assets.assets import stage
-from ego_assets.assets.objects import OBJECT_MOVEMENTS
-from ego_assets.assets.spec import RunConfig
-from ego_assets.operators import cuts
-from ego_assets.operators.decode import ClipFrames
-from ego_assets.stages.choices import Part
-from ego_assets.stages.plan import StageSpec, plan
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.tasks import ClipTask, SplitTask
+from ego_assets.engine.choices import Part
+from ego_assets.engine.plan import StageSpec, plan
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.tasks import ClipTask, SplitTask
+from ego_assets.graph import stage
+from ego_assets.graph.spec import RunConfig
+from ego_assets.media.decode import ClipFrames
+from ego_assets.objects.assets import OBJECT_MOVEMENTS
+from ego_assets.videos import cuts
 from resources.compute import Compute
 from resources.storage import Storage
 

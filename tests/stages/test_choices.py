@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from stage_bench import SHARD, Bench
 
-from ego_assets.stages.choices import Choice, ChoiceError, Choices, Part, share_out
-from ego_assets.stages.plan import ShardInputs
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.staleness import find_stale
+from ego_assets.engine.choices import Choice, ChoiceError, Choices, Part, share_out
+from ego_assets.engine.plan import ShardInputs
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep.staleness import find_stale
 from resources.lake import Lake
 
 SHORT = "short00000000000-0000"

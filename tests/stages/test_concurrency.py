@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from ego_assets.assets import stage as bridge
-from ego_assets.assets.segmentation import SEGMENTATION
-from ego_assets.assets.spec import RunConfig
-from ego_assets.stages.choices import Part
-from ego_assets.stages.concurrency import MOST_TAKES, Concurrency, concurrency
-from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.runner import run_stage
-from resources.backends import tuning
-from resources.backends.tuning import MemoryModel
+from ego_assets.engine.choices import Part
+from ego_assets.engine.concurrency import MOST_TAKES, Concurrency, concurrency
+from ego_assets.engine.outcome import StageReport
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
+from ego_assets.graph import stage as bridge
+from ego_assets.graph.spec import RunConfig
+from ego_assets.masks.assets import SEGMENTATION
+from ego_assets.models import tuning
+from ego_assets.models.tuning import MemoryModel
 from resources.compute import Compute
 from tests.stages.stage_bench import make_bench
 from tests.stages.test_lanes import BACKEND, spans

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.outcome import StageReport
+from ego_assets.engine.runner import run_stage
 from resources.processes import machine
 from resources.processes.slots import take_cpu
 from tests.stages.stage_bench import SHARD, Bench, make_bench

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fake_backends import FakeEstimator
 
-from ego_assets.protocols import ClipOutput
-from ego_assets.stages import publish
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine import publish
+from ego_assets.engine.runner import run_stage
+from ego_assets.operator import ClipOutput
 from resources.ledger import State
 from tests.stages.memory_backends import ITEMS
 from tests.stages.stage_bench import SHARD, make_bench

@@ -10,14 +10,14 @@ import pyarrow.fs
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from ego_assets.protocols import BadInputError
-from ego_assets.schemas import ContractError
-from ego_assets.stages import errors, outage
-from ego_assets.stages.errors import ErrorKind, classify
-from ego_assets.stages.outage import Outage, StageBrokenError
-from resources.backends.memory import DeviceMemoryError
-from resources.lake.raw import RawChangedError
+from ego_assets.engine import errors, outage
+from ego_assets.engine.errors import ErrorKind, classify
+from ego_assets.engine.outage import Outage, StageBrokenError
+from ego_assets.models.memory import DeviceMemoryError
+from ego_assets.operator import BadInputError
 from resources.lake.s3 import BucketAwayError, make_client
+from resources.lake.table import ContractError
+from resources.raw.reader import RawChangedError
 
 
 def answer(status: int, code: str) -> ClientError:

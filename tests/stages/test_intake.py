@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from ego_assets.assets import stage
-from ego_assets.config import ManifestSettings
-from ego_assets.operators import probe
-from ego_assets.stages import pulse
-from ego_assets.stages.messages import Ended, Progress, Started
-from ego_assets.stages.outcome import StageReport, Tally
-from ego_assets.stages.plan import StageSpec, Unit, probe_base
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.shards import RawFile, balance, describe_file, find_files, write_shard
-from ego_assets.stages.supervisor import Slot, Supervisor, limit_s
-from ego_assets.stages.worker_log import WorkerLog
+from ego_assets.engine.outcome import StageReport, Tally
+from ego_assets.engine.plan import StageSpec, Unit, probe_base
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers import pulse
+from ego_assets.engine.workers.messages import Ended, Progress, Started
+from ego_assets.engine.workers.supervisor import Slot, Supervisor, limit_s
+from ego_assets.engine.workers.worker_log import WorkerLog
+from ego_assets.graph import stage
+from ego_assets.intake.shards import RawFile, balance, describe_file, find_files, write_shard
+from ego_assets.videos import inspection as probe
+from ego_assets.videos.settings import ManifestSettings
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_client, s3_server

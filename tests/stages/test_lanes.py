@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ego_assets.stages import shared_task, supervisor
-from ego_assets.stages.runner import run_stage
-from resources.backends import registry
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers import shared_task, supervisor
+from ego_assets.models import registry
 from resources.ledger import State
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 

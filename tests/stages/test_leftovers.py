@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ego_assets.operators import temporary
-from ego_assets.operators.temporary import make_temporary_folder, sweep, temporary_folder
+from resources.processes import owned_folders as temporary
+from resources.processes.owned_folders import make_temporary_folder, sweep, temporary_folder
 from tests.stages.stage_bench import Bench
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ PATIENCE_S = 120.0
 
 ASK_THE_SERVER = """
 import multiprocessing, os, signal, sys
-from ego_assets.stages.fork_server import use_nameless_fork_server
+from ego_assets.engine.workers.fork_server import use_nameless_fork_server
 from multiprocessing import forkserver
 
 def answer(pipe):
@@ -143,7 +143,7 @@ def test_what_multiprocessing_needs_a_folder_for_goes(folder: Path, is_killed: b
 
 
 def _run(spec, temporary_files: str) -> None:  # type: ignore[no-untyped-def]
-    from ego_assets.stages.runner import run_stage
+    from ego_assets.engine.runner import run_stage
 
     os.setpgid(0, 0)
     os.environ["TMPDIR"] = temporary_files

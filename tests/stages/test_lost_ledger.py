@@ -15,25 +15,25 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages import lane as lane_module
-from ego_assets.stages import rebuild as rebuild_module
-from ego_assets.stages import runner as runner_module
-from ego_assets.stages.audit import repair, verify
-from ego_assets.stages.choices import Part
-from ego_assets.stages.differences import find_differences
-from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.plan import StageSpec
-from ego_assets.stages.rebuild import ready, rebuild
-from ego_assets.stages.rollback import rollback
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.staleness import find_stale
-from ego_assets.stages.upkeep import compact_leftovers
+from ego_assets.catalog import TABLES
+from ego_assets.engine import runner as runner_module
+from ego_assets.engine.choices import Part
+from ego_assets.engine.outcome import StageReport
+from ego_assets.engine.plan import StageSpec
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers import lane as lane_module
+from ego_assets.upkeep.audit import repair, verify
+from ego_assets.upkeep.leftovers import compact_leftovers
+from ego_assets.upkeep.recovery import rebuild as rebuild_module
+from ego_assets.upkeep.recovery.differences import find_differences
+from ego_assets.upkeep.recovery.rebuild import ready, rebuild
+from ego_assets.upkeep.rollback import rollback
+from ego_assets.upkeep.staleness import find_stale
 from resources.lake import Lake, file_unit_id
-from resources.lake.places import Place, record
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from resources.ledger.contents import Contents
+from resources.raw.places import Place, record
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_server
 from tests.stages.stage_bench import SHARD, Bench, blank_row, make_bench, provenance

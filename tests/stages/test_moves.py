@@ -13,16 +13,16 @@ import pytest
 import sqlalchemy as sa
 from raw_bench import RawBench, write_video
 
-from ego_assets.stages import runner
-from ego_assets.stages.moves import Moves, enter_all, recognize, relabel
-from ego_assets.stages.rebuild import ready
-from ego_assets.stages.shards import find_files, register_files
-from ego_assets.stages.trace import trace
-from resources.lake.places import FOLDER, Place, files_of, record
-from resources.lake.raw import look
+from ego_assets.engine import runner
+from ego_assets.intake.moves import Moves, enter_all, recognize, relabel
+from ego_assets.intake.shards import find_files, register_files
+from ego_assets.upkeep.recovery.rebuild import ready
+from ego_assets.upkeep.trace import trace
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Sources
+from resources.raw.places import FOLDER, Place, files_of, record
+from resources.raw.reader import look
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 
@@ -103,7 +103,7 @@ def test_without_its_calibration_it_is_another_camera(done: RawBench) -> None:
 def test_a_renamed_folder_of_many_files_is_not_even_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resources.lake import presence
+    from resources.raw import presence
 
     monkeypatch.setattr(presence, "RACY_NS", 0)
     bench = RawBench(tmp_path, videos=0)
@@ -374,7 +374,7 @@ def test_the_owner_of_a_video_is_where_it_is_though_the_move_was_killed_and_the_
 def test_a_move_that_is_killed_while_it_is_put_down_is_put_down_by_the_next_run(
     done: RawBench, line: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ego_assets.stages import moves
+    from ego_assets.intake import moves
     from resources.ledger.raw_files import RawFiles
 
     before, calls = Before(done), 0
@@ -439,7 +439,7 @@ def test_a_moved_video_is_traced_to_where_it_is(done: RawBench) -> None:
 
 
 def test_a_rollback_does_not_bring_the_old_place_back(done: RawBench) -> None:
-    from ego_assets.stages.rollback import rollback
+    from ego_assets.upkeep.rollback import rollback
 
     before = Before(done)
     move(done, "raw/b", "raw/z")

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ego_assets.protocols import Carried, ClipOutput
-from ego_assets.stages import claims, outage
-from ego_assets.stages import lane as lane_module
-from ego_assets.stages.lane import Lane
-from ego_assets.stages.messages import Broken, Computed, Ended, GroupEnded, Publishing
-from ego_assets.stages.outage import StageBrokenError
-from ego_assets.stages.plan import Group, Unit, chain, plan
-from ego_assets.stages.results import CLIPS_BEHIND, Result, Room, Take, size_of
+from ego_assets.engine import claims, outage
+from ego_assets.engine.outage import StageBrokenError
+from ego_assets.engine.plan import Group, Unit, chain, plan
+from ego_assets.engine.workers import lane as lane_module
+from ego_assets.engine.workers.lane import Lane
+from ego_assets.engine.workers.messages import Broken, Computed, Ended, GroupEnded, Publishing
+from ego_assets.engine.workers.results import CLIPS_BEHIND, Result, Room, Take, size_of
+from ego_assets.operator import Carried, ClipOutput
 from resources.ledger import State, takeover
 from resources.processes import process_name
 from tests.stages.fake_backends import movement_row

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from ego_assets.stages import supervisor
-from ego_assets.stages.claims import claim
-from ego_assets.stages.messages import Broken, Computed, Publishing, Started
-from ego_assets.stages.outage import StageBrokenError
-from ego_assets.stages.outcome import StageReport, Tally
-from ego_assets.stages.plan import Group, StageSpec, plan
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.supervisor import Slot, Supervisor
-from ego_assets.stages.worker_log import WorkerLog
+from ego_assets.engine.claims import claim
+from ego_assets.engine.outage import StageBrokenError
+from ego_assets.engine.outcome import StageReport, Tally
+from ego_assets.engine.plan import Group, StageSpec, plan
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers import supervisor
+from ego_assets.engine.workers.messages import Broken, Computed, Publishing, Started
+from ego_assets.engine.workers.supervisor import Slot, Supervisor
+from ego_assets.engine.workers.worker_log import WorkerLog
 from resources.ledger import State
 from resources.processes import is_gone
 from tests.stages.stage_bench import SHARD, Bench, make_bench

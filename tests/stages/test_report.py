@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from stage_bench import SHARD, Bench
 
-from ego_assets.stages.report import DAY_S, THROUGHPUT, Events, gather, write_report
-from ego_assets.stages.runner import run_stage
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep.reports.gather import DAY_S, THROUGHPUT, Events, gather, write_report
 from resources.lake import file_unit_id
 from resources.ledger.activity import Activity
 from resources.ledger.tables import work

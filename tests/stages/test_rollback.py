@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from ego_assets.schemas import TABLES
-from ego_assets.stages.audit import verify
-from ego_assets.stages.choices import Choice, Choices
-from ego_assets.stages.diff import NothingToCompareError, diff_runs
-from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.rollback import RollbackError, rollback
-from ego_assets.stages.runner import run_stage
+from ego_assets.catalog import TABLES
+from ego_assets.engine.choices import Choice, Choices
+from ego_assets.engine.outcome import StageReport
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep.audit import verify
+from ego_assets.upkeep.diff import NothingToCompareError, diff_runs
+from ego_assets.upkeep.rollback import RollbackError, rollback
 from resources.lake import Lake, history
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_server

@@ -15,17 +15,17 @@ import psutil
 import pytest
 from stage_bench import SHARD, Bench
 
-from ego_assets.stages import lane as lane_module
-from ego_assets.stages import supervisor as supervision
-from ego_assets.stages.claims import claim
-from ego_assets.stages.lane import Lane
-from ego_assets.stages.messages import Started
-from ego_assets.stages.outcome import StageReport, Tally
-from ego_assets.stages.plan import Group, Unit, plan
-from ego_assets.stages.results import Place, Take
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.supervisor import Slot, Supervisor
-from ego_assets.stages.worker_log import WorkerLog
+from ego_assets.engine.claims import claim
+from ego_assets.engine.outcome import StageReport, Tally
+from ego_assets.engine.plan import Group, Unit, plan
+from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers import lane as lane_module
+from ego_assets.engine.workers import supervisor as supervision
+from ego_assets.engine.workers.lane import Lane
+from ego_assets.engine.workers.messages import Started
+from ego_assets.engine.workers.results import Place, Take
+from ego_assets.engine.workers.supervisor import Slot, Supervisor
+from ego_assets.engine.workers.worker_log import WorkerLog
 from resources.ledger import Attempt, LateAttemptError, State, takeover
 from resources.processes import silence
 

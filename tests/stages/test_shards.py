@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_bench import write_video
 
-from ego_assets.stages.shards import (
+from ego_assets.intake.shards import (
     SHARD_DURATION_S,
     SHARD_MAX_FILES,
     RawFile,

@@ -14,12 +14,13 @@ import pytest
 import sqlalchemy as sa
 from raw_bench import RawBench, write_video
 
-from ego_assets.stages.rebuild import ready
-from ego_assets.stages.sources import revive
-from resources.lake import presence, raw
-from resources.lake.raw import look
+from ego_assets.intake.sources import revive
+from ego_assets.upkeep.recovery.rebuild import ready
 from resources.ledger import State
 from resources.ledger.states import RAW_GONE
+from resources.raw import presence
+from resources.raw import reader as raw
+from resources.raw.reader import look
 
 CALIBRATION = {"fx": 30.0, "fy": 31.0, "cx": 15.0, "cy": 16.0}
 
@@ -324,7 +325,7 @@ def test_a_file_that_was_never_probed_and_is_deleted_is_dropped(tmp_path: Path) 
 def test_a_file_that_is_touched_while_it_is_probed_is_probed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ego_assets.operators import probe
+    from ego_assets.videos import inspection as probe
 
     bench = RawBench(tmp_path)
     real, touched = probe.probe_file, []
@@ -344,8 +345,9 @@ def test_a_file_that_is_touched_while_it_is_probed_is_probed_again(
 
 def test_operators_and_the_lake_mean_the_same() -> None:
     """Operators import nothing of the lake, and so have words and limits of their own."""
-    from ego_assets.operators import calibration, raw_files
-    from resources.lake import presence, uris
+    from ego_assets.videos import calibration
+    from resources.raw import plain_files as raw_files
+    from resources.raw import presence, uris
 
     assert raw_files.OF_STORAGE == presence.UNREADABLE
     assert calibration.SIDECAR == uris.SIDECAR

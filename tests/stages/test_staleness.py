@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from stage_bench import SHARD, Bench, provenance
 
-from ego_assets.stages.choices import Part
-from ego_assets.stages.plan import StageSpec, chain, plan
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.staleness import StaleShard, data_versions, find_stale
+from ego_assets.engine.choices import Part
+from ego_assets.engine.plan import StageSpec, chain, plan
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep.staleness import StaleShard, data_versions, find_stale
 from resources.ledger import State
 
 LONG, SHORT = "long000000000000", "short00000000000"

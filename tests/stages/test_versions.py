@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ego_assets.config import ClipSettings, ManifestSettings
-from ego_assets.operators import probe
-from ego_assets.operators.clips import ClipSplitter
-from ego_assets.stages.plan import StageSpec, versions
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.shards import describe_file, find_files, write_shard
-from resources.backends import registry
+from ego_assets.engine.plan import StageSpec, versions
+from ego_assets.engine.runner import run_stage
+from ego_assets.intake.shards import describe_file, find_files, write_shard
+from ego_assets.models import registry
+from ego_assets.videos import inspection as probe
+from ego_assets.videos.clips import ClipSplitter
+from ego_assets.videos.settings import ClipSettings, ManifestSettings
 from resources.lake import Lake
 from resources.ledger import Ledger
 from tests.stages.stage_bench import write_video

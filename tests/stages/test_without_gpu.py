@@ -8,11 +8,11 @@ import pytest
 from stage_bench import SHARD, Bench
 from test_runner import LONG, SHORT, TABLE
 
-from ego_assets.stages.audit import verify
-from ego_assets.stages.outcome import StageReport
-from ego_assets.stages.plan import StageSpec, chain, plan
-from ego_assets.stages.runner import run_stage
-from ego_assets.stages.without_gpu import stand_in
+from ego_assets.engine.outcome import StageReport
+from ego_assets.engine.plan import StageSpec, chain, plan
+from ego_assets.engine.provisional import stand_in
+from ego_assets.engine.runner import run_stage
+from ego_assets.upkeep.audit import verify
 from resources.ledger import Entry, State
 
 WHY = "no GPU was free within 5 s; GPU 0 is held by step s"
@@ -171,6 +171,6 @@ def test_the_stand_in_is_the_backend_without_weights(bench: Bench) -> None:
 
 
 def plan_version(backend: str) -> str:
-    from ego_assets.stages.plan import versions
+    from ego_assets.engine.plan import versions
 
     return versions("clip", "segmenter", backend)[0]

@@ -1,1 +1,0 @@
-"""The assets of the graph: thin Dagster over `ego_assets.stages`. One table of the lake each."""

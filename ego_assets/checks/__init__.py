@@ -1,1 +1,0 @@
-"""Asset checks: what is looked at after a table is made."""

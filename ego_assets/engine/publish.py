@@ -1,0 +1,100 @@
+"""What an operator made of a clip, on its way into the lake: encoded, described, written.
+
+Here: the order of the files of one unit. Not here: when that happens (`results`), what the ledger
+says of it (`lane`), bytes on disk (`resources.lake`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from ego_assets.catalog import TABLES
+from ego_assets.engine.claims import Claim
+from ego_assets.engine.errors import ErrorKind, PublishRefusedError, classify
+from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.models.device import describe_device
+from ego_assets.operator import ClipOutput
+from resources.lake import Lake, LakeError, Provenance, Published
+from resources.lake.provenance import code_version, host, package_versions
+from resources.lake.table import ContractError
+from resources.ledger.states import WAITS_FOR_GPU
+
+
+class OutdoneError(RuntimeError):
+    """What was published counts for nothing: the lake holds a later attempt at the unit, or was
+    rolled back. The ledger does not know of it, or this attempt is late."""
+
+
+def publish(
+    lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
+) -> dict[str, Published]:
+    """{table: what is there now}. Raises ContractError, PublishRefusedError, OutdoneError."""
+    try:
+        return _publish(lake, spec, unit, fingerprint, claim, output)
+    except (ContractError, OutdoneError):
+        raise
+    except Exception as error:
+        if classify(error) is ErrorKind.PERMANENT:
+            raise PublishRefusedError(f"{type(error).__name__}: {error}") from error
+        raise
+
+
+def _publish(
+    lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
+) -> dict[str, Published]:
+    """Arrays, then what is carried, then the rows: a row never points at nothing."""
+    lake.must_be_there()
+    attempts = claim.attempts
+    rows = dict(output.tables)
+    for name, arrays in output.arrays.items():
+        if name not in attempts:
+            continue
+        token = attempts[name].token
+        key = lake.publish_arrays(name, spec.shard, unit.unit_id, arrays, token)
+        # Not in the rows themselves: what is carried may share them, and the next clip reads it.
+        rows[name] = [row | {"points_uri": key} for row in rows[name]]
+    batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
+    place = (spec.carried_stage, spec.shard, unit.unit_id)
+    is_newest = lake.write_carried(*place, output.carried, claim.token, fingerprint)
+    # Who makes another table of the stage leaves the same.
+    if not is_newest and lake.read_carried(*place, fingerprint) is None:
+        raise OutdoneError(
+            f"a later attempt than {claim.token} has left state after {unit.unit_id} in "
+            f"{lake.location}/_carried/{spec.carried_stage}/{spec.shard}"
+        )
+    published = {}
+    for table, batch in batches.items():
+        provenance = Provenance(
+            run_id=spec.run_id,
+            attempt=attempts[table].number,
+            stage=table,
+            operator=f"{spec.operator or spec.task}:{spec.backend}".rstrip(":"),
+            operator_version=spec.operator_version,
+            weights_hash=spec.weights_hash,
+            input_hash=unit.input_hash,
+            fingerprint=fingerprint,
+            settings=json.dumps(spec.settings, sort_keys=True, default=str),
+            code_version=code_version(),
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            host=host(),
+            device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
+            packages=package_versions(),
+            accelerator=describe_device() or output.notes.get("accelerator", ""),
+            token=attempts[table].token,
+            provisional=f"{WAITS_FOR_GPU}: {spec.provisional}" if spec.provisional else "",
+        )
+        published[table] = lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
+    for table, attempt in attempts.items():
+        # Of a file that is damaged the end of the stage will tell.
+        with suppress(LakeError):
+            if lake.is_outdone(table, spec.shard, unit.unit_id, attempt.token):
+                raise OutdoneError(
+                    f"{table} of shard {spec.shard} holds a later attempt at {unit.unit_id} than "
+                    f"{attempt.token}"
+                )
+    return published

@@ -1,0 +1,235 @@
+"""What a worker does with one unit: probe a file, cut a video, or run an operator on a clip.
+
+A task turns a unit into rows and arrays. It publishes nothing and keeps no state between units
+apart from a loaded model: the worker does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.intake.absence import SourceReader
+from ego_assets.media.progress import moved
+from ego_assets.models import registry
+from ego_assets.operator import BadInputError, Carried, ClipInput, ClipOutput, Intrinsics
+from ego_assets.videos.settings import ClipSettings, ManifestSettings
+from resources.lake import Lake, file_unit_id
+from resources.ledger import Ledger
+from resources.ledger.contents import Contents
+from resources.ledger.sources import Source, Sources
+from resources.raw.presence import RawGoneError, RawRefusedError
+from resources.raw.reader import (
+    RawChangedError,
+    RawReader,
+    is_remote,
+    look,
+    sidecar_of,
+    sidecar_state,
+    sidecar_version,
+)
+from resources.raw.uris import MAX_SIDECAR_BYTES
+
+PROBE_TRIES = 3
+
+
+class Task(Protocol):
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput: ...
+
+
+class ProbeTask:
+    """A raw file → its row of `video_manifest`, accepted or rejected with the reason."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        self.spec = spec
+        self.lake = lake
+        self.contents = Contents(ledger)
+        self.sources = Sources(ledger)
+        self.raw = RawReader(moved=moved)
+        self.settings = ManifestSettings(**spec.settings)
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        known = self.sources.find(unit.unit_id)
+        uri = known.uri if known is not None else unit.payload["uri"]
+        try:
+            row = self._probe(unit, uri)
+        except RawGoneError:
+            if (handed_on := self._handed_on(unit.unit_id, uri)) is None:
+                raise
+            return ClipOutput(tables={"video_manifest": [handed_on]})
+        if row["accepted"]:
+            owner, shard = self._claim(row["video_id"], uri, unit.unit_id)
+            if (owner, shard) != (uri, self.spec.shard):
+                row["accepted"] = False
+                row["reject_reason"] = "duplicate"
+                row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
+        return ClipOutput(tables={"video_manifest": [row]})
+
+    def _probe(self, unit: Unit, uri: str) -> dict[str, Any]:
+        """The row of a file as it is. One that changes meanwhile (it is touched, or still being
+        written) is begun again, some times. Raises RawChangedError, RawAwayError, RawGoneError."""
+        from ego_assets.videos.inspection import RejectReason, rejected_columns
+
+        source = Source(unit.unit_id, self.spec.shard, uri, 0, "", inputs=unit.input_hash)
+        try:
+            source, columns = self._read(source)
+        except RawRefusedError as error:
+            columns = rejected_columns(RejectReason.REFUSED, str(error))
+        self.sources.probed(source)
+        row = {
+            # Of a file that was not read, there is nothing but its name to make an id from.
+            "video_id": source.video_id or file_unit_id(uri),
+            "shard": self.spec.shard,
+            "uri": uri,
+            "byte_size": source.byte_size,
+            "sha256": source.sha256,
+        }
+        return row | columns
+
+    def _read(self, source: Source) -> tuple[Source, dict[str, Any]]:
+        """What a file holds: as a source, and as columns of its row."""
+        uri = source.uri
+        for is_last in (False,) * (PROBE_TRIES - 1) + (True,):
+            state, sidecar = look(uri), sidecar_state(uri)
+            try:
+                sha256, size, columns = self._probe_file(uri, state.byte_size)
+            except RawChangedError:
+                if is_last:
+                    raise
+                continue
+            if (look(uri).identity, sidecar_state(uri)) == (state.identity, sidecar):
+                break
+            if is_last:
+                raise RawChangedError(f"{uri}, or its calibration, changes again and again")
+        read = replace(source, byte_size=size, sha256=sha256, state=state.text, sidecar=sidecar)
+        return read, columns
+
+    def _probe_file(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
+        """As `probe_file`; nothing of what is too large is fetched."""
+        from ego_assets.videos.inspection import (
+            RejectReason,
+            probe_file,
+            reject_by_size,
+            rejected_columns,
+        )
+
+        if is_remote(uri) and (rejected := reject_by_size(byte_size, self.settings)) is not None:
+            return "", byte_size, rejected
+        with self.raw.hold(uri) as path:
+            sha256, size, columns = probe_file(path, self.settings)
+        beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
+        if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
+            limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
+            detail = f"{sidecar_of(uri)} is larger than {limit}: it was not fetched"
+            columns = rejected_columns(RejectReason.BAD_CALIBRATION, detail)
+        return sha256, size, columns
+
+    def _claim(self, video_id: str, uri: str, unit_id: str) -> tuple[str, str]:
+        """The (uri, shard) that owns this content."""
+        owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        if owner != (uri, self.spec.shard) and self.contents.let_go(video_id):
+            owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        return owner
+
+    def _handed_on(self, unit_id: str, uri: str) -> dict[str, Any] | None:
+        """The row of a file that is not there any more, and whose content has another file."""
+        rows = self.lake.read("video_manifest", self.spec.shard, units=[unit_id]).to_pylist()
+        row = next((r for r in rows if r["accepted"]), None)
+        if row is None:
+            return None
+        owner = self.contents.owner(row["video_id"])
+        if owner == (uri, self.spec.shard):
+            return None
+        where = f": same bytes as {owner[0]} in shard {owner[1]}" if owner else ""
+        changes = {"accepted": False, "reject_reason": "duplicate"}
+        return row | changes | {"reject_detail": f"moved away{where}"}
+
+
+class SplitTask:
+    """An accepted video → its rows of `clips`."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        from ego_assets.videos.clips import ClipSplitter
+
+        self.raw = SourceReader(ledger)
+        self.splitter = ClipSplitter(ClipSettings(**spec.settings), spec.bytes_in_flight)
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        video = unit.payload["video"]
+        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
+            rows = self.splitter.split(video, path)
+        return ClipOutput(tables={"clips": rows})
+
+
+class ClipTask:
+    """A clip → the rows of an operator, built once and kept for the worker's life."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        self.spec = spec
+        self.lake = lake
+        self.raw = SourceReader(ledger)
+        self.operator = registry.build(
+            spec.operator, spec.backend, spec.settings, spec.weights_dir, spec.device_share
+        )
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        video = unit.payload["video"]
+        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
+            clip = self.clip_input(unit, path)
+            output = self.operator.process(clip, carried)
+        if self.spec.hardware_decoding:
+            output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
+        return output
+
+    def clip_input(self, unit: Unit, path: Path) -> ClipInput:
+        from ego_assets.media.decode import ClipFrames
+
+        clip, video = unit.payload["clip"], unit.payload["video"]
+        tables, arrays = {}, {}
+        self.lake.must_be_there()
+        for name in self.spec.inputs:
+            rows = self.lake.read(name, self.spec.shard, units=[unit.unit_id])
+            if "frame_index" in rows.column_names:
+                rows = rows.sort_by("frame_index")
+            tables[name] = rows
+            if "points_uri" in rows.column_names:
+                keys = {k for k in rows["points_uri"].to_pylist() if k}
+                arrays[name] = self.lake.read_arrays(keys.pop()) if keys else {}
+        self.lake.must_be_there()
+        frames = ClipFrames(
+            path,
+            clip["start_frame"],
+            clip["end_frame"],
+            max_bytes_in_flight=self.spec.frame_bytes,
+            hardware=self.spec.hardware_decoding,
+        )
+        return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
+
+
+def intrinsics_of(video: Mapping[str, Any]) -> Intrinsics:
+    """The camera of a manifest row. Raises BadInputError if the row has none."""
+    if video["fx_px"] is None:
+        raise BadInputError(f"{video['uri']}: the manifest has no intrinsics")
+    return Intrinsics(
+        model=video["camera_model"],
+        fx=video["fx_px"],
+        fy=video["fy_px"],
+        cx=video["cx_px"],
+        cy=video["cy_px"],
+        distortion=tuple(video["distortion"] or ()),
+        source=video["intrinsics_source"],
+    )
+
+
+_TASKS: dict[str, Callable[[StageSpec, Lake, Ledger], Task]] = {
+    "probe": ProbeTask,
+    "split": SplitTask,
+    "clip": ClipTask,
+}
+
+
+def build_task(spec: StageSpec, lake: Lake, ledger: Ledger) -> Task:
+    return _TASKS[spec.task](spec, lake, ledger)

@@ -1,0 +1,68 @@
+"""Dagster resource that names the backend of each operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ego_assets.models import registry
+from ego_assets.models.choice import default_name, machine_choice
+
+
+class Backends(dg.ConfigurableResource):
+    """Which implementation runs: a name of the registry, or your own as package.module:Class.
+
+    What is left empty is as the file says that EGO_BACKENDS names, else the one without weights.
+    """
+
+    segmenter: str = Field(default="", description="detections and masks")
+    hand_estimator: str = Field(default="", description="hand_poses")
+    reconstructor: str = Field(default="", description="scene_reconstruction")
+    object_pose_estimator: str = Field(default="", description="object_poses")
+    movement_estimator: str = Field(default="", description="object_movements")
+    retargeter: str = Field(default="", description="robot_mappings")
+
+    weights_dir: str = Field(
+        default="",
+        description="folder of all models' weights; empty: EGO_WEIGHTS, else ~/.cache/ego",
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="by operator: what its backend knows beyond (or other than) the launchpad form",
+    )
+
+    def chosen(self, operator: str) -> str:
+        """Name of the backend of an operator.
+
+        Raises UnknownBackendError if there is none, BackendsFileError.
+        """
+        name = (
+            getattr(self, operator) or getattr(machine_choice(), operator) or default_name(operator)
+        )
+        registry.find(operator, name)
+        return name
+
+    def settings_of(self, operator: str, form: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the chosen backend: what it knows of the asset's form, and its own.
+
+        The file's count for the backend that the file means, not for another that a person picks.
+        """
+        entry = registry.find(operator, self.chosen(operator))
+        known = {k: v for k, v in form.items() if k in entry.settings.model_fields}
+        file = machine_choice()
+        meant = getattr(file, operator) or default_name(operator)
+        of_file = file.settings.get(operator, {}) if meant == entry.name else {}
+        return known | of_file | self.settings.get(operator, {})
+
+    def with_choice(self, chosen: Mapping[str, Any]) -> Backends:
+        """As these, but for the fields that are given; of `settings`, for the operators in it."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        settings = self.settings | chosen.get("settings", {})
+        return type(self)(**(own | dict(chosen) | {"settings": settings}))
+
+    def weights(self) -> str:
+        """Folder of all models' weights; "" is the machine's."""
+        return self.weights_dir or machine_choice().weights_dir

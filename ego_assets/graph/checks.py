@@ -1,0 +1,163 @@
+"""The checks of every table, in one step: it fits the contract (blocking), every clip is in it (a
+warning), and the quality probes (`quality`).
+
+Checks are unpartitioned (partitioned ones are a preview in Dagster and break with range runs);
+the shards they looked at are in their metadata.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
+
+from ego_assets.catalog import TABLES
+from ego_assets.graph.partitions import (
+    fail_for_lost,
+    is_last_step,
+    is_range,
+    lost_shards,
+    shards_of_run,
+)
+from ego_assets.graph.probe_checks import named, quality_results, quality_specs
+from ego_assets.quality.settings import ProbeSettings
+from ego_assets.upkeep.recovery.rebuild import ready
+from resources.lake import Lake
+from resources.ledger import Ledger, State
+from resources.storage import Storage
+
+LISTED = 50
+
+
+class ProbeConfig(ProbeSettings, dg.Config):
+    """Thresholds of the quality probes, as the launchpad asks for them."""
+
+
+def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult:
+    """Columns, types, units' ranges, nulls and keys of what lies in the lake."""
+    problems: list[tuple[str, str]] = []
+    rows = 0
+    for shard in shards:
+        try:
+            batch = lake.read(table, shard)
+        except Exception as error:  # an unreadable file is a finding, not a crash of the check
+            problems.append((shard, f"cannot be read: {error}"))
+            continue
+        rows += batch.num_rows
+        problems.extend((shard, p) for p in TABLES[table].violations(batch))
+    return AssetCheckResult(
+        asset_key=table,
+        check_name="fits_contract",
+        passed=not problems,
+        severity=AssetCheckSeverity.ERROR,
+        description=f"{len(problems)} problems" if problems else f"{rows} rows fit the contract",
+        metadata={
+            "shards": named(shards),
+            "rows": rows,
+            "problems": dg.MetadataValue.table(
+                [dg.TableRecord({"shard": s, "problem": p[:500]}) for s, p in problems[:LISTED]],
+                schema=_columns("shard", "problem"),
+            ),
+        },
+    )
+
+
+def covers_every_clip(
+    lake: Lake, ledger: Ledger, table: str, shards: list[str]
+) -> AssetCheckResult:
+    """Every clip (or video) of the shard is done: none waits, failed or is in quarantine.
+
+    What a person dropped does not count. A shard with clips of which the ledger knows none has
+    nothing done, rather than nothing to do.
+    """
+    counts = dict.fromkeys(State, 0)
+    open_units: list[dict[str, str]] = []
+    unknown = 0
+    for shard in shards:
+        entries = ledger.entries(stage=table, shard=shard)
+        if not entries and (clips := _clip_count(lake, shard)):
+            unknown += clips
+            if len(open_units) < LISTED:
+                why = f"the ledger knows none of its {clips} clips: run {table} of this shard"
+                open_units.append({"shard": shard, "unit": "", "state": "unknown", "reason": why})
+        for entry in entries:
+            counts[entry.state] += 1
+            if entry.state not in {State.DONE, State.DROPPED} and len(open_units) < LISTED:
+                reason = (entry.error or "").split("\n", 1)[0][:300]
+                open_units.append(
+                    {
+                        "shard": shard,
+                        "unit": entry.unit_id,
+                        "state": entry.state.value,
+                        "reason": reason,
+                    }
+                )
+    total = sum(counts.values()) - counts[State.DROPPED] + unknown
+    done = counts[State.DONE]
+    return AssetCheckResult(
+        asset_key=table,
+        check_name="covers_every_clip",
+        passed=done == total,
+        severity=AssetCheckSeverity.WARN,
+        description=f"{done} of {total} done",
+        metadata={
+            "shards": named(shards),
+            **{state.value: count for state, count in counts.items()},
+            "unknown": unknown,
+            "not done": dg.MetadataValue.table(
+                [dg.TableRecord(dict(u)) for u in open_units],
+                schema=_columns("shard", "unit", "state", "reason"),
+            ),
+        },
+    )
+
+
+def _clip_count(lake: Lake, shard: str) -> int:
+    try:
+        return lake.read("clips", shard, columns=["clip_id"]).num_rows
+    except Exception:  # the checks of that table say so
+        return 0
+
+
+def table_checks(table: str) -> dg.AssetChecksDefinition:
+    """The checks of one table, in one step."""
+
+    @dg.multi_asset_check(
+        name=f"{table}_checks",
+        specs=[
+            AssetCheckSpec(
+                "fits_contract",
+                asset=table,
+                blocking=True,
+                description=(fits_contract.__doc__ or "").strip(),
+            ),
+            AssetCheckSpec(
+                "covers_every_clip",
+                asset=table,
+                description=(covers_every_clip.__doc__ or "").strip(),
+            ),
+            *quality_specs(table),
+        ],
+        op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "1"},
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, config: ProbeConfig, storage: Storage
+    ) -> Iterator[AssetCheckResult]:
+        lake, run = storage.lake(), context.run
+        lost = lost_shards(context.instance, run, [table]) if is_range(run.tags) else {}
+        mine = shards_of_run(context.instance, run.tags) or lake.shards()
+        shards = [shard for shard in mine if shard not in lost]
+        yield fits_contract(lake, table, shards)
+        ledger = ready(lake, storage.ledger(), context.log.warning)
+        yield covers_every_clip(lake, ledger, table, shards)
+        yield from quality_results(lake, table, shards, config, ledger)
+        if is_last_step(context.op_execution_context):
+            fail_for_lost(lost, len(mine))
+
+    return checks
+
+
+def _columns(*names: str) -> dg.TableSchema:
+    return dg.TableSchema(columns=[dg.TableColumn(n, "string") for n in names])
+
+
+TABLE_CHECKS = [table_checks(table) for table in TABLES]

@@ -1,0 +1,150 @@
+"""What decides a stage's results: its launchpad form, its backend, and what was chosen before.
+
+Here: from a form and the resources to a `StageSpec`; which of it a run said itself. Not here:
+running a stage (`stage`), what is stale (`ego_assets.upkeep.staleness`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ego_assets.engine import plan
+from ego_assets.engine.choices import Choice, ChoiceError, Part
+from ego_assets.engine.plan import StageSpec
+from ego_assets.graph.backends import Backends
+from resources.storage import Storage
+
+
+class RunConfig(dg.Config):
+    """What a person may say of one run; it is not part of a result's fingerprint."""
+
+    force: bool = Field(default=False, description="do again what is done and what is quarantined")
+    only: list[str] = Field(
+        default=[], description="ids of the clips or videos to run; empty: all of the shard"
+    )
+    redo_stale: bool = Field(
+        default=True,
+        description="do again what is done by another version, config or weights; false: only "
+        "what failed, waits or was released",
+    )
+    keep_choices: bool = Field(
+        default=True,
+        description="where all settings and the backend are the defaults: those that were chosen "
+        "for the shard before; false: the defaults",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that decide the result."""
+        return {k: v for k, v in self.model_dump().items() if k not in RunConfig.model_fields}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the graph. `operator` is the registry's name of it, for clip stages."""
+
+    task: str
+    tables: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    operator: str = ""
+
+    @property
+    def carried_stage(self) -> str:
+        """Its name in the lake, as of `StageSpec`."""
+        return self.operator or self.task
+
+
+def stage_spec(
+    stage: Stage, config: RunConfig, storage: Storage, backends: Backends | None
+) -> StageSpec:
+    """What decides a stage's results: operator, backend, settings, weights. Of no shard yet."""
+    settings, backend, weights_dir = config.settings(), "", ""
+    if backends and stage.operator:
+        settings = backends.settings_of(stage.operator, settings)
+        backend, weights_dir = backends.chosen(stage.operator), backends.weights()
+    version, weights_hash = plan.versions(
+        stage.task, stage.operator, backend, settings, weights_dir
+    )
+    return StageSpec(
+        task=stage.task,
+        tables=stage.tables,
+        settings=settings,
+        lake_root=storage.lake().location,
+        ledger_url=storage.ledger().url,
+        shard="",
+        run_id="",
+        operator=stage.operator,
+        backend=backend,
+        operator_version=version,
+        weights_hash=weights_hash,
+        weights_dir=weights_dir,
+        inputs=stage.inputs,
+    )
+
+
+def parts_of(
+    stage: Stage,
+    form: type[RunConfig],
+    storage: Storage,
+    backends: Backends | None,
+    choices: Sequence[Choice],
+) -> list[Part]:
+    """The stage as a run makes it that says nothing itself: as it was chosen, else by default.
+
+    Raises ChoiceError; and of the defaults, what `stage_spec` does.
+    """
+    if not choices or choices[0].units:
+        choices = [Choice(), *choices]
+    return [_part(stage, form, storage, backends, choice) for choice in choices]
+
+
+def _part(
+    stage: Stage,
+    form: type[RunConfig],
+    storage: Storage,
+    backends: Backends | None,
+    choice: Choice,
+) -> Part:
+    try:
+        config = form(**choice.settings)
+        chosen = backends.with_choice(choice.backends) if backends else None
+        spec = stage_spec(stage, config, storage, chosen)
+    except Exception as error:  # a backend of somebody else may raise anything
+        if choice.is_default:
+            raise
+        raise ChoiceError(
+            f"{stage.carried_stage}: what run {choice.run_id} chose ({choice}) cannot be "
+            f"had: {error}. Launch it with other settings, or with keep_choices: false"
+        ) from error
+    return Part(spec, choice.units, config.settings(), choice)
+
+
+def choice_of(
+    named: Mapping[str, Any],
+    stage: Stage,
+    config: RunConfig,
+    backends: Backends | None,
+    deployed: Mapping[str, Any],
+) -> Choice | None:
+    """What a run says itself of a stage: where it is not the default; None if nowhere.
+
+    A default that is given says nothing: the UI fills its launchpad with those of all stages.
+    named: fields of the resource as the run was launched; deployed: as they are if it names none.
+    """
+    usual = type(config)().settings()
+    settings = {k: v for k, v in config.settings().items() if v != usual[k]}
+    chosen: dict[str, Any] = {}
+    if backends and (operator := stage.operator):
+        for name in (operator, "weights_dir"):
+            if name in named and named[name] != deployed.get(name, ""):
+                chosen[name] = getattr(backends, name)
+        own, usual_own = ((v.get("settings") or {}).get(operator) or {} for v in (named, deployed))
+        if "settings" in named and own != usual_own:
+            chosen["settings"] = {operator: backends.settings.get(operator, {})}
+    if not settings and not chosen and config.keep_choices:
+        return None
+    return Choice(settings, chosen, tuple(config.only))

@@ -1,0 +1,61 @@
+"""Tables of hand poses: columns, types, units, frames and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ego_assets.rows import (
+    FrameRow,
+    QualityTier,
+    Score,
+    Side,
+)
+from resources.lake.table import (
+    Arrow,
+    Bool,
+    Box,
+    Joints2D,
+    Joints3D,
+    Quaternion,
+    Text,
+    Unit,
+    Vec3,
+    fixed,
+)
+
+
+class HandPose(FrameRow):
+    """One row a hand a frame: 21 joints in MANO order."""
+
+    table: ClassVar[str] = "hand_poses"
+    key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index", "track_id")
+
+    track_id: Text = Field(description="the hand mask's track")
+    side: Side = Field(description="from the wearer's view")
+    is_valid: Bool = Field(description="false: the joints are not to be trusted")
+    invalid_reason: Text | None = Field(description="why not valid")
+    joints_px: Annotated[Joints2D, Unit("pixels")] = Field(
+        description="wrist, then 4 a finger from palm to tip: thumb, index, middle, ring, little"
+    )
+    joints_camera_m: Annotated[Joints3D, Unit("metres, camera frame")] = Field(
+        description="the same joints in 3D"
+    )
+    camera_from_hand_m: Annotated[Vec3, Unit("metres")] = Field(
+        description="translation of camera_from_hand: the wrist"
+    )
+    camera_from_hand_xyzw: Quaternion = Field(
+        description="rotation of camera_from_hand: x from wrist to middle knuckle, "
+        "z out of the back of the hand"
+    )
+    mano_pose: Annotated[list[float], Arrow(fixed(48)), Unit("radians, axis-angle")] | None = Field(
+        description="global orientation and 15 joints, where the backend has them"
+    )
+    mano_betas: Annotated[list[float], Arrow(fixed(10))] | None = Field(
+        description="shape coefficients, where the backend has them"
+    )
+    box: Box = Field(description="bounding box of the hand")
+    score: Score = Field(description="confidence of the backend")
+    backend: Text = Field(description="which implementation")
+    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")

@@ -1,0 +1,342 @@
+"""Drift: is a shard like the good shards before it?
+
+Here: one number a clip (or video) for each feature of a table, histograms of them, how unlike two
+histograms are, and streaks of videos in which nothing was found. Not here: where histograms are
+kept (`ego_assets.quality.baselines`).
+
+Features are numbers of clips, not of frames: the frames of a clip are no independent samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from scipy.special import chdtri
+
+from ego_assets.quality.finding import Finding, Units, clips_of, judge
+from ego_assets.quality.settings import ProbeSettings
+
+_SHARES = np.linspace(0.0, 1.0, 11)[1:-1]
+_COUNTS = np.arange(0.5, 10.0)
+_AREAS = np.geomspace(1e-4, 0.5, 11)
+_SECONDS = np.array([1, 2, 5, 10, 15, 19, 30, 45, 60, 90, 120, 300.0])
+_METRES = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5])
+_ERRORS_M = np.geomspace(0.0005, 0.1, 10)
+_LEAST_EXPECTED = 5.0
+_MORE_THAN_USUAL = 1.25
+_ODD_ONE_OUT = 2.0
+_ENOUGH_FOR_AN_ODD_ONE = 10
+
+BINS: dict[str, dict[str, np.ndarray]] = {
+    "video_manifest": {
+        "accepted": np.array([0.5]),
+        "has_audio": np.array([0.5]),
+        "duration_s": _SECONDS,
+        "megapixels": np.array([0.3, 0.7, 1.2, 2.5, 5, 10.0]),
+    },
+    "clips": {"duration_s": _SECONDS},
+    "detections": {"per_frame": _COUNTS, "score": _SHARES},
+    "object_masks": {"tracks": _COUNTS, "blank": _SHARES, "area": _AREAS, "score": _SHARES},
+    "hand_masks": {"tracks": _COUNTS, "blank": _SHARES, "area": _AREAS, "score": _SHARES},
+    "hand_poses": {"valid": _SHARES, "score": _SHARES, "depth_m": _METRES},
+    "scene_reconstruction": {"valid": _SHARES, "inlier_share": _SHARES},
+    "object_poses": {"valid": _SHARES, "score": _SHARES},
+    "object_movements": {"intervals": _COUNTS, "held": _SHARES},
+    "robot_mappings": {"fingertip_error_m": _ERRORS_M, "converged": _SHARES},
+}
+"""Table → feature → inner edges of its bins; the first and the last bin are open."""
+
+READS: dict[str, dict[str, tuple[str, ...]]] = {
+    "video_manifest": {
+        "video_manifest": ("accepted", "audio_codec", "duration_s", "width_px", "height_px")
+    },
+    "clips": {"clips": ("clip_id", "start_pts_s", "end_pts_s")},
+    "detections": {"detections": ("clip_id", "score")},
+    "object_masks": {
+        "object_masks": (
+            "clip_id",
+            "track_id",
+            "frame_index",
+            "area_px",
+            "height_px",
+            "width_px",
+            "score",
+        )
+    },
+    "hand_poses": {"hand_poses": ("clip_id", "is_valid", "score", "camera_from_hand_m")},
+    "scene_reconstruction": {"scene_reconstruction": ("clip_id", "is_valid", "inlier_share")},
+    "object_poses": {"object_poses": ("clip_id", "is_valid", "score")},
+    "object_movements": {"object_movements": ("clip_id", "state", "start_frame", "end_frame")},
+    "robot_mappings": {"robot_mappings": ("clip_id", "mean_fingertip_error_m", "solver_status")},
+}
+READS["hand_masks"] = {"hand_masks": READS["object_masks"]["object_masks"]}
+for _table, _reads in READS.items():
+    if _table not in {"video_manifest", "clips"}:
+        _reads["clips"] = ("clip_id", "video_id", "start_frame", "end_frame")
+
+_FROM = {
+    "hand_poses": ("hand_masks", "valid"),
+    "object_poses": ("object_masks", "valid"),
+    "robot_mappings": ("hand_poses", "converged"),
+    "scene_reconstruction": ("clips", "valid"),
+}
+"""Table → what it is made from, and the share of success that is 0, not unknown, where that has
+rows and the table has none: a model that leaves no row must not go unnoticed."""
+READS["hand_poses"]["hand_masks"] = READS["object_poses"]["object_masks"] = ("clip_id",)
+READS["robot_mappings"]["hand_poses"] = ("clip_id", "is_valid")
+
+Histograms = dict[str, list[int]]
+"""Feature → clips in each bin."""
+
+
+def features(table: str, tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray]:
+    """Feature → (N,) numbers, one a clip (or video); clips without any row count where they can."""
+    rows = pl.DataFrame(tables[table].select(list(READS[table][table])))
+    if table == "video_manifest":
+        found = rows.select(
+            accepted=pl.col("accepted").cast(pl.Float64),
+            has_audio=pl.when("accepted").then(
+                pl.col("audio_codec").is_not_null().cast(pl.Float64)
+            ),
+            duration_s=pl.when("accepted").then("duration_s"),
+            megapixels=pl.when("accepted").then(
+                pl.col("width_px").cast(pl.Float64) * pl.col("height_px") / 1e6
+            ),
+        )
+    elif table == "clips":
+        found = rows.select(duration_s=pl.col("end_pts_s") - pl.col("start_pts_s"))
+    else:
+        clips = pl.DataFrame(tables["clips"]).select(
+            "clip_id", frames=pl.col("end_frame") - pl.col("start_frame")
+        )
+        found = clips.join(
+            rows.group_by("clip_id").agg(_FEATURES[table]), on="clip_id", how="left"
+        ).sort("clip_id")
+        if table.endswith("_masks"):
+            seen = pl.col("seen").fill_null(0)
+            found = found.with_columns(
+                pl.col("tracks").fill_null(0), blank=1 - seen / pl.col("frames")
+            )
+        elif table == "detections":
+            found = found.with_columns(per_frame=pl.col("rows").fill_null(0) / pl.col("frames"))
+        elif table == "object_movements":
+            found = found.with_columns(pl.col("intervals").fill_null(0))
+        if table in _FROM:
+            given, share = _FROM[table]
+            is_failure = pl.col(share).is_null() & pl.col("clip_id").is_in(clips_of(tables[given]))
+            found = found.with_columns(pl.when(is_failure).then(0.0).otherwise(share).alias(share))
+    return {
+        name: found[name].drop_nulls().cast(pl.Float64).drop_nans().to_numpy()
+        for name in BINS[table]
+    }
+
+
+_MASKS = [
+    pl.col("track_id").n_unique().alias("tracks"),
+    pl.col("frame_index").n_unique().alias("seen"),
+    (pl.col("area_px") / (pl.col("height_px").cast(pl.Float64) * pl.col("width_px")))
+    .median()
+    .alias("area"),
+    pl.col("score").median(),
+]
+_VALID = pl.col("is_valid").mean().alias("valid")
+_LENGTH = pl.col("end_frame") - pl.col("start_frame")
+_FEATURES: dict[str, list[pl.Expr]] = {
+    "detections": [pl.len().alias("rows"), pl.col("score").median()],
+    "object_masks": _MASKS,
+    "hand_masks": _MASKS,
+    "hand_poses": [
+        _VALID,
+        pl.col("score").filter("is_valid").median(),
+        pl.col("camera_from_hand_m").arr.get(2).filter("is_valid").median().alias("depth_m"),
+    ],
+    "scene_reconstruction": [_VALID, pl.col("inlier_share").median()],
+    "object_poses": [_VALID, pl.col("score").filter("is_valid").median()],
+    "object_movements": [
+        pl.len().alias("intervals"),
+        (_LENGTH.filter(pl.col("state") == "held").sum() / _LENGTH.sum()).alias("held"),
+    ],
+    "robot_mappings": [
+        pl.col("mean_fingertip_error_m").median().alias("fingertip_error_m"),
+        (pl.col("solver_status") == "converged").mean().alias("converged"),
+    ],
+}
+
+
+def histograms(table: str, values: Mapping[str, np.ndarray]) -> Histograms:
+    """Numbers to counts in the bins of `BINS`."""
+    return {
+        name: np.bincount(np.searchsorted(edges, values[name]), minlength=len(edges) + 1).tolist()
+        for name, edges in BINS[table].items()
+    }
+
+
+def population_stability(counts: np.ndarray, baseline: np.ndarray) -> float:
+    """Population stability index of (B,) counts: the sum of (p - q) ln(p / q), half a count added.
+
+    Over 0.25 is a shift, by the custom of credit scoring (Siddiqi, "Credit Risk Scorecards", 2006).
+    """
+    p, q = (c + 0.5 for c in (counts, baseline))
+    p, q = p / p.sum(), q / q.sum()
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def population_stability_limit(counts: np.ndarray, baseline: np.ndarray, alpha: float) -> float:
+    """What sampling alone exceeds with chance alpha: (1/n + 1/m) chi-squared, one degree of freedom
+    less than bins in use (Yurdakul, "Statistical Properties of Population Stability Index", 2018).
+    """
+    used = int(((counts + baseline) > 0).sum())
+    return float((1 / counts.sum() + 1 / baseline.sum()) * chdtri(max(used - 1, 1), alpha))
+
+
+def merged_bins(counts: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbouring bins put together until each can be expected to hold five of `counts`.
+
+    Below five the chi-squared limit does not hold (Cochran 1954). What moved where the baseline
+    has nothing at all is left to `binned_ks`.
+    """
+    expected = baseline * counts.sum() / baseline.sum()
+    rest = expected[::-1].cumsum()[::-1]
+    starts, held = [0], 0.0
+    for index in range(1, len(expected)):
+        held += expected[index - 1]
+        if held >= _LEAST_EXPECTED and rest[index] >= _LEAST_EXPECTED:
+            starts.append(index)
+            held = 0.0
+    return np.add.reduceat(counts, starts), np.add.reduceat(baseline, starts)
+
+
+def binned_ks(counts: np.ndarray, baseline: np.ndarray) -> float:
+    """Kolmogorov–Smirnov distance at the edges of the bins: at most that of the samples."""
+    p, q = (np.cumsum(c) / c.sum() for c in (counts, baseline))
+    return float(np.abs(p - q).max())
+
+
+def ks_limit(counts: np.ndarray, baseline: np.ndarray, alpha: float) -> float:
+    """What sampling alone exceeds with chance alpha (Smirnov 1948, large samples)."""
+    n, m = counts.sum(), baseline.sum()
+    return float(np.sqrt(-np.log(alpha / 2) / 2 * (n + m) / (n * m)))
+
+
+def shard_is_like_those_before(
+    table: str,
+    current: Histograms,
+    before: Sequence[Histograms],
+    settings: ProbeSettings,
+) -> Finding:
+    """The shard's clips are distributed like those of the last good shards.
+
+    A distance counts when it is larger than custom calls a shift, than chance makes it, and than
+    it was between any good shard and the others: shards differ among themselves.
+    """
+    excess: dict[str, float] = {}
+    numbers: dict[str, float] = {}
+    if len(before) >= settings.min_baseline_shards:
+        for name in BINS[table]:
+            now = np.array(current[name], np.float64)
+            shards = np.array([b[name] for b in before if len(b.get(name, ())) == len(now)])
+            if now.sum() < settings.min_drift_units or len(shards) < settings.min_baseline_shards:
+                continue
+            if not shards.sum():
+                continue
+            psi, ks, ratio = _excess(now, shards.astype(np.float64), settings)
+            excess[f"feature {name}"] = ratio
+            numbers |= {f"PSI of {name}": psi, f"KS of {name}": ks}
+    finding = judge(
+        Units.of(excess, excess.values()),
+        1.0,
+        "times what is usual",
+        "features that differ from the baseline",
+        0.0,
+        numbers=numbers | {"shards in the baseline": float(len(before))},
+    )
+    if len(before) < settings.min_baseline_shards:
+        said = f"not judged yet: {len(before)} of {settings.min_baseline_shards} good shards"
+        return replace(finding, sentence=said)
+    return finding
+
+
+def _excess(
+    now: np.ndarray, shards: np.ndarray, settings: ProbeSettings
+) -> tuple[float, float, float]:
+    """(PSI, KS, the larger of both over its limit)."""
+    total = shards.sum(axis=0)
+    merged = merged_bins(now, total)
+    psi, ks = population_stability(*merged), binned_ks(now, total)
+    others = [(s, total - s) for s in shards if 0 < s.sum() < total.sum()]
+    usual_psi = _usual([population_stability(*merged_bins(*pair)) for pair in others])
+    usual_ks = _usual([binned_ks(s, rest) for s, rest in others])
+    alpha = settings.drift_alpha
+    psi_limit = max(
+        settings.min_psi, _MORE_THAN_USUAL * usual_psi, population_stability_limit(*merged, alpha)
+    )
+    limit = max(settings.min_ks, _MORE_THAN_USUAL * usual_ks, ks_limit(now, total, alpha))
+    return psi, ks, max(psi / psi_limit, ks / limit)
+
+
+def _usual(distances: Sequence[float]) -> float:
+    """The largest distance of a good shard to the others, without that of an odd one out: it would
+    hide a shift for as long as it is remembered."""
+    *_, second, first = (0.0, 0.0, *sorted(distances))
+    is_odd = len(distances) >= _ENOUGH_FOR_AN_ODD_ONE and first > _ODD_ONE_OUT * second
+    return second if is_odd else first
+
+
+# -- streaks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """Videos of a shard in which nothing was found: how many there are, and at its two ends."""
+
+    videos: int
+    leading: int
+    trailing: int
+
+
+def empty_videos(rows: pa.Table, clips: pa.Table) -> Run:
+    """Of the videos of a shard by id, which have no row. clips: video_id; rows: clip_id."""
+    videos = pl.DataFrame(clips.select(["clip_id", "video_id"]))
+    found = videos.join(pl.DataFrame(rows.select(["clip_id"])).unique(), on="clip_id", how="semi")
+    names = videos["video_id"].unique().sort()
+    has = names.is_in(found["video_id"].unique().to_list()).to_numpy()
+    if not has.any():
+        return Run(len(has), len(has), len(has))
+    return Run(len(has), int(has.argmax()), int(has[::-1].argmax()))
+
+
+def things_keep_appearing(runs: Sequence[Run], at: int, settings: ProbeSettings) -> Finding:
+    """There is no long row of videos, over shards, in which nothing was found at all.
+
+    runs: of all shards that are known, in their order, whichever came first; at: which is judged,
+    by the longest streak with a video of it.
+    """
+    run = runs[at]
+    before = _empty_end(reversed(runs[:at]), lambda r: r.trailing)
+    after = _empty_end(runs[at + 1 :], lambda r: r.leading)
+    is_empty = run.leading == run.videos
+    streaks = (before + run.leading, run.trailing + after)
+    streak = before + run.videos + after if is_empty else max(streaks)
+    return judge(
+        Units.of(["videos around this shard"], [float(streak)]),
+        settings.max_streak_videos - 1,
+        "videos in a row with nothing found",
+        "streaks",
+        0.0,
+        numbers={"before this shard": float(before), "after this shard": float(after)},
+    )
+
+
+def _empty_end(runs: Iterable[Run], end: Callable[[Run], int]) -> int:
+    """Empty videos of whole shards next to one that is judged, and at the `end` of the first that
+    has something."""
+    count = 0
+    for run in runs:
+        count += end(run)
+        if run.leading < run.videos:
+            break
+    return count

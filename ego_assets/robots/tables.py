@@ -1,0 +1,54 @@
+"""Tables of robot hands: columns, types, units, frames and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ego_assets.rows import (
+    FrameRow,
+    Metres,
+    QualityTier,
+    Side,
+)
+from resources.lake.table import (
+    Bool,
+    Floats,
+    Quaternion,
+    Text,
+    Texts,
+    Unit,
+    Vec3,
+)
+
+
+class RobotMapping(FrameRow):
+    """One row a hand a frame a robot: the joint positions that mimic the hand."""
+
+    table: ClassVar[str] = "robot_mappings"
+    key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index", "track_id", "robot", "method")
+
+    track_id: Text = Field(description="the hand's track")
+    side: Side = Field(description="from the wearer's view")
+    robot: Text = Field(description="name of the robot hand")
+    method: Literal["vector", "position", "dexpilot"] = Field(description="objective")
+    joint_names: Texts = Field(description="order of joint_positions")
+    joint_positions: Annotated[Floats, Unit("radians; metres for prismatic joints")] = Field(
+        description="the robot's configuration"
+    )
+    camera_from_wrist_m: Annotated[Vec3, Unit("metres")] = Field(description="wrist position")
+    camera_from_wrist_xyzw: Quaternion = Field(
+        description="wrist rotation, the hand frame of hand_poses"
+    )
+    fingertip_names: Texts = Field(description="order of fingertip_error_m")
+    fingertip_error_m: Annotated[Floats, Unit("metres")] = Field(
+        description="distance of each robot fingertip to its scaled target"
+    )
+    mean_fingertip_error_m: Metres = Field(ge=0, description="mean of fingertip_error_m")
+    solver_status: Literal["converged", "stopped", "failed"] = Field(
+        description="failed: the positions are those of the frame before"
+    )
+    within_limits: Bool = Field(description="every joint inside the URDF's limits")
+    backend: Text = Field(description="which implementation")
+    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")

@@ -1,0 +1,433 @@
+"""The camera of every frame of a clip, and sparse points of its scene, without any weights.
+
+Here: the operator: what is masked, the order of the steps, rows with their evidence. Not here:
+the steps themselves (`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`).
+
+A backend that sees depth (`metric_scale`) gives a take its metres: the first clip of a world fixes
+them, and those that are moved into it follow.
+
+Points are followed through shrunken pictures with hands and objects masked out; keyframes are
+mapped by COLMAP; every frame is then registered against the map, each with its own evidence. A
+frame or clip that does not bear a reconstruction is invalid, with the reason, and has no pose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
+from ego_assets.scene.colmap import keyframes as kf
+from ego_assets.scene.colmap.mapping import MappingError, SparseMap, build_map, has_cuda
+from ego_assets.scene.colmap.metric_scale import (
+    MetricScale,
+    ScaleError,
+    SizedDepthSource,
+    choose_views,
+    measure_scale,
+)
+from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
+from ego_assets.scene.colmap.registration import Registration, register_frames
+from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
+from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
+from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
+from ego_assets.vision.geometry import quaternion_from_matrix
+from ego_assets.vision.mask_regions import MaskedThings
+
+TABLE = "scene_reconstruction"
+_FOCAL_RANGE = (0.4, 2.5)
+_MAX_DISTORTION = 0.6
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """What came of a clip, in the world `world_id`; in metres if there is a scale."""
+
+    world_id: str
+    scene: SparseMap
+    registrations: list[Registration]
+    intrinsics: Intrinsics
+    scale: MetricScale | None = None
+
+
+class PycolmapReconstructor:
+    """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
+
+    name = "pycolmap"
+    version = "1"
+    quality_tier = "baseline"
+    weights_hash = ""
+    depth: SizedDepthSource | None = None
+    on_device = False
+
+    def __init__(self, settings: ReconstructSettings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def may_use_device(cls) -> bool:
+        """Whether it has any use of a device here: bundle adjustment, if COLMAP has CUDA."""
+        return cls.on_device or has_cuda()
+
+    def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
+        """A row for every frame of the clip; points (N, 3), colors (N, 3), errors (N) in full px.
+
+        Poses are world_from_camera in the world `world_id`, of arbitrary scale unless the backend
+        sees depth. Raises BadInputError if no frame decodes.
+        """
+        settings = self.settings
+        anchors = Anchors.from_carried(carried)
+        start = _start_intrinsics(clip.intrinsics, anchors)
+        masks = MaskedThings(clip.tables, settings.mask_margin_px)
+        tracks = collect_tracks(
+            clip.frames.read(max_side_px=settings.work_side_px),
+            masks.forbidden,
+            settings.max_tracks,
+            _seeds(anchors, clip),
+        )
+        work = _work_intrinsics(start, tracks.size, clip)
+        notes: dict[str, Any] = {}
+        solution: _Solution | None = None
+        reason = "no frame"
+        try:
+            solution = self._solve(clip, tracks, work, start, anchors, notes)
+        except MappingError as error:
+            reason = str(error)
+            solution = self._locate(tracks, work, start, anchors)
+            notes["no_map_of_its_own"] = reason
+        if solution is not None and self.depth is not None:
+            known = MetricScale.from_carried(carried)
+            if anchors is None or anchors.world_id != solution.world_id or known is None:
+                solution = self._in_metres(clip, tracks, solution, anchors, notes)
+            else:
+                solution = dataclasses.replace(solution, scale=known)
+        return self._output(clip, tracks, solution, start, reason, notes)
+
+    def _solve(
+        self,
+        clip: ClipInput,
+        tracks: TrackTable,
+        work: Intrinsics,
+        start: Intrinsics,
+        anchors: Anchors | None,
+        notes: dict[str, Any],
+    ) -> _Solution:
+        """A map of the clip's own, moved into the take's world where that is sound."""
+        settings = self.settings
+        guessed = start.source == "assumed_fov"
+        chosen = _checked_keyframes(tracks, work, not guessed, settings, notes)
+        # A short look around does not fix a focal length: then the guess is the better one.
+        calibrate = guessed and len(chosen) >= settings.min_calibration_keyframes
+        scene = build_map(tracks, chosen, work, calibrate, settings)
+        notes["mapped on"] = scene.device
+        if scene.device == "gpu":
+            gpu = os.environ["CUDA_VISIBLE_DEVICES"].partition(",")[0]
+            notes["accelerator"] = json.dumps({"gpu": gpu, "used_by": "pycolmap"})
+        intrinsics = _calibrated(start, work, scene.intrinsics) if calibrate else start
+        angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
+        notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}
+        if angle < settings.min_triangulation_angle_deg:
+            raise MappingError(f"no parallax: the points' median angle is {angle:.2f} deg")
+        found = register_frames(tracks, scene, settings)
+        share = sum(r.pose is not None for r in found) / len(found)
+        if share < settings.min_registered_share:
+            raise MappingError(f"the map explains only {100 * share:.0f} % of the frames")
+        solution = _Solution(clip.clip_id, scene, found, intrinsics)
+        if anchors is None:
+            return solution
+        alignment = align(anchors, _poses(tracks, found), _pairs(anchors, scene))
+        notes["take_alignment"] = alignment.problem or (
+            f"{alignment.frames} frames, {alignment.points} points: {alignment.turn_deg:.2f} deg, "
+            f"{100 * alignment.centre_over_depth:.2f} % of the depth"
+        )
+        if alignment.problem or alignment.similarity is None:
+            return solution
+        return _moved(solution, alignment.similarity, anchors.world_id)
+
+    def _locate(
+        self, tracks: TrackTable, work: Intrinsics, start: Intrinsics, anchors: Anchors | None
+    ) -> _Solution | None:
+        """A clip that bears no map itself, found in the points of the clip before it."""
+        if anchors is None or not len(tracks):
+            return None
+        count = len(anchors.points)
+        scene = SparseMap(
+            poses={},
+            points=anchors.points,
+            track=np.arange(count),
+            errors_px=np.zeros(count),
+            angle_deg=np.zeros(count),
+            intrinsics=work,
+        )
+        found = register_frames(tracks, scene, self.settings)
+        if not any(r.pose is not None for r in found):
+            return None
+        return _Solution(anchors.world_id, scene, found, start)
+
+    def _in_metres(
+        self,
+        clip: ClipInput,
+        tracks: TrackTable,
+        solution: _Solution,
+        anchors: Anchors | None,
+        notes: dict[str, Any],
+    ) -> _Solution:
+        """The solution in metres, or as it is with the reason in the notes."""
+        settings = self.settings
+        assert isinstance(settings, DepthScaleSettings) and self.depth is not None
+        lens, width = solution.intrinsics, clip.frames.width
+        focal = None if lens.source == "assumed_fov" else lens.fx / width
+        views = choose_views(tracks, solution.scene, solution.registrations, settings.depth_frames)
+        try:
+            scale = measure_scale(clip.frames, views, self.depth, focal)
+            notes["metric_scale"] = str(scale)
+            if scale.samples < settings.min_scale_samples:
+                raise ScaleError(f"only {scale.samples} mapped points have a depth")
+            if scale.spread > settings.max_scale_spread:
+                raise ScaleError(f"points disagree about it by {100 * scale.spread:.0f} %")
+        except ScaleError as error:
+            notes["no_metric_scale"] = str(error)
+            return solution
+        # What this clip was aligned to stays without a scale: in metres, it is another world.
+        follows = anchors is not None and anchors.world_id == solution.world_id
+        world_id = clip.clip_id if follows else solution.world_id
+        stretch = Similarity(scale.factor, np.eye(3), np.zeros(3))
+        return dataclasses.replace(_moved(solution, stretch, world_id), scale=scale)
+
+    def _output(
+        self,
+        clip: ClipInput,
+        tracks: TrackTable,
+        solution: _Solution | None,
+        start: Intrinsics,
+        reason: str,
+        notes: dict[str, Any],
+    ) -> ClipOutput:
+        intrinsics = start if solution is None else solution.intrinsics
+        world_id = clip.clip_id if solution is None else solution.world_id
+        found = {} if solution is None else _by_frame(tracks, solution.registrations)
+        times = _times(clip, tracks)
+        scale = None if solution is None else solution.scale
+        common = _common(self, world_id, intrinsics, scale)
+        full_px = clip.frames.width / max(1, tracks.size[0])
+        rows: Rows = []
+        for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
+            why = reason if frame in times.decoded else "the frame does not decode"
+            registration = found.get(frame, Registration(None, reason=why))
+            evidence = _evidence(registration, full_px)
+            rows.append(clip.row(frame, times.of(frame)) | common | evidence)
+        notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
+        output = ClipOutput({TABLE: rows}, notes=notes)
+        if solution is not None:
+            output.arrays[TABLE] = _arrays(tracks, solution.scene, full_px)
+            output.carried = _carried(clip, tracks, solution, self.settings.carry_s)
+        return output
+
+
+@dataclass(frozen=True)
+class _Times:
+    frames: np.ndarray
+    pts_s: np.ndarray
+    decoded: frozenset[int]
+
+    def of(self, frame: int) -> float:
+        """Time of a frame; of one that does not decode, on the line between its neighbours."""
+        return float(np.interp(frame, self.frames, self.pts_s))
+
+
+def _times(clip: ClipInput, tracks: TrackTable) -> _Times:
+    start, end = clip.clip["start_frame"], clip.clip["end_frame"]
+    frames, pts = tracks.frame_index, tracks.pts_s
+    decoded = frozenset(int(f) for f in frames)
+    if start not in decoded:
+        frames = np.concatenate([[start], frames])
+        pts = np.concatenate([[clip.clip["start_pts_s"]], pts])
+    return _Times(
+        np.concatenate([frames, [end]]),
+        np.concatenate([pts, [max(clip.clip["end_pts_s"], pts[-1])]]),
+        decoded,
+    )
+
+
+def _start_intrinsics(given: Intrinsics, anchors: Anchors | None) -> Intrinsics:
+    """A take keeps the lens that its first clip found."""
+    return given if anchors is None or given.source != "assumed_fov" else anchors.intrinsics
+
+
+def _calibrated(start: Intrinsics, work: Intrinsics, found: Intrinsics) -> Intrinsics:
+    """The full-size picture's intrinsics of those `found` for the shrunken one.
+
+    Raises `MappingError` for a lens that no camera has: the geometry did not fix it.
+    """
+    ratio = found.fx / work.fx
+    bend = max((abs(d) for d in found.distortion), default=0.0)
+    if not _FOCAL_RANGE[0] <= ratio <= _FOCAL_RANGE[1] or bend > _MAX_DISTORTION:
+        raise MappingError(
+            f"the lens ran away: {ratio:.2f} times the assumed focal length, distortion {bend:.2f}"
+        )
+    return dataclasses.replace(
+        start,
+        model=found.model,
+        fx=start.fx * ratio,
+        fy=start.fy * ratio,
+        distortion=found.distortion,
+        source="self_calibrated",
+    )
+
+
+def _work_intrinsics(full: Intrinsics, size: tuple[int, int], clip: ClipInput) -> Intrinsics:
+    width, height = clip.frames.width, clip.frames.height
+    return scaled_intrinsics(full, max(1, size[0]) / width, max(1, size[1]) / height)
+
+
+def _seeds(anchors: Anchors | None, clip: ClipInput) -> Seeds | None:
+    """The mapped points of the clip before, in the first shared frame that it registered."""
+    if anchors is None or not len(anchors.points):
+        return None
+    start, end = clip.clip["start_frame"], clip.clip["end_frame"]
+    shared = [f for f in sorted(anchors.seen) if start <= f < end and len(anchors.seen[f][0])]
+    if not shared:
+        return None
+    names, pixels = anchors.seen[shared[0]]
+    # Outside the picture, and so dropped, unless seen.
+    full = np.full((len(anchors.points), 2), -10.0)
+    full[names] = pixels
+    return Seeds(shared[0], full, (clip.frames.width, clip.frames.height))
+
+
+def _checked_keyframes(
+    tracks: TrackTable,
+    work: Intrinsics,
+    focal_is_known: bool,
+    settings: ReconstructSettings,
+    notes: dict[str, Any],
+) -> list[int]:
+    """Keyframes of a clip that can be mapped. Raises `MappingError` with the reason if none can."""
+    if len(tracks) < settings.min_keyframes:
+        raise MappingError(f"too few frames: {len(tracks)}")
+    typical = float(np.median(np.diff(tracks.starts)))
+    notes["tracks"] = int(typical)
+    if typical < settings.min_texture_tracks:
+        raise MappingError(f"too little texture: {typical:.0f} points in the median frame")
+    still = kf.still_share(tracks)
+    notes["still_share"] = round(still, 3)
+    if still > settings.max_still_share:
+        raise MappingError(f"no parallax: {100 * still:.0f} % of the points never move")
+    chosen = kf.choose_keyframes(tracks, settings.keyframe_motion, settings.max_keyframes)
+    notes["keyframes"] = len(chosen)
+    if len(chosen) < settings.min_keyframes:
+        raise MappingError(f"no parallax: {len(chosen)} keyframes, the picture hardly moves")
+    flat = [normalised_points(work, tracks.at(p)[1]) for p in chosen]
+    parallax = kf.parallax_px(tracks, chosen, flat, work.fx, focal_is_known)
+    notes["parallax_px"] = round(parallax, 2)
+    if parallax < settings.min_parallax_px:
+        raise MappingError(f"no parallax: rotation explains all but {parallax:.2f} px")
+    return chosen
+
+
+def _poses(tracks: TrackTable, found: list[Registration]) -> dict[int, np.ndarray]:
+    return {f: r.pose for f, r in _by_frame(tracks, found).items() if r.pose is not None}
+
+
+def _by_frame(tracks: TrackTable, found: list[Registration]) -> dict[int, Registration]:
+    return {int(f): r for f, r in zip(tracks.frame_index, found, strict=True)}
+
+
+def _pairs(anchors: Anchors, scene: SparseMap) -> tuple[np.ndarray, np.ndarray]:
+    """The points of both maps that are one track: in this clip's world, in the take's."""
+    shared = scene.track < len(anchors.points)
+    return scene.points[shared], anchors.points[scene.track[shared]]
+
+
+def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution:
+    scene = dataclasses.replace(
+        solution.scene,
+        points=to_take.points(solution.scene.points),
+        poses={k: to_take.pose(p) for k, p in solution.scene.poses.items()},
+    )
+    found = [
+        r if r.pose is None else dataclasses.replace(r, pose=to_take.pose(r.pose))
+        for r in solution.registrations
+    ]
+    return _Solution(world_id, scene, found, solution.intrinsics)
+
+
+def _common(
+    operator: PycolmapReconstructor,
+    world_id: str,
+    intrinsics: Intrinsics,
+    scale: MetricScale | None,
+) -> dict[str, Any]:
+    return {
+        "world_id": world_id,
+        "scale_kind": "arbitrary" if scale is None else "metric",
+        "scale_spread": None if scale is None else scale.spread,
+        "scale_samples": None if scale is None else scale.samples,
+        "camera_model": intrinsics.model,
+        "fx_px": float(intrinsics.fx),
+        "fy_px": float(intrinsics.fy),
+        "cx_px": float(intrinsics.cx),
+        "cy_px": float(intrinsics.cy),
+        "distortion": [float(d) for d in intrinsics.distortion],
+        "intrinsics_source": intrinsics.source,
+        "points_uri": None,
+        "backend": operator.name,
+        "quality_tier": operator.quality_tier,
+    }
+
+
+def _evidence(found: Registration, full_px: float) -> dict[str, Any]:
+    valid = found.pose is not None
+    tried = found.matches > 0
+    pose = found.pose
+    return {
+        "is_valid": valid,
+        "invalid_reason": None if valid else found.reason or "not registered",
+        "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
+        "world_from_camera_xyzw": (
+            None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()
+        ),
+        "registration": found.kind if valid else None,
+        "inliers": found.inliers if tried else None,
+        "inlier_share": found.share if tried else None,
+        "reprojection_error_px": found.error * full_px if found.inliers else None,
+    }
+
+
+def _arrays(tracks: TrackTable, scene: SparseMap, full_px: float) -> dict[str, np.ndarray]:
+    return {
+        "points": scene.points.astype(np.float32),
+        "colors": tracks.colours[scene.track].astype(np.uint8).reshape(-1, 3),
+        "errors": (scene.errors_px * full_px).astype(np.float32),
+    }
+
+
+def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: float) -> Carried:
+    """Poses of the last seconds and the points that they saw, for the next clip of the take."""
+    since = float(clip.clip["end_pts_s"]) - carry_s
+    recent = [
+        (int(f), r)
+        for f, t, r in zip(tracks.frame_index, tracks.pts_s, solution.registrations, strict=True)
+        if t >= since and r.pose is not None and r.points is not None
+    ]
+    if not recent:
+        return {}
+    used = np.unique(np.concatenate([np.asarray(r.points) for _, r in recent]))
+    zoom = np.array([clip.frames.width / tracks.size[0], clip.frames.height / tracks.size[1]])
+    seen = {
+        f: (np.searchsorted(used, np.asarray(r.points)), (np.asarray(r.xy) + 0.5) * zoom - 0.5)
+        for f, r in recent
+    }
+    scale = {} if solution.scale is None else solution.scale.to_carried()
+    anchors = Anchors(
+        world_id=solution.world_id,
+        poses={f: np.asarray(r.pose) for f, r in recent},
+        points=solution.scene.points[used],
+        seen=seen,
+        intrinsics=solution.intrinsics,
+    )
+    return anchors.to_carried() | scale

@@ -1,0 +1,65 @@
+"""Tables of cameras: columns, types, units, frames and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ego_assets.rows import (
+    FrameRow,
+    IntrinsicsSource,
+    Pixels,
+    QualityTier,
+    ScaleKind,
+    Score,
+)
+from resources.lake.table import (
+    Bool,
+    Float32,
+    Floats,
+    Int32,
+    Quaternion,
+    Text,
+    Unit,
+    Vec3,
+)
+
+
+class SceneReconstruction(FrameRow):
+    """One row a frame: the camera. The points lie in the file that `points_uri` names."""
+
+    table: ClassVar[str] = "scene_reconstruction"
+    key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index")
+
+    world_id: Text = Field(
+        description="clip whose reconstruction fixes the world frame: poses compare only within"
+    )
+    is_valid: Bool = Field(description="false: the frame is not registered, the pose is null")
+    invalid_reason: Text | None = Field(description="why the frame or clip is not registered")
+    world_from_camera_m: Annotated[Vec3, Unit("world units")] | None = Field(
+        description="camera centre in the world"
+    )
+    world_from_camera_xyzw: Quaternion | None = Field(description="camera rotation in the world")
+    registration: Literal["keyframe", "pnp"] | None = Field(description="how it was registered")
+    inliers: Int32 | None = Field(ge=0, description="points that support the pose")
+    inlier_share: Score | None = Field(description="inliers over matches")
+    reprojection_error_px: Pixels | None = Field(ge=0, description="RMS over the inliers")
+    scale_kind: ScaleKind = Field(description="metric: world units are metres")
+    scale_spread: Annotated[Float32, Unit("relative")] | None = Field(
+        ge=0,
+        description="of a metric scale: robust deviation of what each point says of it (log)",
+    )
+    scale_samples: Int32 | None = Field(
+        ge=1, description="of a metric scale: points that were asked, once for the whole world"
+    )
+    camera_model: Text = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
+    fx_px: Pixels = Field(description="focal length, x")
+    fy_px: Pixels = Field(description="focal length, y")
+    cx_px: Pixels = Field(description="principal point, x")
+    cy_px: Pixels = Field(description="principal point, y")
+    distortion: Floats = Field(description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye")
+    intrinsics_source: IntrinsicsSource = Field(description="where the intrinsics come from")
+    points_uri: Text | None = Field(description="npz of the clip's points, relative to the lake")
+    backend: Text = Field(description="which implementation")
+    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")

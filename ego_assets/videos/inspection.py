@@ -1,0 +1,372 @@
+"""What a raw file is, and whether it is taken in: the values of its row in `video_manifest`.
+
+Here: facts from the headers, a look at the frames, the decision. Not here: the opening of media
+files (`decode`), calibration files (`calibration`). What a row says of a rejected file quotes
+nothing of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from ego_assets.media import progress
+from ego_assets.media.decode import (
+    ClipFrames,
+    FrameIndex,
+    choose_video_stream,
+    has_times_of_decoding,
+    index_frames,
+    libav_says,
+    open_media,
+    unless_of_storage,
+)
+from ego_assets.operator import BadInputError
+from ego_assets.videos.calibration import (
+    SIDECAR,
+    Calibration,
+    CalibrationError,
+    read_calibration,
+)
+from ego_assets.videos.settings import ManifestSettings
+from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
+
+VERSION = "3"
+"""Of the rows: raise it when they change."""
+STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
+VARIABLE_SHARE = 0.1
+MIN_DECODED_SHARE = 0.5
+"""A file of whose looked-at frames fewer decode is corrupt."""
+LOOKED_AT = 5
+MAX_DETAIL = 500
+"""Characters of a sentence on why a file is rejected."""
+
+
+class RejectReason(StrEnum):
+    """Why a raw file is not taken in."""
+
+    REFUSED = "refused"
+    EMPTY = "empty"
+    UNREADABLE = "unreadable"
+    NOT_MEDIA = "not_media"
+    TRUNCATED = "truncated"
+    NO_VIDEO = "no_video"
+    STILL_IMAGE = "still_image"
+    UNSUPPORTED_CODEC = "unsupported_codec"
+    CORRUPT = "corrupt"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
+    NO_TIMES = "no_times"
+    BAD_CALIBRATION = "bad_calibration"
+    DUPLICATE = "duplicate"
+
+
+_SIGNATURES = (
+    (0, b"\x89PNG", RejectReason.STILL_IMAGE, "a PNG picture"),
+    (0, b"\xff\xd8\xff", RejectReason.STILL_IMAGE, "a JPEG picture"),
+    (0, b"GIF8", RejectReason.STILL_IMAGE, "a GIF picture"),
+    (8, b"WEBP", RejectReason.STILL_IMAGE, "a WebP picture"),
+    (0, b"#EXTM3U", RejectReason.NOT_MEDIA, "a playlist: it may name files that are not yours"),
+    (0, b"ffconcat", RejectReason.NOT_MEDIA, "a concat script: it may name any file"),
+    (4, b"ftyp", RejectReason.TRUNCATED, "its index (moov) is missing: the recording was cut off"),
+)
+"""(offset, bytes, reason, words) that explain why a file did not open."""
+
+
+class RejectedError(Exception):
+    """Carries a reason and a sentence from where it is found to the row."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[str, Any]]:
+    """(SHA-256 in hex, size in bytes, columns of `probe_video`) of a file.
+
+    The first is empty if the file is too large to be read. Both read the file at the same time, so
+    that storage is asked for each byte once: the one behind finds it in memory. Raises OSError if
+    the file cannot be read, NotAFileError.
+    """
+    found = path.lstat()
+    if (rejected := reject_by_size(found.st_size, settings, found.st_blocks * 512)) is not None:
+        return "", found.st_size, rejected
+    with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the interpreter's lock
+        hashing = pool.submit(copy_context().run, hash_file, path)
+        columns = probe_video(path, settings)
+        sha256, size = hashing.result()
+    return sha256, size, columns
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """(SHA-256 in hex, size in bytes) of a file, in one reading with bounded memory. Raises
+    NotAFileError, OSError that names the file."""
+    digest = hashlib.sha256()
+    size = 0
+    blocks = read_blocks(path)
+    while True:
+        began = time.monotonic()
+        block = next(blocks, b"")
+        progress.moved(len(block), time.monotonic() - began)
+        if not block:
+            return digest.hexdigest(), size
+        digest.update(block)
+        size += len(block)
+
+
+def reject_by_size(
+    byte_size: int, settings: ManifestSettings, stored_bytes: int | None = None
+) -> dict[str, Any] | None:
+    """Columns of `video_manifest` for a file that is too large to be read at all, else None.
+
+    stored_bytes: what it takes on its disk, if that is known.
+    """
+    limit = settings.max_file_gigabytes
+    if byte_size <= limit * 1e9:
+        return None
+    detail = f"{_gigabytes(byte_size)} is over the limit of {limit:g} GB: the file was not read"
+    if stored_bytes is not None and stored_bytes < byte_size / 2:
+        detail += f" (it is sparse: {_gigabytes(stored_bytes)} of it is on the disk)"
+    return rejected_columns(RejectReason.TOO_LARGE, detail)
+
+
+def _gigabytes(byte_count: int) -> str:
+    size = byte_count / 1e9
+    return f"{size:,.0f} GB" if size >= 100 else f"{size:.3g} GB"
+
+
+def rejected_columns(reason: RejectReason, detail: str) -> dict[str, Any]:
+    """Columns of `video_manifest` for a file of which nothing else is known."""
+    return _blank() | _rejection(reason, detail)
+
+
+def as_text(detail: str) -> str:
+    """A sentence as a table and a terminal can hold it, whatever a file's name is made of."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in detail)
+    return shown if len(shown) <= MAX_DETAIL else f"{shown[: MAX_DETAIL - 1]}…"
+
+
+def probe_video(path: Path, settings: ManifestSettings) -> dict[str, Any]:
+    """Columns of `video_manifest` from `accepted` on. Never raises for what is in the file; OSError
+    if it is not there, or cannot be read.
+
+    Damaged files are taken in as far as they decode: of five frames spread over the index half
+    must decode (a truncated video with its index keeps what is there).
+    """
+    row = _blank()
+    try:
+        _fill(row, path, settings)
+        row["accepted"] = True
+    except RejectedError as rejected:
+        row |= _rejection(rejected.reason, str(rejected))
+    except NotAFileError as error:
+        row |= _rejection(RejectReason.REFUSED, str(error))
+    except BadInputError as error:  # our own words
+        unless_of_storage(error, path)
+        row |= _rejection(RejectReason.UNREADABLE, str(error))
+    except (av.FFmpegError, PermissionError) as error:
+        unless_of_storage(error, path)
+        row |= _rejection(RejectReason.UNREADABLE, libav_says(error))
+    except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
+        detail = f"its headers make no sense ({type(error).__name__})"
+        row |= _rejection(RejectReason.UNREADABLE, detail)
+    return row
+
+
+def _rejection(reason: RejectReason, detail: str) -> dict[str, str]:
+    return {"reject_reason": reason.value, "reject_detail": as_text(detail)}
+
+
+def _blank() -> dict[str, Any]:
+    names = (
+        "reject_reason reject_detail container video_codec pixel_format width_px height_px "
+        "rotation_deg sample_aspect_ratio frame_count average_rate_fps is_variable_rate "
+        "duration_s start_pts_s audio_codec audio_rate_hz audio_channels camera_model fx_px "
+        "fy_px cx_px cy_px distortion intrinsics_source"
+    )
+    return {"accepted": False} | dict.fromkeys(names.split())
+
+
+def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise RejectedError(RejectReason.EMPTY, "the file is empty")
+    with _open(path) as container:
+        row["container"] = container.format.name
+        _fill_audio(row, container)
+        stream = choose_video_stream(container)
+        if stream is None:
+            raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
+        _fill_stream(row, stream)
+        _check_stream(stream, settings)
+    index = index_frames(path)
+    _fill_index(row, index)
+    _check_length(row, index, settings)
+    _check_times(path, index)
+    _check_decoding(path, index)
+    _fill_camera(row, path, index, settings)
+
+
+def _open(path: Path) -> Any:
+    """Open, or say what the file is instead of a video."""
+    try:
+        return open_media(path)
+    except BadInputError as error:
+        with open_regular(path) as file:
+            head = file.read(512)
+        for offset, signature, reason, words in _SIGNATURES:
+            if head[offset:].startswith(signature):
+                raise RejectedError(reason, words) from error
+        printable = sum(b in b"\t\r\n" or 32 <= b < 127 for b in head)
+        if printable > 0.95 * len(head):
+            raise RejectedError(RejectReason.NOT_MEDIA, "text, not a video") from error
+        raise RejectedError(RejectReason.UNREADABLE, str(error)) from error
+
+
+def _fill_audio(row: dict[str, Any], container: Any) -> None:
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    if not streams:
+        return
+    chosen = max(streams, key=lambda s: (s.sample_rate or 0, s.channels or 0, -s.index))
+    row["audio_codec"] = chosen.codec_context.name
+    row["audio_rate_hz"] = chosen.sample_rate or None
+    row["audio_channels"] = chosen.channels or None
+
+
+def _fill_stream(row: dict[str, Any], stream: Any) -> None:
+    row["video_codec"] = stream.codec_context.codec.canonical_name
+    row["pixel_format"] = stream.pix_fmt
+    ratio = stream.sample_aspect_ratio
+    row["sample_aspect_ratio"] = float(ratio) if ratio else 1.0
+
+
+def _check_stream(stream: Any, settings: ManifestSettings) -> None:
+    pixels = stream.width * stream.height
+    if pixels > settings.max_pixels:
+        detail = (
+            f"{stream.width} x {stream.height} is over the limit of {settings.max_pixels} pixels"
+        )
+        raise RejectedError(RejectReason.TOO_LARGE, detail)
+    if pixels == 0:
+        raise RejectedError(RejectReason.CORRUPT, "the video stream has no size")
+
+
+def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
+    row["width_px"], row["height_px"] = index.width, index.height
+    row["rotation_deg"] = index.rotation_deg
+    row["frame_count"] = len(index)
+    row["duration_s"] = index.duration_s
+    row["start_pts_s"] = float(index.pts[0] * index.time_base)
+    row["average_rate_fps"] = len(index) / index.duration_s
+    steps = np.diff(index.pts)
+    tick = 1  # one unit of rounding in the time base is no variation
+    row["is_variable_rate"] = bool(
+        len(steps) > 1
+        and np.abs(steps - np.median(steps)).max() > max(tick, VARIABLE_SHARE * np.median(steps))
+    )
+
+
+def _check_length(row: dict[str, Any], index: FrameIndex, settings: ManifestSettings) -> None:
+    if len(index) == 1 and row["video_codec"] in STILL_CODECS:
+        raise RejectedError(RejectReason.STILL_IMAGE, f"one {row['video_codec']} picture")
+    if index.duration_s > settings.max_duration_s:
+        detail = f"{index.duration_s:.0f} s is over the limit of {settings.max_duration_s:g} s"
+        raise RejectedError(RejectReason.TOO_LONG, detail)
+    decoded_gb = len(index) * index.width * index.height * 3 / 1e9
+    if decoded_gb > settings.max_decoded_gigabytes:
+        detail = (
+            f"{len(index)} pictures of {index.width} x {index.height} are {decoded_gb:.0f} GB, the "
+            f"limit is {settings.max_decoded_gigabytes:g}"
+        )
+        raise RejectedError(RejectReason.TOO_LARGE, detail)
+    if index.duration_s < settings.min_duration_s:
+        detail = f"{index.duration_s:.2f} s is under the limit of {settings.min_duration_s:g} s"
+        raise RejectedError(RejectReason.TOO_SHORT, detail)
+
+
+def _check_times(path: Path, index: FrameIndex) -> None:
+    if has_times_of_decoding(path, index):
+        raise RejectedError(
+            RejectReason.NO_TIMES,
+            "its pictures are stored in another order than they are shown in, and the file does "
+            "not say which: `ffmpeg -fflags +genpts -i IN -c copy OUT.mp4` makes one that does",
+        )
+
+
+def _check_decoding(path: Path, index: FrameIndex) -> None:
+    """Decode a few frames, at and behind keyframes spread over the video."""
+    places = sorted({round(x) for x in np.linspace(0, len(index) - 1, LOOKED_AT)})
+    good = 0
+    for place in places:
+        try:
+            frames = ClipFrames(path, place, place + 1).read(max_side_px=64)
+            good += sum(1 for _ in frames)
+        except (BadInputError, av.FFmpegError) as error:
+            unless_of_storage(error, path)
+            continue
+        finally:
+            progress.moved()
+    if good < MIN_DECODED_SHARE * len(places):
+        raise RejectedError(
+            RejectReason.CORRUPT, f"{good} of {len(places)} frames spread over the video decode"
+        )
+
+
+def _fill_camera(
+    row: dict[str, Any], path: Path, index: FrameIndex, settings: ManifestSettings
+) -> None:
+    try:
+        camera = read_calibration(path, index.width, index.height)
+    except CalibrationError as error:
+        detail = f"{path.with_suffix(SIDECAR).name} is no calibration of this video: {error}"
+        raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from None
+    source = "calibration_file"
+    if camera is None:
+        path.lstat()  # raises if it is the folder that is not there
+        longer = max(index.width, index.height)
+        focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
+        middle = ((index.width - 1) / 2, (index.height - 1) / 2)
+        camera = Calibration(fx=focal, fy=focal, cx=middle[0], cy=middle[1])
+        source = "assumed_fov"
+    row |= _camera_columns(camera) | {"intrinsics_source": source}
+
+
+def _camera_columns(camera: Calibration) -> dict[str, Any]:
+    columns: dict[str, Any] = {"camera_model": camera.model, "distortion": camera.distortion}
+    for name in ("fx", "fy", "cx", "cy"):
+        columns[f"{name}_px"] = getattr(camera, name)
+    return columns
+
+
+def is_calibrated_by(row: Mapping[str, Any], video: Path) -> bool:
+    """Whether a manifest row has the camera of the calibration beside a video, if there is one.
+
+    Raises OSError if the file is there and cannot be read.
+    """
+    try:
+        camera = read_calibration(video, row["width_px"], row["height_px"])
+    except CalibrationError:
+        return False
+    if camera is None or row["intrinsics_source"] != "calibration_file":
+        return camera is None and row["intrinsics_source"] != "calibration_file"
+    said = _camera_columns(camera)
+    # Columns have the precision that the table gives them.
+    names = [name for name in said if name.endswith("_px")]
+    has, wanted = (
+        np.array([*(camera[n] for n in names), *(camera["distortion"] or [])], np.float32)
+        for camera in (row, said)
+    )
+    return row["camera_model"] == said["camera_model"] and np.array_equal(has, wanted)

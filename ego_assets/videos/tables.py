@@ -1,0 +1,89 @@
+"""Tables of videos and clips: columns, types, units, frames and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ego_assets.rows import (
+    ClipRow,
+    IntrinsicsSource,
+    Pixels,
+    Seconds,
+    VideoRow,
+)
+from resources.lake.table import (
+    Bool,
+    Float32,
+    Floats,
+    Int32,
+    Int64,
+    Text,
+    Unit,
+)
+
+
+class VideoManifest(VideoRow):
+    """One row a raw file: what it is and whether it is taken in."""
+
+    table: ClassVar[str] = "video_manifest"
+    key: ClassVar[tuple[str, ...]] = ("uri",)
+
+    uri: Text = Field(description="where the raw file lies")
+    byte_size: Annotated[Int64, Unit("bytes")] = Field(ge=0, description="size of the file")
+    sha256: Text = Field(
+        description="of the file's bytes, hex; empty for a rejected file that was not read, whose "
+        "video_id is made from its uri"
+    )
+    accepted: Bool = Field(description="whether the video goes through the graph")
+    reject_reason: Text | None = Field(description="why not: a code of RejectReason")
+    reject_detail: Text | None = Field(description="the sentence behind the code")
+    container: Text | None = Field(description="demuxer name")
+    video_codec: Text | None = Field(description="codec of the chosen video stream")
+    pixel_format: Text | None = Field(description="pixel format of the chosen video stream")
+    width_px: Annotated[Int32, Unit("pixels")] | None = Field(description="upright picture width")
+    height_px: Annotated[Int32, Unit("pixels")] | None = Field(description="upright picture height")
+    rotation_deg: Annotated[Int32, Unit("degrees")] | None = Field(
+        description="clockwise turn applied to make the stored picture upright: 0, 90, 180, 270"
+    )
+    sample_aspect_ratio: Float32 | None = Field(description="width of a pixel over its height")
+    frame_count: Int32 | None = Field(description="frames in the chosen stream")
+    average_rate_fps: Annotated[Float32, Unit("frames per second")] | None = Field(
+        description="frames over duration"
+    )
+    is_variable_rate: Bool | None = Field(description="frame intervals differ by more than 10 %")
+    duration_s: Seconds | None = Field(description="end of the last frame since the first")
+    start_pts_s: Seconds | None = Field(description="container time stamp of the first frame")
+    audio_codec: Text | None = Field(description="codec of the chosen audio stream")
+    audio_rate_hz: Annotated[Int32, Unit("hertz")] | None = Field(description="sample rate")
+    audio_channels: Int32 | None = Field(description="channels of the chosen audio stream")
+    camera_model: Text | None = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
+    fx_px: Pixels | None = Field(description="focal length, x")
+    fy_px: Pixels | None = Field(description="focal length, y")
+    cx_px: Pixels | None = Field(description="principal point, x")
+    cy_px: Pixels | None = Field(description="principal point, y")
+    distortion: Floats | None = Field(description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye")
+    intrinsics_source: IntrinsicsSource | None = Field(description="where the intrinsics come from")
+
+
+class Clip(ClipRow):
+    """One row a clip: the atomic unit of work."""
+
+    table: ClassVar[str] = "clips"
+    key: ClassVar[tuple[str, ...]] = ("clip_id",)
+
+    clip_index: Int32 = Field(ge=0, description="index of the clip in its video")
+    take_id: Text = Field(description="{video_id}-t{take index:03d}: clips with no cut between")
+    index_in_take: Int32 = Field(ge=0, description="0 for the first clip of the take")
+    start_frame: Int32 = Field(ge=0, description="first frame, context included")
+    end_frame: Int32 = Field(ge=1, description="one past the last frame")
+    start_pts_s: Seconds = Field(description="time of the first frame")
+    end_pts_s: Seconds = Field(description="end of the last frame")
+    context_frames: Int32 = Field(
+        ge=0, description="leading frames shared with the clip before it in the take"
+    )
+    split_reason: Literal["start", "cut", "length"] = Field(
+        description="what made this clip begin here"
+    )
+    estimated_cost: Float32 = Field(ge=0, description="megapixels to decode: for scheduling")

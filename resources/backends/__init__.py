@@ -1,1 +1,0 @@
-"""Backends: one file a model family, lazy imports, and the registry. No Dagster."""

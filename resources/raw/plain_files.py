@@ -1,0 +1,81 @@
+"""Opens files that come with raw data: plain ones only, and never waiting for somebody else.
+
+Opening a named pipe waits until somebody writes to it, reading a device may never end, and a link
+may lead anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ego_assets.operator import BadInputError
+
+READ_BLOCK = 4 * 2**20
+OF_STORAGE = frozenset(
+    [
+        *(errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+        *(errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN),
+    ]
+)
+"""What is said of a file that cannot be read, and not of one that is damaged (EIO may be both)."""
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class NotAFileError(BadInputError):
+    """Something else than a plain file lies there; the message says what."""
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this mode is, for a sentence."""
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a plain file for reading; the last part of its path may be no link.
+
+    Raises NotAFileError, OSError.
+    """
+    _check_plain(path.lstat().st_mode)
+    # Another one may lie there by now: a pipe does not keep us waiting, a link is not followed.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotAFileError("it is a link, not a file") from error
+        raise
+    try:
+        _check_plain(os.fstat(descriptor).st_mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a plain file, with bounded memory. Raises NotAFileError, OSError that names the
+    file."""
+    try:
+        with open_regular(path) as file:
+            while block := file.read(READ_BLOCK):
+                yield block
+    except OSError as error:  # of a reading that fails, it has no name
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _check_plain(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise NotAFileError(f"it is {kind_of(mode)}, not a file")

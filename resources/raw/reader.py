@@ -1,0 +1,373 @@
+"""Raw videos where they lie: files of this machine, or objects of an S3 bucket. Never written.
+
+Here: what there is (`list_raw`, `scan_raw`), whether a file is there and in which version (`look`,
+`raw_version`), and a local path to read it from (`RawReader`; remote objects go through the scratch
+space), which makes sure that what is read is what was hashed. Not here: what is in a file, the
+listing of local folders (`raw_local`), what it means that a local file is not there (`presence`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from resources.lake.s3 import find_object, has_bucket, make_client
+from resources.lake.scratch import Scratch
+from resources.lake.storage import file_sha256
+from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of
+from resources.raw.presence import (
+    RawAwayError,
+    RawGoneError,
+    RawMovedError,
+    RawRefusedError,
+    RawState,
+    RawUnreadError,
+    check_plain,
+    listed_version,
+    look_at,
+    unread_error,
+)
+from resources.raw.uris import (
+    MAX_SIDECAR_BYTES,
+    S3,
+    SIDECAR,
+    is_remote,
+    path_of,
+    sidecar_of,
+    uri_of,
+)
+
+__all__ = [
+    "RawEntry",
+    "RawMovedError",
+    "RawRefusedError",
+    "is_remote",
+    "path_of",
+    "sidecar_of",
+    "uri_of",
+]
+MAX_KEY_BYTES = 1024
+"""Of a key on S3."""
+
+
+class RawChangedError(ValueError):
+    """A raw file is no longer the one that was entered: another try cannot help."""
+
+
+@dataclass
+class Listing:
+    """files: {uri: size in bytes}, sorted. refused: {uri: why it is not taken}."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def list_raw(places: Iterable[str | Path], suffixes: frozenset[str]) -> Listing:
+    """All files under folders and prefixes with one of the suffixes; a named file whatever it is.
+
+    Hidden files are left out. What cannot or must not be read is refused and named, and everything
+    else comes in: a link that leads out of its folder (whoever may put files there must not have
+    others read), a pipe, a folder without permission. Raises FileNotFoundError for a place that is
+    not there.
+    """
+    found = Listing()
+    for place in places:
+        for entry in scan_raw(place, suffixes):
+            if entry.refused:
+                found.refused[entry.uri] = entry.refused
+            elif entry.uri:
+                found.files[entry.uri] = entry.byte_size
+    found.files = dict(sorted(found.files.items()))
+    return found
+
+
+def scan_raw(place: str | Path, suffixes: frozenset[str], after: str = "") -> Iterator[RawEntry]:
+    """What `list_raw` finds in one place, as it is found: always in one order, so that it can be
+    left off and taken up `after` the position of an entry. Raises FileNotFoundError, and of a
+    bucket what boto3 raises.
+    """
+    if is_remote(text := str(place)):
+        yield from _scan_bucket(text, suffixes, after)
+        return
+    path = resolved(text)
+    if stat.S_ISREG(path.stat().st_mode):
+        if not after:
+            yield entry_of(path, path_of(text).name)
+        return
+    yield from scan_folder(path, suffixes, after)
+
+
+def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[RawEntry]:
+    bucket, key = _bucket_and_key(place)
+    client = make_client()
+    if key and not key.endswith("/") and (version := raw_version(place)) is not None:
+        if not after:
+            yield RawEntry(place, int(version[0]), str(version[1]), key)
+        return
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    start = {"StartAfter": after} if after else {}
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **start)
+    is_empty = not after
+    for page in pages:
+        for entry in page.get("Contents", ()):
+            is_empty = False
+            found = entry["Key"]
+            parts = found.removeprefix(prefix).rstrip("/").split("/")
+            is_folder = found.endswith("/") and not entry["Size"]
+            if is_folder or suffix_of(parts[-1]) not in suffixes:
+                continue
+            if why := _fault_of_key(found):
+                yield RawEntry(f"{S3}{bucket}/{quote(found)}", 0, "", found, why)
+            elif not any(p.startswith(".") for p in parts):
+                yield RawEntry(f"{S3}{bucket}/{found}", entry["Size"], entry["ETag"], found)
+        if page.get("Contents"):
+            yield RawEntry("", 0, "", page["Contents"][-1]["Key"])
+    if is_empty:
+        raise FileNotFoundError(f"no object or prefix {place}")
+
+
+def _fault_of_key(key: str) -> str:
+    """Why an object cannot be asked for, or named to a person, by its key; empty: it can."""
+    if key.endswith("/"):
+        return "a key that ends with a slash is taken for a folder: copy the object to another key"
+    if {".", ".."} & set(key.split("/")):
+        return "a key with . or .. between slashes is not asked for: it can lead to another object"
+    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in key):
+        return "a key with control characters is not taken: copy the object to another key"
+    return ""
+
+
+def raw_version(uri: str) -> tuple[int | str, ...] | None:
+    """What changes when the bytes do, without reading them; None if there is no such file.
+
+    A local file that is a link by now, or is reached through one, is not there any more.
+    """
+    if not is_remote(uri):
+        try:
+            found = check_plain(path_of(uri))
+        except (OSError, ValueError):
+            return None
+        return found.st_size, found.st_mtime_ns
+    head = _head(*_bucket_and_key(uri))
+    return (head["ContentLength"], head["ETag"]) if head else None
+
+
+def _head(bucket: str, key: str) -> dict[str, Any] | None:
+    """What S3 says of an object; None if there is none."""
+    if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+        return None
+    return find_object(make_client(), bucket, key)
+
+
+def look(uri: str) -> RawState:
+    """The state of a raw file. Raises RawRefusedError, RawAwayError, RawGoneError, and of S3
+    botocore's errors."""
+    if not is_remote(uri):
+        return look_at(path_of(uri))
+    bucket, key = _bucket_and_key(uri)
+    head = _head(bucket, key)
+    if head is not None:
+        size, etag = head["ContentLength"], head["ETag"]
+        return RawState(size, etag, f"{etag}:{size}")
+    if not has_bucket(make_client(), bucket):
+        raise RawAwayError(errno.ENOENT, f"there is no bucket {bucket}", uri)
+    raise RawGoneError(errno.ENOENT, "there is no such object (any more)", uri)
+
+
+def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
+    """As `raw_version`, of the calibration beside a video; also of one that is refused."""
+    beside = sidecar_of(uri)
+    if is_remote(uri):
+        return raw_version(beside)
+    seen = _sidecar_stats(beside)
+    return tuple(n for found in seen for n in (found.st_size, found.st_mtime_ns)) or None
+
+
+def sidecar_state(uri: str) -> str | None:
+    """What tells one version of a video's calibration file from another; None if it has none.
+
+    Only to be believed where the video itself was there before and after.
+    """
+    if is_remote(uri):
+        version = raw_version(sidecar_of(uri))
+        return None if version is None else ":".join(map(str, version))
+    seen = _sidecar_stats(sidecar_of(uri))
+    return ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen) or None
+
+
+def _sidecar_stats(uri: str) -> list[os.stat_result]:
+    """Of a local calibration, and of what it is a link to."""
+    path = path_of(uri)
+    try:
+        found = path.lstat()
+        return [found, path.stat()] if stat.S_ISLNK(found.st_mode) else [found]
+    except (OSError, ValueError):
+        return []
+
+
+class Memory(Protocol):
+    """Remembers in which state a file had which content, so that it is not hashed each time."""
+
+    def recall(self, uri: str, sha256: str) -> str | None:
+        """Return the state in which the file was read when it had this content.
+
+        "" if that state is not known; None if nothing is known of the file.
+        """
+        ...
+
+    def remember(self, uri: str, sha256: str, state: str) -> None:
+        """In this state the file has this content."""
+        ...
+
+
+class RawReader:
+    """Local paths of raw files, for as long as they are held.
+
+    moved: told of bytes that were fetched, and the seconds that they took.
+    """
+
+    def __init__(
+        self,
+        scratch: Scratch | None = None,
+        moved: Callable[[int, float], None] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self._scratch = scratch
+        self._moved = moved
+        self._memory = memory
+        self._hashed: dict[tuple[str, str], str] = {}
+
+    @contextmanager
+    def hold(self, uri: str, sha256: str | None = None) -> Iterator[Path]:
+        """The file at `uri`, its calibration beside it; not to be written.
+
+        A calibration that is too large is not fetched. sha256: of the bytes as they were entered.
+        They are compared where a copy is made, and of a local file unless `memory` has them in the
+        state that it is in: one that nothing is known of is hashed, once by this reader. A local
+        file must also end the block as it began it: else what was made of it would be of nobody
+        knows which bytes.
+
+        Raises RawRefusedError, RawChangedError, RawAwayError, RawGoneError (a FileNotFoundError),
+        ScratchError, botocore's errors; also in place of an error inside the block that came of the
+        file's absence.
+        """
+        if is_remote(uri):
+            with self._hold_copy(uri, sha256) as path:
+                yield path
+            return
+        path = path_of(uri)
+        before = look_at(path)
+        if sha256:
+            self._check(uri, sha256, before)
+        try:
+            yield path
+        except Exception as error:
+            self._explain(error, uri, sha256, before)
+            raise
+        self._must_be_as_before(uri, sha256, before)
+
+    def _check(self, uri: str, sha256: str, state: RawState) -> None:
+        """Raises RawChangedError unless the file has this content."""
+        known = self._memory.recall(uri, sha256) if self._memory else None
+        if state.text and state.text in {known, self._hashed.get((uri, sha256))}:
+            return
+        if hash_local(path_of(uri), state) != sha256:
+            raise RawChangedError(_other_bytes(uri))
+        if state.text:
+            self._hashed[uri, sha256] = state.text
+        if self._memory and state.text:
+            self._memory.remember(uri, sha256, state.text)
+
+    def _must_be_as_before(self, uri: str, sha256: str | None, before: RawState) -> None:
+        after = look_at(path_of(uri))
+        if after.identity == before.identity:
+            return
+        # Its mode may have changed, or its owner, or the number of its links: bytes decide.
+        if not sha256 or hash_local(path_of(uri), after) != sha256:
+            raise RawChangedError(
+                f"{uri} was changed or replaced while it was read"
+                if not sha256
+                else _other_bytes(uri)
+            )
+        if self._memory and after.text:
+            self._memory.remember(uri, sha256, after.text)
+
+    def _explain(self, error: Exception, uri: str, sha256: str | None, before: RawState) -> None:
+        """Raise what an error comes of, if that is the file."""
+        try:
+            self._must_be_as_before(uri, sha256, before)
+        except (RawAwayError, RawGoneError, RawChangedError) as cause:
+            raise cause from error
+        if unread := unread_error(error, path_of(uri), path_of(sidecar_of(uri))):
+            raise _unread(uri, unread) from error
+
+    @contextmanager
+    def _hold_copy(self, uri: str, sha256: str | None) -> Iterator[Path]:
+        if self._scratch is None:
+            self._scratch = Scratch.of_machine()
+        version = raw_version(uri)
+        if version is None:
+            look(uri)  # raises, saying what is not there
+            raise RawGoneError(errno.ENOENT, "it was not there a moment ago", uri)
+        parts = [(uri, version)]
+        calibration = sidecar_version(uri)
+        if calibration is not None and int(calibration[0]) <= MAX_SIDECAR_BYTES:
+            parts.append((sidecar_of(uri), calibration))
+        with self._scratch.hold(parts, self._moved) as path:
+            if sha256 and self._scratch.sha256(path) != sha256:
+                raise RawChangedError(_other_bytes(uri))
+            try:
+                yield path
+            except Exception as error:
+                if unread := unread_error(error, path, path.with_suffix(SIDECAR)):
+                    raise _unread(uri, unread) from error
+                raise
+
+    def sha256(self, uri: str) -> str:
+        """Of the file as it is now. Raises as `hold` does."""
+        if is_remote(uri):
+            with self._hold_copy(uri, None) as path:
+                assert self._scratch is not None
+                return self._scratch.sha256(path)
+        return hash_local(path_of(uri), look_at(path_of(uri)))
+
+
+def hash_local(path: Path, state: RawState) -> str:
+    """SHA-256 of a local file that is in this state, before and after.
+
+    Raises RawChangedError, RawAwayError, RawGoneError; OSError if it cannot be read.
+    """
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        look_at(path)  # raises if it is not there
+        named = OSError(error.errno, error.strerror, str(path))  # reading does not name its file
+        if unread_error(named, path):
+            raise _unread(uri_of(path), named) from error
+        raise
+    if look_at(path).identity != state.identity:
+        raise RawChangedError(f"{uri_of(path)} was changed or replaced while it was read")
+    return found
+
+
+def _unread(uri: str, error: OSError) -> RawUnreadError:
+    return RawUnreadError(error.errno, f"it is there, and could not be read: {error.strerror}", uri)
+
+
+def _other_bytes(uri: str) -> str:
+    return f"{uri} has other bytes than when its manifest was made: run video_manifest again"
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    if not bucket:
+        raise ValueError(f"not an S3 location: {uri}; write s3://bucket/prefix")
+    return bucket, key
