@@ -138,7 +138,8 @@ def make_lake(folder: Path, path: Path, videos: Sequence[tuple[int, float]]) -> 
         lake.publish(table, SHARD, "all", TABLES[table].from_rows(content), origin)
     lake.write_shard(SHARD, {"files": []})
     return StageSpec(
-        task="clip",
+        name="object_movements",
+        item="clip",
         tables=("object_movements",),
         settings={},
         lake_root=lake.location,
@@ -147,6 +148,7 @@ def make_lake(folder: Path, path: Path, videos: Sequence[tuple[int, float]]) -> 
         run_id="bench",
         operator="movement_estimator",
         backend=BACKEND,
+        operator_version="1",
     )
 
 

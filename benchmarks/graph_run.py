@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from ego_assets.catalog import TABLES
-from ego_assets.engine.tasks import intrinsics_of
 from ego_assets.media.decode import ClipFrames
 from ego_assets.models import registry
-from ego_assets.operator import Carried, ClipInput, Rows
+from ego_assets.operator import Carried, ClipInput, Rows, intrinsics_of
 from ego_assets.videos.clips import ClipSplitter
 from ego_assets.videos.inspection import probe_file
 from ego_assets.videos.settings import ClipSettings, ManifestSettings

@@ -17,10 +17,9 @@ import pyarrow as pa
 
 from benchmarks.graph_run import SHARD, probe
 from benchmarks.truth_tables import SIDES, TruthTables
-from ego_assets.catalog import PROBES, TABLES
+from ego_assets.catalog import TABLES, all_probes, feature_of
 from ego_assets.hands.probes import finger_flexion_deg
 from ego_assets.quality.finding import Evidence, Finding
-from ego_assets.quality.settings import ProbeSettings
 from ego_assets.scene.probes import picture_change
 from ego_assets.vision.geometry import matrix_from_quaternion, quaternion_from_matrix
 from ego_assets.vision.rle import decode_mask, encode_mask, mask_box
@@ -78,13 +77,15 @@ def findings(shard: Shard, video: Path | None = None) -> dict[tuple[str, str], F
         return picture_change([f.image for f in frames])
 
     found = {}
-    for asked in PROBES:
+    for asked in all_probes():
         if set(asked.reads) <= set(tables):
             given: Mapping[str, pa.Table] = {
                 t: tables[t].select(list(dict.fromkeys(c))) for t, c in asked.reads.items()
             }
             evidence = Evidence(asked.table, given, look if video else None)
-            found[asked.table, asked.name] = asked(evidence, ProbeSettings())
+            found[asked.table, asked.name] = asked(
+                evidence, feature_of(asked.table).probe_settings()
+            )
     return found
 
 

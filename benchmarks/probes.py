@@ -55,6 +55,7 @@ def score_sample(seed: int, scores: Scores, missed: list[str]) -> None:
 
 def score_drift(seed: int, scores: Scores, missed: list[str]) -> None:
     """Shifted scores, areas, blank clips and durations against good shards that differ a little."""
+    from ego_assets.masks.drift import OBJECT_MASKS
     from ego_assets.quality import drift
     from ego_assets.quality.settings import ProbeSettings
 
@@ -69,7 +70,7 @@ def score_drift(seed: int, scores: Scores, missed: list[str]) -> None:
             "area": np.clip(area * rng.lognormal(0, 0.4, CLIPS), 1e-5, 1.0),
             "score": np.clip(rng.normal(score + own, 0.07, CLIPS), 0, 1),
         }
-        return drift.histograms("object_masks", values)
+        return drift.histograms(OBJECT_MASKS, values)
 
     before = [masks() for _ in range(SHARDS)]
     name = "shard_is_like_those_before"
@@ -81,7 +82,7 @@ def score_drift(seed: int, scores: Scores, missed: list[str]) -> None:
     }
     for kind, made in shards.items():
         for now in made:
-            asked = drift.shard_is_like_those_before("object_masks", now, before, settings)
+            asked = drift.shard_is_like_those_before(now, before, settings)
             if kind == "good":
                 scores[name]["false alarms"] += not asked.passed
             else:

@@ -17,15 +17,11 @@ from dagster_project.jobs import (
     whole_graph_job,
     write_report_job,
 )
+from ego_assets.catalog import GROUPS
+from ego_assets.graph.assets import ASSETS as STAGE_ASSETS
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.checks import TABLE_CHECKS
-from ego_assets.graph.recipes import GROUPS, Recipes
-from ego_assets.hands.assets import hand_poses
-from ego_assets.masks.assets import segmentation
-from ego_assets.objects.assets import object_movements, object_poses
-from ego_assets.robots.assets import robot_mappings
-from ego_assets.scene.assets import scene_reconstruction
-from ego_assets.videos.assets import clips, raw_videos, video_manifest
+from ego_assets.graph.recipes import Recipes
 from resources.alerts import Alerts
 from resources.compute import Compute
 from resources.environment import check_environment, shards_per_run
@@ -37,18 +33,7 @@ from sensors.raw_data import build_raw_data_sensor
 from sensors.schedules import build_schedules
 from sensors.stale import build_stale_sensor
 
-ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
-    raw_videos,
-    video_manifest,
-    clips,
-    segmentation,
-    hand_poses,
-    scene_reconstruction,
-    object_poses,
-    object_movements,
-    robot_mappings,
-    reports,
-]
+ASSETS = [*STAGE_ASSETS, reports]
 SENSORS = [
     build_raw_data_sensor(whole_graph_job),
     build_stale_sensor(rederive_stale_job, Recipes),

@@ -19,6 +19,8 @@ from pydantic import ValidationError
 from dagster_project.home import home_of, limit_in
 from dagster_project.run_queue import runs_at_once
 from dagster_project.startup import prepare
+from ego_assets.catalog import BACKENDS
+from ego_assets.feature import BackendEntry
 from ego_assets.models import registry
 from ego_assets.models.choice import (
     BackendsFileError,
@@ -27,7 +29,7 @@ from ego_assets.models.choice import (
 )
 from ego_assets.models.device import precision
 from ego_assets.models.memory import is_out_of_memory
-from ego_assets.models.registry import REGISTRY, BackendEntry, check
+from ego_assets.models.registry import check
 from ego_assets.models.tuning import TARGET, device_name
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from resources.devices.gpu import Gpu, find_gpus
@@ -200,9 +202,9 @@ def _backends(tune: bool) -> list[Finding]:
         choice = machine_choice()
     except BackendsFileError as error:
         return [Finding("backends", "missing", str(error))]
-    operators = dict.fromkeys(operator for operator, _ in REGISTRY)
+    operators = dict.fromkeys(operator for operator, _ in BACKENDS)
     names = {o: getattr(choice, o) or default_name(o) for o in operators}
-    entries = REGISTRY | {key: registry.find(*key) for key in names.items()}
+    entries = BACKENDS | {key: registry.find(*key) for key in names.items()}
     found = []
     for (operator, name), entry in entries.items():
         settings = choice.settings.get(operator, {}) if names[operator] == name else None

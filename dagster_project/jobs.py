@@ -8,9 +8,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import GROUPS, STAGES, TABLES
 from ego_assets.graph.partitions import SHARDS, shards_partitions
-from ego_assets.graph.recipes import GROUPS, STAGES
 from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files
 from ego_assets.quality.baselines import accept

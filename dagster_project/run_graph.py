@@ -26,7 +26,6 @@ from dagster_project.home import open_instance
 from dagster_project.interrupts import WORDS, Interrupts, cancelled_by
 from dagster_project.run_summary import (
     CLIP_TABLES,
-    EARLY_TABLES,
     Summary,
     add_gone,
     add_replaced,
@@ -293,9 +292,10 @@ def progress_of(shard: str, counts: dict[str, dict[State, int]]) -> Progress:
         bad = mine[State.FAILED] + mine[State.QUARANTINED] + mine[State.DROPPED]
         stages[table] = (mine[State.DONE], bad, sum(mine.values()))
     ended = sum(done + bad for done, bad, _ in stages.values())
-    clips = stages["detections"][2]
+    clips = max(stages[t][2] for t in CLIP_TABLES)
     total = None
     if clips:
-        total = sum(stages[t][2] for t in EARLY_TABLES) + clips * len(CLIP_TABLES)
+        of_clips = clips * len(CLIP_TABLES)
+        total = of_clips + sum(stages[t][2] for t in TABLES if t not in CLIP_TABLES)
     current = next((t for t in TABLES if stages[t][0] + stages[t][1] < max(stages[t][2], 1)), "")
     return Progress(shard, current, ended, total, stages)

@@ -13,15 +13,14 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.catalog import TABLES
-from ego_assets.graph.stage import READ_SLOWLY
+from ego_assets.catalog import TABLES, tables_of_items
+from ego_assets.graph.metadata import READ_SLOWLY
 from ego_assets.intake.sources import GONE_WORDS, gone_detail
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.sources import AWAY, DELETED, Sources
 
-EARLY_TABLES = ("video_manifest", "clips")
-CLIP_TABLES = tuple(t for t in TABLES if t not in EARLY_TABLES)
+CLIP_TABLES = tuple(tables_of_items("clip"))
 ERROR = "error"
 """Severity of a check whose failure is a failure of the run; the other one is `warn`."""
 
@@ -170,7 +169,9 @@ def _manifest(lake: Lake, shard: str, uris: set[str]) -> list[dict[str, Any]]:
 
 
 def _rows(lake: Lake, table: str, shards: Iterable[str], videos: set[str]) -> int:
-    """Count the rows of some videos."""
+    """Count the rows of some videos; of a table that is not of videos, all of them."""
+    if "video_id" not in TABLES[table].model_fields:
+        return sum(lake.read(table, shard, columns=[]).num_rows for shard in shards)
     mine = pa.array(sorted(videos), pa.string())
     ids = (lake.read(table, shard, columns=["video_id"])["video_id"] for shard in shards)
     return sum(pc.sum(pc.is_in(column, value_set=mine)).as_py() or 0 for column in ids)

@@ -13,11 +13,12 @@ from typing import Any
 
 import dagster as dg
 
+from ego_assets.catalog import STAGES
 from ego_assets.engine.choices import Choice, Choices
+from ego_assets.feature import Stage
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import shards_of_run
-from ego_assets.graph.recipes import STAGES
-from ego_assets.graph.spec import RunConfig, Stage
+from ego_assets.graph.spec import form_of
 from ego_assets.graph.stage import BACKENDS, choice_of_run, needs_device
 from resources.compute import Compute
 from resources.storage import Storage
@@ -32,7 +33,7 @@ def steps_without_device(
 
     Raises whatever is wrong with what is chosen.
     """
-    stages = {key: STAGES[key] for key in keys if key in STAGES and STAGES[key][0].operator}
+    stages = {key: STAGES[key] for key in keys if key in STAGES}
     if not stages or not all(name in job.resource_defs for name in RESOURCES):
         return {}
     given: Any = run.run_config.get("resources") or {}
@@ -40,11 +41,11 @@ def steps_without_device(
     definitions = {name: job.resource_defs[name] for name in RESOURCES}
     with dg.build_resources(definitions, instance=instance, resource_config=config) as made:
         look = _Look(job, run, instance, made.storage, made.compute, getattr(made, BACKENDS))
-        found = {key: look.backends(key, stage, form) for key, (stage, form) in stages.items()}
+        found = {key: look.backends(stage) for key, stage in stages.items()}
         return {
             key: ", ".join(sorted(names))
             for key, names in found.items()
-            if not any(needs_device(stages[key][0].operator, n, made.compute) for n in names)
+            if not any(needs_device(stages[key].operator, n, made.compute) for n in names)
         }
 
 
@@ -64,10 +65,10 @@ class _Look:
         self.choices = Choices(storage.lake())
         self.shards = shards_of_run(instance, run.tags)
 
-    def backends(self, op: str, stage: Stage, form: type[RunConfig]) -> set[str]:
+    def backends(self, stage: Stage) -> set[str]:
         """Names of the backends that a step makes the shards of its run with."""
         ops: Any = self.run.run_config.get("ops") or {}
-        config = form(**((ops.get(op) or {}).get("config") or {}))
+        config = form_of(stage)(**((ops.get(stage.name) or {}).get("config") or {}))
         said = choice_of_run(self.run.run_config, self.resource_defs, stage, config, self.chosen)
         if said is not None:
             return {self.chosen.chosen(stage.operator)}
@@ -80,4 +81,4 @@ class _Look:
         """What the takes of the shards are made with; nothing is chosen for most."""
         yield Choice()
         for shard in self.shards:
-            yield from self.choices.of(stage.carried_stage, shard)
+            yield from self.choices.of(stage.operator, shard)

@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.startup import prepare, prepare_text
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, stage_of
 from resources.devices.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
 from resources.devices.leases import LeaseError
 from resources.environment import fault_of_folder
@@ -318,8 +318,7 @@ def _print_summary(summary: Any) -> None:
     table.add_column("rows", justify="right")
     table.add_column("seconds", justify="right")
     for name in TABLES:
-        step = "segmentation" if name in {"detections", "object_masks", "hand_masks"} else name
-        seconds = summary.seconds.get(step)
+        seconds = summary.seconds.get(stage_of(name).name)
         table.add_row(
             name, f"{summary.rows.get(name, 0):,}", "" if seconds is None else f"{seconds:.1f}"
         )

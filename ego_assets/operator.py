@@ -63,6 +63,21 @@ class Intrinsics:
         return k
 
 
+def intrinsics_of(video: Mapping[str, Any]) -> Intrinsics:
+    """The camera of a manifest row. Raises BadInputError if the row has none."""
+    if video["fx_px"] is None:
+        raise BadInputError(f"{video['uri']}: the manifest has no intrinsics")
+    return Intrinsics(
+        model=video["camera_model"],
+        fx=video["fx_px"],
+        fy=video["fy_px"],
+        cx=video["cx_px"],
+        cy=video["cy_px"],
+        distortion=tuple(video["distortion"] or ()),
+        source=video["intrinsics_source"],
+    )
+
+
 class FrameSource(Protocol):
     """Frames of one clip; every call of `read` decodes afresh, with bounded memory."""
 
@@ -159,28 +174,58 @@ class ClipOperator(Protocol):
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput: ...
 
 
-class Segmenter(ClipOperator, Protocol):
-    """frames → `detections`, `object_masks`, `hand_masks`."""
+@dataclass(frozen=True)
+class TablesInput:
+    """All that an operator over whole shards may look at: {shard: {table: its rows}}.
+
+    shard: that which the rows are made for.
+    """
+
+    shard: str
+    shards: Mapping[str, Mapping[str, pa.Table]]
 
 
-class HandEstimator(ClipOperator, Protocol):
-    """`hand_masks` (and frames) → `hand_poses`."""
+class TablesOperator(Protocol):
+    """Shape of a backend that works on a shard, or on the lake, at a time."""
+
+    name: str
+    version: str
+    quality_tier: str
+    weights_hash: str
+
+    def process(self, item: TablesInput) -> ClipOutput: ...
 
 
-class Reconstructor(ClipOperator, Protocol):
-    """frames, masks → `scene_reconstruction`; arrays: points (N, 3), colors (N, 3), errors (N)."""
+class FileOperator(Protocol):
+    """Shape of a backend that looks at raw files."""
+
+    name: str
+    version: str
+    quality_tier: str
+    weights_hash: str
+
+    def inspect(self, path: Path) -> tuple[str, int, dict[str, Any]]:
+        """(SHA-256 in hex or "", size in bytes, columns of `video_manifest`) of a file."""
+        ...
+
+    def reject_by_size(self, byte_size: int) -> dict[str, Any] | None:
+        """Columns of a file that is too large to be read; None if it is not."""
+        ...
 
 
-class ObjectPoseEstimator(ClipOperator, Protocol):
-    """frames, `object_masks`, `hand_masks`, `scene_reconstruction` → `object_poses`."""
+class VideoOperator(Protocol):
+    """Shape of a backend that cuts videos into clips."""
 
+    name: str
+    version: str
+    quality_tier: str
+    weights_hash: str
 
-class MovementEstimator(ClipOperator, Protocol):
-    """`object_masks`, `hand_masks`, `object_poses`, `scene_reconstruction` → `object_movements`."""
-
-
-class Retargeter(ClipOperator, Protocol):
-    """`hand_poses` → `robot_mappings`."""
+    def split(
+        self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int
+    ) -> list[dict[str, Any]]:
+        """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
+        ...
 
 
 class DepthSource(Protocol):

@@ -1,4 +1,4 @@
-"""Base of the settings of stages and backends, with units in the names. Plain pydantic: Dagster wraps them.
+"""Base of the settings of stages and backends: plain pydantic, with units in the names.
 
 Each class is a form in the launchpad; each field says what it does. Changing a value changes the
 stage's fingerprint, so clips done under other settings are done again. Here: what all have in

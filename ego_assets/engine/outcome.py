@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ego_assets.engine.plan import Unit
@@ -122,3 +122,26 @@ class Tally:
             self.warn(words)
         if words:
             self.report.slow[read.unit_id] = words
+
+
+_SUMMED = (
+    *("units", "done", "skipped", "retried", "quarantined", "blocked", "gone", "taken_over"),
+    *("worker_deaths", "seconds", "video_s", "failures", "outdone"),
+)
+
+
+def merged(reports: Sequence[StageReport]) -> StageReport:
+    """Of the parts of a stage, one after another."""
+    first, *others = reports
+    total = replace(first)
+    for other in others:
+        for name in _SUMMED:
+            setattr(total, name, getattr(total, name) + getattr(other, name))
+        total.waiting = max(total.waiting, other.waiting)  # each counts those of the shard
+        total.peak_rss_bytes = max(total.peak_rss_bytes, other.peak_rss_bytes)
+        total.rows = other.rows
+        total.notes = total.notes | other.notes
+        total.slow = total.slow | other.slow
+        total.moved_files = total.moved_files | other.moved_files
+        total.gone_files = total.gone_files | other.gone_files
+    return total

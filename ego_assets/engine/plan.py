@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ego_assets.feature import Stage, WorkItem
 from ego_assets.models import registry
-from ego_assets.videos.settings import ClipSettings, ManifestSettings
 from resources.lake import Lake, Provenance
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.reader import raw_version, sidecar_version
-
-TASK_SETTINGS = {"probe": ManifestSettings, "split": ClipSettings}
 
 
 def digest(*parts: Any) -> str:
@@ -32,7 +30,7 @@ def digest(*parts: Any) -> str:
 
 @dataclass(frozen=True)
 class Unit:
-    """One clip; or one video or raw file, for the stages before there are clips.
+    """A work item: a clip, mostly; else a raw file, a video, a shard or the lake.
 
     base_fingerprint: of operator, settings, weights and inputs; the runner chains the unit
     before it in its group into the final fingerprint, since state is carried over.
@@ -75,7 +73,7 @@ class Group:
 class StageSpec:
     """All that a worker process needs to run a stage; plain values only.
 
-    task: `probe`, `split` or `clip`; operator and backend name the registry entry of a clip stage;
+    name: of the step; item: what it does at a time; operator and backend name the registry entry;
     tables: what it publishes (each is a ledger stage of its own, so that a subset can be made);
     inputs: the upstream tables that the operator reads; weights_dir: where models' files lie on
     this machine: their hash, not their place, enters the fingerprint. lanes: takes that a worker
@@ -86,16 +84,17 @@ class StageSpec:
     GPU; redo_stale: whether what is done under another fingerprint is done again.
     """
 
-    task: str
+    name: str
+    item: WorkItem
     tables: tuple[str, ...]
     settings: dict[str, Any]
     lake_root: str
     ledger_url: str
     shard: str
     run_id: str
-    operator: str = ""
-    backend: str = ""
-    operator_version: str = "1"
+    operator: str
+    backend: str
+    operator_version: str
     weights_hash: str = ""
     weights_dir: str = ""
     inputs: tuple[str, ...] = ()
@@ -116,7 +115,16 @@ class StageSpec:
 
     @property
     def carried_stage(self) -> str:
-        return self.operator or self.task
+        """The name under which its clips carry state on, and under which it is chosen for."""
+        return self.operator
+
+    def digest_of(self, *inputs: Any) -> str:
+        """Base fingerprint of one of its files, videos, shards or lakes."""
+        which = [self.operator]
+        if self.backend != registry.default(self.operator).name or self.weights_hash:
+            which += [self.backend, self.weights_hash]
+        settings = registry.decisive(self.operator, self.backend, self.settings)
+        return digest(*which, self.operator_version, settings, *inputs)
 
     @property
     def result_bytes(self) -> int:
@@ -186,7 +194,7 @@ class ShardInputs:
         return {unit: e.fingerprint for unit, e in mine.items() if e.has_result}
 
 
-def plan_probe(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
+def plan_files(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group a raw file of the shard."""
     groups = []
     for file in inputs.files:
@@ -195,7 +203,7 @@ def plan_probe(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         unit = Unit(
             unit_id=file.unit,
             video_id=None,
-            base_fingerprint=probe_base(spec, known),
+            base_fingerprint=spec.digest_of(known),
             input_hash=known,
             cost=float(file.byte_size),
             video_s=file.duration_s,
@@ -203,13 +211,6 @@ def plan_probe(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         )
         groups.append(Group((unit,)))
     return _longest_first(groups)
-
-
-def probe_base(spec: StageSpec, inputs: str) -> str:
-    """Base fingerprint of a raw file with these `probe_inputs`."""
-    runtime = ManifestSettings.runtime_fields()
-    decisive = {k: v for k, v in spec.settings.items() if k not in runtime}
-    return digest("probe", spec.operator_version, decisive, inputs)
 
 
 def probe_inputs(uri: str, named: str = "") -> str:
@@ -221,7 +222,7 @@ def probe_inputs(uri: str, named: str = "") -> str:
     return digest(named or uri, raw_version(uri), sidecar_version(uri))
 
 
-def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
+def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group an accepted video of the shard."""
     made = inputs.made("video_manifest")
     groups = []
@@ -233,7 +234,7 @@ def plan_split(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         unit = Unit(
             unit_id=video["video_id"],
             video_id=video["video_id"],
-            base_fingerprint=digest("split", spec.operator_version, spec.settings, known),
+            base_fingerprint=spec.digest_of(known),
             input_hash=known,
             cost=_megapixels(video),
             video_s=video["duration_s"],
@@ -283,6 +284,55 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return _longest_first([Group(tuple(units)) for units in takes.values()])
 
 
+def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
+    """One group of one item: the shard, made from what there is of its inputs."""
+    made = {table: sorted(inputs.results(table).items()) for table in spec.inputs}
+    known = digest(inputs.shard, made)
+    accepted = [v for v in inputs.rows("video_manifest") if v["accepted"]]
+    missing = [t for t in spec.inputs if not inputs.entries.get(t)] if accepted else []
+    unit = Unit(
+        unit_id=inputs.shard,
+        video_id=None,
+        base_fingerprint=spec.digest_of(known),
+        input_hash=known,
+        cost=sum(_megapixels(v) for v in accepted),
+        video_s=sum(v["duration_s"] or 0.0 for v in accepted),
+        payload={"shards": [inputs.shard]},
+        blocked=f"waits for {', '.join(missing)} of this shard" if missing else None,
+    )
+    return [Group((unit,))]
+
+
+def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
+    """One group of one item: the lake, made from what there is of its inputs in all shards."""
+    shards = inputs.lake.shards()
+    made = {s: ShardInputs(inputs.lake, inputs.ledger, s) for s in shards}
+    known = digest(
+        [[s, t, sorted(made[s].results(t).items())] for s in shards for t in spec.inputs]
+    )
+    unit = Unit(
+        unit_id=LAKE,
+        video_id=None,
+        base_fingerprint=spec.digest_of(known),
+        input_hash=known,
+        cost=0.0,
+        video_s=0.0,
+        payload={"shards": shards},
+    )
+    return [Group((unit,))]
+
+
+LAKE = "lake"
+"""The one item, and in place of a shard the partition, of stages that work on the whole lake."""
+_PLANS: dict[WorkItem, Callable[[StageSpec, ShardInputs], list[Group]]] = {
+    "file": plan_files,
+    "video": plan_videos,
+    "clip": plan_clips,
+    "shard": plan_shard,
+    "lake": plan_lake,
+}
+
+
 def plan(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
     """The groups of a shard for a stage, the most expensive first."""
     return plan_from(spec, ShardInputs(lake, ledger, spec.shard))
@@ -290,56 +340,26 @@ def plan(spec: StageSpec, lake: Lake, ledger: Ledger) -> list[Group]:
 
 def plan_from(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """As `plan`, from what was read already."""
-    plans = {"probe": plan_probe, "split": plan_split}
-    return plans.get(spec.task, plan_clips)(spec, inputs)
+    return _PLANS[spec.item](spec, inputs)
 
 
-def not_made(task: str, inputs: ShardInputs) -> str | None:
-    """The table for want of which a stage has no units; None: there are none to have."""
-    if task == "probe":
+def not_made(item: WorkItem, inputs: ShardInputs) -> str | None:
+    """Name the table without which a stage has no work items; None if there are none to have."""
+    if item in ("file", "lake"):
         return None
     videos = inputs.rows("video_manifest")
     if not videos:
         return "video_manifest" if inputs.files else None
-    if task == "split" or not any(v["accepted"] for v in videos):
+    if item != "clip" or not any(v["accepted"] for v in videos):
         return None
     return None if inputs.rows("clips") or inputs.entries.get("clips") else "clips"
 
 
-def versions(
-    task: str,
-    operator: str,
-    backend: str,
-    settings: Mapping[str, Any] | None = None,
-    weights_dir: str = "",
-) -> tuple[str, str]:
-    """(operator version, weights hash) of a stage, for the fingerprint. Raises WeightsError."""
-    if task == "probe":
-        from ego_assets.videos import inspection as probe
-
-        return probe.VERSION, ""
-    if task == "split":
-        from ego_assets.videos.clips import ClipSplitter
-
-        return ClipSplitter.version, ClipSplitter.weights_hash
-    return registry.version(operator, backend, dict(settings or {}), weights_dir)
-
-
-def lanes(operator: str, backend: str) -> tuple[int, bool]:
-    """(takes that a worker may have at a time, whether it wants a device)."""
-    return registry.lanes(operator, backend)
-
-
-def uses_device(operator: str, backend: str) -> bool:
-    """Whether a backend computes on a device if it has one."""
-    return registry.uses_device(operator, backend)
-
-
-def code_version(task: str, operator: str) -> str:
+def code_version(stage: Stage) -> str:
     """Version of a stage's default operator and of its default settings, as the UI shows it."""
-    backend = registry.default(operator).name if operator else ""
-    settings = registry.default(operator).settings if operator else TASK_SETTINGS[task]
-    return f"{versions(task, operator, backend)[0]}-{digest(settings().model_dump())[:6]}"
+    entry = registry.default(stage.operator)
+    version, _ = registry.version(entry.operator, entry.name)
+    return f"{version}-{digest(entry.settings().model_dump())[:6]}"
 
 
 def _fingerprint(made: Mapping[str, Provenance], unit: str) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ego_assets.engine.plan import Group, StageSpec, Unit, chain, versions
+from ego_assets.engine.plan import Group, StageSpec, Unit, chain
 from ego_assets.models import registry
 from resources.ledger import Entry, Ledger, State
 
@@ -26,7 +26,7 @@ def stand_in(real: StageSpec, form: dict[str, Any], why: str) -> StageSpec | Non
     if entry.name == real.backend:
         return None
     settings = {k: v for k, v in form.items() if k in entry.settings.model_fields}
-    version, weights_hash = versions(real.task, real.operator, entry.name, settings)
+    version, weights_hash = registry.version(real.operator, entry.name, settings)
     return replace(
         real,
         backend=entry.name,

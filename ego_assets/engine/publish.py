@@ -57,7 +57,10 @@ def _publish(
         token = attempts[name].token
         key = lake.publish_arrays(name, spec.shard, unit.unit_id, arrays, token)
         # Not in the rows themselves: what is carried may share them, and the next clip reads it.
-        rows[name] = [row | {"points_uri": key} for row in rows[name]]
+        column = TABLES[name].arrays_column()
+        if column is None:
+            raise ContractError(f"{name} has arrays and no column that names them (ArraysKey)")
+        rows[name] = [row | {column: key} for row in rows[name]]
     batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
     place = (spec.carried_stage, spec.shard, unit.unit_id)
     is_newest = lake.write_carried(*place, output.carried, claim.token, fingerprint)
@@ -73,7 +76,7 @@ def _publish(
             run_id=spec.run_id,
             attempt=attempts[table].number,
             stage=table,
-            operator=f"{spec.operator or spec.task}:{spec.backend}".rstrip(":"),
+            operator=f"{spec.operator}:{spec.backend}",
             operator_version=spec.operator_version,
             weights_hash=spec.weights_hash,
             input_hash=unit.input_hash,

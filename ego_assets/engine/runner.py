@@ -50,7 +50,7 @@ def run_stage(
     inputs = planning.ShardInputs(lake, ledger, spec.shard)
     taken, tokens = agree(inputs, spec.tables, spec.inputs, spec.carried_stage)
     settled = Settled()
-    if spec.task == "probe":
+    if spec.item == "file":
         settled = settle(lake, ledger, spec.shard)
         inputs = planning.ShardInputs(lake, ledger, spec.shard)
     else:
@@ -127,7 +127,7 @@ def _run_groups(
     shares_cpus: bool,
     warn: Callable[[str], None] | None,
 ) -> None:
-    """In so many worker processes; 0: in this one."""
+    """Run groups in this many worker processes; with 0, in this one."""
     slow = spec.settings.get("min_read_megabytes_per_s", 0.0) * 1e6
     tally = Tally(report, (u for g in groups for u in g.units), slow, warn)
     if workers:

@@ -1,4 +1,4 @@
-"""What a worker does with one unit: probe a file, cut a video, or run an operator on a clip.
+"""What a worker does with one work item: hands it to the operator, and takes what comes out.
 
 A task turns a unit into rows and arrays. It publishes nothing and keeps no state between units
 apart from a loaded model: the worker does the rest.
@@ -6,18 +6,19 @@ apart from a loaded model: the worker does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.feature import WorkItem
 from ego_assets.intake.absence import SourceReader
 from ego_assets.media.progress import moved
 from ego_assets.models import registry
-from ego_assets.operator import BadInputError, Carried, ClipInput, ClipOutput, Intrinsics
-from ego_assets.videos.settings import ClipSettings, ManifestSettings
+from ego_assets.operator import Carried, ClipInput, ClipOutput, TablesInput, intrinsics_of
 from resources.lake import Lake, file_unit_id
+from resources.lake.table import TABLES
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Source, Sources
@@ -40,7 +41,7 @@ class Task(Protocol):
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput: ...
 
 
-class ProbeTask:
+class FileTask:
     """A raw file → its row of `video_manifest`, accepted or rejected with the reason."""
 
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
@@ -49,7 +50,7 @@ class ProbeTask:
         self.contents = Contents(ledger)
         self.sources = Sources(ledger)
         self.raw = RawReader(moved=moved)
-        self.settings = ManifestSettings(**spec.settings)
+        self.operator = build_operator(spec)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         known = self.sources.find(unit.unit_id)
@@ -108,18 +109,13 @@ class ProbeTask:
         return read, columns
 
     def _probe_file(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
-        """As `probe_file`; nothing of what is too large is fetched."""
-        from ego_assets.videos.inspection import (
-            RejectReason,
-            probe_file,
-            reject_by_size,
-            rejected_columns,
-        )
+        """Inspect a file; nothing of what is too large is fetched."""
+        from ego_assets.videos.inspection import RejectReason, rejected_columns
 
-        if is_remote(uri) and (rejected := reject_by_size(byte_size, self.settings)) is not None:
+        if is_remote(uri) and (rejected := self.operator.reject_by_size(byte_size)) is not None:
             return "", byte_size, rejected
         with self.raw.hold(uri) as path:
-            sha256, size, columns = probe_file(path, self.settings)
+            sha256, size, columns = self.operator.inspect(path)
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
         if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
             limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
@@ -148,19 +144,18 @@ class ProbeTask:
         return row | changes | {"reject_detail": f"moved away{where}"}
 
 
-class SplitTask:
+class VideoTask:
     """An accepted video → its rows of `clips`."""
 
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
-        from ego_assets.videos.clips import ClipSplitter
-
         self.raw = SourceReader(ledger)
-        self.splitter = ClipSplitter(ClipSettings(**spec.settings), spec.bytes_in_flight)
+        self.operator = build_operator(spec)
+        self.max_bytes = spec.bytes_in_flight
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
         with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
-            rows = self.splitter.split(video, path)
+            rows = self.operator.split(video, path, self.max_bytes)
         return ClipOutput(tables={"clips": rows})
 
 
@@ -171,9 +166,7 @@ class ClipTask:
         self.spec = spec
         self.lake = lake
         self.raw = SourceReader(ledger)
-        self.operator = registry.build(
-            spec.operator, spec.backend, spec.settings, spec.weights_dir, spec.device_share
-        )
+        self.operator = build_operator(spec)
 
     def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
@@ -195,8 +188,8 @@ class ClipTask:
             if "frame_index" in rows.column_names:
                 rows = rows.sort_by("frame_index")
             tables[name] = rows
-            if "points_uri" in rows.column_names:
-                keys = {k for k in rows["points_uri"].to_pylist() if k}
+            if (column := TABLES[name].arrays_column()) is not None:
+                keys = {k for k in rows[column].to_pylist() if k}
                 arrays[name] = self.lake.read_arrays(keys.pop()) if keys else {}
         self.lake.must_be_there()
         frames = ClipFrames(
@@ -209,27 +202,42 @@ class ClipTask:
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
 
 
-def intrinsics_of(video: Mapping[str, Any]) -> Intrinsics:
-    """The camera of a manifest row. Raises BadInputError if the row has none."""
-    if video["fx_px"] is None:
-        raise BadInputError(f"{video['uri']}: the manifest has no intrinsics")
-    return Intrinsics(
-        model=video["camera_model"],
-        fx=video["fx_px"],
-        fy=video["fy_px"],
-        cx=video["cx_px"],
-        cy=video["cy_px"],
-        distortion=tuple(video["distortion"] or ()),
-        source=video["intrinsics_source"],
+class TablesTask:
+    """A shard, or the whole lake → the rows that an operator makes of its tables."""
+
+    def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        self.spec = spec
+        self.lake = lake
+        self.operator = build_operator(spec)
+
+    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+        self.lake.must_be_there()
+        item = TablesInput(
+            self.spec.shard,
+            {
+                shard: {name: self.lake.read(name, shard) for name in self.spec.inputs}
+                for shard in unit.payload["shards"]
+            },
+        )
+        self.lake.must_be_there()
+        return self.operator.process(item)
+
+
+def build_operator(spec: StageSpec) -> Any:
+    """The operator of a stage, by its backend. Raises what `registry.build` does."""
+    return registry.build(
+        spec.operator, spec.backend, spec.settings, spec.weights_dir, spec.device_share
     )
 
 
-_TASKS: dict[str, Callable[[StageSpec, Lake, Ledger], Task]] = {
-    "probe": ProbeTask,
-    "split": SplitTask,
+_TASKS: dict[WorkItem, Callable[[StageSpec, Lake, Ledger], Task]] = {
+    "file": FileTask,
+    "video": VideoTask,
     "clip": ClipTask,
+    "shard": TablesTask,
+    "lake": TablesTask,
 }
 
 
 def build_task(spec: StageSpec, lake: Lake, ledger: Ledger) -> Task:
-    return _TASKS[spec.task](spec, lake, ledger)
+    return _TASKS[spec.item](spec, lake, ledger)

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from pydantic import Field
 
+from ego_assets.catalog import STAGES
 from ego_assets.models import registry
 from ego_assets.models.choice import default_name, machine_choice
 
 
-class Backends(dg.ConfigurableResource):
-    """Which implementation runs: a name of the registry, or your own as package.module:Class.
-
-    What is left empty is as the file says that EGO_BACKENDS names, else the one without weights.
-    """
-
-    segmenter: str = Field(default="", description="detections and masks")
-    hand_estimator: str = Field(default="", description="hand_poses")
-    reconstructor: str = Field(default="", description="scene_reconstruction")
-    object_pose_estimator: str = Field(default="", description="object_poses")
-    movement_estimator: str = Field(default="", description="object_movements")
-    retargeter: str = Field(default="", description="robot_mappings")
+class BackendsOf(dg.ConfigurableResource):
+    """What `Backends` is without the operators of the catalogue."""
 
     weights_dir: str = Field(
         default="",
@@ -57,7 +48,7 @@ class Backends(dg.ConfigurableResource):
         of_file = file.settings.get(operator, {}) if meant == entry.name else {}
         return known | of_file | self.settings.get(operator, {})
 
-    def with_choice(self, chosen: Mapping[str, Any]) -> Backends:
+    def with_choice(self, chosen: Mapping[str, Any]) -> Self:
         """As these, but for the fields that are given; of `settings`, for the operators in it."""
         own = {name: getattr(self, name) for name in type(self).model_fields}
         settings = self.settings | chosen.get("settings", {})
@@ -66,3 +57,22 @@ class Backends(dg.ConfigurableResource):
     def weights(self) -> str:
         """Folder of all models' weights; "" is the machine's."""
         return self.weights_dir or machine_choice().weights_dir
+
+
+def _fields() -> dict[str, Any]:
+    """A field for each operator: the name of its backend."""
+    tables: dict[str, list[str]] = {}
+    for stage in STAGES.values():
+        tables.setdefault(stage.operator, []).extend(stage.tables)
+    fields = {
+        operator: Field(default="", description=", ".join(made))
+        for operator, made in tables.items()
+    }
+    return {"__annotations__": dict.fromkeys(fields, str), **fields}
+
+
+class Backends(type("_Operators", (BackendsOf,), _fields())):  # type: ignore[misc]
+    """Which implementation runs: a name of the registry, or your own as package.module:Class.
+
+    What is left empty is as the file says that EGO_BACKENDS names, else the one without weights.
+    """

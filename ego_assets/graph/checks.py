@@ -6,11 +6,15 @@ the shards they looked at are in their metadata.
 """
 
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
+from ego_assets import catalog
 from ego_assets.catalog import TABLES
+from ego_assets.engine.plan import LAKE
 from ego_assets.graph.partitions import (
     fail_for_lost,
     is_last_step,
@@ -28,8 +32,11 @@ from resources.storage import Storage
 LISTED = 50
 
 
-class ProbeConfig(ProbeSettings, dg.Config):
-    """Thresholds of the quality probes, as the launchpad asks for them."""
+@cache
+def form_of_probes(settings: type[ProbeSettings]) -> type[dg.Config]:
+    """The launchpad form of the checks of a room: its thresholds."""
+    name = f"{settings.__name__.removesuffix('Settings')}Config"
+    return type(name, (settings, dg.Config), {"__doc__": settings.__doc__})
 
 
 def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult:
@@ -120,8 +127,27 @@ def _clip_count(lake: Lake, shard: str) -> int:
 
 def table_checks(table: str) -> dg.AssetChecksDefinition:
     """The checks of one table, in one step."""
+    form = form_of_probes(catalog.feature_of(table).probe_settings)
 
-    @dg.multi_asset_check(
+    def checks(
+        context: dg.AssetCheckExecutionContext, config: Any, storage: Storage
+    ) -> Iterator[AssetCheckResult]:
+        lake, run = storage.lake(), context.run
+        lost = lost_shards(context.instance, run, [table]) if is_range(run.tags) else {}
+        if catalog.stage_of(table).item == "lake":
+            mine = [LAKE]
+        else:
+            mine = shards_of_run(context.instance, run.tags) or lake.shards()
+        shards = [shard for shard in mine if shard not in lost]
+        yield fits_contract(lake, table, shards)
+        ledger = ready(lake, storage.ledger(), context.log.warning)
+        yield covers_every_clip(lake, ledger, table, shards)
+        yield from quality_results(lake, table, shards, config, ledger)
+        if is_last_step(context.op_execution_context):
+            fail_for_lost(lost, len(mine))
+
+    checks.__annotations__["config"] = form  # Dagster reads the form from it
+    return dg.multi_asset_check(
         name=f"{table}_checks",
         specs=[
             AssetCheckSpec(
@@ -138,22 +164,7 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
             *quality_specs(table),
         ],
         op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "1"},
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, config: ProbeConfig, storage: Storage
-    ) -> Iterator[AssetCheckResult]:
-        lake, run = storage.lake(), context.run
-        lost = lost_shards(context.instance, run, [table]) if is_range(run.tags) else {}
-        mine = shards_of_run(context.instance, run.tags) or lake.shards()
-        shards = [shard for shard in mine if shard not in lost]
-        yield fits_contract(lake, table, shards)
-        ledger = ready(lake, storage.ledger(), context.log.warning)
-        yield covers_every_clip(lake, ledger, table, shards)
-        yield from quality_results(lake, table, shards, config, ledger)
-        if is_last_step(context.op_execution_context):
-            fail_for_lost(lost, len(mine))
-
-    return checks
+    )(checks)
 
 
 def _columns(*names: str) -> dg.TableSchema:

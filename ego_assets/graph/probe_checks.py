@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
-from ego_assets.catalog import PROBES, TABLES
+from ego_assets import catalog
 from ego_assets.quality import baselines, drift
 from ego_assets.quality.failed import note_failed
 from ego_assets.quality.finding import Evidence, Finding, Probe, merge
@@ -37,20 +37,19 @@ from resources.raw.reader import RawReader
 
 LIKE_BEFORE = "shard_is_like_those_before"
 KEEP_APPEARING = "things_keep_appearing"
-STREAK_TABLES = ("object_masks", "hand_masks")
 LOOKS = 4
 LOOK_SIDE_PX = 160
 AWAY_S = 60.0
 """How long the looks at a shard wait for places that are away."""
 _SEVERITY = {"warn": AssetCheckSeverity.WARN, "error": AssetCheckSeverity.ERROR}
-_TABLE_PROBES = {table: [p for p in PROBES if p.table == table] for table in TABLES}
 
 
 def quality_specs(table: str) -> list[AssetCheckSpec]:
     """What `quality_results` yields for a table, in its order."""
-    said = {p.name: p.describe for p in _TABLE_PROBES[table]}
-    said[LIKE_BEFORE] = _sentence(drift.shard_is_like_those_before)
-    if table in STREAK_TABLES:
+    said = {p.name: p.describe for p in catalog.probes(table)}
+    if catalog.info(table).drift:
+        said[LIKE_BEFORE] = _sentence(drift.shard_is_like_those_before)
+    if catalog.info(table).expects_things:
         said[KEEP_APPEARING] = _sentence(drift.things_keep_appearing)
     return [AssetCheckSpec(name, asset=table, description=text) for name, text in said.items()]
 
@@ -96,7 +95,7 @@ def quality_results(
 
 def _severities(table: str) -> dict[str, AssetCheckSeverity]:
     """Of all checks that are no mere warnings, and some that are."""
-    found = {p.name: _SEVERITY[p.severity] for p in _TABLE_PROBES[table]}
+    found = {p.name: _SEVERITY[p.severity] for p in catalog.probes(table)}
     return found | {KEEP_APPEARING: AssetCheckSeverity.ERROR}
 
 
@@ -116,16 +115,18 @@ class _ShardQuality:
         self.shard = shard
         self.settings = settings
         self.raw = RawReader(memory=Sources(ledger) if ledger is not None else None)
+        self.drift = drift.drift_of(table)
         self._patience_s = AWAY_S
 
     def collect(self, findings: dict[str, list[Finding]], crashes: dict[str, str]) -> None:
         """Add this shard's finding of every probe, or the traceback of one that crashed."""
         asked: dict[str, Callable[[], Finding]] = {
-            p.name: partial(self._ask, p) for p in _TABLE_PROBES[self.table]
+            p.name: partial(self._ask, p) for p in catalog.probes(self.table)
         }
-        if self.table in STREAK_TABLES:
+        if catalog.info(self.table).expects_things:
             asked[KEEP_APPEARING] = self._streak
-        asked[LIKE_BEFORE] = self._drift
+        if self.drift is not None:
+            asked[LIKE_BEFORE] = self._drift
         warned: set[str] = set()
         failed: dict[str, str] = {}
         is_good = True
@@ -156,14 +157,17 @@ class _ShardQuality:
     @cached_property
     def tables(self) -> Mapping[str, pa.Table]:
         needs: dict[str, dict[str, None]] = defaultdict(dict)
-        reads = [p.reads for p in _TABLE_PROBES[self.table]]
-        for table, columns in (i for r in (*reads, drift.READS[self.table]) for i in r.items()):
+        reads = [p.reads for p in catalog.probes(self.table)]
+        if self.drift is not None:
+            reads.append(self.drift.reads)
+        for table, columns in (i for r in reads for i in r.items()):
             needs[table] |= dict.fromkeys(columns)
         return {t: self.lake.read(t, self.shard, columns=list(c)) for t, c in needs.items()}
 
     @cached_property
     def histograms(self) -> drift.Histograms:
-        return drift.histograms(self.table, drift.features(self.table, self.tables))
+        assert self.drift is not None
+        return drift.histograms(self.drift, drift.features(self.drift, self.tables))
 
     def look(self, clip_id: str, first: int, last: int) -> float | None:
         """Median change of the picture between two frames; None if they cannot be read."""
@@ -190,7 +194,7 @@ class _ShardQuality:
 
     def _drift(self) -> Finding:
         before = baselines.good_shards(self.lake, self.table, but=self.shard)
-        found = drift.shard_is_like_those_before(self.table, self.histograms, before, self.settings)
+        found = drift.shard_is_like_those_before(self.histograms, before, self.settings)
         return replace(found, name=LIKE_BEFORE)
 
     def _streak(self) -> Finding:
@@ -202,7 +206,7 @@ class _ShardQuality:
     @property
     def may_warn(self) -> set[str]:
         """Probes whose failure can be what is usual here. Errors and drift cannot."""
-        return {p.name for p in _TABLE_PROBES[self.table] if p.severity == "warn"}
+        return {p.name for p in catalog.probes(self.table) if p.severity == "warn"}
 
     def _note(self, failed: Mapping[str, str]) -> None:
         """Note what failed, for `ego status`: Dagster keeps a check's last result, not each
@@ -225,6 +229,8 @@ class _ShardQuality:
         known = baselines.warnings(self.lake, self.table, self.shard, warned, window)
         often = {n for n in warned if sum(n in one for one in known) > len(known) / 2}
         usual = often if len(known) >= least else set()
+        if self.drift is None:
+            return
         if is_good and warned <= usual:
             baselines.remember_good(self.lake, self.table, self.shard, self.histograms, window)
         else:

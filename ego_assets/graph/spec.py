@@ -7,16 +7,17 @@ running a stage (`stage`), what is stale (`ego_assets.upkeep.staleness`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from ego_assets.engine import plan
 from ego_assets.engine.choices import Choice, ChoiceError, Part
 from ego_assets.engine.plan import StageSpec
+from ego_assets.feature import Stage
 from ego_assets.graph.backends import Backends
+from ego_assets.models import registry
 from resources.storage import Storage
 
 
@@ -43,34 +44,21 @@ class RunConfig(dg.Config):
         return {k: v for k, v in self.model_dump().items() if k not in RunConfig.model_fields}
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the graph. `operator` is the registry's name of it, for clip stages."""
-
-    task: str
-    tables: tuple[str, ...]
-    inputs: tuple[str, ...] = ()
-    operator: str = ""
-
-    @property
-    def carried_stage(self) -> str:
-        """Its name in the lake, as of `StageSpec`."""
-        return self.operator or self.task
+@cache
+def form_of(stage: Stage) -> type[RunConfig]:
+    """The launchpad form of a stage: its settings, and what a person may say of one run."""
+    name = f"{stage.settings.__name__.removesuffix('Settings')}Config"
+    return type(name, (stage.settings, RunConfig), {"__doc__": f"Launchpad form of {stage.name}."})
 
 
-def stage_spec(
-    stage: Stage, config: RunConfig, storage: Storage, backends: Backends | None
-) -> StageSpec:
+def stage_spec(stage: Stage, config: RunConfig, storage: Storage, backends: Backends) -> StageSpec:
     """What decides a stage's results: operator, backend, settings, weights. Of no shard yet."""
-    settings, backend, weights_dir = config.settings(), "", ""
-    if backends and stage.operator:
-        settings = backends.settings_of(stage.operator, settings)
-        backend, weights_dir = backends.chosen(stage.operator), backends.weights()
-    version, weights_hash = plan.versions(
-        stage.task, stage.operator, backend, settings, weights_dir
-    )
+    settings = backends.settings_of(stage.operator, config.settings())
+    backend, weights_dir = backends.chosen(stage.operator), backends.weights()
+    version, weights_hash = registry.version(stage.operator, backend, settings, weights_dir)
     return StageSpec(
-        task=stage.task,
+        name=stage.name,
+        item=stage.item,
         tables=stage.tables,
         settings=settings,
         lake_root=storage.lake().location,
@@ -88,9 +76,8 @@ def stage_spec(
 
 def parts_of(
     stage: Stage,
-    form: type[RunConfig],
     storage: Storage,
-    backends: Backends | None,
+    backends: Backends,
     choices: Sequence[Choice],
 ) -> list[Part]:
     """The stage as a run makes it that says nothing itself: as it was chosen, else by default.
@@ -99,25 +86,24 @@ def parts_of(
     """
     if not choices or choices[0].units:
         choices = [Choice(), *choices]
-    return [_part(stage, form, storage, backends, choice) for choice in choices]
+    return [_part(stage, storage, backends, choice) for choice in choices]
 
 
 def _part(
     stage: Stage,
-    form: type[RunConfig],
     storage: Storage,
-    backends: Backends | None,
+    backends: Backends,
     choice: Choice,
 ) -> Part:
     try:
-        config = form(**choice.settings)
-        chosen = backends.with_choice(choice.backends) if backends else None
+        config = form_of(stage)(**choice.settings)
+        chosen = backends.with_choice(choice.backends)
         spec = stage_spec(stage, config, storage, chosen)
     except Exception as error:  # a backend of somebody else may raise anything
         if choice.is_default:
             raise
         raise ChoiceError(
-            f"{stage.carried_stage}: what run {choice.run_id} chose ({choice}) cannot be "
+            f"{stage.name}: what run {choice.run_id} chose ({choice}) cannot be "
             f"had: {error}. Launch it with other settings, or with keep_choices: false"
         ) from error
     return Part(spec, choice.units, config.settings(), choice)
@@ -127,7 +113,7 @@ def choice_of(
     named: Mapping[str, Any],
     stage: Stage,
     config: RunConfig,
-    backends: Backends | None,
+    backends: Backends,
     deployed: Mapping[str, Any],
 ) -> Choice | None:
     """What a run says itself of a stage: where it is not the default; None if nowhere.
@@ -138,13 +124,13 @@ def choice_of(
     usual = type(config)().settings()
     settings = {k: v for k, v in config.settings().items() if v != usual[k]}
     chosen: dict[str, Any] = {}
-    if backends and (operator := stage.operator):
-        for name in (operator, "weights_dir"):
-            if name in named and named[name] != deployed.get(name, ""):
-                chosen[name] = getattr(backends, name)
-        own, usual_own = ((v.get("settings") or {}).get(operator) or {} for v in (named, deployed))
-        if "settings" in named and own != usual_own:
-            chosen["settings"] = {operator: backends.settings.get(operator, {})}
+    operator = stage.operator
+    for name in (operator, "weights_dir"):
+        if name in named and named[name] != deployed.get(name, ""):
+            chosen[name] = getattr(backends, name)
+    own, usual_own = ((v.get("settings") or {}).get(operator) or {} for v in (named, deployed))
+    if "settings" in named and own != usual_own:
+        chosen["settings"] = {operator: backends.settings.get(operator, {})}
     if not settings and not chosen and config.keep_choices:
         return None
     return Choice(settings, chosen, tuple(config.only))

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.hands.settings import HandProbeSettings
 from ego_assets.hands.skeleton import BONES
 from ego_assets.quality.finding import (
     Evidence,
@@ -22,7 +23,6 @@ from ego_assets.quality.finding import (
     probe,
     valid_share,
 )
-from ego_assets.quality.settings import ProbeSettings
 from ego_assets.vision.rle import mask_contains
 
 _TRACK = ("clip_id", "track_id", "frame_index", "pts_s", "is_valid")
@@ -38,7 +38,7 @@ _REFERENCE_PX = 1080.0
 
 
 @probe("hand_poses", reads=("clip_id", "is_valid"), others={"hand_masks": ("clip_id",)})
-def hands_are_valid(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def hands_are_valid(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """Most hands that were masked have a pose to be trusted: a model with the wrong weights has
     none, and then there is nothing for the other probes to look at."""
     masks = pl.DataFrame(evidence.tables["hand_masks"].select(["clip_id"]))
@@ -53,7 +53,7 @@ def hands_are_valid(evidence: Evidence, settings: ProbeSettings) -> Finding:
 
 
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_camera_m"))
-def joints_within_limits(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def joints_within_limits(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """Fingers bend as far as fingers can: knuckles, middle and end joints, thumb."""
     tracks = Tracks.of(evidence.valid_rows)
     flexion, thumb = finger_flexion_deg(tracks.column("joints_camera_m"), _is_right(tracks))
@@ -71,7 +71,7 @@ def joints_within_limits(evidence: Evidence, settings: ProbeSettings) -> Finding
 
 
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_camera_m"), severity="error")
-def hands_are_not_mirrored(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def hands_are_not_mirrored(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """Fingers bend toward the palm. Where they bend backward, left was taken for right."""
     tracks = Tracks.of(evidence.valid_rows)
     flexion, _ = finger_flexion_deg(tracks.column("joints_camera_m"), _is_right(tracks))
@@ -86,7 +86,7 @@ def hands_are_not_mirrored(evidence: Evidence, settings: ProbeSettings) -> Findi
 
 
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_px"))
-def left_hands_are_on_the_left(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def left_hands_are_on_the_left(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """Where both hands are seen, the left one is mostly on the left. A model told the wrong
     side makes a sound hand of the wrong side: only its place gives it away."""
     pairs = _both_hands(evidence)
@@ -102,7 +102,7 @@ def left_hands_are_on_the_left(evidence: Evidence, settings: ProbeSettings) -> F
 
 
 @probe("hand_poses", reads=(*_TRACK, "side", "joints_px"))
-def sides_do_not_swap(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def sides_do_not_swap(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """A track keeps its side, and left and right do not change places between two frames."""
     tracks = Tracks.of(evidence.valid_rows)
     is_right = _is_right(tracks)
@@ -129,7 +129,7 @@ def sides_do_not_swap(evidence: Evidence, settings: ProbeSettings) -> Finding:
 
 
 @probe("hand_poses", reads=(*_TRACK, "joints_camera_m"))
-def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def bones_keep_their_length(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """A bone is as long at the end of a track as at its start, but for the hand's common scale."""
     tracks = Tracks.of(evidence.valid_rows)
     joints = tracks.column("joints_camera_m").astype(np.float64)
@@ -158,7 +158,7 @@ def bones_keep_their_length(evidence: Evidence, settings: ProbeSettings) -> Find
 
 
 @probe("hand_poses", reads=(*_TRACK, "joints_camera_m"))
-def hands_have_a_plausible_size(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def hands_have_a_plausible_size(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """From wrist to fingertip a hand is as long as people's hands are: it is no point, no giant."""
     tracks = Tracks.of(evidence.valid_rows)
     middle = tracks.column("joints_camera_m").astype(np.float64)[:, _MIDDLE_FINGER]
@@ -175,7 +175,7 @@ def hands_have_a_plausible_size(evidence: Evidence, settings: ProbeSettings) -> 
 
 
 @probe("hand_poses", reads=("video_id", *_TRACK, "joints_px"), others=_VIDEO)
-def hands_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def hands_do_not_jitter(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """Joints follow a smooth path: RMS to a parabola through seven frames, pixels at 1080p."""
     tracks = Tracks.of(evidence.valid_rows)
     residual = tracks.jitter(tracks.column("joints_px"))
@@ -197,7 +197,7 @@ def hands_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
 
 
 @probe("hand_poses", reads=(*_TRACK, "camera_from_hand_m"))
-def hands_are_within_reach(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def hands_are_within_reach(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """The wearer's hands are between 0.1 and 1.5 m before the camera."""
     tracks = Tracks.of(evidence.valid_rows)
     depth = tracks.column("camera_from_hand_m")[:, 2]
@@ -219,7 +219,7 @@ def hands_are_within_reach(evidence: Evidence, settings: ProbeSettings) -> Findi
         "hand_masks": ("clip_id", "track_id", "frame_index", "height_px", "width_px", "rle"),
     },
 )
-def joints_fall_on_the_hand_mask(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def joints_fall_on_the_hand_mask(evidence: Evidence, settings: HandProbeSettings) -> Finding:
     """The joints of a pose lie on the mask of its hand, but for what an object hides."""
     poses = evidence.valid_rows.select([c for c in (*_TRACK, "joints_px") if c != "is_valid"])
     tracks = Tracks.of(_spread(poses, settings.sampled_masks))

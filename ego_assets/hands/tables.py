@@ -18,6 +18,8 @@ from resources.lake.table import (
     Box,
     Joints2D,
     Joints3D,
+    MayBeAbsent,
+    Plausible,
     Quaternion,
     Text,
     Unit,
@@ -36,23 +38,23 @@ class HandPose(FrameRow):
     side: Side = Field(description="from the wearer's view")
     is_valid: Bool = Field(description="false: the joints are not to be trusted")
     invalid_reason: Text | None = Field(description="why not valid")
-    joints_px: Annotated[Joints2D, Unit("pixels")] = Field(
+    joints_px: Annotated[Joints2D, Unit("pixels"), Plausible(-4096.0, 12288.0)] = Field(
         description="wrist, then 4 a finger from palm to tip: thumb, index, middle, ring, little"
     )
-    joints_camera_m: Annotated[Joints3D, Unit("metres, camera frame")] = Field(
-        description="the same joints in 3D"
+    joints_camera_m: Annotated[Joints3D, Unit("metres, camera frame"), Plausible(-3.0, 3.0)] = (
+        Field(description="the same joints in 3D")
     )
-    camera_from_hand_m: Annotated[Vec3, Unit("metres")] = Field(
+    camera_from_hand_m: Annotated[Vec3, Unit("metres"), Plausible(-3.0, 3.0)] = Field(
         description="translation of camera_from_hand: the wrist"
     )
     camera_from_hand_xyzw: Quaternion = Field(
         description="rotation of camera_from_hand: x from wrist to middle knuckle, "
         "z out of the back of the hand"
     )
-    mano_pose: Annotated[list[float], Arrow(fixed(48)), Unit("radians, axis-angle")] | None = Field(
-        description="global orientation and 15 joints, where the backend has them"
-    )
-    mano_betas: Annotated[list[float], Arrow(fixed(10))] | None = Field(
+    mano_pose: (
+        Annotated[list[float], Arrow(fixed(48)), Unit("radians, axis-angle"), MayBeAbsent()] | None
+    ) = Field(description="global orientation and 15 joints, where the backend has them")
+    mano_betas: Annotated[list[float], Arrow(fixed(10)), MayBeAbsent()] | None = Field(
         description="shape coefficients, where the backend has them"
     )
     box: Box = Field(description="bounding box of the hand")

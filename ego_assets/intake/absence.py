@@ -127,7 +127,7 @@ class Absence:
 
     def _is_handed_on(self, source: Source) -> bool:
         """Whether its row can be made without it, for another file has its content."""
-        if self.spec.task != "probe" or source.video_id is None:
+        if self.spec.item != "file" or source.video_id is None:
             return False
         owner = self.contents.owner(source.video_id)
         mine = (source.uri, source.shard)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from ego_assets.masks.settings import MaskProbeSettings
 from ego_assets.quality.finding import Evidence, Finding, Tracks, Units, judge, probe
-from ego_assets.quality.settings import ProbeSettings
 
 TABLES = ("object_masks", "hand_masks")
 _BORDER_PX = 1.0
@@ -21,7 +21,7 @@ _TRACK = ("clip_id", "track_id", "frame_index", "pts_s")
     reads=("clip_id", "frame_index"),
     others={"clips": ("clip_id", "start_frame", "end_frame")},
 )
-def frames_have_masks(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def frames_have_masks(evidence: Evidence, settings: MaskProbeSettings) -> Finding:
     """Clips do not stay empty: a model that has gone blind, or black footage, finds nothing."""
     clips = pl.DataFrame(evidence.tables["clips"])
     seen = pl.DataFrame(evidence.rows).group_by("clip_id").agg(pl.col("frame_index").n_unique())
@@ -41,7 +41,7 @@ def frames_have_masks(evidence: Evidence, settings: ProbeSettings) -> Finding:
 
 
 @probe(*TABLES, reads=(*_TRACK, "area_px", "height_px", "width_px"))
-def masks_have_plausible_areas(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def masks_have_plausible_areas(evidence: Evidence, settings: MaskProbeSettings) -> Finding:
     """A mask is neither a speck nor half of the picture."""
     tracks = Tracks.of(evidence.rows)
     share = tracks.column("area_px") / (
@@ -66,7 +66,7 @@ def masks_have_plausible_areas(evidence: Evidence, settings: ProbeSettings) -> F
 
 
 @probe(*TABLES, reads=(*_TRACK, "area_px", "box"))
-def masks_do_not_flicker(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def masks_do_not_flicker(evidence: Evidence, settings: MaskProbeSettings) -> Finding:
     """From frame to frame a mask keeps its size and place, and it is not gone for an instant.
 
     The overlap of the boxes stands in for that of the masks: nothing is decoded."""
@@ -100,7 +100,7 @@ def masks_do_not_flicker(evidence: Evidence, settings: ProbeSettings) -> Finding
 
 
 @probe(*TABLES, reads=("clip_id", "track_id", "frame_index"))
-def tracks_are_not_fragmented(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def tracks_are_not_fragmented(evidence: Evidence, settings: MaskProbeSettings) -> Finding:
     """A thing keeps its track: a clip has not many more tracks than its fullest frame."""
     rows = pl.DataFrame(evidence.rows)
     at_once = (
@@ -119,7 +119,7 @@ def tracks_are_not_fragmented(evidence: Evidence, settings: ProbeSettings) -> Fi
 
 
 @probe(*TABLES, reads=("clip_id", "frame_index", "track_id"))
-def frames_are_not_crowded(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def frames_are_not_crowded(evidence: Evidence, settings: MaskProbeSettings) -> Finding:
     """A frame has as many hands or objects as a person can see: noise makes masks by the dozen."""
     limit = (
         settings.max_hand_tracks_at_once
@@ -141,7 +141,7 @@ def frames_are_not_crowded(evidence: Evidence, settings: ProbeSettings) -> Findi
 
 
 @probe(*TABLES, reads=(*_TRACK, "box", "height_px", "width_px"))
-def masks_do_not_hug_the_border(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def masks_do_not_hug_the_border(evidence: Evidence, settings: MaskProbeSettings) -> Finding:
     """A mask that touches three sides of the picture is the background, or a vignette."""
     tracks = Tracks.of(evidence.rows)
     boxes = tracks.column("box")

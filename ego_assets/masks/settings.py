@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from ego_assets.quality.settings import ProbeSettings, Share
 from ego_assets.settings import RUNTIME, CompileMode, Settings
 
 
@@ -154,3 +155,49 @@ class Sam3Settings(VocabularySettings):
         description="tracks whose masks are enlarged and remembered at once",
         json_schema_extra=RUNTIME,
     )
+
+
+class MaskProbeSettings(ProbeSettings):
+    """Thresholds of the probes of masks."""
+
+    max_empty_frame_share: Share = Field(
+        default=0.95, ge=0, le=1, description="frames of a clip without any mask"
+    )
+    max_empty_clip_share: Share = Field(
+        default=0.5, ge=0, le=1, description="clips with more empty frames than that"
+    )
+    min_area_share: Share = Field(
+        default=0.0001, ge=0, le=1, description="smaller masks are specks, share of the picture"
+    )
+    max_area_share: Share = Field(
+        default=0.5, ge=0, le=1, description="larger masks are background, share of the picture"
+    )
+    max_odd_area_share: Share = Field(
+        default=0.1, ge=0, le=1, description="masks of a track that are specks or background"
+    )
+    flicker_area_ratio: float = Field(
+        default=1.5, gt=1, description="area between neighbouring frames, larger over smaller"
+    )
+    flicker_box_iou: Share = Field(
+        default=0.3, ge=0, le=1, description="boxes of neighbouring frames that overlap less jump"
+    )
+    flicker_gap_s: float = Field(
+        default=0.2, ge=0, description="a track that is away for a shorter time flickers"
+    )
+    max_flicker_share: Share = Field(
+        default=0.1, ge=0, le=1, description="frames of a track that flicker"
+    )
+    max_tracks_per_thing: float = Field(
+        default=4.0, ge=1, description="tracks of a clip over those in its fullest frame"
+    )
+    max_hand_tracks_at_once: int = Field(
+        default=6, ge=1, description="hands in one frame: the wearer's and two other people's"
+    )
+    max_object_tracks_at_once: int = Field(default=64, ge=1, description="objects in one frame")
+    border_sides: int = Field(
+        default=3, ge=1, le=4, description="a mask that touches as many sides hugs the border"
+    )
+    max_hugging_share: Share = Field(
+        default=0.3, ge=0, le=1, description="masks of a track that hug the border"
+    )
+    max_mask_seam: Share = Field(default=0.4, ge=0, le=1, description="1 - IoU, mean of a seam")

@@ -17,6 +17,7 @@ from resources.lake.table import (
     Box,
     Bytes,
     Int32,
+    Plausible,
     Text,
     Unit,
 )
@@ -47,8 +48,12 @@ class MaskRow(FrameRow):
     score: Score = Field(description="confidence of the backend")
     box: Box = Field(description="bounding box of the mask")
     area_px: Annotated[Int32, Unit("pixels")] = Field(ge=1, description="pixels in the mask")
-    height_px: Int32 = Field(ge=1, description="height of the mask picture (RLE size)")
-    width_px: Int32 = Field(ge=1, description="width of the mask picture (RLE size)")
+    height_px: Annotated[Int32, Plausible(64, 8192)] = Field(
+        ge=1, description="height of the mask picture (RLE size)"
+    )
+    width_px: Annotated[Int32, Plausible(64, 8192)] = Field(
+        ge=1, description="width of the mask picture (RLE size)"
+    )
     rle: Bytes = Field(description="COCO compressed RLE counts, column-major")
     backend: Text = Field(description="which implementation")
     quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 
+from ego_assets.catalog import STAGES
 from ego_assets.models import registry
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.settings import Settings
@@ -24,25 +25,34 @@ class BackendsFileError(ValueError):
     """The file of EGO_BACKENDS is not there, or makes no sense; the message says where."""
 
 
-class Choice(Settings):
-    """What a backends file may say; all of it may be left out."""
+OPERATORS = tuple(dict.fromkeys(stage.operator for stage in STAGES.values()))
+"""Of which a backend can be chosen."""
 
-    segmenter: str = ""
-    hand_estimator: str = ""
-    reconstructor: str = ""
-    object_pose_estimator: str = ""
-    movement_estimator: str = ""
-    retargeter: str = ""
+
+class CommonChoice(Settings):
+    """What a backends file may say besides the backend of each operator."""
+
     weights_dir: str = ""
     settings: dict[str, dict[str, Any]] = Field(default={})
 
 
-def read_choice(file: str | Path) -> Choice:
-    """A backends file: YAML with the fields of `Choice`. Raises BackendsFileError."""
+_fields: dict[str, Any] = dict.fromkeys(OPERATORS, (str, ""))
+BackendsFile: type[CommonChoice] = create_model(
+    "BackendsFile",
+    __base__=CommonChoice,
+    __doc__="What a backends file may say; all of it may be left out.",
+    **_fields,
+)
+
+
+def read_choice(file: str | Path) -> CommonChoice:
+    """A backends file: YAML with the fields of `BackendsFile`. Raises BackendsFileError."""
     try:
         found = yaml.safe_load(Path(file).expanduser().read_text())
-        choice = _validated(Choice, found or {}, "")
-        for operator in sorted({*choice.model_fields_set, *choice.settings} - _COMMON):
+        choice = _validated(BackendsFile, found or {}, "")
+        for operator in sorted(
+            {*choice.model_fields_set, *choice.settings} - CommonChoice.model_fields.keys()
+        ):
             entry = registry.find(operator, getattr(choice, operator, "") or default_name(operator))
             settings = choice.settings.get(operator, {})
             _validated(entry.settings, settings, f"settings.{operator}.")
@@ -69,27 +79,23 @@ def _validated(model: type[_Model], given: Any, place: str) -> _Model:
         raise ValueError("; ".join(wrong)) from error
 
 
-_COMMON = {"weights_dir", "settings"}
-
-
 def default_name(operator: str) -> str:
-    """Raises UnknownBackendError for an operator that is none."""
-    if operator not in Choice.model_fields or operator in _COMMON:
+    """Name the backend that runs out of the box. Raises UnknownBackendError."""
+    if operator not in OPERATORS:
         raise registry.UnknownBackendError(
-            f"settings: no operator {operator!r}"
-            + did_you_mean(operator, Choice.model_fields.keys() - _COMMON)
+            f"settings: no operator {operator!r}" + did_you_mean(operator, OPERATORS)
         )
     return registry.default(operator).name
 
 
-def machine_choice() -> Choice:
+def machine_choice() -> CommonChoice:
     """What the file of EGO_BACKENDS says; nothing if there is none. Raises BackendsFileError.
 
     A process reads and checks each version of the file once: a stage asks several times.
     """
     given = os.environ.get(BACKENDS_FILE)
     if not given:
-        return Choice()
+        return BackendsFile()
     try:
         stat = Path(given).expanduser().stat()
     except OSError as error:
@@ -98,6 +104,6 @@ def machine_choice() -> Choice:
 
 
 @lru_cache(maxsize=4)
-def _read_version(file: str, *_: int) -> Choice:
+def _read_version(file: str, *_: int) -> CommonChoice:
     """As `read_choice`; the rest says which version of the file it is."""
     return read_choice(file)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ego_assets.feature import WeightFiles
+
 
 class WeightsError(RuntimeError):
     """Weights that are missing, damaged, of another model, or not to be trusted."""
@@ -28,7 +30,6 @@ def weights_root(given: str = "") -> Path:
     return Path(given or os.environ.get("EGO_WEIGHTS") or "~/.cache/ego").expanduser()
 
 
-WeightFiles = str | tuple[str, str]
 """The name of a file, or a folder and a pattern of the files in it: a name is never a pattern."""
 
 

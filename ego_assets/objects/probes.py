@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.objects.settings import ObjectProbeSettings
 from ego_assets.operator import Intrinsics
 from ego_assets.quality.finding import (
     Evidence,
@@ -20,7 +21,6 @@ from ego_assets.quality.finding import (
     judge,
     probe,
 )
-from ego_assets.quality.settings import ProbeSettings
 from ego_assets.vision.cameras import project_points
 from ego_assets.vision.geometry import matrix_from_quaternion
 
@@ -32,7 +32,7 @@ _UPWARD = 0.5
 
 
 @probe("object_poses", reads=(*_TRACK, "camera_from_object_m", "object_frame"))
-def objects_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def objects_do_not_jump(evidence: Evidence, settings: ObjectProbeSettings) -> Finding:
     """No step between two frames is a large part of the distance and unlike the track's others."""
     tracks = Tracks.of(evidence.valid_rows)
     at = tracks.column("camera_from_object_m").astype(np.float64)
@@ -69,7 +69,7 @@ def objects_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
         "scene_reconstruction": ("clip_id", "frame_index", *_CAMERA),
     },
 )
-def objects_fall_on_their_mask(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def objects_fall_on_their_mask(evidence: Evidence, settings: ObjectProbeSettings) -> Finding:
     """The origin of an object, seen through the camera, lies on the object, or close by its box.
 
     The box, not the mask: a hand may hide the middle of what it holds."""
@@ -117,7 +117,7 @@ def objects_fall_on_their_mask(evidence: Evidence, settings: ProbeSettings) -> F
         "scene_reconstruction": ("clip_id", "frame_index", "is_valid", "world_from_camera_xyzw"),
     },
 )
-def untouched_objects_do_not_rise(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def untouched_objects_do_not_rise(evidence: Evidence, settings: ObjectProbeSettings) -> Finding:
     """What moves without a touch does not move up.
 
     Up is the mean of the camera's own up over the clip: worlds have no gravity of their own, heads
@@ -158,7 +158,7 @@ def untouched_objects_do_not_rise(evidence: Evidence, settings: ProbeSettings) -
     return _rises(units, settings)
 
 
-def _rises(units: Units, settings: ProbeSettings) -> Finding:
+def _rises(units: Units, settings: ObjectProbeSettings) -> Finding:
     return judge(
         units,
         settings.max_untouched_rise,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from ego_assets.quality.settings import ProbeSettings, Share
 from ego_assets.settings import Settings
 
 
@@ -86,4 +87,24 @@ class MovementSettings(Settings):
     )
     min_interval_s: float = Field(
         default=0.25, ge=0, le=10, description="shorter states and touches do not count"
+    )
+
+
+class ObjectProbeSettings(ProbeSettings):
+    """Thresholds of the probes of object poses and movements."""
+
+    max_object_step: float = Field(
+        default=0.25, gt=0, description="way between two frames over the distance to the camera"
+    )
+    max_off_mask_sizes: float = Field(
+        default=0.25, ge=0, description="from an object's origin to its box, in diagonals of it"
+    )
+    max_off_mask_share: Share = Field(
+        default=0.2, ge=0, le=1, description="frames of a track with the origin further off"
+    )
+    max_untouched_rise: float = Field(
+        default=0.1, gt=0, description="way up while nothing touches, over the distance"
+    )
+    max_object_seam: float = Field(
+        default=0.1, ge=0, description="share of the distance, mean of a seam"
     )

@@ -20,6 +20,7 @@ from resources.lake.table import (
     Bool,
     Float32,
     Int32,
+    Plausible,
     Quaternion,
     Text,
     Unit,
@@ -52,7 +53,9 @@ class ObjectPose(FrameRow):
     mesh_uri: Text | None = Field(description="mesh, where the backend has one")
     scale_kind: ScaleKind = Field(description="metric: translations are metres")
     inliers: Int32 | None = Field(ge=0, description="features that support the pose")
-    reprojection_error_px: Pixels | None = Field(ge=0, description="RMS over the inliers")
+    reprojection_error_px: Annotated[Pixels, Plausible(0.0, 10.0)] | None = Field(
+        ge=0, description="RMS over the inliers"
+    )
     score: Score = Field(description="confidence of the backend")
     backend: Text = Field(description="which implementation")
     quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")

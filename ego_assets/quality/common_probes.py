@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.catalog import TABLES
+from ego_assets import catalog
+from ego_assets.feature import TableInfo
 from ego_assets.quality.finding import (
     Evidence,
     Finding,
@@ -20,46 +21,11 @@ from ego_assets.quality.finding import (
     judge,
     probe,
 )
-from ego_assets.quality.seam import SEAM_UNITS, seam_errors
+from ego_assets.quality.seam import seam_errors, seam_of
 from ego_assets.quality.settings import ProbeSettings
+from resources.lake.table import TABLES, Column
 
-RANGES: dict[str, tuple[float, float]] = {
-    "duration_s": (0.0, 3600.0),
-    "average_rate_fps": (5.0, 240.0),
-    "width_px": (64, 8192),
-    "height_px": (64, 8192),
-    "fx_px": (50.0, 20_000.0),
-    "fy_px": (50.0, 20_000.0),
-    "reprojection_error_px": (0.0, 10.0),
-    "camera_from_hand_m": (-3.0, 3.0),
-    "joints_camera_m": (-3.0, 3.0),
-    "joints_px": (-4096.0, 12_288.0),
-    "camera_from_wrist_m": (-3.0, 3.0),
-    "joint_positions": (-6.3, 6.3),
-    "mean_fingertip_error_m": (0.0, 0.2),
-}
-"""Column → what a value can be in this world. Wider than what is good: other probes ask that."""
-_BY_DESIGN = {
-    *("mano_pose", "mano_betas", "audio_rate_hz", "audio_channels", "distortion"),
-    *("scale_spread", "scale_samples"),
-}
-"""Null wherever a backend, a camera or a world has no such thing: that is no failure."""
-_SEAM_COLUMNS = {
-    "object_masks": ("track_id", "rle", "height_px", "width_px"),
-    "hand_masks": ("track_id", "rle", "height_px", "width_px"),
-    "hand_poses": ("track_id", "is_valid", "joints_px"),
-    "scene_reconstruction": ("is_valid", "world_from_camera_xyzw"),
-    "object_poses": ("track_id", "is_valid", "object_frame", "camera_from_object_m"),
-}
 _CLIPS = ("clip_id", "take_id", "index_in_take", "start_frame", "end_frame")
-
-
-_INPUTS = {
-    "object_poses": "object_masks",
-    "object_movements": "object_masks",
-    "robot_mappings": "hand_poses",
-}
-"""Table → what each of its rows is made from, where its own probes ask nothing of empty clips."""
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -73,13 +39,13 @@ def measured_columns(table: str) -> list[str]:
     return [
         c.name
         for c in TABLES[table].columns()
-        if c.nullable and c.name not in _BY_DESIGN and _is_number(c.type)
+        if c.nullable and not c.may_be_absent and _is_number(c.type)
     ]
 
 
-def ranged_columns(table: str) -> list[str]:
+def ranged_columns(table: str) -> list[Column]:
     """Columns with a plausible range."""
-    return [c.name for c in TABLES[table].columns() if c.name in RANGES]
+    return [c for c in TABLES[table].columns() if c.plausible is not None]
 
 
 def values_are_there(evidence: Evidence, settings: ProbeSettings) -> Finding:
@@ -99,14 +65,17 @@ def values_are_plausible(evidence: Evidence, settings: ProbeSettings) -> Finding
     """Values are of this world: frame rates, focal lengths, hands within metres."""
     shares: dict[str, float] = {}
     numbers: dict[str, float] = {}
-    for name in ranged_columns(evidence.table):
+    for column in ranged_columns(evidence.table):
+        name, plausible = column.name, column.plausible
+        assert plausible is not None
         values = pc.drop_null(evidence.rows[name])
         while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
             values = pc.list_flatten(values)
         if not len(values):
             continue
-        low, high = RANGES[name]
-        inside = pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
+        inside = pc.and_(
+            pc.greater_equal(values, plausible.low), pc.less_equal(values, plausible.high)
+        )
         shares[name] = 1.0 - float(pc.mean(inside).as_py())
         bounds = pc.min_max(values).as_py()
         numbers |= {f"{name} least": float(bounds["min"]), f"{name} most": float(bounds["max"])}
@@ -136,17 +105,12 @@ def clips_agree_at_their_seams(evidence: Evidence, settings: ProbeSettings) -> F
                 where.append(after["clip_id"])
                 frames.append(after["start_frame"])
                 values.append(float(errors.mean()))
-    limit = {
-        "object_masks": settings.max_mask_seam,
-        "hand_masks": settings.max_mask_seam,
-        "hand_poses": settings.max_hand_seam_px,
-        "scene_reconstruction": settings.max_camera_seam_deg,
-        "object_poses": settings.max_object_seam,
-    }[evidence.table]
+    seam = seam_of(evidence.table)
+    assert seam is not None  # the probe is made for tables with one
     return judge(
         Units(where, frames, np.array(values, np.float64)),
-        limit,
-        SEAM_UNITS[evidence.table],
+        getattr(settings, seam.limit),
+        seam.unit,
         "seams at which clips disagree",
         settings.tolerated_share,
         numbers={"mean seam error": float(np.mean(values))} if values else None,
@@ -156,7 +120,7 @@ def clips_agree_at_their_seams(evidence: Evidence, settings: ProbeSettings) -> F
 def clips_have_rows(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """A clip whose input has rows (hand poses: valid ones) has rows in this table, too. What is
     empty passes every other question."""
-    clips = clips_of(evidence.tables[_INPUTS[evidence.table]])
+    clips = clips_of(evidence.tables[catalog.info(evidence.table).rows_of])
     has = set(evidence.rows["clip_id"].unique().to_pylist())
     return judge(
         Units.of(clips, [float(c not in has) for c in clips]),
@@ -167,20 +131,23 @@ def clips_have_rows(evidence: Evidence, settings: ProbeSettings) -> Finding:
     )
 
 
-def _probes() -> tuple[Probe, ...]:
+def common_probes(info: TableInfo) -> tuple[Probe, ...]:
+    """The probes that a table has by its columns and its declaration."""
+    table = info.name
     made: list[Probe] = []
-    for table in TABLES:
-        if measured_columns(table):
-            made += probe(table, reads=measured_columns(table))(values_are_there)
-        if ranged_columns(table):
-            made += probe(table, reads=ranged_columns(table))(values_are_plausible)
-    for table, given in _INPUTS.items():
-        needs = [c.name for c in TABLES[given].columns() if c.name in {"clip_id", "is_valid"}]
-        made += probe(table, reads=("clip_id",), others={given: needs})(clips_have_rows)
-    for table, columns in _SEAM_COLUMNS.items():
-        reads = ("clip_id", "frame_index", *columns)
+    if measured := measured_columns(table):
+        made += probe(table, reads=measured)(values_are_there)
+    if ranged := [c.name for c in ranged_columns(table)]:
+        made += probe(table, reads=ranged)(values_are_plausible)
+    if info.rows_of:
+        given = TABLES[info.rows_of].model_fields
+        needs = [name for name in ("clip_id", "is_valid") if name in given]
+        made += probe(table, reads=("clip_id",), others={info.rows_of: needs})(clips_have_rows)
+    if (seam := seam_of(table)) is not None:
+        reads = ("clip_id", "frame_index", *_optional(table, "track_id"), *seam.columns)
         made += probe(table, reads=reads, others={"clips": _CLIPS})(clips_agree_at_their_seams)
     return tuple(made)
 
 
-PROBES = _probes()
+def _optional(table: str, *columns: str) -> list[str]:
+    return [c for c in columns if c in TABLES[table].model_fields]

@@ -1,8 +1,8 @@
 """Drift: is a shard like the good shards before it?
 
-Here: one number a clip (or video) for each feature of a table, histograms of them, how unlike two
-histograms are, and streaks of videos in which nothing was found. Not here: where histograms are
-kept (`ego_assets.quality.baselines`).
+Here: histograms of a table's features, how unlike two histograms are, and streaks of videos in
+which nothing was found. Not here: the features of a table (`drift.py` of its room), where
+histograms are kept (`baselines`).
 
 Features are numbers of clips, not of frames: the frames of a clip are no independent samples.
 """
@@ -11,167 +11,112 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from scipy.special import chdtri
 
+from ego_assets import catalog
+from ego_assets.feature import load
 from ego_assets.quality.finding import Finding, Units, clips_of, judge
 from ego_assets.quality.settings import ProbeSettings
+from resources.lake.table import TABLES
 
-_SHARES = np.linspace(0.0, 1.0, 11)[1:-1]
-_COUNTS = np.arange(0.5, 10.0)
-_AREAS = np.geomspace(1e-4, 0.5, 11)
-_SECONDS = np.array([1, 2, 5, 10, 15, 19, 30, 45, 60, 90, 120, 300.0])
-_METRES = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5])
-_ERRORS_M = np.geomspace(0.0005, 0.1, 10)
+SHARES = np.linspace(0.0, 1.0, 11)[1:-1]
+"""Bins of a share."""
+COUNTS = np.arange(0.5, 10.0)
+"""Bins of a small count."""
+SECONDS = np.array([1, 2, 5, 10, 15, 19, 30, 45, 60, 90, 120, 300.0])
 _LEAST_EXPECTED = 5.0
 _MORE_THAN_USUAL = 1.25
 _ODD_ONE_OUT = 2.0
 _ENOUGH_FOR_AN_ODD_ONE = 10
 
-BINS: dict[str, dict[str, np.ndarray]] = {
-    "video_manifest": {
-        "accepted": np.array([0.5]),
-        "has_audio": np.array([0.5]),
-        "duration_s": _SECONDS,
-        "megapixels": np.array([0.3, 0.7, 1.2, 2.5, 5, 10.0]),
-    },
-    "clips": {"duration_s": _SECONDS},
-    "detections": {"per_frame": _COUNTS, "score": _SHARES},
-    "object_masks": {"tracks": _COUNTS, "blank": _SHARES, "area": _AREAS, "score": _SHARES},
-    "hand_masks": {"tracks": _COUNTS, "blank": _SHARES, "area": _AREAS, "score": _SHARES},
-    "hand_poses": {"valid": _SHARES, "score": _SHARES, "depth_m": _METRES},
-    "scene_reconstruction": {"valid": _SHARES, "inlier_share": _SHARES},
-    "object_poses": {"valid": _SHARES, "score": _SHARES},
-    "object_movements": {"intervals": _COUNTS, "held": _SHARES},
-    "robot_mappings": {"fingertip_error_m": _ERRORS_M, "converged": _SHARES},
-}
-"""Table → feature → inner edges of its bins; the first and the last bin are open."""
 
-READS: dict[str, dict[str, tuple[str, ...]]] = {
-    "video_manifest": {
-        "video_manifest": ("accepted", "audio_codec", "duration_s", "width_px", "height_px")
-    },
-    "clips": {"clips": ("clip_id", "start_pts_s", "end_pts_s")},
-    "detections": {"detections": ("clip_id", "score")},
-    "object_masks": {
-        "object_masks": (
-            "clip_id",
-            "track_id",
-            "frame_index",
-            "area_px",
-            "height_px",
-            "width_px",
-            "score",
-        )
-    },
-    "hand_poses": {"hand_poses": ("clip_id", "is_valid", "score", "camera_from_hand_m")},
-    "scene_reconstruction": {"scene_reconstruction": ("clip_id", "is_valid", "inlier_share")},
-    "object_poses": {"object_poses": ("clip_id", "is_valid", "score")},
-    "object_movements": {"object_movements": ("clip_id", "state", "start_frame", "end_frame")},
-    "robot_mappings": {"robot_mappings": ("clip_id", "mean_fingertip_error_m", "solver_status")},
-}
-READS["hand_masks"] = {"hand_masks": READS["object_masks"]["object_masks"]}
-for _table, _reads in READS.items():
-    if _table not in {"video_manifest", "clips"}:
-        _reads["clips"] = ("clip_id", "video_id", "start_frame", "end_frame")
+@dataclass(frozen=True)
+class DriftFeatures:
+    """The numbers of a table by which shards are compared, one for each clip (or video).
 
-_FROM = {
-    "hand_poses": ("hand_masks", "valid"),
-    "object_poses": ("object_masks", "valid"),
-    "robot_mappings": ("hand_poses", "converged"),
-    "scene_reconstruction": ("clips", "valid"),
-}
-"""Table → what it is made from, and the share of success that is 0, not unknown, where that has
-rows and the table has none: a model that leaves no row must not go unnoticed."""
-READS["hand_poses"]["hand_masks"] = READS["object_poses"]["object_masks"] = ("clip_id",)
-READS["robot_mappings"]["hand_poses"] = ("clip_id", "is_valid")
+    reads: columns by table, of all tables that `measure` wants; bins: feature → inner edges of its
+    bins, of which the first and the last are open; measure: tables to a frame with a column for
+    each feature, in which null is "not known".
+    """
+
+    reads: Mapping[str, tuple[str, ...]]
+    bins: Mapping[str, np.ndarray]
+    measure: Callable[[Mapping[str, pa.Table]], pl.DataFrame]
+
 
 Histograms = dict[str, list[int]]
 """Feature → clips in each bin."""
 
 
-def features(table: str, tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray]:
-    """Feature → (N,) numbers, one a clip (or video); clips without any row count where they can."""
-    rows = pl.DataFrame(tables[table].select(list(READS[table][table])))
-    if table == "video_manifest":
-        found = rows.select(
-            accepted=pl.col("accepted").cast(pl.Float64),
-            has_audio=pl.when("accepted").then(
-                pl.col("audio_codec").is_not_null().cast(pl.Float64)
-            ),
-            duration_s=pl.when("accepted").then("duration_s"),
-            megapixels=pl.when("accepted").then(
-                pl.col("width_px").cast(pl.Float64) * pl.col("height_px") / 1e6
-            ),
-        )
-    elif table == "clips":
-        found = rows.select(duration_s=pl.col("end_pts_s") - pl.col("start_pts_s"))
-    else:
+def clip_features(
+    table: str,
+    columns: Sequence[str],
+    numbers: Sequence[pl.Expr],
+    bins: Mapping[str, np.ndarray],
+    *,
+    then: Mapping[str, pl.Expr] | None = None,
+    made_from: str = "",
+    success: str = "",
+) -> DriftFeatures:
+    """Features of a table with rows of clips; clips without any row count where they can.
+
+    columns: what `numbers` read besides clip_id; numbers: aggregates over the rows of a clip;
+    then: features made of those and `frames`, how many the clip has. made_from: the table that this
+    one is made from, and success: the share that is 0, not unknown, for a clip of which that has
+    rows and this has none: a model that leaves no row must not go unnoticed.
+    """
+    reads = {
+        table: ("clip_id", *columns),
+        "clips": ("clip_id", "video_id", "start_frame", "end_frame"),
+    }
+    if made_from and made_from != "clips":
+        known = TABLES[made_from].model_fields
+        reads[made_from] = ("clip_id", *(c for c in ("is_valid",) if c in known))
+
+    def measure(tables: Mapping[str, pa.Table]) -> pl.DataFrame:
+        rows = pl.DataFrame(tables[table].select(list(reads[table])))
         clips = pl.DataFrame(tables["clips"]).select(
             "clip_id", frames=pl.col("end_frame") - pl.col("start_frame")
         )
-        found = clips.join(
-            rows.group_by("clip_id").agg(_FEATURES[table]), on="clip_id", how="left"
-        ).sort("clip_id")
-        if table.endswith("_masks"):
-            seen = pl.col("seen").fill_null(0)
+        found = clips.join(rows.group_by("clip_id").agg(numbers), on="clip_id", how="left")
+        found = found.sort("clip_id").with_columns(**(then or {}))
+        if success:
+            is_failure = pl.col(success).is_null()
+            is_failure &= pl.col("clip_id").is_in(clips_of(tables[made_from]))
             found = found.with_columns(
-                pl.col("tracks").fill_null(0), blank=1 - seen / pl.col("frames")
+                pl.when(is_failure).then(0.0).otherwise(success).alias(success)
             )
-        elif table == "detections":
-            found = found.with_columns(per_frame=pl.col("rows").fill_null(0) / pl.col("frames"))
-        elif table == "object_movements":
-            found = found.with_columns(pl.col("intervals").fill_null(0))
-        if table in _FROM:
-            given, share = _FROM[table]
-            is_failure = pl.col(share).is_null() & pl.col("clip_id").is_in(clips_of(tables[given]))
-            found = found.with_columns(pl.when(is_failure).then(0.0).otherwise(share).alias(share))
+        return found
+
+    return DriftFeatures(reads, bins, measure)
+
+
+@cache
+def drift_of(table: str) -> DriftFeatures | None:
+    """The features that a table's room declares, if any."""
+    declared = catalog.info(table).drift
+    return load(declared) if declared else None
+
+
+def features(drift: DriftFeatures, tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray]:
+    """Feature → (N,) numbers, one for each clip (or video) of which it is known."""
+    found = drift.measure(tables)
     return {
         name: found[name].drop_nulls().cast(pl.Float64).drop_nans().to_numpy()
-        for name in BINS[table]
+        for name in drift.bins
     }
 
 
-_MASKS = [
-    pl.col("track_id").n_unique().alias("tracks"),
-    pl.col("frame_index").n_unique().alias("seen"),
-    (pl.col("area_px") / (pl.col("height_px").cast(pl.Float64) * pl.col("width_px")))
-    .median()
-    .alias("area"),
-    pl.col("score").median(),
-]
-_VALID = pl.col("is_valid").mean().alias("valid")
-_LENGTH = pl.col("end_frame") - pl.col("start_frame")
-_FEATURES: dict[str, list[pl.Expr]] = {
-    "detections": [pl.len().alias("rows"), pl.col("score").median()],
-    "object_masks": _MASKS,
-    "hand_masks": _MASKS,
-    "hand_poses": [
-        _VALID,
-        pl.col("score").filter("is_valid").median(),
-        pl.col("camera_from_hand_m").arr.get(2).filter("is_valid").median().alias("depth_m"),
-    ],
-    "scene_reconstruction": [_VALID, pl.col("inlier_share").median()],
-    "object_poses": [_VALID, pl.col("score").filter("is_valid").median()],
-    "object_movements": [
-        pl.len().alias("intervals"),
-        (_LENGTH.filter(pl.col("state") == "held").sum() / _LENGTH.sum()).alias("held"),
-    ],
-    "robot_mappings": [
-        pl.col("mean_fingertip_error_m").median().alias("fingertip_error_m"),
-        (pl.col("solver_status") == "converged").mean().alias("converged"),
-    ],
-}
-
-
-def histograms(table: str, values: Mapping[str, np.ndarray]) -> Histograms:
-    """Numbers to counts in the bins of `BINS`."""
+def histograms(drift: DriftFeatures, values: Mapping[str, np.ndarray]) -> Histograms:
+    """Numbers to counts in the features' bins."""
     return {
         name: np.bincount(np.searchsorted(edges, values[name]), minlength=len(edges) + 1).tolist()
-        for name, edges in BINS[table].items()
+        for name, edges in drift.bins.items()
     }
 
 
@@ -223,7 +168,6 @@ def ks_limit(counts: np.ndarray, baseline: np.ndarray, alpha: float) -> float:
 
 
 def shard_is_like_those_before(
-    table: str,
     current: Histograms,
     before: Sequence[Histograms],
     settings: ProbeSettings,
@@ -236,7 +180,7 @@ def shard_is_like_those_before(
     excess: dict[str, float] = {}
     numbers: dict[str, float] = {}
     if len(before) >= settings.min_baseline_shards:
-        for name in BINS[table]:
+        for name in current:
             now = np.array(current[name], np.float64)
             shards = np.array([b[name] for b in before if len(b.get(name, ())) == len(now)])
             if now.sum() < settings.min_drift_units or len(shards) < settings.min_baseline_shards:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -77,14 +77,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question to a table. reads: the columns needed, by table; those of `table` itself too."""
+    """A question to a table. reads: the columns needed, by table; those of `table` itself too;
+    measure: gets the settings of the room that the table belongs to."""
 
     name: str
     table: str
     severity: Severity
     reads: Mapping[str, tuple[str, ...]]
     describe: str
-    measure: Callable[[Evidence, ProbeSettings], Finding]
+    measure: Callable[[Evidence, Any], Finding]
 
     def __call__(self, evidence: Evidence, settings: ProbeSettings) -> Finding:
         return replace(self.measure(evidence, settings), name=self.name)
@@ -95,14 +96,14 @@ def probe(
     severity: Severity = "warn",
     reads: Sequence[str] = (),
     others: Mapping[str, Sequence[str]] | None = None,
-) -> Callable[[Callable[[Evidence, ProbeSettings], Finding]], tuple[Probe, ...]]:
+) -> Callable[[Callable[[Evidence, Any], Finding]], tuple[Probe, ...]]:
     """Make probes of a function, one for each of `tables`; its docstring tells what it asks.
 
     reads: columns of the table itself; others: columns of other tables.
     """
     needs = {name: tuple(columns) for name, columns in (others or {}).items()}
 
-    def make(measure: Callable[[Evidence, ProbeSettings], Finding]) -> tuple[Probe, ...]:
+    def make(measure: Callable[[Evidence, Any], Finding]) -> tuple[Probe, ...]:
         describe = " ".join((measure.__doc__ or "").split())
         return tuple(
             Probe(measure.__name__, t, severity, needs | {t: tuple(reads)}, describe, measure)

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ego_assets.quality.finding import Evidence, Finding, Tracks, judge, probe
-from ego_assets.quality.settings import ProbeSettings
+from ego_assets.robots.settings import RobotProbeSettings
 
 _BY = ("clip_id", "track_id", "robot", "method")
 _TRACK = (*_BY, "frame_index", "pts_s")
 
 
 @probe("robot_mappings", severity="error", reads=(*_TRACK, "within_limits"))
-def robot_joints_within_limits(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def robot_joints_within_limits(evidence: Evidence, settings: RobotProbeSettings) -> Finding:
     """Every joint of the robot stays inside the limits of its URDF."""
     tracks = Tracks.of(evidence.rows, _BY)
     return judge(
@@ -29,7 +29,7 @@ def robot_joints_within_limits(evidence: Evidence, settings: ProbeSettings) -> F
 
 
 @probe("robot_mappings", reads=(*_TRACK, "mean_fingertip_error_m"))
-def fingertips_reach_their_targets(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def fingertips_reach_their_targets(evidence: Evidence, settings: RobotProbeSettings) -> Finding:
     """The robot's fingertips are where the human's were."""
     tracks = Tracks.of(evidence.rows, _BY)
     return judge(
@@ -42,7 +42,7 @@ def fingertips_reach_their_targets(evidence: Evidence, settings: ProbeSettings) 
 
 
 @probe("robot_mappings", reads=(*_TRACK, "joint_positions"))
-def robot_joints_are_not_too_fast(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def robot_joints_are_not_too_fast(evidence: Evidence, settings: RobotProbeSettings) -> Finding:
     """No joint moves faster than a finger could, but for an odd frame."""
     tracks = Tracks.of(evidence.rows, _BY)
     is_fast = np.full(len(tracks.group), np.nan)
@@ -70,7 +70,7 @@ def robot_joints_are_not_too_fast(evidence: Evidence, settings: ProbeSettings) -
 
 
 @probe("robot_mappings", reads=(*_TRACK, "solver_status"))
-def solver_finds_a_solution(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def solver_finds_a_solution(evidence: Evidence, settings: RobotProbeSettings) -> Finding:
     """The solver fails on hardly any frame."""
     tracks = Tracks.of(evidence.rows, _BY)
     status = tracks.rows["solver_status"]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ego_assets.quality.settings import ProbeSettings, Share
 from ego_assets.settings import Settings
 
 
@@ -38,4 +39,24 @@ class RetargetSettings(Settings):
     )
     carry_s: float = Field(
         default=3.0, ge=0, le=30, description="end of a clip whose states go to the next one"
+    )
+
+
+class RobotProbeSettings(ProbeSettings):
+    """Thresholds of the probes of robot hands."""
+
+    max_out_of_limits_share: Share = Field(
+        default=0.0, ge=0, le=1, description="frames of a track with a joint out of its limits"
+    )
+    max_fingertip_error_m: float = Field(
+        default=0.03, gt=0, description="median of a track: robot fingertip to its target"
+    )
+    max_joint_speed_rad_per_s: float = Field(
+        default=20.0, gt=0, description="faster than a human finger flexes"
+    )
+    max_fast_share: Share = Field(
+        default=0.02, ge=0, le=1, description="frames of a track with a joint that fast"
+    )
+    max_unsolved_share: Share = Field(
+        default=0.02, ge=0, le=1, description="frames of a track in which the solver failed"
     )

@@ -15,6 +15,7 @@ from ego_assets.rows import (
 from resources.lake.table import (
     Bool,
     Floats,
+    Plausible,
     Quaternion,
     Text,
     Texts,
@@ -34,10 +35,12 @@ class RobotMapping(FrameRow):
     robot: Text = Field(description="name of the robot hand")
     method: Literal["vector", "position", "dexpilot"] = Field(description="objective")
     joint_names: Texts = Field(description="order of joint_positions")
-    joint_positions: Annotated[Floats, Unit("radians; metres for prismatic joints")] = Field(
-        description="the robot's configuration"
+    joint_positions: Annotated[
+        Floats, Unit("radians; metres for prismatic joints"), Plausible(-6.3, 6.3)
+    ] = Field(description="the robot's configuration")
+    camera_from_wrist_m: Annotated[Vec3, Unit("metres"), Plausible(-3.0, 3.0)] = Field(
+        description="wrist position"
     )
-    camera_from_wrist_m: Annotated[Vec3, Unit("metres")] = Field(description="wrist position")
     camera_from_wrist_xyzw: Quaternion = Field(
         description="wrist rotation, the hand frame of hand_poses"
     )
@@ -45,7 +48,9 @@ class RobotMapping(FrameRow):
     fingertip_error_m: Annotated[Floats, Unit("metres")] = Field(
         description="distance of each robot fingertip to its scaled target"
     )
-    mean_fingertip_error_m: Metres = Field(ge=0, description="mean of fingertip_error_m")
+    mean_fingertip_error_m: Annotated[Metres, Plausible(0.0, 0.2)] = Field(
+        ge=0, description="mean of fingertip_error_m"
+    )
     solver_status: Literal["converged", "stopped", "failed"] = Field(
         description="failed: the positions are those of the frame before"
     )

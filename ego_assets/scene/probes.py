@@ -22,7 +22,7 @@ from ego_assets.quality.finding import (
     probe,
     valid_share,
 )
-from ego_assets.quality.settings import ProbeSettings
+from ego_assets.scene.settings import CameraProbeSettings
 from ego_assets.vision.geometry import matrix_from_quaternion, rotation_angle_deg
 
 _CLIP = ("clip_id",)
@@ -38,7 +38,7 @@ _LEAST_LIKENESS = 0.9
 
 
 @probe("scene_reconstruction", severity="error", reads=_POSE)
-def cameras_move_with_the_image(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def cameras_move_with_the_image(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """A pose that stays the same for half a second, as identity poses do, has a picture that stays
     the same, too. Pictures are looked at only where a pose is frozen."""
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
@@ -62,7 +62,7 @@ def cameras_move_with_the_image(evidence: Evidence, settings: ProbeSettings) -> 
 
 
 @probe("scene_reconstruction", reads=_POSE)
-def cameras_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def cameras_do_not_jump(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """A step between two frames is small beside the clip's whole path, or like its other steps."""
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     at = tracks.column("world_from_camera_m").astype(np.float64)
@@ -89,7 +89,7 @@ def cameras_do_not_jump(evidence: Evidence, settings: ProbeSettings) -> Finding:
 
 
 @probe("scene_reconstruction", reads=(*_POSE, "scale_kind"))
-def cameras_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def cameras_do_not_jitter(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """Positions follow a smooth path: RMS to a parabola through seven frames, beside the extent of
     the clip's path. In metres, what a still head and a good registration leave does not count."""
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
@@ -107,7 +107,7 @@ def cameras_do_not_jitter(evidence: Evidence, settings: ProbeSettings) -> Findin
 
 
 @probe("scene_reconstruction", reads=_POSE)
-def cameras_turn_like_heads(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def cameras_turn_like_heads(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """No turn between two frames is faster than a head turns."""
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     speed = _turn_deg(tracks) / tracks.step_s()
@@ -125,7 +125,7 @@ def cameras_turn_like_heads(evidence: Evidence, settings: ProbeSettings) -> Find
     reads=("clip_id", "is_valid"),
     others={"clips": ("clip_id", "start_frame", "end_frame")},
 )
-def frames_are_registered(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def frames_are_registered(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """Most frames of a clip have a pose, and every clip has frames."""
     clips = pl.DataFrame(evidence.tables["clips"]).select(
         "clip_id", count=pl.col("end_frame") - pl.col("start_frame")
@@ -141,7 +141,7 @@ def frames_are_registered(evidence: Evidence, settings: ProbeSettings) -> Findin
 
 
 @probe("scene_reconstruction", reads=(*_FRAME, "inlier_share"))
-def poses_rest_on_inliers(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def poses_rest_on_inliers(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """Most of the points that a frame saw agree with its pose."""
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     shares = pc.cast(tracks.rows["inlier_share"], "float64").fill_null(np.nan).to_numpy()
@@ -160,7 +160,7 @@ def poses_rest_on_inliers(evidence: Evidence, settings: ProbeSettings) -> Findin
     reads=(*_POSE, "world_id", "scale_kind"),
     others={"clips": ("clip_id", "take_id", "index_in_take", "start_frame", "end_frame")},
 )
-def scale_does_not_drift(evidence: Evidence, settings: ProbeSettings) -> Finding:
+def scale_does_not_drift(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """Two clips of a take that share a world are at one scale in the frames that both have.
 
     Their paths there must be alike but for rotation and scale: of a head that holds still each

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ego_assets.quality.settings import ProbeSettings, Share
 from ego_assets.settings import RUNTIME, CompileMode, Settings
 
 
@@ -102,3 +103,39 @@ class DepthAnythingSettings(DepthScaleSettings):
         default="Depth-Anything-V2-Metric-Indoor-Small-hf",
         description="folder of the network, below that of all weights",
     )
+
+
+class CameraProbeSettings(ProbeSettings):
+    """Thresholds of the probes of cameras."""
+
+    min_frozen_s: float = Field(
+        default=0.5, gt=0, description="a pose that stays the same for as long is frozen"
+    )
+    max_change_grey_levels: float = Field(
+        default=4.0, ge=0, description="median change of the picture while the pose is frozen"
+    )
+    max_turn_deg_per_s: float = Field(
+        default=700.0, gt=0, description="heads turn at 600 degrees a second at most"
+    )
+    max_camera_step: float = Field(
+        default=0.2, gt=0, description="way between two frames over the extent of the clip's path"
+    )
+    max_camera_jitter: float = Field(
+        default=0.05, gt=0, description="RMS against a smoothed path over the path's extent"
+    )
+    min_camera_jitter_m: float = Field(
+        default=0.01, ge=0, description="less counts as nothing where world units are metres"
+    )
+    min_registered_share: Share = Field(
+        default=0.5, ge=0, le=1, description="frames of a clip with a pose"
+    )
+    max_unregistered_clip_share: Share = Field(
+        default=0.3, ge=0, le=1, description="clips with fewer: some footage has no parallax"
+    )
+    min_inlier_share: Share = Field(
+        default=0.5, ge=0, le=1, description="median of a clip: points that support the pose"
+    )
+    max_scale_ratio: float = Field(
+        default=1.15, gt=1, description="scale of a clip over that of the next, larger over smaller"
+    )
+    max_camera_seam_deg: float = Field(default=2.0, ge=0, description="degrees, mean of a seam")

@@ -15,10 +15,13 @@ from ego_assets.rows import (
     Score,
 )
 from resources.lake.table import (
+    ArraysKey,
     Bool,
     Float32,
     Floats,
     Int32,
+    MayBeAbsent,
+    Plausible,
     Quaternion,
     Text,
     Unit,
@@ -44,22 +47,28 @@ class SceneReconstruction(FrameRow):
     registration: Literal["keyframe", "pnp"] | None = Field(description="how it was registered")
     inliers: Int32 | None = Field(ge=0, description="points that support the pose")
     inlier_share: Score | None = Field(description="inliers over matches")
-    reprojection_error_px: Pixels | None = Field(ge=0, description="RMS over the inliers")
+    reprojection_error_px: Annotated[Pixels, Plausible(0.0, 10.0)] | None = Field(
+        ge=0, description="RMS over the inliers"
+    )
     scale_kind: ScaleKind = Field(description="metric: world units are metres")
-    scale_spread: Annotated[Float32, Unit("relative")] | None = Field(
+    scale_spread: Annotated[Float32, Unit("relative"), MayBeAbsent()] | None = Field(
         ge=0,
         description="of a metric scale: robust deviation of what each point says of it (log)",
     )
-    scale_samples: Int32 | None = Field(
+    scale_samples: Annotated[Int32, MayBeAbsent()] | None = Field(
         ge=1, description="of a metric scale: points that were asked, once for the whole world"
     )
     camera_model: Text = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
-    fx_px: Pixels = Field(description="focal length, x")
-    fy_px: Pixels = Field(description="focal length, y")
+    fx_px: Annotated[Pixels, Plausible(50.0, 20000.0)] = Field(description="focal length, x")
+    fy_px: Annotated[Pixels, Plausible(50.0, 20000.0)] = Field(description="focal length, y")
     cx_px: Pixels = Field(description="principal point, x")
     cy_px: Pixels = Field(description="principal point, y")
-    distortion: Floats = Field(description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye")
+    distortion: Annotated[Floats, MayBeAbsent()] = Field(
+        description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye"
+    )
     intrinsics_source: IntrinsicsSource = Field(description="where the intrinsics come from")
-    points_uri: Text | None = Field(description="npz of the clip's points, relative to the lake")
+    points_uri: Annotated[Text, ArraysKey()] | None = Field(
+        description="npz of the clip's points, relative to the lake"
+    )
     backend: Text = Field(description="which implementation")
     quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ego_assets.catalog import TABLES
-from ego_assets.quality.seam import SEAM_UNITS, seam_errors
+from ego_assets.quality.seam import seam_errors, seam_of
 from resources.lake import Lake, history
 
 
@@ -84,7 +84,7 @@ def _left(lake: Lake, table: str, shard: str, run_id: str) -> pa.Table | None:
 
 
 def _seam(table: str, rows: pa.Table, clips: pa.Table) -> float | None:
-    if table not in SEAM_UNITS:
+    if seam_of(table) is None:
         return None
     errors = seam_errors(table, rows, clips)
     return float(errors.mean()) if len(errors) else None
@@ -113,7 +113,7 @@ def _diff(
         only_b=b.num_rows - both,
         seam_a=seam_a,
         seam_b=seam_b,
-        seam_unit=SEAM_UNITS.get(table),
+        seam_unit=seam.unit if (seam := seam_of(table)) else None,
         columns=sorted(columns, key=lambda c: (-(c.ks or 0.0), c.column)),
     )
 
@@ -124,7 +124,7 @@ def _changed(table: str, a: pa.Table, b: pa.Table) -> dict[str, int]:
 
     key = TABLES[table].key
     # Where an array lies says nothing of what it holds, and changes with every attempt.
-    others = [c for c in a.column_names if c not in key and c != "points_uri"]
+    others = [c for c in a.column_names if c not in key and c != TABLES[table].arrays_column()]
     apart = {c: f'a."{c}" IS DISTINCT FROM b."{c}"' for c in others}
     sums = [f'count_if({words}) AS "{c}"' for c, words in apart.items()]
     query = (

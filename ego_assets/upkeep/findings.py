@@ -152,9 +152,12 @@ class Look:
             return [str(error)]
 
     def _arrays(self, batch: pa.Table, identity: str) -> Iterator[Suspicion]:
-        if "points_uri" not in batch.column_names:
+        model = TABLES[self.table]
+        column = model.arrays_column()
+        if column is None or column not in batch.column_names:
             return
-        units = zip(batch["points_uri"].to_pylist(), batch["clip_id"].to_pylist(), strict=True)
+        items = batch[model.item_column]
+        units = zip(batch[column].to_pylist(), items.to_pylist(), strict=True)
         for key, unit in dict(units).items():
             if key is not None and self._fault_of_arrays(key) is not None:
                 yield self._of_arrays(key, unit, identity)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, stage_of, tables_of_items
 from resources.lake import Lake
 from resources.ledger import Entry, Ledger, State
 from resources.ledger.adoption import Counts
@@ -27,7 +27,6 @@ READERS = 16
 BUDGET_S = 5.0
 LOOKED_AT = 5_000
 """Units that wait of which the files are named."""
-EARLY_TABLES = ("video_manifest", "clips")
 ENDED = (State.DONE, State.DROPPED)
 
 
@@ -120,14 +119,20 @@ def _expected(
     """Return how many units each table of a shard will have; None: nobody knows yet."""
     units: dict[str, int] = {table: sum(states.values()) for table, states in mine.items()}
     files = max(len(footage.files.get(shard, ())), units["video_manifest"])
-    clips = max(count for table, count in units.items() if table not in EARLY_TABLES)
+    clips = max(units[table] for table in tables_of_items("clip"))
     nothing = None
     if not clips and _ended(mine["video_manifest"]) >= files:
         videos = units["clips"]
         is_dropped = videos and mine["clips"].get(State.DROPPED) == videos
         nothing = 0 if is_dropped or (not videos and _has_no_video(lake, shard)) else None
-    found = dict.fromkeys(TABLES, clips or nothing)
-    return found | {"video_manifest": files, "clips": units["clips"] or nothing}
+    of_item = {
+        "file": files,
+        "video": units["clips"] or nothing,
+        "clip": clips or nothing,
+        "shard": 1,
+        "lake": 0,
+    }
+    return {table: of_item[stage_of(table).item] for table in TABLES}
 
 
 def _ended(states: Mapping[State, int]) -> int:

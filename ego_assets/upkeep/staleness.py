@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ego_assets.catalog import TABLES
 from ego_assets.engine.choices import ChoiceError, Part, share_out
-from ego_assets.engine.plan import Group, ShardInputs, Unit, chain, digest, probe_base
+from ego_assets.engine.plan import Group, ShardInputs, Unit, chain, digest
 from ego_assets.upkeep.recovery.agreement import results
 from resources.lake import Lake
 from resources.lake.lake import LakeError
@@ -90,7 +90,7 @@ def _look(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> StaleShard:
         for unit in units
     )
     made_with = [
-        [s.task, s.operator, s.backend, s.operator_version, s.weights_hash, s.settings, p.units]
+        [s.operator, s.backend, s.operator_version, s.weights_hash, s.settings, p.units]
         for parts in recipe
         for p in parts
         for s in [p.spec]
@@ -114,6 +114,7 @@ def _stale_units(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[
             for group in groups
             for u in group.units
             if {u.unit_id, u.video_id, file_of.get(u.video_id or "")} & origins
+            or (origins and spec.item in ("shard", "lake"))
         }
         found |= {table: set() for table in spec.tables}
         for group in groups:
@@ -150,12 +151,12 @@ def _stale_of_group(
 
 def _groups(parts: Sequence[Part], inputs: ShardInputs) -> list[Group]:
     """The takes of a stage, each as it would be made."""
-    if parts[0].spec.task != "probe":
+    if parts[0].spec.item != "file":
         return [group for _, groups in share_out(parts, inputs) for group in groups]
     # As it was when it was looked at: no raw file is touched here.
     found = []
     for unit, made in inputs.made("video_manifest").items():
         spec = next(p.spec for p in reversed(parts) if not p.units or unit in p.units)
-        base = probe_base(spec, made.input_hash)
+        base = spec.digest_of(made.input_hash)
         found.append(Group((Unit(unit, None, base, made.input_hash, 0.0, 0.0, {}),)))
     return found

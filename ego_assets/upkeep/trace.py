@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, stage_of
+from ego_assets.engine.plan import LAKE
 from resources.lake import Lake
 from resources.ledger import Ledger
 
@@ -44,9 +45,11 @@ def trace(lake: Lake, ledger: Ledger, what: str) -> dict[str, Any]:
         rows = lake.rows_of_files(shard).items()
         file = next((u for u, r in rows if r["accepted"] and r["video_id"] == video_id), "")
         for name in [table] if table else TABLES:
-            own = {"video_manifest": file, "clips": video_id}.get(name, unit)
-            if clip is not None or name in {"video_manifest", "clips"}:
-                tables[name] = _of_unit(lake, ledger, name, shard, own)
+            item = stage_of(name).item
+            own = {"file": file, "video": video_id, "shard": shard, "lake": LAKE}.get(item, unit)
+            where = LAKE if item == "lake" else shard
+            if clip is not None or item != "clip":
+                tables[name] = _of_unit(lake, ledger, name, where, own)
         shown = ("video_id", "uri", "sha256", "byte_size", "duration_s", "accepted", "shard")
         found: dict[str, Any] = {"video": {k: video[k] for k in shown}, "tables": tables}
         return found | ({"clip": clip} if clip else {"clips": [c["clip_id"] for c in clips]})

@@ -80,14 +80,15 @@ class ClipSplitter:
     quality_tier = "baseline"
     weights_hash = ""
 
-    def __init__(self, settings: ClipSettings, max_bytes_in_flight: int = BYTES_IN_FLIGHT) -> None:
+    def __init__(self, settings: ClipSettings) -> None:
         self.settings = settings
-        self.max_bytes_in_flight = max_bytes_in_flight
 
-    def split(self, video: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    def split(
+        self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT
+    ) -> list[dict[str, Any]]:
         """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
         index = index_frames(path)
-        cuts = find_cuts(path, self.settings, self.max_bytes_in_flight).cuts
+        cuts = find_cuts(path, self.settings, max_bytes_in_flight).cuts
         cuts = merge_short_scenes(cuts, index.pts_s, self.settings.min_scene_s)
         rows = []
         megapixels = index.width * index.height / 1e6

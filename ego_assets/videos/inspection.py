@@ -93,6 +93,26 @@ class RejectedError(Exception):
         self.reason = reason
 
 
+class FileInspector:
+    """A raw file → its row of `video_manifest`."""
+
+    name = "libav"
+    version = VERSION
+    quality_tier = "baseline"
+    weights_hash = ""
+
+    def __init__(self, settings: ManifestSettings) -> None:
+        self.settings = settings
+
+    def inspect(self, path: Path) -> tuple[str, int, dict[str, Any]]:
+        """As `probe_file`."""
+        return probe_file(path, self.settings)
+
+    def reject_by_size(self, byte_size: int) -> dict[str, Any] | None:
+        """As the function of that name."""
+        return reject_by_size(byte_size, self.settings)
+
+
 def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[str, Any]]:
     """(SHA-256 in hex, size in bytes, columns of `probe_video`) of a file.
 

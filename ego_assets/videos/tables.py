@@ -19,6 +19,8 @@ from resources.lake.table import (
     Floats,
     Int32,
     Int64,
+    MayBeAbsent,
+    Plausible,
     Text,
     Unit,
 )
@@ -29,6 +31,7 @@ class VideoManifest(VideoRow):
 
     table: ClassVar[str] = "video_manifest"
     key: ClassVar[tuple[str, ...]] = ("uri",)
+    item_column: ClassVar[str] = "uri"
 
     uri: Text = Field(description="where the raw file lies")
     byte_size: Annotated[Int64, Unit("bytes")] = Field(ge=0, description="size of the file")
@@ -42,28 +45,40 @@ class VideoManifest(VideoRow):
     container: Text | None = Field(description="demuxer name")
     video_codec: Text | None = Field(description="codec of the chosen video stream")
     pixel_format: Text | None = Field(description="pixel format of the chosen video stream")
-    width_px: Annotated[Int32, Unit("pixels")] | None = Field(description="upright picture width")
-    height_px: Annotated[Int32, Unit("pixels")] | None = Field(description="upright picture height")
+    width_px: Annotated[Int32, Unit("pixels"), Plausible(64, 8192)] | None = Field(
+        description="upright picture width"
+    )
+    height_px: Annotated[Int32, Unit("pixels"), Plausible(64, 8192)] | None = Field(
+        description="upright picture height"
+    )
     rotation_deg: Annotated[Int32, Unit("degrees")] | None = Field(
         description="clockwise turn applied to make the stored picture upright: 0, 90, 180, 270"
     )
     sample_aspect_ratio: Float32 | None = Field(description="width of a pixel over its height")
     frame_count: Int32 | None = Field(description="frames in the chosen stream")
-    average_rate_fps: Annotated[Float32, Unit("frames per second")] | None = Field(
-        description="frames over duration"
-    )
+    average_rate_fps: (
+        Annotated[Float32, Unit("frames per second"), Plausible(5.0, 240.0)] | None
+    ) = Field(description="frames over duration")
     is_variable_rate: Bool | None = Field(description="frame intervals differ by more than 10 %")
-    duration_s: Seconds | None = Field(description="end of the last frame since the first")
+    duration_s: Annotated[Seconds, Plausible(0.0, 3600.0)] | None = Field(
+        description="end of the last frame since the first"
+    )
     start_pts_s: Seconds | None = Field(description="container time stamp of the first frame")
     audio_codec: Text | None = Field(description="codec of the chosen audio stream")
-    audio_rate_hz: Annotated[Int32, Unit("hertz")] | None = Field(description="sample rate")
-    audio_channels: Int32 | None = Field(description="channels of the chosen audio stream")
+    audio_rate_hz: Annotated[Int32, Unit("hertz"), MayBeAbsent()] | None = Field(
+        description="sample rate"
+    )
+    audio_channels: Annotated[Int32, MayBeAbsent()] | None = Field(
+        description="channels of the chosen audio stream"
+    )
     camera_model: Text | None = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
-    fx_px: Pixels | None = Field(description="focal length, x")
-    fy_px: Pixels | None = Field(description="focal length, y")
+    fx_px: Annotated[Pixels, Plausible(50.0, 20000.0)] | None = Field(description="focal length, x")
+    fy_px: Annotated[Pixels, Plausible(50.0, 20000.0)] | None = Field(description="focal length, y")
     cx_px: Pixels | None = Field(description="principal point, x")
     cy_px: Pixels | None = Field(description="principal point, y")
-    distortion: Floats | None = Field(description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye")
+    distortion: Annotated[Floats, MayBeAbsent()] | None = Field(
+        description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye"
+    )
     intrinsics_source: IntrinsicsSource | None = Field(description="where the intrinsics come from")
 
 
@@ -72,6 +87,7 @@ class Clip(ClipRow):
 
     table: ClassVar[str] = "clips"
     key: ClassVar[tuple[str, ...]] = ("clip_id",)
+    item_column: ClassVar[str] = "video_id"
 
     clip_index: Int32 = Field(ge=0, description="index of the clip in its video")
     take_id: Text = Field(description="{video_id}-t{take index:03d}: clips with no cut between")

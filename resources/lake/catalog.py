@@ -19,11 +19,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import dataset
 
-from ego_assets.catalog import TABLES
 from resources.lake.lake import Lake
 from resources.lake.s3 import S3Storage
 from resources.lake.statements import QueryError, check
-from resources.lake.table import Table
+from resources.lake.table import TABLES, Table
 
 BATCH_ROWS = 2048
 """Rows that are handed over at a time: as many as DuckDB computes at a time."""

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from resources.lake.environment import read_number
 from resources.lake.provenance import Provenance
+from resources.lake.table import TABLES
 
 if TYPE_CHECKING:
     from resources.lake.lake import Lake
@@ -159,9 +160,10 @@ def _sums_key(table: str, shard: str, name: str) -> str:
 def arrays_in_use(lake: Lake, table: str, shard: str) -> set[str]:
     """Keys of arrays that rows of earlier versions point to."""
     found: set[str] = set()
-    for name in kept(lake, table, shard):
+    arrays = TABLES[table].arrays_column()
+    for name in kept(lake, table, shard) if arrays else ():
         with lake.storage.open(key_of(table, shard, name)) as file:
-            column = pq.read_table(file, columns=["points_uri"])["points_uri"]
+            column = pq.read_table(file, columns=[arrays])[arrays]
         found.update(column.unique().to_pylist())
     return found - {None}
 

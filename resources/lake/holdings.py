@@ -1,7 +1,8 @@
 """What a table holds of a shard, told by names and footers: what a ledger has to agree with.
 
 Here: the highest tokens of units, and a name for the state of each compacted file, which a listing
-tells without opening one. Not here: rows (`lake`), the ledger (`ego_assets.upkeep.recovery.agreement`).
+tells without opening one. Not here: rows (`lake`), the ledger
+(`ego_assets.upkeep.recovery.agreement`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ego_assets.catalog import TABLES
 from resources.lake import history
+from resources.lake.table import TABLES
 
 if TYPE_CHECKING:
     from resources.lake.lake import Lake
@@ -43,7 +44,7 @@ def highest_tokens(
     state on.
     """
     folders = [f"{table}/_fragments/{shard}"]
-    if "points_uri" in TABLES[table].model_fields:
+    if TABLES[table].arrays_column() is not None:
         folders.append(f"{table}/_arrays/{shard}")
     if carried:
         folders.append(f"_carried/{carried}/{shard}")

@@ -34,13 +34,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ego_assets.catalog import TABLES
 from resources.lake import history
 from resources.lake.holdings import unit_and_token
 from resources.lake.provenance import Provenance
 from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, LocalStorage, file_sha256
-from resources.lake.table import SCHEMA_VERSION, SchemaError
+from resources.lake.table import SCHEMA_VERSION, TABLES, SchemaError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +49,6 @@ PROVENANCE = b"ego.provenance"
 UNITS = b"ego.units"
 SCHEMA = b"ego.schema_version"
 MANIFEST = "video_manifest"
-UNIT_COLUMN = {MANIFEST: "uri", "clips": "video_id"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _READ_TRIES = 5
 SWEEP_AGE_S = 86_400.0
@@ -266,7 +264,7 @@ class Lake:
         fragments: dict[str, tuple[int, str]] | None = None,
     ) -> pa.Table:
         schema = TABLES[table].arrow_schema()
-        unit_column = UNIT_COLUMN.get(table, "clip_id")
+        unit_column = TABLES[table].item_column
         uri = self.storage.uri(f"{table}/{shard}.parquet")
         parts: list[pa.Table] = []
         # Fragments first: what a compaction takes away after this listing fails to open, below.
@@ -520,8 +518,8 @@ class Lake:
             # Before the file it speaks of is there: a file without its checksum is never seen.
             history.write_checksum(self, table, shard, digest, size)
         history.drop_checksums(self, table, shard, but=[digest])
-        if "points_uri" in batch.schema.names:
-            used = set(batch["points_uri"].unique().to_pylist())
+        if (arrays := TABLES[table].arrays_column()) is not None:
+            used = set(batch[arrays].unique().to_pylist())
             used |= history.arrays_in_use(self, table, shard)
             self._drop_arrays(table, shard, used, {u: e["token"] for u, e in entries.items()})
         return batch.num_rows

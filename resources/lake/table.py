@@ -1,7 +1,8 @@
 """One definition of a table: the pydantic model, its pyarrow schema and its checks.
 
-Here: `Table`, the column types, and the conversion and validation of whole batches.
-Not here: the tables themselves (their own modules) and anything that reads or writes files.
+Here: `Table`, the column types, the conversion and validation of whole batches, and which tables
+this process knows. Not here: the tables themselves (`tables.py` of each room, registered by
+`ego_assets.catalog`) and anything that reads or writes files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -41,6 +43,24 @@ class Unit:
     """Annotation: the unit or frame of a column, for the generated documentation."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """Annotation: what values can be in this world. Wider than what is good: probes ask that."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MayBeAbsent:
+    """Annotation: null wherever a backend, a camera or a world has no such value. No failure."""
+
+
+@dataclass(frozen=True)
+class ArraysKey:
+    """Annotation: the column names the file of arrays that belongs to the row's work item."""
 
 
 def fixed(length: int, item: pa.DataType | None = None) -> pa.DataType:
@@ -77,25 +97,35 @@ class Column:
     minimum: float | None
     maximum: float | None
     choices: tuple[str, ...] | None
+    plausible: Plausible | None = None
+    may_be_absent: bool = False
+    names_arrays: bool = False
 
 
 class Table(BaseModel):
     """Base of every table. A subclass is a row; the class methods speak of whole batches.
 
-    `key` names the columns that identify a row within a shard; `order` is the sort order of
-    a published file.
+    `key` names the columns that identify a row within a shard; `item_column` is the one that says
+    of which work item a row is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
+    item_column: ClassVar[str] = "clip_id"
     renamed: ClassVar[Mapping[str, str]] = {}
     """{name that older releases wrote: name now}."""
 
     @classmethod
     def columns(cls) -> list[Column]:
         return [_column(name, info) for name, info in cls.model_fields.items()]
+
+    @classmethod
+    @cache
+    def arrays_column(cls) -> str | None:
+        """Name the column that holds the key of a work item's arrays; None if there are none."""
+        return next((c.name for c in cls.columns() if c.names_arrays), None)
 
     @classmethod
     def arrow_schema(cls) -> pa.Schema:
@@ -216,7 +246,7 @@ def _column(name: str, info: FieldInfo) -> Column:
     elif get_origin(annotation) is Literal:
         choices, arrow = get_args(annotation), pa.string()
     if arrow is None:
-        raise TypeError(f"column {name} has no Arrow type: use the aliases of schemas.base")
+        raise TypeError(f"column {name} has no Arrow type: use the aliases of resources.lake.table")
     minimum = next((m.ge for m in metadata if isinstance(m, annotated_types.Ge)), None)
     maximum = next((m.le for m in metadata if isinstance(m, annotated_types.Le)), None)
     unit = "; ".join(m.text for m in metadata if isinstance(m, Unit))
@@ -229,6 +259,9 @@ def _column(name: str, info: FieldInfo) -> Column:
         minimum=minimum,  # type: ignore[arg-type]
         maximum=maximum,  # type: ignore[arg-type]
         choices=choices,
+        plausible=next((m for m in metadata if isinstance(m, Plausible)), None),
+        may_be_absent=any(isinstance(m, MayBeAbsent) for m in metadata),
+        names_arrays=any(isinstance(m, ArraysKey) for m in metadata),
     )
 
 
@@ -298,3 +331,20 @@ def empty(schema: pa.Schema) -> pa.Table:
 
 def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+class _Tables(dict[str, type[Table]]):
+    def __missing__(self, name: str) -> type[Table]:
+        known = ", ".join(self) or "none: import ego_assets.catalog, which registers them"
+        raise KeyError(f"no table {name!r} is known; there are {known}")
+
+
+TABLES: dict[str, type[Table]] = _Tables()
+"""Every table that this process knows, in the order of the graph."""
+
+
+def register(model: type[Table]) -> None:
+    """Make a table known to the lake. Raises ValueError if another has its name."""
+    if TABLES.get(model.table, model) is not model:
+        raise ValueError(f"two tables are called {model.table}: {TABLES[model.table]} and {model}")
+    TABLES[model.table] = model

@@ -12,13 +12,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
-from ego_assets.catalog import TABLES
+from ego_assets import catalog
+from ego_assets.catalog import TABLES, feature_of
 from ego_assets.graph import probe_checks as quality
 from ego_assets.graph.checks import covers_every_clip
 from ego_assets.graph.probe_checks import quality_results, quality_specs
 from ego_assets.quality import baselines
 from ego_assets.quality.drift import Run, things_keep_appearing
 from ego_assets.quality.settings import ProbeSettings
+from ego_assets.robots.settings import RobotProbeSettings
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
 from resources.ledger import Ledger
@@ -49,7 +51,9 @@ def put(lake: Lake, shard: Shard, name: str, token: int = 1) -> None:
 
 
 def check(lake: Lake, table: str, *shards: str, **settings: Any) -> dict[str, dg.AssetCheckResult]:
-    results = quality_results(lake, table, list(shards) or SHARDS[:1], ProbeSettings(**settings))
+    results = quality_results(
+        lake, table, list(shards) or SHARDS[:1], feature_of(table).probe_settings(**settings)
+    )
     return {r.check_name: r for r in results if r.check_name}
 
 
@@ -81,7 +85,7 @@ def test_a_failed_check_lists_the_worst_and_survives_dagster(
 
     @dg.multi_asset_check(specs=quality_specs("robot_mappings"))
     def checks() -> Any:
-        yield from quality_results(lake, "robot_mappings", SHARDS[:1], ProbeSettings())
+        yield from quality_results(lake, "robot_mappings", SHARDS[:1], RobotProbeSettings())
 
     with dg.DagsterInstance.ephemeral() as instance:
         job = dg.Definitions(
@@ -128,9 +132,9 @@ def test_a_probe_that_crashes_is_a_failed_check(
     def crash(*_: object) -> None:
         raise ZeroDivisionError("planted")
 
-    probes = quality._TABLE_PROBES["hand_poses"]
+    probes = catalog.probes("hand_poses")
     broken = [replace(p, measure=crash) if p.name == "hands_do_not_jitter" else p for p in probes]
-    monkeypatch.setitem(quality._TABLE_PROBES, "hand_poses", broken)
+    monkeypatch.setattr(catalog, "probes", lambda table: broken)
     results = check(lake, "hand_poses")
     failed = [name for name, r in results.items() if not r.passed]
     assert failed == ["hands_do_not_jitter"]

@@ -39,14 +39,13 @@ compute_logs: {module: dagster._core.storage.noop_compute_log_manager, class: No
 """
 DEFINITIONS = """
 import dagster as dg
-from ego_assets.videos.assets import clips, raw_videos, video_manifest
-from ego_assets.masks.assets import segmentation
+from ego_assets.graph.assets import ASSETS
 from resources.compute import Compute
 from ego_assets.graph.backends import Backends
 from resources.storage import Storage
 
 defs = dg.Definitions(
-    [raw_videos, video_manifest, clips, segmentation],
+    ASSETS[:4],
     resources={{
         "storage": Storage(lake_root={lake!r}),
         "compute": Compute(isolate=False),

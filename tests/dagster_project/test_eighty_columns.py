@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
-from ego_assets.models.registry import REGISTRY
+from ego_assets.catalog import BACKENDS
 from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench
 
 RUN_A, RUN_B = (f"46b2a307-fe62-41ba-a3f1-4e9c0c0365c{n}" for n in "ab")
@@ -49,7 +49,7 @@ def test_doctor_does_not_cut_what_is_to_be_copied(
 ) -> None:
     monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
     told = ego("doctor", "--lake", str(tmp_path / "lake"))
-    urls = {u for e in REGISTRY.values() for u in re.findall(r"https://[^\s;,)]+", e.source)}
+    urls = {u for e in BACKENDS.values() for u in re.findall(r"https://[^\s;,)]+", e.source)}
     assert urls
     for url in urls:
         assert url in told

@@ -18,16 +18,14 @@ from dagster._core.definitions.data_version import (
 from dagster._core.loader import LoadingContextForTest
 
 from dagster_project.definitions import build_defs
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import STAGES, TABLES
 from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
 from ego_assets.graph.recipes import Recipes
-from ego_assets.graph.spec import RunConfig, choice_of
-from ego_assets.hands.assets import HAND_POSES, HandPoseConfig
+from ego_assets.graph.spec import RunConfig, choice_of, form_of
 from ego_assets.intake.shards import find_files, register_files
 from ego_assets.upkeep.staleness import find_stale
-from ego_assets.videos.assets import ClipsConfig
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger
@@ -169,7 +167,9 @@ def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
     assert bench.stale(Backends()) == {}
     # As the UI fills its launchpad: with the defaults of everything.
     defaults = {name: getattr(Backends(), name) for name in Backends.model_fields}
-    assert bench.run(*tables, clips=ClipsConfig().model_dump(), backends=defaults).success
+    assert bench.run(
+        *tables, clips=form_of(STAGES["clips"])().model_dump(), backends=defaults
+    ).success
     assert bench.metadata("clips")["done"] == 0
     assert bench.stale(Backends()) == {}
     assert done(keep_choices=False) == 2
@@ -181,13 +181,16 @@ def test_what_a_run_says_of_a_stage() -> None:
     def said(
         config: RunConfig, backends: Backends | None = None, deployed: Any = None, **named: Any
     ) -> Choice | None:
-        return choice_of(named, HAND_POSES, config, backends or Backends(), deployed or {})
+        return choice_of(
+            named, STAGES["hand_poses"], config, backends or Backends(), deployed or {}
+        )
 
-    plain = HandPoseConfig()
-    assert said(HandPoseConfig(force=True, rounds=8)) is None
+    form = form_of(STAGES["hand_poses"])
+    plain = form()
+    assert said(form(force=True, rounds=8)) is None
     assert said(plain, Backends(segmenter="sam2"), segmenter="sam2") is None
-    assert said(HandPoseConfig(keep_choices=False)) == Choice()
-    few = HandPoseConfig(rounds=3, only=["c"])
+    assert said(form(keep_choices=False)) == Choice()
+    few = form(rounds=3, only=["c"])
     assert said(few) == Choice({"rounds": 3}, {}, ("c",))
     # What the deployment says is no choice, also where the launchpad repeats it.
     usual = {"hand_estimator": "hamer", "weights_dir": {"env": "W"}, "settings": {}}

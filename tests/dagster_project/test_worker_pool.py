@@ -18,9 +18,11 @@ import pytest
 from dagster_project import worker_pool
 from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
 from dagster_project.worker_server import Finished, Task, Told
-from ego_assets.engine.plan import StageSpec
 from resources.devices.gpu import find_gpus
 from resources.devices.leases import Lease, LeaseBook, Request
+from resources.lake import Lake
+from resources.ledger import Ledger
+from tests.stages.stage_bench import spec_for
 
 LIMIT_S = 300
 
@@ -92,7 +94,8 @@ def test_the_worker_has_the_lease_when_the_run_is_gone(book: LeaseBook, lease: L
 def test_a_stage_has_the_lease_until_it_is_dead_itself(
     book: LeaseBook, lease: Lease, tmp_path: Path
 ) -> None:
-    spec = StageSpec("clip", ("t",), {}, str(tmp_path), f"sqlite:///{tmp_path}/ledger", "s", "r")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger")
+    spec = spec_for("object_movements", Lake(tmp_path), ledger, "s", tables=("t",))
     with pool_of() as pool:
         worker = give(pool, "runs_a_stage", spec, lease)
         stage = psutil.Process(hear(pool, Told).what)

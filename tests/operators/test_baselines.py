@@ -13,13 +13,15 @@ import pyarrow as pa
 import pytest
 from sample_input import clip_input, empty_tables, intrinsics_of, with_truth
 
-from ego_assets import config
 from ego_assets.catalog import TABLES
 from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.settings import HandPoseSettings
 from ego_assets.hands.skeleton import BONES
 from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.masks.settings import SegmentSettings
 from ego_assets.objects.baseline.movements import BaselineMovementEstimator
 from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
+from ego_assets.objects.settings import MovementSettings, ObjectPoseSettings
 from ego_assets.operator import ClipInput, ClipOutput, Intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion, rotation_angle_deg
 from ego_assets.vision.rle import decode_mask, mask_iou
@@ -43,18 +45,18 @@ def clip(sample: tuple[Path, Truth]) -> ClipInput:
 
 @pytest.fixture(scope="module")
 def segmented(clip: ClipInput) -> ClipOutput:
-    return BaselineSegmenter(config.SegmentSettings()).process(clip, None)
+    return BaselineSegmenter(SegmentSettings()).process(clip, None)
 
 
 @pytest.fixture(scope="module")
 def hand_poses(clip: ClipInput) -> list[dict[str, Any]]:
-    operator = BaselineHandEstimator(config.HandPoseSettings())
+    operator = BaselineHandEstimator(HandPoseSettings())
     return operator.process(clip, None).tables["hand_poses"]
 
 
 @pytest.fixture(scope="module")
 def object_poses(clip: ClipInput) -> list[dict[str, Any]]:
-    operator = BaselineObjectPoseEstimator(config.ObjectPoseSettings())
+    operator = BaselineObjectPoseEstimator(ObjectPoseSettings())
     return operator.process(clip, None).tables["object_poses"]
 
 
@@ -89,13 +91,13 @@ def test_hands_are_found_with_their_sides(segmented: ClipOutput, sample) -> None
 
 
 def test_segmentation_is_deterministic(clip: ClipInput, segmented: ClipOutput) -> None:
-    again = BaselineSegmenter(config.SegmentSettings()).process(clip, None)
+    again = BaselineSegmenter(SegmentSettings()).process(clip, None)
     assert again.tables == segmented.tables
 
 
 def test_tracks_keep_their_names_through_a_take(sample, segmented: ClipOutput) -> None:  # type: ignore[no-untyped-def]
     path, truth = sample
-    operator = BaselineSegmenter(config.SegmentSettings())
+    operator = BaselineSegmenter(SegmentSettings())
     first = clip_input(path, intrinsics_of(truth), 0, 95)
     second = clip_input(path, intrinsics_of(truth), 50, FRAMES, number=1, context=45)
     one = operator.process(first, None)
@@ -115,7 +117,7 @@ def test_tracks_keep_their_names_through_a_take(sample, segmented: ClipOutput) -
 def test_names_do_not_come_again_behind_a_clip_that_failed(sample) -> None:  # type: ignore[no-untyped-def]
     path, truth = sample
     clip = clip_input(path, intrinsics_of(truth), FRAMES - 20, FRAMES, number=2)
-    found = BaselineSegmenter(config.SegmentSettings()).process(clip, None)
+    found = BaselineSegmenter(SegmentSettings()).process(clip, None)
     tracks = {r["track_id"] for t in ("hand_masks", "object_masks") for r in found.tables[t]}
     assert tracks
     assert all(t.rpartition("-")[2][1:].startswith("200") for t in tracks)
@@ -183,7 +185,7 @@ def test_an_invalid_object_pose_is_null(object_poses: list[dict[str, Any]]) -> N
 def test_movements_follow_contact(clip: ClipInput, object_poses, sample) -> None:  # type: ignore[no-untyped-def]
     _, truth = sample
     tables = dict(clip.tables) | {"object_poses": pa.Table.from_pylist(object_poses)}
-    operator = BaselineMovementEstimator(config.MovementSettings())
+    operator = BaselineMovementEstimator(MovementSettings())
     rows = operator.process(replace(clip, tables=tables), None).tables["object_movements"]
     TABLES["object_movements"].from_rows(rows)
     right = []
@@ -221,22 +223,20 @@ def odd_video(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["tiny", "black", "noise", "one"])
 def test_odd_clips_give_sane_rows(tmp_path: Path, kind: str) -> None:
     clip = clip_input(odd_video(tmp_path, kind), Intrinsics("PINHOLE", 100, 100, 80, 45))
-    found = BaselineSegmenter(config.SegmentSettings()).process(clip, None)
+    found = BaselineSegmenter(SegmentSettings()).process(clip, None)
     tables = dict(empty_tables(clip).tables)
     for table, rows in found.tables.items():
         tables[table] = TABLES[table].from_rows(rows)
     clip = replace(clip, tables=tables)
     operators: list[tuple[str, Any]] = [
-        ("hand_poses", BaselineHandEstimator(config.HandPoseSettings())),
-        ("object_poses", BaselineObjectPoseEstimator(config.ObjectPoseSettings())),
+        ("hand_poses", BaselineHandEstimator(HandPoseSettings())),
+        ("object_poses", BaselineObjectPoseEstimator(ObjectPoseSettings())),
     ]
     for table, operator in operators:
         rows = operator.process(clip, None).tables[table]
         clip = replace(clip, tables=dict(clip.tables) | {table: TABLES[table].from_rows(rows)})
     rows = (
-        BaselineMovementEstimator(config.MovementSettings())
-        .process(clip, None)
-        .tables["object_movements"]
+        BaselineMovementEstimator(MovementSettings()).process(clip, None).tables["object_movements"]
     )
     TABLES["object_movements"].from_rows(rows)
 
@@ -249,7 +249,7 @@ def test_a_speck_for_a_hand_is_invalid_and_finite(clip: ClipInput) -> None:
 
     row |= {"rle": encode_mask(speck), "box": mask_box(speck), "area_px": 16}
     alone = replace(clip, tables={"hand_masks": pa.Table.from_pylist([row])})
-    operator = BaselineHandEstimator(config.HandPoseSettings())
+    operator = BaselineHandEstimator(HandPoseSettings())
     found = operator.process(alone, None).tables["hand_poses"]
     TABLES["hand_poses"].from_rows(found)
     assert found[0]["is_valid"] is False

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ego_assets.catalog import TABLES
-from ego_assets.engine.tasks import intrinsics_of
+from ego_assets.operator import intrinsics_of
 from ego_assets.videos import calibration
 from ego_assets.videos.calibration import read_calibration
 from ego_assets.videos.inspection import probe_video

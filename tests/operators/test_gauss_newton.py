@@ -11,7 +11,7 @@ from test_retarget import clip_of, errors_mm, pose_row, reachable_hands, setting
 
 from benchmarks import retarget as benchmark
 from ego_assets.models import registry
-from ego_assets.operator import BadInputError, Retargeter
+from ego_assets.operator import BadInputError, ClipOperator
 from ego_assets.robots.gauss_newton.retargeter import GaussNewtonRetargeter
 from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver
 from ego_assets.robots.retargeting import DexRetargeter
@@ -31,7 +31,7 @@ def rows_of(operator: DexRetargeter, count: int = 40) -> list[dict]:
 
 def test_is_chosen_by_a_line():
     operator = registry.build("retargeter", "gauss_newton", {"low_pass_alpha": 1.0})
-    assert isinstance(operator, Retargeter)
+    assert isinstance(operator, ClipOperator)
     mapped = operator.process(clip_of(rows_of(operator, 2), 0, 2), None).tables["robot_mappings"]
     assert {r["backend"] for r in mapped} == {"gauss_newton"}
     RobotMapping.from_rows(mapped)

@@ -16,19 +16,24 @@ from benchmarks.planted_faults import (
     planted,
     render_good_shard,
 )
-from ego_assets.catalog import PROBES, TABLES
+from ego_assets.catalog import TABLES, all_probes, feature_of
 from ego_assets.hands.probes import finger_flexion_deg
 from ego_assets.masks.probes import box_iou
 from ego_assets.quality import drift
+from ego_assets.quality.drift import drift_of, features, histograms
 from ego_assets.quality.finding import Evidence, Finding, Units, judge, merge
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.scene.probes import cameras_move_with_the_image, picture_change
+from ego_assets.scene.settings import CameraProbeSettings
 from ego_assets.vision.rle import decode_mask, encode_mask, mask_contains
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shard, Path]:
     return render_good_shard(tmp_path_factory.mktemp("probes"), seed=5)
+
+
+PROBES = all_probes()
 
 
 def fired(found: dict[tuple[str, str], Finding]) -> set[tuple[str, str]]:
@@ -75,7 +80,8 @@ def test_empty_tables_are_no_crash() -> None:
             t: TABLES[t].arrow_schema().empty_table().select(list(dict.fromkeys(c)))
             for t, c in asked.reads.items()
         }
-        finding = asked(Evidence(asked.table, tables), ProbeSettings())
+        settings = feature_of(asked.table).probe_settings()
+        finding = asked(Evidence(asked.table, tables), settings)
         assert finding.passed, finding
         assert finding.value is None
 
@@ -92,10 +98,10 @@ def test_a_still_camera_before_a_still_picture_is_fine(sample: tuple[Shard, Path
         looked.append((first, last))
         return 0.5
 
-    finding = asked(Evidence(asked.table, tables, look), ProbeSettings())
+    finding = asked(Evidence(asked.table, tables, look), CameraProbeSettings())
     assert finding.passed
     assert looked == [(c["start_frame"], c["end_frame"] - 1) for c in shard["clips"]]
-    assert not asked(Evidence(asked.table, tables, lambda *_: 9.0), ProbeSettings()).passed
+    assert not asked(Evidence(asked.table, tables, lambda *_: 9.0), CameraProbeSettings()).passed
 
 
 def test_a_frozen_camera_does_not_hide_behind_a_longer_stretch_that_is_still(
@@ -115,7 +121,7 @@ def test_a_frozen_camera_does_not_hide_behind_a_longer_stretch_that_is_still(
     def look(clip_id: str, first: int, last: int) -> float:
         return 0.5 if first < middle else 30.0
 
-    finding = asked(Evidence(asked.table, tables, look), ProbeSettings())
+    finding = asked(Evidence(asked.table, tables, look), CameraProbeSettings())
     assert not finding.passed
     assert (finding.looked_at, [o.frame for o in finding.worst]) == (2, [middle + 4])
 
@@ -189,7 +195,7 @@ def test_the_scale_of_noise_is_no_scale() -> None:
             columns = dict.fromkeys(asked.reads[name])
             fields = [TABLES[name].arrow_schema().field(c) for c in columns]
             given[name] = pa.Table.from_pylist(made, pa.schema(fields))
-        return asked(Evidence("scene_reconstruction", given), ProbeSettings())
+        return asked(Evidence("scene_reconstruction", given), CameraProbeSettings())
 
     still = ask(20, moves=0.0, scale=1.0)
     assert still.beyond == 0, still.sentence
@@ -278,9 +284,15 @@ def test_where_less_is_worse_the_frame_is_that_of_the_least(
 # -- drift ---------------------------------------------------------------------------------------
 
 
+def declared(table: str) -> drift.DriftFeatures:
+    found = drift_of(table)
+    assert found is not None
+    return found
+
+
 def shard_of(rng: np.random.Generator, score: float, clips: int = 40) -> drift.Histograms:
-    return drift.histograms(
-        "object_poses",
+    return histograms(
+        declared("object_poses"),
         {"valid": rng.beta(8, 2, clips), "score": np.clip(rng.normal(score, 0.08, clips), 0, 1)},
     )
 
@@ -291,7 +303,7 @@ def test_a_shift_is_noticed_and_chance_is_not() -> None:
     before = [shard_of(rng, 0.75) for _ in range(20)]
 
     def ask(now: drift.Histograms) -> Finding:
-        return drift.shard_is_like_those_before("object_poses", now, before, settings)
+        return drift.shard_is_like_those_before(now, before, settings)
 
     assert sum(not ask(shard_of(rng, 0.75)).passed for _ in range(200)) <= 4
     assert all(not ask(shard_of(rng, 0.5)).passed for _ in range(20))
@@ -309,10 +321,10 @@ def test_one_odd_shard_in_the_baseline_hides_no_shift() -> None:
     before = [shard_of(rng, 0.75) for _ in range(12)]
     now, settings = shard_of(rng, 0.55), ProbeSettings()
     ask = drift.shard_is_like_those_before
-    assert not ask("object_poses", now, before, settings).passed
+    assert not ask(now, before, settings).passed
     before[0] = shard_of(rng, 0.3)
-    assert not ask("object_poses", now, before, settings).passed
-    assert ask("object_poses", shard_of(rng, 0.75), before, settings).passed
+    assert not ask(now, before, settings).passed
+    assert ask(shard_of(rng, 0.75), before, settings).passed
 
 
 def test_distances_of_histograms() -> None:
@@ -341,14 +353,14 @@ def test_dropped_audio_is_a_shift() -> None:
                 "height_px": [1080] * 40,
             }
         )
-        values = drift.features("video_manifest", {"video_manifest": rows})
-        return drift.histograms("video_manifest", values)
+        manifest = declared("video_manifest")
+        return drift.histograms(manifest, features(manifest, {"video_manifest": rows}))
 
     before = [histograms(1.0)] * 6
     settings = ProbeSettings()
     ask = drift.shard_is_like_those_before
-    assert ask("video_manifest", histograms(0.95), before, settings).passed
-    found = ask("video_manifest", histograms(0.0), before, settings)
+    assert ask(histograms(0.95), before, settings).passed
+    found = ask(histograms(0.0), before, settings)
     assert [o.where for o in found.worst] == ["feature has_audio"]
 
 
@@ -357,13 +369,14 @@ def test_features_of_every_table(sample: tuple[Shard, Path]) -> None:
     tables = {name: TABLES[name].from_rows(rows) for name, rows in shard.items()}
     tables["detections"] = TABLES["detections"].arrow_schema().empty_table()
     for table in TABLES:
-        values = drift.features(table, tables)
-        assert set(values) == set(drift.BINS[table])
-        counts = drift.histograms(table, values)
+        mine = declared(table)
+        values = features(mine, tables)
+        assert set(values) == set(mine.bins)
+        counts = histograms(mine, values)
         assert {n: sum(c) for n, c in counts.items()} == {n: len(v) for n, v in values.items()}
-    assert drift.features("object_masks", tables)["tracks"].tolist() == [3.0, 3.0]
+    assert features(declared("object_masks"), tables)["tracks"].tolist() == [3.0, 3.0]
     empty = tables | {"object_masks": tables["object_masks"].slice(0, 0)}
-    assert drift.features("object_masks", empty)["blank"].tolist() == [1.0, 1.0]
+    assert features(declared("object_masks"), empty)["blank"].tolist() == [1.0, 1.0]
 
 
 def test_a_clip_without_rows_is_a_failure_to_drift_where_its_input_has_some() -> None:
@@ -375,20 +388,20 @@ def test_a_clip_without_rows_is_a_failure_to_drift_where_its_input_has_some() ->
 
     def histograms(posed: int, masked: int = 40) -> drift.Histograms:
         pose = {"is_valid": True, "score": 0.8, "camera_from_hand_m": [0.0, 0.0, 0.4]}
-        reads = drift.READS["hand_poses"]
+        hands = declared("hand_poses")
         spans = [{"clip_id": c, "video_id": c, "start_frame": 0, "end_frame": 9} for c in clips]
         rows = {
             "clips": spans,
             "hand_masks": [{"clip_id": c} for c in clips[:masked]],
             "hand_poses": [pose | {"clip_id": c} for c in clips[:posed]],
         }
-        tables = {name: table(name, columns, rows[name]) for name, columns in reads.items()}
-        return drift.histograms("hand_poses", drift.features("hand_poses", tables))
+        tables = {name: table(name, columns, rows[name]) for name, columns in hands.reads.items()}
+        return drift.histograms(hands, features(hands, tables))
 
     before = [histograms(40)] * 6
     for posed in (0, 3):
         now = histograms(posed)
-        found = drift.shard_is_like_those_before("hand_poses", now, before, ProbeSettings())
+        found = drift.shard_is_like_those_before(now, before, ProbeSettings())
         assert [o.where for o in found.worst] == ["feature valid"]
     assert sum(histograms(0, masked=0)["valid"]) == 0  # without hands there is nothing to fail
 

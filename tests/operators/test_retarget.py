@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ego_assets.hands.tables import HandPose
-from ego_assets.operator import ClipInput, Intrinsics, Retargeter
+from ego_assets.operator import ClipInput, ClipOperator, Intrinsics
 from ego_assets.robots.retargeting import DexRetargeter, joints_in_hand
 from ego_assets.robots.robot_hands import HUMAN_TIPS
 from ego_assets.robots.settings import RetargetSettings
@@ -110,7 +110,7 @@ def errors_mm(rows: list[dict]) -> np.ndarray:
 
 def test_is_a_retargeter():
     operator = DexRetargeter(settings())
-    assert isinstance(operator, Retargeter)
+    assert isinstance(operator, ClipOperator)
     assert (operator.name, operator.version, operator.weights_hash) == ("dex_retargeting", "2", "")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ego_assets.quality.seam import SEAM_UNITS, seam_errors
+from ego_assets.quality.seam import seam_errors, seam_of
 from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.rle import encode_mask
 
@@ -117,4 +117,4 @@ def test_objects_and_tables_without_overlap() -> None:
     assert len(seam_errors("object_poses", pa.Table.from_pylist(rows[:1]), CLIPS)) == 0
     with pytest.raises(KeyError):
         seam_errors("detections", pa.Table.from_pylist(rows), CLIPS)
-    assert "detections" not in SEAM_UNITS
+    assert seam_of("detections") is None

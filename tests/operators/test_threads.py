@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from sample_input import clip_input, empty_tables, intrinsics_of
 
-from ego_assets import config
 from ego_assets.catalog import TABLES
 from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.settings import HandPoseSettings
 from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.masks.settings import SegmentSettings
 from ego_assets.objects.baseline.movements import BaselineMovementEstimator
 from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
+from ego_assets.objects.settings import MovementSettings, ObjectPoseSettings
 from ego_assets.operator import ClipInput
 from ego_assets.vision import threads
 from samples import load_truth, render_sample
@@ -87,10 +89,10 @@ def all_rows(clip: ClipInput) -> dict[str, Any]:
     found: dict[str, Any] = {}
     tables = dict(empty_tables(clip).tables)
     for operator in (
-        BaselineSegmenter(config.SegmentSettings(work_side_px=320)),
-        BaselineHandEstimator(config.HandPoseSettings()),
-        BaselineObjectPoseEstimator(config.ObjectPoseSettings()),
-        BaselineMovementEstimator(config.MovementSettings()),
+        BaselineSegmenter(SegmentSettings(work_side_px=320)),
+        BaselineHandEstimator(HandPoseSettings()),
+        BaselineObjectPoseEstimator(ObjectPoseSettings()),
+        BaselineMovementEstimator(MovementSettings()),
     ):
         output = operator.process(replace(clip, tables=tables), None)
         for table, rows in output.tables.items():

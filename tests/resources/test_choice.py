@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ego_assets.models import choice
-from ego_assets.models.choice import BackendsFileError, Choice, machine_choice
+from ego_assets.models.choice import BackendsFile, BackendsFileError, CommonChoice, machine_choice
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
     read = choice.read_choice
 
-    def counted(file: str | Path) -> Choice:
+    def counted(file: str | Path) -> CommonChoice:
         told.append(str(file))
         return read(file)
 
@@ -43,7 +43,7 @@ def test_a_file_is_read_once_until_it_changes(
     other.replace(file)
     assert machine_choice().settings == {"segmenter": {"checkpoint": "ours"}}
     file.write_text("segmenter: sam3")
-    assert machine_choice() == Choice(segmenter="sam3")
+    assert machine_choice() == BackendsFile(segmenter="sam3")
     assert len(reads) == 3
 
 
@@ -59,4 +59,4 @@ def test_a_file_that_is_gone_or_wrong_is_told_each_time(
             with pytest.raises(BackendsFileError, match=why):
                 machine_choice()
     monkeypatch.delenv("EGO_BACKENDS")
-    assert machine_choice() == Choice()
+    assert machine_choice() == BackendsFile()

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.heavy
 BIN = Path(sys.executable).parent
 DEFINITIONS = """
 import dagster as dg
-from ego_assets.videos.assets import raw_videos, video_manifest
+from ego_assets.graph.assets import ASSETS
 from ego_assets.graph.partitions import shards_partitions
 from resources.compute import Compute
 from resources.storage import Storage
@@ -32,7 +32,7 @@ from sensors.raw_data import build_raw_data_sensor
 
 job = dg.define_asset_job("whole_graph", partitions_def=shards_partitions)
 defs = dg.Definitions(
-    [raw_videos, video_manifest],
+    ASSETS[:2],
     jobs=[job],
     sensors=[build_raw_data_sensor(job)],
     resources={{

@@ -11,7 +11,6 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
-from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.runner import run_stage
 from ego_assets.graph.partitions import SHARDS
 from resources.lake import Lake
@@ -20,6 +19,7 @@ from resources.raw_lake import RawLake
 from resources.storage import Storage
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.raw_bench import write_video
+from tests.stages.stage_bench import spec_for
 
 QUICK: dict[str, Any] = {"settle_s": 0.0, "wait_s": 0.0}
 
@@ -202,15 +202,7 @@ def test_files_that_were_moved_or_are_gone_are_shown_once(
     bench = Bench(instance, tmp_path / "lake", str(raw))
     bench.tick()
     (shard,) = bench.lake.shards()
-    spec = StageSpec(
-        task="probe",
-        tables=("video_manifest",),
-        settings={},
-        lake_root=bench.lake.location,
-        ledger_url=Ledger.beside(bench.lake.root).url,
-        shard=shard,
-        run_id="r",
-    )
+    spec = spec_for("video_manifest", bench.lake, Ledger.beside(bench.lake.root), shard)
     run_stage(spec, isolate=False)
     assert bench.tick() == []
     (raw / "b.mp4").rename(raw / "z.mp4")

@@ -20,6 +20,7 @@ from ego_assets.intake.shards import find_files, register_files, shards_of
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.sources import Sources
+from tests.stages.stage_bench import spec_for
 
 ESTIMATOR = "tests.stages.reading_backends:ReadingEstimator"
 STAGES = {"probe": "video_manifest", "split": "clips", "clip": "object_movements"}
@@ -85,17 +86,9 @@ class RawBench:
         return found
 
     def spec(self, task: str, shard: str, **changes: Any) -> StageSpec:
-        clip: dict[str, Any] = {"operator": "movement_estimator", "backend": ESTIMATOR}
-        values: dict[str, Any] = {
-            "settings": {},
-            "lake_root": self.lake.location,
-            "ledger_url": self.ledger.url,
-            "shard": shard,
-            "run_id": f"run{self.runs}",
-            "backoff_s": 0.01,
-        }
-        values |= clip if task == "clip" else {}
-        return StageSpec(task=task, tables=(STAGES[task],), **(values | changes))
+        clip = {"backend": ESTIMATOR, "operator_version": "1"} if task == "clip" else {}
+        values = {"run_id": f"run{self.runs}"} | clip | changes
+        return spec_for(STAGES[task], self.lake, self.ledger, shard, **values)
 
     def video(self, name: str, shard: str = "") -> dict[str, Any]:
         """The manifest's row of a file by its name."""

@@ -11,8 +11,9 @@ from typing import Any
 import av
 import numpy as np
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import STAGES, TABLES
 from ego_assets.engine.plan import StageSpec
+from ego_assets.models import registry
 from resources.lake import Lake, Provenance, file_unit_id
 from resources.ledger import Ledger
 
@@ -65,6 +66,28 @@ class Bench:
         return replace(self.spec, **{"run_id": "again"} | changes)
 
 
+def spec_for(stage: str, lake: Lake, ledger: Ledger, shard: str, **changes: Any) -> StageSpec:
+    """A stage of the graph by its default backend, with the settings that are given."""
+    declared = STAGES[stage]
+    entry = registry.default(declared.operator)
+    values: dict[str, Any] = {
+        "name": stage,
+        "item": declared.item,
+        "tables": declared.tables,
+        "settings": {},
+        "lake_root": lake.location,
+        "ledger_url": ledger.url,
+        "shard": shard,
+        "run_id": "first",
+        "operator": declared.operator,
+        "backend": entry.name,
+        "operator_version": registry.version(entry.operator, entry.name)[0],
+        "inputs": (),
+        "backoff_s": 0.01,
+    }
+    return StageSpec(**(values | changes))
+
+
 def make_bench(
     tmp_path: Path, videos: dict[str, int] | None = None, lake: Lake | None = None
 ) -> Bench:
@@ -80,17 +103,13 @@ def make_bench(
         files.append({"uri": str(path), "byte_size": path.stat().st_size, "duration_s": 1.2})
         _publish_video(lake, path, name, clips)
     lake.write_shard(SHARD, {"files": files})
-    spec = StageSpec(
-        task="clip",
-        tables=("object_movements",),
-        settings={},
-        lake_root=lake.location,
-        ledger_url=ledger.url,
-        shard=SHARD,
-        run_id="first",
-        operator="movement_estimator",
+    spec = spec_for(
+        "object_movements",
+        lake,
+        ledger,
+        SHARD,
         backend="fake_backends:FakeEstimator",
-        backoff_s=0.01,
+        operator_version="1",
     )
     return Bench(tmp_path, lake, ledger, spec)
 

@@ -19,7 +19,6 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.runner import run_stage
 from ego_assets.intake import arrivals as module
 from ego_assets.intake import headers
@@ -33,7 +32,7 @@ from resources.raw import local as raw_local
 from resources.raw import reader as raw
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
-from tests.stages.stage_bench import write_video
+from tests.stages.stage_bench import spec_for, write_video
 
 LIMITS = Limits(settle_s=10, files=3, duration_s=1e9, wait_s=100)
 
@@ -77,24 +76,14 @@ class Place:
         """Do the runs that are asked for, or of these stages; the shards that had one."""
         files, had = RawFiles(self.ledger), []
         for request in files.open_requests(1000):
-            self.make(request.shard, *(stages or ("probe", "split")))
+            self.make(request.shard, *(stages or ("video_manifest", "clips")))
             files.confirm([request.run_key])
             had.append(request.shard)
         return had
 
     def make(self, shard: str, *stages: str) -> None:
-        tables = {"probe": "video_manifest", "split": "clips"}
-        for task in stages:
-            spec = StageSpec(
-                task=task,
-                tables=(tables[task],),
-                settings={},
-                lake_root=str(self.lake.root),
-                ledger_url=self.ledger.url,
-                shard=shard,
-                run_id="r",
-            )
-            run_stage(spec, isolate=False)
+        for table in stages:
+            run_stage(spec_for(table, self.lake, self.ledger, shard), isolate=False)
 
     def taken(self) -> dict[str, str]:
         """{video_id: name} of the accepted videos; each must have its clips, and only one file."""
@@ -189,7 +178,7 @@ def test_a_run_that_was_quicker_than_the_look_keeps_its_video(place: Place) -> N
     (shard,) = place.run()
     (first,) = place.taken()
     write_video(place.raw / "a.mp4", frames=15)
-    place.make(shard, "probe", "split")
+    place.make(shard, "video_manifest", "clips")
     (second,) = place.taken()
     place.look(20, limits)
     (old,) = place.look(20, limits).superseded
@@ -275,7 +264,7 @@ def test_a_file_that_is_moved_keeps_its_shard_and_its_name_may_be_used_again(pla
         assert (found.moved, found.gone, found.new, place.run()) == ({}, {}, 0, [])
 
 
-@pytest.mark.parametrize("stages", [("probe", "split"), ("split",)])
+@pytest.mark.parametrize("stages", [("video_manifest", "clips"), ("clips",)])
 def test_a_file_that_is_moved_before_its_stages_are_done_is_not_lost(
     place: Place, stages: tuple[str, ...]
 ) -> None:
@@ -284,7 +273,7 @@ def test_a_file_that_is_moved_before_its_stages_are_done_is_not_lost(
     write_video(place.raw / "a.mp4")
     place.look(limits=limits)
     place.look(20, limits)
-    (shard,) = place.run("probe")
+    (shard,) = place.run("video_manifest")
     (place.raw / "a.mp4").rename(place.raw / "b.mp4")
     place.look(20, limits)
     assert len(place.look(20, limits).moved) == 1
@@ -301,10 +290,10 @@ def test_a_file_that_a_stage_did_not_find_is_run_again_when_it_is_found(place: P
     place.put("other.mp4")
     place.look(limits=limits)
     place.look(20, limits)
-    place.run("probe")
+    place.run("video_manifest")
     shard = next(s for s in place.lake.shards() if "a.mp4" in str(place.lake.read_shard(s)))
     away = (place.raw / "a.mp4").rename(place.raw.parent / "a.mp4")
-    place.make(shard, "split")
+    place.make(shard, "clips")
     assert place.ledger.entries(stage="clips")[0].state is State.DROPPED
     assert [n.kind for n in RawFiles(place.ledger).news(9)] == [GONE]
     place.look(20, limits)
@@ -325,10 +314,10 @@ def test_a_file_that_comes_back_under_its_name_is_what_it_was(
     place.put("other.mp4")
     place.look(limits=limits)
     place.look(20, limits)
-    place.run("probe")
+    place.run("video_manifest")
     shard = next(s for s in place.lake.shards() if "a.mp4" in str(place.lake.read_shard(s)))
     away = (place.raw / "a.mp4").rename(place.raw.parent / "a.mp4")
-    place.make(shard, "split")
+    place.make(shard, "clips")
     if is_touched:
         os.utime(away)
     place.look(20, limits)

@@ -10,24 +10,27 @@ from typing import Any
 import pytest
 from stage_bench import SHARD, make_bench
 
+from ego_assets.catalog import STAGES
 from ego_assets.engine.choices import Part
 from ego_assets.engine.plan import StageSpec, plan
 from ego_assets.engine.runner import run_stage
-from ego_assets.engine.tasks import ClipTask, SplitTask
+from ego_assets.engine.tasks import ClipTask, VideoTask
 from ego_assets.graph import stage
 from ego_assets.graph.spec import RunConfig
 from ego_assets.media.decode import ClipFrames
-from ego_assets.objects.assets import OBJECT_MOVEMENTS
 from ego_assets.videos import cuts
 from resources.compute import Compute
+from resources.lake import Lake
+from resources.ledger import Ledger
 from resources.storage import Storage
+from tests.stages.stage_bench import spec_for
 
 BUDGET = 12 * 2**20
 
 
 def make_spec(folder: Path) -> StageSpec:
-    made = StageSpec("clip", ("object_movements",), {}, str(folder), "", SHARD, "run")
-    return replace(made, operator="movement_estimator")
+    lake = Lake(folder)
+    return spec_for("object_movements", lake, Ledger.beside(folder), SHARD)
 
 
 def test_lanes_share_the_budget_of_their_worker(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_only_what_computes_on_a_device_is_published_behind_it(
     op = SimpleNamespace(op=SimpleNamespace(tags={}))
     step: Any = stage.StageRun(
         context=SimpleNamespace(op_execution_context=op, run_id="r"),  # type: ignore[arg-type]
-        stage=OBJECT_MOVEMENTS,
+        stage=STAGES["object_movements"],
         config=RunConfig(),
         storage=Storage(lake_root="lake"),
         compute=Compute(),
@@ -87,7 +90,7 @@ def test_the_search_for_cuts_has_the_same_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench(tmp_path)
-    spec = replace(bench.spec, task="split", tables=("clips",), operator="", bytes_in_flight=BUDGET)
+    spec = spec_for("clips", bench.lake, bench.ledger, SHARD, bytes_in_flight=BUDGET)
     budgets: list[int] = []
 
     class Spy(ClipFrames):
@@ -97,8 +100,8 @@ def test_the_search_for_cuts_has_the_same_budget(
 
     monkeypatch.setattr(cuts, "ClipFrames", Spy)
     unit = plan(spec, bench.lake, bench.ledger)[0].units[0]
-    task = SplitTask(spec, bench.lake, bench.ledger)
-    task.splitter.split(unit.payload["video"], Path(unit.payload["video"]["uri"]))
+    task = VideoTask(spec, bench.lake, bench.ledger)
+    task.process(unit, None)
     assert budgets == [BUDGET]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ego_assets.catalog import STAGES
 from ego_assets.engine.choices import Part
 from ego_assets.engine.concurrency import MOST_TAKES, Concurrency, concurrency
 from ego_assets.engine.outcome import StageReport
@@ -16,7 +17,6 @@ from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.runner import run_stage
 from ego_assets.graph import stage as bridge
 from ego_assets.graph.spec import RunConfig
-from ego_assets.masks.assets import SEGMENTATION
 from ego_assets.models import tuning
 from ego_assets.models.tuning import MemoryModel
 from resources.compute import Compute
@@ -34,7 +34,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spec_of(backend: str = "sam2", operator: str = "segmenter", **settings: Any) -> StageSpec:
     return StageSpec(
-        task="clip",
+        name="segmentation",
+        item="clip",
         tables=(),
         settings=settings,
         lake_root="",
@@ -43,6 +44,7 @@ def spec_of(backend: str = "sam2", operator: str = "segmenter", **settings: Any)
         run_id="",
         operator=operator,
         backend=backend,
+        operator_version="1",
         weights_hash="w",
     )
 
@@ -140,7 +142,7 @@ def test_a_step_uses_it_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         log = SimpleNamespace(info=logged.append)
         run: Any = bridge.StageRun(
             context=SimpleNamespace(log=log, op_execution_context=op, run_id="r"),  # type: ignore[arg-type]
-            stage=SEGMENTATION,
+            stage=STAGES["segmentation"],
             config=RunConfig(),
             storage=SimpleNamespace(),  # type: ignore[arg-type]
             compute=Compute(**compute),

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from ego_assets.engine.outcome import StageReport, Tally
-from ego_assets.engine.plan import StageSpec, Unit, probe_base
+from ego_assets.engine.outcome import StageReport, Tally, merged
+from ego_assets.engine.plan import StageSpec, Unit
 from ego_assets.engine.runner import run_stage
 from ego_assets.engine.workers import pulse
 from ego_assets.engine.workers.messages import Ended, Progress, Started
 from ego_assets.engine.workers.supervisor import Slot, Supervisor, limit_s
 from ego_assets.engine.workers.worker_log import WorkerLog
-from ego_assets.graph import stage
+from ego_assets.graph.metadata import READ_SLOWLY, report_metadata
 from ego_assets.intake.shards import RawFile, balance, describe_file, find_files, write_shard
 from ego_assets.videos import inspection as probe
 from ego_assets.videos.settings import ManifestSettings
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
-from tests.stages.stage_bench import write_video
+from tests.stages.stage_bench import spec_for, write_video
 
 TABLE = "video_manifest"
 CAMERA = {"fx": 30.0, "fy": 31.0, "cx": 15.5, "cy": 16.0}
@@ -47,16 +47,8 @@ class Place:
     def spec(self, *places: str | Path, **settings: Any) -> StageSpec:
         files = find_files(places or [self.raw]).files
         shard = write_shard(self.lake, [describe_file(uri, size) for uri, size in files.items()])
-        return StageSpec(
-            task="probe",
-            tables=(TABLE,),
-            settings=ManifestSettings(**settings).model_dump(),
-            lake_root=self.lake.location,
-            ledger_url=self.ledger.url,
-            shard=shard,
-            run_id="first",
-            backoff_s=0.01,
-        )
+        chosen = ManifestSettings(**settings).model_dump()
+        return spec_for(TABLE, self.lake, self.ledger, shard, settings=chosen)
 
     def rows(self, spec: StageSpec) -> dict[str, dict[str, Any]]:
         rows = self.lake.read(TABLE, spec.shard).to_pylist()
@@ -193,8 +185,8 @@ def test_a_limit_on_time_is_no_part_of_a_result(place: Place) -> None:
     spec = place.spec()
     changed = ManifestSettings(max_stall_s=1, min_read_megabytes_per_s=0).model_dump()
     limited = ManifestSettings(max_file_gigabytes=1).model_dump()
-    assert probe_base(replace(spec, settings=changed), "x") == probe_base(spec, "x")
-    assert probe_base(replace(spec, settings=limited), "x") != probe_base(spec, "x")
+    assert replace(spec, settings=changed).digest_of("x") == spec.digest_of("x")
+    assert replace(spec, settings=limited).digest_of("x") != spec.digest_of("x")
 
 
 def unit(**values: Any) -> Unit:
@@ -312,7 +304,7 @@ def test_a_rate_is_told_of_once_and_brought_up_to_date() -> None:
 
 def test_a_person_finds_it_at_the_asset() -> None:
     reports = [StageReport("s", "s", slow={n: f"{n} is read at 0.1 MB/s"}) for n in ("a", "b")]
-    assert stage.report_metadata(stage.merged(reports))[stage.READ_SLOWLY] == (
+    assert report_metadata(merged(reports))[READ_SLOWLY] == (
         "a is read at 0.1 MB/s\nb is read at 0.1 MB/s"
     )
-    assert stage.READ_SLOWLY not in stage.report_metadata(StageReport("s", "s"))
+    assert READ_SLOWLY not in report_metadata(StageReport("s", "s"))

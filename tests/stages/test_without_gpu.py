@@ -171,6 +171,6 @@ def test_the_stand_in_is_the_backend_without_weights(bench: Bench) -> None:
 
 
 def plan_version(backend: str) -> str:
-    from ego_assets.engine.plan import versions
+    from ego_assets.models import registry
 
-    return versions("clip", "segmenter", backend)[0]
+    return registry.version("segmenter", backend)[0]

@@ -259,7 +259,7 @@ class Lane:
     def _progress(self, unit: Unit) -> Iterator[None]:
         """Has the supervisor told that a unit comes further, where that is what its time is limited
         by."""
-        if self.spec.task != "probe":
+        if self.spec.item != "file":
             yield
             return
         pulse = Pulse(unit.unit_id, self.tell)

@@ -215,7 +215,7 @@ class Supervisor:
 
     def _limit_s(self, started: Started) -> float:
         """How long a unit may be at something; one that reads a file, without coming further."""
-        if self.spec.task == "probe":
+        if self.spec.item == "file":
             return float(self.spec.settings.get("max_stall_s", UNIT_TIMEOUT_S))
         return limit_s(started) * self.spec.lanes
 
@@ -293,7 +293,7 @@ class Supervisor:
         self.queue.extendleft(slot.groups.values())
 
     def _how_hung(self, slot: Slot, hung: Started) -> str:
-        if self.spec.task != "probe":
+        if self.spec.item != "file":
             return f"hung for over {self._limit_s(hung):.0f} s"
         words = f"came no further for {self._limit_s(hung):g} s"
         last, _ = slot.read.get(hung.unit.unit_id, (None, 0.0))

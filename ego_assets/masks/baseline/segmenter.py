@@ -44,7 +44,7 @@ class BaselineSegmenter:
         self.settings = settings
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """See `Segmenter`. A clip in which nothing is found gives no rows."""
+        """A clip in which nothing is found gives no rows."""
         with side_by_side():
             return self._process(clip, carried or {})
 

@@ -169,7 +169,7 @@ class Sam2Segmenter:
         return f"SAM 2.1 of {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """See `Segmenter`. A clip in which the baseline finds nothing gives no rows."""
+        """A clip in which the baseline finds nothing gives no rows."""
         carried = carried or {}
         seen = self.prompter.process(clip, _unprefixed(carried) or None)
         sight = self.sight(clip, carried)

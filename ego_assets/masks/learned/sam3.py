@@ -359,7 +359,7 @@ class Sam3Segmenter:
         return f"SAM 3 of {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """See `Segmenter`. A clip in which the words find nothing gives no rows."""
+        """A clip in which the words find nothing gives no rows."""
         carried = carried or {}
         sight = _Sight(self.settings, clip, carried)
         self.tracker.restore(carried)

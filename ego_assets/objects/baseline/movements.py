@@ -58,7 +58,7 @@ class BaselineMovementEstimator:
         self.settings = settings
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """See `MovementEstimator`. The intervals of a track cover its frames without overlap."""
+        """The intervals of a track cover its frames without overlap."""
         objects = clip.tables["object_masks"].to_pylist()
         if not objects:
             return ClipOutput({"object_movements": []})

@@ -1,0 +1,100 @@
+"""Contact sheets of a shard: frames spread over it, with what was found drawn into them.
+
+Here: which rows and frames are shown, and putting them together. Not here: what is drawn for a
+table (`preview.py` of its room), drawing itself (`ego_assets.vision.draw`, `plots`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ego_assets.media.decode import ClipFrames
+from ego_assets.operator import Frame
+from ego_assets.vision import draw
+from resources.lake import Lake
+from resources.raw.reader import RawReader
+
+TILES = 9
+TILE_SIDE_PX = 256
+MAX_BYTES = 45_000
+"""Of a picture: every shard's pictures lie in Dagster's database."""
+Rows = list[dict[str, Any]]
+Picture = tuple[str, bytes]
+"""Media type, and the encoded picture."""
+Preview = Callable[[Lake, str, str, RawReader], Picture | None]
+"""(lake, table, shard, raw files) to the picture of that shard's table; None: nothing to show."""
+
+
+def frames_sheet(
+    paint: Callable[[Frame, np.ndarray, Rows, dict[str, Any]], None],
+) -> Preview:
+    """A sheet of frames spread over the shard, each painted with its rows."""
+
+    def sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
+        videos = videos_of(lake, shard)
+        clips = {c["clip_id"]: c for c in lake.read("clips", shard).to_pylist()}
+        rows = lake.read(table, shard)
+        if "is_valid" in rows.column_names:
+            rows = rows.filter(pc.field("is_valid"))
+        tiles = []
+        for clip_id, indices in chosen_frames(rows).items():
+            mine = rows.filter(pc.field("clip_id") == clip_id)
+            clip = clips[clip_id]
+            video = videos[clip["video_id"]]
+            for frame in read_frames(raw, video, clip["start_frame"], clip["end_frame"], indices):
+                tile = np.ascontiguousarray(frame.image).copy()
+                chosen = mine.filter(pc.field("frame_index") == frame.index).to_pylist()
+                paint(frame, tile, chosen, video)
+                draw.draw_words(tile, f"{Path(video['uri']).name} frame {frame.index}")
+                tiles.append(tile)
+        return sheet_of(tiles)
+
+    return sheet
+
+
+def videos_of(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
+    rows = lake.read("video_manifest", shard).to_pylist()
+    return {v["video_id"]: v for v in rows if v["accepted"]}
+
+
+def read_frames(
+    raw: RawReader, video: dict[str, Any], start: int, end: int, indices: list[int]
+) -> Iterator[Frame]:
+    with raw.hold(video["uri"], video["sha256"]) as path:
+        yield from ClipFrames(path, start, end).read(max_side_px=TILE_SIDE_PX, indices=indices)
+
+
+def chosen_frames(rows: pa.Table) -> dict[str, list[int]]:
+    """Up to TILES frames that have rows, spread over clips and time: {clip: frame indices}."""
+    keys = rows.select(["clip_id", "frame_index"]).group_by(["clip_id", "frame_index"])
+    found = sorted((r["clip_id"], r["frame_index"]) for r in keys.aggregate([]).to_pylist())
+    # Two clips may show one frame; the middles of equal stretches avoid starts and ends.
+    chosen: dict[str, list[int]] = {}
+    for clip_id, frame_index in spread(found, TILES):
+        chosen.setdefault(clip_id, []).append(frame_index)
+    return chosen
+
+
+def spread(items: list[Any], count: int) -> list[Any]:
+    if len(items) <= count:
+        return items
+    return [items[int((i + 0.5) * len(items) / count)] for i in range(count)]
+
+
+def fullest(column: pa.ChunkedArray) -> str:
+    counts = pc.value_counts(column).to_pylist()
+    return max(counts, key=lambda c: (c["counts"], c["values"]))["values"]
+
+
+def sheet_of(tiles: list[np.ndarray]) -> tuple[str, bytes] | None:
+    if not tiles:
+        return None
+    return "image/jpeg", draw.encode_jpeg(
+        draw.contact_sheet(tiles, side_px=TILE_SIDE_PX), MAX_BYTES
+    )

@@ -1,0 +1,38 @@
+"""Draws the axes of objects into frames of a shard, and what moves when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from ego_assets.media.sheets import Picture, Rows, frames_sheet, fullest
+from ego_assets.operator import Frame, intrinsics_of
+from ego_assets.vision import draw, plots
+from ego_assets.vision.geometry import matrix_from_quaternion
+from resources.lake import Lake
+from resources.raw.reader import RawReader
+
+
+def _paint_axes(frame: Frame, tile: np.ndarray, rows: Rows, video: dict[str, Any]) -> None:
+    matrix = intrinsics_of(video).matrix(frame.scale)
+    for row in rows:
+        pose = np.eye(4)
+        pose[:3, :3] = matrix_from_quaternion(np.array(row["camera_from_object_xyzw"]))
+        pose[:3, 3] = row["camera_from_object_m"]
+        draw.draw_axes(tile, matrix, pose, length=0.15 * float(np.linalg.norm(pose[:3, 3])))
+
+
+axes_sheet = frames_sheet(_paint_axes)
+
+
+def timeline_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
+    rows = lake.read(table, shard)
+    if not rows.num_rows:
+        return None
+    video = fullest(rows["video_id"])
+    mine = rows.filter(pc.field("video_id") == video).to_pylist()
+    tracks = sorted({r["track_id"] for r in mine})[:24]
+    shown = [r for r in mine if r["track_id"] in tracks]
+    return "image/png", plots.plot_timeline(shown, f"movements of objects in video {video}")
