@@ -20,7 +20,7 @@ from benchmarks.truth_tables import SIDES, TruthTables
 from ego_assets.catalog import TABLES, all_probes, feature_of
 from ego_assets.hands.probes import finger_flexion_deg
 from ego_assets.quality.finding import Evidence, Finding
-from ego_assets.scene.probes import picture_change
+from ego_assets.vision.change import picture_change
 from ego_assets.vision.geometry import matrix_from_quaternion, quaternion_from_matrix
 from ego_assets.vision.rle import decode_mask, encode_mask, mask_box
 from samples import load_truth, render_sample

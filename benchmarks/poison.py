@@ -1,6 +1,6 @@
 """A segmenter that takes its process along on some videos: what the soak plants.
 
-Here: the fault. Not here: how it is survived (`ego_assets.stages`).
+Here: the fault. Not here: how it is survived (`ego_assets.engine`).
 """
 
 from __future__ import annotations

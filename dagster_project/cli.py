@@ -39,9 +39,9 @@ from dagster_project.terminal import (
 )
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
+from ego_assets.environment import fault_of_folder
 from ego_assets.upkeep.overview import read_footage
 from ego_assets.upkeep.recovery.differences import find_differences
-from resources.environment import fault_of_folder
 from resources.ledger.adoption import Adoption
 
 

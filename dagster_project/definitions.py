@@ -18,13 +18,13 @@ from dagster_project.jobs import (
     write_report_job,
 )
 from ego_assets.catalog import GROUPS
+from ego_assets.environment import check_environment, shards_per_run
 from ego_assets.graph.assets import ASSETS as STAGE_ASSETS
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.checks import TABLE_CHECKS
 from ego_assets.graph.recipes import Recipes
 from resources.alerts import Alerts
 from resources.compute import Compute
-from resources.environment import check_environment, shards_per_run
 from resources.raw_lake import RawLake
 from resources.storage import Storage
 from sensors.alerts import alert_sensor

@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
+from ego_assets.environment import max_runs
 from resources.devices.gpu import find_gpus
-from resources.environment import max_runs
 from resources.processes import machine
 from sensors.lost_runs import count_lost_runs
 

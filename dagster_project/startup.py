@@ -10,7 +10,7 @@ import sys
 from io import TextIOWrapper
 
 from dagster_project.web.hosts import parse_allowed
-from resources.environment import check_environment, is_utf8
+from ego_assets.environment import check_environment, is_utf8
 from resources.lake.environment import EnvironmentVariableError
 from resources.processes.temp_folder import shorten_temp_folder
 

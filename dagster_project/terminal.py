@@ -31,9 +31,9 @@ from rich.text import Text
 
 from dagster_project.startup import prepare, prepare_text
 from ego_assets.catalog import TABLES, stage_of
+from ego_assets.environment import fault_of_folder
 from resources.devices.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
 from resources.devices.leases import LeaseError
-from resources.environment import fault_of_folder
 from resources.lake import Lake, LakeError
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.lake import DEFAULT_LAKE

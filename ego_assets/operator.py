@@ -212,6 +212,10 @@ class FileOperator(Protocol):
         """Columns of a file that is too large to be read; None if it is not."""
         ...
 
+    def rejected(self, reason: str, detail: str) -> dict[str, Any]:
+        """Columns of a file that is rejected: a code of `RejectReason`, and a sentence."""
+        ...
+
 
 class VideoOperator(Protocol):
     """Shape of a backend that cuts videos into clips."""

@@ -20,6 +20,7 @@ from ego_assets.models.memory import DeviceMemoryError, is_out_of_memory
 from ego_assets.models.weights import WeightsError
 from ego_assets.operator import BadInputError
 from resources.lake.table import ContractError
+from resources.raw.plain_files import NotAFileError
 from resources.raw.presence import RawAwayError, RawRefusedError, RawUnreadError
 from resources.raw.reader import RawChangedError
 
@@ -49,6 +50,7 @@ class PublishRefusedError(RuntimeError):
 
 _PERMANENT = (
     BadInputError,
+    NotAFileError,
     ContractError,
     RawChangedError,
     RawRefusedError,

@@ -72,13 +72,11 @@ class FileTask:
     def _probe(self, unit: Unit, uri: str) -> dict[str, Any]:
         """The row of a file as it is. One that changes meanwhile (it is touched, or still being
         written) is begun again, some times. Raises RawChangedError, RawAwayError, RawGoneError."""
-        from ego_assets.videos.inspection import RejectReason, rejected_columns
-
         source = Source(unit.unit_id, self.spec.shard, uri, 0, "", inputs=unit.input_hash)
         try:
             source, columns = self._read(source)
         except RawRefusedError as error:
-            columns = rejected_columns(RejectReason.REFUSED, str(error))
+            columns = self.operator.rejected("refused", str(error))
         self.sources.probed(source)
         row = {
             # Of a file that was not read, there is nothing but its name to make an id from.
@@ -110,8 +108,6 @@ class FileTask:
 
     def _probe_file(self, uri: str, byte_size: int) -> tuple[str, int, dict[str, Any]]:
         """Inspect a file; nothing of what is too large is fetched."""
-        from ego_assets.videos.inspection import RejectReason, rejected_columns
-
         if is_remote(uri) and (rejected := self.operator.reject_by_size(byte_size)) is not None:
             return "", byte_size, rejected
         with self.raw.hold(uri) as path:
@@ -120,7 +116,7 @@ class FileTask:
         if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
             limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
             detail = f"{sidecar_of(uri)} is larger than {limit}: it was not fetched"
-            columns = rejected_columns(RejectReason.BAD_CALIBRATION, detail)
+            columns = self.operator.rejected("bad_calibration", detail)
         return sha256, size, columns
 
     def _claim(self, video_id: str, uri: str, unit_id: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """The quality probes as asset checks of a table, shard by shard.
 
 Here: reading what the probes need, running them, findings as check results, and the baseline of
-good shards. Not here: what is asked (`operators.quality`), when checks run (`checks.tables`).
+good shards. Not here: what is asked (`probes.py` of each room), when checks run (`checks`).
 
 A probe that crashes is a failed check that says so: it never fails the step.
 """
@@ -26,8 +26,8 @@ from ego_assets.quality import baselines, drift
 from ego_assets.quality.failed import note_failed
 from ego_assets.quality.finding import Evidence, Finding, Probe, merge
 from ego_assets.quality.settings import ProbeSettings
-from ego_assets.scene.probes import picture_change
 from ego_assets.vision import plots
+from ego_assets.vision.change import picture_change
 from resources.lake import Lake
 from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger

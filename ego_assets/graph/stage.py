@@ -1,6 +1,6 @@
 """What every asset does around its stage: settings in, one stage over the shard, metadata out.
 
-Here: the bridge from Dagster to `ego_assets.stages`. Not here: any computing.
+Here: the bridge from Dagster to `ego_assets.engine`. Not here: any computing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ego_assets.engine.concurrency import Concurrency, concurrency
 from ego_assets.engine.outcome import StageReport, merged
 from ego_assets.engine.plan import LAKE, ShardInputs, StageSpec, not_made
 from ego_assets.engine.runner import run_stage
+from ego_assets.environment import check_environment
 from ego_assets.feature import Stage
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.lineage import column_lineage
@@ -39,7 +40,6 @@ from ego_assets.upkeep.recovery.rebuild import ready
 from ego_assets.upkeep.staleness import data_versions
 from resources.compute import Compute
 from resources.devices.gpu import borrowed_device, list_gpus, why_without_gpu
-from resources.environment import check_environment
 from resources.ledger.sources import Sources
 from resources.processes import machine
 from resources.storage import Storage

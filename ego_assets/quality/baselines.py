@@ -4,7 +4,7 @@
     <lake>/_baselines/{table}.streak.json     videos without a row, by shard
     <lake>/_baselines/{table}.warnings.json   probes that warned, by shard
 
-Here: reading and writing them. Not here: what is compared (`operators.quality.drift`). `accept`
+Here: reading and writing them. Not here: what is compared (`ego_assets.quality.drift`). `accept`
 is how a person says that a shift was meant: the baseline begins anew.
 """
 

@@ -6,9 +6,6 @@ reading pictures (the caller gives `Evidence.look`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import cv2
 import numpy as np
 import polars as pl
 import pyarrow.compute as pc
@@ -221,20 +218,6 @@ def frozen_stretches(tracks: Tracks, least_s: float) -> list[tuple[str, int, int
         if lasts[i] >= least_s and len(stretches) < _STRETCHES:
             stretches.append((clip, int(frame[starts[i]]), int(frame[ends[i]])))
     return [stretch for _, stretches in sorted(found.items()) for stretch in stretches]
-
-
-def picture_change(pictures: Sequence[np.ndarray]) -> float:
-    """How much pictures (H, W, 3) uint8 of one camera change, grey levels.
-
-    The median over the pixels keeps hands and objects out of it, blurring the noise, the mean
-    brightness a changing exposure. The largest change since the first picture counts.
-    """
-    small = [
-        cv2.GaussianBlur(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.5)
-        for p in pictures
-    ]
-    flat = [s - s.mean() for s in small]
-    return max((float(np.median(np.abs(f - flat[0]))) for f in flat[1:]), default=0.0)
 
 
 def spread_of(at: np.ndarray) -> float:

@@ -16,9 +16,8 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resources.raw.plain_files import OF_STORAGE, NotAFileError, open_regular
+from resources.raw.uris import MAX_SIDECAR_BYTES, SIDECAR
 
-SIDECAR = ".camera.json"
-MAX_SIDECAR_BYTES = 2**20
 MAX_DIGITS = 300
 """Of a whole number, also in fields that nobody reads: more than any has."""
 COEFFICIENTS = {"PINHOLE": 0, "OPENCV": 4, "OPENCV_FISHEYE": 4}

@@ -112,6 +112,10 @@ class FileInspector:
         """As the function of that name."""
         return reject_by_size(byte_size, self.settings)
 
+    def rejected(self, reason: str, detail: str) -> dict[str, Any]:
+        """As `rejected_columns`."""
+        return rejected_columns(RejectReason(reason), detail)
+
 
 def probe_file(path: Path, settings: ManifestSettings) -> tuple[str, int, dict[str, Any]]:
     """(SHA-256 in hex, size in bytes, columns of `probe_video`) of a file.

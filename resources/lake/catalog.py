@@ -3,7 +3,7 @@
 Statements are judged by their syntax tree first (`statements`), and DuckDB itself has no access to
 files, the network or extensions: Arrow reads the Parquet files of the tables that a statement
 names, with the credentials of this process. A query sees compacted shards, not fragments. Not here:
-the schema (`ego_assets.schemas`), how an answer is shown.
+the schema (`resources.lake.table`), how an answer is shown.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Numbers in environment variables: read in one way, and refused with a sentence.
 
-Not here: which variables there are (`resources.environment` checks them all at the start).
+Not here: which variables there are (`ego_assets.environment` checks them all at the start).
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.raw.presence import kind_of, listed_version, why_not
+from resources.raw.plain_files import kind_of
+from resources.raw.presence import listed_version, why_not
 from resources.raw.uris import path_of, uri_of, uri_of_text
 
 LISTING_PAGE = 1000

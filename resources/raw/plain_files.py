@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ego_assets.operator import BadInputError
-
 READ_BLOCK = 4 * 2**20
 OF_STORAGE = frozenset(
     [
@@ -23,7 +21,8 @@ OF_STORAGE = frozenset(
         *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN),
     ]
 )
-"""What is said of a file that cannot be read, and not of one that is damaged (EIO may be both)."""
+"""What a system call says of a file whose place is away, and no decoder says of damage. EIO is not
+among them: libav says that of a file that ends too early, too."""
 _KINDS = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -34,7 +33,7 @@ _KINDS = (
 )
 
 
-class NotAFileError(BadInputError):
+class NotAFileError(ValueError):
     """Something else than a plain file lies there; the message says what."""
 
 

@@ -6,7 +6,7 @@ along, a deletion takes one. So its surroundings decide. Whoever may put files i
 not trusted: a link may lead anywhere, and opening a pipe waits for ever.
 
 Here: looking. Not here: listing places and reading files (`raw`), what a run does about a file that
-is not there (`ego_assets.stages`).
+is not there (`ego_assets.engine`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.raw.plain_files import OF_STORAGE, kind_of
 from resources.raw.uris import uri_of
 
 VIDEO_SUFFIXES = frozenset(
@@ -45,23 +46,6 @@ RACY_NS = 2_000_000_000
 count time in ticks."""
 _ABSENT = frozenset([errno.ENOENT, errno.ENOTDIR])
 _IMPOSSIBLE = frozenset([errno.ELOOP, errno.ENAMETOOLONG])
-_KINDS = (
-    (stat.S_ISLNK, "a link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-UNREADABLE = frozenset(
-    [
-        *(errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
-        *(errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO, errno.EHOSTDOWN),
-        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ESHUTDOWN),
-    ]
-)
-"""What a system call says of a file whose place is away, and no decoder says of damage. EIO is not
-among them: libav says that of a file that ends too early, too."""
 
 
 class RawRefusedError(ValueError):
@@ -157,11 +141,6 @@ def check_plain(path: Path) -> os.stat_result:
     return found
 
 
-def kind_of(mode: int) -> str:
-    """What a file of this mode is, for a sentence."""
-    return next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
-
-
 def why_not(error: Exception) -> str:
     """What keeps a file from being read, to follow a colon. Always the same for one fault: what was
     told once is known by it."""
@@ -182,7 +161,7 @@ def unread_error(error: BaseException, *paths: Path) -> OSError | None:
     names = {str(p) for p in paths}
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in UNREADABLE | {errno.EIO}:
+        if isinstance(seen, OSError) and seen.errno in OF_STORAGE | {errno.EIO}:
             name = seen.filename
             if name is not None and os.fsdecode(name).removeprefix("file:") in names:
                 return seen

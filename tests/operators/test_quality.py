@@ -23,8 +23,9 @@ from ego_assets.quality import drift
 from ego_assets.quality.drift import drift_of, features, histograms
 from ego_assets.quality.finding import Evidence, Finding, Units, judge, merge
 from ego_assets.quality.settings import ProbeSettings
-from ego_assets.scene.probes import cameras_move_with_the_image, picture_change
+from ego_assets.scene.probes import cameras_move_with_the_image
 from ego_assets.scene.settings import CameraProbeSettings
+from ego_assets.vision.change import picture_change
 from ego_assets.vision.rle import decode_mask, encode_mask, mask_contains
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ego_assets.environment import check_environment, fault_of_folder, shards_per_run
 from resources.devices.gpu import degrade_after_s, simulated_gpus
-from resources.environment import check_environment, fault_of_folder, shards_per_run
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.history import keep_count
 from resources.lake.s3 import answer_timeout_s
@@ -131,7 +131,7 @@ def test_a_scratch_folder_that_cannot_be_made_is_said(
 
 def test_without_utf8_a_code_location_says_so() -> None:
     """`ego` starts itself again with it; who starts Dagster otherwise has to set it."""
-    command = [sys.executable, "-c", "from resources.environment import *; check_environment()"]
+    command = [sys.executable, "-c", "from ego_assets.environment import *; check_environment()"]
     odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(command, env=os.environ | odd, capture_output=True, text=True)
     assert "EnvironmentVariableError: PYTHONUTF8 is '0', and names of files are " in done.stderr

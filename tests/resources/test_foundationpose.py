@@ -32,9 +32,9 @@ from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
 from ego_assets.intake.shards import find_files, register_files
 from ego_assets.models import registry
-from ego_assets.models.bridge import BridgeError
 from ego_assets.models.weights import WeightsError
 from ego_assets.objects.foundationpose import child as far_side
+from ego_assets.objects.foundationpose.bridge import BridgeError
 from ego_assets.objects.foundationpose.estimator import FoundationPoseEstimator
 from ego_assets.objects.settings import FoundationPoseSettings
 from ego_assets.operator import Carried, ClipInput, Frame, Intrinsics
@@ -461,8 +461,9 @@ def test_it_dies_with_its_parent(weights: Path) -> None:
     """Even one that hangs, and hears nothing of it."""
     plant(weights / "FoundationPose", "hang", -1)
     code = (
-        "import sys; from pathlib import Path; from ego_assets.models.bridge import Bridge\n"
-        "from resources.backends import foundationpose_bridge as f\n"
+        "import sys; from pathlib import Path\n"
+        "from ego_assets.objects.foundationpose.bridge import Bridge\n"
+        "from ego_assets.objects.foundationpose import child as f\n"
         f"b = Bridge('', Path(f.__file__), Path({str(weights / 'FoundationPose')!r}))\n"
         "b.start(); print(b._process.pid, flush=True)\n"
         "b.ask({'op': 'load', 'checkout': str(b.checkout)}, {}, 600)"

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ego_assets.models.bridge import Bridge
 from ego_assets.models.weights import WeightsError
 from ego_assets.objects.foundationpose import child as bridge
+from ego_assets.objects.foundationpose.bridge import Bridge
 from ego_assets.objects.foundationpose.child import MessageError, receive, send
 from resources.devices.gpu import find_gpus
 from resources.devices.leases import LeaseBook, Request

@@ -457,7 +457,7 @@ words = subprocess.run(["debugfs", "-R", "blocks a.mp4", image], capture_output=
 blocks = [int(word) for word in words.stdout.split()]
 sh("mount", "-o", "loop", image, mount)
 os.truncate(image, blocks[4] * 1024)
-from ego_assets.config import ManifestSettings
+from ego_assets.videos.settings import ManifestSettings
 from ego_assets.videos.inspection import probe_file
 try:
     with RawReader().hold(str(file)) as path:

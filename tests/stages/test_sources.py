@@ -341,14 +341,3 @@ def test_a_file_that_is_touched_while_it_is_probed_is_probed_again(
     bench.run()
     assert touched
     assert bench.counts(State.DONE) == [3, 3, 3]
-
-
-def test_operators_and_the_lake_mean_the_same() -> None:
-    """Operators import nothing of the lake, and so have words and limits of their own."""
-    from ego_assets.videos import calibration
-    from resources.raw import plain_files as raw_files
-    from resources.raw import presence, uris
-
-    assert raw_files.OF_STORAGE == presence.UNREADABLE
-    assert calibration.SIDECAR == uris.SIDECAR
-    assert calibration.MAX_SIDECAR_BYTES == uris.MAX_SIDECAR_BYTES

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.models.bridge import Bridge, BridgeError
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator, empty_columns
 from ego_assets.objects.foundationpose import child as far_side
+from ego_assets.objects.foundationpose.bridge import Bridge, BridgeError
 from ego_assets.objects.foundationpose.meshes import Mesh, MeshLibrary
 from ego_assets.objects.settings import FoundationPoseSettings, ObjectPoseSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, MetricDepth, Rows
