@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ego_assets.catalog import GROUPS, STAGES, TABLES
+from ego_assets.catalog import GROUPS, STAGES, TABLES, tables_of_items
 from ego_assets.graph.partitions import SHARDS, shards_partitions
 from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files
@@ -22,9 +22,13 @@ from resources.raw_lake import RawLake
 from resources.storage import Storage
 from sensors.report_events import events_between, shown
 
+OF_THE_LAKE = tables_of_items("lake")
+OF_A_SHARD = dg.AssetSelection.all() - dg.AssetSelection.assets(*OF_THE_LAKE)
+"""What has a partition for each shard: all but what is made of the whole lake at once."""
+
 whole_graph_job = dg.define_asset_job(
     "whole_graph",
-    selection=dg.AssetSelection.all(),
+    selection=OF_A_SHARD,
     partitions_def=shards_partitions,
     description="Every table of a shard, from the raw videos to the robot mappings.",
 )
@@ -32,23 +36,37 @@ whole_graph_job = dg.define_asset_job(
 group_jobs = [
     dg.define_asset_job(
         f"group_{group}",
-        selection=dg.AssetSelection.groups(group).materializable(),
+        selection=dg.AssetSelection.groups(group).materializable() & OF_A_SHARD,
         partitions_def=shards_partitions,
         description=f"The tables of the group {group} of a shard; what they need must be there.",
     )
     for group in GROUPS
 ]
-KEEP_STALE = {"ops": {op: {"config": {"redo_stale": False}} for op in STAGES}}
+lake_jobs = [
+    dg.define_asset_job(
+        "lake_tables",
+        selection=dg.AssetSelection.assets(*OF_THE_LAKE),
+        description="The tables that are made of the whole lake at once.",
+    )
+    for _ in OF_THE_LAKE[:1]
+]
+KEEP_STALE = {
+    "ops": {
+        name: {"config": {"redo_stale": False}}
+        for name, stage in STAGES.items()
+        if stage.item != "lake"
+    }
+}
 retry_unfinished_job = dg.define_asset_job(
     "retry_unfinished",
-    selection=dg.AssetSelection.all(),
+    selection=OF_A_SHARD,
     partitions_def=shards_partitions,
     config=KEEP_STALE,
     description="Only what failed, was interrupted or released; what is done stays, stale or not.",
 )
 rederive_stale_job = dg.define_asset_job(
     "rederive_stale",
-    selection=dg.AssetSelection.all(),
+    selection=OF_A_SHARD,
     partitions_def=shards_partitions,
     tags={"dagster/priority": "-10"},
     description="What another operator version, config or weights would make differently, and what "
@@ -247,6 +265,7 @@ LISTED = 50
 JOBS: list[Any] = [
     whole_graph_job,
     *group_jobs,
+    *lake_jobs,
     retry_unfinished_job,
     rederive_stale_job,
     register_videos,

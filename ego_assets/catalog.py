@@ -1,8 +1,9 @@
 """The one list of features. Everything that is known of tables and stages derives from it.
 
-A room of this project is a line in `_rooms`; another package adds a feature, or a backend of an
-operator, through an entry point of the group `ego_assets.features` or `ego_assets.backends`
-(CONTRIBUTING.md). Here: finding and checking the declarations. Not here: what is made of them.
+A room of this project is a line in `_rooms`; another package adds a feature, a backend of an
+operator, or a probe of a table through an entry point of the group `ego_assets.features`,
+`ego_assets.backends` or `ego_assets.probes` (CONTRIBUTING.md). Here: finding and checking the
+declarations. Not here: what is made of them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = ["BACKENDS", "FEATURES", "GROUPS", "STAGES", "TABLES"]
 
 _rooms = (VIDEOS, MASKS, HANDS, SCENE, OBJECTS, ROBOTS)
 FEATURES_GROUP, BACKENDS_GROUP = "ego_assets.features", "ego_assets.backends"
+PROBES_GROUP = "ego_assets.probes"
 
 
 class CatalogError(ValueError):
@@ -161,9 +163,23 @@ def all_probes() -> tuple[Probe, ...]:
 
 @cache
 def probes(table: str) -> tuple[Probe, ...]:
-    """The probes of a table: those that many tables have, then those of its room."""
+    """The probes of a table: those that many tables have, those of its room, those of others."""
     from ego_assets.quality.common_probes import common_probes
 
     feature = feature_of(table)
     own = load(feature.probes) if feature.probes else ()
-    return (*common_probes(_INFO[table]), *(p for p in own if p.table == table))
+    mine = (p for p in (*own, *_probes_of_others()) if p.table == table)
+    found = (*common_probes(_INFO[table]), *mine)
+    _unique(f"probe of {table}", (p.name for p in found))
+    return found
+
+
+@cache
+def _probes_of_others() -> tuple[Probe, ...]:
+    from ego_assets.quality.finding import Probe
+
+    found = tuple(_declared(PROBES_GROUP, Probe))
+    for each in found:
+        if each.table not in TABLES:
+            raise CatalogError(f"probe {each.name!r} is of the table {each.table!r}, which is none")
+    return found
