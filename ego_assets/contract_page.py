@@ -9,8 +9,8 @@ from resources.lake.table import Column
 
 HEAD = """# The data contract
 
-This page is made from `the `tables.py` of each room` by `make docs`; a test fails when it is
-stale. The same definition gives the Parquet types, the check that blocks what does not fit,
+This page is made from the `tables.py` of each room by `make docs`; a test fails when it is stale.
+The same definition gives the Parquet types, the check that blocks what does not fit,
 and the column lists in the Dagster UI.
 
 Metres, radians, seconds, pixels. The camera frame is OpenCV's (x right, y down, z forward).

@@ -50,6 +50,11 @@ class Unit:
         """The unit of `video_manifest` whose raw file it is made from."""
         return self.payload.get("file") or self.unit_id
 
+    @property
+    def reads_a_file(self) -> bool:
+        """Whether it is made from a raw file, and not from tables alone."""
+        return bool({"uri", "video"} & self.payload.keys())
+
 
 @dataclass(frozen=True)
 class Group:

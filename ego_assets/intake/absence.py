@@ -79,7 +79,7 @@ class Absence:
     def in_error(self, unit: Unit, error: Exception) -> AbsentError | None:
         """As `absence_in`, but for a file that is there and could not be read for too long: then it
         is not its place that is at fault."""
-        absent = absence_in(error)
+        absent = absence_in(error) if unit.reads_a_file else None
         if isinstance(absent, RawUnreadError):
             since = self._unread.setdefault(unit.file_id, time.monotonic())
             if time.monotonic() - since > AWAY_S:
@@ -88,6 +88,8 @@ class Absence:
 
     def look(self, unit: Unit) -> AbsentError | None:
         """Why the file of a unit is not there; None if it is, or if that cannot be said."""
+        if not unit.reads_a_file:
+            return None
         source = self._source_of(unit)
         try:
             look(source.uri)
