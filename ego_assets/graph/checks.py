@@ -15,6 +15,7 @@ from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 from ego_assets import catalog
 from ego_assets.catalog import TABLES
 from ego_assets.engine.plan import LAKE
+from ego_assets.graph.check_results import named
 from ego_assets.graph.partitions import (
     fail_for_lost,
     is_last_step,
@@ -22,7 +23,7 @@ from ego_assets.graph.partitions import (
     lost_shards,
     shards_of_run,
 )
-from ego_assets.graph.probe_checks import named, quality_results, quality_specs
+from ego_assets.graph.probe_checks import quality_results, quality_specs
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.lake import Lake

@@ -94,6 +94,29 @@ def raw_videos_table(lake: Lake, shard: str) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records[:LISTED_VIDEOS], schema=schema)
 
 
+def clips_table(lake: Lake, shard: str) -> dg.TableMetadataValue:
+    """The clips of a shard: of which file, from when to when, and why they begin there."""
+    columns = ["video_id", "uri", "accepted"]
+    rows = lake.read("video_manifest", shard, columns=columns).to_pylist()
+    files = {row["video_id"]: row["uri"] for row in rows if row["accepted"]}
+    clips = lake.read("clips", shard).sort_by("clip_id").to_pylist()
+    names = ("clip", "file", "from", "to", "begins with")
+    records = [
+        dg.TableRecord(
+            {
+                "clip": clip["clip_id"],
+                "file": files.get(clip["video_id"], ""),
+                "from": f"{clip['start_pts_s']:.1f} s",
+                "to": f"{clip['end_pts_s']:.1f} s",
+                "begins with": clip["split_reason"],
+            }
+        )
+        for clip in clips[:LISTED_VIDEOS]
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return dg.MetadataValue.table(records, schema=schema)
+
+
 def table_schema(table: str) -> dg.TableSchema:
     """The table's columns for the UI, from the contract."""
     return dg.TableSchema(

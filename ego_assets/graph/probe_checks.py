@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
 from ego_assets import catalog
+from ego_assets.graph.check_results import Places, check_result
 from ego_assets.quality import baselines, drift
-from ego_assets.quality.failed import note_failed
+from ego_assets.quality.failed import failing_shards, note_failed
 from ego_assets.quality.finding import Evidence, Finding, Probe, merge
 from ego_assets.quality.settings import ProbeSettings
-from ego_assets.vision import plots
 from ego_assets.vision.change import picture_change
 from resources.lake import Lake
 from resources.lake.scratch import ScratchError
@@ -70,7 +70,10 @@ def quality_results(
     crashes: dict[str, str] = {}
     for shard in sorted(shards):
         _ShardQuality(lake, table, shard, settings, ledger).collect(findings, crashes)
+    elsewhere = failing_shards(lake, table)
+    places = Places(lake, shards)
     for spec in quality_specs(table):
+        others = {s: w for s, w in elsewhere.get(spec.name, {}).items() if s not in shards}
         level = severity.get(spec.name, AssetCheckSeverity.WARN)
         if spec.name in crashes:
             yield AssetCheckResult(
@@ -82,15 +85,11 @@ def quality_results(
                 metadata={"traceback": dg.MetadataValue.text(crashes[spec.name])},
             )
         elif spec.name in findings:
-            yield _result(table, merge(findings[spec.name]), level, shards)
+            finding = merge(findings[spec.name])
+            yield check_result(table, finding, level, shards, others, places)
         else:
-            yield AssetCheckResult(
-                asset_key=table,
-                check_name=spec.name,
-                passed=True,
-                severity=level,
-                description="there is no shard to look at",
-            )
+            nothing = Finding(spec.name, True, None, 0.0, "", "there is no shard to look at")
+            yield check_result(table, nothing, level, shards, others, places)
 
 
 def _severities(table: str) -> dict[str, AssetCheckSeverity]:
@@ -235,65 +234,6 @@ class _ShardQuality:
             baselines.remember_good(self.lake, self.table, self.shard, self.histograms, window)
         else:
             baselines.forget(self.lake, self.table, self.shard)
-
-
-def _result(
-    table: str, finding: Finding, severity: AssetCheckSeverity, shards: list[str]
-) -> AssetCheckResult:
-    metadata: dict[str, dg.MetadataValue | float | int | str] = {
-        "shards": named(shards),
-        "looked at": finding.looked_at,
-        "beyond the threshold": finding.beyond,
-        "threshold": float(finding.threshold),
-        "unit": finding.unit,
-        **{name: readable(value) for name, value in finding.numbers.items()},
-    }
-    if finding.value is not None:
-        metadata["worst value"] = readable(finding.value)
-    if finding.worst:
-        metadata["worst"] = dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "where": o.where,
-                        "frame": "" if o.frame is None else str(o.frame),
-                        "value": readable(o.value),
-                    }
-                )
-                for o in finding.worst
-            ],
-            schema=dg.TableSchema(
-                columns=[
-                    dg.TableColumn("where", "string"),
-                    dg.TableColumn("frame", "string"),
-                    dg.TableColumn("value", "float"),
-                ]
-            ),
-        )
-    if not finding.passed and len(finding.values) > 1:
-        picture = plots.plot_distribution(
-            finding.values, finding.threshold, finding.unit, f"{table}: {finding.name}"
-        )
-        metadata["picture"] = dg.MetadataValue.md(f"![{finding.name}]({plots.data_uri(picture)})")
-    return AssetCheckResult(
-        asset_key=table,
-        check_name=finding.name,
-        passed=finding.passed,
-        severity=severity,
-        description=finding.sentence,
-        metadata=metadata,
-    )
-
-
-def readable(value: float) -> float:
-    """To four significant digits: as much as a person compares with a threshold."""
-    return float(f"{value:.4g}")
-
-
-def named(shards: list[str]) -> str:
-    """The shards that a check looked at, as a person reads them."""
-    shown = sorted(shards)
-    return ", ".join(shown) if len(shown) <= 3 else f"{len(shown)}: {shown[0]} … {shown[-1]}"
 
 
 def _sentence(function: Callable[..., object]) -> str:

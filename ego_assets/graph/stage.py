@@ -23,7 +23,12 @@ from ego_assets.environment import check_environment
 from ego_assets.feature import Stage
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.lineage import column_lineage
-from ego_assets.graph.metadata import degraded_metadata, raw_videos_table, report_metadata
+from ego_assets.graph.metadata import (
+    clips_table,
+    degraded_metadata,
+    raw_videos_table,
+    report_metadata,
+)
 from ego_assets.graph.partitions import (
     NO_EVENT,
     NOT_MADE,
@@ -201,6 +206,8 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         metadata |= more
     if run.stage.item == "file":
         metadata["raw videos"] = raw_videos_table(lake, shard)
+    if run.stage.item == "video":
+        metadata["clips of this shard"] = clips_table(lake, shard)
     for why in report.outdone:
         context.log.warning(f"made again: {why}")
     for old, new in report.moved_files.items():

@@ -22,4 +22,4 @@ def _iou(a: Row, b: Row) -> float:
     return first.iou(second) if first.shape == second.shape else 0.0
 
 
-MASKS = Seam("1 - IoU", ("rle", "height_px", "width_px"), _masks, "max_mask_seam")
+MASKS = Seam("(1 - IoU)", ("rle", "height_px", "width_px"), _masks, "max_mask_seam")

@@ -29,6 +29,17 @@ def note_failed(lake: Lake, table: str, shard: str, failed: list[dict[str, str]]
             lake.storage.write(key, json.dumps(after).encode())
 
 
+def failing_shards(lake: Lake, table: str) -> dict[str, dict[str, str]]:
+    """{check: {shard: why it failed there}}, by the last look at each shard that still is one."""
+    found: dict[str, dict[str, str]] = {}
+    known = _read(lake, _key(table))
+    shards = set(lake.shards()) if known else set()
+    for shard in sorted(shards & known.keys()):
+        for each in known[shard]:
+            found.setdefault(each["check"], {})[shard] = each["reason"]
+    return found
+
+
 def failed_checks(lake: Lake, tables: Iterable[str]) -> list[dict[str, str]]:
     """List the checks that failed in the last look at each shard, errors first."""
     found = [

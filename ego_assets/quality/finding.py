@@ -292,6 +292,8 @@ def judge(
     sentence = f"{what}: {len(beyond)} of {count} {side} {threshold:g} {unit}"
     if value is not None:
         sentence += f", the worst {value:.3g}"
+    else:
+        sentence = f"nothing to look at ({what})"
     return Finding(
         name="",
         passed=passed,

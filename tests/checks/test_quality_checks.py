@@ -15,6 +15,7 @@ from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets import catalog
 from ego_assets.catalog import TABLES, feature_of
 from ego_assets.graph import probe_checks as quality
+from ego_assets.graph.check_results import FAILS_HERE
 from ego_assets.graph.checks import covers_every_clip
 from ego_assets.graph.probe_checks import quality_results, quality_specs
 from ego_assets.quality import baselines
@@ -266,3 +267,47 @@ def test_the_launchpad_takes_thresholds() -> None:
     assert dg.validate_run_config(job, config(max_jitter_px=5.0))
     with pytest.raises(dg.DagsterInvalidConfigError):
         dg.validate_run_config(job, config(max_jiter_px=5.0))
+
+
+def test_a_shard_that_passes_does_not_hide_one_that_fails(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    name = "solver_finds_a_solution"
+    bad = planted(sample[0], fault("a solver that fails"), seed=1)
+    lake = lake_with(tmp_path, bad)
+    put(lake, sample[0], SHARDS[1])
+    for shard in SHARDS[:2]:
+        lake.write_shard(shard, {"files": []})
+    assert not check(lake, "robot_mappings", SHARDS[0])[name].passed
+    second = check(lake, "robot_mappings", SHARDS[1])[name]
+    assert not second.passed
+    assert str(second.description).endswith(f"; still fails in {SHARDS[0]}")
+    assert second.metadata[FAILS_HERE].value is False
+    (row,) = second.metadata["failing shards"].records
+    assert row.data["shard"] == SHARDS[0]
+    put(lake, sample[0], SHARDS[0], token=2)
+    mended = check(lake, "robot_mappings", SHARDS[0])[name]
+    assert mended.passed
+    assert "failing shards" not in mended.metadata
+
+
+def test_a_failed_check_says_in_which_file_and_when(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    bad = planted(sample[0], fault("a solver that fails"), seed=1)
+    lake = lake_with(tmp_path, bad)
+    result = check(lake, "robot_mappings")["solver_finds_a_solution"]
+    (uri,) = {row["uri"] for row in sample[0]["video_manifest"]}
+    for record in result.metadata["worst"].records:
+        assert record.data["file"] == Path(str(uri)).name
+        minutes, seconds = str(record.data["time"]).split(":")
+        assert 0 <= int(minutes) * 60 + float(seconds) <= sample[0]["clips"][-1]["end_pts_s"]
+    assert "docs/probes.md" in result.metadata["what to do"].value
+
+
+def test_a_check_with_nothing_to_look_at_says_so(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    lake = lake_with(tmp_path, sample[0] | {"hand_poses": [], "hand_masks": []})
+    result = check(lake, "hand_poses")["hands_do_not_jitter"]
+    assert str(result.description).startswith("nothing to look at (")

@@ -50,7 +50,7 @@ with open_instance(sys.argv[1]) as instance:
     metadata = event.asset_materialization.metadata
     records = instance.get_event_records(
         dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
-    checks = [r.asset_check_evaluation for r in records]
+    checks = [r.event_log_entry.dagster_event.asset_check_evaluation_data for r in records]
     print(json.dumps({
         "picture": str(metadata["picture"].value)[:40] if "picture" in metadata else None,
         "backend": metadata["backend"].value,
@@ -141,7 +141,7 @@ def test_a_table_is_made_checked_and_drawn(made: Made) -> None:
 
 def test_a_table_is_in_status_trace_and_staleness(made: Made) -> None:
     status = json.loads(made.ego("status", "--lake", made.lake, "--json"))
-    assert status["tables"]["clip_sharpness"]["done"] == 1
+    assert status["stages"]["clip_sharpness"]["done"] == 1
     (row,) = made.rows("clip_sharpness")
     trace = json.loads(made.ego("trace", row["clip_id"], "--lake", made.lake, "--json"))
     assert trace["tables"]["clip_sharpness"]["rows"] == 1
@@ -164,7 +164,7 @@ def test_an_operator_over_a_shard_and_one_over_the_lake(made: Made) -> None:
     again = json.loads(python(made.environment, EVENTS, made.lake, "lake_footage"))
     assert again["rows"] == 1
     status = json.loads(made.ego("status", "--lake", made.lake, "--json"))
-    assert status["tables"]["shard_footage"]["done"] == 1
+    assert status["stages"]["shard_footage"]["done"] == 1
 
 
 def test_a_backend_is_listed_run_and_part_of_the_fingerprint(made: Made) -> None:
