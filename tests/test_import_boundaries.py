@@ -21,6 +21,13 @@ ALLOWED: dict[str, list[str]] = {
     "ego_assets.config": ["ego_assets.schemas"],
     "ego_assets.partitions": [],
     "ego_assets.robots": [],
+    "ego_assets.reading": [
+        "ego_assets.schemas",
+        "ego_assets.protocols",
+        "ego_assets.operators",
+        "resources.lake",
+        "resources.backends.suggestions",
+    ],
     "ego_assets.operators": [
         "ego_assets.schemas",
         "ego_assets.protocols",
