@@ -54,7 +54,7 @@ docs: $(VENV)/.test  ## pages that are made from the code
 	$(BIN)/python -m ego_assets.schemas.document > docs/data_contract.md
 
 site: $(VENV)/.test  ## the documentation as a web site, in site/
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lock:  ## requirements.lock with the newest versions that pyproject.toml allows
 	rm -rf $(VENV).lock
