@@ -5,21 +5,23 @@ VENV := .venv
 TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The versions that the tests were run with; LOCK= takes the newest that pyproject.toml allows.
+LOCK ?= --constraint requirements.lock
 
-.PHONY: demo up test check lint audit docs pictures accuracy clean heavy help
+.PHONY: demo up test check lint audit docs site lock pictures accuracy clean heavy help
 .DELETE_ON_ERROR:
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
-$(VENV)/.core: pyproject.toml .ci/install_torch
+$(VENV)/.core: pyproject.toml requirements.lock .ci/install_torch
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python .ci/install_torch
-	$(PIP) install --editable .
+	$(PIP) install $(LOCK) --editable '.[platform]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install --editable '.[test,dev]'
+	$(PIP) install $(LOCK) --editable '.[test,dev]'
 	touch $@
 
 $(VENV)/.system: $(VENV)/.test .ci/install_system_packages
@@ -46,10 +48,20 @@ lint: $(VENV)/.test  ## style, format, types
 audit: $(VENV)/.test  ## known vulnerabilities, secrets in the tree
 	$(BIN)/python .ci/audit
 
-check: lint audit test  ## what CI runs
+check: lint audit site test  ## what CI runs
 
 docs: $(VENV)/.test  ## pages that are made from the code
 	$(BIN)/python -m ego_assets.contract_page > docs/data_contract.md
+
+site: $(VENV)/.test  ## the documentation as a web site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+lock:  ## requirements.lock with the newest versions that pyproject.toml allows
+	rm -rf $(VENV).lock
+	$(MAKE) VENV=$(VENV).lock LOCK= $(VENV).lock/.test
+	$(VENV).lock/bin/python .ci/lock > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm -rf $(VENV).lock
 
 pictures: $(VENV)/.test $(VENV)/.system  ## the pictures of the docs, from a real UI
 	$(BIN)/python docs/take_pictures.py
@@ -58,4 +70,4 @@ accuracy: $(VENV)/.test  ## every operator against exact truth
 	$(BIN)/python benchmarks/accuracy.py
 
 clean:  ## remove the environment and the demo
-	rm -rf $(VENV) .ego
+	rm -rf $(VENV) .ego site

@@ -370,8 +370,13 @@ def make_client() -> Any:
 
 @lru_cache(maxsize=4)
 def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
-    import boto3
-    from botocore.config import Config
+    try:
+        import boto3
+        from botocore.config import Config
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "to read from S3, install boto3: pip install 'ego-assets[s3]'", name=error.name
+        ) from error
 
     # A session of its own: the default one remembers the first credentials for ever.
     return boto3.session.Session().client(
