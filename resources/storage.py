@@ -9,6 +9,7 @@ from pydantic import Field
 
 from resources.lake import Lake
 from resources.lake.lake import DEFAULT_LAKE
+from resources.lake.s3 import S3Account, use_account
 from resources.ledger import Ledger
 
 
@@ -40,14 +41,14 @@ class Storage(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The lake. What is said here of S3 holds from now on in this process and its workers."""
-        given = {
-            "AWS_ENDPOINT_URL": self.s3_endpoint_url,
-            "AWS_REGION": self.s3_region,
-            "AWS_DEFAULT_REGION": self.s3_region,
-            "AWS_ACCESS_KEY_ID": self.s3_access_key_id,
-            "AWS_SECRET_ACCESS_KEY": self.s3_secret_access_key,
-        }
-        os.environ.update({name: value for name, value in given.items() if value})
+        use_account(
+            S3Account(
+                self.s3_endpoint_url,
+                self.s3_region,
+                self.s3_access_key_id,
+                self.s3_secret_access_key,
+            )
+        )
         return Lake(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE)
 
     def ledger(self) -> Ledger:

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
@@ -75,11 +76,16 @@ class S3Storage:
         """pyarrow's, for reads by range."""
         from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
-        given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        account = used_account()
+        given = account.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
+        given = given or os.environ.get("AWS_ENDPOINT_URL")
         options: dict[str, Any] = {}
+        if account.access_key_id:
+            options["access_key"] = account.access_key_id
+            options["secret_key"] = account.secret_access_key
         if given:
             scheme, _, host = given.partition("://")
-            options = {"endpoint_override": host, "scheme": scheme}
+            options |= {"endpoint_override": host, "scheme": scheme}
         return S3FileSystem(
             region=self.client.meta.region_name,
             connect_timeout=10,
@@ -362,14 +368,42 @@ class S3Storage:
             raise
 
 
+@dataclass(frozen=True)
+class S3Account:
+    """Which server, and as whom. What is empty is as the environment says."""
+
+    endpoint_url: str = ""
+    region: str = ""
+    access_key_id: str = field(default="", repr=False)
+    secret_access_key: str = field(default="", repr=False)
+
+
+_account = S3Account()
+
+
+def use_account(account: S3Account) -> None:
+    """Reach S3 with an account from now on, in this process and the workers that it starts.
+
+    It is kept out of the environment, which every program that is started here would inherit.
+    """
+    global _account
+    _account = account
+
+
+def used_account() -> S3Account:
+    """The account that this process reaches S3 with."""
+    return _account
+
+
 def make_client() -> Any:
-    """This process' client of the server that the environment names. Safe to use from threads."""
+    """This process' client of the server that the account or the environment names. Safe to use
+    from threads."""
     names = ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
-    return _client(os.getpid(), tuple(os.environ.get(f"AWS_{n}") for n in names))
+    return _client(os.getpid(), _account, tuple(os.environ.get(f"AWS_{n}") for n in names))
 
 
 @lru_cache(maxsize=4)
-def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
+def _client(pid: int, account: S3Account, environment: tuple[str | None, ...]) -> Any:
     try:
         import boto3
         from botocore.config import Config
@@ -381,6 +415,10 @@ def _client(pid: int, environment: tuple[str | None, ...]) -> Any:
     # A session of its own: the default one remembers the first credentials for ever.
     return boto3.session.Session().client(
         "s3",
+        endpoint_url=account.endpoint_url or None,
+        region_name=account.region or None,
+        aws_access_key_id=account.access_key_id or None,
+        aws_secret_access_key=account.secret_access_key or None,
         config=Config(
             retries={"max_attempts": 8, "mode": "adaptive"},
             connect_timeout=10,

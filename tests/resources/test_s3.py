@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from resources.lake.s3 import S3Storage
 from resources.lake.storage import ChangedError, UnsafeKeyError
 from resources.ledger import Ledger, State
 from resources.processes import process_name
+from resources.storage import Storage
 from tests.resources.s3_server import most_inside, new_bucket, s3_client, s3_server
 from tests.resources.test_lake import SHARD, first_x, publish
 from tests.stages.stage_bench import make_bench
@@ -235,3 +237,26 @@ def test_a_stage_on_s3_is_audited_damaged_and_mended(
     assert lake.read("object_movements", SHARD).num_rows == 5
     assert ledger.counts() == {"object_movements": {State.DONE: 5}}
     assert lake.storage.exists(f"_damaged/{key}")
+
+
+def test_keys_of_the_configuration_reach_workers_and_not_the_environment(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = new_bucket()
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    storage = Storage(
+        lake_root=f"s3://{bucket}/lake",
+        s3_endpoint_url=server,
+        s3_region="us-east-1",
+        s3_access_key_id="key",
+        s3_secret_access_key="not-for-others",  # pragma: allowlist secret
+    )
+    try:
+        bench = make_bench(tmp_path, {"short": 1}, lake=storage.lake())
+        spec = replace(bench.spec, backend="tests.stages.fake_backends:FakeEstimator")
+        assert run_stage(spec, workers=1).done == 1
+        assert bench.lake.read("object_movements", SHARD).num_rows
+        assert "not-for-others" not in str(os.environ) + repr(s3_module.used_account())
+    finally:
+        s3_module.use_account(s3_module.S3Account())

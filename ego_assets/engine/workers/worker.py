@@ -29,6 +29,7 @@ from ego_assets.engine.workers.shared_task import SharedTask
 from ego_assets.engine.workers.worker_log import WorkerLog
 from ego_assets.vision.threads import limit_threads
 from resources.devices.leases import LEASE_VARIABLE, hold
+from resources.lake.s3 import S3Account, use_account
 from resources.processes import process_name
 from resources.processes.owned_folders import own_folder_of_multiprocessing
 
@@ -39,13 +40,16 @@ def worker_main(
     stderr: WorkerLog,
     threads: int,
     environment: dict[str, str],
+    account: S3Account,
 ) -> None:
     """Entry point of a worker process.
 
     environment: the supervisor's; a worker would else have that of the fork server's start.
+    account: how the supervisor reaches S3.
     """
     os.environ.clear()
     os.environ.update(environment)
+    use_account(account)
     _die_with_parent()
     own_folder_of_multiprocessing()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
