@@ -10,8 +10,8 @@ import pytest
 from ego_assets.schemas import TABLES
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake
-from samples import render_sample
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for
+from tests.support.rendered import render_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 RUN_S = 400

@@ -32,7 +32,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.models import Backends
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.heavy
 

@@ -24,7 +24,7 @@ from resources.gpu_leases import Lease, LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.models import Backends
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 
 class OnDevice(BaselineHandEstimator):

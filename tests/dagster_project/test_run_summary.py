@@ -15,8 +15,8 @@ from dagster_project.terminal import report
 from ego_assets.operators.hands import BaselineHandEstimator
 from ego_assets.protocols import Carried, ClipInput, ClipOutput
 from ego_assets.schemas import TABLES
-from samples import render_sample
 from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
+from tests.support.rendered import render_sample
 
 FAILED = {
     "check": "hands_are_not_mirrored",

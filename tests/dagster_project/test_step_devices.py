@@ -21,7 +21,7 @@ from resources.gpu_leases import LeaseBook, Request
 from resources.lake import Lake
 from resources.models import Backends
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 ASKING = {"segmentation", "hand_poses", "scene_reconstruction", "object_poses"}
 """Whose tags ask for a device."""

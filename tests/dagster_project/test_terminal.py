@@ -14,7 +14,7 @@ from pseudo_terminal import EGO, on_terminal
 from dagster_project.home import open_instance
 from ego_assets.schemas import TABLES
 from resources.ledger import Ledger, State
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 AS_DAGSTER_DOES = """
 import sys

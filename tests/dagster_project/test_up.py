@@ -18,9 +18,9 @@ import requests
 from dagster_project.home import open_instance
 from ego_assets.stages.shards import find_files, register_files
 from resources.lake import Lake
-from samples import render_sample
 from tests.dagster_project.ui import EGO, START_S, Server, wait_for
 from tests.resources.ports import free_port
+from tests.support.rendered import render_sample
 
 LAUNCH = """
 mutation { launchRun(executionParams: { selector: {

@@ -23,7 +23,8 @@ from ego_assets.operators.rle import decode_mask, mask_iou
 from ego_assets.operators.segment import BaselineSegmenter
 from ego_assets.protocols import ClipInput, ClipOutput, Intrinsics
 from ego_assets.schemas import TABLES
-from samples import Truth, load_truth, render_sample
+from samples import Truth, load_truth
+from tests.support.rendered import render_sample
 
 FRAMES = 150
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ego_assets.config import ClipSettings
 from ego_assets.operators.clips import ClipSplitter, merge_short_scenes, split_scenes
 from ego_assets.operators.cuts import find_cuts
-from samples import load_truth, render_sample
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 ONE_TAKE = [
     "ego_table_objects.mp4",

@@ -18,7 +18,8 @@ from ego_assets.operators import cuts as cuts_module
 from ego_assets.operators.cuts import find_cuts, suspect_stretches
 from ego_assets.operators.decode import ClipFrames, index_frames
 from ego_assets.protocols import BadInputError
-from samples import load_truth, render_sample
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 WIDTH, HEIGHT, FPS = 320, 180, 30
 BLACK = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

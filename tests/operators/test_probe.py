@@ -22,7 +22,7 @@ from ego_assets.operators.probe import hash_file, is_calibrated_by, probe_file, 
 from ego_assets.operators.raw_files import NotAFileError
 from ego_assets.protocols import BadInputError
 from ego_assets.schemas import TABLES
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 
 def probe(path: Path, **settings: Any) -> dict[str, Any]:

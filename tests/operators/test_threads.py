@@ -20,7 +20,8 @@ from ego_assets.operators.object_pose import BaselineObjectPoseEstimator
 from ego_assets.operators.segment import BaselineSegmenter
 from ego_assets.protocols import ClipInput
 from ego_assets.schemas import TABLES
-from samples import load_truth, render_sample
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.models import Backends
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
