@@ -51,7 +51,7 @@ query Asset($key: AssetKeyInput!) {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("up")
-    video = render_sample(folder / "raw", seed=3, duration_s=3.0)
+    video = render_sample(folder / "raw", seed=5, duration_s=1.5)
     lake = Lake(folder / "lake")
     register_files(lake, find_files([video]).files)
     with ego_up(lake, folder / "up.log") as found:

@@ -13,6 +13,7 @@ import pytest
 from dagster_project.definitions import build_defs
 from ego_assets.checks.baselines import good_shards, remember_good
 from ego_assets.partitions import RANGE_TAGS
+from ego_assets.stages import absence, sources
 from ego_assets.stages.shards import RawFile, write_shard
 from resources.compute import Compute
 from resources.lake import Lake
@@ -140,8 +141,12 @@ def test_a_run_that_fails_again_is_left_to_a_person(night: Night) -> None:
         assert sorted(night.retried()) == expected
 
 
-def test_the_shards_that_a_run_over_several_has_lost_are_retried(night: Night) -> None:
+def test_the_shards_that_a_run_over_several_has_lost_are_retried(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their files are not there, which the first step of the run finds."""
+    for module in (absence, sources):
+        monkeypatch.setattr(module, "UNSEEN_S", 0.1)
     lost = night.shards[1:3]
     night.instance.add_dynamic_partitions("shards", night.shards)
     tags = dict(zip(RANGE_TAGS, lost, strict=True))

@@ -38,10 +38,16 @@ def _of_renderer() -> Path:
     return folder
 
 
+def small_sample(out_dir: Path) -> Path:
+    """A second of video in which hands and objects are found: for tests of the whole graph."""
+    return render_sample(out_dir, seed=6, duration_s=1.0, width=320, height=180)
+
+
 def render_sample(out_dir: Path, seed: int, name: str | None = None, **options: Any) -> Path:
     """As `samples.render_sample`, from the cache."""
     key = json.dumps({"seed": seed, "name": name} | options, sort_keys=True)
     kept = _of_renderer() / hashlib.sha256(key.encode()).hexdigest()[:16]
+    kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.is_dir():
