@@ -1,4 +1,5 @@
-"""Tells from the code of a test what it starts: a server, a browser, processes, runs of Dagster.
+"""Tells from the code of a test what it starts: a server, a browser, processes, runs of Dagster;
+and whether it reads real videos.
 
 A test needs what it names, what its fixtures name, and what the functions of the tests that these
 call name.
@@ -53,6 +54,8 @@ def shared_fixtures(item: pytest.Item) -> set[tuple[str, str]]:
 def needs_of(item: pytest.Item) -> set[str]:
     """Returns the markers that a test gets for what it starts."""
     found = set(_of_function(item.function)) if isinstance(item, pytest.Function) else set()
+    if "real_data" in getattr(item, "fixturenames", ()):
+        found.add("real")
     fixtures = getattr(item, "_fixtureinfo", None)
     for definitions in fixtures.name2fixturedefs.values() if fixtures else ():
         for definition in definitions:
