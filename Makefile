@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The versions that the tests were run with; LOCK= takes the newest that pyproject.toml allows.
 LOCK ?= --constraint requirements.lock
 
-.PHONY: demo up test check lint audit docs site lock pictures accuracy clean heavy help
+.PHONY: demo up test quick durations check lint audit docs site lock pictures accuracy clean heavy help
 .DELETE_ON_ERROR:
 
 help:  ## what there is to make
@@ -36,6 +36,13 @@ up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 
 test: $(VENV)/.test $(VENV)/.system  ## every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+quick: $(VENV)/.test  ## tests that start nothing, read no real video and take no time
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal \
+		-m "not (slow or server or process or real or browser or chaos or heavy)"
+
+durations:  ## keep what the last tests took: the order of tests, and what make quick leaves out
+	$(BIN)/python -m tests.support.durations
 
 heavy: $(VENV)/.test  ## tests that CI leaves out for their cost
 	EGO_HEAVY=1 $(BIN)/python -m pytest -m heavy

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.support import durations
+from tests.support.durations import (  # noqa: F401  (hooks of pytest)
+    pytest_runtest_logreport,
+    pytest_runtest_logstart,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
+from tests.support.needs import needs_of, shared_fixtures
+
+# Asserts that pytest has rewritten are worth keeping: to rewrite them all takes 20 s a process.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# SQLite and the lake wait for the disk at every commit; memory makes nobody wait.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +41,23 @@ def real_data() -> Path:
     return folder
 
 
-LONG_FILES = ("test_daemon.py", "test_backfill.py", "test_executor.py", "test_cuts.py")
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Heavy tests are skipped, and the summary says so, unless EGO_HEAVY=1.
+    """Marks tests by what they start and by what they took, and begins with the longest files.
 
-    Files that take long come first, so that no process is left alone with one.
+    So no process is left alone with a long file at the end. Heavy tests are skipped, and the
+    summary says so, unless EGO_HEAVY=1.
     """
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    seconds = durations.known()
+    slow = {i for i in items if seconds.get(durations.name_of(i.nodeid), 0.0) >= durations.SLOW_S}
+    slow |= {i for i in items if i.get_closest_marker("slow")}
+    paid = {fixture for item in slow for fixture in shared_fixtures(item)}
+    for item in items:
+        for marker in needs_of(item):
+            item.add_marker(marker)
+        if item in slow or shared_fixtures(item) & paid:
+            item.add_marker("slow")
+    items.sort(key=lambda item: -seconds.get(item.path.name, 0.0))
     if os.environ.get("EGO_HEAVY") == "1":
         return
     for item in items:

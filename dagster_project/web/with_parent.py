@@ -34,12 +34,12 @@ def main() -> None:
     """Run the module of the command line as the main program."""
     # A background job of a shell ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    pipe = os.dup(0)  # not inherited by what the module starts
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    threading.Thread(target=_stop_with_pipe, args=(pipe,), daemon=True).start()
-    del sys.argv[0]
-    sys.path[0] = str(Path.cwd())  # as `python -m` has it
     try:
+        pipe = os.dup(0)  # not inherited by what the module starts
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        threading.Thread(target=_stop_with_pipe, args=(pipe,), daemon=True).start()
+        del sys.argv[0]
+        sys.path[0] = str(Path.cwd())  # as `python -m` has it
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
         sys.exit(0)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ class LocalStorage:
                 raw.flush()
                 os.fsync(raw.fileno())
             while not file.published:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(target.parent)
                 try:
                     aside.replace(target) if replace else os.link(aside, target)
                 except FileExistsError:
@@ -255,6 +256,17 @@ class AsideFile:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder that `drop_empty` may remove at any moment, also while mkdir looks at it."""
+    while not folder.is_dir():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(folder.lstat().st_mode):
+                    raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,10 +19,10 @@ import requests
 from dagster_project.home import open_instance
 from resources.lake import Lake
 from resources.ledger import Ledger, State
-from samples import render_sample
 from sensors.lost_runs import end_lost_runs
 from tests.dagster_project.ui import wait_for
 from tests.resources.ports import free_port
+from tests.support.rendered import render_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,7 +25,7 @@ import pytest
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 pytestmark = [pytest.mark.heavy, pytest.mark.chaos]
 KILLS = int(os.environ.get("EGO_CHAOS_KILLS", "4"))

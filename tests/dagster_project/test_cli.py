@@ -12,7 +12,7 @@ import pytest
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
-from samples import render_sample
+from tests.support.rendered import small_sample
 
 EGO = str(Path(sys.executable).with_name("ego"))
 
@@ -31,7 +31,7 @@ def ego_json(*arguments: str, status: int = 0) -> Any:
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A good sample, its renamed copy, and a file of text."""
     folder = tmp_path_factory.mktemp("raw")
-    video = render_sample(folder, seed=5, duration_s=2.5)
+    video = small_sample(folder)
     (folder / "a_copy.mp4").write_bytes(video.read_bytes())
     (folder / "text.mp4").write_text("this is no video\n" * 50)
     return folder
@@ -50,7 +50,7 @@ def test_run_makes_every_table(first: tuple[Path, dict[str, Any]]) -> None:
     assert summary["clips"] == {"total": 1, "done": 1, "failed": 0, "quarantined": 0}
     assert summary["ok"] is True
     assert set(summary["rows"]) == set(TABLES)
-    assert summary["rows"]["scene_reconstruction"] == 75
+    assert summary["rows"]["scene_reconstruction"] == 30
     assert summary["rows"]["hand_poses"] == summary["rows"]["hand_masks"] > 0
     assert summary["lake"] == str(lake)
     assert {"clips", "segmentation", "robot_mappings"} <= set(summary["seconds"])

@@ -10,8 +10,8 @@ import pytest
 from ego_assets.catalog import TABLES
 from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake
-from samples import render_sample
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for
+from tests.support.rendered import render_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 RUN_S = 400
@@ -51,7 +51,7 @@ query Asset($key: AssetKeyInput!) {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("up")
-    video = render_sample(folder / "raw", seed=3, duration_s=3.0)
+    video = render_sample(folder / "raw", seed=5, duration_s=1.5)
     lake = Lake(folder / "lake")
     register_files(lake, find_files([video]).files)
     with ego_up(lake, folder / "up.log") as found:

@@ -15,9 +15,9 @@ from ego_assets.quality.baselines import remember_good
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
-from samples import render_sample
 from tests.stages.stage_bench import make_bench
 from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench, flip
+from tests.support.rendered import render_sample
 
 
 def ego(*arguments: str, status: int = 0) -> str:

@@ -22,9 +22,9 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.raw_lake import RawLake
 from resources.storage import Storage
-from samples import render_sample
 from tests.stages.raw_bench import RawBench
 from tests.stages.test_audit import TABLE, UNITS, Bench
+from tests.support.rendered import render_sample
 
 DIFFER = "the ledger and the lake differ in 1 table of a shard: `ego verify --repair`"
 

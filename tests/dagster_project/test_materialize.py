@@ -30,7 +30,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.heavy
 

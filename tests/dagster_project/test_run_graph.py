@@ -24,7 +24,7 @@ from resources.devices.gpu import find_gpus, why_without_gpu
 from resources.devices.leases import Lease, LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 
 class OnDevice(BaselineHandEstimator):

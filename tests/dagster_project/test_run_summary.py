@@ -15,8 +15,8 @@ from dagster_project.terminal import report
 from ego_assets.catalog import TABLES
 from ego_assets.hands.baseline.estimator import BaselineHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput
-from samples import render_sample
 from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
+from tests.support.rendered import render_sample
 
 FAILED = {
     "check": "hands_are_not_mirrored",

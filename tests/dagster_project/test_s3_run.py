@@ -12,8 +12,8 @@ import pytest
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
-from samples import render_sample
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
+from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.heavy
 SECRET = "planted-secret-5b1c"  # pragma: allowlist secret

@@ -21,7 +21,7 @@ from resources.devices.gpu import find_gpus
 from resources.devices.leases import LeaseBook, Request
 from resources.lake import Lake
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 ASKING = {"segmentation", "hand_poses", "scene_reconstruction", "object_poses"}
 """Whose tags ask for a device."""

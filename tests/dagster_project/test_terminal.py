@@ -14,7 +14,7 @@ from pseudo_terminal import EGO, on_terminal
 from dagster_project.home import open_instance
 from ego_assets.catalog import TABLES
 from resources.ledger import Ledger, State
-from samples import render_sample
+from tests.support.rendered import small_sample
 
 AS_DAGSTER_DOES = """
 import sys
@@ -57,7 +57,7 @@ def test_ctrl_c_cancels_the_run_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    video = render_sample(tmp_path / "raw", seed=5, duration_s=1.5)
+    video = small_sample(tmp_path / "raw")
     lake = tmp_path / "lake"
     command = [*EGO, "run", str(video), "--lake", str(lake)]
     with on_terminal(command) as terminal:

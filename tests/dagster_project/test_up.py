@@ -18,9 +18,9 @@ import requests
 from dagster_project.home import open_instance
 from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake
-from samples import render_sample
 from tests.dagster_project.ui import EGO, START_S, Server, wait_for
 from tests.resources.ports import free_port
+from tests.support.rendered import small_sample
 
 LAUNCH = """
 mutation { launchRun(executionParams: { selector: {
@@ -118,7 +118,7 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_is_left_if_it_is_killed(tmp_path: Path) -> None:
     """Not the run that is on either: it is interrupted, as by a Ctrl-C."""
-    video = render_sample(tmp_path / "raw", seed=3, duration_s=3.0)
+    video = small_sample(tmp_path / "raw")
     lake = Lake(tmp_path / "lake")
     register_files(lake, find_files([video]).files)
     home = lake.root / ".dagster"

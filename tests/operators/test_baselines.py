@@ -25,7 +25,8 @@ from ego_assets.objects.settings import MovementSettings, ObjectPoseSettings
 from ego_assets.operator import ClipInput, ClipOutput, Intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion, rotation_angle_deg
 from ego_assets.vision.rle import decode_mask, mask_iou
-from samples import Truth, load_truth, render_sample
+from samples import Truth, load_truth
+from tests.support.rendered import render_sample
 
 FRAMES = 150
 pytestmark = pytest.mark.slow

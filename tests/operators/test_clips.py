@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ego_assets.videos.clips import ClipSplitter, merge_short_scenes, split_scenes
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
-from samples import load_truth, render_sample
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 ONE_TAKE = [
     "ego_table_objects.mp4",

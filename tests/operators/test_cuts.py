@@ -18,7 +18,8 @@ from ego_assets.operator import BadInputError
 from ego_assets.videos import cuts as cuts_module
 from ego_assets.videos.cuts import find_cuts, suspect_stretches
 from ego_assets.videos.settings import ClipSettings
-from samples import load_truth, render_sample
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 WIDTH, HEIGHT, FPS = 320, 180, 30
 BLACK = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -120,7 +121,8 @@ def both(path: Path, **settings: Any) -> tuple[cuts_module.FoundCuts, cuts_modul
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three short videos of three scenes each."""
     folder = tmp_path_factory.mktemp("samples")
-    return [render_sample(folder, seed=s, duration_s=2.5, scenes=3) for s in (0, 1, 2)]
+    size = {"width": WIDTH, "height": HEIGHT}
+    return [render_sample(folder, seed=s, duration_s=2.5, scenes=3, **size) for s in (0, 1, 2)]
 
 
 THRESHOLDS = [("content", 27.0), ("content", 20.0), ("content", 4.0)]

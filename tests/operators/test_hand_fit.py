@@ -7,7 +7,8 @@ import pytest
 
 from ego_assets.hands.baseline.fit import hand_box
 from ego_assets.vision.rle import mask_box
-from samples import Truth, load_truth, render_sample
+from samples import Truth, load_truth
+from tests.support.rendered import render_sample
 
 
 @pytest.fixture(scope="module")

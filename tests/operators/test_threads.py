@@ -22,7 +22,8 @@ from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
 from ego_assets.objects.settings import MovementSettings, ObjectPoseSettings
 from ego_assets.operator import ClipInput
 from ego_assets.vision import threads
-from samples import load_truth, render_sample
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,7 @@ from ego_assets.vision.rle import encode_mask
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 SIZE = (120, 160)
 PINHOLE = Intrinsics("PINHOLE", 150.0, 150.0, (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2)

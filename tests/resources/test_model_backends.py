@@ -33,7 +33,7 @@ from ego_assets.models.weights import hash_files
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

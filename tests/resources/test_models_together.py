@@ -14,7 +14,7 @@ from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam3
 from dagster_project.run_graph import run_paths
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 CHOICE = {
     "segmenter": "sam3",

@@ -12,6 +12,7 @@ import pytest
 
 from dagster_project.definitions import build_defs
 from ego_assets.graph.partitions import RANGE_TAGS
+from ego_assets.intake import absence, sources
 from ego_assets.intake.shards import RawFile, write_shard
 from ego_assets.quality.baselines import good_shards, remember_good
 from resources.compute import Compute
@@ -140,8 +141,12 @@ def test_a_run_that_fails_again_is_left_to_a_person(night: Night) -> None:
         assert sorted(night.retried()) == expected
 
 
-def test_the_shards_that_a_run_over_several_has_lost_are_retried(night: Night) -> None:
+def test_the_shards_that_a_run_over_several_has_lost_are_retried(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their files are not there, which the first step of the run finds."""
+    for module in (absence, sources):
+        monkeypatch.setattr(module, "UNSEEN_S", 0.1)
     lost = night.shards[1:3]
     night.instance.add_dynamic_partitions("shards", night.shards)
     tags = dict(zip(RANGE_TAGS, lost, strict=True))
