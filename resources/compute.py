@@ -30,7 +30,7 @@ PRESETS = {
     "cpu_32_gpu_2": Preset(runs=3, workers=10, megabytes_in_flight=128),
     "cpu_128_h100_4": Preset(runs=5, workers=24, megabytes_in_flight=256),
 }
-DEFAULT_MEGABYTES = 64
+DEFAULT_MEGABYTES = machine.BYTES_IN_FLIGHT // 2**20
 
 
 class Compute(dg.ConfigurableResource):

@@ -7,6 +7,8 @@ import os
 import dagster as dg
 from pydantic import Field
 
+from resources.raw.limits import SHARD_BYTES, SHARD_DURATION_S, SHARD_FILES
+
 
 class RawLake(dg.ConfigurableResource):
     """Where raw videos lie. Nothing ever writes there."""
@@ -19,9 +21,13 @@ class RawLake(dg.ConfigurableResource):
     settle_s: float = Field(
         default=60.0, ge=0, description="a file is complete when it has not changed for so long"
     )
-    shard_files: int = Field(default=64, ge=1, description="the sensor's shards: files at most")
-    shard_gb: float = Field(default=64.0, gt=0, description="gigabytes at most")
-    shard_minutes: float = Field(default=15.0, gt=0, description="minutes of footage at most")
+    shard_files: int = Field(
+        default=SHARD_FILES, ge=1, description="the sensor's shards: files at most"
+    )
+    shard_gb: float = Field(default=SHARD_BYTES / 1e9, gt=0, description="its gigabytes, at most")
+    shard_minutes: float = Field(
+        default=SHARD_DURATION_S / 60, gt=0, description="minutes of footage at most"
+    )
     wait_s: float = Field(
         default=600.0, ge=0, description="a shard that is not full is closed after so long"
     )

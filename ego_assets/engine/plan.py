@@ -18,6 +18,7 @@ from ego_assets.models import registry
 from resources.lake import Lake, Provenance
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
+from resources.processes.machine import BYTES_IN_FLIGHT
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.reader import raw_version, sidecar_version
 
@@ -107,7 +108,7 @@ class StageSpec:
     max_deaths: int = 2
     max_lost: int = 10
     backoff_s: float = 0.5
-    bytes_in_flight: int = 64 * 2**20
+    bytes_in_flight: int = BYTES_IN_FLIGHT
     force: bool = False
     redo_stale: bool = True
     units: tuple[str, ...] = field(default=())

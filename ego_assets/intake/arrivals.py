@@ -22,8 +22,6 @@ from ego_assets.intake.changes import Changes, is_gone, run_key, seen
 from ego_assets.intake.headers import HeaderReader
 from ego_assets.intake.moves import enter_all
 from ego_assets.intake.shards import (
-    SHARD_DURATION_S,
-    SHARD_MAX_FILES,
     VIDEO_SUFFIXES,
     RawFile,
     describe_file,
@@ -43,6 +41,7 @@ from resources.ledger.raw_files import (
     Waiting,
     mark_of,
 )
+from resources.raw.limits import SHARD_BYTES, SHARD_DURATION_S, SHARD_FILES
 from resources.raw.places import files_of
 from resources.raw.presence import RawAwayError, RawGoneError, RawRefusedError
 from resources.raw.reader import RawEntry, is_remote, look, path_of, raw_version, scan_raw, uri_of
@@ -59,8 +58,8 @@ class Limits:
     """When a file is complete, and when a shard is closed."""
 
     settle_s: float = 60.0
-    files: int = SHARD_MAX_FILES
-    byte_size: int = 64 * 10**9
+    files: int = SHARD_FILES
+    byte_size: int = SHARD_BYTES
     duration_s: float = SHARD_DURATION_S
     wait_s: float = 600.0
 

@@ -17,12 +17,11 @@ from typing import Any
 
 from ego_assets.intake.headers import HeaderReader, header_duration_s
 from resources.lake import Lake, file_unit_id
+from resources.raw.limits import SHARD_DURATION_S, SHARD_FILES
 from resources.raw.places import free_unit, known_files
 from resources.raw.presence import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from resources.raw.reader import Listing, is_remote, list_raw, path_of
 
-SHARD_DURATION_S = 900.0
-SHARD_MAX_FILES = 64
 ASSUMED_BYTES_PER_S = 1_000_000  # where a header tells no duration: about 8 Mbit/s
 MAX_DURATION_S = 86_400.0
 """No estimate is longer, whatever a header or a size says."""
@@ -74,14 +73,14 @@ def balance(files: Sequence[RawFile], min_shards: int = 1) -> list[list[RawFile]
         return []
     # A file that fills a shard alone, or claims to, must not thin out the others.
     total = sum(min(f.duration_s, SHARD_DURATION_S) for f in files)
-    by_limits = max(math.ceil(total / SHARD_DURATION_S), math.ceil(len(files) / SHARD_MAX_FILES))
+    by_limits = max(math.ceil(total / SHARD_DURATION_S), math.ceil(len(files) / SHARD_FILES))
     count = min(max(by_limits, min_shards), len(files))
     shards: list[list[RawFile]] = [[] for _ in range(count)]
     heap = [(0.0, i) for i in range(count)]
     for file in sorted(files, key=lambda f: (-f.duration_s, f.uri)):
         load, index = heapq.heappop(heap)
         shards[index].append(file)
-        if len(shards[index]) < SHARD_MAX_FILES:
+        if len(shards[index]) < SHARD_FILES:
             heapq.heappush(heap, (load + file.duration_s, index))
     return [sorted(s, key=lambda f: f.uri) for s in shards]
 

@@ -34,6 +34,7 @@ from av.video.reformatter import VideoReformatter
 
 from ego_assets.media import nvdec, progress
 from ego_assets.operator import BadInputError, Frame
+from resources.processes.machine import BYTES_IN_FLIGHT
 from resources.raw.plain_files import OF_STORAGE, read_blocks
 
 _OPTIONS = {
@@ -49,8 +50,6 @@ ORDERED_PICTURES = 64
 """So many tell whether a stream's times are in order: more than any decoder holds back."""
 SOFTWARE = "software"
 _FEW_THREADS, _LIBAV_THREADS = 3, 16
-BYTES_IN_FLIGHT = 64 * 2**20
-"""Of pictures that wait for a reader who sets no other limit."""
 _STOP = object()
 _Item = TypeVar("_Item")
 

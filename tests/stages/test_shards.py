@@ -11,7 +11,6 @@ from stage_bench import write_video
 
 from ego_assets.intake.shards import (
     SHARD_DURATION_S,
-    SHARD_MAX_FILES,
     RawFile,
     balance,
     find_files,
@@ -19,6 +18,7 @@ from ego_assets.intake.shards import (
     shards_of,
 )
 from resources.lake import Lake
+from resources.raw.limits import SHARD_FILES
 
 
 def raw(durations: list[float]) -> list[RawFile]:
@@ -30,7 +30,7 @@ def test_every_file_is_in_one_shard_and_limits_hold(durations: list[float], leas
     files = raw(durations)
     shards = balance(files, least)
     assert sorted(f.uri for s in shards for f in s) == [f.uri for f in files]
-    assert all(0 < len(s) <= SHARD_MAX_FILES for s in shards)
+    assert all(0 < len(s) <= SHARD_FILES for s in shards)
     assert len(shards) >= min(least, len(files))
 
 
