@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.executor import gpu_executor
+from dagster_project.executors.gpu import gpu_executor
 from dagster_project.jobs import (
     JOBS,
     rederive_stale_job,

@@ -30,7 +30,7 @@ from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import capture_interrupts
 
-from dagster_project.step_needs import DAGSTER_PRIORITY
+from dagster_project.executors.step_needs import DAGSTER_PRIORITY
 
 PARAMETERS: list[tuple[Any, set[str]]] = [
     (

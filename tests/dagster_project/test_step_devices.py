@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs, deployed
-from dagster_project.step_devices import steps_without_device
+from dagster_project.executors.step_devices import steps_without_device
 from ego_assets.operators.hands import BaselineHandEstimator
 from ego_assets.partitions import SHARDS
 from ego_assets.stages.choices import Choice, Choices

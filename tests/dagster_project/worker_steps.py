@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dagster_project.worker_server import pop_early_interrupt
+from dagster_project.executors.worker_server import pop_early_interrupt
 from ego_assets.stages.plan import StageSpec
 from ego_assets.stages.worker import worker_main
 from ego_assets.stages.worker_log import WorkerLog

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tree
+from dagster_project.executors.worker_server import PACKET, PINS, Finished, Task, kill_tree
 from ego_assets.operators.temporary import sweep
 from resources.gpu_leases import Lease
 
@@ -35,7 +35,7 @@ SERVER_DEATHS = 3
 MARK_VARIABLE = "EGO_WORKERS_OF"
 """In the environment of all that a server and its workers start: whose it is."""
 _SERVE = (
-    "import sys; sys.path[:] = {}; from dagster_project import worker_server as s; s.serve({}, {})"
+    "import sys; sys.path[:] = {}; from dagster_project.executors import worker_server as s; s.serve({}, {})"
 )
 
 

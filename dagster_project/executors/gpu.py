@@ -46,23 +46,23 @@ from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
-from dagster_project.device_queue import DeviceQueue, LeaseTimeoutError, Place
-from dagster_project.step_devices import steps_without_device
-from dagster_project.step_needs import (
+from dagster_project.executors.device_queue import DeviceQueue, LeaseTimeoutError, Place
+from dagster_project.executors.step_devices import steps_without_device
+from dagster_project.executors.step_needs import (
     DAGSTER_PRIORITY,
     ImpossibleNeedsError,
     StepNeeds,
     needs_of,
     run_priority,
 )
-from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError
-from dagster_project.worker_server import Finished, Task, Told, pop_early_interrupt
+from dagster_project.executors.worker_pool import Died, Worker, WorkerPool, WorkerServerError
+from dagster_project.executors.worker_server import Finished, Task, Told, pop_early_interrupt
 from ego_assets.operators.temporary import leave_folder_of_program
 from resources.gpu import degrade_after_s, find_gpus, go_without_gpu
 from resources.processes import RUN_TAG, has_own_proc, machine, run_tag
 from resources.processes.run_locks import RunLocks
 
-STEP = "dagster_project.executor:run_step"
+STEP = "dagster_project.executors.gpu:run_step"
 TICK_S = 0.1
 QUEUE_TICK_S = 0.05
 SHOW_TICK_S = 0.1

@@ -34,7 +34,7 @@ from typing import Any
 
 import psutil
 
-from dagster_project.surroundings import Surroundings, reseed
+from dagster_project.executors.surroundings import Surroundings, reseed
 from ego_assets.operators.temporary import own_folder_of_multiprocessing, sweep
 from resources.gpu_leases import LEASE_VARIABLE, hold, let_go
 from resources.processes.temp_folder import shorten_temp_folder
