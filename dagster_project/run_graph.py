@@ -21,7 +21,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.definitions import build_defs
-from dagster_project.executors.gpu import show_prints_without_processes
+from dagster_project.executors.step import show_prints_without_processes
 from dagster_project.home import open_instance
 from dagster_project.interrupts import WORDS, Interrupts, cancelled_by
 from dagster_project.run_summary import (

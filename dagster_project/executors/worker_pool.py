@@ -35,7 +35,8 @@ SERVER_DEATHS = 3
 MARK_VARIABLE = "EGO_WORKERS_OF"
 """In the environment of all that a server and its workers start: whose it is."""
 _SERVE = (
-    "import sys; sys.path[:] = {}; from dagster_project.executors import worker_server as s; s.serve({}, {})"
+    "import sys; sys.path[:] = {}; "
+    "from dagster_project.executors.worker_server import serve; serve({}, {})"
 )
 
 

@@ -16,7 +16,13 @@ import psutil
 import pytest
 
 from dagster_project.executors import worker_pool
-from dagster_project.executors.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
+from dagster_project.executors.worker_pool import (
+    Died,
+    Worker,
+    WorkerPool,
+    WorkerServerError,
+    _cause,
+)
 from dagster_project.executors.worker_server import Finished, Task, Told
 from ego_assets.stages.plan import StageSpec
 from resources.gpu import find_gpus
