@@ -21,9 +21,9 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution import compute_logs
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
-from dagster._core.execution.context_creation_job import create_context_free_log_manager
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.retries import RetryMode
+from dagster._core.log_manager import DagsterLogManager
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
@@ -131,7 +131,8 @@ def show_prints_without_processes() -> None:
 def _events_of_step(command: StepCommand) -> Iterator[dg.DagsterEvent]:
     instance = _instance(command.instance_ref)
     yield dg.DagsterEvent.step_worker_started(
-        create_context_free_log_manager(instance, command.run),
+        # Into the run's log only: the run says what is shown beside it (its `loggers`).
+        DagsterLogManager.create(loggers=[], instance=instance, dagster_run=command.run),
         command.run.job_name,
         message=f'Executing step "{command.step_key}" in worker {os.getpid()} on {command.place}.',
         metadata={

@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -98,6 +99,7 @@ class Table(BaseModel):
         return [_column(name, info) for name, info in cls.model_fields.items()]
 
     @classmethod
+    @cache
     def arrow_schema(cls) -> pa.Schema:
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in cls.columns()])
 
