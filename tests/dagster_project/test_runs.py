@@ -106,13 +106,7 @@ def test_a_run_without_a_device_goes_on_if_it_may_not_wait(
     assert lease.poll()
     lake = make_lake(tmp_path, shards=1)
     notes: list[str] = []
-    backends = Backends(
-        **{
-            name: value
-            for name, value in simulated_backends().model_dump().items()
-            if name not in {"settings", "reconstructor"}
-        }
-    )
+    backends = simulated_backends()
     try:
         summary = run_shards(
             lake.location,
