@@ -7,6 +7,8 @@ import os
 import signal
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,31 +74,60 @@ def test_the_ledger_is_migrated_before_dagster_begins(
         runs.run_shards(tmp_path / "lake", [])
 
 
+@contextmanager
+def holding_devices(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, devices: int
+) -> Iterator[tuple[Lake, int]]:
+    """A lake with a shard for each device, and the process of a command over them whose runs hold
+    all devices at once, and would do so for ever."""
+    meeting = folder / "meeting"
+    meeting.mkdir()
+    (meeting / "wanted").write_text("99")
+    monkeypatch.setenv(MEETING, str(meeting))
+    monkeypatch.setenv("EGO_FAKE_GPUS", str(devices))
+    lake = make_lake(folder, shards=devices)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            backends = simulated_backends(segmenter=f"{__name__}:MeetsOthers")
+            run_shards(lake.location, lake.shards(), overrides={"backends": backends})
+        except KeyboardInterrupt:
+            status = 130
+        finally:
+            os._exit(status)
+    try:
+        deadline = time.monotonic() + 2 * PATIENCE_S
+        while not {str(n) for n in range(devices)} <= {p.name for p in meeting.iterdir()}:
+            assert time.monotonic() < deadline, "devices are idle"
+            time.sleep(0.05)
+        assert len({key for claim in LeaseBook().holders() for key in claim.devices}) == devices
+        yield lake, pid
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 @pytest.mark.slow
-def test_one_command_keeps_four_devices_busy(
+def test_one_command_keeps_four_devices_busy_and_one_ctrl_c_cancels_its_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meeting = tmp_path / "meeting"
-    meeting.mkdir()
-    (meeting / "wanted").write_text("4")
-    monkeypatch.setenv(MEETING, str(meeting))
-    monkeypatch.setenv("EGO_FAKE_GPUS", "4")
-    lake = make_lake(tmp_path, shards=4)
-    backends = simulated_backends(segmenter=f"{__name__}:MeetsOthers")
-    summary = run_shards(lake.location, lake.shards(), overrides={"backends": backends})
-    assert not (summary.problems or summary.failures), summary
-    assert {path.name for path in meeting.iterdir()} == {"0", "1", "2", "3", "wanted"}
+    with holding_devices(tmp_path, monkeypatch, 4) as (lake, pid):
+        os.kill(pid, signal.SIGINT)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
     assert LeaseBook().claims() == []
     with open_instance(lake.location) as instance:
         found = instance.get_runs()
-        assert {run.status for run in found} == {dg.DagsterRunStatus.SUCCESS}
+        assert {run.status for run in found} == {dg.DagsterRunStatus.CANCELED}
         assert sorted(run.tags["dagster/partition"] for run in found) == lake.shards()
         for run in found:  # as those of a sensor: the UI finds their job, and can do them again
             assert run.remote_job_origin is not None
             assert run.remote_job_origin.location_name == "ego"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_run_without_a_device_goes_on_if_it_may_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,25 +233,11 @@ def test_runs_of_a_killed_command_are_known_to_be_gone(
 ) -> None:
     from sensors.lost_runs import end_lost_runs
 
-    meeting = tmp_path / "meeting"
-    meeting.mkdir()
-    (meeting / "wanted").write_text("9")
-    monkeypatch.setenv(MEETING, str(meeting))
-    monkeypatch.setenv("EGO_FAKE_GPUS", "1")
-    lake = make_lake(tmp_path, shards=1)
-    pid = os.fork()
-    if pid == 0:
-        backends = simulated_backends(segmenter=f"{__name__}:MeetsOthers")
-        run_shards(lake.location, lake.shards(), overrides={"backends": backends})
-        os._exit(0)
-    deadline = time.monotonic() + PATIENCE_S
-    while not (meeting / "0").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    below = psutil.Process(pid).children(recursive=True)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    _, alive = psutil.wait_procs(below, PATIENCE_S)
+    with holding_devices(tmp_path, monkeypatch, 1) as (lake, pid):
+        below = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        _, alive = psutil.wait_procs(below, PATIENCE_S)
     assert not alive
     with open_instance(lake.location) as instance:
         (run,) = instance.get_runs()
