@@ -152,6 +152,13 @@ def test_a_run_without_a_device_goes_on_if_it_may_not_wait(
     assert "held by hoards of run greedy" in summary.degraded
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def ego(*arguments: str, status: int = 0) -> Any:
     done = CliRunner().invoke(main, [*arguments, "--json"])
     assert done.exit_code == status, done.output
@@ -237,8 +244,10 @@ def test_runs_of_a_killed_command_are_known_to_be_gone(
         below = psutil.Process(pid).children(recursive=True)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        _, alive = psutil.wait_procs(below, PATIENCE_S)
-    assert not alive
+        deadline = time.monotonic() + PATIENCE_S
+        while any(map(is_alive, below)):
+            assert time.monotonic() < deadline, below
+            time.sleep(0.05)
     with open_instance(lake.location) as instance:
         (run,) = instance.get_runs()
         assert end_lost_runs(instance, Ledger.of(lake.location)) == [run.run_id]
