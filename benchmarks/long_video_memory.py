@@ -109,7 +109,7 @@ def run(video: Path, lake: Path, workers: int) -> dict[str, dict[str, float]]:
     import dagster as dg
 
     from dagster_project.home import open_instance
-    from dagster_project.run_graph import run_paths
+    from dagster_project.runs import run_paths
 
     began = time.monotonic()
     summary = run_paths([video], lake, workers=workers)

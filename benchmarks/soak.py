@@ -84,7 +84,7 @@ def make_videos(folder: Path, count: int) -> dict[str, str]:
 
 def run(videos: Path, lake: Path, workers: int) -> None:
     """In a process of its own: the whole graph."""
-    from dagster_project.run_graph import run_paths
+    from dagster_project.runs import run_paths
     from ego_assets.graph.backends import Backends
 
     backends = Backends(segmenter="benchmarks.poison:PoisonSegmenter")

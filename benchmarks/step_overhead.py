@@ -30,7 +30,7 @@ import dagster as dg  # noqa: E402
 import torch  # noqa: E402, F401  (as a GPU stage would have it)
 
 import dagster_project.definitions  # noqa: E402, F401
-from dagster_project.executor import gpu_executor  # noqa: E402
+from dagster_project.executors.gpu import gpu_executor  # noqa: E402
 
 BAR_SPAWN, BAR_FORKSERVER = 10.0, 3.0
 WIDTH = 2

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.sql_command import sql
+from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
 from dagster_project.status import describe, overview, show
 from dagster_project.terminal import (
     BACKENDS_OPTION,
@@ -60,6 +61,8 @@ def main() -> None:
 @BACKENDS_OPTION
 @click.option("--force", is_flag=True, help="Do again what is done, and what is in quarantine.")
 @DEGRADE_OPTION
+@SET_OPTION
+@CONFIG_OPTION
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
 def run(
@@ -68,10 +71,15 @@ def run(
     workers: int,
     force: bool,
     degrade_after_s: float | None,
+    given: tuple[str, ...],
+    config_file: Path | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
     """Run the whole graph over the videos in PLACES: files, folders, s3://bucket/prefix.
+
+    Shards are run side by side, as many as the machine has room for (EGO_MAX_RUNS says otherwise);
+    what is done already is not run again.
 
     Exit status: 0 if nothing failed, 1 if something did, 2 if the command makes no sense. A
     rejected video is no failure unless all are; an asset check is one if its severity is error.
@@ -83,6 +91,7 @@ def run(
         workers=workers,
         verbose=verbose,
         degrade_after_s=degrade_after_s,
+        settings=read_settings(given, config_file),
     )
     report(summary, as_json)
 
@@ -227,7 +236,7 @@ def _print_findings(findings: Sequence[Any]) -> None:
 
 
 def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
-    from dagster_project.run_graph import run_paths
+    from dagster_project.runs import run_paths
 
     try:
         with progress_bar() as tell:

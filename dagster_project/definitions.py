@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.executor import gpu_executor
+from dagster_project.executors.gpu import gpu_executor
 from dagster_project.jobs import (
     JOBS,
     rederive_stale_job,
@@ -44,11 +44,15 @@ SCHEDULES = build_schedules(retry_unfinished_job, upkeep, write_report_job)
 
 
 def build_defs(
-    overrides: Mapping[str, Any] | None = None, *, shards_per_run: int = 1
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    shards_per_run: int = 1,
+    executor: dg.ExecutorDefinition = gpu_executor,
 ) -> dg.Definitions:
-    """The whole graph; `overrides` replaces resources by name, as tests do.
+    """Build the whole graph; `overrides` replaces resources by name, as tests do.
 
-    shards_per_run: of a backfill; 0 for all of them in one run. Raises ValueError.
+    shards_per_run: of a backfill; 0 for all of them in one run. executor: of all jobs; another one
+    than ours reads the op tags `ego/...` itself, or leases no device. Raises ValueError.
     """
     resources: dict[str, Any] = {
         "storage": Storage(),
@@ -67,7 +71,7 @@ def build_defs(
         sensors=SENSORS,
         schedules=SCHEDULES,
         resources=resources | dict(overrides or {}),
-        executor=gpu_executor,
+        executor=executor,
     )
 
 

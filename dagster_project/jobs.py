@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ego_assets.catalog import GROUPS, STAGES, TABLES, tables_of_items
+from ego_assets.catalog import GROUPS, STAGES_OF_A_SHARD, TABLES, tables_of_items
 from ego_assets.graph.partitions import SHARDS, shards_partitions
 from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files
@@ -50,13 +50,7 @@ lake_jobs = [
     )
     for _ in OF_THE_LAKE[:1]
 ]
-KEEP_STALE = {
-    "ops": {
-        name: {"config": {"redo_stale": False}}
-        for name, stage in STAGES.items()
-        if stage.item != "lake"
-    }
-}
+KEEP_STALE = {"ops": {name: {"config": {"redo_stale": False}} for name in STAGES_OF_A_SHARD}}
 retry_unfinished_job = dg.define_asset_job(
     "retry_unfinished",
     selection=OF_A_SHARD,

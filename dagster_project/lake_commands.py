@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dagster_project.names import TableOption, check_names, check_shards
+from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
 from dagster_project.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
@@ -231,6 +233,8 @@ def quarantine_drop(
 @SHARD_OPTION
 @UNIT_OPTION
 @WORKERS_OPTION
+@SET_OPTION
+@CONFIG_OPTION
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
 def retry(
@@ -239,6 +243,8 @@ def retry(
     shard: str | None,
     unit: str | None,
     workers: int,
+    given: tuple[str, ...],
+    config_file: Path | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -246,10 +252,11 @@ def retry(
 
     Exit status as of `ego run`.
     """
-    from dagster_project.run_graph import run_shards
+    from dagster_project.runs import run_shards
     from ego_assets.intake.sources import revive
 
     lake = existing_lake(lake_root)
+    settings = read_settings(given, config_file)
     ledger = ledger_of(lake)
     check_names(lake, ledger, shard, unit)
     ledger.release(stage=stage, shard=shard, unit_id=unit)
@@ -261,7 +268,14 @@ def retry(
         click.echo(json.dumps({"shards": []}) if as_json else "nothing to do")
         return
     with progress_bar() as tell:
-        summary = run_shards(lake.location, shards, workers=workers, verbose=verbose, tell=tell)
+        summary = run_shards(
+            lake.location,
+            shards,
+            workers=workers,
+            verbose=verbose,
+            settings=settings,
+            tell=tell,
+        )
     report(summary, as_json)
 
 
@@ -285,7 +299,7 @@ def stale(
     Judged by what was chosen for a shard in the launchpad, else by the default settings and
     backends. Exit status with --run as of `ego run`.
     """
-    from dagster_project.run_graph import run_shards
+    from dagster_project.runs import run_shards
     from ego_assets.graph.backends import Backends
     from ego_assets.graph.recipes import Recipes
     from ego_assets.upkeep.recovery.differences import find_differences
@@ -294,6 +308,7 @@ def stale(
 
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
+    check_shards(lake, shards)
     recipes = Recipes(Storage(lake_root=lake.location), Backends())
     chosen = shards or lake.shards()
     differences = find_differences(lake, ledger)

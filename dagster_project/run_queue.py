@@ -29,11 +29,12 @@ def runs_at_once() -> tuple[int, str]:
     if given := max_runs():
         return given, "as EGO_MAX_RUNS says"
     cpus, memory, gpus = machine.cpus(), machine.memory_bytes(), find_gpus()
+    well = sum(not gpu.fault for gpu in gpus)
     found = {
-        _count(cpus, "CPU"): cpus // CPUS_A_RUN,
+        _count(cpus, "CPU"): max(cpus // CPUS_A_RUN, well),  # each device has a run
         f"{memory / 2**30:.0f} GiB of memory": (memory - MEMORY_BESIDE) // MEMORY_A_RUN,
     }
-    if well := sum(not gpu.fault for gpu in gpus):
+    if well:
         found[_count(well, "GPU")] = well + 1  # one run decodes while the others compute
     why = min(found, key=lambda name: found[name])
     return max(1, found[why]), f"for {why}"

@@ -1,6 +1,6 @@
 """Gathers what came of a run of `ego run`: from Dagster's events, the ledger and the lake.
 
-Here: the summary and how it is filled. Not here: the run (`run_graph`), words on a terminal.
+Here: the summary and how it is filled. Not here: the run (`runs`), words on a terminal.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ego_assets.catalog import TABLES, tables_of_items
+from ego_assets.graph.check_results import FAILS_HERE
 from ego_assets.graph.metadata import READ_SLOWLY
 from ego_assets.intake.sources import GONE_WORDS, gone_detail
+from ego_assets.quality.failed import failed_checks
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.sources import AWAY, DELETED, Sources
 
 CLIP_TABLES = tuple(tables_of_items("clip"))
+TOLD = {
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+}
 ERROR = "error"
 """Severity of a check whose failure is a failure of the run; the other one is `warn`."""
 
@@ -61,25 +69,49 @@ class Summary:
         return not (self.failures or self.problems or broken or nothing_taken)
 
 
-def step_failures(shard: str, result: dg.ExecuteInProcessResult) -> list[str]:
+def add_run(
+    summary: Summary, instance: dg.DagsterInstance, shard: str, run_id: str, problem: str
+) -> None:
+    """Add what a shard's run left in Dagster's log. problem: why there is no more of it."""
+    run = instance.get_run_by_id(run_id)
+    events = [e for e in map(_event, instance.all_logs(run_id, of_type=TOLD)) if e is not None]
+    summary.checks.extend(_failed_checks(shard, events))
+    summary.warnings.extend(_slow_reads(events))
+    if run is None or not run.is_success:
+        found = _step_failures(shard, events)
+        summary.problems.extend(found or [f"{shard}: {problem or 'the run failed'}"])
+    for stats in instance.get_run_step_stats(run_id):
+        if stats.start_time and stats.end_time:
+            before = summary.seconds.get(stats.step_key, 0.0)
+            summary.seconds[stats.step_key] = round(before + stats.end_time - stats.start_time, 2)
+
+
+def _event(entry: dg.EventLogEntry) -> dg.DagsterEvent | None:
+    return entry.dagster_event
+
+
+def _step_failures(shard: str, events: Iterable[dg.DagsterEvent]) -> list[str]:
     found = []
-    for event in result.all_events:
-        if event.event_type is not dg.DagsterEventType.STEP_FAILURE:
-            continue
-        error = event.step_failure_data.error
-        cause = (error.cause or error) if error else None
-        found.append(f"{shard} {event.step_key}: {cause.message.strip() if cause else 'failed'}")
-    return found or [f"{shard}: the run failed"]
+    for event in events:
+        if event.event_type is dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            cause = (error.cause or error) if error else None
+            words = cause.message.strip() if cause else "failed"
+            found.append(f"{shard} {event.step_key}: {words}")
+        elif event.event_type is dg.DagsterEventType.RUN_FAILURE and not found:
+            found.append(f"{shard}: {event.message or 'the run failed'}")
+    return found
 
 
-def failed_checks(shard: str, result: dg.ExecuteInProcessResult) -> list[dict[str, str]]:
+def _failed_checks(shard: str, events: Iterable[dg.DagsterEvent]) -> list[dict[str, str]]:
     """List the asset checks that failed in the run of a shard, errors first."""
     found = []
-    for event in result.all_events:
+    for event in events:
         if event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             continue
         check = event.asset_check_evaluation_data
-        if not check.passed:
+        here = check.metadata.get(FAILS_HERE)  # a check fails also for what other shards have
+        if not check.passed and (here is None or here.value):
             found.append(
                 {
                     "check": check.check_name,
@@ -92,21 +124,21 @@ def failed_checks(shard: str, result: dg.ExecuteInProcessResult) -> list[dict[st
     return sorted(found, key=lambda check: check["severity"])
 
 
-def slow_reads(result: dg.ExecuteInProcessResult) -> list[str]:
+def _slow_reads(events: Iterable[dg.DagsterEvent]) -> list[str]:
     """What steps said of files that were read slowly."""
     found: list[str] = []
-    for event in result.all_events:
+    for event in events:
         if event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
             told = event.materialization.metadata.get(READ_SLOWLY)
             found += str(told.value).split("\n") if told else []
     return found
 
 
-def add_seconds(summary: Summary, instance: dg.DagsterInstance, run_id: str) -> None:
-    for stats in instance.get_run_step_stats(run_id):
-        if stats.start_time and stats.end_time:
-            before = summary.seconds.get(stats.step_key, 0.0)
-            summary.seconds[stats.step_key] = round(before + stats.end_time - stats.start_time, 2)
+def add_known_checks(summary: Summary, lake: Lake, shards: Iterable[str]) -> None:
+    """Add the checks that failed when shards were last run, of those that were not run now."""
+    known = set(shards)
+    if known:
+        summary.checks.extend(c for c in failed_checks(lake, TABLES) if c["shard"] in known)
 
 
 def fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
@@ -177,17 +209,20 @@ def _rows(lake: Lake, table: str, shards: Iterable[str], videos: set[str]) -> in
     return sum(pc.sum(pc.is_in(column, value_set=mine)).as_py() or 0 for column in ids)
 
 
-def contents(summary: Summary, lake: Lake) -> dict[str, str]:
+def contents(lake: Lake, shards: Iterable[str]) -> dict[str, str]:
     """{uri: video_id}, as the manifests say."""
     return {
         row["uri"]: row["video_id"]
-        for shard in summary.shards
+        for shard in shards
         for row in lake.read("video_manifest", shard, columns=["uri", "video_id"]).to_pylist()
     }
 
 
-def add_replaced(summary: Summary, lake: Lake, before: Mapping[str, str]) -> None:
-    for uri, video in contents(summary, lake).items():
+def add_replaced(
+    summary: Summary, lake: Lake, before: Mapping[str, str], shards: Iterable[str]
+) -> None:
+    """Add the raw files of the shards that hold another video than before."""
+    for uri, video in contents(lake, shards).items():
         if before.get(uri, video) != video:
             summary.replaced.append({"uri": uri, "video_id": video, "was": before[uri]})
 

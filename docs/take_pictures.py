@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from click.testing import CliRunner  # noqa: E402
 
 from dagster_project.cli import main as ego  # noqa: E402
-from dagster_project.run_graph import run_shards  # noqa: E402
+from dagster_project.runs import run_shards  # noqa: E402
 from ego_assets.intake.shards import RawFile, write_shard  # noqa: E402
 from resources.lake import Lake  # noqa: E402
 from samples import render_sample  # noqa: E402

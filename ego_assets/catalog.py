@@ -25,7 +25,7 @@ from resources.lake.table import TABLES, register
 if TYPE_CHECKING:
     from ego_assets.quality.finding import Probe
 
-__all__ = ["BACKENDS", "FEATURES", "GROUPS", "STAGES", "TABLES"]
+__all__ = ["BACKENDS", "FEATURES", "GROUPS", "STAGES", "STAGES_OF_A_SHARD", "TABLES"]
 
 _rooms = (VIDEOS, MASKS, HANDS, SCENE, OBJECTS, ROBOTS)
 FEATURES_GROUP, BACKENDS_GROUP = "ego_assets.features", "ego_assets.backends"
@@ -103,6 +103,8 @@ GROUPS = tuple(feature.name for feature in FEATURES)
 """Of the assets in the Dagster UI."""
 STAGES = _in_graph_order(FEATURES)
 """{name of its step: stage}; those that others are made from come first."""
+STAGES_OF_A_SHARD = {name: s for name, s in STAGES.items() if s.item != "lake"}
+"""Those with a partition for each shard."""
 _INFO: dict[str, TableInfo] = {t.name: t for f in FEATURES for t in f.tables}
 _STAGE_OF = {table: stage for stage in STAGES.values() for table in stage.tables}
 _FEATURE_OF = {table: f for f in FEATURES for s in f.stages for table in s.tables}

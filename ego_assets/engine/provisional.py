@@ -3,7 +3,8 @@
 The weight-free backend makes rows for the clips that have none; these count as *pending*, with a
 result that later stages may build on, until a run with a GPU makes the real one. What the chosen
 backend has made before is never replaced by less.
-Not here: how long a step waits (`dagster_project.device_queue`), running anything (`runner`).
+Not here: how long a step waits (`dagster_project.executors.device_queue`), running anything
+(`runner`).
 """
 
 from __future__ import annotations

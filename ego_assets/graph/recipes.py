@@ -7,7 +7,7 @@ Here: what staleness is judged by. Not here: the judging (`ego_assets.upkeep.sta
 
 from __future__ import annotations
 
-from ego_assets.catalog import STAGES
+from ego_assets.catalog import STAGES_OF_A_SHARD
 from ego_assets.engine import plan
 from ego_assets.engine.choices import Choice, Choices, Part
 from ego_assets.graph.backends import Backends
@@ -24,17 +24,19 @@ class Recipes:
         self._backends = backends
         self._choices = Choices(storage.lake())
         self._made: dict[str, list[Part]] = {}
-        self.default = [self._parts(name, []) for name in STAGES]
+        self.default = [self._parts(name, []) for name in STAGES_OF_A_SHARD]
 
     def of(self, shard: str) -> list[list[Part]]:
         """Of each stage, in the order of the graph, its parts. Raises ChoiceError."""
         return [
             self._parts(name, self._choices.of(stage.operator, shard))
-            for name, stage in STAGES.items()
+            for name, stage in STAGES_OF_A_SHARD.items()
         ]
 
     def _parts(self, name: str, choices: list[Choice]) -> list[Part]:
         key = plan.digest(name, [vars(c) for c in choices])
         if key not in self._made:
-            self._made[key] = parts_of(STAGES[name], self._storage, self._backends, choices)
+            self._made[key] = parts_of(
+                STAGES_OF_A_SHARD[name], self._storage, self._backends, choices
+            )
         return self._made[key]

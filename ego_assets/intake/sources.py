@@ -91,6 +91,12 @@ def settle(lake: Lake, ledger: Ledger, shard: str) -> Settled:
     return _Shard(lake, ledger, shard).settle()
 
 
+def are_as_read(lake: Lake, ledger: Ledger, shard: str) -> bool:
+    """Tell whether each raw file of a shard is as it was hashed, or as gone as it was. It is put
+    down in which state it was found, so that the next look need not read it."""
+    return _Shard(lake, ledger, shard).is_as_read()
+
+
 def revive(lake: Lake, ledger: Ledger, shard: str | None = None, limit: int = 1000) -> int:
     """Look whether files that were gone are there again, of a shard or of all, and have the work
     done that was dropped for them. Returns how many units."""
@@ -132,6 +138,20 @@ class _Shard:
         relabel(self.lake, self.ledger, self.shard)
         return self.settled
 
+    def is_as_read(self) -> bool:
+        judged = self._judge(self._enter())
+        known = self.sources.of_shard(self.shard)
+        gone = {Finding.GONE, Finding.AWAY}
+        for each in judged:
+            expected = gone if known[each.file.unit].is_gone else {Finding.SAME}
+            if each.finding not in expected:
+                return False
+        owners = self.contents.owners(row["video_id"] for row in self.rows.values())
+        for each in judged:
+            if each.finding is Finding.SAME:
+                self._put_down(each, owners)
+        return True
+
     def _enter(self) -> list[RawFileOfShard]:
         """The files of the shard, with the table of sources as the lake has it."""
         files = {f.unit: f for f in files_of(self.lake, self.shard)}
@@ -156,7 +176,7 @@ class _Shard:
 
     def _judge_one(self, file: RawFileOfShard, source: Source) -> Judged:
         try:
-            state, sidecar = _look(file.uri)
+            state, sidecar = look_at(file.uri)
         except RawRefusedError as error:
             return self._judge_refused(file, str(error))
         except RawMovedError as error:
@@ -314,7 +334,7 @@ class _Shard:
             self.ledger.requeue(STAGE, [source.unit_id], why)
 
 
-def _look(uri: str) -> tuple[RawState, str | None]:
+def look_at(uri: str) -> tuple[RawState, str | None]:
     """The state of a file, and of its calibration. Raises as `look` does."""
     state, sidecar = look(uri), sidecar_state(uri)
     if not is_remote(uri):

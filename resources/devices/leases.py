@@ -1,7 +1,7 @@
 """Machine-wide leases of GPUs: who may use which device, and who is next.
 
 Here: the queue, the packing, the kernel locks. Not here: which devices there are (`gpu`), what
-runs on them (`dagster_project.executor`). Nothing here knows Dagster.
+runs on them (`dagster_project.executors.gpu`). Nothing here knows Dagster.
 
 A **claim** first waits, then holds devices. All claims of the machine are in one small file,
 `book.json`, changed only under the lock `book.lock` and replaced whole. Each claim also has a

@@ -22,7 +22,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.executor import gpu_executor
+from dagster_project.executors.gpu import gpu_executor
 from resources.devices.gpu import why_without_gpu
 
 PINNED_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -426,7 +426,7 @@ def pools() -> None:
 @dg.op(ins={"after": dg.In()}, config_schema={"device": str}, tags={"ego/gpus": "1"})
 def loads_a_model(context: dg.OpExecutionContext, after: Any) -> list[Any]:
     """As CUDA would: from the first step on, a device's file stays open in the process."""
-    from dagster_project import worker_server
+    from dagster_project.executors import worker_server
 
     device = context.op_config["device"]
     worker_server.DEVICE_FILE = re.compile(re.escape(device))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
 from graph_snapshot import GOLDEN, snapshot
 
@@ -73,6 +74,14 @@ def test_importing_the_definitions_touches_nothing() -> None:
 def test_an_override_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no resources"):
         build_defs({"storge": None})
+
+
+def test_another_executor_runs_all_jobs() -> None:
+    repository = build_defs(executor=dg.in_process_executor).get_repository_def()
+    for job in repository.get_all_jobs():
+        assert job.executor_def.name == "in_process", job.name
+    usual = build_defs().get_repository_def()
+    assert {job.executor_def.name for job in usual.get_all_jobs()} == {"gpu"}
 
 
 def test_the_page_of_the_contract_is_current() -> None:

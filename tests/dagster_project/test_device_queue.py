@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dagster_project import device_queue
-from dagster_project.device_queue import DeviceQueue, LeaseTimeoutError, Place
-from dagster_project.step_needs import ImpossibleNeedsError, StepNeeds
+from dagster_project.executors.device_queue import DeviceQueue, LeaseTimeoutError, Place
+from dagster_project.executors.step_needs import ImpossibleNeedsError, StepNeeds
 from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, find_gpus
 from resources.devices.leases import Lease, LeaseBook, Request

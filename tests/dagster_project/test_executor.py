@@ -28,8 +28,8 @@ from test_executor_conformance import Interrupter, Ran, taking
 
 from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
-from dagster_project.executor import gpu_executor
-from dagster_project.worker_pool import Worker, WorkerPool
+from dagster_project.executors.gpu import gpu_executor
+from dagster_project.executors.worker_pool import Worker, WorkerPool
 from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, find_gpus
 from resources.devices.leases import LeaseBook, Request

@@ -18,7 +18,6 @@ from dagster._core.events import EngineEventData
 from dagster._core.execution import compute_logs
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.context_creation_job import create_context_free_log_manager
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.objects import StepFailureData
@@ -26,11 +25,12 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.executor.base import Executor
+from dagster._core.log_manager import DagsterLogManager
 from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import capture_interrupts
 
-from dagster_project.step_needs import DAGSTER_PRIORITY
+from dagster_project.executors.step_needs import DAGSTER_PRIORITY
 
 PARAMETERS: list[tuple[Any, set[str]]] = [
     (
@@ -59,7 +59,7 @@ PARAMETERS: list[tuple[Any, set[str]]] = [
         execute_plan_iterator,
         {"execution_plan", "job", "dagster_run", "retry_mode", "run_config", "instance"},
     ),
-    (create_context_free_log_manager, {"instance", "dagster_run"}),
+    (DagsterLogManager.create, {"loggers", "instance", "dagster_run"}),
     (compute_logs.execute_posix_tail, {"path", "stream"}),
     (compute_logs._fileno, {"stream"}),
     (Executor.log_failure_or_retry_event_after_error, {"step_context", "err_info", "known_state"}),

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from dagster_project import run_graph
+from dagster_project import runs
 from dagster_project.cli import main
 from dagster_project.jobs import register_videos
 from resources.compute import Compute
@@ -74,10 +74,10 @@ def test_a_run_says_that_it_makes_a_lost_ledger_again(
     made.run(stages=("probe",))
     shutil.rmtree(made.lake.root / "_ledger")
     monkeypatch.setattr(
-        run_graph, "run_shards", lambda root, shards, *_, **__: run_graph.Summary(root, shards)
+        runs, "run_shards", lambda root, shards, *_, **__: runs.Summary(root, shards)
     )
     notes: list[str] = []
-    run_graph.run_paths([made.raw], made.lake.location, tell=lambda p: notes.append(p.note))
+    runs.run_paths([made.raw], made.lake.location, tell=lambda p: notes.append(p.note))
     assert any("was lost, and is made again" in note for note in notes)
 
 

@@ -59,6 +59,7 @@ def test_a_unit_that_is_not_there(bench: Bench, command: list[str]) -> None:
         ["quarantine", "drop"],
         ["quarantine", "release"],
         ["retry"],
+        ["stale"],
         ["verify"],
         ["history"],
         ["diff", "r", "r"],

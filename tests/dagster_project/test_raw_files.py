@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dagster_project.run_graph import Progress, _Watch, run_shards
+from dagster_project.runs import Progress, _Watch, run_shards
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -94,12 +94,12 @@ def test_the_terminal_says_once_that_a_folder_is_away(tmp_path: Path) -> None:
     bench.run(stages=("probe",))
     (shard,) = bench.lake.shards()
     told: list[Progress] = []
-    with _Watch(bench.ledger, shard, told.append):
-        bench.raw.rename(tmp_path / "kept")
-        bench.make(stages=("probe",))
-        wait_until(lambda: any(p.note for p in told))
-        seen = len(told)
-        wait_until(lambda: len(told) > seen + 1)
+    watch = _Watch(bench.ledger, told.append)
+    watch.look({shard: "run"})
+    bench.raw.rename(tmp_path / "kept")
+    bench.make(stages=("probe",))
+    watch.look({shard: "run"})
+    watch.look({shard: "run"})
     (note,) = [p.note for p in told if p.note]
     assert f"{bench.raw} is away" in note
 

@@ -48,6 +48,8 @@ def have(
         (32, 128, [GPU, GPU], 3, "for 2 GPUs"),
         (32, 128, [GPU, SICK], 2, "for 1 GPU"),
         (128, 512, [GPU] * 4, 5, "for 4 GPUs"),
+        (2, 24, [GPU] * 4, 4, "for 2 CPUs"),
+        (2, 12, [GPU] * 4, 2, "for 12 GiB of memory"),
     ],
 )
 def test_what_is_scarcest_sets_the_limit(

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs, deployed
-from dagster_project.step_devices import steps_without_device
+from dagster_project.executors.step_devices import steps_without_device
 from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS

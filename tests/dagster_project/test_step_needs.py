@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dagster_project.step_needs import (
+from dagster_project.executors.step_needs import (
     ImpossibleNeedsError,
     StepNeeds,
     check_possible,

@@ -15,9 +15,15 @@ from typing import Any
 import psutil
 import pytest
 
-from dagster_project import worker_pool
-from dagster_project.worker_pool import Died, Worker, WorkerPool, WorkerServerError, _cause
-from dagster_project.worker_server import Finished, Task, Told
+from dagster_project.executors import worker_pool
+from dagster_project.executors.worker_pool import (
+    Died,
+    Worker,
+    WorkerPool,
+    WorkerServerError,
+    _cause,
+)
+from dagster_project.executors.worker_server import Finished, Task, Told
 from resources.devices.gpu import find_gpus
 from resources.devices.leases import Lease, LeaseBook, Request
 from resources.lake import Lake

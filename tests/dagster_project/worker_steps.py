@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dagster_project.worker_server import pop_early_interrupt
+from dagster_project.executors.worker_server import pop_early_interrupt
 from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.workers.worker import worker_main
 from ego_assets.engine.workers.worker_log import WorkerLog

@@ -11,7 +11,7 @@ import yaml
 from test_foundationpose import fake_checkout, truth_at, write_box
 from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam3
 
-from dagster_project.run_graph import run_paths
+from dagster_project.runs import run_paths
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from tests.support.rendered import render_sample

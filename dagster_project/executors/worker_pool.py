@@ -6,25 +6,33 @@ in a worker (`worker_server`).
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import secrets
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 import psutil
 
-from dagster_project.worker_server import PACKET, PINS, Finished, Task, kill_tree
+from dagster_project.executors.worker_server import (
+    MARK_VARIABLE,
+    PACKET,
+    PINS,
+    Finished,
+    Task,
+    kill_tree,
+    serve,
+)
 from resources.devices.leases import Lease
 from resources.processes.owned_folders import sweep
 
@@ -32,10 +40,9 @@ CLOSING_S = 5.0
 LEAVING_S = 30.0
 """What a worker may do at its end: others may wait for its devices."""
 SERVER_DEATHS = 3
-MARK_VARIABLE = "EGO_WORKERS_OF"
-"""In the environment of all that a server and its workers start: whose it is."""
 _SERVE = (
-    "import sys; sys.path[:] = {}; from dagster_project import worker_server as s; s.serve({}, {})"
+    "import sys; sys.path[:] = {}; "
+    "from dagster_project.executors.worker_server import serve; serve({}, {})"
 )
 
 
@@ -105,7 +112,8 @@ class WorkerPool:
     """Warm workers of one run, at most `size` of them unless more are busy or keep a model.
 
     step: "module:function", see `worker_server.Step`. modules: imported once, before any worker
-    is forked, with `path` in front of sys.path.
+    is forked, with `path` in front of sys.path. own_group: Ctrl-C on a terminal does not reach the
+    workers, only whoever has this pool.
     """
 
     def __init__(
@@ -117,8 +125,10 @@ class WorkerPool:
         size: int,
         steps_per_worker: int,
         growth_mb: int,
+        own_group: bool = False,
     ) -> None:
         self.order = {"step": step, "modules": list(modules), "path": list(path)}
+        self.own_group = own_group
         self.size = size
         self.steps_per_worker = steps_per_worker
         self.growth_bytes = growth_mb * 2**20
@@ -148,7 +158,7 @@ class WorkerPool:
         self.control.close()  # the server kills what is left, and ends
         try:
             self.process.wait(CLOSING_S)
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         sweep()
@@ -226,14 +236,19 @@ class WorkerPool:
         self.ready = False
         sweep()  # what killed runs have left
         self.mark = secrets.token_hex(8)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control, self.process = _ready_server.pop() if _ready_server else self._spawn_server()
+        self.control.send(json.dumps(self.order | {"mark": self.mark}).encode())
+
+    def _spawn_server(self) -> tuple[socket.socket, psutil.Process]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.process = subprocess.Popen(
+            process = psutil.Popen(
                 [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno(), os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {MARK_VARIABLE: self.mark},
+                process_group=0 if self.own_group else None,
             )
-        self.control.send(json.dumps(self.order).encode())
+        return ours, process
 
     def _fork(self, devices: str) -> Worker:
         ours, theirs = Pipe()
@@ -321,6 +336,37 @@ class WorkerPool:
                 self.pending.append((worker, worker.connection.recv()))
         self.pending.append((worker, Died(how)))
         worker.close()
+
+
+_ready_server: list[tuple[socket.socket, psutil.Process]] = []
+
+
+@contextmanager
+def server_ready() -> Iterator[None]:
+    """Have the next pool of this process start at once: its server is forked now, and has loaded
+    what this process has.
+
+    Only for a process with one thread, which has opened nothing that a fork must not share.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    run = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            atexit._clear()  # what the run is to do at its end
+            serve(theirs.detach(), run)
+        finally:
+            os._exit(0)
+    theirs.close()
+    _ready_server.append((ours, psutil.Process(pid)))
+    try:
+        yield
+    finally:
+        while _ready_server:  # there was no pool
+            control, process = _ready_server.pop()
+            control.close()
+            process.wait()
 
 
 def _cause(status: int) -> str:

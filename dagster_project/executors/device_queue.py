@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
-from dagster_project.step_needs import StepNeeds, check_possible
-from dagster_project.worker_pool import Worker
+from dagster_project.executors.step_needs import StepNeeds, check_possible
+from dagster_project.executors.worker_pool import Worker
 from resources.devices.gpu import Gpu, find_gpus
 from resources.devices.leases import Lease, LeaseBook, Request, describe_holders
 

@@ -34,7 +34,7 @@ from typing import Any
 
 import psutil
 
-from dagster_project.surroundings import Surroundings, reseed
+from dagster_project.executors.surroundings import Surroundings, reseed
 from resources.devices.leases import LEASE_VARIABLE, hold, let_go
 from resources.processes.owned_folders import own_folder_of_multiprocessing, sweep
 from resources.processes.temp_folder import shorten_temp_folder
@@ -43,6 +43,8 @@ PACKET = 65536
 ORPHANS_S, STUCK_S = 0.3, 10.0
 DEVICE_FILE = re.compile(r"/dev/nvidia\d")
 PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "", LEASE_VARIABLE: ""}
+MARK_VARIABLE = "EGO_WORKERS_OF"
+"""In the environment of all that a server and its workers start: whose it is."""
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _early = {"interrupt": False}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -89,8 +91,10 @@ def serve(descriptor: int, run: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an import may never end
     if os.getppid() != run:
         return
-    order = json.loads(control.recv(PACKET))
-    os.environ.update(PINS)
+    if not (packet := control.recv(PACKET)):
+        return
+    order = json.loads(packet)
+    os.environ.update(PINS | {MARK_VARIABLE: order["mark"]})
     try:
         shorten_temp_folder()
         step = _load(order["step"])

@@ -1,0 +1,1 @@
+"""Executors: how the steps of a run find processes and devices."""
