@@ -25,7 +25,7 @@ from pycocotools import mask as coco
 try:
     import cv2
 except ImportError:  # to read a lake takes no OpenCV; whole pictures then cost some ms more
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
