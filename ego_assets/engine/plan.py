@@ -162,6 +162,8 @@ class ShardInputs:
     @cached_property
     def files(self) -> list[RawFileOfShard]:
         """The raw files of the shard."""
+        if self.shard == LAKE:
+            return []
         return files_of(self.lake, self.shard)
 
     @cached_property

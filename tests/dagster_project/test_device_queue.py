@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project import device_queue
+from dagster_project.executors import device_queue
 from dagster_project.executors.device_queue import DeviceQueue, LeaseTimeoutError, Place
 from dagster_project.executors.step_needs import ImpossibleNeedsError, StepNeeds
 from resources.devices import leases as gpu_leases

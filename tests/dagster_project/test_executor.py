@@ -26,8 +26,8 @@ import psutil
 import pytest
 from test_executor_conformance import Interrupter, Ran, taking
 
-from dagster_project import device_queue, executor
 from dagster_project.doctor import examine
+from dagster_project.executors import device_queue, gpu
 from dagster_project.executors.gpu import gpu_executor
 from dagster_project.executors.worker_pool import Worker, WorkerPool
 from resources.devices import leases as gpu_leases
@@ -525,9 +525,9 @@ def test_a_run_that_cannot_go_on_says_so_and_leaves_nothing_taken(
 
 def test_without_a_proc_of_its_own_it_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would end processes of others, whose numbers its own have in another namespace."""
-    monkeypatch.setattr(executor, "has_own_proc", lambda: False)
+    monkeypatch.setattr(gpu, "has_own_proc", lambda: False)
     with pytest.raises(dg.DagsterUnmetExecutorRequirementsError, match="--mount-proc"):
-        executor.GpuExecutor(None, None)  # type: ignore[arg-type]
+        gpu.GpuExecutor(None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.chaos
@@ -578,7 +578,7 @@ def test_what_shows_a_steps_prints_does_not_outlive_it(tmp_path: Path) -> None:
     def step() -> None:
         with (
             (tmp_path / "shown").open("w") as stream,
-            executor._mirror(str(tmp_path / "prints"), stream) as (tail, _),
+            step._mirror(str(tmp_path / "prints"), stream) as (tail, _),
         ):
             theirs.send(tail)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -52,7 +52,7 @@ with open_instance(sys.argv[1]) as instance:
         dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
     checks = [r.event_log_entry.dagster_event.asset_check_evaluation_data for r in records]
     print(json.dumps({
-        "picture": str(metadata["picture"].value)[:40] if "picture" in metadata else None,
+        "picture": str(metadata["picture"].value)[:80] if "picture" in metadata else None,
         "backend": metadata["backend"].value,
         "rows": metadata["dagster/row_count"].value,
         "checks": {c.check_name: c.passed for c in checks
