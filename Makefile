@@ -37,9 +37,9 @@ up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 test: $(VENV)/.test $(VENV)/.system  ## every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-quick: $(VENV)/.test  ## tests that start nothing, read no real video and take no time
+quick: $(VENV)/.test  ## tests that start nothing, need no video and take no time
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal \
-		-m "not (slow or server or process or real or browser or chaos or heavy)"
+		-m "not (slow or server or process or video or browser or chaos or heavy)"
 
 durations:  ## keep what the last tests took: the order of tests, and what make quick leaves out
 	$(BIN)/python -m tests.support.durations

@@ -1,5 +1,5 @@
 """Tells from the code of a test what it starts: a server, a browser, processes, runs of Dagster;
-and whether it reads real videos.
+and whether it renders videos or reads real ones.
 
 A test needs what it names, what its fixtures name, and what the functions of the tests that these
 call name.
@@ -26,6 +26,8 @@ NEEDS = {
     "Webserver": "server",
     "browser_page": "browser",
     "sync_playwright": "browser",
+    "render_sample": "video",
+    "small_sample": "video",
     "subprocess": "process",
     "multiprocessing": "process",
     "FORKS": "process",
@@ -37,6 +39,8 @@ NEEDS = {
     "execute_job": "process",
 }
 """The marker of a test, by the name of what starts something."""
+SERVERS = {"s3", "postgres"}
+"""Parameters that ask for one."""
 
 
 def shared_fixtures(item: pytest.Item) -> set[tuple[str, str]]:
@@ -54,8 +58,11 @@ def shared_fixtures(item: pytest.Item) -> set[tuple[str, str]]:
 def needs_of(item: pytest.Item) -> set[str]:
     """Returns the markers that a test gets for what it starts."""
     found = set(_of_function(item.function)) if isinstance(item, pytest.Function) else set()
+    parameters = getattr(item, "callspec", None)
+    if parameters and SERVERS & {str(value) for value in parameters.params.values()}:
+        found.add("server")
     if "real_data" in getattr(item, "fixturenames", ()):
-        found.add("real")
+        found.add("video")
     fixtures = getattr(item, "_fixtureinfo", None)
     for definitions in fixtures.name2fixturedefs.values() if fixtures else ():
         for definition in definitions:
