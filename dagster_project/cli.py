@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dagster_project.config_command import config
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.sql_command import sql
 from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
@@ -245,5 +246,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*LAKE_COMMANDS, sql):
+for _command in (*LAKE_COMMANDS, config, sql):
     main.add_command(_command)

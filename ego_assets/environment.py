@@ -8,15 +8,47 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from resources.devices.gpu import degrade_after_s, simulated_gpus
 from resources.lake.environment import EnvironmentVariableError, read_number
 from resources.lake.history import keep_count
+from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.s3 import answer_timeout_s
 from resources.lake.scratch import given_gigabytes
 
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable that a person may set. default: in words, what holds without it."""
+
+    name: str
+    default: str
+    is_secret: bool = False
+
+
+VARIABLES = (
+    Variable("EGO_LAKE", DEFAULT_LAKE),
+    Variable("EGO_LEDGER_URL", "SQLite in the lake", is_secret=True),
+    Variable("EGO_RAW", ".ego/raw"),
+    Variable("EGO_BACKENDS", "no file: the backends without weights"),
+    Variable("EGO_WEIGHTS", "~/.cache/ego"),
+    Variable("EGO_SCRATCH", "a folder of this user among the temporary files"),
+    Variable("EGO_SCRATCH_GB", "half of what is free there"),
+    Variable("EGO_KEEP_VERSIONS", "3"),
+    Variable("EGO_MAX_RUNS", "as many as the machine has room for"),
+    Variable("EGO_SHARDS_PER_RUN", "1"),
+    Variable("EGO_DEGRADE_AFTER_S", "steps wait for a GPU"),
+    Variable("EGO_FAKE_GPUS", "the GPUs of this machine"),
+    Variable("EGO_LEASE_DIR", "a folder of this user under /tmp"),
+    Variable("EGO_S3_TIMEOUT_S", "60"),
+    Variable("EGO_ALLOWED_HOSTS", "local ones"),
+    Variable("EGO_ALERT_WEBHOOK_URL", "no webhook", is_secret=True),
+    Variable("EGO_ALERT_SLACK_URL", "no Slack", is_secret=True),
+    Variable("EGO_ALERT_SMTP_PASSWORD", "no password", is_secret=True),
+)
 _FOLDERS = ("EGO_LAKE", "EGO_SCRATCH", "EGO_WEIGHTS", "EGO_LEASE_DIR", "DAGSTER_HOME")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ADDRESSES = ("EGO_ALERT_WEBHOOK_URL", "EGO_ALERT_SLACK_URL")

@@ -39,14 +39,18 @@ class BackendsOf(dg.ConfigurableResource):
     def settings_of(self, operator: str, form: dict[str, Any]) -> dict[str, Any]:
         """Settings of the chosen backend: what it knows of the asset's form, and its own.
 
-        The file's count for the backend that the file means, not for another that a person picks.
+        What a person says in the form goes before the file, and the file before the form's
+        defaults. The file's count for the backend that the file means, not for another that a
+        person picks.
         """
         entry = registry.find(operator, self.chosen(operator))
         known = {k: v for k, v in form.items() if k in entry.settings.model_fields}
         file = machine_choice()
         meant = getattr(file, operator) or default_name(operator)
         of_file = file.settings.get(operator, {}) if meant == entry.name else {}
-        return known | of_file | self.settings.get(operator, {})
+        usual = registry.default(operator).settings().model_dump()
+        said = {k: v for k, v in known.items() if k in usual and v != usual[k]}
+        return known | of_file | said | self.settings.get(operator, {})
 
     def with_choice(self, chosen: Mapping[str, Any]) -> Self:
         """As these, but for the fields that are given; of `settings`, for the operators in it."""
