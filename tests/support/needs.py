@@ -87,7 +87,7 @@ def _of_function(function: Callable[..., Any]) -> frozenset[str]:
             named = one.__globals__.get(name)
             if inspect.isclass(named):
                 todo.extend(m for m in vars(named).values() if inspect.isfunction(m))
-            elif inspect.isfunction(named):
+            elif callable(named) and inspect.isfunction(inspect.unwrap(named)):
                 todo.append(named)
     return frozenset(found)
 
