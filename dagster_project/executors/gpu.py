@@ -18,7 +18,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
-from dagster_project.executors.run_loop import Run
+from dagster_project.executors.run_loop import RunLoop
 from dagster_project.executors.settings import CONFIG, Settings
 from resources.devices.gpu import degrade_after_s
 from resources.processes import has_own_proc
@@ -60,7 +60,7 @@ class GpuExecutor(dg.Executor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-        yield from Run(self, plan_context, execution_plan).events()
+        yield from RunLoop(self, plan_context, execution_plan).events()
 
 
 @dg.executor(

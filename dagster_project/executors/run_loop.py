@@ -55,7 +55,7 @@ KILLED = "WorkerKilled"
 INTERRUPTS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt", KILLED}
 
 
-class Run:
+class RunLoop:
     """One run: steps that wait, steps that run, and the loop between them."""
 
     def __init__(
