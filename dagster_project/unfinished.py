@@ -2,7 +2,7 @@
 not know that it is done.
 
 Here: what this run would make each table with, and what Dagster has on record. Not here: how a
-shard is judged (`ego_assets.engine.unfinished`).
+shard is judged (`ego_assets.upkeep.unfinished`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import dagster as dg
 from ego_assets.catalog import STAGES_OF_A_SHARD
 from ego_assets.engine.choices import Part
 from ego_assets.engine.plan import ShardInputs
-from ego_assets.engine.unfinished import has_work
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.recipes import Recipes
 from ego_assets.graph.spec import choice_of, form_of, stage_spec
 from ego_assets.upkeep.recovery.differences import find_differences
+from ego_assets.upkeep.unfinished import has_work
 from resources.lake import Lake, holdings
 from resources.ledger import Ledger
 from resources.storage import Storage
