@@ -126,12 +126,12 @@ def _stages(given: Sequence[str], config_file: Path | None) -> Iterator[Effectiv
         of_backend = backends.settings_of(stage.operator, {})
         for setting, value in used.items():
             source = "default"
-            if setting in by_line.get(name, {}):
+            if setting in of_backend and value == of_backend[setting]:
+                source = file
+            elif setting in by_line.get(name, {}):
                 source = "--set"
             elif setting in by_file.get(name, {}):
                 source = str(config_file)
-            elif setting in of_backend:
-                source = file
             yield Effective(f"{name}.{setting}", value, source)
         for setting in said.keys() - used.keys() - RunConfig.model_fields.keys():
             yield Effective(

@@ -28,6 +28,7 @@ from dagster_project.terminal import (
     report,
 )
 from ego_assets.catalog import TABLES
+from ego_assets.engine.plan import LAKE
 from resources.lake import Lake, history
 from resources.ledger import Entry, State
 
@@ -263,7 +264,7 @@ def retry(
     revive(lake, ledger, shard)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
     waiting = ledger.entries(stage=stage, shard=shard, unit_id=unit, states=unfinished)
-    shards = sorted({e.shard for e in waiting})
+    shards = sorted({e.shard for e in waiting} - {LAKE})
     if not shards:
         click.echo(json.dumps({"shards": []}) if as_json else "nothing to do")
         return

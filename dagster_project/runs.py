@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
 from dagster_project.executors import run_process
 from dagster_project.executors.run_process import RunCommand
@@ -48,7 +49,7 @@ from ego_assets.intake.shards import find_files, register_files, shards_of
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.devices.gpu import find_gpus
 from resources.devices.leases import LeaseBook, describe_holders
-from resources.lake import Lake
+from resources.lake import Lake, LakeError
 from resources.ledger import Ledger, State
 from resources.ledger.sources import Sources
 from resources.raw.places import files_of
@@ -93,6 +94,11 @@ class Options:
     degrade_after_s: float | None = None
     settings: StageSettings = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def forces(self) -> bool:
+        """Whether something that is done is to be done again."""
+        return self.force or any(given.get("force") for given in self.settings.values())
 
     def run_config(self, lake: Lake) -> dict[str, Any]:
         """What the launchpad would say."""
@@ -166,7 +172,7 @@ def run_shards(
         instance.add_dynamic_partitions(SHARDS, lake.shards())
         backends = chosen.overrides.get("backends", Backends())
         todo: Iterable[str] = summary.shards
-        if not chosen.force:
+        if not chosen.forces:
             todo = find_unfinished(
                 lake, ledger, instance, summary.shards, backends, chosen.settings
             )
@@ -250,8 +256,10 @@ class _Runs:
                 except KeyboardInterrupt:
                     self._stop(pool)
                     raise
-        finally:
-            self._end_what_is_left()
+        except BaseException as error:
+            self._end_what_is_left(error)
+            raise
+        self._end_what_is_left()
         return self.ended
 
     def _pool(self) -> WorkerPool:
@@ -267,9 +275,10 @@ class _Runs:
 
     def _start(self, worker: Worker, shard: str) -> None:
         run_id = str(uuid.uuid4())
-        self.busy[worker.pid] = shard, run_id
-        self.before |= contents(self.lake, [shard])
+        with suppress(LakeError):  # the run says what is wrong
+            self.before |= contents(self.lake, [shard])
         visible = run_process.visible_devices()
+        self.busy[worker.pid] = shard, run_id
         worker.give(Task(RunCommand(run_id, shard, self.job, self.config, self.ref, visible)))
 
     def _listen(self, pool: WorkerPool) -> None:
@@ -303,8 +312,11 @@ class _Runs:
             while self.busy:
                 self._listen(pool)
 
-    def _end_what_is_left(self) -> None:
-        """Record the end of runs whose process did not."""
+    def _end_what_is_left(self, error: BaseException | None = None) -> None:
+        """Record the end of runs whose process did not. error: what ended the command."""
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            for shard, _ in self.busy.values():
+                self.problems[shard] = f"the command ended: {type(error).__name__}: {error}"
         for shard, run_id in [*self.ended.items(), *self.busy.values()]:
             run = self.instance.get_run_by_id(run_id)
             if run is None or run.is_finished:
@@ -349,14 +361,20 @@ class _Watch:
         self.has_gpus = bool(tell and find_gpus())
 
     def look(self, runs: Mapping[str, str]) -> None:
-        """runs: {shard: run} of those that go on."""
+        """runs: {shard: run} of those that go on. What cannot be told must not end them."""
         if self.tell is None:
             return
+        try:
+            self._look(self.tell, runs)
+        except (OSError, SQLAlchemyError) as error:
+            self.tell(Progress(note=f"how far the runs are cannot be told: {error}"))
+
+    def _look(self, tell: Tell, runs: Mapping[str, str]) -> None:
         for shard in runs:
-            self.tell(progress_of(shard, self.ledger.counts([shard])))
+            tell(progress_of(shard, self.ledger.counts([shard])))
             away = Sources(self.ledger).places_away(shard)
             for place in sorted(away - self.away.get(shard, set())):
-                self.tell(Progress(shard, note=AWAY_NOTE.format(place=place)))
+                tell(Progress(shard, note=AWAY_NOTE.format(place=place)))
             self.away[shard] = away
         if self.has_gpus:
             self._look_at_devices(set(runs.values()))
@@ -393,5 +411,6 @@ def progress_of(shard: str, counts: dict[str, dict[State, int]]) -> Progress:
     if clips:
         of_clips = clips * len(CLIP_TABLES)
         total = of_clips + sum(stages[t][2] for t in TABLES if t not in CLIP_TABLES)
-    current = next((t for t in TABLES if stages[t][0] + stages[t][1] < max(stages[t][2], 1)), "")
+    of_shard = [t for stage in STAGES_OF_A_SHARD.values() for t in stage.tables]
+    current = next((t for t in of_shard if stages[t][0] + stages[t][1] < max(stages[t][2], 1)), "")
     return Progress(shard, current, ended, total, stages)

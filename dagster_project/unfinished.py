@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from ego_assets.catalog import STAGES_OF_A_SHARD
-from ego_assets.engine.choices import Part
+from ego_assets.engine.choices import ChoiceError, Part
 from ego_assets.engine.plan import ShardInputs
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.recipes import Recipes
@@ -46,10 +46,12 @@ def find_unfinished(
         if shard not in recorded:
             yield shard
             continue
-        recipe = [
-            said.get(op, parts)
-            for op, parts in zip(STAGES_OF_A_SHARD, recipes.of(shard), strict=True)
-        ]
+        try:
+            made = zip(STAGES_OF_A_SHARD, recipes.of(shard), strict=True)
+        except ChoiceError:
+            yield shard  # its run says what is wrong
+            continue
+        recipe = [said.get(op, parts) for op, parts in made]
         if has_work(ShardInputs(lake, ledger, shard), recipe):
             yield shard
 

@@ -41,14 +41,14 @@ class Storage(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The lake. What is said here of S3 holds from now on in this process and its workers."""
-        use_account(
-            S3Account(
-                self.s3_endpoint_url,
-                self.s3_region,
-                self.s3_access_key_id,
-                self.s3_secret_access_key,
-            )
+        given = (
+            self.s3_endpoint_url,
+            self.s3_region,
+            self.s3_access_key_id,
+            self.s3_secret_access_key,
         )
+        if any(given):
+            use_account(S3Account(*given))
         return Lake(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE)
 
     def ledger(self) -> Ledger:

@@ -21,6 +21,7 @@ from functools import cache
 import dagster as dg
 from dagster import AssetCheckEvaluation, SensorEvaluationContext
 
+from ego_assets.graph.check_results import FAILS_HERE
 from ego_assets.graph.partitions import (
     PARTITION_TAG,
     RANGE_TAGS,
@@ -172,6 +173,9 @@ def _of_run(
             detail=_short(f"{found.description or ''} (shard {member}, run {run.run_id})"),
             at=event.timestamp,
         )
+        here = found.metadata.get(FAILS_HERE)
+        if here is not None and not here.value:
+            seen = replace(seen, ok=True)  # it fails for what other shards have
         if PARTITION_TAG in run.tags:
             yield seen
             continue
@@ -179,7 +183,7 @@ def _of_run(
         lost = lost_of(found.asset_key.to_user_string())
         looked = [s for s in shards_of_run(instance, run.tags) if s not in lost]
         well = [replace(seen, ok=True, member=m) for m in (looked if lost else [member])]
-        yield from well if found.passed else _by_shard(seen, found, ledger, well)
+        yield from well if seen.ok else _by_shard(seen, found, ledger, well)
     if run.status in ENDED and (record.end_time or 0.0) > since:
         ok = ENDED[run.status]
         detail = "" if ok else _short(f"{_cause(instance, run.run_id)} (run {run.run_id})")
@@ -201,8 +205,12 @@ def _by_shard(
     that it looked at are."""
     tables = [v for v in found.metadata.values() if isinstance(v, dg.TableMetadataValue)]
     rows = [r.data for t in tables for r in t.records]
-    shards = {str(r["shard"]) for r in rows if "shard" in r}
-    if shards and len(rows) < LISTED:
+    of_shards = [r for r in rows if "shard" in r]
+    looked_at = {one.member for one in well}
+    shards = {str(r["shard"]) for r in of_shards}
+    if shards & looked_at:
+        shards &= looked_at  # of others, what was said when they were looked at holds
+    if shards and len(of_shards) < LISTED:
         yield from well  # but for those
     if not shards and ledger is not None:
         clips = [str(r["where"]) for r in rows if "where" in r]

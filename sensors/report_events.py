@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from ego_assets.graph.check_results import FAILS_HERE
 from ego_assets.graph.partitions import PARTITION_TAG
 from ego_assets.upkeep.reports.gather import Events, Written
 from resources.lake import Lake
@@ -33,7 +34,8 @@ def events_between(instance: dg.DagsterInstance, since: float, until: float) -> 
                 continue
             check = event.event_log_entry.dagster_event.asset_check_evaluation_data
             table = check.asset_key.to_user_string()
-            if not check.passed:
+            here = check.metadata.get(FAILS_HERE)
+            if not check.passed and (here is None or here.value):
                 shard = run.tags.get(PARTITION_TAG, "all")
                 key = (table, check.check_name)
                 found.failing[key] += 1

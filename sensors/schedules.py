@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 from dagster import ScheduleEvaluationContext
 
-from ego_assets.engine.plan import digest
+from ego_assets.engine.plan import LAKE, digest
 from ego_assets.graph.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
 from ego_assets.intake.sources import revive
 from ego_assets.upkeep.recovery.rebuild import ready
@@ -86,7 +86,8 @@ def build_schedules(
         unfinished = {*ledger.unfinished_shards(), *failed_shards(context, since)}
         night = context.scheduled_execution_time.strftime("%Y%m%d")
         # In another order every night: what stays unfinished must not keep the rest from a turn.
-        shards = sorted(unfinished - busy, key=lambda shard: digest(night, shard))
+        # What is made of the whole lake is no partition.
+        shards = sorted(unfinished - busy - {LAKE}, key=lambda shard: digest(night, shard))
         requests = [
             dg.RunRequest(
                 run_key=f"retry:{night}:{shard}",

@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from ego_assets.quality.finding import Finding, Offender
+from ego_assets.quality.finding import Finding, Offender, merge
 from ego_assets.vision import plots
 from resources.lake import Lake
 
@@ -59,13 +59,15 @@ class Places:
 
 def check_result(
     table: str,
-    finding: Finding,
+    findings: Mapping[str, Finding],
     severity: dg.AssetCheckSeverity,
-    shards: list[str],
     elsewhere: Mapping[str, str],
     places: Places,
 ) -> dg.AssetCheckResult:
-    """The result of a check over shards. elsewhere: {other shard: why the check failed there}."""
+    """The result of a check over shards. findings: {shard: what it found there}; elsewhere:
+    {other shard: why the check failed there}."""
+    finding = merge(list(findings.values()))
+    shards = [shard for shard in findings if shard]
     metadata: dict[str, Any] = {
         "shards": named(shards),
         FAILS_HERE: not finding.passed,
@@ -79,7 +81,7 @@ def check_result(
         metadata["worst value"] = readable(finding.value)
     if finding.worst:
         metadata["worst"] = _worst(finding, places)
-    failing = dict.fromkeys(shards, finding.sentence) if not finding.passed else {}
+    failing = {shard: found.sentence for shard, found in findings.items() if not found.passed}
     failing |= elsewhere
     if failing:
         metadata["failing shards"] = _table(

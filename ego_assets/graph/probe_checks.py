@@ -25,7 +25,7 @@ from ego_assets import catalog
 from ego_assets.graph.check_results import Places, check_result
 from ego_assets.quality import baselines, drift
 from ego_assets.quality.failed import failing_shards, note_failed
-from ego_assets.quality.finding import Evidence, Finding, Probe, merge
+from ego_assets.quality.finding import Evidence, Finding, Probe
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.vision.change import picture_change
 from resources.lake import Lake
@@ -66,7 +66,7 @@ def quality_results(
     ledger: knows whether raw files are what they were.
     """
     severity = _severities(table)
-    findings: dict[str, list[Finding]] = defaultdict(list)
+    findings: dict[str, dict[str, Finding]] = defaultdict(dict)
     crashes: dict[str, str] = {}
     for shard in sorted(shards):
         _ShardQuality(lake, table, shard, settings, ledger).collect(findings, crashes)
@@ -87,11 +87,10 @@ def quality_results(
                 metadata={"traceback": dg.MetadataValue.text(crashes[spec.name])},
             )
         elif spec.name in findings:
-            finding = merge(findings[spec.name])
-            yield check_result(table, finding, level, shards, others, places)
+            yield check_result(table, findings[spec.name], level, others, places)
         else:
             nothing = Finding(spec.name, True, None, 0.0, "", "there is no shard to look at")
-            yield check_result(table, nothing, level, shards, others, places)
+            yield check_result(table, {"": nothing}, level, others, places)
 
 
 def _severities(table: str) -> dict[str, AssetCheckSeverity]:
@@ -119,7 +118,7 @@ class _ShardQuality:
         self.drift = drift.drift_of(table)
         self._patience_s = AWAY_S
 
-    def collect(self, findings: dict[str, list[Finding]], crashes: dict[str, str]) -> None:
+    def collect(self, findings: dict[str, dict[str, Finding]], crashes: dict[str, str]) -> None:
         """Add this shard's finding of every probe, or the traceback of one that crashed."""
         asked: dict[str, Callable[[], Finding]] = {
             p.name: partial(self._ask, p) for p in catalog.probes(self.table)
@@ -139,7 +138,7 @@ class _ShardQuality:
                 failed[name] = f"the probe itself failed: {crashes[name].splitlines()[-1]}"
                 is_good = False
             else:
-                findings[name].append(finding)
+                findings[name][self.shard] = finding
                 if not finding.passed:
                     failed[name] = finding.sentence
                 if not finding.passed and name in self.may_warn:

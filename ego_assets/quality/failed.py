@@ -42,10 +42,12 @@ def failing_shards(lake: Lake, table: str) -> dict[str, dict[str, str]]:
 
 def failed_checks(lake: Lake, tables: Iterable[str]) -> list[dict[str, str]]:
     """List the checks that failed in the last look at each shard, errors first."""
+    known = {*lake.shards(), "lake"}
     found = [
         {"check": each["check"], "asset": table, "shard": shard} | each
         for table in tables
         for shard, checks in _read(lake, _key(table)).items()
+        if shard in known
         for each in checks
     ]
     return sorted(found, key=lambda check: (check["severity"], check["shard"]))

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, stage_of
 from ego_assets.engine.errors import ErrorKind, classify
+from ego_assets.engine.plan import LAKE
 from ego_assets.upkeep.findings import Look
 from ego_assets.upkeep.problems import DAMAGED, Problem, Suspicion, put_aside
 from resources.lake import Lake, LakeError
@@ -33,7 +34,8 @@ def verify(lake: Lake, ledger: Ledger, shards: Iterable[str] | None = None) -> l
     chosen = sorted(lake.shards() if shards is None else shards)
     found: list[Problem] = []
     for table in TABLES:
-        for shard in chosen:
+        of_lake = [LAKE] if shards is None else []
+        for shard in of_lake if stage_of(table).item == "lake" else chosen:
             found.extend(_examine(lake, ledger, table, shard))
         if shards is None:
             found.extend(_stray_files(lake, table))
@@ -49,7 +51,7 @@ def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str,
     """
     done = Counter(files=0, units=0, checksums=0, taken_over=0)
     problems = list(problems)
-    known = set(lake.shards())
+    known = {*lake.shards(), LAKE}
     for table, shard in dict.fromkeys((p.table, p.shard) for p in problems if p.shard in known):
         for _ in range(ROUNDS):
             before = done.copy()
@@ -106,6 +108,8 @@ def _stray_files(lake: Lake, table: str, done: Counter[str] | None = None) -> li
     """Files of shards that nobody registered; with `done` they are put aside, and counted."""
     keys = lake.storage.list(table)
     known = set(lake.shards())  # after the files: a shard is registered before it has any
+    if stage_of(table).item == "lake":
+        known = {LAKE}
     found = []
     for key in keys:
         shard = PurePosixPath(key).stem

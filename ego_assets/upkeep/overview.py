@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from ego_assets.catalog import TABLES, stage_of, tables_of_items
+from ego_assets.engine.plan import LAKE
 from resources.lake import Lake
 from resources.ledger import Entry, Ledger, State
 from resources.ledger.adoption import Counts
@@ -89,12 +90,18 @@ def progress(lake: Lake, footage: Footage, counts: Counts) -> dict[str, TablePro
     done = dict.fromkeys(TABLES, 0.0)
     is_all = dict.fromkeys(TABLES, True)
     total = 0.0
-    for shard in {*footage.files, *(shard for _, shard in counts)}:
+    for table in tables_of_items("lake"):
+        states[table].update(counts.get((table, LAKE), {State.PENDING: 1}))
+        is_all[table] = _ended(states[table]) > 0
+    for shard in {*footage.files, *(shard for _, shard in counts)} - {LAKE}:
         mine = {table: counts.get((table, shard), {}) for table in TABLES}
         expected = _expected(lake, shard, footage, mine)
         weight = footage.weight(shard) if shard in footage.files else 0.0
         total += weight
         for table, found in mine.items():
+            if stage_of(table).item == "lake":
+                done[table] += weight if is_all[table] else 0.0
+                continue
             for state, count in found.items():
                 states[table][state] += count
             units = expected[table]

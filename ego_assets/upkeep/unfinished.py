@@ -29,7 +29,7 @@ def has_work(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> bool:
             for part, groups in share_out(parts, inputs)
             for group in groups
         )
-    except (LakeError, ChoiceError):
+    except (LakeError, ChoiceError, OSError, *s3_errors()):
         return True  # the run says what is wrong
 
 
@@ -63,6 +63,10 @@ def _is_left(group: Group, tables: Sequence[str], inputs: ShardInputs) -> bool:
             continue
         fingerprint = chain(unit.base_fingerprint, previous)
         states = {entry.state if entry else None for entry in known}
+        source = inputs.sources.get(unit.file_id)
+        if source is not None and source.is_gone and states == {State.DONE}:
+            previous = None  # it cannot be made again: what was made of it stays
+            continue
         if not states <= {State.DONE, State.QUARANTINED, State.DROPPED}:
             return True
         if any(e and e.state is not State.DROPPED and e.fingerprint != fingerprint for e in known):

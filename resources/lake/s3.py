@@ -83,6 +83,7 @@ class S3Storage:
         if account.access_key_id:
             options["access_key"] = account.access_key_id
             options["secret_key"] = account.secret_access_key
+            options["session_token"] = os.environ.get("AWS_SESSION_TOKEN")
         if given:
             scheme, _, host = given.partition("://")
             options |= {"endpoint_override": host, "scheme": scheme}
@@ -419,6 +420,7 @@ def _client(pid: int, account: S3Account, environment: tuple[str | None, ...]) -
         region_name=account.region or None,
         aws_access_key_id=account.access_key_id or None,
         aws_secret_access_key=account.secret_access_key or None,
+        aws_session_token=os.environ.get("AWS_SESSION_TOKEN") if account.access_key_id else None,
         config=Config(
             retries={"max_attempts": 8, "mode": "adaptive"},
             connect_timeout=10,
