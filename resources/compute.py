@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from resources.processes import machine
+from resources.raw.limits import BYTES_IN_FLIGHT
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ PRESETS = {
     "cpu_32_gpu_2": Preset(runs=3, workers=10, megabytes_in_flight=128),
     "cpu_128_h100_4": Preset(runs=5, workers=24, megabytes_in_flight=256),
 }
-DEFAULT_MEGABYTES = machine.BYTES_IN_FLIGHT // 2**20
+DEFAULT_MEGABYTES = BYTES_IN_FLIGHT // 2**20
 
 
 class Compute(dg.ConfigurableResource):

@@ -18,7 +18,7 @@ from ego_assets.models import registry
 from resources.lake import Lake, Provenance
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
-from resources.processes.machine import BYTES_IN_FLIGHT
+from resources.raw.limits import BYTES_IN_FLIGHT
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.reader import raw_version, sidecar_version
 

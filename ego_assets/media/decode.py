@@ -34,7 +34,7 @@ from av.video.reformatter import VideoReformatter
 
 from ego_assets.media import nvdec, progress
 from ego_assets.operator import BadInputError, Frame
-from resources.processes.machine import BYTES_IN_FLIGHT
+from resources.raw.limits import BYTES_IN_FLIGHT
 from resources.raw.plain_files import OF_STORAGE, read_blocks
 
 _OPTIONS = {

@@ -15,8 +15,6 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-BYTES_IN_FLIGHT = 64 * 2**20
-"""Of pictures and results that wait for somebody in a worker, unless a person says otherwise."""
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 

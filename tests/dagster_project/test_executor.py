@@ -28,6 +28,7 @@ from test_executor_conformance import Interrupter, Ran, taking
 
 from dagster_project.doctor import examine
 from dagster_project.executors import device_queue, gpu
+from dagster_project.executors import step as step_module
 from dagster_project.executors.gpu import gpu_executor
 from dagster_project.executors.worker_pool import Worker, WorkerPool
 from resources.devices import leases as gpu_leases
@@ -578,7 +579,7 @@ def test_what_shows_a_steps_prints_does_not_outlive_it(tmp_path: Path) -> None:
     def step() -> None:
         with (
             (tmp_path / "shown").open("w") as stream,
-            step._mirror(str(tmp_path / "prints"), stream) as (tail, _),
+            step_module._mirror(str(tmp_path / "prints"), stream) as (tail, _),
         ):
             theirs.send(tail)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -33,10 +33,12 @@ RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_e
 DEFINITIONS = """
 import dagster as dg
 from dagster_project.definitions import build_defs
+from ego_assets.graph.backends import Backends
 from resources.compute import Compute
 from resources.storage import Storage
 
 given = {{"storage": Storage(lake_root={lake!r}), "compute": Compute(isolate=False)}}
+given["backends"] = Backends()
 assets = build_defs(given, shards_per_run=3).assets
 keys = {{dg.AssetKey("video_manifest"), dg.AssetKey("clips")}}
 chosen = [a for a in assets if isinstance(a, dg.AssetsDefinition) and a.keys <= keys]

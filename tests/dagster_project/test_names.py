@@ -110,7 +110,7 @@ def test_help_shows_one_name(command: list[str]) -> None:
             "{segmenter: sam2, settings: {segmenter: {chekpoint: a}}}",
             "chekpoint: Extra inputs are not permitted; did you mean checkpoint?",
         ),
-        ("colour: red", "colour: Extra inputs are not permitted. There are segmenter"),
+        ("colour: red", "colour: Extra inputs are not permitted. There are weights_dir"),
     ],
 )
 def test_a_wrong_name_in_a_backends_file(tmp_path: Path, text: str, words: str) -> None:

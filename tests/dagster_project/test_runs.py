@@ -238,8 +238,9 @@ def test_only_checks_of_shards_that_were_not_run_are_known_ones(tmp_path: Path) 
 def test_runs_of_a_killed_command_are_known_to_be_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sensors.lost_runs import end_lost_runs
+    from sensors import lost_runs
 
+    monkeypatch.setattr(lost_runs, "GRACE_S", 0.0)
     with holding_devices(tmp_path, monkeypatch, 1) as (lake, pid):
         below = psutil.Process(pid).children(recursive=True)
         os.kill(pid, signal.SIGKILL)
@@ -250,4 +251,4 @@ def test_runs_of_a_killed_command_are_known_to_be_gone(
             time.sleep(0.05)
     with open_instance(lake.location) as instance:
         (run,) = instance.get_runs()
-        assert end_lost_runs(instance, Ledger.of(lake.location)) == [run.run_id]
+        assert lost_runs.end_lost_runs(instance, Ledger.of(lake.location)) == [run.run_id]

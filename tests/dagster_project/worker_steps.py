@@ -20,6 +20,7 @@ from dagster_project.executors.worker_server import pop_early_interrupt
 from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.workers.worker import worker_main
 from ego_assets.engine.workers.worker_log import WorkerLog
+from resources.lake.s3 import S3Account
 
 Tell = Callable[[Any], None]
 
@@ -67,7 +68,7 @@ def runs_a_stage(spec: StageSpec, tell: Tell) -> None:
     """A worker of a stage, as the stage's supervisor starts it, that waits for its first take."""
     context = mp.get_context("forkserver")
     ours, theirs = context.Pipe()
-    arguments = (theirs, spec, WorkerLog(), 1, dict(os.environ))
+    arguments = (theirs, spec, WorkerLog(), 1, dict(os.environ), S3Account())
     process = context.Process(target=worker_main, args=arguments)
     process.start()
     ours.recv()  # its name

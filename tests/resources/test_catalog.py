@@ -380,6 +380,7 @@ def test_on_s3_the_same_holds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _PEAK = """
 import resource, sys
+import ego_assets.catalog
 from resources.lake import catalog as catalog_module
 from resources.lake.catalog import open_catalog
 with open_catalog(sys.argv[1]) as catalog:

@@ -381,13 +381,13 @@ def test_a_file_that_cannot_be_read_is_waited_for_and_then_fails(
     bad = bench.video("b.mp4")["video_id"]
     tries = []
 
-    def split(self: Any, video: dict[str, Any], path: Path) -> Any:
+    def split(self: Any, video: dict[str, Any], path: Path, *more: Any) -> Any:
         if video["video_id"] == bad:
             tries.append(path)
             if len(tries) == 4:
                 monkeypatch.setattr(absence, "AWAY_S", 0.0)
             raise OSError(errno.EIO, "Input/output error", str(path))
-        return real(self, video, path)
+        return real(self, video, path, *more)
 
     real = ClipSplitter.split
     monkeypatch.setattr(ClipSplitter, "split", split)

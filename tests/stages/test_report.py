@@ -13,6 +13,7 @@ from ego_assets.upkeep.reports.gather import DAY_S, THROUGHPUT, Events, gather, 
 from resources.lake import file_unit_id
 from resources.ledger.activity import Activity
 from resources.ledger.tables import work
+from tests.stages.stage_bench import spec_for
 
 SHORT = "short00000000000-0000"
 LONG = "long000000000000-0000"
@@ -66,7 +67,8 @@ def test_another_day_is_not_in_it(bench: Bench) -> None:
 
 def test_a_video_of_another_day_is_not_taken_in_again(bench: Bench) -> None:
     """One of two videos of a shard is looked at again a day later."""
-    run_stage(replace(bench.spec, task="probe", tables=("video_manifest",)), isolate=False)
+    spec = spec_for("video_manifest", bench.lake, bench.ledger, bench.spec.shard)
+    run_stage(spec, isolate=False)
     uris = [f["uri"] for f in bench.lake.read_shard(SHARD)["files"]]
     now = time.time()
     with bench.ledger.transaction() as connection:
