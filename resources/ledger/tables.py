@@ -6,6 +6,7 @@ Not here: what is done with rows (`ledger`), the steps between versions (`migrat
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,10 @@ def _sqlite(path: Path) -> sa.Engine:
     return engine
 
 
+_migrating = threading.Lock()
+"""Alembic has one environment for a whole process, whichever databases its threads migrate."""
+
+
 def _migrate(engine: sa.Engine) -> None:
     """Bring the database to VERSION; nothing is imported or locked if it is there already."""
     with engine.connect() as connection:
@@ -273,7 +278,7 @@ def _migrate(engine: sa.Engine) -> None:
     from alembic import command
     from alembic.config import Config
 
-    with engine.connect() as connection:
+    with _migrating, engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -541,3 +542,11 @@ def test_what_was_done_in_a_span_is_counted(ledger: Ledger) -> None:
     with sa.create_engine(ledger.url).begin() as connection:
         connection.execute(sa.text("UPDATE work SET finished_at = 3600 * 10 + 3599"))
     assert Activity(ledger, 0, began).done_by_hour() == {"clips": {10: 1}}
+
+
+def test_threads_make_ledgers_at_the_same_time(tmp_path: Path) -> None:
+    """Alembic has one environment for a process: without care, one takes it from the other."""
+    with ThreadPoolExecutor(8) as pool:
+        ledgers = [Ledger(f"sqlite:///{tmp_path}/{number}.sqlite") for number in range(8)]
+        list(pool.map(Ledger.open, ledgers))
+    assert all(ledger.entries() == [] for ledger in ledgers)
