@@ -14,7 +14,6 @@ import pickle
 import signal
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,16 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from sqlalchemy.exc import SQLAlchemyError
 
 from dagster_project.executors import run_process
 from dagster_project.executors.run_process import RunCommand
 from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
 from dagster_project.executors.worker_server import Finished, Task, Told
 from dagster_project.home import open_instance
+from dagster_project.run_progress import Progress, Tell, Watch
 from dagster_project.run_queue import runs_at_once
 from dagster_project.run_summary import (
-    CLIP_TABLES,
     Summary,
     add_gone,
     add_known_checks,
@@ -41,43 +39,21 @@ from dagster_project.run_summary import (
     fill,
 )
 from dagster_project.unfinished import find_unfinished
-from ego_assets.catalog import STAGES_OF_A_SHARD, TABLES
+from ego_assets.catalog import STAGES_OF_A_SHARD
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
 from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files, shards_of
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.devices.gpu import find_gpus
-from resources.devices.leases import LeaseBook, describe_holders
 from resources.lake import Lake, LakeError
-from resources.ledger import Ledger, State
-from resources.ledger.sources import Sources
+from resources.ledger import Ledger
 from resources.raw.places import files_of
 
 JOB = "whole_graph"
 LOOK_S = 0.5
-AWAY_NOTE = (
-    "{place} is away: no video is there (is its disk mounted?). What is done of its videos stays, "
-    "what is not waits for it, and other folders go on"
-)
-Tell = Callable[["Progress"], None]
 StageSettings = Mapping[str, Mapping[str, Any]]
 """{op: {setting: value}}, as of the launchpad."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: units ended and expected (None until it is known), stage by stage.
-
-    note: a sentence for a person, in place of all that: why nothing goes on.
-    """
-
-    shard: str = ""
-    stage: str = ""
-    ended: int = 0
-    total: int | None = None
-    stages: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,7 +207,7 @@ class _Runs:
         self.ref = pickle.dumps(instance.get_ref())
         self.config = options.run_config(lake)
         self.job = _job(options.overrides)
-        self.watch = _Watch(ledger, tell)
+        self.watch = Watch(ledger, tell)
         self.limit = runs_at_once()[0]
         self.busy: dict[int, tuple[str, str]] = {}  # worker's process id → shard, run
         self.ended: dict[str, str] = {}
@@ -348,69 +324,3 @@ def job_with(overrides: str) -> dg.JobDefinition:
         for name, (module, own, fields) in json.loads(overrides).items()
     }
     return build_defs(made).resolve_job_def(JOB)
-
-
-class _Watch:
-    """Tells how shards stand, from the ledger, and why nothing goes on."""
-
-    def __init__(self, ledger: Ledger, tell: Tell | None) -> None:
-        self.ledger = ledger
-        self.tell = tell
-        self.away: dict[str, set[str]] = {}
-        self.waits: set[str] = set()
-        self.has_gpus = bool(tell and find_gpus())
-
-    def look(self, runs: Mapping[str, str]) -> None:
-        """runs: {shard: run} of those that go on. What cannot be told must not end them."""
-        if self.tell is None:
-            return
-        try:
-            self._look(self.tell, runs)
-        except (OSError, SQLAlchemyError) as error:
-            self.tell(Progress(note=f"how far the runs are cannot be told: {error}"))
-
-    def _look(self, tell: Tell, runs: Mapping[str, str]) -> None:
-        for shard in runs:
-            tell(progress_of(shard, self.ledger.counts([shard])))
-            away = Sources(self.ledger).places_away(shard)
-            for place in sorted(away - self.away.get(shard, set())):
-                tell(Progress(shard, note=AWAY_NOTE.format(place=place)))
-            self.away[shard] = away
-        if self.has_gpus:
-            self._look_at_devices(set(runs.values()))
-
-    def over(self, shard: str) -> None:
-        """The shard's run has ended."""
-        if self.tell:
-            self.tell(progress_of(shard, self.ledger.counts([shard])))
-
-    def _look_at_devices(self, runs: set[str]) -> None:
-        """Say once for a run that it waits for devices which others have."""
-        assert self.tell is not None
-        book = LeaseBook()
-        holders = {claim.id: claim for claim in book.holders()}
-        if not holders or any(claim.run_id in runs for claim in holders.values()):
-            return
-        for claim in book.claims():
-            if claim.id not in holders and claim.run_id in runs - self.waits:
-                self.waits.add(claim.run_id)
-                words = describe_holders(book, find_gpus())
-                self.tell(Progress(note=f"waits for a GPU: {words}"))
-
-
-def progress_of(shard: str, counts: dict[str, dict[State, int]]) -> Progress:
-    """Progress from the ledger's counts of a shard; a stage to come counts every clip."""
-    stages: dict[str, tuple[int, int, int]] = {}
-    for table in TABLES:
-        mine = Counter(counts.get(table, {}))
-        bad = mine[State.FAILED] + mine[State.QUARANTINED] + mine[State.DROPPED]
-        stages[table] = (mine[State.DONE], bad, sum(mine.values()))
-    ended = sum(done + bad for done, bad, _ in stages.values())
-    clips = max(stages[t][2] for t in CLIP_TABLES)
-    total = None
-    if clips:
-        of_clips = clips * len(CLIP_TABLES)
-        total = of_clips + sum(stages[t][2] for t in TABLES if t not in CLIP_TABLES)
-    of_shard = [t for stage in STAGES_OF_A_SHARD.values() for t in stage.tables]
-    current = next((t for t in of_shard if stages[t][0] + stages[t][1] < max(stages[t][2], 1)), "")
-    return Progress(shard, current, ended, total, stages)

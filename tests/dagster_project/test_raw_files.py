@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dagster_project.runs import Progress, _Watch, run_shards
+from dagster_project.run_progress import Progress, Watch
+from dagster_project.runs import run_shards
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -94,7 +95,7 @@ def test_the_terminal_says_once_that_a_folder_is_away(tmp_path: Path) -> None:
     bench.run(stages=("probe",))
     (shard,) = bench.lake.shards()
     told: list[Progress] = []
-    watch = _Watch(bench.ledger, told.append)
+    watch = Watch(bench.ledger, told.append)
     watch.look({shard: "run"})
     bench.raw.rename(tmp_path / "kept")
     bench.make(stages=("probe",))
