@@ -29,8 +29,10 @@ def has_work(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> bool:
             for part, groups in share_out(parts, inputs)
             for group in groups
         )
-    except (LakeError, ChoiceError, OSError, *s3_errors()):
+    except (LakeError, ChoiceError, OSError):
         return True  # the run says what is wrong
+    except s3_errors():
+        return True
 
 
 def _raw_files_changed(inputs: ShardInputs) -> bool:
