@@ -1,7 +1,8 @@
 """Six backends that compute nothing, and hold their device or core for as long as a table says.
 
-The times are those of one shard of 15 minutes of 1080p footage on an H100 (docs/performance.md),
-in seconds. Here: the backends, and their log of spans. Not here: what is concluded (`whole_graph`).
+The times are guesses, in seconds, of what learned backends take on an H100 for one shard of 15
+minutes of 1080p footage: nobody has measured them. What counts is their proportion. Here: the
+backends, and their log of spans. Not here: what is concluded (`whole_graph`).
 """
 
 from __future__ import annotations
