@@ -44,7 +44,7 @@ from ego_assets.models import registry
 from ego_assets.upkeep.recovery.rebuild import ready
 from ego_assets.upkeep.staleness import data_versions
 from resources.compute import Compute
-from resources.devices.gpu import borrowed_device, list_gpus, why_without_gpu
+from resources.devices.gpu import list_gpus, why_without_gpu
 from resources.ledger.sources import Sources
 from resources.processes import machine
 from resources.storage import Storage
@@ -250,41 +250,28 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
     """Run a stage over takes of a shard: what it did, and metadata for a person: how many takes it
     had on a device, what it lacks if it had to do without."""
     spec = run.spec_of(part, shard)
-    if needs_device(spec.operator, spec.backend, run.compute):
-        with borrowed_device():
-            return _run_part(run, part, spec, shard)
-    return _run_part(run, part, spec, shard)
-
-
-def _run_part(
-    run: StageRun, part: Part, spec: StageSpec, shard: str
-) -> tuple[StageReport, dict[str, Any]]:
     context, compute = run.context, run.compute
-    workers, real, chosen = compute.worker_count(), None, None
-    if spec.operator:
-        lanes, on_device = registry.lanes(spec.operator, spec.backend)
-        devices = leased_devices() if on_device else ()
-        share = leased_share(context)
-        chosen = Concurrency(compute.worker_count(on_device=on_device), lanes, share)
-        if devices:
-            chosen = on_devices(spec, devices, share, compute)
-            context.log.info(f"takes at a time on a device: {chosen.why}")
-        spec = replace(
-            spec,
-            lanes=chosen.lanes,
-            devices=devices,
-            device_share=chosen.share,
-            publish_behind=on_device,
-        )
-        workers = chosen.workers
-        why = why_without_gpu()
-        provisional = None
-        if why and on_device:
-            provisional = without_gpu.stand_in(spec, dict(part.form), why)
-        if provisional is not None:
-            spec, real, workers = provisional, spec, compute.worker_count()
-        elif why:
-            context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
+    lanes, on_device = registry.lanes(spec.operator, spec.backend)
+    devices = leased_devices() if on_device else ()
+    share = leased_share(context)
+    chosen = Concurrency(compute.worker_count(on_device=on_device), lanes, share)
+    if devices:
+        chosen = on_devices(spec, devices, share, compute)
+        context.log.info(f"takes at a time on a device: {chosen.why}")
+    spec = replace(
+        spec,
+        lanes=chosen.lanes,
+        devices=devices,
+        device_share=chosen.share,
+        publish_behind=on_device,
+    )
+    workers, real = chosen.workers, None
+    why = why_without_gpu()
+    provisional = without_gpu.stand_in(spec, dict(part.form), why) if why and on_device else None
+    if provisional is not None:
+        spec, real, workers = provisional, spec, compute.worker_count()
+    elif why:
+        context.log.info(f"{spec.backend} needs no GPU: these are its results, nothing waits")
 
     def warn(words: str) -> None:
         context.log.warning(words)
@@ -299,7 +286,7 @@ def _run_part(
         warn=warn,
     )
     metadata: dict[str, Any] = {}
-    if chosen is not None and chosen.why:
+    if chosen.why:
         metadata["takes on a device"] = chosen.why
     if real is not None:
         metadata |= degraded_metadata(report, spec, real)

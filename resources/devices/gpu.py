@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from resources.lake.environment import read_number
@@ -93,26 +92,6 @@ def go_without_gpu(why: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     else:
         os.environ.pop(WITHOUT_GPU_VARIABLE, None)
-
-
-_lend: Callable[[], AbstractContextManager[None]] | None = None
-
-
-@contextmanager
-def lending(lend: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """While the block runs, stages of this process get their device by `lend`, each for itself: for
-    runs without the executor that leases devices to steps."""
-    global _lend
-    before, _lend = _lend, lend
-    try:
-        yield
-    finally:
-        _lend = before
-
-
-def borrowed_device() -> AbstractContextManager[None]:
-    """A device for one stage, where somebody lends them; nothing where the step has its own."""
-    return _lend() if _lend is not None else nullcontext()
 
 
 def why_without_gpu() -> str:
