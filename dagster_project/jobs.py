@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from ego_assets.catalog import GROUPS, STAGES_OF_A_SHARD, TABLES, tables_of_items
+from ego_assets.graph.metadata import text_table
 from ego_assets.graph.partitions import SHARDS, shards_partitions
 from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files
@@ -129,16 +130,9 @@ def verify_lake(context: dg.OpExecutionContext, storage: Storage) -> None:
     ledger. Fails, and so alerts, if anything is wrong; it changes nothing."""
     lake = storage.lake()
     problems = audit.verify(lake, ready(lake, storage.ledger(), context.log.warning))
-    table = dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {"kind": p.kind, "table": p.table, "shard": p.shard, "detail": str(p)[:500]}
-            )
-            for p in problems[:LISTED]
-        ],
-        schema=dg.TableSchema(
-            [dg.TableColumn(n, "string") for n in ("kind", "table", "shard", "detail")]
-        ),
+    table = text_table(
+        ("kind", "table", "shard", "detail"),
+        [(p.kind, p.table, p.shard, str(p)[:500]) for p in problems[:LISTED]],
     )
     if problems:
         raise dg.Failure(

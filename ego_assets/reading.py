@@ -19,6 +19,7 @@ from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
+from resources.raw.places import accepted_uris
 from resources.raw.reader import RawReader
 from resources.raw.uris import is_remote, path_of
 
@@ -148,8 +149,7 @@ class LakeReader:
 
     def _uri(self, shard: str, video_id: str) -> str:
         if shard not in self._uris:
-            rows = self._lake.read("video_manifest", shard, columns=["video_id", "uri", "accepted"])
-            self._uris[shard] = {r["video_id"]: r["uri"] for r in rows.to_pylist() if r["accepted"]}
+            self._uris[shard] = accepted_uris(self._lake, shard)
         try:
             return self._uris[shard][video_id]
         except KeyError:

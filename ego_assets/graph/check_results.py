@@ -15,9 +15,11 @@ from typing import Any
 
 import dagster as dg
 
+from ego_assets.graph.metadata import text_table
 from ego_assets.quality.finding import Finding, Offender, merge
 from ego_assets.vision import plots
 from resources.lake import Lake
+from resources.raw.places import accepted_uris
 
 FAILS_HERE = "fails in these shards"
 """Metadata: whether the shards of this run are among those in which the check fails."""
@@ -34,11 +36,9 @@ class Places:
 
     @cached_property
     def _clips(self) -> dict[str, dict[str, Any]]:
-        files: dict[str, str] = {}
         clips: dict[str, dict[str, Any]] = {}
         for shard in self.shards:
-            rows = self.lake.read("video_manifest", shard, columns=["video_id", "uri"]).to_pylist()
-            files |= {row["video_id"]: row["uri"] for row in rows}
+            files = accepted_uris(self.lake, shard)
             columns = ["video_id", "clip_id", "start_frame", "end_frame", "start_pts_s"]
             for clip in self.lake.read("clips", shard, columns=[*columns, "end_pts_s"]).to_pylist():
                 clips[clip["clip_id"]] = clip | {"uri": files.get(clip["video_id"], "")}
@@ -84,7 +84,7 @@ def check_result(
     failing = {shard: found.sentence for shard, found in findings.items() if not found.passed}
     failing |= elsewhere
     if failing:
-        metadata["failing shards"] = _table(
+        metadata["failing shards"] = text_table(
             ("shard", "why"), [(s, w[:300]) for s, w in sorted(failing.items())[:LISTED]]
         )
         metadata["what to do"] = (
@@ -117,13 +117,7 @@ def _worst(finding: Finding, places: Places) -> dg.TableMetadataValue:
         (*places.of(o), o.where, "" if o.frame is None else str(o.frame), f"{o.value:.4g}")
         for o in finding.worst
     ]
-    return _table(("file", "time", "where", "frame", "value"), rows)
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.TableMetadataValue:
-    records = [dg.TableRecord(dict(zip(names, row, strict=True))) for row in rows]
-    schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in names])
-    return dg.MetadataValue.table(records, schema=schema)
+    return text_table(("file", "time", "where", "frame", "value"), rows)
 
 
 def readable(value: float) -> float:

@@ -16,6 +16,7 @@ from ego_assets import catalog
 from ego_assets.catalog import TABLES
 from ego_assets.engine.plan import LAKE
 from ego_assets.graph.check_results import named
+from ego_assets.graph.metadata import text_table
 from ego_assets.graph.partitions import (
     fail_for_lost,
     is_last_step,
@@ -61,9 +62,8 @@ def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult
         metadata={
             "shards": named(shards),
             "rows": rows,
-            "problems": dg.MetadataValue.table(
-                [dg.TableRecord({"shard": s, "problem": p[:500]}) for s, p in problems[:LISTED]],
-                schema=_columns("shard", "problem"),
+            "problems": text_table(
+                ("shard", "problem"), [(s, p[:500]) for s, p in problems[:LISTED]]
             ),
         },
     )
@@ -78,7 +78,7 @@ def covers_every_clip(
     nothing done, rather than nothing to do.
     """
     counts = dict.fromkeys(State, 0)
-    open_units: list[dict[str, str]] = []
+    open_units: list[tuple[str, str, str, str]] = []
     unknown = 0
     for shard in shards:
         entries = ledger.entries(stage=table, shard=shard)
@@ -86,19 +86,12 @@ def covers_every_clip(
             unknown += clips
             if len(open_units) < LISTED:
                 why = f"the ledger knows none of its {clips} clips: run {table} of this shard"
-                open_units.append({"shard": shard, "unit": "", "state": "unknown", "reason": why})
+                open_units.append((shard, "", "unknown", why))
         for entry in entries:
             counts[entry.state] += 1
             if entry.state not in {State.DONE, State.DROPPED} and len(open_units) < LISTED:
                 reason = (entry.error or "").split("\n", 1)[0][:300]
-                open_units.append(
-                    {
-                        "shard": shard,
-                        "unit": entry.unit_id,
-                        "state": entry.state.value,
-                        "reason": reason,
-                    }
-                )
+                open_units.append((shard, entry.unit_id, entry.state.value, reason))
     total = sum(counts.values()) - counts[State.DROPPED] + unknown
     done = counts[State.DONE]
     return AssetCheckResult(
@@ -111,10 +104,7 @@ def covers_every_clip(
             "shards": named(shards),
             **{state.value: count for state, count in counts.items()},
             "unknown": unknown,
-            "not done": dg.MetadataValue.table(
-                [dg.TableRecord(dict(u)) for u in open_units],
-                schema=_columns("shard", "unit", "state", "reason"),
-            ),
+            "not done": text_table(("shard", "unit", "state", "reason"), open_units),
         },
     )
 
@@ -166,10 +156,6 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         ],
         op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "1"},
     )(checks)
-
-
-def _columns(*names: str) -> dg.TableSchema:
-    return dg.TableSchema(columns=[dg.TableColumn(n, "string") for n in names])
 
 
 TABLE_CHECKS = [table_checks(table) for table in TABLES]

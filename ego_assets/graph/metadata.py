@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,6 +12,7 @@ from ego_assets.catalog import TABLES
 from ego_assets.engine.outcome import StageReport
 from ego_assets.engine.plan import StageSpec
 from resources.lake import Lake
+from resources.raw.places import accepted_uris
 
 LISTED_FAILURES = 50
 LISTED_VIDEOS = 100
@@ -43,9 +44,13 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
     if report.slow:
         metadata[READ_SLOWLY] = "\n".join(list(report.slow.values())[:LISTED_FAILURES])
     if report.moved_files:
-        metadata["moved files"] = files_table(report.moved_files, "was at", "is at")
+        metadata["moved files"] = text_table(
+            ("was at", "is at"), list(report.moved_files.items())[:LISTED_VIDEOS]
+        )
     if report.gone_files:
-        metadata["files that are gone"] = files_table(report.gone_files, "file", "why")
+        metadata["files that are gone"] = text_table(
+            ("file", "why"), list(report.gone_files.items())[:LISTED_VIDEOS]
+        )
     if report.failures:
         records = [
             dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})
@@ -55,10 +60,11 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
     return metadata
 
 
-def files_table(files: Mapping[str, str], name: str, value: str) -> dg.TableMetadataValue:
-    rows = [dg.TableRecord({name: n, value: v}) for n, v in [*files.items()][:LISTED_VIDEOS]]
-    schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn(value, "string")])
-    return dg.MetadataValue.table(rows, schema=schema)
+def text_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> dg.TableMetadataValue:
+    """A table of text, with these columns."""
+    records = [dg.TableRecord(dict(zip(names, row, strict=True))) for row in rows]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return dg.MetadataValue.table(records, schema=schema)
 
 
 def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> dict[str, Any]:
@@ -76,45 +82,33 @@ def raw_videos_table(lake: Lake, shard: str) -> dg.TableMetadataValue:
     """Where the videos of a shard lie, and why some were rejected; those come first."""
     columns = ["uri", "video_id", "duration_s", "accepted", "reject_reason", "reject_detail"]
     rows = lake.read("video_manifest", shard, columns=columns).to_pylist()
-    names = ("file", "video", "seconds", "rejected")
-    records = [
-        dg.TableRecord(
-            {
-                "file": r["uri"],
-                "video": r["video_id"] or "",
-                "seconds": "" if r["duration_s"] is None else f"{r['duration_s']:.1f}",
-                "rejected": ""
-                if r["accepted"]
-                else f"{r['reject_reason']}: {r['reject_detail'] or ''}"[:300],
-            }
+    shown = [
+        (
+            r["uri"],
+            r["video_id"] or "",
+            "" if r["duration_s"] is None else f"{r['duration_s']:.1f}",
+            "" if r["accepted"] else f"{r['reject_reason']}: {r['reject_detail'] or ''}"[:300],
         )
         for r in sorted(rows, key=lambda r: (r["accepted"], r["uri"]))
     ]
-    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
-    return dg.MetadataValue.table(records[:LISTED_VIDEOS], schema=schema)
+    return text_table(("file", "video", "seconds", "rejected"), shown[:LISTED_VIDEOS])
 
 
 def clips_table(lake: Lake, shard: str) -> dg.TableMetadataValue:
     """The clips of a shard: of which file, from when to when, and why they begin there."""
-    columns = ["video_id", "uri", "accepted"]
-    rows = lake.read("video_manifest", shard, columns=columns).to_pylist()
-    files = {row["video_id"]: row["uri"] for row in rows if row["accepted"]}
+    files = accepted_uris(lake, shard)
     clips = lake.read("clips", shard).sort_by("clip_id").to_pylist()
-    names = ("clip", "file", "from", "to", "begins with")
-    records = [
-        dg.TableRecord(
-            {
-                "clip": clip["clip_id"],
-                "file": files.get(clip["video_id"], ""),
-                "from": f"{clip['start_pts_s']:.1f} s",
-                "to": f"{clip['end_pts_s']:.1f} s",
-                "begins with": clip["split_reason"],
-            }
+    shown = [
+        (
+            clip["clip_id"],
+            files.get(clip["video_id"], ""),
+            f"{clip['start_pts_s']:.1f} s",
+            f"{clip['end_pts_s']:.1f} s",
+            clip["split_reason"],
         )
         for clip in clips[:LISTED_VIDEOS]
     ]
-    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
-    return dg.MetadataValue.table(records, schema=schema)
+    return text_table(("clip", "file", "from", "to", "begins with"), shown)
 
 
 def table_schema(table: str) -> dg.TableSchema:

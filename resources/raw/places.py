@@ -56,6 +56,12 @@ def files_of(lake: Lake, shard: str) -> list[RawFileOfShard]:
     return found
 
 
+def accepted_uris(lake: Lake, shard: str) -> dict[str, str]:
+    """{video: where its raw file is} of the accepted videos of a shard."""
+    rows = lake.read("video_manifest", shard, columns=["video_id", "uri", "accepted"]).to_pylist()
+    return {row["video_id"]: row["uri"] for row in rows if row["accepted"]}
+
+
 def unit_of(entry: Mapping[str, Any]) -> str:
     """The unit of a file as a shard lists it: named by its uri, unless that name was taken by a
     file that had the uri before it and was moved."""
