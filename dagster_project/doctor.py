@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import shutil
@@ -20,7 +19,7 @@ from dagster_project.home import home_of, limit_in
 from dagster_project.run_queue import runs_at_once
 from dagster_project.startup import prepare
 from ego_assets.catalog import BACKENDS
-from ego_assets.feature import BackendEntry
+from ego_assets.feature import BackendEntry, load
 from ego_assets.models import registry
 from ego_assets.models.choice import (
     BackendsFileError,
@@ -219,9 +218,8 @@ def _backend(
 ) -> Finding:
     """settings: of the machine's file, if that chooses it; None: it does not."""
     what = f"{entry.operator}: {entry.name}{'' if settings is None else ' (chosen)'}"
-    module, _, name = entry.factory.partition(":")
     try:
-        getattr(importlib.import_module(module), name)
+        load(entry.factory)
     except Exception as error:  # any failure to import is the finding
         return Finding(what, "missing", f"{type(error).__name__}: {error}")
     try:

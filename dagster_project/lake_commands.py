@@ -28,7 +28,7 @@ from dagster_project.terminal import (
     report,
 )
 from ego_assets.catalog import TABLES
-from ego_assets.engine.plan import LAKE
+from ego_assets.feature import LAKE
 from resources.lake import Lake, history
 from resources.ledger import Entry, State
 

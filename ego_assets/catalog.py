@@ -13,7 +13,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from ego_assets.feature import BackendEntry, Feature, Stage, TableInfo, load
+from ego_assets.feature import BackendEntry, Feature, Stage, TableInfo, WorkItem, load
 from ego_assets.hands.feature import HANDS
 from ego_assets.masks.feature import MASKS
 from ego_assets.objects.feature import OBJECTS
@@ -148,14 +148,9 @@ def feature_of(table: str) -> Feature:
     return _FEATURE_OF[table]
 
 
-def stages_of_items(*items: str) -> list[Stage]:
-    """The stages that work on items of these kinds, in the order of the graph."""
-    return [stage for stage in STAGES.values() if stage.item in items]
-
-
-def tables_of_items(*items: str) -> list[str]:
-    """The tables that are made of items of these kinds, in the order of the graph."""
-    return [table for stage in stages_of_items(*items) for table in stage.tables]
+def tables_of_items(item: WorkItem) -> list[str]:
+    """The tables that are made of items of this kind, in the order of the graph."""
+    return [table for stage in STAGES.values() if stage.item == item for table in stage.tables]
 
 
 def all_probes() -> tuple[Probe, ...]:

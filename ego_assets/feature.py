@@ -19,6 +19,8 @@ from resources.lake.table import Table
 WorkItem = Literal["file", "video", "clip", "shard", "lake"]
 """What a stage does at a time. The items of a shard are its raw files, its accepted videos, its
 clips (those of a take in order), or the shard itself; `lake` is one item over all shards."""
+LAKE = "lake"
+"""The one item, and in place of a shard the partition, of stages that work on the whole lake."""
 
 
 def load(reference: str) -> Any:
@@ -155,6 +157,8 @@ class Feature:
     external: tuple[ExternalAsset, ...] = ()
 
 
+OF_A_CLIP = {"video_id": "clips", "clip_id": "clips"}
+"""Lineage of the columns that every table of clips has."""
 OUR_LICENCE = "Apache-2.0 (this project)"
 SAVED_MODEL = ("{checkpoint}/config.json", "{checkpoint}/model.safetensors")
 """Weights of a model that transformers saved."""

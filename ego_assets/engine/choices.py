@@ -59,7 +59,7 @@ KEPT = 20
 
 
 class Choices:
-    """What was chosen for the shards of a lake. `stage`: as `StageSpec.carried_stage` says it."""
+    """What was chosen for the shards of a lake. `stage`: the name of its operator."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake

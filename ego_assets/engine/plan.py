@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ego_assets.feature import Stage, WorkItem
+from ego_assets.feature import LAKE, Stage, WorkItem
 from ego_assets.models import registry
 from resources.lake import Lake, Provenance
 from resources.ledger import Entry, Ledger
@@ -79,7 +79,8 @@ class Group:
 class StageSpec:
     """All that a worker process needs to run a stage; plain values only.
 
-    name: of the step; item: what it does at a time; operator and backend name the registry entry;
+    name: of the step; item: what it does at a time; operator and backend name the registry entry
+    (what clips carry on, and what is chosen for shards, lies under the operator's name);
     tables: what it publishes (each is a ledger stage of its own, so that a subset can be made);
     inputs: the upstream tables that the operator reads; weights_dir: where models' files lie on
     this machine: their hash, not their place, enters the fingerprint. lanes: takes that a worker
@@ -118,11 +119,6 @@ class StageSpec:
     hardware_decoding: bool = False
     device_share: float = 1.0
     publish_behind: bool = False
-
-    @property
-    def carried_stage(self) -> str:
-        """The name under which its clips carry state on, and under which it is chosen for."""
-        return self.operator
 
     def digest_of(self, *inputs: Any) -> str:
         """Base fingerprint of one of its files, videos, shards or lakes."""
@@ -330,8 +326,6 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return [Group((unit,))]
 
 
-LAKE = "lake"
-"""The one item, and in place of a shard the partition, of stages that work on the whole lake."""
 _PLANS: dict[WorkItem, Callable[[StageSpec, ShardInputs], list[Group]]] = {
     "file": plan_files,
     "video": plan_videos,

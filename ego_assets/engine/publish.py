@@ -62,13 +62,13 @@ def _publish(
             raise ContractError(f"{name} has arrays and no column that names them (ArraysKey)")
         rows[name] = [row | {column: key} for row in rows[name]]
     batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
-    place = (spec.carried_stage, spec.shard, unit.unit_id)
+    place = (spec.operator, spec.shard, unit.unit_id)
     is_newest = lake.write_carried(*place, output.carried, claim.token, fingerprint)
     # Who makes another table of the stage leaves the same.
     if not is_newest and lake.read_carried(*place, fingerprint) is None:
         raise OutdoneError(
             f"a later attempt than {claim.token} has left state after {unit.unit_id} in "
-            f"{lake.location}/_carried/{spec.carried_stage}/{spec.shard}"
+            f"{lake.location}/_carried/{spec.operator}/{spec.shard}"
         )
     published = {}
     for table, batch in batches.items():

@@ -48,7 +48,7 @@ def run_stage(
     """
     lake, ledger = Lake(spec.lake_root), Ledger(spec.ledger_url)
     inputs = planning.ShardInputs(lake, ledger, spec.shard)
-    taken, tokens = agree(inputs, spec.tables, spec.inputs, spec.carried_stage)
+    taken, tokens = agree(inputs, spec.tables, spec.inputs, spec.operator)
     settled = Settled()
     if spec.item == "file":
         settled = settle(lake, ledger, spec.shard)

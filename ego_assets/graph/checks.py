@@ -14,7 +14,7 @@ from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 
 from ego_assets import catalog
 from ego_assets.catalog import TABLES
-from ego_assets.engine.plan import LAKE
+from ego_assets.feature import LAKE
 from ego_assets.graph.check_results import named
 from ego_assets.graph.metadata import text_table
 from ego_assets.graph.partitions import (

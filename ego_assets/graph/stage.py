@@ -17,10 +17,10 @@ from ego_assets.engine import provisional as without_gpu
 from ego_assets.engine.choices import Choice, Choices, Part, share_out
 from ego_assets.engine.concurrency import Concurrency, concurrency
 from ego_assets.engine.outcome import StageReport, merged
-from ego_assets.engine.plan import LAKE, ShardInputs, StageSpec, not_made
+from ego_assets.engine.plan import ShardInputs, StageSpec, not_made
 from ego_assets.engine.runner import run_stage
 from ego_assets.environment import check_environment
-from ego_assets.feature import Stage
+from ego_assets.feature import LAKE, Stage
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.lineage import column_lineage
 from ego_assets.graph.metadata import (

@@ -1,6 +1,14 @@
 """Hand poses: 21 joints per hand, in pixels and in metres."""
 
-from ego_assets.feature import OUR_LICENCE, BackendEntry, Feature, Needs, Stage, TableInfo
+from ego_assets.feature import (
+    OF_A_CLIP,
+    OUR_LICENCE,
+    BackendEntry,
+    Feature,
+    Needs,
+    Stage,
+    TableInfo,
+)
 from ego_assets.hands.settings import HamerSettings, HandPoseSettings, HandProbeSettings
 from ego_assets.hands.tables import HandPose
 
@@ -11,7 +19,7 @@ HANDS = Feature(
             HandPose,
             preview="ego_assets.hands.preview:hands_sheet",
             drift="ego_assets.hands.drift:HAND_POSES",
-            lineage={"video_id": "clips", "clip_id": "clips"}
+            lineage=OF_A_CLIP
             | dict.fromkeys(
                 ("track_id", "side", "frame_index", "pts_s", "is_context"), "hand_masks"
             ),

@@ -1,6 +1,7 @@
 """Detections and masks of hands and objects: three tables from one pass over the frames."""
 
 from ego_assets.feature import (
+    OF_A_CLIP,
     OUR_LICENCE,
     SAVED_MODEL,
     BackendEntry,
@@ -18,7 +19,6 @@ from ego_assets.masks.settings import (
 )
 from ego_assets.masks.tables import Detection, HandMask, ObjectMask
 
-_CLIP = {"video_id": "clips", "clip_id": "clips"}
 _LEARNED = "ego_assets.masks.learned"
 
 MASKS = Feature(
@@ -28,13 +28,13 @@ MASKS = Feature(
             Detection,
             preview="ego_assets.masks.preview:detections_sheet",
             drift="ego_assets.masks.drift:DETECTIONS",
-            lineage=_CLIP,
+            lineage=OF_A_CLIP,
         ),
         TableInfo(
             ObjectMask,
             preview="ego_assets.masks.preview:masks_sheet",
             drift="ego_assets.masks.drift:OBJECT_MASKS",
-            lineage=_CLIP,
+            lineage=OF_A_CLIP,
             seam="ego_assets.masks.seam:MASKS",
             expects_things=True,
         ),
@@ -42,7 +42,7 @@ MASKS = Feature(
             HandMask,
             preview="ego_assets.masks.preview:masks_sheet",
             drift="ego_assets.masks.drift:HAND_MASKS",
-            lineage=_CLIP,
+            lineage=OF_A_CLIP,
             seam="ego_assets.masks.seam:MASKS",
             expects_things=True,
         ),

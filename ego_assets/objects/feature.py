@@ -1,6 +1,14 @@
 """Objects: their 6D poses, and what moves them."""
 
-from ego_assets.feature import OUR_LICENCE, BackendEntry, Feature, Needs, Stage, TableInfo
+from ego_assets.feature import (
+    OF_A_CLIP,
+    OUR_LICENCE,
+    BackendEntry,
+    Feature,
+    Needs,
+    Stage,
+    TableInfo,
+)
 from ego_assets.objects.settings import (
     FoundationPoseSettings,
     MovementSettings,
@@ -9,8 +17,6 @@ from ego_assets.objects.settings import (
 )
 from ego_assets.objects.tables import ObjectMovement, ObjectPose
 
-_CLIP = {"video_id": "clips", "clip_id": "clips"}
-
 OBJECTS = Feature(
     "objects",
     tables=(
@@ -18,7 +24,7 @@ OBJECTS = Feature(
             ObjectPose,
             preview="ego_assets.objects.preview:axes_sheet",
             drift="ego_assets.objects.drift:OBJECT_POSES",
-            lineage=_CLIP
+            lineage=OF_A_CLIP
             | dict.fromkeys(("track_id", "frame_index", "pts_s", "is_context"), "object_masks")
             | {"world_id": "scene_reconstruction"},
             seam="ego_assets.objects.seam:OBJECTS",
@@ -28,7 +34,7 @@ OBJECTS = Feature(
             ObjectMovement,
             preview="ego_assets.objects.preview:timeline_plot",
             drift="ego_assets.objects.drift:OBJECT_MOVEMENTS",
-            lineage=_CLIP | {"track_id": "object_masks"},
+            lineage=OF_A_CLIP | {"track_id": "object_masks"},
             rows_of="object_masks",
         ),
     ),

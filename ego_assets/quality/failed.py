@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from ego_assets.feature import LAKE
 from resources.lake import Lake
 
 MOST_SHARDS = 1000
@@ -32,21 +33,19 @@ def note_failed(lake: Lake, table: str, shard: str, failed: list[dict[str, str]]
 def failing_shards(lake: Lake, table: str) -> dict[str, dict[str, str]]:
     """{check: {shard: why it failed there}}, by the last look at each shard that still is one."""
     found: dict[str, dict[str, str]] = {}
-    known = _read(lake, _key(table))
-    shards = set(lake.shards()) if known else set()
-    for shard in sorted(shards & known.keys()):
-        for each in known[shard]:
-            found.setdefault(each["check"], {})[shard] = each["reason"]
+    for check in failed_checks(lake, [table]):
+        found.setdefault(check["check"], {})[check["shard"]] = check["reason"]
     return found
 
 
 def failed_checks(lake: Lake, tables: Iterable[str]) -> list[dict[str, str]]:
-    """List the checks that failed in the last look at each shard, errors first."""
-    known = {*lake.shards(), "lake"}
+    """List the checks that failed in the last look at each registered shard, errors first."""
+    noted = {table: _read(lake, _key(table)) for table in tables}
+    known = {*lake.shards(), LAKE} if any(noted.values()) else set()
     found = [
-        {"check": each["check"], "asset": table, "shard": shard} | each
-        for table in tables
-        for shard, checks in _read(lake, _key(table)).items()
+        {"asset": table, "shard": shard} | each
+        for table, shards in noted.items()
+        for shard, checks in shards.items()
         if shard in known
         for each in checks
     ]

@@ -1,6 +1,6 @@
 """Robot hands: joint positions that mimic the human hand."""
 
-from ego_assets.feature import OUR_LICENCE, BackendEntry, Feature, Stage, TableInfo
+from ego_assets.feature import OF_A_CLIP, OUR_LICENCE, BackendEntry, Feature, Stage, TableInfo
 from ego_assets.robots.settings import RetargetSettings, RobotProbeSettings
 from ego_assets.robots.tables import RobotMapping
 
@@ -11,7 +11,7 @@ ROBOTS = Feature(
             RobotMapping,
             preview="ego_assets.robots.preview:joints_plot",
             drift="ego_assets.robots.drift:ROBOT_MAPPINGS",
-            lineage={"video_id": "clips", "clip_id": "clips"}
+            lineage=OF_A_CLIP
             | dict.fromkeys(
                 ("track_id", "side", "frame_index", "pts_s", "is_context"), "hand_poses"
             ),

@@ -1,6 +1,14 @@
 """The scene: a camera pose for every frame, and points."""
 
-from ego_assets.feature import SAVED_MODEL, BackendEntry, Feature, Needs, Stage, TableInfo
+from ego_assets.feature import (
+    OF_A_CLIP,
+    SAVED_MODEL,
+    BackendEntry,
+    Feature,
+    Needs,
+    Stage,
+    TableInfo,
+)
 from ego_assets.scene.settings import (
     CameraProbeSettings,
     DepthAnythingSettings,
@@ -16,7 +24,7 @@ SCENE = Feature(
             SceneReconstruction,
             preview="ego_assets.scene.preview:reconstruction_plot",
             drift="ego_assets.scene.drift:SCENE_RECONSTRUCTION",
-            lineage={"video_id": "clips", "clip_id": "clips"},
+            lineage=OF_A_CLIP,
             seam="ego_assets.scene.seam:CAMERAS",
         ),
     ),

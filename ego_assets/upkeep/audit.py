@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.engine.errors import ErrorKind, classify
-from ego_assets.engine.plan import LAKE
+from ego_assets.feature import LAKE
 from ego_assets.upkeep.findings import Look
 from ego_assets.upkeep.problems import DAMAGED, Problem, Suspicion, put_aside
 from resources.lake import Lake, LakeError

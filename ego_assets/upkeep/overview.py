@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from ego_assets.catalog import TABLES, stage_of, tables_of_items
-from ego_assets.engine.plan import LAKE
+from ego_assets.feature import LAKE
 from resources.lake import Lake
 from resources.ledger import Entry, Ledger, State
 from resources.ledger.adoption import Counts

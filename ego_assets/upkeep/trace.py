@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.catalog import TABLES, stage_of
-from ego_assets.engine.plan import LAKE
+from ego_assets.feature import LAKE
 from resources.lake import Lake
 from resources.ledger import Ledger
 

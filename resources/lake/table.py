@@ -128,6 +128,7 @@ class Table(BaseModel):
         return next((c.name for c in cls.columns() if c.names_arrays), None)
 
     @classmethod
+    @cache
     def arrow_schema(cls) -> pa.Schema:
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in cls.columns()])
 

@@ -418,7 +418,7 @@ def test_new_rows_win_over_fragments_floors_and_what_is_carried(bench: Bench) ->
         run(bench, "second", 0.2)
     rollback(bench.lake, bench.ledger, "first")  # its floors are of the future, too
     far = int(time.time() * 1000) + 2 * AHEAD_MS
-    bench.lake.write_carried(bench.spec.carried_stage, SHARD, LONG[0], {"count": 50}, far, "x")
+    bench.lake.write_carried(bench.spec.operator, SHARD, LONG[0], {"count": 50}, far, "x")
     lose(bench)
     assert run(bench, "third", 0.3).done == 4
     assert shares(bench) == [0.3] * 4

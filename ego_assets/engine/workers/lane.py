@@ -272,7 +272,7 @@ class Lane:
     def _read_carried(self, before: Unit, fingerprint: str | None) -> Carried | None:
         """What a unit that was done under the fingerprint has left for the next one."""
         return self.lake.read_carried(
-            self.spec.carried_stage, self.spec.shard, before.unit_id, fingerprint
+            self.spec.operator, self.spec.shard, before.unit_id, fingerprint
         )
 
     def _after(

@@ -7,7 +7,6 @@ process of its own (`bridge`), in its own environment (`foundationpose_bridge`).
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.feature import load
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator, empty_columns
 from ego_assets.objects.foundationpose import child as far_side
@@ -411,14 +411,13 @@ def _small(
 def _depth_class(settings: FoundationPoseSettings) -> Any:
     """Raises WeightsMissingError if no source of depth is set, WeightsError if there is none of
     that name."""
-    module, _, name = settings.depth.partition(":")
-    if not name:
+    if ":" not in settings.depth:
         raise WeightsMissingError(
             "FoundationPose needs metric depth and none is set: name a source with the setting "
             "`depth`, as package.module:Class (docs/models.md)"
         )
     try:
-        return getattr(importlib.import_module(module), name)
+        return load(settings.depth)
     except (ImportError, AttributeError) as error:
         raise WeightsError(f"the source of depth {settings.depth!r}: {error}") from error
 

@@ -114,7 +114,7 @@ def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: Unit) -> No
         with suppress(LakeError):  # the end of the stage will say so
             made = lake.provenances(table, spec.shard, units={unit.unit_id})
         held = {u: p.token for u, p in made.items()}
-        tokens = highest_tokens(lake, table, spec.shard, held, spec.carried_stage)
+        tokens = highest_tokens(lake, table, spec.shard, held, spec.operator)
         highest = {unit.unit_id: tokens[unit.unit_id]}
         adoption = Adoption(ledger)
         adoption.adopt({table: [_found(table, spec.shard, u, p) for u, p in made.items()]})

@@ -1,6 +1,6 @@
 """What the platform is told. Nothing else is to be written, anywhere."""
 
-from ego_assets.feature import OUR_LICENCE, BackendEntry, Feature, Stage, TableInfo
+from ego_assets.feature import OF_A_CLIP, OUR_LICENCE, BackendEntry, Feature, Stage, TableInfo
 from ego_sharpness.settings import SharpnessProbeSettings, SharpnessSettings
 from ego_sharpness.tables import ClipSharpness
 
@@ -11,7 +11,7 @@ SHARPNESS = Feature(
             ClipSharpness,
             preview="ego_sharpness.preview:sheet",
             drift="ego_sharpness.probes:DRIFT",
-            lineage={"video_id": "clips", "clip_id": "clips"},
+            lineage=OF_A_CLIP,
         ),
     ),
     stages=(
