@@ -76,8 +76,7 @@ CONFIG = {
         dg.Noneable(float),
         default_value=None,
         description="A step that gets no GPU within this time fails; while other steps of its run "
-        "have one, or it could not start for want of slots or CPUs, it waits. By default it always "
-        "does.",
+        "have one, or no slot or CPU is free for it, it waits. By default it always does.",
     ),
     "degrade_after_s": dg.Field(
         dg.Noneable(float),

@@ -457,7 +457,7 @@ class HamerEstimator:
         return f"HaMeR of {sum(t.numel() for t in tensors.values()) / 1e6:.1f} M parameters, MANO"
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """One row a mask row. Carried over: sides and shapes."""
+        """One row per mask row. Carried over: sides and shapes."""
         masks = clip.tables["hand_masks"].to_pylist()
         known = carried or {}
         votes = count_votes(masks, clip.first_new_frame, known.get("votes", {}))

@@ -29,7 +29,7 @@ from resources.lake.table import (
 
 
 class HandPose(FrameRow):
-    """One row a hand a frame: 21 joints in MANO order."""
+    """One row per hand per frame: 21 joints in MANO order."""
 
     table: ClassVar[str] = "hand_poses"
     key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index", "track_id")

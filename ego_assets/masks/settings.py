@@ -35,7 +35,10 @@ class Sam2TrackerSettings(Settings):
         default="sam2.1-hiera-small", description="folder of the model, below that of all weights"
     )
     min_agreement: float = Field(
-        default=0.3, ge=0, le=1, description="overlap (IoU) of boxes below which it prompts anew"
+        default=0.3,
+        ge=0,
+        le=1,
+        description="overlap (IoU) of boxes below which it is prompted again",
     )
     compile: CompileMode = Field(
         default=False,
@@ -139,7 +142,10 @@ class Sam3Settings(VocabularySettings):
         default=2.0, gt=0, description="how often tracks are held against what is detected"
     )
     min_agreement: float = Field(
-        default=0.5, ge=0, le=1, description="overlap (IoU) of masks below which it begins anew"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="overlap (IoU) of masks below which a track starts over",
     )
     prompts_per_batch: int = Field(
         default=4,

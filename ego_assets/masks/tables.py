@@ -24,7 +24,7 @@ from resources.lake.table import (
 
 
 class Detection(FrameRow):
-    """One row a box a frame: what was seen, before tracking."""
+    """One row per box per frame: what was seen, before tracking."""
 
     table: ClassVar[str] = "detections"
     key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index", "detection_index")
@@ -60,13 +60,13 @@ class MaskRow(FrameRow):
 
 
 class ObjectMask(MaskRow):
-    """One row an object a frame."""
+    """One row per object per frame."""
 
     table: ClassVar[str] = "object_masks"
 
 
 class HandMask(MaskRow):
-    """One row a hand a frame."""
+    """One row per hand per frame."""
 
     table: ClassVar[str] = "hand_masks"
 

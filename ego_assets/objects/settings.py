@@ -57,7 +57,10 @@ class FoundationPoseSettings(ObjectPoseSettings):
         description="overlap (IoU) of the projected mesh and the mask under which a pose is lost",
     )
     max_gap_s: float = Field(
-        default=0.5, ge=0, le=10, description="unseen for longer, an object is found anew"
+        default=0.5,
+        ge=0,
+        le=10,
+        description="an object that is unseen for longer is searched for again",
     )
     retry_s: float = Field(
         default=0.5, ge=0, le=60, description="time between tries to find a lost object"

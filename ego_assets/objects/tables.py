@@ -29,7 +29,7 @@ from resources.lake.table import (
 
 
 class ObjectPose(FrameRow):
-    """One row an object a frame: its rigid pose in the camera and in the world."""
+    """One row per object per frame: its rigid pose in the camera and in the world."""
 
     table: ClassVar[str] = "object_poses"
     key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index", "track_id")
@@ -62,7 +62,7 @@ class ObjectPose(FrameRow):
 
 
 class ObjectMovement(ClipRow):
-    """One row an interval of a track in which its state does not change."""
+    """One row per interval of a track in which its state does not change."""
 
     table: ClassVar[str] = "object_movements"
     key: ClassVar[tuple[str, ...]] = ("clip_id", "track_id", "start_frame")

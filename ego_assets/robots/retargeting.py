@@ -74,7 +74,7 @@ class _Passage:
 class DexRetargeter:
     """dex_retargeting 0.5 (vector, position, dexpilot) as an operator.
 
-    One row a valid hand pose a robot, ordered by robot, track and frame; hand poses marked
+    One row per valid hand pose and robot, ordered by robot, track and frame; hand poses marked
     invalid have none. Raises UnknownRobotError (a BadInputError) for a robot that is not there
     and BadInputError for a URDF that does not fit its mapping.
     """

@@ -25,7 +25,7 @@ from resources.lake.table import (
 
 
 class RobotMapping(FrameRow):
-    """One row a hand a frame a robot: the joint positions that mimic the hand."""
+    """One row per hand, frame and robot: the joint positions that mimic the hand."""
 
     table: ClassVar[str] = "robot_mappings"
     key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index", "track_id", "robot", "method")

@@ -30,7 +30,7 @@ from resources.lake.table import (
 
 
 class SceneReconstruction(FrameRow):
-    """One row a frame: the camera. The points lie in the file that `points_uri` names."""
+    """One row per frame: the camera. The points lie in the file that `points_uri` names."""
 
     table: ClassVar[str] = "scene_reconstruction"
     key: ClassVar[tuple[str, ...]] = ("clip_id", "frame_index")

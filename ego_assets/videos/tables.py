@@ -27,7 +27,7 @@ from resources.lake.table import (
 
 
 class VideoManifest(VideoRow):
-    """One row a raw file: what it is and whether it is taken in."""
+    """One row per raw file: what it is and whether it is taken in."""
 
     table: ClassVar[str] = "video_manifest"
     key: ClassVar[tuple[str, ...]] = ("uri",)
@@ -83,7 +83,7 @@ class VideoManifest(VideoRow):
 
 
 class Clip(ClipRow):
-    """One row a clip: the atomic unit of work."""
+    """One row per clip: the atomic unit of work."""
 
     table: ClassVar[str] = "clips"
     key: ClassVar[tuple[str, ...]] = ("clip_id",)

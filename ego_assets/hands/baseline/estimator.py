@@ -63,7 +63,7 @@ class BaselineHandEstimator:
         self._scale = settings.hand_length_m / HAND_LENGTH_M
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """One row a mask row; bone lengths are the same for all rows."""
+        """One row per mask row; bone lengths are the same for all rows."""
         tracks: dict[str, list[dict[str, Any]]] = {}
         for row in clip.tables["hand_masks"].to_pylist():
             tracks.setdefault(row["track_id"], []).append(row)

@@ -56,7 +56,7 @@ class BaselineObjectPoseEstimator:
         self.settings = settings
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """One row a mask row; a pose is null where it is not valid."""
+        """One row per mask row; a pose is null where it is not valid."""
         masks = clip.tables["object_masks"].to_pylist()
         if not masks:
             return ClipOutput({"object_poses": []})

@@ -144,7 +144,7 @@ class FoundationPoseEstimator:
         return f"checkout for Python {python}, {len(library.paths)} meshes, depth by {depth}"
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """One row a mask row; a pose is null where it is not valid.
+        """One row per mask row; a pose is null where it is not valid.
 
         Raises BridgeError if FoundationPose fails, dies or hangs; the next clip gets a new one.
         """
