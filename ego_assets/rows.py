@@ -62,7 +62,7 @@ class ClipRow(VideoRow):
 
 
 class FrameRow(ClipRow):
-    """Columns of every table with a row a frame."""
+    """Columns of every table with a row per frame."""
 
     frame_index: Int32 = Field(ge=0, description="index in the video's presentation order")
     pts_s: Seconds = Field(description="presentation time since the video's first frame")

@@ -39,7 +39,7 @@ class HandPose(FrameRow):
     is_valid: Bool = Field(description="false: the joints are not to be trusted")
     invalid_reason: Text | None = Field(description="why not valid")
     joints_px: Annotated[Joints2D, Unit("pixels"), Plausible(-4096.0, 12288.0)] = Field(
-        description="wrist, then 4 a finger from palm to tip: thumb, index, middle, ring, little"
+        description="wrist, then 4 per finger from palm to tip: thumb, index, middle, ring, little"
     )
     joints_camera_m: Annotated[Joints3D, Unit("metres, camera frame"), Plausible(-3.0, 3.0)] = (
         Field(description="the same joints in 3D")
