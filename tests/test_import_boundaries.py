@@ -65,6 +65,7 @@ ALLOWED: dict[str, list[str]] = {
     "sensors": [
         "ego_assets.graph",
         "ego_assets.catalog",
+        "ego_assets.feature",
         "ego_assets.engine",
         "ego_assets.intake",
         "ego_assets.upkeep",

@@ -129,7 +129,7 @@ class FileTask:
     def _handed_on(self, unit_id: str, uri: str) -> dict[str, Any] | None:
         """The row of a file that is not there any more, and whose content has another file."""
         rows = self.lake.read("video_manifest", self.spec.shard, units=[unit_id]).to_pylist()
-        row = next((r for r in rows if r["accepted"]), None)
+        row: dict[str, Any] | None = next((r for r in rows if r["accepted"]), None)
         if row is None:
             return None
         owner = self.contents.owner(row["video_id"])
@@ -168,7 +168,7 @@ class ClipTask:
         video = unit.payload["video"]
         with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             clip = self.clip_input(unit, path)
-            output = self.operator.process(clip, carried)
+            output: ClipOutput = self.operator.process(clip, carried)
         if self.spec.hardware_decoding:
             output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
         return output
@@ -216,7 +216,8 @@ class TablesTask:
             },
         )
         self.lake.must_be_there()
-        return self.operator.process(item)
+        output: ClipOutput = self.operator.process(item)
+        return output
 
 
 def build_operator(spec: StageSpec) -> Any:

@@ -543,7 +543,8 @@ class HamerEstimator:
             np.stack([getattr(x, n) for x in looks]) for n in ("rotations", "betas")
         )
         moves = np.stack([x.crop.translation(x.camera, clip.intrinsics) for x in looks])
-        return self._pose(rotations, betas, looks[0].crop.is_left) + moves[:, None]
+        joints: np.ndarray = self._pose(rotations, betas, looks[0].crop.is_left) + moves[:, None]
+        return joints
 
     def _track(
         self, clip: ClipInput, looks: list[Look], joints: np.ndarray, betas: np.ndarray

@@ -154,7 +154,8 @@ class FrameIndex:
     @cached_property
     def pts_s(self) -> np.ndarray:
         """(F,) seconds since the first frame."""
-        return (self.pts - self.pts[0]) * float(self.time_base)
+        seconds: np.ndarray = (self.pts - self.pts[0]) * float(self.time_base)
+        return seconds
 
     @property
     def duration_s(self) -> float:
@@ -246,7 +247,8 @@ def _rotation(path: Path, stream_index: int) -> int:
         stream: Any = container.streams[stream_index]
         try:
             first: Any = next(container.decode(stream))
-            return round(-first.rotation / 90) * 90 % 360
+            rotation: float = first.rotation
+            return round(-rotation / 90) * 90 % 360
         except (av.FFmpegError, StopIteration) as error:
             _must_be_damage(error, path)
             return 0

@@ -39,7 +39,6 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ego_assets.media.decode import (
-    BYTES_IN_FLIGHT,
     ClipFrames,
     FrameIndex,
     index_frames,
@@ -48,6 +47,7 @@ from ego_assets.media.decode import (
 )
 from ego_assets.operator import BadInputError
 from ego_assets.videos.settings import ClipSettings
+from resources.raw.limits import BYTES_IN_FLIGHT
 
 LOOK_SIDE_PX = 256
 GLANCE_SIDE_PX = 127
@@ -181,7 +181,8 @@ class _SeenFrame:
     def pixels(self) -> np.ndarray:
         """The same in BGR."""
         # OpenCV's reader, too, upsamples chroma bicubically and takes every video for BT.601.
-        full = self.picture.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
+        shown = self.picture.reformat(format="bgr24", interpolation="BICUBIC")
+        full: np.ndarray = shown.to_ndarray()
         if self.rotation_deg:
             full = np.ascontiguousarray(np.rot90(full, -self.rotation_deg // 90))
         height, width = full.shape[:2]

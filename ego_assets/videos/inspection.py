@@ -34,13 +34,13 @@ from ego_assets.media.decode import (
 )
 from ego_assets.operator import BadInputError
 from ego_assets.videos.calibration import (
-    SIDECAR,
     Calibration,
     CalibrationError,
     read_calibration,
 )
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
+from resources.raw.uris import SIDECAR
 
 VERSION = "3"
 """Of the rows: raise it when they change."""

@@ -109,6 +109,7 @@ def record(lake: Lake, shard: str, places: Mapping[str, Place]) -> None:
 
 def _read(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
     try:
-        return json.loads(lake.storage.read(f"{FOLDER}/{shard}.json"))
+        places: dict[str, dict[str, Any]] = json.loads(lake.storage.read(f"{FOLDER}/{shard}.json"))
+        return places
     except FileNotFoundError:
         return {}

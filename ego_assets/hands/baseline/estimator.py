@@ -215,7 +215,7 @@ def smoothed(values: np.ndarray, frames: float) -> np.ndarray:
     """(N, SIZE) parameters with jitter taken out (Gaussian over time; rotations as quaternions)."""
     if len(values) < 3 or frames <= 0:
         return values
-    result = gaussian_filter1d(values, frames, axis=0, mode="nearest")
+    result: np.ndarray = gaussian_filter1d(values, frames, axis=0, mode="nearest")
     quaternions = Rotation.from_rotvec(values[:, :3]).as_quat()
     flips = np.cumprod(np.r_[1, np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1, 1)])
     even = gaussian_filter1d(quaternions * flips[:, None], frames, axis=0, mode="nearest")

@@ -234,7 +234,7 @@ def _joints(
     spread[:, 0] += np.clip(parameters[:, 11], *skeleton.SPREAD_LIMITS)
     joints = skeleton.hand_joints(flexion, spread, "right", scale)
     joints[..., 1] *= mirror
-    places = np.einsum("nij,nkj->nki", rotation, joints)
+    places: np.ndarray = np.einsum("nij,nkj->nki", rotation, joints)
     z = np.exp(parameters[:, 5])
     places[..., 0] += (parameters[:, 3] * z)[:, None]
     places[..., 1] += (parameters[:, 4] * z)[:, None]
@@ -294,7 +294,8 @@ def _bone_distance(rows: _Rows, start: list[np.ndarray], bone: list[np.ndarray])
         away -= np.multiply(share, along, out=part)
         away *= away
     off[0] += off[1]
-    return np.sqrt(off[0], out=off[0])
+    distance: np.ndarray = np.sqrt(off[0], out=off[0])
+    return distance
 
 
 def _anchor(
@@ -335,4 +336,5 @@ def _distance(rows: _Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     value += below * down
     far_x -= x
     far_y -= y
-    return value + np.hypot(far_x, far_y) * rows.step
+    distance: np.ndarray = value + np.hypot(far_x, far_y) * rows.step
+    return distance

@@ -493,4 +493,6 @@ def _overlaps(
     """(N, M) overlaps of masks, nought between hands and objects."""
     if not ones or not others:
         return np.zeros((len(ones), len(others)))
-    return mask_overlaps(np.stack(ones), np.stack(others)) * same_table(tables, kinds)
+    overlaps = mask_overlaps(np.stack(ones), np.stack(others))
+    overlaps *= same_table(tables, kinds)
+    return overlaps

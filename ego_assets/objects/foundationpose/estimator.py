@@ -121,7 +121,8 @@ class FoundationPoseEstimator:
     @staticmethod
     def identity(settings: FoundationPoseSettings, weights: Path) -> str:
         """What results depend on beside version, settings and files. Raises WeightsError."""
-        return _depth_class(settings).identity(settings.depth_settings, weights)
+        source: type[MetricDepth] = _depth_class(settings)
+        return source.identity(settings.depth_settings, weights)
 
     @staticmethod
     def check(settings: FoundationPoseSettings, weights: Path) -> str:
@@ -255,7 +256,7 @@ class FoundationPoseEstimator:
             raise RuntimeError(
                 f"{self.settings.depth} gave depth of shape {np.shape(found)}: it should be (h, w)"
             )
-        metres: Any = np.asarray(found, np.float32)
+        metres: np.ndarray = np.asarray(found, np.float32)
         metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
         if metres.shape != image.shape[:2]:
             # Nearest: between an object and what is behind it there is nothing.
@@ -405,7 +406,8 @@ def _small(
     mask: Any = decode_nearest(row["rle"], row["height_px"], row["width_px"], shape)
     if maps is not None:
         mask = cv2.remap(mask, *maps, cv2.INTER_NEAREST)
-    return mask > 0
+    small: np.ndarray = mask > 0
+    return small
 
 
 def _depth_class(settings: FoundationPoseSettings) -> Any:
