@@ -104,11 +104,12 @@ LONG = {
 CROWDED = {"dagster_project"}
 LIBRARIES = {"dagster_project.doctor", "dagster_project.entry"}
 """They speak of libraries, of which some have the name of a backend."""
-SHARED_NAMES = {
-    *("Claim", "Detection", "Finding", "HandEvidence", "Look", "Place", "Problem", "Progress"),
-    *("RawFile", "Recipes", "Settings", "Table", "Task", "Unit", "View"),
-}
-"""Class names that several modules use. The list only gets shorter."""
+SHARED_NAMES = {"Finding", "Place", "Progress", "Settings"}
+"""Class names that several modules use. The list only gets shorter.
+
+Finding is a probe's, which features of others import, and the doctor's; Settings a stage's, which
+they subclass, and the executor's; Place a take's and a step's; Progress a work item's and a run's.
+"""
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -408,7 +408,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Look:
+class HandPrediction:
     """What the network says of one hand in one frame; arrays as of `HamerNetwork`, one hand's."""
 
     mask: dict[str, Any]
@@ -461,7 +461,7 @@ class HamerEstimator:
         masks = clip.tables["hand_masks"].to_pylist()
         known = carried or {}
         votes = count_votes(masks, clip.first_new_frame, known.get("votes", {}))
-        tracks: dict[str, list[Look]] = {}
+        tracks: dict[str, list[HandPrediction]] = {}
         for look in self._looks(clip, masks, votes):
             tracks.setdefault(look.mask["track_id"], []).append(look)
         joints = {t: self._joints_of(clip, looks) for t, looks in tracks.items()}
@@ -479,7 +479,7 @@ class HamerEstimator:
 
     def _looks(
         self, clip: ClipInput, masks: list[dict[str, Any]], votes: dict[str, dict[str, float]]
-    ) -> Iterator[Look]:
+    ) -> Iterator[HandPrediction]:
         held: list[tuple[dict[str, Any], Crop, np.ndarray]] = []
         for one in self._crops(clip, masks, votes):
             held.append(one)
@@ -489,10 +489,12 @@ class HamerEstimator:
         if held:
             yield from self._looked(held)
 
-    def _looked(self, held: list[tuple[dict[str, Any], Crop, np.ndarray]]) -> Iterator[Look]:
+    def _looked(
+        self, held: list[tuple[dict[str, Any], Crop, np.ndarray]]
+    ) -> Iterator[HandPrediction]:
         found = self.look([picture for _, _, picture in held])
         for (mask, crop, _), values in zip(held, found, strict=True):
-            yield Look(mask, crop, *values)
+            yield HandPrediction(mask, crop, *values)
 
     def _crops(
         self, clip: ClipInput, masks: list[dict[str, Any]], votes: dict[str, dict[str, float]]
@@ -537,7 +539,7 @@ class HamerEstimator:
                 found.append(self.mano.pose(*values)[1].cpu().numpy().astype(np.float64))
         return np.concatenate(found) * ((-1 if is_left else 1), 1, 1)
 
-    def _joints_of(self, clip: ClipInput, looks: list[Look]) -> np.ndarray:
+    def _joints_of(self, clip: ClipInput, looks: list[HandPrediction]) -> np.ndarray:
         """(N, 21, 3) joints in the camera, metres, frame by frame as the network has them."""
         rotations, betas = (
             np.stack([getattr(x, n) for x in looks]) for n in ("rotations", "betas")
@@ -547,7 +549,7 @@ class HamerEstimator:
         return joints
 
     def _track(
-        self, clip: ClipInput, looks: list[Look], joints: np.ndarray, betas: np.ndarray
+        self, clip: ClipInput, looks: list[HandPrediction], joints: np.ndarray, betas: np.ndarray
     ) -> Iterator[dict[str, Any]]:
         """Rows of a track, whose bones have the lengths of `betas` (10,)."""
         times = np.array([x.mask["pts_s"] for x in looks])
@@ -569,7 +571,7 @@ class HamerEstimator:
     def _row(
         self,
         clip: ClipInput,
-        look: Look,
+        look: HandPrediction,
         rotations: np.ndarray,
         betas: np.ndarray,
         joints: np.ndarray,
@@ -600,7 +602,7 @@ class HamerEstimator:
         }
 
 
-def _reason(clip: ClipInput, look: Look, joints: np.ndarray) -> str | None:
+def _reason(clip: ClipInput, look: HandPrediction, joints: np.ndarray) -> str | None:
     return _why_invalid(joints, project_points(clip.intrinsics, joints), look.mask["box"])
 
 

@@ -34,7 +34,7 @@ _TIES = np.array([0.5] * 3 + [0.0, 0.0, 2.0] + [0.25] * 8)
 
 
 @dataclass(frozen=True)
-class Problem:
+class FitProblem:
     """One hand in one frame.
 
     starts: (S, SIZE) parameters to begin with; before: (SIZE,) those of the frame before, which
@@ -48,7 +48,7 @@ class Problem:
 
 
 def fit(
-    problems: Sequence[Problem], scale: float, rounds: int
+    problems: Sequence[FitProblem], scale: float, rounds: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each problem, from each of its starts: parameters (S, SIZE) and root mean square
     residuals (S,), by damped Gauss-Newton (Levenberg 1944)."""
@@ -90,7 +90,7 @@ class _Way:
     normal, gradient: of the residuals at `best`, None before they are known.
     """
 
-    def __init__(self, problem: Problem, start: np.ndarray) -> None:
+    def __init__(self, problem: FitProblem, start: np.ndarray) -> None:
         self.problem = problem
         self.best = start.copy()
         self.current = np.zeros(0)

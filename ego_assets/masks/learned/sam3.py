@@ -20,7 +20,7 @@ from ego_assets.masks.association import assign, keepers, mask_overlaps
 from ego_assets.masks.baseline.hand_masks import MAX_HANDS, entry_x
 from ego_assets.masks.learned.detections import (
     Cast,
-    Detection,
+    DetectedBox,
     detection_rows,
     noted_detections,
     same_table,
@@ -54,7 +54,7 @@ Size = tuple[int, int]
 
 
 @dataclass
-class MaskDetection(Detection):
+class MaskDetection(DetectedBox):
     """A detection with its mask.
 
     mask: (h, w) bool, of the network's small size; logits: the same on the device.
