@@ -35,7 +35,7 @@ ALLOWED: dict[str, list[str]] = {
     "ego_assets.reading": [
         "ego_assets.catalog",
         "ego_assets.operator",
-        "ego_assets.media.decode",
+        "ego_assets.media",
         "ego_assets.models.suggestions",
         "ego_assets.vision.rle",
         "resources.lake",
@@ -89,10 +89,7 @@ MAX_MODULES = 12
 LONG = {
     "dagster_project.lake_commands",
     "ego_assets.engine.workers.lane",
-    "ego_assets.hands.hamer",
     "ego_assets.intake.arrivals",
-    "ego_assets.masks.learned.sam3",
-    "ego_assets.media.decode",
     "ego_assets.objects.foundationpose.estimator",
     "ego_assets.scene.colmap.reconstructor",
     "resources.devices.leases",

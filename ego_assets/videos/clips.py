@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.media.decode import index_frames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
 from resources.raw.limits import BYTES_IN_FLIGHT

@@ -38,13 +38,9 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from ego_assets.media.decode import (
-    ClipFrames,
-    FrameIndex,
-    index_frames,
-    keyframe_pictures,
-    libav_says,
-)
+from ego_assets.media.containers import libav_says
+from ego_assets.media.decode import ClipFrames, keyframe_pictures
+from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.operator import BadInputError
 from ego_assets.videos.settings import ClipSettings
 from resources.raw.limits import BYTES_IN_FLIGHT
