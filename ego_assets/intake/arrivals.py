@@ -29,7 +29,7 @@ from ego_assets.intake.shards import (
     write_shard,
 )
 from resources.lake import Lake, file_unit_id
-from resources.lake.s3 import s3_errors
+from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import (

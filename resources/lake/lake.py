@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 from resources.lake import history
 from resources.lake.holdings import unit_and_token
 from resources.lake.provenance import Provenance
-from resources.lake.s3 import S3Storage
+from resources.lake.s3.storage import S3Storage
 from resources.lake.storage import ChangedError, LocalStorage, file_sha256
 from resources.lake.table import SCHEMA_VERSION, TABLES, SchemaError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from resources.lake.s3 import find_object, has_bucket, make_client
+from resources.lake.s3.client import find_object, has_bucket, make_client
 from resources.lake.scratch import Scratch
 from resources.lake.storage import file_sha256
 from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of

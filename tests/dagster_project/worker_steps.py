@@ -20,7 +20,7 @@ from dagster_project.executors.worker_server import pop_early_interrupt
 from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.workers.worker import worker_main
 from ego_assets.engine.workers.worker_log import WorkerLog
-from resources.lake.s3 import S3Account
+from resources.lake.s3.client import S3Account
 
 Tell = Callable[[Any], None]
 

@@ -19,7 +19,7 @@ from ego_assets.engine.runner import run_stage
 from ego_assets.intake.shards import find_files, register_files
 from ego_assets.upkeep import audit
 from resources.lake import Lake
-from resources.lake.s3 import S3Storage
+from resources.lake.s3.storage import S3Storage
 from resources.lake.scratch import Scratch
 from resources.ledger import Ledger, State
 from resources.raw.reader import RawReader, raw_version

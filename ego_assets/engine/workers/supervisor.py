@@ -38,7 +38,7 @@ from ego_assets.engine.workers.messages import (
 from ego_assets.engine.workers.postponed import Postponement
 from ego_assets.engine.workers.worker import worker_main
 from ego_assets.engine.workers.worker_log import WorkerLog
-from resources.lake.s3 import used_account
+from resources.lake.s3.client import used_account
 from resources.ledger import LateAttemptError, Ledger
 from resources.processes import machine
 from resources.processes.owned_folders import sweep

@@ -29,7 +29,7 @@ from ego_assets.engine.workers.shared_task import SharedTask
 from ego_assets.engine.workers.worker_log import WorkerLog
 from ego_assets.vision.threads import limit_threads
 from resources.devices.leases import LEASE_VARIABLE, hold
-from resources.lake.s3 import S3Account, use_account
+from resources.lake.s3.client import S3Account, use_account
 from resources.processes import process_name
 from resources.processes.owned_folders import own_folder_of_multiprocessing
 

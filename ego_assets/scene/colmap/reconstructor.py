@@ -1,7 +1,8 @@
 """The camera of every frame of a clip, and sparse points of its scene, without any weights.
 
-Here: the operator: what is masked, the order of the steps, rows with their evidence. Not here:
-the steps themselves (`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`).
+Here: the operator: what is masked, the order of the steps. Not here: the steps themselves
+(`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`), rows with their evidence
+(`rows`).
 
 A backend that sees depth (`metric_scale`) gives a take its metres: the first clip of a world fixes
 them, and those that are moved into it follow.
@@ -33,10 +34,10 @@ from ego_assets.scene.colmap.metric_scale import (
 )
 from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.scene.colmap.registration import Registration, register_frames
+from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of, times_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
-from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.mask_regions import MaskedThings
 
 TABLE = "scene_reconstruction"
@@ -210,47 +211,23 @@ class PycolmapReconstructor:
         intrinsics = start if solution is None else solution.intrinsics
         world_id = clip.clip_id if solution is None else solution.world_id
         found = {} if solution is None else _by_frame(tracks, solution.registrations)
-        times = _times(clip, tracks)
+        times = times_of(clip, tracks)
         scale = None if solution is None else solution.scale
-        common = _common(self, world_id, intrinsics, scale)
+        common = camera_columns(world_id, intrinsics, scale)
+        common |= {"backend": self.name, "quality_tier": self.quality_tier}
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
             why = reason if frame in times.decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
-            evidence = _evidence(registration, full_px)
+            evidence = evidence_of(registration, full_px)
             rows.append(clip.row(frame, times.of(frame)) | common | evidence)
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:
-            output.arrays[TABLE] = _arrays(tracks, solution.scene, full_px)
+            output.arrays[TABLE] = arrays_of(tracks, solution.scene, full_px)
             output.carried = _carried(clip, tracks, solution, self.settings.carry_s)
         return output
-
-
-@dataclass(frozen=True)
-class _Times:
-    frames: np.ndarray
-    pts_s: np.ndarray
-    decoded: frozenset[int]
-
-    def of(self, frame: int) -> float:
-        """Time of a frame; of one that does not decode, on the line between its neighbours."""
-        return float(np.interp(frame, self.frames, self.pts_s))
-
-
-def _times(clip: ClipInput, tracks: TrackTable) -> _Times:
-    start, end = clip.clip["start_frame"], clip.clip["end_frame"]
-    frames, pts = tracks.frame_index, tracks.pts_s
-    decoded = frozenset(int(f) for f in frames)
-    if start not in decoded:
-        frames = np.concatenate([[start], frames])
-        pts = np.concatenate([[clip.clip["start_pts_s"]], pts])
-    return _Times(
-        np.concatenate([frames, [end]]),
-        np.concatenate([pts, [max(clip.clip["end_pts_s"], pts[-1])]]),
-        decoded,
-    )
 
 
 def _start_intrinsics(given: Intrinsics, anchors: Anchors | None) -> Intrinsics:
@@ -354,56 +331,6 @@ def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution
         for r in solution.registrations
     ]
     return _Solution(world_id, scene, found, solution.intrinsics)
-
-
-def _common(
-    operator: PycolmapReconstructor,
-    world_id: str,
-    intrinsics: Intrinsics,
-    scale: MetricScale | None,
-) -> dict[str, Any]:
-    return {
-        "world_id": world_id,
-        "scale_kind": "arbitrary" if scale is None else "metric",
-        "scale_spread": None if scale is None else scale.spread,
-        "scale_samples": None if scale is None else scale.samples,
-        "camera_model": intrinsics.model,
-        "fx_px": float(intrinsics.fx),
-        "fy_px": float(intrinsics.fy),
-        "cx_px": float(intrinsics.cx),
-        "cy_px": float(intrinsics.cy),
-        "distortion": [float(d) for d in intrinsics.distortion],
-        "intrinsics_source": intrinsics.source,
-        "points_uri": None,
-        "backend": operator.name,
-        "quality_tier": operator.quality_tier,
-    }
-
-
-def _evidence(found: Registration, full_px: float) -> dict[str, Any]:
-    valid = found.pose is not None
-    tried = found.matches > 0
-    pose = found.pose
-    return {
-        "is_valid": valid,
-        "invalid_reason": None if valid else found.reason or "not registered",
-        "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
-        "world_from_camera_xyzw": (
-            None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()
-        ),
-        "registration": found.kind if valid else None,
-        "inliers": found.inliers if tried else None,
-        "inlier_share": found.share if tried else None,
-        "reprojection_error_px": found.error * full_px if found.inliers else None,
-    }
-
-
-def _arrays(tracks: TrackTable, scene: SparseMap, full_px: float) -> dict[str, np.ndarray]:
-    return {
-        "points": scene.points.astype(np.float32),
-        "colors": tracks.colours[scene.track].astype(np.uint8).reshape(-1, 3),
-        "errors": (scene.errors_px * full_px).astype(np.float32),
-    }
 
 
 def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: float) -> Carried:
