@@ -89,9 +89,7 @@ MAX_MODULES = 12
 LONG = {
     "dagster_project.lake_commands",
     "ego_assets.engine.workers.lane",
-    "ego_assets.intake.arrivals",
     "resources.lake.lake",
-    "resources.ledger.ledger",
 }
 """Modules that are longer than they should be. The list only gets shorter."""
 CROWDED = {"dagster_project"}

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from ego_assets.engine.runner import run_stage
 from ego_assets.intake import arrivals as module
 from ego_assets.intake import headers
-from ego_assets.intake.arrivals import Arrivals, Limits, ScanReport, close_batches
+from ego_assets.intake.arrivals import Arrivals, ScanReport
+from ego_assets.intake.batches import Limits, close_batches
 from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
