@@ -88,7 +88,8 @@ class StageSpec:
     device_share: what a worker may have of the memory of its own; publish_behind: while the next
     clip is computed, so that a device does not wait for it; bytes_in_flight: of pictures and
     results in a worker; provisional: why its results stand in for those of a backend that got no
-    GPU; redo_stale: whether what is done under another fingerprint is done again.
+    GPU; redo_stale: whether what is done under another fingerprint is done again; profile: name of
+    the settings, where a person chose them.
     """
 
     name: str
@@ -119,6 +120,7 @@ class StageSpec:
     hardware_decoding: bool = False
     device_share: float = 1.0
     publish_behind: bool = False
+    profile: str = ""
 
     def digest_of(self, *inputs: Any) -> str:
         """Base fingerprint of one of its files, videos, shards or lakes."""
