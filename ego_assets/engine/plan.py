@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ego_assets.feature import LAKE, Stage, WorkItem
+from ego_assets.feature import LAKE, ItemKind, Stage
 from ego_assets.models import registry
 from resources.lake import Lake, Provenance
 from resources.ledger import Entry, Ledger
@@ -30,7 +30,7 @@ def digest(*parts: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkItem:
     """A work item: a clip, mostly; else a raw file, a video, a shard or the lake.
 
     base_fingerprint: of operator, settings, weights and inputs; the runner chains the unit
@@ -62,7 +62,7 @@ class Group:
     """Units that run in order on one worker (a take). alone: one at a time, and none beside it,
     since it is not known which of several killed their worker."""
 
-    units: tuple[Unit, ...]
+    units: tuple[WorkItem, ...]
     alone: bool = False
 
     @property
@@ -93,7 +93,7 @@ class StageSpec:
     """
 
     name: str
-    item: WorkItem
+    item: ItemKind
     tables: tuple[str, ...]
     settings: dict[str, Any]
     lake_root: str
@@ -206,7 +206,7 @@ def plan_files(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     for file in inputs.files:
         source = inputs.sources.get(file.unit)
         known = (source and source.inputs) or probe_inputs(file.uri)
-        unit = Unit(
+        unit = WorkItem(
             unit_id=file.unit,
             video_id=None,
             base_fingerprint=spec.digest_of(known),
@@ -237,7 +237,7 @@ def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             continue
         file = inputs.file_of.get(video["video_id"], "")
         known = digest(video["sha256"], _fingerprint(made, file))
-        unit = Unit(
+        unit = WorkItem(
             unit_id=video["video_id"],
             video_id=video["video_id"],
             base_fingerprint=spec.digest_of(known),
@@ -256,7 +256,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     split = inputs.made("clips")
     upstream = {t: inputs.results(t) for t in spec.inputs}
     settings = registry.decisive(spec.operator, spec.backend, spec.settings)
-    takes: dict[str, list[Unit]] = {}
+    takes: dict[str, list[WorkItem]] = {}
     for clip in sorted(inputs.rows("clips"), key=lambda c: (c["take_id"], c["index_in_take"])):
         video = videos.get(clip["video_id"])
         if video is None:
@@ -276,7 +276,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             spec.weights_hash,
             known,
         )
-        unit = Unit(
+        unit = WorkItem(
             unit_id=clip["clip_id"],
             video_id=clip["video_id"],
             base_fingerprint=base,
@@ -296,7 +296,7 @@ def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     known = digest(inputs.shard, made)
     accepted = [v for v in inputs.rows("video_manifest") if v["accepted"]]
     missing = [t for t in spec.inputs if not inputs.entries.get(t)] if accepted else []
-    unit = Unit(
+    unit = WorkItem(
         unit_id=inputs.shard,
         video_id=None,
         base_fingerprint=spec.digest_of(known),
@@ -316,7 +316,7 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     known = digest(
         [[s, t, sorted(made[s].results(t).items())] for s in shards for t in spec.inputs]
     )
-    unit = Unit(
+    unit = WorkItem(
         unit_id=LAKE,
         video_id=None,
         base_fingerprint=spec.digest_of(known),
@@ -328,7 +328,7 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return [Group((unit,))]
 
 
-_PLANS: dict[WorkItem, Callable[[StageSpec, ShardInputs], list[Group]]] = {
+_PLANS: dict[ItemKind, Callable[[StageSpec, ShardInputs], list[Group]]] = {
     "file": plan_files,
     "video": plan_videos,
     "clip": plan_clips,
@@ -347,7 +347,7 @@ def plan_from(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return _PLANS[spec.item](spec, inputs)
 
 
-def not_made(item: WorkItem, inputs: ShardInputs) -> str | None:
+def not_made(item: ItemKind, inputs: ShardInputs) -> str | None:
     """Name the table without which a stage has no work items; None if there are none to have."""
     if item in ("file", "lake"):
         return None

@@ -115,7 +115,7 @@ def materialize_stage(
     storage: Storage,
     compute: Compute,
     backends: Backends,
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Run a stage over the shard of this run and report each of its selected tables.
 
     Raises EnvironmentVariableError before anything is done.
@@ -161,7 +161,7 @@ def needs_device(operator: str, backend: str, compute: Compute) -> bool:
     return compute.hardware_decoding or registry.uses_device(operator, backend)
 
 
-def _materialize_range(run: StageRun) -> Iterator[dg.MaterializeResult]:
+def _materialize_range(run: StageRun) -> Iterator[dg.MaterializeResult[None]]:
     context, tables = run.context, run.stage.tables
     shards = context.partition_keys
     deps = context.assets_def.asset_deps

@@ -127,7 +127,8 @@ def checksums(lake: Lake, table: str, shard: str, name: str) -> list[dict[str, A
         text = lake.storage.read(_sums_key(table, shard, name))
     except FileNotFoundError:
         return []
-    return json.loads(text)
+    sums: list[dict[str, Any]] = json.loads(text)
+    return sums
 
 
 def write_checksum(lake: Lake, table: str, shard: str, sha256: str, size: int) -> None:

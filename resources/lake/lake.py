@@ -119,7 +119,8 @@ class Lake:
 
     def read_shard(self, shard: str) -> dict[str, Any]:
         try:
-            return json.loads(self.storage.read(f"shards/{shard}.json"))
+            manifest: dict[str, Any] = json.loads(self.storage.read(f"shards/{shard}.json"))
+            return manifest
         except FileNotFoundError as error:
             raise LakeError(
                 f"shard {shard} is not registered in {self.location}: run `ego run` on its videos, "
@@ -224,7 +225,7 @@ class Lake:
             except FileNotFoundError:  # a newer attempt took its place
                 if last:
                     raise
-        carried = json.loads(loaded.pop("json").tobytes())
+        carried: dict[str, Any] = json.loads(loaded.pop("json").tobytes())
         done_under = carried.pop(_DONE_UNDER, fingerprint)
         if fingerprint is not None and done_under != fingerprint:
             return None
@@ -522,7 +523,7 @@ class Lake:
             used = set(batch[arrays].unique().to_pylist())
             used |= history.arrays_in_use(self, table, shard)
             self._drop_arrays(table, shard, used, {u: e["token"] for u, e in entries.items()})
-        return batch.num_rows
+        return len(batch)
 
     def _drop_floors(self, table: str, shard: str, wanted: set[str]) -> None:
         """Delete the floors that compacted rows have passed."""

@@ -337,7 +337,7 @@ class Sources:
                 return least
             if row.state == State.RUNNING:
                 return None
-            token = max(row.token + 1, least)
+            token: int = max(row.token + 1, least)
             if row.token >= rows:
                 connection.execute(_work.update().where(mine).values(token=token, digest=None))
         return token

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks.scoring import CameraScore, score_cameras
-from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
 from ego_assets.scene.colmap.reconstructor import PycolmapReconstructor
 from ego_assets.scene.settings import ReconstructSettings

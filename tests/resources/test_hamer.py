@@ -19,15 +19,10 @@ from scipy.spatial.transform import Rotation
 from tiny_models import TINY_HAMER, Tattletale, tiny_hamer, tiny_mano
 
 from ego_assets.catalog import TABLES
-from ego_assets.hands.hamer import (
-    CHECKPOINT,
-    MANO,
-    Crop,
-    HamerEstimator,
-    HamerNetwork,
-    Shape,
-    read_checkpoint,
-)
+from ego_assets.hands.hamer.checkpoint import CHECKPOINT, read_checkpoint
+from ego_assets.hands.hamer.crops import Crop
+from ego_assets.hands.hamer.estimator import MANO, HamerEstimator
+from ego_assets.hands.hamer.network import HamerNetwork, Shape
 from ego_assets.hands.mano import CONTRACT_ORDER, FINGERTIPS, ManoHand, read_mano
 from ego_assets.hands.settings import HamerSettings
 from ego_assets.models.weights import WeightsError

@@ -19,16 +19,8 @@ from tiny_models import Tattletale, tiny_sam3
 from ego_assets.catalog import TABLES
 from ego_assets.masks.learned import track_memory
 from ego_assets.masks.learned.detections import detection_rows, noted_detections
-from ego_assets.masks.learned.sam3 import (
-    FORGOTTEN_AFTER_S,
-    MaskDetection,
-    Sam3Network,
-    Sam3Segmenter,
-    Sam3Tracker,
-    _Sight,
-    distinct,
-    load_model,
-)
+from ego_assets.masks.learned.sam3 import FORGOTTEN_AFTER_S, Sam3Segmenter, Sam3Tracker, _Sight
+from ego_assets.masks.learned.sam3_network import MaskDetection, Sam3Network, distinct, load_model
 from ego_assets.masks.learned.track_memory import KEPT_PROMPTS
 from ego_assets.masks.settings import Sam3Settings
 from ego_assets.models import registry

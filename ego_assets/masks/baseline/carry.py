@@ -22,7 +22,7 @@ PICTURE_BYTES, EVIDENCE_BYTES = 512 * 2**20, 128 * 2**20
 
 
 @dataclass
-class Look:
+class ScannedClip:
     """One clip at work size, by frame index."""
 
     images: Shelf = field(default_factory=lambda: Shelf(PICTURE_BYTES))
@@ -51,7 +51,7 @@ class Thing:
 
 
 def carry(
-    look: Look,
+    look: ScannedClip,
     hands: list[Thing],
     objects: list[Thing],
     counts: dict[str, int],
@@ -96,7 +96,7 @@ def _carried_masks(carried: Carried, kind: int) -> dict[int, dict[int, Patch]]:
     return found
 
 
-def carried_outlines(carried: Carried, look: Look) -> list[tuple[int, int, np.ndarray]]:
+def carried_outlines(carried: Carried, look: ScannedClip) -> list[tuple[int, int, np.ndarray]]:
     """(number, frame, outline) of each object that the clip before was following."""
     found = []
     for number, masks in sorted(_carried_masks(carried, 1).items()):

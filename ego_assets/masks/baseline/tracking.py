@@ -72,7 +72,7 @@ def _closeness(one: Patch, other: Patch) -> float:
     if overlap > 0:
         return 0.3 + overlap
     distance = float(np.linalg.norm(centre(one) - centre(other)))
-    reach = 0.6 * np.sqrt(max(one.area, other.area))
+    reach = 0.6 * float(np.sqrt(max(one.area, other.area)))
     return max(0.0, 0.3 * (1 - distance / max(reach, 1.0)))
 
 

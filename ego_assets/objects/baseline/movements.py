@@ -248,10 +248,9 @@ def _speed(place: np.ndarray, pts_s: np.ndarray) -> np.ndarray:
         return np.zeros(len(place))
     calm = median_filter(place, size=(min(5, len(place)), 1), mode="nearest")
     smooth = gaussian_filter1d(calm, 2.0, axis=0, mode="nearest")
-    return np.linalg.norm(
-        np.gradient(smooth, np.maximum.accumulate(pts_s + np.arange(len(pts_s)) * 1e-9), axis=0),
-        axis=1,
-    )
+    times = np.maximum.accumulate(pts_s + np.arange(len(pts_s)) * 1e-9)
+    speed: np.ndarray = np.linalg.norm(np.gradient(smooth, times, axis=0), axis=1)
+    return speed
 
 
 def _lasting(flags: np.ndarray, pts_s: np.ndarray, settings: MovementSettings) -> np.ndarray:

@@ -107,7 +107,8 @@ class Similarity:
         )
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        return self.scale * points @ self.rotation.T + self.translation
+        moved: np.ndarray = self.scale * points @ self.rotation.T + self.translation
+        return moved
 
 
 @dataclass(frozen=True)

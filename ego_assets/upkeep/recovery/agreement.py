@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ego_assets.engine.plan import ShardInputs, StageSpec, Unit
+from ego_assets.engine.plan import ShardInputs, StageSpec, WorkItem
 from resources.lake import Lake, LakeError, Provenance, file_unit_id, holdings
 from resources.lake.holdings import Tokens, highest_tokens
 from resources.ledger import Entry, Ledger
@@ -107,7 +107,7 @@ def note_file(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
         adoption.note_files({(table, shard): note})
 
 
-def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: Unit) -> None:
+def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: WorkItem) -> None:
     """Let the ledger know one unit of a stage as the lake does, while the stage goes on."""
     for table in spec.tables:
         made: dict[str, Provenance] = {}
