@@ -170,12 +170,19 @@ class ShardInputs:
         return Sources(self.ledger).of_shard(self.shard)
 
     @cached_property
+    def rows_of_files(self) -> dict[str, dict[str, Any]]:
+        """The rows of `video_manifest`, by their units."""
+        return self.lake.rows_of_files(self.shard)
+
+    @cached_property
     def file_of(self) -> dict[str, str]:
         """{video: the unit of `video_manifest` that its row is of}, of those that are accepted."""
-        rows = self.lake.rows_of_files(self.shard).items()
+        rows = self.rows_of_files.items()
         return {row["video_id"]: unit for unit, row in rows if row["accepted"]}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
+        if table == "video_manifest":
+            return list(self.rows_of_files.values())
         if table not in self._rows:
             self._rows[table] = self.lake.read(table, self.shard).to_pylist()
         return self._rows[table]

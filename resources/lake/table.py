@@ -179,6 +179,8 @@ class Table(BaseModel):
         schema = cls.arrow_schema()
         names = schema.names if wanted is None else list(wanted)
         fields = [schema.field(n) for n in names]
+        if batch.schema.equals(pa.schema(fields)):
+            return batch
         columns = [cls._upgrade_column(batch, field) for field in fields]
         if not columns:
             return batch.select([])

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.vision.patches import Patch
 
@@ -63,6 +62,8 @@ def match(tracks: list[MaskTrack], masks: list[Patch]) -> list[tuple[int, int]]:
     if not tracks or not masks:
         return []
     score = np.array([[_closeness(t.last, m) for m in masks] for t in tracks])
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(-score)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if score[r, c] > 0.05]
 
