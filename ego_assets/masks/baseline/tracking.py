@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.vision.patches import Patch
 
@@ -60,6 +59,8 @@ class MaskTracker:
 
 def match(tracks: list[MaskTrack], masks: list[Patch]) -> list[tuple[int, int]]:
     """Pairs (track, mask) that overlap or lie close, the best in all."""
+    from scipy.optimize import linear_sum_assignment
+
     if not tracks or not masks:
         return []
     score = np.array([[_closeness(t.last, m) for m in masks] for t in tracks])
