@@ -12,9 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ego_assets", "resources", "sensors", "dagster_project", "samples")
 HEAVY = {"torch", "transformers", "ray", "pycolmap", "dex_retargeting", "pinocchio", "nlopt"}
-HEAVY |= {"matplotlib", "playwright", "librosa", "rerun", "scenedetect"}
-HEAVY |= {"scipy.ndimage", "scipy.optimize"}
-"""Every command imports the default backends, for their versions."""
+HEAVY |= {"scipy", "matplotlib", "playwright", "librosa", "rerun", "scenedetect"}
 
 ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots")
 """The subjects: none imports another."""

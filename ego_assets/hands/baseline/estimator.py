@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands.baseline import fit as hand_fit
 from ego_assets.hands.baseline.fit import HandView, view_of
@@ -213,6 +212,7 @@ class BaselineHandEstimator:
 def smoothed(values: np.ndarray, frames: float) -> np.ndarray:
     """(N, SIZE) parameters with jitter taken out (Gaussian over time; rotations as quaternions)."""
     from scipy.ndimage import gaussian_filter1d
+    from scipy.spatial.transform import Rotation
 
     if len(values) < 3 or frames <= 0:
         return values

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands.baseline.estimator import hand_axes
 from ego_assets.hands.baseline.fit import hand_box
@@ -209,6 +208,8 @@ class HamerEstimator:
         joints: np.ndarray,
         reason: str | None,
     ) -> dict[str, Any]:
+        from scipy.spatial.transform import Rotation
+
         mask = look.mask
         pose = Rotation.from_matrix(rotations).as_rotvec()
         if look.crop.is_left:

@@ -59,10 +59,11 @@ class MaskTracker:
 
 def match(tracks: list[MaskTrack], masks: list[Patch]) -> list[tuple[int, int]]:
     """Pairs (track, mask) that overlap or lie close, the best in all."""
+    from scipy.optimize import linear_sum_assignment
+
     if not tracks or not masks:
         return []
     score = np.array([[_closeness(t.last, m) for m in masks] for t in tracks])
-    from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(-score)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if score[r, c] > 0.05]
