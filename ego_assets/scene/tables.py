@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ego_assets.rows import (
+    TIER,
     FrameRow,
     IntrinsicsSource,
     Pixels,
@@ -82,4 +83,4 @@ class SceneReconstruction(FrameRow):
         description="npz of the clip's points, relative to the lake"
     )
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)

@@ -323,7 +323,7 @@ class Sam3Segmenter:
 
     name = "sam3"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
 
