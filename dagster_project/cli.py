@@ -46,6 +46,7 @@ from dagster_project.terminal import (
 )
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
+from dagster_project.weights_command import weights
 from ego_assets.environment import fault_of_folder
 from ego_assets.upkeep.overview import read_footage
 from ego_assets.upkeep.recovery.differences import find_differences
@@ -253,5 +254,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*LAKE_COMMANDS, config, sql):
+for _command in (*LAKE_COMMANDS, config, sql, weights):
     main.add_command(_command)

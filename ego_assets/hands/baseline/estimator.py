@@ -183,6 +183,7 @@ class BaselineHandEstimator:
             "side": mask["side"],
             "is_valid": reason is None,
             "invalid_reason": reason,
+            "is_wearer": mask["is_wearer"],
             "joints_px": project(joints, clip.intrinsics).tolist(),
             "joints_camera_m": joints.tolist(),
             "camera_from_hand_m": joints[0].tolist(),

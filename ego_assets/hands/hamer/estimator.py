@@ -58,7 +58,7 @@ class HamerEstimator:
 
     name = "hamer"
     version = "4"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
     lanes = 4
@@ -220,6 +220,7 @@ class HamerEstimator:
             "side": mask["side"],
             "is_valid": reason is None,
             "invalid_reason": reason,
+            "is_wearer": mask["is_wearer"],
             "joints_px": project_points(clip.intrinsics, joints).tolist(),
             "joints_camera_m": joints.tolist(),
             "camera_from_hand_m": joints[0].tolist(),
