@@ -88,7 +88,8 @@ class StageSpec:
     device_share: what a worker may have of the memory of its own; publish_behind: while the next
     clip is computed, so that a device does not wait for it; bytes_in_flight: of pictures and
     results in a worker; provisional: why its results stand in for those of a backend that got no
-    GPU; redo_stale: whether what is done under another fingerprint is done again.
+    GPU; redo_stale: whether what is done under another fingerprint is done again; profile: name of
+    the settings, where a person chose them.
     """
 
     name: str
@@ -119,6 +120,7 @@ class StageSpec:
     hardware_decoding: bool = False
     device_share: float = 1.0
     publish_behind: bool = False
+    profile: str = ""
 
     def digest_of(self, *inputs: Any) -> str:
         """Base fingerprint of one of its files, videos, shards or lakes."""
@@ -168,12 +170,19 @@ class ShardInputs:
         return Sources(self.ledger).of_shard(self.shard)
 
     @cached_property
+    def rows_of_files(self) -> dict[str, dict[str, Any]]:
+        """The rows of `video_manifest`, by their units."""
+        return self.lake.rows_of_files(self.shard)
+
+    @cached_property
     def file_of(self) -> dict[str, str]:
         """{video: the unit of `video_manifest` that its row is of}, of those that are accepted."""
-        rows = self.lake.rows_of_files(self.shard).items()
+        rows = self.rows_of_files.items()
         return {row["video_id"]: unit for unit, row in rows if row["accepted"]}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
+        if table == "video_manifest":
+            return list(self.rows_of_files.values())
         if table not in self._rows:
             self._rows[table] = self.lake.read(table, self.shard).to_pylist()
         return self._rows[table]

@@ -90,6 +90,7 @@ def _publish(
             accelerator=describe_device() or output.notes.get("accelerator", ""),
             token=attempts[table].token,
             provisional=f"{WAITS_FOR_GPU}: {spec.provisional}" if spec.provisional else "",
+            profile=spec.profile,
         )
         published[table] = lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
     for table, attempt in attempts.items():

@@ -7,7 +7,6 @@ and boxes are found, tracks of the baseline (`tracking`).
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def mask_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -60,6 +59,8 @@ def assign(overlaps: np.ndarray, min_overlap: float) -> list[tuple[int, int]]:
 
     Pairs under `min_overlap`, or without any, are none (Kuhn, "The Hungarian Method", 1955).
     """
+    from scipy.optimize import linear_sum_assignment
+
     allowed = (overlaps >= min_overlap) & (overlaps > 0)
     rows, columns = linear_sum_assignment(-np.where(allowed, overlaps, 0))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if allowed[r, c]]

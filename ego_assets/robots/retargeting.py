@@ -195,6 +195,7 @@ class DexRetargeter:
         return {
             "track_id": pose["track_id"],
             "side": pose["side"],
+            "is_wearer": pose["is_wearer"],
             "robot": robot,
             "method": self.settings.method,
             "joint_names": list(solver.joint_names),

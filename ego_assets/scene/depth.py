@@ -212,7 +212,7 @@ class _DepthReconstructor(PycolmapReconstructor):
     """COLMAP's map of a take, in the metres that a network sees in a few of its pictures."""
 
     version = "1"
-    quality_tier = "model"
+    quality_tier = "reference"
     on_device = True
     lanes = 4
     network: type[DepthNetwork]

@@ -70,8 +70,8 @@ def versions(lake: Lake, table: str, shard: str) -> list[Version]:
     found = []
     for name in names:
         # A compaction may make room for a newer version between our listing and our reading.
-        with suppress(FileNotFoundError), lake.storage.open(key_of(table, shard, name)) as file:
-            found.append(Version(name, lake.provenances_of(file)))
+        with suppress(FileNotFoundError), lake.open_parquet(key_of(table, shard, name)) as file:
+            found.append(Version(name, file.provenances))
     return sorted(found, key=lambda v: (-v.token, v.name != CURRENT))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from resources.ledger.database import patient
 from resources.ledger.states import BLOCKED, RAW_GONE, WAITS_FOR_GPU, Entry, State
 from resources.ledger.tables import SQLITE
 from resources.ledger.tables import work as _work
+
+_COLUMNS = [_work.c[field.name] for field in fields(Entry)]
 
 
 class Ledger(Attempts):
@@ -251,12 +254,12 @@ class Ledger(Attempts):
         states: Iterable[State] | None = None,
         limit: int | None = None,
     ) -> list[Entry]:
-        query = sa.select(_work).where(_where(stage, shard, unit_id)).limit(limit)
+        query = sa.select(*_COLUMNS).where(_where(stage, shard, unit_id)).limit(limit)
         if states is not None:
             query = query.where(_work.c.state.in_(list(states)))
         with self.reading() as connection:
-            rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
-            return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
+            rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id))
+            return [Entry(State(state), *others) for state, *others in rows]
 
     @patient
     def unfinished_shards(self) -> list[str]:

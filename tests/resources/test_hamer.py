@@ -166,7 +166,7 @@ def test_rows_fit_the_contract(estimator: HamerEstimator) -> None:
     clip = clip_of(noise(), [(0, "left", [20, 30, 80, 90]), (3, "right", [90, 30, 150, 90])])
     rows = estimator.process(clip, None).tables["hand_poses"]
     assert TABLES["hand_poses"].from_rows(rows).num_rows == 2
-    assert {(r["backend"], r["quality_tier"]) for r in rows} == {("hamer", "model")}
+    assert {(r["backend"], r["quality_tier"]) for r in rows} == {("hamer", "reference")}
     for row in rows:
         assert row["camera_from_hand_m"] == row["joints_camera_m"][0]
         turns = Rotation.from_rotvec(np.reshape(row["mano_pose"], (16, 3))).as_matrix()

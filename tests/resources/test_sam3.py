@@ -106,7 +106,7 @@ def test_tracks_go_on_from_frame_to_frame(whole: ClipOutput) -> None:
 def test_rows_fit_the_contract(whole: ClipOutput) -> None:
     for table, rows in whole.tables.items():
         assert TABLES[table].from_rows(rows).num_rows > 10
-        assert {(r["backend"], r["quality_tier"]) for r in rows} == {("sam3", "model")}
+        assert {(r["backend"], r["quality_tier"]) for r in rows} == {("sam3", "reference")}
     for row in whole.tables["hand_masks"]:
         assert row["label"] == "hand"
         assert decode_mask(row["rle"], *SIZE).sum() == row["area_px"]

@@ -12,8 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands.baseline import fit as hand_fit
 from ego_assets.hands.baseline.fit import HandView, view_of
@@ -185,6 +183,7 @@ class BaselineHandEstimator:
             "side": mask["side"],
             "is_valid": reason is None,
             "invalid_reason": reason,
+            "is_wearer": mask["is_wearer"],
             "joints_px": project(joints, clip.intrinsics).tolist(),
             "joints_camera_m": joints.tolist(),
             "camera_from_hand_m": joints[0].tolist(),
@@ -213,6 +212,9 @@ class BaselineHandEstimator:
 
 def smoothed(values: np.ndarray, frames: float) -> np.ndarray:
     """(N, SIZE) parameters with jitter taken out (Gaussian over time; rotations as quaternions)."""
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.spatial.transform import Rotation
+
     if len(values) < 3 or frames <= 0:
         return values
     result: np.ndarray = gaussian_filter1d(values, frames, axis=0, mode="nearest")

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands import skeleton as skeleton
 from ego_assets.hands.baseline.fit import HandView
@@ -219,6 +218,8 @@ class _Scene:
 
 def joints_of(parameters: np.ndarray, side: str, scale: float) -> np.ndarray:
     """(N, 21, 3) joints in the camera, metres, of (N, SIZE) parameters."""
+    from scipy.spatial.transform import Rotation
+
     rotation = Rotation.from_rotvec(parameters[:, :3]).as_matrix()
     mirror = np.full((len(parameters), 1), -1.0 if side == "left" else 1.0)
     return _joints(parameters, rotation, mirror, scale)
@@ -248,6 +249,8 @@ def _residuals(parameters: np.ndarray, rows: _Rows, scale: float) -> np.ndarray:
     Places in the picture are kept as an array for x and one for y, bones before points: so numpy
     goes through long stretches of memory.
     """
+    from scipy.spatial.transform import Rotation
+
     rotation = Rotation.from_rotvec(parameters[:, :3]).as_matrix()
     joints = _joints(parameters, rotation, rows.mirror, scale)
     z = np.maximum(joints[..., 2:], 0.02)

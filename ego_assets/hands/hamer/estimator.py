@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands.baseline.estimator import hand_axes
 from ego_assets.hands.baseline.fit import hand_box
@@ -59,7 +58,7 @@ class HamerEstimator:
 
     name = "hamer"
     version = "4"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
     lanes = 4
@@ -209,6 +208,8 @@ class HamerEstimator:
         joints: np.ndarray,
         reason: str | None,
     ) -> dict[str, Any]:
+        from scipy.spatial.transform import Rotation
+
         mask = look.mask
         pose = Rotation.from_matrix(rotations).as_rotvec()
         if look.crop.is_left:
@@ -219,6 +220,7 @@ class HamerEstimator:
             "side": mask["side"],
             "is_valid": reason is None,
             "invalid_reason": reason,
+            "is_wearer": mask["is_wearer"],
             "joints_px": project_points(clip.intrinsics, joints).tolist(),
             "joints_camera_m": joints.tolist(),
             "camera_from_hand_m": joints[0].tolist(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.masks.baseline.skin import SkinModel
 from ego_assets.operator import Carried
@@ -109,6 +108,8 @@ def carried_outlines(carried: Carried, look: ScannedClip) -> list[tuple[int, int
 
 def name_tracks(things: list[Thing], carried: Carried, counts: dict[str, int]) -> None:
     """Give each thing the number of the track it continues, or a new one."""
+    from scipy.optimize import linear_sum_assignment
+
     unnamed = [t for t in things if t.number < 0]
     known = _carried_masks(carried, 0) if unnamed and unnamed[0].kind == "h" else {}
     numbers = sorted(known)

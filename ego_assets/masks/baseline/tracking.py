@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.vision.patches import Patch
 
@@ -60,9 +59,12 @@ class MaskTracker:
 
 def match(tracks: list[MaskTrack], masks: list[Patch]) -> list[tuple[int, int]]:
     """Pairs (track, mask) that overlap or lie close, the best in all."""
+    from scipy.optimize import linear_sum_assignment
+
     if not tracks or not masks:
         return []
     score = np.array([[_closeness(t.last, m) for m in masks] for t in tracks])
+
     rows, columns = linear_sum_assignment(-score)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if score[r, c] > 0.05]
 

@@ -89,7 +89,7 @@ def detection_rows(
     clip: ClipInput, notes: Iterable[Mapping[str, Any]], backend: str
 ) -> list[dict[str, Any]]:
     """Rows of `detections`, of what was `noted_detections`."""
-    about = {"backend": backend, "quality_tier": "model"}
+    about = {"backend": backend, "quality_tier": "reference"}
     return [clip.row(n["frame_index"], n["pts_s"]) | dict(n) | about for n in notes]
 
 

@@ -156,7 +156,7 @@ class Owlv2Prompter:
 
     name = "owlv2"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:

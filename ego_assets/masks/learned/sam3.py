@@ -148,7 +148,7 @@ class Sam3Segmenter:
 
     name = "sam3"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
 

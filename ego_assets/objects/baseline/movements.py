@@ -16,7 +16,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, median_filter
 
 from ego_assets.objects.settings import MovementSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Frame, FrameSource
@@ -230,6 +229,8 @@ class BaselineMovementEstimator:
 
 def _lengths(place: np.ndarray, duration_s: float) -> dict[str, float | None]:
     """Displacement, path length and mean speed of an interval; null without poses."""
+    from scipy.ndimage import gaussian_filter1d
+
     known = place[~np.isnan(place[:, 0])]
     if len(known) < max(2, 0.3 * len(place)):
         return {"displacement": None, "path_length": None, "mean_speed": None}
@@ -244,6 +245,8 @@ def _lengths(place: np.ndarray, duration_s: float) -> dict[str, float | None]:
 
 def _speed(place: np.ndarray, pts_s: np.ndarray) -> np.ndarray:
     """(N,) speed of a smoothed path, units a second."""
+    from scipy.ndimage import gaussian_filter1d, median_filter
+
     if len(place) < 3:
         return np.zeros(len(place))
     calm = median_filter(place, size=(min(5, len(place)), 1), mode="nearest")

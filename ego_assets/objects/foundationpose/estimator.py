@@ -58,7 +58,7 @@ class FoundationPoseEstimator:
 
     name = "foundationpose"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
 

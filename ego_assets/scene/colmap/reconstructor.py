@@ -9,7 +9,8 @@ them, and those that are moved into it follow.
 
 Points are followed through shrunken pictures with hands and objects masked out; keyframes are
 mapped by COLMAP; every frame is then registered against the map, each with its own evidence. A
-frame or clip that does not bear a reconstruction is invalid, with the reason, and has no pose.
+camera that stands still has one pose (`static_camera`). A frame or clip that bears neither is
+invalid, with the reason, and has no pose.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
 from ego_assets.scene.colmap import keyframes as kf
+from ego_assets.scene.colmap.lens import calibrated, start_intrinsics, work_intrinsics
 from ego_assets.scene.colmap.mapping import MappingError, SparseMap, build_map, has_cuda
 from ego_assets.scene.colmap.metric_scale import (
     MetricScale,
@@ -37,30 +39,34 @@ from ego_assets.scene.colmap.registration import Registration, register_frames
 from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of, times_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
-from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
+from ego_assets.scene.static_camera import StaticCamera, find_static
+from ego_assets.vision.cameras import normalised_points
 from ego_assets.vision.mask_regions import MaskedThings
 
 TABLE = "scene_reconstruction"
-_FOCAL_RANGE = (0.4, 2.5)
-_MAX_DISTORTION = 0.6
+_ALL_STILL = 0.9
+"""Share of a clip's frames with the camera in one place from which there is nothing to map."""
 
 
 @dataclass(frozen=True)
 class _Solution:
-    """What came of a clip, in the world `world_id`; in metres if there is a scale."""
+    """What came of a clip, in the world `world_id`; in metres if there is a scale, or if the world
+    is that of a camera that never moved."""
 
     world_id: str
     scene: SparseMap
     registrations: list[Registration]
     intrinsics: Intrinsics
     scale: MetricScale | None = None
+    motion_kind: str = "moving"
+    is_metric: bool = False
 
 
 class PycolmapReconstructor:
     """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
 
     name = "pycolmap"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None
@@ -82,7 +88,7 @@ class PycolmapReconstructor:
         """
         settings = self.settings
         anchors = Anchors.from_carried(carried)
-        start = _start_intrinsics(clip.intrinsics, anchors)
+        start = start_intrinsics(clip.intrinsics, anchors)
         masks = MaskedThings(clip.tables, settings.mask_margin_px)
         tracks = collect_tracks(
             clip.frames.read(max_side_px=settings.work_side_px),
@@ -90,22 +96,27 @@ class PycolmapReconstructor:
             settings.max_tracks,
             _seeds(anchors, clip),
         )
-        work = _work_intrinsics(start, tracks.size, clip)
+        work = work_intrinsics(start, tracks.size, clip)
         notes: dict[str, Any] = {}
         solution: _Solution | None = None
         reason = "no frame"
+        rest = find_static(tracks, settings)
         try:
+            if rest is not None and rest.share >= _ALL_STILL:
+                raise MappingError(f"no parallax: the camera stands still ({rest})")
             solution = self._solve(clip, tracks, work, start, anchors, notes)
         except MappingError as error:
             reason = str(error)
             solution = self._locate(tracks, work, start, anchors)
             notes["no_map_of_its_own"] = reason
+            if solution is None and rest is not None:
+                solution = _at_rest(clip, tracks, rest, work, start, anchors)
         if solution is not None and self.depth is not None:
             known = MetricScale.from_carried(carried)
-            if anchors is None or anchors.world_id != solution.world_id or known is None:
-                solution = self._in_metres(clip, tracks, solution, anchors, notes)
-            else:
+            if known is not None and anchors and anchors.world_id == solution.world_id:
                 solution = dataclasses.replace(solution, scale=known)
+            elif len(solution.scene.points):
+                solution = self._in_metres(clip, tracks, solution, anchors, notes)
         return self._output(clip, tracks, solution, start, reason, notes)
 
     def _solve(
@@ -128,7 +139,7 @@ class PycolmapReconstructor:
         if scene.device == "gpu":
             gpu = os.environ["CUDA_VISIBLE_DEVICES"].partition(",")[0]
             notes["accelerator"] = json.dumps({"gpu": gpu, "used_by": "pycolmap"})
-        intrinsics = _calibrated(start, work, scene.intrinsics) if calibrate else start
+        intrinsics = calibrated(start, work, scene.intrinsics) if calibrate else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
         notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}
         if angle < settings.min_triangulation_angle_deg:
@@ -153,7 +164,7 @@ class PycolmapReconstructor:
         self, tracks: TrackTable, work: Intrinsics, start: Intrinsics, anchors: Anchors | None
     ) -> _Solution | None:
         """A clip that bears no map itself, found in the points of the clip before it."""
-        if anchors is None or not len(tracks):
+        if anchors is None or not len(anchors.points) or not len(tracks):
             return None
         count = len(anchors.points)
         scene = SparseMap(
@@ -215,50 +226,23 @@ class PycolmapReconstructor:
         scale = None if solution is None else solution.scale
         common = camera_columns(world_id, intrinsics, scale)
         common |= {"backend": self.name, "quality_tier": self.quality_tier}
+        if solution is not None and solution.is_metric:
+            common["scale_kind"] = "metric"
+        kind = "unknown" if solution is None else solution.motion_kind
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
             why = reason if frame in times.decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
-            evidence = evidence_of(registration, full_px)
+            evidence = evidence_of(registration, full_px, kind)
             rows.append(clip.row(frame, times.of(frame)) | common | evidence)
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:
-            output.arrays[TABLE] = arrays_of(tracks, solution.scene, full_px)
+            if len(solution.scene.points):
+                output.arrays[TABLE] = arrays_of(tracks, solution.scene, full_px)
             output.carried = _carried(clip, tracks, solution, self.settings.carry_s)
         return output
-
-
-def _start_intrinsics(given: Intrinsics, anchors: Anchors | None) -> Intrinsics:
-    """A take keeps the lens that its first clip found."""
-    return given if anchors is None or given.source != "assumed_fov" else anchors.intrinsics
-
-
-def _calibrated(start: Intrinsics, work: Intrinsics, found: Intrinsics) -> Intrinsics:
-    """The full-size picture's intrinsics of those `found` for the shrunken one.
-
-    Raises `MappingError` for a lens that no camera has: the geometry did not fix it.
-    """
-    ratio = found.fx / work.fx
-    bend = max((abs(d) for d in found.distortion), default=0.0)
-    if not _FOCAL_RANGE[0] <= ratio <= _FOCAL_RANGE[1] or bend > _MAX_DISTORTION:
-        raise MappingError(
-            f"the lens ran away: {ratio:.2f} times the assumed focal length, distortion {bend:.2f}"
-        )
-    return dataclasses.replace(
-        start,
-        model=found.model,
-        fx=start.fx * ratio,
-        fy=start.fy * ratio,
-        distortion=found.distortion,
-        source="self_calibrated",
-    )
-
-
-def _work_intrinsics(full: Intrinsics, size: tuple[int, int], clip: ClipInput) -> Intrinsics:
-    width, height = clip.frames.width, clip.frames.height
-    return scaled_intrinsics(full, max(1, size[0]) / width, max(1, size[1]) / height)
 
 
 def _seeds(anchors: Anchors | None, clip: ClipInput) -> Seeds | None:
@@ -333,6 +317,34 @@ def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution
     return _Solution(world_id, scene, found, solution.intrinsics)
 
 
+def _at_rest(
+    clip: ClipInput,
+    tracks: TrackTable,
+    rest: StaticCamera,
+    work: Intrinsics,
+    start: Intrinsics,
+    anchors: Anchors | None,
+) -> _Solution:
+    """The camera where it stood in the clip before, else the origin of a world of its own."""
+    scene = SparseMap(
+        poses={},
+        points=np.empty((0, 3)),
+        track=np.empty(0, np.int64),
+        errors_px=np.empty(0),
+        angle_deg=np.empty(0),
+        intrinsics=work,
+    )
+    stood = tracks.frame_index[rest.in_place].tolist()
+    shared = [f for f in stood if anchors is not None and f in anchors.poses]
+    if anchors is not None and shared:
+        found = rest.registrations(anchors.poses[shared[-1]])
+        return _Solution(
+            anchors.world_id, scene, found, start, motion_kind="static", is_metric=anchors.is_metric
+        )
+    found = rest.registrations(np.eye(4))
+    return _Solution(clip.clip_id, scene, found, start, motion_kind="static", is_metric=True)
+
+
 def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: float) -> Carried:
     """Poses of the last seconds and the points that they saw, for the next clip of the take."""
     since = float(clip.clip["end_pts_s"]) - carry_s
@@ -356,5 +368,6 @@ def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: 
         points=solution.scene.points[used],
         seen=seen,
         intrinsics=solution.intrinsics,
+        is_metric=solution.is_metric,
     )
     return anchors.to_carried() | scale
