@@ -17,7 +17,7 @@ from resources.lake.environment import EnvironmentVariableError, read_number
 from resources.lake.history import keep_count
 from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.s3.client import answer_timeout_s
-from resources.lake.scratch import given_gigabytes
+from resources.raw.scratch import given_gigabytes
 
 
 @dataclass(frozen=True)

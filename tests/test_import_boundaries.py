@@ -89,7 +89,6 @@ MAX_MODULES = 12
 LONG = {
     "dagster_project.lake_commands",
     "ego_assets.engine.workers.lane",
-    "resources.lake.lake",
 }
 """Modules that are longer than they should be. The list only gets shorter."""
 CROWDED = {"dagster_project"}
