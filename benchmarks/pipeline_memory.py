@@ -24,7 +24,8 @@ import av
 import numpy as np
 import psutil
 
-from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 
 BUDGET_BYTES = 128 * 2**20
 SLOWER = 50

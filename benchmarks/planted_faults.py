@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 Shard = dict[str, Rows]
 Change = Callable[[Shard, np.random.Generator], None]
 OVERLAP_FRAMES = 24
-_BACKEND = {"backend": "truth", "quality_tier": "model"}
+_BACKEND = {"backend": "truth", "quality_tier": "reference"}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def make_sample(folder: Path) -> Path:
     """Three takes of 20 s: short renderings played to and fro, brought to 1080p."""
     import av
 
-    from ego_assets.media.decode import ClipFrames, index_frames
+    from ego_assets.media.decode import ClipFrames
+    from ego_assets.media.frame_index import index_frames
     from samples import render_sample
 
     path = folder / "long_takes.mp4"
@@ -60,7 +61,7 @@ def make_sample(folder: Path) -> Path:
 
 def decode_alone(path: Path) -> int:
     """Number of frames."""
-    from ego_assets.media.decode import choose_video_stream, open_media
+    from ego_assets.media.containers import choose_video_stream, open_media
 
     with open_media(path) as container:
         stream: Any = choose_video_stream(container)
@@ -84,11 +85,11 @@ def peer(path: Path) -> list[int]:
 
 def search(path: Path, how: str) -> Any:
     """FoundCuts. The index of the frames is made anew, as for a new file."""
-    from ego_assets.media import decode
+    from ego_assets.media import frame_index
     from ego_assets.videos import cuts
     from ego_assets.videos.settings import ClipSettings
 
-    decode._index_frames.cache_clear()
+    frame_index._index_frames.cache_clear()
     return cuts.find_cuts(path, ClipSettings(search=how, threshold=THRESHOLD))
 
 

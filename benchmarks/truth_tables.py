@@ -16,7 +16,7 @@ from ego_assets.vision.geometry import invert_pose, quaternion_from_matrix
 from ego_assets.vision.rle import encode_mask, mask_box
 
 SIDES = ("left", "right")
-_BACKEND = {"backend": "truth", "quality_tier": "model"}
+_BACKEND = {"backend": "truth", "quality_tier": "reference"}
 
 
 def hand_rotation(joints: np.ndarray, side: str) -> np.ndarray:

@@ -23,7 +23,12 @@ from rich.text import Text
 from dagster_project.config_command import config
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.sql_command import sql
-from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
+from dagster_project.stage_settings import (
+    CONFIG_OPTION,
+    PROFILE_OPTION,
+    SET_OPTION,
+    read_settings,
+)
 from dagster_project.status import describe, overview, show
 from dagster_project.terminal import (
     BACKENDS_OPTION,
@@ -41,6 +46,7 @@ from dagster_project.terminal import (
 )
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
+from dagster_project.weights_command import weights
 from ego_assets.environment import fault_of_folder
 from ego_assets.upkeep.overview import read_footage
 from ego_assets.upkeep.recovery.differences import find_differences
@@ -64,6 +70,7 @@ def main() -> None:
 @DEGRADE_OPTION
 @SET_OPTION
 @CONFIG_OPTION
+@PROFILE_OPTION
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
 @JSON_OPTION
 def run(
@@ -74,6 +81,7 @@ def run(
     degrade_after_s: float | None,
     given: tuple[str, ...],
     config_file: Path | None,
+    profile: str,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -92,7 +100,7 @@ def run(
         workers=workers,
         verbose=verbose,
         degrade_after_s=degrade_after_s,
-        settings=read_settings(given, config_file),
+        settings=read_settings(given, config_file, profile),
     )
     report(summary, as_json)
 
@@ -246,5 +254,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*LAKE_COMMANDS, config, sql):
+for _command in (*LAKE_COMMANDS, config, sql, weights):
     main.add_command(_command)

@@ -44,8 +44,7 @@ def config(
 ) -> None:
     """Print the value of every setting, and where it comes from.
 
-    A shard for which something else was chosen in the launchpad keeps that: its page in the UI and
-    the provenance of its rows tell.
+    A shard for which something else was chosen keeps that as its profile: `ego status` lists them.
     """
     if context.invoked_subcommand is not None:
         return

@@ -32,7 +32,7 @@ from ego_assets.models.registry import check
 from ego_assets.models.tuning import TARGET, device_name
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from resources.devices.gpu import Gpu, find_gpus
-from resources.devices.leases import WHOLE, Claim, LeaseBook, LeaseError
+from resources.devices.leases import WHOLE, LeaseBook, LeaseClaim, LeaseError
 from resources.processes import machine
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")
@@ -145,7 +145,7 @@ def _gpus() -> list[Finding]:
     return [_gpu(gpu, claims) for gpu in gpus] + _queue(claims)
 
 
-def _gpu(gpu: Gpu, claims: list[Claim]) -> Finding:
+def _gpu(gpu: Gpu, claims: list[LeaseClaim]) -> Finding:
     if gpu.fault:
         return Finding(f"GPU {gpu.index}", "warning", f"left out, NVML says: {gpu.fault}")
     holders = [
@@ -162,7 +162,7 @@ def _gpu(gpu: Gpu, claims: list[Claim]) -> Finding:
     return Finding(f"GPU {gpu.index}", "ok", facts)
 
 
-def _queue(claims: list[Claim]) -> list[Finding]:
+def _queue(claims: list[LeaseClaim]) -> list[Finding]:
     waiting = [c for c in claims if not c.devices]
     if not waiting:
         return []

@@ -158,33 +158,35 @@ def fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
     ]
     worst: dict[str, State] = {}
     clips: set[str] = set()
-    for shard in summary.shards:
-        mine = [e for e in ledger.entries(shard=shard) if e.video_id in accepted or not e.video_id]
-        for entry in mine:
-            if entry.stage in CLIP_TABLES:
-                clips.add(entry.unit_id)
-            if entry.state in {State.DONE, State.DROPPED}:
-                continue
-            if entry.waits_for_gpu:
-                waiting = summary.waiting_for_gpu
-                waiting[entry.stage] = waiting.get(entry.stage, 0) + 1
-                summary.degraded = entry.error or ""
-                continue
-            reason = (entry.error or "not reached").split("\n", 1)[0]
-            summary.failures.append(
-                {
-                    "stage": entry.stage,
-                    "unit": entry.unit_id,
-                    "state": entry.state.value,
-                    "reason": reason,
-                }
-            )
-            if entry.stage in CLIP_TABLES and worst.get(entry.unit_id) is not State.QUARANTINED:
-                worst[entry.unit_id] = entry.state
-    summary.rows = {
-        "video_manifest": len(videos),
-        **{t: _rows(lake, t, summary.shards, accepted) for t in TABLES if t != "video_manifest"},
-    }
+    summary.rows = dict.fromkeys(TABLES, 0) | {"video_manifest": len(videos)}
+    with ledger.joint_reading():
+        for shard in summary.shards:
+            known = ledger.entries(shard=shard)
+            mine = [e for e in known if e.video_id in accepted or not e.video_id]
+            for entry in mine:
+                if entry.stage in CLIP_TABLES:
+                    clips.add(entry.unit_id)
+                if entry.state in {State.DONE, State.DROPPED}:
+                    continue
+                if entry.waits_for_gpu:
+                    waiting = summary.waiting_for_gpu
+                    waiting[entry.stage] = waiting.get(entry.stage, 0) + 1
+                    summary.degraded = entry.error or ""
+                    continue
+                reason = (entry.error or "not reached").split("\n", 1)[0]
+                summary.failures.append(
+                    {
+                        "stage": entry.stage,
+                        "unit": entry.unit_id,
+                        "state": entry.state.value,
+                        "reason": reason,
+                    }
+                )
+                if entry.stage in CLIP_TABLES and worst.get(entry.unit_id) is not State.QUARANTINED:
+                    worst[entry.unit_id] = entry.state
+            for table in summary.rows.keys() - {"video_manifest"}:
+                units = {e.unit_id for e in mine if e.stage == table and e.video_id}
+                summary.rows[table] += _rows(lake, table, shard, units, accepted)
     quarantined = sum(s is State.QUARANTINED for s in worst.values())
     summary.clips = {
         "total": len(clips),
@@ -200,13 +202,18 @@ def _manifest(lake: Lake, shard: str, uris: set[str]) -> list[dict[str, Any]]:
     return [row for row in rows if row["uri"] in uris]
 
 
-def _rows(lake: Lake, table: str, shards: Iterable[str], videos: set[str]) -> int:
-    """Count the rows of some videos; of a table that is not of videos, all of them."""
-    if "video_id" not in TABLES[table].model_fields:
-        return sum(lake.read(table, shard, columns=[]).num_rows for shard in shards)
-    mine = pa.array(sorted(videos), pa.string())
-    ids = (lake.read(table, shard, columns=["video_id"])["video_id"] for shard in shards)
-    return sum(pc.sum(pc.is_in(column, value_set=mine)).as_py() or 0 for column in ids)
+def _rows(lake: Lake, table: str, shard: str, units: set[str], videos: set[str]) -> int:
+    """Count the rows of some videos, whose units these are; of a table that is not of videos, all
+    of them."""
+    is_of_videos = "video_id" in TABLES[table].model_fields
+    counted = lake.count(table, shard)
+    if counted is not None and (not is_of_videos or counted[0] <= units):
+        return counted[1]
+    if not is_of_videos:
+        return lake.read(table, shard, columns=[]).num_rows
+    ids = lake.read(table, shard, columns=["video_id"])["video_id"]
+    mine = pc.is_in(ids, value_set=pa.array(sorted(videos), pa.string()))
+    return pc.sum(mine).as_py() or 0
 
 
 def contents(lake: Lake, shards: Iterable[str]) -> dict[str, str]:

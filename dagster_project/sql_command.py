@@ -71,7 +71,8 @@ def sql(
     DESCRIBE, SUMMARIZE, SHOW TABLES and EXPLAIN work, too. Nothing can be written, and nothing but
     the tables can be read. An answer is printed while it is computed.
     """
-    from resources.lake.catalog import Catalog, QueryError
+    from resources.lake.catalog import Catalog
+    from resources.lake.statements import QueryError
 
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
@@ -187,7 +188,8 @@ def _values(column: pa.Array) -> list[Any]:
     present = len(column) - column.null_count
     is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
     if not sizes or not is_number or flat.null_count or len(flat) != present * math.prod(sizes):
-        return column.to_pylist()
+        plain: list[Any] = column.to_pylist()
+        return plain
     vectors = iter(flat.to_numpy().reshape(present, *sizes).tolist())
     return [next(vectors) if valid else None for valid in column.is_valid().to_pylist()]
 

@@ -29,9 +29,17 @@ CONFIG_OPTION = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with settings, {stage: {setting: value}}; --set goes before it.",
 )
+PROFILE_OPTION = click.option(
+    "--profile",
+    metavar="NAME",
+    default="",
+    help="Name for what --set and --config say: `ego status` and the provenance of rows show it.",
+)
 
 
-def read_settings(given: Sequence[str], config_file: Path | None) -> dict[str, dict[str, Any]]:
+def read_settings(
+    given: Sequence[str], config_file: Path | None, profile: str = ""
+) -> dict[str, dict[str, Any]]:
     """Return {op: {setting: value}}. Raises click.UsageError for what makes no sense."""
     found: dict[str, dict[str, Any]] = {}
     where: dict[str, str] = {}
@@ -51,6 +59,12 @@ def read_settings(given: Sequence[str], config_file: Path | None) -> dict[str, d
         except yaml.YAMLError as error:
             raise click.UsageError(f"--set {each!r}: the value is no YAML: {error}") from error
         where[f"{op}.{setting}"] = f"--set {each}: "
+    if profile and not found:
+        raise click.UsageError(f"--profile {profile}: name the settings of --set or --config")
+    if profile:
+        for op, settings in found.items():
+            settings["profile"] = profile
+            where[f"{op}.profile"] = f"--profile {profile}: "
     return {op: _checked(op, settings, where) for op, settings in found.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.terminal import check_line, count_of, plain, waiting
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import STAGES, TABLES
+from ego_assets.engine.choices import ChoiceError, Choices
 from ego_assets.quality.failed import failed_checks
 from ego_assets.upkeep.overview import (
     Footage,
@@ -65,6 +68,7 @@ def describe(
             for e, file in zip(bad, files_of_entries(ledger, footage, bad), strict=True)
         ],
         "checks": {"failed": len(checks), "first": checks[:shown]},
+        "profiles": _profiles(lake),
         "waiting": {"files": len(open_files), "first": open_files[:shown]},
         "waiting_for_gpu": [
             {"stage": stage, "shard": shard, "units": units, "reason": why}
@@ -76,6 +80,32 @@ def describe(
             "first": [asdict(d) for d in differences.found[:shown]],
         },
     }
+
+
+def _profiles(lake: Lake) -> list[dict[str, Any]]:
+    """Return the settings and backends that a person chose for shards, and that hold."""
+    choices = Choices(lake)
+    found: list[dict[str, Any]] = []
+    for stage in dict.fromkeys(stage.operator for stage in STAGES.values()):
+        for shard in choices.shards(stage):
+            place = {"stage": stage, "shard": shard}
+            try:
+                held = choices.of(stage, shard)
+            except ChoiceError as error:
+                found.append(place | {"name": "unreadable", "settings": str(error)})
+                continue
+            found += [
+                place
+                | {
+                    "name": choice.name,
+                    "only": list(choice.units),
+                    "settings": dict(choice.settings) | dict(choice.backends),
+                    "run": choice.run_id,
+                }
+                for choice in held
+                if not choice.is_default
+            ]
+    return found
 
 
 def show(found: dict[str, Any], differences: Differences, console: Console) -> None:
@@ -122,6 +152,14 @@ def _length(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} hours"
 
 
+def _counted(profiles: list[dict[str, Any]]) -> list[tuple[tuple[str, str, str], int]]:
+    """Return ((name, stage, settings), shards), the most frequent first."""
+    counts = Counter(
+        (p["name"], p["stage"], json.dumps(p["settings"], sort_keys=True)) for p in profiles
+    )
+    return counts.most_common()
+
+
 def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
     lines = [
         plain(
@@ -143,6 +181,10 @@ def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
     lines += [check_line(check) for check in found["checks"]["first"][:NAMED]]
     if (more := found["checks"]["failed"] - NAMED) > 0:
         lines.append(Text(f"… {count_of(more, 'more failed check')}"))
+    lines += [
+        plain(f"profile {name} of {stage}: {settings} for {count_of(shards, 'shard')}")
+        for (name, stage, settings), shards in _counted(found["profiles"])[:NAMED]
+    ]
     lines += [plain(f"waits: {file}") for file in found["waiting"]["first"][:NAMED]]
     if (more := found["waiting"]["files"] - NAMED) > 0:
         lines.append(Text(f"… {waiting(more, 'more file')}"))

@@ -24,6 +24,8 @@ from resources.lake import Lake, holdings
 from resources.ledger import Ledger
 from resources.storage import Storage
 
+_PAGE = 16
+"""Shards that are judged before the first of them is run."""
 _TABLES = [table for stage in STAGES_OF_A_SHARD.values() for table in stage.tables]
 
 
@@ -42,18 +44,21 @@ def find_unfinished(
     storage = Storage(lake_root=lake.location, ledger_url=ledger.url)
     recipes = Recipes(storage, backends)
     said = _said(storage, backends, settings)
-    for shard in shards:
+
+    def is_left(shard: str) -> bool:
         if shard not in recorded:
-            yield shard
-            continue
+            return True
         try:
             made = zip(STAGES_OF_A_SHARD, recipes.of(shard), strict=True)
         except ChoiceError:
-            yield shard  # its run says what is wrong
-            continue
+            return True  # its run says what is wrong
         recipe = [said.get(op, parts) for op, parts in made]
-        if has_work(ShardInputs(lake, ledger, shard), recipe):
-            yield shard
+        return has_work(ShardInputs(lake, ledger, shard), recipe)
+
+    for start in range(0, len(shards), _PAGE):
+        with ledger.joint_reading():
+            left = [shard for shard in shards[start : start + _PAGE] if is_left(shard)]
+        yield from left
 
 
 def _recorded(instance: dg.DagsterInstance) -> set[str]:

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from ego_assets.feature import BackendEntry, Feature, Stage, TableInfo, WorkItem, load
+from ego_assets.feature import BackendEntry, Feature, ItemKind, Stage, TableInfo, load
 from ego_assets.hands.feature import HANDS
 from ego_assets.masks.feature import MASKS
 from ego_assets.objects.feature import OBJECTS
@@ -148,7 +148,7 @@ def feature_of(table: str) -> Feature:
     return _FEATURE_OF[table]
 
 
-def tables_of_items(item: WorkItem) -> list[str]:
+def tables_of_items(item: ItemKind) -> list[str]:
     """The tables that are made of items of this kind, in the order of the graph."""
     return [table for stage in STAGES.values() if stage.item == item for table in stage.tables]
 

@@ -16,7 +16,7 @@ from ego_assets.quality.settings import ProbeSettings
 from ego_assets.settings import Settings
 from resources.lake.table import Table
 
-WorkItem = Literal["file", "video", "clip", "shard", "lake"]
+ItemKind = Literal["file", "video", "clip", "shard", "lake"]
 """What a stage does at a time. The items of a shard are its raw files, its accepted videos, its
 clips (those of a take in order), or the shard itself; `lake` is one item over all shards."""
 LAKE = "lake"
@@ -78,7 +78,7 @@ class Stage:
 
     name: str
     operator: str
-    item: WorkItem
+    item: ItemKind
     tables: tuple[str, ...]
     settings: type[Settings]
     inputs: tuple[str, ...] = ()

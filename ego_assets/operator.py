@@ -112,12 +112,15 @@ class ClipInput:
 
     @property
     def clip_id(self) -> str:
-        return self.clip["clip_id"]
+        found: str = self.clip["clip_id"]
+        return found
 
     @property
     def first_new_frame(self) -> int:
         """First frame after the context that is shared with the clip before."""
-        return self.clip["start_frame"] + self.clip["context_frames"]
+        start: int = self.clip["start_frame"]
+        context: int = self.clip["context_frames"]
+        return start + context
 
     @property
     def first_track_number(self) -> int:
@@ -125,7 +128,8 @@ class ClipInput:
 
         Behind a clip that failed, names of the take must not come again for something else.
         """
-        return 1000 * self.clip["index_in_take"]
+        index: int = self.clip["index_in_take"]
+        return 1000 * index
 
     def row(self, frame_index: int, pts_s: float) -> dict[str, Any]:
         """The columns that every per-frame row begins with."""

@@ -188,7 +188,8 @@ def _read(
 
 def _decode(path: Path, start: int, end: int | None, max_side_px: int | None) -> Iterator[Frame]:
     # Imported here: libav takes a third of a second, and tables alone do without it.
-    from ego_assets.media.decode import ClipFrames, index_frames
+    from ego_assets.media.decode import ClipFrames
+    from ego_assets.media.frame_index import index_frames
 
     last = len(index_frames(path)) if end is None else end
     yield from ClipFrames(path, start, last).read(max_side_px=max_side_px)

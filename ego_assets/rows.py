@@ -18,6 +18,7 @@ from resources.lake.table import (
     Bool,
     Float32,
     Float64,
+    Formerly,
     Int32,
     Table,
     Text,
@@ -27,7 +28,12 @@ from resources.lake.table import (
 Side = Literal["left", "right"]
 
 
-QualityTier = Literal["baseline", "model"]
+QualityTier = Annotated[
+    Literal["baseline", "learned", "reference"], Formerly({"model": "reference"})
+]
+"""baseline: no trained weights; learned: weights that lie in packages; reference: SAM, HaMeR,
+FoundationPose and their like, for whoever has their weights."""
+TIER = "baseline: no weights; learned: weights that lie in packages; reference: a large model"
 
 
 ScaleKind = Literal["metric", "arbitrary"]

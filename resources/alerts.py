@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from resources.delivery import Channel, Email, Log, Slack, Webhook
 
 
-class Alerts(dg.ConfigurableResource):
+class Alerts(dg.ConfigurableResource[Any]):
     """Channels of alerts; one without an address is off, the log is always on.
 
     Addresses with secrets are given as `EnvVar("NAME")`, so that no page and no log shows them.

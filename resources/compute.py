@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -34,7 +34,7 @@ PRESETS = {
 DEFAULT_MEGABYTES = BYTES_IN_FLIGHT // 2**20
 
 
-class Compute(dg.ConfigurableResource):
+class Compute(dg.ConfigurableResource[Any]):
     """Worker processes of a stage and what they may use. Nothing here changes a result."""
 
     preset: Literal["", "small_cpu", "cpu_32", "cpu_32_gpu_2", "cpu_128_h100_4"] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from resources.raw.limits import SHARD_BYTES, SHARD_DURATION_S, SHARD_FILES
 
 
-class RawLake(dg.ConfigurableResource):
+class RawLake(dg.ConfigurableResource[Any]):
     """Where raw videos lie. Nothing ever writes there."""
 
     folders: list[str] = Field(

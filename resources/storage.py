@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -13,7 +14,7 @@ from resources.lake.s3 import S3Account, use_account
 from resources.ledger import Ledger
 
 
-class Storage(dg.ConfigurableResource):
+class Storage(dg.ConfigurableResource[Any]):
     """Where tables and clip states live.
 
     The S3 fields are for deployments that keep them in Dagster's configuration: give secrets as

@@ -83,7 +83,8 @@ class Canvas:
         w = np.where(w == 0, np.float32(1e-12), w)
         u = (back[0, 0] * x + back[0, 1] * y + back[0, 2]) / w
         v = (back[1, 0] * x + back[1, 1] * y + back[1, 2]) / w
-        return (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        inside: np.ndarray = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        return inside
 
     def _bounds(
         self, origin: np.ndarray, u_axis: np.ndarray, v_axis: np.ndarray

@@ -166,7 +166,7 @@ def _paint(canvas: Canvas, take: _Take, record: _Record, frame: int) -> np.ndarr
     record.areas.append(np.bincount(canvas.ids.ravel(), minlength=256))
     record.runs.append(runs_of(canvas.ids))
     # A lens blurs edges a little, and a sensor is never silent.
-    image = cv2.GaussianBlur(canvas.image, (3, 3), 0.55)
+    image: np.ndarray = cv2.GaussianBlur(canvas.image, (3, 3), 0.55)
     grain = take.noise.normal(0, 2.0, (canvas.height, canvas.width)).astype(np.float32)
     return np.clip(image + grain[..., None], 0, 255).astype(np.uint8)
 
@@ -181,7 +181,7 @@ def _paint_hand(
 ) -> np.ndarray:
     """Draw hand, forearm and sleeve. Returns the (21, 3) joints in the camera."""
     rotation, translation = camera_from_world[:3, :3], camera_from_world[:3, 3]
-    joints = scene.joints(side, t) @ rotation.T + translation
+    joints: np.ndarray = scene.joints(side, t) @ rotation.T + translation
     for start, end, one, other in capsules(joints, scene.hand_scale):
         canvas.draw_capsule(start, end, (one, other), scene.skin, HANDS + side, light)
     elbow = rotation @ scene.elbow(side, t) + translation

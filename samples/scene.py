@@ -144,11 +144,13 @@ class Scene:
         """(21, 3) in the world."""
         world_from_hand, articulation = self.hand(side, t)
         joints = joints_in_hand(articulation, side, self.hand_scale)
-        return joints @ world_from_hand[:3, :3].T + world_from_hand[:3, 3]
+        moved: np.ndarray = joints @ world_from_hand[:3, :3].T + world_from_hand[:3, 3]
+        return moved
 
     def elbow(self, side: int, t: float) -> np.ndarray:
         camera = self.world_from_camera(t)[:3, 3]
-        return camera + np.array([0.26 if side else -0.26, 0.42, -0.02])
+        elbow: np.ndarray = camera + np.array([0.26 if side else -0.26, 0.42, -0.02])
+        return elbow
 
     def _rest(self, side: int, t: float) -> np.ndarray:
         sign = 1.0 if side else -1.0

@@ -27,7 +27,8 @@ def noise(
         cells = first * 2**octave
         coarse = rng.standard_normal((min(cells, height), min(cells, width))).astype(np.float32)
         total += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / 2**octave
-    return (total - total.mean()) / total.std()
+    even: np.ndarray = (total - total.mean()) / total.std()
+    return even
 
 
 def surface(rng: np.random.Generator, size: tuple[int, int], base: np.ndarray) -> np.ndarray:
@@ -35,7 +36,9 @@ def surface(rng: np.random.Generator, size: tuple[int, int], base: np.ndarray) -
     height, width = size
     grain = noise(rng, height, width, 7, 4)
     fine = noise(rng, height, width, 2, min(height, width) // 6)
-    image = base + 11 * grain[..., None] + 9 * fine[..., None] * np.array([1.0, 0.9, 0.8])
+    image: np.ndarray = (
+        base + 11 * grain[..., None] + 9 * fine[..., None] * np.array([1.0, 0.9, 0.8])
+    )
     image = np.clip(image, 0, 255).astype(np.uint8)
     for _ in range(max(24, height * width // 9000)):
         centre = (int(rng.integers(width)), int(rng.integers(height)))

@@ -56,11 +56,13 @@ class Truth:
 
     def object_mask(self, frame: int, index: int) -> np.ndarray:
         """(H, W) bool of an object's visible pixels."""
-        return self.identities(frame) == 1 + index
+        mask: np.ndarray = self.identities(frame) == 1 + index
+        return mask
 
     def hand_mask(self, frame: int, side: int) -> np.ndarray:
         """(H, W) bool of a hand's visible skin."""
-        return self.identities(frame) == HANDS + side
+        mask: np.ndarray = self.identities(frame) == HANDS + side
+        return mask
 
 
 def runs_of(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

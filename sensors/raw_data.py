@@ -17,7 +17,7 @@ import dagster as dg
 from dagster import SensorEvaluationContext
 
 from ego_assets.graph.partitions import SHARDS, shards_partitions
-from ego_assets.intake.arrivals import Arrivals, Limits, Look
+from ego_assets.intake.arrivals import Arrivals, Limits, ScanReport
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.ledger.raw_files import (
     GONE,
@@ -110,7 +110,7 @@ def run_of(request: RunRequest) -> dg.RunRequest:
     )
 
 
-def report(context: SensorEvaluationContext, look: Look) -> None:
+def report(context: SensorEvaluationContext, look: ScanReport) -> None:
     for missing in look.missing:
         context.log.warning(missing)
     for uri, why in look.refused.items():

@@ -13,7 +13,8 @@ from typing import Any
 import dagster as dg
 from dagster import ScheduleEvaluationContext
 
-from ego_assets.engine.plan import LAKE, digest
+from ego_assets.engine.plan import digest
+from ego_assets.feature import LAKE
 from ego_assets.graph.partitions import PARTITION_TAG, is_range, lost_shards, shards_of_run
 from ego_assets.intake.sources import revive
 from ego_assets.upkeep.recovery.rebuild import ready

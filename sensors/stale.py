@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 from dagster import SensorEvaluationContext
@@ -19,6 +19,7 @@ from ego_assets.engine.choices import Part
 from ego_assets.engine.plan import digest
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import PARTITION_TAG, shards_partitions
+from ego_assets.graph.recipes import Recipes
 from ego_assets.upkeep.recovery.differences import find_differences
 from ego_assets.upkeep.recovery.rebuild import ready
 from ego_assets.upkeep.staleness import StaleShard, find_stale
@@ -35,15 +36,6 @@ STATE_TAG = "ego/stale_state"
 """Tag of a run: what of its shard was stale, and what it is to be."""
 TRIES = 3
 TRY_AGAIN_S = 86_400.0
-
-
-class Recipes(Protocol):
-    """How each stage would be made now: by default, and of a shard (see `find_stale`)."""
-
-    @property
-    def default(self) -> Sequence[Sequence[Part]]: ...
-
-    def of(self, shard: str) -> Sequence[Sequence[Part]]: ...
 
 
 def build_stale_sensor(

@@ -1,6 +1,6 @@
-"""Settings and backends that a person chose for a shard in the launchpad: they hold for the shard
-until a run chooses otherwise, so that neither a retry nor a new version of an operator makes it
-another way than it was meant.
+"""Keeps the settings and backends that a person chose for a shard, as a profile with a name: it
+holds for the shard until a run chooses otherwise, so that neither a retry nor a new version of an
+operator makes it another way than it was meant.
 
     <lake>/_choices/{stage}/{shard}.json      only of shards for which something was chosen
 
@@ -33,7 +33,7 @@ class Choice:
 
     settings: of the launchpad's form; backends: fields of the resource of that name; units: the
     clips or videos that it was for; empty: the whole shard. run_id: of the run; made_at: when, as
-    in a `Provenance`.
+    in a `Provenance`; profile: the name that the person gave it.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -41,12 +41,20 @@ class Choice:
     units: tuple[str, ...] = ()
     run_id: str = ""
     made_at: str = ""
+    profile: str = ""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     @property
     def is_default(self) -> bool:
         return not (self.settings or self.backends)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the profile: one without a name has that of its run."""
+        if self.is_default:
+            return ""
+        return self.profile or f"run-{self.run_id[:8]}"
 
     def __str__(self) -> str:
         return json.dumps(dict(self.settings) | dict(self.backends), sort_keys=True)
@@ -76,6 +84,11 @@ class Choices:
         if key not in self._known[stage]:
             return []
         return _holding(self._read(stage, shard))
+
+    def shards(self, stage: str) -> list[str]:
+        """Return the shards for which something was chosen."""
+        keys = self._lake.storage.list(f"{FOLDER}/{stage}")
+        return sorted(key.rpartition("/")[2].removesuffix(".json") for key in keys)
 
     def _read(self, stage: str, shard: str) -> list[Choice]:
         key = _key(stage, shard)

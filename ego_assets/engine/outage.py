@@ -56,4 +56,5 @@ class Outage:
 
 def back_off_s(tries: int, first_s: float) -> float:
     """Longer after each try; with jitter, so that not all come back at once."""
-    return min(first_s * 2 ** (tries - 1), LONGEST_WAIT_S) * random.uniform(0.8, 1.2)
+    wait_s: float = min(first_s * 2 ** (tries - 1), LONGEST_WAIT_S)
+    return wait_s * random.uniform(0.8, 1.2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ego_assets.engine.plan import Unit
+from ego_assets.engine.plan import WorkItem
 from ego_assets.engine.workers.messages import Ended, Progress, TakenOver
 from ego_assets.engine.workers.pulse import slow_words
 
@@ -74,7 +74,7 @@ class Tally:
     def __init__(
         self,
         report: StageReport,
-        units: Iterable[Unit] = (),
+        units: Iterable[WorkItem] = (),
         min_bytes_per_s: float = 0.0,
         warn: Callable[[str], None] | None = None,
     ) -> None:

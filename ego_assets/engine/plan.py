@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ego_assets.feature import LAKE, Stage, WorkItem
+from ego_assets.feature import LAKE, ItemKind, Stage
 from ego_assets.models import registry
 from resources.lake import Lake, Provenance
 from resources.ledger import Entry, Ledger
@@ -30,7 +30,7 @@ def digest(*parts: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkItem:
     """A work item: a clip, mostly; else a raw file, a video, a shard or the lake.
 
     base_fingerprint: of operator, settings, weights and inputs; the runner chains the unit
@@ -62,7 +62,7 @@ class Group:
     """Units that run in order on one worker (a take). alone: one at a time, and none beside it,
     since it is not known which of several killed their worker."""
 
-    units: tuple[Unit, ...]
+    units: tuple[WorkItem, ...]
     alone: bool = False
 
     @property
@@ -88,11 +88,12 @@ class StageSpec:
     device_share: what a worker may have of the memory of its own; publish_behind: while the next
     clip is computed, so that a device does not wait for it; bytes_in_flight: of pictures and
     results in a worker; provisional: why its results stand in for those of a backend that got no
-    GPU; redo_stale: whether what is done under another fingerprint is done again.
+    GPU; redo_stale: whether what is done under another fingerprint is done again; profile: name of
+    the settings, where a person chose them.
     """
 
     name: str
-    item: WorkItem
+    item: ItemKind
     tables: tuple[str, ...]
     settings: dict[str, Any]
     lake_root: str
@@ -119,6 +120,7 @@ class StageSpec:
     hardware_decoding: bool = False
     device_share: float = 1.0
     publish_behind: bool = False
+    profile: str = ""
 
     def digest_of(self, *inputs: Any) -> str:
         """Base fingerprint of one of its files, videos, shards or lakes."""
@@ -168,12 +170,19 @@ class ShardInputs:
         return Sources(self.ledger).of_shard(self.shard)
 
     @cached_property
+    def rows_of_files(self) -> dict[str, dict[str, Any]]:
+        """The rows of `video_manifest`, by their units."""
+        return self.lake.rows_of_files(self.shard)
+
+    @cached_property
     def file_of(self) -> dict[str, str]:
         """{video: the unit of `video_manifest` that its row is of}, of those that are accepted."""
-        rows = self.lake.rows_of_files(self.shard).items()
+        rows = self.rows_of_files.items()
         return {row["video_id"]: unit for unit, row in rows if row["accepted"]}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
+        if table == "video_manifest":
+            return list(self.rows_of_files.values())
         if table not in self._rows:
             self._rows[table] = self.lake.read(table, self.shard).to_pylist()
         return self._rows[table]
@@ -204,7 +213,7 @@ def plan_files(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     for file in inputs.files:
         source = inputs.sources.get(file.unit)
         known = (source and source.inputs) or probe_inputs(file.uri)
-        unit = Unit(
+        unit = WorkItem(
             unit_id=file.unit,
             video_id=None,
             base_fingerprint=spec.digest_of(known),
@@ -235,7 +244,7 @@ def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             continue
         file = inputs.file_of.get(video["video_id"], "")
         known = digest(video["sha256"], _fingerprint(made, file))
-        unit = Unit(
+        unit = WorkItem(
             unit_id=video["video_id"],
             video_id=video["video_id"],
             base_fingerprint=spec.digest_of(known),
@@ -254,7 +263,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     split = inputs.made("clips")
     upstream = {t: inputs.results(t) for t in spec.inputs}
     settings = registry.decisive(spec.operator, spec.backend, spec.settings)
-    takes: dict[str, list[Unit]] = {}
+    takes: dict[str, list[WorkItem]] = {}
     for clip in sorted(inputs.rows("clips"), key=lambda c: (c["take_id"], c["index_in_take"])):
         video = videos.get(clip["video_id"])
         if video is None:
@@ -274,7 +283,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             spec.weights_hash,
             known,
         )
-        unit = Unit(
+        unit = WorkItem(
             unit_id=clip["clip_id"],
             video_id=clip["video_id"],
             base_fingerprint=base,
@@ -294,7 +303,7 @@ def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     known = digest(inputs.shard, made)
     accepted = [v for v in inputs.rows("video_manifest") if v["accepted"]]
     missing = [t for t in spec.inputs if not inputs.entries.get(t)] if accepted else []
-    unit = Unit(
+    unit = WorkItem(
         unit_id=inputs.shard,
         video_id=None,
         base_fingerprint=spec.digest_of(known),
@@ -314,7 +323,7 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     known = digest(
         [[s, t, sorted(made[s].results(t).items())] for s in shards for t in spec.inputs]
     )
-    unit = Unit(
+    unit = WorkItem(
         unit_id=LAKE,
         video_id=None,
         base_fingerprint=spec.digest_of(known),
@@ -326,7 +335,7 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return [Group((unit,))]
 
 
-_PLANS: dict[WorkItem, Callable[[StageSpec, ShardInputs], list[Group]]] = {
+_PLANS: dict[ItemKind, Callable[[StageSpec, ShardInputs], list[Group]]] = {
     "file": plan_files,
     "video": plan_videos,
     "clip": plan_clips,
@@ -345,7 +354,7 @@ def plan_from(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     return _PLANS[spec.item](spec, inputs)
 
 
-def not_made(item: WorkItem, inputs: ShardInputs) -> str | None:
+def not_made(item: ItemKind, inputs: ShardInputs) -> str | None:
     """Name the table without which a stage has no work items; None if there are none to have."""
     if item in ("file", "lake"):
         return None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ego_assets.engine.plan import Group, StageSpec, Unit, chain
+from ego_assets.engine.plan import Group, StageSpec, WorkItem, chain
 from ego_assets.models import registry
 from resources.ledger import Entry, Ledger, State
 
@@ -79,7 +79,7 @@ class _Look:
 
     def stretches(self, mine: Group, wanted: Group) -> list[Group]:
         """The units of a take that are to be made, cut where one is to be left alone."""
-        found: list[list[Unit]] = [[]]
+        found: list[list[WorkItem]] = [[]]
         real_before: str | None = None
         before: str | None = None
         for unit, real_unit in zip(mine.units, wanted.units, strict=True):
@@ -95,7 +95,7 @@ class _Look:
             before = None if unit.blocked or left_alone else fingerprint
         return [Group(tuple(units)) for units in found if units]
 
-    def _is_refused(self, unit: Unit, real_print: str) -> bool:
+    def _is_refused(self, unit: WorkItem, real_print: str) -> bool:
         """Dropped, or in quarantine for the chosen backend too."""
         for table in self.spec.tables:
             entry = self.entries.get((table, unit.unit_id))
@@ -106,7 +106,7 @@ class _Look:
                 return True
         return False
 
-    def _is_settled(self, unit: Unit, real_print: str, fingerprint: str) -> bool:
+    def _is_settled(self, unit: WorkItem, real_print: str, fingerprint: str) -> bool:
         """Whether all rows stay as they are. The ledger is told which are not the latest."""
         settled = True
         for table in self.spec.tables:

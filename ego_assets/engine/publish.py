@@ -16,7 +16,7 @@ import pyarrow as pa
 from ego_assets.catalog import TABLES
 from ego_assets.engine.claims import Claim
 from ego_assets.engine.errors import ErrorKind, PublishRefusedError, classify
-from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.engine.plan import StageSpec, WorkItem
 from ego_assets.models.device import describe_device
 from ego_assets.operator import ClipOutput
 from resources.lake import Lake, LakeError, Provenance, Published
@@ -31,7 +31,7 @@ class OutdoneError(RuntimeError):
 
 
 def publish(
-    lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
+    lake: Lake, spec: StageSpec, unit: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
     """{table: what is there now}. Raises ContractError, PublishRefusedError, OutdoneError."""
     try:
@@ -45,7 +45,7 @@ def publish(
 
 
 def _publish(
-    lake: Lake, spec: StageSpec, unit: Unit, fingerprint: str, claim: Claim, output: ClipOutput
+    lake: Lake, spec: StageSpec, unit: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
     """Arrays, then what is carried, then the rows: a row never points at nothing."""
     lake.must_be_there()
@@ -90,6 +90,7 @@ def _publish(
             accelerator=describe_device() or output.notes.get("accelerator", ""),
             token=attempts[table].token,
             provisional=f"{WAITS_FOR_GPU}: {spec.provisional}" if spec.provisional else "",
+            profile=spec.profile,
         )
         published[table] = lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
     for table, attempt in attempts.items():

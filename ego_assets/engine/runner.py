@@ -14,7 +14,7 @@ from typing import Any
 from ego_assets.engine import plan as planning
 from ego_assets.engine import provisional as without_gpu
 from ego_assets.engine.outcome import Failure, StageReport, Tally
-from ego_assets.engine.plan import Group, StageSpec, Unit
+from ego_assets.engine.plan import Group, StageSpec, WorkItem
 from ego_assets.engine.workers.lane import Lane
 from ego_assets.engine.workers.messages import Postponed
 from ego_assets.engine.workers.postponed import Postponement
@@ -104,7 +104,7 @@ def run_stage(
 
 
 def _compact(
-    spec: StageSpec, table: str, lake: Lake, ledger: Ledger, planned: Iterable[Unit]
+    spec: StageSpec, table: str, lake: Lake, ledger: Ledger, planned: Iterable[WorkItem]
 ) -> int:
     """Merge what there is of a table. Returns the rows."""
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ego_assets.engine.plan import StageSpec, Unit
-from ego_assets.feature import WorkItem
+from ego_assets.engine.plan import StageSpec, WorkItem
+from ego_assets.feature import ItemKind
 from ego_assets.intake.absence import SourceReader
 from ego_assets.media.progress import moved
 from ego_assets.models import registry
@@ -37,8 +37,8 @@ from resources.raw.uris import MAX_SIDECAR_BYTES
 PROBE_TRIES = 3
 
 
-class Task(Protocol):
-    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput: ...
+class StageTask(Protocol):
+    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput: ...
 
 
 class FileTask:
@@ -52,7 +52,7 @@ class FileTask:
         self.raw = RawReader(moved=moved)
         self.operator = build_operator(spec)
 
-    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
         known = self.sources.find(unit.unit_id)
         uri = known.uri if known is not None else unit.payload["uri"]
         try:
@@ -69,7 +69,7 @@ class FileTask:
                 row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
         return ClipOutput(tables={"video_manifest": [row]})
 
-    def _probe(self, unit: Unit, uri: str) -> dict[str, Any]:
+    def _probe(self, unit: WorkItem, uri: str) -> dict[str, Any]:
         """The row of a file as it is. One that changes meanwhile (it is touched, or still being
         written) is begun again, some times. Raises RawChangedError, RawAwayError, RawGoneError."""
         source = Source(unit.unit_id, self.spec.shard, uri, 0, "", inputs=unit.input_hash)
@@ -129,7 +129,7 @@ class FileTask:
     def _handed_on(self, unit_id: str, uri: str) -> dict[str, Any] | None:
         """The row of a file that is not there any more, and whose content has another file."""
         rows = self.lake.read("video_manifest", self.spec.shard, units=[unit_id]).to_pylist()
-        row = next((r for r in rows if r["accepted"]), None)
+        row: dict[str, Any] | None = next((r for r in rows if r["accepted"]), None)
         if row is None:
             return None
         owner = self.contents.owner(row["video_id"])
@@ -148,7 +148,7 @@ class VideoTask:
         self.operator = build_operator(spec)
         self.max_bytes = spec.bytes_in_flight
 
-    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
         with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             rows = self.operator.split(video, path, self.max_bytes)
@@ -164,16 +164,16 @@ class ClipTask:
         self.raw = SourceReader(ledger)
         self.operator = build_operator(spec)
 
-    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
         video = unit.payload["video"]
         with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
             clip = self.clip_input(unit, path)
-            output = self.operator.process(clip, carried)
+            output: ClipOutput = self.operator.process(clip, carried)
         if self.spec.hardware_decoding:
             output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
         return output
 
-    def clip_input(self, unit: Unit, path: Path) -> ClipInput:
+    def clip_input(self, unit: WorkItem, path: Path) -> ClipInput:
         from ego_assets.media.decode import ClipFrames
 
         clip, video = unit.payload["clip"], unit.payload["video"]
@@ -206,7 +206,7 @@ class TablesTask:
         self.lake = lake
         self.operator = build_operator(spec)
 
-    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
         self.lake.must_be_there()
         item = TablesInput(
             self.spec.shard,
@@ -216,7 +216,8 @@ class TablesTask:
             },
         )
         self.lake.must_be_there()
-        return self.operator.process(item)
+        output: ClipOutput = self.operator.process(item)
+        return output
 
 
 def build_operator(spec: StageSpec) -> Any:
@@ -226,7 +227,7 @@ def build_operator(spec: StageSpec) -> Any:
     )
 
 
-_TASKS: dict[WorkItem, Callable[[StageSpec, Lake, Ledger], Task]] = {
+_TASKS: dict[ItemKind, Callable[[StageSpec, Lake, Ledger], StageTask]] = {
     "file": FileTask,
     "video": VideoTask,
     "clip": ClipTask,
@@ -235,5 +236,5 @@ _TASKS: dict[WorkItem, Callable[[StageSpec, Lake, Ledger], Task]] = {
 }
 
 
-def build_task(spec: StageSpec, lake: Lake, ledger: Ledger) -> Task:
+def build_task(spec: StageSpec, lake: Lake, ledger: Ledger) -> StageTask:
     return _TASKS[spec.item](spec, lake, ledger)

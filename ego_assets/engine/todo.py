@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.engine.plan import StageSpec, WorkItem
 from resources.ledger import Ledger, State
 
 
@@ -18,7 +18,7 @@ class Todo:
     spec: StageSpec
     ledger: Ledger
 
-    def pending_tables(self, unit: Unit, fingerprint: str) -> dict[str, int]:
+    def pending_tables(self, unit: WorkItem, fingerprint: str) -> dict[str, int]:
         """Tables whose rows are missing or stale; by force, those that this run has not made.
 
         With the token of each: who claims it with that knows that it still is so.
@@ -47,12 +47,12 @@ class Todo:
         left = [t for t in self.spec.tables if not is_done(t)]
         return {t: entries[t].token if t in entries else 0 for t in left}
 
-    def done_under(self, unit: Unit) -> str:
+    def done_under(self, unit: WorkItem) -> str:
         """The fingerprint that a unit is done under, stale or not: what its state was kept for."""
         (entry,) = self.ledger.entries(stage=self.spec.tables[0], unit_id=unit.unit_id)
         return entry.fingerprint
 
-    def is_quarantined(self, unit: Unit, fingerprint: str) -> bool:
+    def is_quarantined(self, unit: WorkItem, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
         return any(
             e.state is State.DROPPED

@@ -69,7 +69,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         storage: Storage,
         compute: Compute,
         backends: Backends,
-    ) -> Iterator[dg.MaterializeResult]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         yield from materialize_stage(context, stage, config, storage, compute, backends)
 
     step.__annotations__["config"] = form_of(stage)  # Dagster reads the form from it

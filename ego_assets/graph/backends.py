@@ -13,7 +13,7 @@ from ego_assets.models import registry
 from ego_assets.models.choice import default_name, machine_choice
 
 
-class BackendsOf(dg.ConfigurableResource):
+class BackendsOf(dg.ConfigurableResource[Any]):
     """What `Backends` is without the operators of the catalogue."""
 
     weights_dir: str = Field(

@@ -38,6 +38,12 @@ class RunConfig(dg.Config):
         description="where all settings and the backend are the defaults: those that were chosen "
         "for the shard before; false: the defaults",
     )
+    profile: str = Field(
+        default="",
+        pattern=r"^[\w.-]{0,40}$",
+        description="name of the settings that are given here; the shard's page, `ego status` and "
+        "the provenance of rows show it; empty: named after the run",
+    )
 
     def settings(self) -> dict[str, Any]:
         """The fields that decide the result."""
@@ -133,4 +139,4 @@ def choice_of(
         chosen["settings"] = {operator: backends.settings.get(operator, {})}
     if not settings and not chosen and config.keep_choices:
         return None
-    return Choice(settings, chosen, tuple(config.only))
+    return Choice(settings, chosen, tuple(config.only), profile=config.profile)

@@ -75,11 +75,11 @@ class StageRun:
         known = choices.of(key, shard) if self.choice is None else []
         if not known:
             spec = stage_spec(stage, self.config, self.storage, self.backends)
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            made = replace(self.choice or Choice(), run_id=self.context.run_id, made_at=now)
             if self.choice is not None and self.config.redo_stale:
-                now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                made = replace(self.choice, run_id=self.context.run_id, made_at=now)
                 choices.keep(key, shard, made)
-            return [Part(spec, only, self.config.settings())]
+            return [Part(spec, only, self.config.settings(), made)]
         parts = parts_of(stage, self.storage, self.backends, known)
         found = []
         for part, groups in share_out(parts, ShardInputs(lake, self.storage.ledger(), shard)):
@@ -104,6 +104,7 @@ class StageRun:
             force=config.force,
             redo_stale=config.redo_stale,
             units=part.units,
+            profile=part.choice.name,
         )
 
 
@@ -114,7 +115,7 @@ def materialize_stage(
     storage: Storage,
     compute: Compute,
     backends: Backends,
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Run a stage over the shard of this run and report each of its selected tables.
 
     Raises EnvironmentVariableError before anything is done.
@@ -160,7 +161,7 @@ def needs_device(operator: str, backend: str, compute: Compute) -> bool:
     return compute.hardware_decoding or registry.uses_device(operator, backend)
 
 
-def _materialize_range(run: StageRun) -> Iterator[dg.MaterializeResult]:
+def _materialize_range(run: StageRun) -> Iterator[dg.MaterializeResult[None]]:
     context, tables = run.context, run.stage.tables
     shards = context.partition_keys
     deps = context.assets_def.asset_deps
@@ -194,14 +195,18 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
     """Run a stage: (metadata, data version) of each table. Raises Failure if nothing was done."""
     context, lake = run.context, run.storage.lake()
     parts = run.parts(shard)
-    chosen = [f"{p.choice} (run {p.choice.run_id})" for p in parts if not p.choice.is_default]
-    if chosen:
-        context.log.info(f"shard {shard}: with what was chosen for it: {'; '.join(chosen)}")
+    profiles = [
+        f"{p.choice.name}: {p.choice} (run {p.choice.run_id})"
+        for p in parts
+        if not p.choice.is_default
+    ]
+    if profiles:
+        context.log.info(f"shard {shard} has a profile: {'; '.join(profiles)}")
     done = [run_part(run, part, shard) for part in parts]
     report = merged([report for report, _ in done])
     metadata = report_metadata(report)
-    if chosen:
-        metadata["chosen before"] = "; ".join(chosen)
+    if profiles:
+        metadata["profile"] = "; ".join(profiles)
     for _, more in done:
         metadata |= more
     if run.stage.item == "file":

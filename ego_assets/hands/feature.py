@@ -48,7 +48,7 @@ HANDS = Feature(
         BackendEntry(
             "hand_estimator",
             "hamer",
-            "ego_assets.hands.hamer:HamerEstimator",
+            "ego_assets.hands.hamer.estimator:HamerEstimator",
             HamerSettings,
             "MIT (HaMeR, code and weights); MANO: its own, non-commercial",
             weights=(

@@ -73,7 +73,7 @@ def _array(value: Any) -> np.ndarray:
     if "x" in state:  # chumpy.Ch
         return _array(state["x"])
     if "idxs" in state:  # chumpy's Select: some elements of another, in a shape of their own
-        chosen = _array(state["a"]).ravel()[_array(state["idxs"])]
+        chosen: np.ndarray = _array(state["a"]).ravel()[_array(state["idxs"])]
         return chosen.reshape(state["preferred_shape"])
     rows, columns = state.get("_shape") or state["shape"]  # scipy's csc_matrix
     dense = np.zeros((rows, columns))

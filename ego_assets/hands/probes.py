@@ -268,11 +268,13 @@ def finger_flexion_deg(joints: np.ndarray, is_right: np.ndarray) -> tuple[np.nda
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return unit
 
 
 def _is_right(tracks: Tracks) -> np.ndarray:
-    return pc.equal(tracks.rows["side"], "right").to_numpy()
+    found: np.ndarray = pc.equal(tracks.rows["side"], "right").to_numpy()
+    return found
 
 
 def _both_hands(evidence: Evidence) -> pl.DataFrame:

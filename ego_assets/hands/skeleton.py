@@ -104,4 +104,5 @@ def hand_joints(flexion: np.ndarray, spread: np.ndarray, side: str, scale: float
 def bone_lengths(joints: np.ndarray) -> np.ndarray:
     """(20,) metres."""
     ends = joints[np.array(BONES)]
-    return np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    lengths: np.ndarray = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    return lengths

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ego_assets.rows import (
+    TIER,
     FrameRow,
     QualityTier,
     Score,
@@ -27,6 +28,19 @@ from resources.lake.table import (
     fixed,
 )
 
+REASONS = (
+    "presence low",
+    "side unsure",
+    "truncated",
+    "too small",
+    "not a plausible hand",
+    "does not fit in space",
+    "jumps",
+    "out of reach",
+    "not measured",
+)
+"""Why a row of the backend `landmarks` is not valid."""
+
 
 class HandPose(FrameRow):
     """One row per hand per frame: 21 joints in MANO order."""
@@ -37,7 +51,25 @@ class HandPose(FrameRow):
     track_id: Text = Field(description="the hand mask's track")
     side: Side = Field(description="from the wearer's view")
     is_valid: Bool = Field(description="false: the joints are not to be trusted")
-    invalid_reason: Text | None = Field(description="why not valid")
+    is_wearer: Annotated[Bool, MayBeAbsent()] | None = Field(
+        default=None, description="the wearer's own hand, as hand_masks has it"
+    )
+    invalid_reason: Text | None = Field(
+        description="why not valid; of the backend landmarks one of: " + ", ".join(REASONS)
+    )
+    confidence: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None, description="how likely it is that the row is right"
+    )
+    joints_origin: Annotated[Literal["measured", "smoothed", "filled"], MayBeAbsent()] | None = (
+        Field(
+            default=None,
+            description="measured: in this frame; smoothed: with the frames around; filled: from "
+            "the frames around, because nothing was measured in this one",
+        )
+    )
+    measured_px: (
+        Annotated[Joints2D, Unit("pixels"), Plausible(-4096.0, 12288.0), MayBeAbsent()] | None
+    ) = Field(default=None, description="what was measured, before joints_px was smoothed")
     joints_px: Annotated[Joints2D, Unit("pixels"), Plausible(-4096.0, 12288.0)] = Field(
         description="wrist, then 4 per finger from palm to tip: thumb, index, middle, ring, little"
     )
@@ -60,4 +92,4 @@ class HandPose(FrameRow):
     box: Box = Field(description="bounding box of the hand")
     score: Score = Field(description="confidence of the backend")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)

@@ -69,4 +69,5 @@ def bones_m(joints: np.ndarray) -> np.ndarray:
     fingers = joints[:, 1:].reshape(len(joints), 5, 4, 3)
     wrists = np.broadcast_to(joints[:, None, :1], (len(joints), 5, 1, 3))
     chains = np.concatenate([wrists, fingers], axis=2)
-    return np.linalg.norm(np.diff(chains, axis=2), axis=-1).sum(axis=(1, 2))
+    lengths: np.ndarray = np.linalg.norm(np.diff(chains, axis=2), axis=-1).sum(axis=(1, 2))
+    return lengths

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ego_assets.engine.outage import AWAY_S, UNSEEN_S
-from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.engine.plan import StageSpec, WorkItem
 from ego_assets.intake.moves import Moves
 from ego_assets.intake.sources import GONE_WORDS, gone_detail
 from resources.lake import Lake
@@ -76,7 +76,7 @@ class Absence:
         self.contents = Contents(ledger)
         self._unread: dict[str, float] = {}
 
-    def in_error(self, unit: Unit, error: Exception) -> AbsentError | None:
+    def in_error(self, unit: WorkItem, error: Exception) -> AbsentError | None:
         """As `absence_in`, but for a file that is there and could not be read for too long: then it
         is not its place that is at fault."""
         absent = absence_in(error) if unit.reads_a_file else None
@@ -86,7 +86,7 @@ class Absence:
                 return None
         return absent
 
-    def look(self, unit: Unit) -> AbsentError | None:
+    def look(self, unit: WorkItem) -> AbsentError | None:
         """Why the file of a unit is not there; None if it is, or if that cannot be said."""
         if not unit.reads_a_file:
             return None
@@ -103,7 +103,7 @@ class Absence:
             self.sources.seen([source.unit_id])
         return None
 
-    def judge(self, unit: Unit, error: AbsentError) -> str:
+    def judge(self, unit: WorkItem, error: AbsentError) -> str:
         """Why the file of a unit is given up; empty: it is to be tried again, for it is to be
         waited for, or it is somewhere else."""
         source = self._source_of(unit)
@@ -138,7 +138,7 @@ class Absence:
     def _is_waited_for(self, source: Source) -> bool:
         return self.sources.missed(source.unit_id, patience_s=AWAY_S, brief_s=UNSEEN_S) > 0
 
-    def _source_of(self, unit: Unit) -> Source:
+    def _source_of(self, unit: WorkItem) -> Source:
         known = self.sources.find(unit.file_id)
         if known is not None:
             return known

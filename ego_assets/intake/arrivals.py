@@ -74,7 +74,7 @@ class Superseded:
 
 
 @dataclass
-class Look:
+class ScanReport:
     """What one look came to.
 
     listed, new: files (new ones are also those with other content than before). resume: where the
@@ -121,7 +121,7 @@ class Arrivals:
 
     def look(
         self, places: Sequence[str], resume: dict[str, Any] | None = None, budget_s: float = 40.0
-    ) -> Look:
+    ) -> ScanReport:
         """List, note what is new, and put what is complete into shards.
 
         resume: of the look before. Ends soon after `budget_s`, whatever is left to do.
@@ -129,7 +129,7 @@ class Arrivals:
         self._began = time.monotonic()
         self._unchanged, self._listed, self._away = set(), set(), []
         self.changes = Changes(self.lake, self.ledger, self._clock)
-        found = Look()
+        found = ScanReport()
         self.files.end_future(self._clock())
         # Listing may not use up what entering needs: else nothing would ever be entered.
         self._list(places, resume, budget_s * 0.6, found)
@@ -149,7 +149,11 @@ class Arrivals:
     # -- looking -----------------------------------------------------------------------------
 
     def _list(
-        self, places: Sequence[str], resume: dict[str, Any] | None, until_s: float, found: Look
+        self,
+        places: Sequence[str],
+        resume: dict[str, Any] | None,
+        until_s: float,
+        found: ScanReport,
     ) -> None:
         self._settled = self.files.marks(waiting=False)
         self._waiting = self.files.marks(waiting=True)
@@ -168,12 +172,12 @@ class Arrivals:
             except (OSError, RuntimeError, ValueError) as error:  # nor a name that makes no sense
                 self._pass_over(place, f"{place}: {error}", found)
 
-    def _pass_over(self, place: str, why: str, found: Look) -> None:
+    def _pass_over(self, place: str, why: str, found: ScanReport) -> None:
         """A place that cannot be listed now: its files are left as they are."""
         found.missing.append(why)
         self._away.append(_beginning_of(place))
 
-    def _list_place(self, place: str, after: str, until_s: float, found: Look) -> str | None:
+    def _list_place(self, place: str, after: str, until_s: float, found: ScanReport) -> str | None:
         """Where it had to stop; None if it is through."""
         page: list[RawEntry] = []
         for entry in scan_raw(place, VIDEO_SUFFIXES, after):
@@ -188,7 +192,7 @@ class Arrivals:
         self._note(page, found)
         return None
 
-    def _note(self, page: list[RawEntry], found: Look) -> None:
+    def _note(self, page: list[RawEntry], found: ScanReport) -> None:
         found.listed += len(page)
         fresh = []
         for entry in page:
@@ -246,12 +250,12 @@ class Arrivals:
         run_key = f"{shard}:{name}" if isinstance(name, str) else shard
         return files, RunRequest(run_key, shard, bool(name), priority)
 
-    def _take_up(self, until_s: float, found: Look) -> None:
+    def _take_up(self, until_s: float, found: ScanReport) -> None:
         """New files may be known ones that were moved: these stay in their shards."""
         ready = self._complete(entered=False, limit=FILES_AT_ONCE)
         found.moved |= self.changes.take_up(ready, lambda: self._elapsed() > until_s)
 
-    def _close(self, until_s: float, found: Look) -> None:
+    def _close(self, until_s: float, found: ScanReport) -> None:
         """Close the shards that are full or on time."""
         ready = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
         ready = [w for w in ready if w.uri not in self.changes.undecided]
@@ -271,7 +275,7 @@ class Arrivals:
             self.files.enter([([seen(w) for w in batch], request)], self._clock())
             found.shards.append(last)
 
-    def _reenter(self, until_s: float, found: Look) -> None:
+    def _reenter(self, until_s: float, found: ScanReport) -> None:
         """Files written over under their name stay in their shard, which runs again: the new
         content is a video of its own, the one before is let go."""
         changed = self._complete(entered=True, limit=FILES_AT_ONCE)
@@ -299,7 +303,7 @@ class Arrivals:
             request = RunRequest(key, shard, True, priority)
             self.files.enter([([seen(w) for w in batch], request)], self._clock(), news)
 
-    def _hand_on(self, until_s: float, found: Look) -> None:
+    def _hand_on(self, until_s: float, found: ScanReport) -> None:
         """A content whose file is gone, or holds another one by now, goes to its duplicates: their
         rows are made again, and whoever is first has it."""
         for lost in self.contents.duplicates_of_missing(MANIFEST, PAGE):
@@ -348,7 +352,7 @@ class Arrivals:
         """Whether it is of a place that could not be listed."""
         return uri.startswith(tuple(self._away))
 
-    def _is_unchanged(self, batch: Sequence[Waiting], found: Look) -> bool:
+    def _is_unchanged(self, batch: Sequence[Waiting], found: ScanReport) -> bool:
         """Whether files are as they were noted; those that are not go back to waiting."""
         changed, gone = [], []
         for file in batch:

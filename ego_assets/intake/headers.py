@@ -99,7 +99,7 @@ def serve() -> None:
 
 def header_duration_s(path: Path) -> float:
     """What the header of a file claims; 0 if it claims nothing, or cannot be read."""
-    from ego_assets.media.decode import open_media
+    from ego_assets.media.containers import open_media
 
     # Whatever is wrong with it, the probe will say.
     with suppress(Exception), open_media(path) as container:

@@ -25,7 +25,7 @@ from resources.ledger.adoption import Adoption, FileState
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Seen
 from resources.ledger.sources import STAGE, Source, Sources
-from resources.raw.places import Place, files_of, record
+from resources.raw.places import FileLocation, files_of, record
 from resources.raw.presence import (
     RawAwayError,
     RawGoneError,
@@ -237,7 +237,7 @@ class Moves:
         by_shard = sorted(moved.moves, key=lambda m: m.source.shard)
         for shard, group in groupby(by_shard, key=lambda m: m.source.shard):
             batch = list(group)
-            there = {m.source.unit_id: Place(m.uri, m.source.sha256 or "") for m in batch}
+            there = {m.source.unit_id: FileLocation(m.uri, m.source.sha256 or "") for m in batch}
             record(self.lake, shard, there)
             for move in batch:
                 moved.again[shard] += self.sources.move(move.source, move.uri, move.state.text)
@@ -250,7 +250,7 @@ class Moves:
         going = {m.source.unit_id for m in moved.moves}
         for source in self.sources.at([m.uri for m in moved.moves]):
             if source.unit_id not in going:
-                place = Place(None, source.sha256 or "")
+                place = FileLocation(None, source.sha256 or "")
                 record(self.lake, source.shard, {source.unit_id: place})
                 self.sources.remove(source)
                 moved.removed.append(source)

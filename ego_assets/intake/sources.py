@@ -53,7 +53,7 @@ GONE_WORDS = {
 }
 
 
-class Finding(Enum):
+class SourceStatus(Enum):
     """What was found of a raw file. UNSURE: it is there, and cannot be compared now."""
 
     NEW = "new"
@@ -70,7 +70,7 @@ class Judged:
     from."""
 
     file: RawFileOfShard
-    finding: Finding
+    status: SourceStatus
     why: str = ""
     state: RawState | None = None
     sidecar: str | None = None
@@ -126,7 +126,7 @@ class _Shard:
         displaced = {
             j.file.uri: j.state.byte_size
             for j in judged
-            if j.finding is Finding.CHANGED and j.state is not None and j.state.version
+            if j.status is SourceStatus.CHANGED and j.state is not None and j.state.version
         }
         if displaced and self._move(displaced):
             judged = self._judge(self._enter())
@@ -141,14 +141,14 @@ class _Shard:
     def is_as_read(self) -> bool:
         judged = self._judge(self._enter())
         known = self.sources.of_shard(self.shard)
-        gone = {Finding.GONE, Finding.AWAY}
+        gone = {SourceStatus.GONE, SourceStatus.AWAY}
         for each in judged:
-            expected = gone if known[each.file.unit].is_gone else {Finding.SAME}
-            if each.finding not in expected:
+            expected = gone if known[each.file.unit].is_gone else {SourceStatus.SAME}
+            if each.status not in expected:
                 return False
         owners = self.contents.owners(row["video_id"] for row in self.rows.values())
         for each in judged:
-            if each.finding is Finding.SAME:
+            if each.status is SourceStatus.SAME:
                 self._put_down(each, owners)
         return True
 
@@ -180,15 +180,15 @@ class _Shard:
         except RawRefusedError as error:
             return self._judge_refused(file, str(error))
         except RawMovedError as error:
-            return Judged(file, Finding.GONE, error.strerror or "")
+            return Judged(file, SourceStatus.GONE, error.strerror or "")
         except RawGoneError:
-            return Judged(file, Finding.GONE)
+            return Judged(file, SourceStatus.GONE)
         except RawAwayError as error:
-            return Judged(file, Finding.AWAY, error.strerror or "")
+            return Judged(file, SourceStatus.AWAY, error.strerror or "")
         except s3_errors() as error:
             if classify(error) is not ErrorKind.TRANSIENT:
                 raise
-            return Judged(file, Finding.UNSURE, str(error))
+            return Judged(file, SourceStatus.UNSURE, str(error))
         return self._compare(file, source, state, sidecar)
 
     def _compare(
@@ -198,31 +198,31 @@ class _Shard:
         row, made = self.rows.get(file.unit), self.made.get(file.unit)
         if row is None or made is None:
             inputs = probe_inputs(file.uri)
-            return Judged(file, Finding.NEW, "", state, sidecar, inputs)
+            return Judged(file, SourceStatus.NEW, "", state, sidecar, inputs)
         try:
             is_same = self._is_same(file, source, state, sidecar, row, made)
         except RawUnreadError as error:  # keeps what it has; who needs it will fail on it
-            return Judged(file, Finding.UNSURE, error.strerror or "")
+            return Judged(file, SourceStatus.UNSURE, error.strerror or "")
         except (RawAwayError, RawGoneError) as error:
-            return Judged(file, Finding.AWAY, error.strerror or "")
+            return Judged(file, SourceStatus.AWAY, error.strerror or "")
         except RawChangedError:
             is_same = False
         except OSError as error:
-            return Judged(file, Finding.UNSURE, str(error))
+            return Judged(file, SourceStatus.UNSURE, str(error))
         if is_same:
-            return Judged(file, Finding.SAME, "", state, sidecar, made.input_hash)
+            return Judged(file, SourceStatus.SAME, "", state, sidecar, made.input_hash)
         # Not only what `probe_inputs` goes by: other bytes may have the old size and time.
         inputs = digest(probe_inputs(file.uri), state.identity, sidecar)
-        return Judged(file, Finding.CHANGED, "", state, sidecar, inputs)
+        return Judged(file, SourceStatus.CHANGED, "", state, sidecar, inputs)
 
     def _judge_refused(self, file: RawFileOfShard, why: str) -> Judged:
         """What is no file by now gets a row that says so, once."""
         inputs = digest(probe_inputs(file.uri), why)
         made = self.made.get(file.unit)
-        finding = Finding.NEW if made is None else Finding.CHANGED
+        status = SourceStatus.NEW if made is None else SourceStatus.CHANGED
         if made is not None and made.input_hash == inputs:
-            finding = Finding.SAME
-        return Judged(file, finding, why, RawState(0, "", ""), None, inputs)
+            status = SourceStatus.SAME
+        return Judged(file, status, why, RawState(0, "", ""), None, inputs)
 
     def _is_same(
         self,
@@ -282,14 +282,14 @@ class _Shard:
         if source is None or source.uri != judged.file.uri:
             return  # somebody else has moved it meanwhile
         if judged.state is None:
-            if judged.finding is not Finding.UNSURE:
+            if judged.status is not SourceStatus.UNSURE:
                 self._absent(source, judged)
             return
         if source.is_gone:
             self.sources.back(source)
         new = replace(source, inputs=judged.inputs)
         row = self.rows.get(judged.file.unit)
-        if judged.finding is Finding.SAME and row is not None:
+        if judged.status is SourceStatus.SAME and row is not None:
             new = replace(
                 new,
                 byte_size=row["byte_size"],
@@ -309,7 +309,7 @@ class _Shard:
                 self._note(moves.apply(found).moves)
             return
         why = DELETED
-        if judged.finding is Finding.AWAY:
+        if judged.status is SourceStatus.AWAY:
             why = AWAY
             unit = source.unit_id
             if self.sources.missed(unit, patience_s=AWAY_S, brief_s=UNSEEN_S) > 0:

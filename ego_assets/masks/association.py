@@ -7,7 +7,6 @@ and boxes are found, tracks of the baseline (`tracking`).
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def mask_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -19,7 +18,8 @@ def mask_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     both = np.zeros((len(first), len(second)), np.int64)
     for row, mask in enumerate(first):
         both[row] = np.bitwise_count(mask & second).sum(-1, dtype=np.int64)
-    return both / np.maximum(areas[0][:, None] + areas[1] - both, 1)
+    overlaps: np.ndarray = both / np.maximum(areas[0][:, None] + areas[1] - both, 1)
+    return overlaps
 
 
 def box_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -31,7 +31,8 @@ def box_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     both = np.clip(high - low, 0, None).prod(-1)
     areas = [np.clip(b[..., 2:] - b[..., :2], 0, None).prod(-1) for b in (first, second)]
     union = areas[0] + areas[1] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    overlaps: np.ndarray = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return overlaps
 
 
 def keepers(scores: np.ndarray, overlaps: np.ndarray, max_overlap: float) -> np.ndarray:
@@ -58,6 +59,8 @@ def assign(overlaps: np.ndarray, min_overlap: float) -> list[tuple[int, int]]:
 
     Pairs under `min_overlap`, or without any, are none (Kuhn, "The Hungarian Method", 1955).
     """
+    from scipy.optimize import linear_sum_assignment
+
     allowed = (overlaps >= min_overlap) & (overlaps > 0)
     rows, columns = linear_sum_assignment(-np.where(allowed, overlaps, 0))
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if allowed[r, c]]

@@ -163,7 +163,8 @@ def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     common = np.prod(np.maximum(high - low, 0.0), axis=1)
     areas = [np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1) for b in (one, other)]
     union = areas[0] + areas[1] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    overlaps: np.ndarray = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return overlaps
 
 
 PROBES = (

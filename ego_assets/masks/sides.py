@@ -18,7 +18,7 @@ LOW = 0.55
 
 
 @dataclass
-class HandEvidence:
+class SideEvidence:
     """What was seen of a hand.
 
     left, right: sums of the scores of the words that matched; entries: sum of where its arm
@@ -63,7 +63,7 @@ class HandEvidence:
 
 
 def settle_sides(
-    hands: Mapping[str, HandEvidence], settled: Mapping[str, Side] | None = None
+    hands: Mapping[str, SideEvidence], settled: Mapping[str, Side] | None = None
 ) -> dict[str, Side]:
     """{track: side} of each hand. People have two: of the wearer's hands that are seen at the same
     time, the surest says which side it is, and the next one is the other.
@@ -85,7 +85,7 @@ def settle_sides(
     return found
 
 
-def _together(one: HandEvidence, other: HandEvidence) -> bool:
+def _together(one: SideEvidence, other: SideEvidence) -> bool:
     """Both the wearer's, and more than now and then in the same frames."""
     shared = len(set(one.seen) & set(other.seen))
     return one.is_wearer and other.is_wearer and 2 * shared > min(len(one.seen), len(other.seen))

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ego_assets.rows import (
+    TIER,
     FrameRow,
     QualityTier,
     Score,
@@ -17,6 +18,9 @@ from resources.lake.table import (
     Box,
     Bytes,
     Int32,
+    Joints2D,
+    Joints3D,
+    MayBeAbsent,
     Plausible,
     Text,
     Unit,
@@ -35,7 +39,7 @@ class Detection(FrameRow):
     score: Score = Field(description="confidence of the backend")
     box: Box = Field(description="bounding box")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)
 
 
 class MaskRow(FrameRow):
@@ -56,7 +60,7 @@ class MaskRow(FrameRow):
     )
     rle: Bytes = Field(description="COCO compressed RLE counts, column-major")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)
 
 
 class ObjectMask(MaskRow):
@@ -72,3 +76,22 @@ class HandMask(MaskRow):
 
     side: Side = Field(description="from the wearer's view")
     is_wearer: Bool = Field(description="the wearer's own hand, as far as evidence goes")
+    keypoints_px: (
+        Annotated[Joints2D, Unit("pixels"), Plausible(-4096.0, 12288.0), MayBeAbsent()] | None
+    ) = Field(
+        default=None,
+        description="21 joints as hand_poses orders them, where the backend sees joints",
+    )
+    keypoints_hand_m: (
+        Annotated[Joints3D, Unit("metres"), Plausible(-0.5, 0.5), MayBeAbsent()] | None
+    ) = Field(
+        default=None,
+        description="the same joints about the middle of the hand, along the axes of the picture: "
+        "x right, y down, z away",
+    )
+    presence: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None, description="how sure the backend is that the keypoints are a hand's"
+    )
+    side_score: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None, description="share of the track's votes that are for this side"
+    )

@@ -1,286 +1,34 @@
-"""Decoding: the one way in which media files are opened, indexed and turned into frames.
+"""Decodes a stretch of a video, ahead of its reader and with bounded memory.
 
-Here: opening with restrictions, the index of frames, frames of a stretch of a video. Not here:
-what a file is worth (`probe`), cuts (`clips`).
-
-Media files are hostile input. Only the `file` protocol and the formats listed here are opened:
-a playlist, an SDP or a concat script that calls itself `.mp4` is refused before it can name
-another file or a server, and references of a MOV file to outside data are not followed.
+Here: frames, pictures, keyframes; in software or on a GPU. Not here: opening (`containers`), which
+frames there are (`frame_index`), cuts (`ego_assets.videos.cuts`).
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
-import stat
 import threading
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property, lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import av
-import av.container
-import av.stream
-import av.video.frame
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ego_assets.media import nvdec, progress
+from ego_assets.media.containers import libav_says, must_be_damage, open_media, unless_of_storage
+from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.operator import BadInputError, Frame
 from resources.raw.limits import BYTES_IN_FLIGHT
-from resources.raw.plain_files import OF_STORAGE, read_blocks
 
-_OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg",
-    "enable_drefs": "0",
-    "use_absolute_path": "0",
-    "max_streams": "64",
-}
-MAX_PICTURE_PIXELS = 16384 * 8640
-"""No decoder makes a larger picture, whatever a stream says of itself half way through."""
-ORDERED_PICTURES = 64
-"""So many tell whether a stream's times are in order: more than any decoder holds back."""
 SOFTWARE = "software"
 _FEW_THREADS, _LIBAV_THREADS = 3, 16
 _STOP = object()
 _Item = TypeVar("_Item")
-
-
-def open_media(path: Path | str, hardware: Any = None) -> av.container.InputContainer:
-    """Open a media file for reading. To be closed by the caller (it is a context manager).
-
-    hardware: an `av.codec.hwaccel.HWAccel` that decodes its video; nothing else is different.
-    Raises BadInputError if it is no media file of a known format; OSError, such as
-    FileNotFoundError, if it cannot be read.
-    """
-    path = Path(path)
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # to open a pipe would be to wait for ever
-        raise BadInputError(f"{path}: not a file")
-    if found.st_size == 0:
-        raise BadInputError(f"{path}: the file is empty")
-    try:
-        # `file:` keeps a name such as `concat:a.mp4` from being read as a protocol.
-        container = av.open(
-            f"file:{path}", options=_OPTIONS, metadata_errors="replace", hwaccel=hardware
-        )
-    except PermissionError:
-        raise
-    except (av.FFmpegError, ValueError, OSError) as error:
-        unless_of_storage(error, path)
-        words = f"no media file of a known format ({libav_says(error)})"
-        raise BadInputError(f"{path}: {words}") from error
-    for stream in container.streams.video:
-        if stream.codec_context is not None:
-            stream.codec_context.options = {"max_pixels": str(MAX_PICTURE_PIXELS)}
-    return container
-
-
-def libav_says(error: Exception) -> str:
-    """What libav or the system has to say, without what it may quote of the file."""
-    number = getattr(error, "errno", None)
-    words = getattr(error, "strerror", None)
-    if isinstance(error, av.FFmpegError) and words:
-        return str(words)
-    return os.strerror(number) if isinstance(number, int) else type(error).__name__
-
-
-def unless_of_storage(error: BaseException, path: Path) -> None:
-    """Raise an error of libav's again if it is no damage of the file: it could not be read.
-
-    As Python has it: what handles damage must not catch it.
-    """
-    if isinstance(error, OSError) and error.errno in OF_STORAGE:
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-
-
-def choose_video_stream(container: av.container.InputContainer) -> Any | None:
-    """The stream that is meant to be seen: the default one, else the largest; no cover pictures."""
-    streams = [
-        s
-        for s in container.streams.video
-        if s.codec_context is not None and not _has(s, av.stream.Disposition.attached_pic)
-    ]
-    if not streams:
-        return None
-    return max(
-        streams,
-        key=lambda s: (
-            s.width * s.height > 0,
-            _has(s, av.stream.Disposition.default),
-            s.width * s.height,
-            -s.index,
-        ),
-    )
-
-
-def _has(stream: Any, flag: av.stream.Disposition) -> bool:
-    return bool(stream.disposition & flag)
-
-
-@dataclass(frozen=True)
-class FrameIndex:
-    """Every coded frame of a video stream in presentation order, from demuxing alone.
-
-    pts: (F,) int64 time stamps in units of time_base, strictly ascending;
-    packet_bytes: (F,) int64 size of what is stored for each of them;
-    keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame;
-    is_stored_in_order: whether packets lie in the file as their time stamps have it.
-    """
-
-    stream_index: int
-    codec: str
-    time_base: Fraction
-    pts: np.ndarray
-    packet_bytes: np.ndarray
-    keyframe_pts: np.ndarray
-    end_pts: int
-    rotation_deg: int
-    width: int
-    height: int
-    is_stored_in_order: bool
-
-    def __len__(self) -> int:
-        return len(self.pts)
-
-    @cached_property
-    def pts_s(self) -> np.ndarray:
-        """(F,) seconds since the first frame."""
-        return (self.pts - self.pts[0]) * float(self.time_base)
-
-    @property
-    def duration_s(self) -> float:
-        """End of the last frame since the first."""
-        return float((self.end_pts - int(self.pts[0])) * self.time_base)
-
-    def nearest(self, pts: int) -> int | None:
-        """Index of the frame with this time stamp, give or take half an interval; else None."""
-        position = bisect_left(self.pts, pts)
-        best = min(
-            (p for p in (position - 1, position) if 0 <= p < len(self.pts)),
-            key=lambda p: abs(int(self.pts[p]) - pts),
-        )
-        gap = self.end_pts - int(self.pts[0])
-        half = max(1, gap // max(1, 2 * len(self.pts)))
-        return best if abs(int(self.pts[best]) - pts) <= half else None
-
-
-def index_frames(path: Path) -> FrameIndex:
-    """Read every packet's time stamp. Raises BadInputError if there is no video in the file."""
-    stat = path.stat()
-    return _index_frames(path, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
-
-
-@lru_cache(maxsize=8)
-def _index_frames(path: Path, *_state: int) -> FrameIndex:
-    with open_media(path) as container:
-        stream = choose_video_stream(container)
-        if stream is None:
-            raise BadInputError(f"{path}: no video stream")
-        times, sizes, keys, end = _read_packets(path, container, stream)
-        if not times:
-            raise BadInputError(f"{path}: the video stream holds no frame")
-        rotation = _rotation(path, stream.index)
-        width, height = stream.width, stream.height
-        pts, frame = np.unique(np.array(times, dtype=np.int64), return_inverse=True)
-        if rotation in (90, 270):
-            width, height = height, width
-        return FrameIndex(
-            stream_index=stream.index,
-            codec=stream.codec_context.codec.canonical_name,
-            time_base=stream.time_base,
-            pts=pts,
-            packet_bytes=np.bincount(frame, weights=sizes).astype(np.int64),
-            keyframe_pts=np.unique(np.array(keys or times[:1], dtype=np.int64)),
-            end_pts=max(end, int(pts[-1]) + 1),
-            rotation_deg=rotation,
-            width=width,
-            height=height,
-            is_stored_in_order=times == sorted(times),
-        )
-
-
-def _read_packets(
-    path: Path, container: Any, stream: Any
-) -> tuple[list[int], list[int], list[int], int]:
-    """Times and sizes of the packets, times of the keyframes, end of the last one."""
-    times: list[int] = []
-    sizes: list[int] = []
-    keys: list[int] = []
-    end = 0
-    step = _nominal_step(stream)
-    try:
-        for packet in container.demux(stream):
-            progress.moved()
-            if packet.size == 0 or packet.is_discard:
-                continue
-            at = packet.pts if packet.pts is not None else packet.dts
-            if at is None:  # AVI and raw streams: counted
-                at = times[-1] + step if times else 0
-            times.append(at)
-            sizes.append(packet.size)
-            end = max(end, at + (packet.duration or step))
-            if packet.is_keyframe:
-                keys.append(at)
-    except av.FFmpegError as error:
-        _must_be_damage(error, path)  # a damaged tail: what came before it is the video
-    return times, sizes, keys, end
-
-
-def _nominal_step(stream: Any) -> int:
-    rate = stream.average_rate or stream.guessed_rate or Fraction(30)
-    return max(1, round(1 / (rate * stream.time_base))) if stream.time_base else 1
-
-
-def _rotation(path: Path, stream_index: int) -> int:
-    """Clockwise turn in degrees that makes the stored picture upright: 0, 90, 180, 270."""
-    with open_media(path) as container:
-        stream: Any = container.streams[stream_index]
-        try:
-            first: Any = next(container.decode(stream))
-            return round(-first.rotation / 90) * 90 % 360
-        except (av.FFmpegError, StopIteration) as error:
-            _must_be_damage(error, path)
-            return 0
-
-
-def _must_be_damage(error: BaseException, path: Path) -> None:
-    """Raise OSError if the file could not be read. libav says EIO of damage, too: then it is
-    read."""
-    unless_of_storage(error, path)
-    if isinstance(error, OSError) and error.errno == errno.EIO:
-        for _ in read_blocks(path):
-            pass
-
-
-def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
-    """Whether the time stamps say when a picture is decoded instead of when it is shown.
-
-    So it is with B-frames in AVI, which has no room for other times: pictures come out of the
-    decoder with times that go back. Raises BadInputError if the file does not open.
-    """
-    if not index.is_stored_in_order:
-        return False
-    with open_media(path) as container:
-        stream: Any = container.streams[index.stream_index]
-        if not stream.codec_context.has_b_frames:
-            return False
-        stream.thread_type = "AUTO"
-        try:
-            shown = [p.pts for p in islice(container.decode(stream), ORDERED_PICTURES)]
-        except av.FFmpegError as error:
-            _must_be_damage(error, path)
-            return False  # `probe` says what is wrong with it
-    times = [t for t in shown if t is not None]
-    return times != sorted(times)
 
 
 def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
@@ -300,7 +48,7 @@ def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]
             except StopIteration:
                 return
             except av.FFmpegError as error:
-                _must_be_damage(error, path)
+                must_be_damage(error, path)
                 raise
             at = index.nearest(picture.pts) if picture.pts is not None else None
             if at is not None:
@@ -523,7 +271,7 @@ class ClipFrames:
                 except av.FFmpegError as error:
                     unless_of_storage(error, self.path)
                     if not self._is_damaged:
-                        _must_be_damage(error, self.path)
+                        must_be_damage(error, self.path)
                         raise _DamagedPictureError from error
                     # The decoder goes on with the next packet.
 

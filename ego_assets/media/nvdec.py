@@ -1,7 +1,7 @@
 """Decoding on an NVIDIA GPU (NVDEC, through FFmpeg's `cuda` hardware contexts).
 
 Here: whether this process may, and what keeps its frames equal to those of software. Not here:
-opening and reading files (`decode`).
+opening and reading files (`containers`, `decode`).
 
 Which decoder ran is no part of a clip's fingerprint, so it must not change a frame:
 - only codecs whose standard defines every bit of a picture (with MPEG-2, MPEG-4 part 2 and MJPEG,

@@ -103,7 +103,8 @@ def spread(items: list[Any], count: int) -> list[Any]:
 
 def fullest(column: pa.ChunkedArray) -> str:
     counts = pc.value_counts(column).to_pylist()
-    return max(counts, key=lambda c: (c["counts"], c["values"]))["values"]
+    most: str = max(counts, key=lambda c: (c["counts"], c["values"]))["values"]
+    return most
 
 
 def sheet_of(

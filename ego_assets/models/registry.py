@@ -6,6 +6,7 @@ they are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ego_assets.catalog import BACKENDS
@@ -46,7 +47,7 @@ def default(operator: str) -> BackendEntry:
     return next(e for (of, _), e in BACKENDS.items() if of == operator)
 
 
-def _class(entry: BackendEntry) -> type:
+def _class(entry: BackendEntry) -> Any:
     return load(entry.factory)
 
 
@@ -58,7 +59,7 @@ def version(
     The hash is of the files that the settings name. Raises WeightsError if one is missing.
     """
     entry = find(operator, name)
-    cls: Any = _class(entry)
+    cls = _class(entry)
     if not entry.weights:
         return cls.version, cls.weights_hash
     chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
@@ -80,8 +81,8 @@ def uses_device(operator: str, name: str) -> bool:
     """
     cls = _class(find(operator, name))
     if hasattr(cls, "may_use_device"):
-        return cls.may_use_device()
-    return getattr(cls, "on_device", ":" in name)
+        return bool(cls.may_use_device())
+    return bool(getattr(cls, "on_device", ":" in name))
 
 
 def decisive(operator: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -104,8 +105,9 @@ def build(
     """
     entry = find(operator, name)
     chosen = entry.settings(**settings)
+    make: Callable[..., ClipOperator] = _class(entry)
     if not entry.weights:
-        return _class(entry)(chosen)
+        return make(chosen)
     root = weights_root(weights_dir)
     find_files(root, entry.files(chosen))
     if entry.batch and getattr(chosen, entry.batch) is None:
@@ -113,7 +115,7 @@ def build(
         if found is not None:
             size = found.batch(entry.max_batch, device_share)
             chosen = chosen.model_copy(update={entry.batch: size})
-    return _class(entry)(chosen, root)
+    return make(chosen, root)
 
 
 def tuned(entry: BackendEntry, weights_hash: str, device: str) -> tuning.MemoryModel | None:
@@ -130,7 +132,7 @@ def check(
     pydantic's ValidationError for settings that it does not know."""
     chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
     digest = hash_files(root, entry.files(chosen))
-    cls: Any = _class(entry)
+    cls = _class(entry)
     return f"{cls.check(chosen, root)}, hash {digest[:12]}"
 
 

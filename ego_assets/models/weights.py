@@ -1,6 +1,6 @@
 """Files of model weights: where they lie, what they hash to, what is wrong with them.
 
-Here: paths and bytes. Not here: any model, and any fetching: weights are put in place by a person.
+Here: paths and bytes. Not here: any model, and any fetching (`packaged`): a run never does that.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ego_assets.feature import WeightFiles
+from ego_assets.models.packaged.declaration import names_of
 
 
 class WeightsError(RuntimeError):
@@ -36,20 +38,30 @@ def weights_root(given: str = "") -> Path:
 def find_files(root: Path, names: Iterable[WeightFiles]) -> list[Path]:
     """The files of those names below `root`, and those that match a pattern, of which there may be
     none. Raises WeightsMissingError that names those that are not there."""
-    paths = [root / name for name in _matched(root, names)]
-    missing = [str(p) for p in paths if not p.is_file()]
+    matched = list(_matched(root, names))
+    missing = [name for name in matched if not (root / name).is_file()]
     if missing:
+        places = ", ".join(str(root / name) for name in missing)
         raise WeightsMissingError(
-            f"no weights at {', '.join(missing)}: put them there (docs/models.md says where they "
-            "come from), or name another folder with EGO_WEIGHTS or `weights_dir`"
+            f"no weights at {places}: {_remedy(root, missing)}, or name another folder with "
+            "EGO_WEIGHTS or `weights_dir`"
         )
-    return paths
+    return [root / name for name in matched]
+
+
+def _remedy(root: Path, missing: list[str]) -> str:
+    """What brings files that are not there."""
+    names = names_of(missing)
+    if not names:
+        return "put them there (docs/models.md says where they come from)"
+    place = "" if root == weights_root() else f" --weights-dir {shlex.quote(str(root))}"
+    return f"run `ego weights fetch {' '.join(names)}{place}`"
 
 
 def hash_files(root: Path, names: Iterable[WeightFiles]) -> str:
     """SHA-256, hex, over the names and the bytes of files below `root`. Raises WeightsError."""
     found = sorted(set(_matched(root, names)))
-    lines = [f"{n} {_sha256(p)}" for n, p in zip(found, find_files(root, found), strict=True)]
+    lines = [f"{n} {sha256(p)}" for n, p in zip(found, find_files(root, found), strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -66,7 +78,7 @@ def _matched(root: Path, names: Iterable[WeightFiles]) -> Iterator[str]:
                 yield f"{folder.rstrip('/')}/{found}"
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     """SHA-256 of a file; known if it was hashed before and its size and mtime are the same."""
     stat = path.stat()
     key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"

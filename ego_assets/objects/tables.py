@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ego_assets.rows import (
+    TIER,
     ClipRow,
     FrameRow,
     Pixels,
@@ -58,7 +59,7 @@ class ObjectPose(FrameRow):
     )
     score: Score = Field(description="confidence of the backend")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)
 
 
 class ObjectMovement(ClipRow):
@@ -92,4 +93,4 @@ class ObjectMovement(ClipRow):
     touching_track_id: Text | None = Field(description="its hand track")
     touch_share: Score = Field(description="share of the interval's frames with contact")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)

@@ -76,7 +76,8 @@ def _key(table: str) -> str:
 
 def _read(lake: Lake, key: str) -> dict[str, Any]:
     try:
-        return json.loads(lake.storage.read(key))
+        found: dict[str, Any] = json.loads(lake.storage.read(key))
+        return found
     except FileNotFoundError:
         return {}
 

@@ -31,7 +31,7 @@ _CLIPS = ("clip_id", "take_id", "index_in_take", "start_frame", "end_frame")
 def _is_number(kind: pa.DataType) -> bool:
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         kind = kind.value_type
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def measured_columns(table: str) -> list[str]:

@@ -16,7 +16,6 @@ from functools import cache
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from scipy.special import chdtri
 
 from ego_assets import catalog
 from ego_assets.feature import load
@@ -134,6 +133,8 @@ def population_stability_limit(counts: np.ndarray, baseline: np.ndarray, alpha: 
     """What sampling alone exceeds with chance alpha: (1/n + 1/m) chi-squared, one degree of freedom
     less than bins in use (Yurdakul, "Statistical Properties of Population Stability Index", 2018).
     """
+    from scipy.special import chdtri
+
     used = int(((counts + baseline) > 0).sum())
     return float((1 / counts.sum() + 1 / baseline.sum()) * chdtri(max(used - 1, 1), alpha))
 

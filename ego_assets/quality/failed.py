@@ -58,6 +58,7 @@ def _key(table: str) -> str:
 
 def _read(lake: Lake, key: str) -> dict[str, list[dict[str, str]]]:
     try:
-        return json.loads(lake.storage.read(key))
+        failed: dict[str, list[dict[str, str]]] = json.loads(lake.storage.read(key))
+        return failed
     except FileNotFoundError:
         return {}

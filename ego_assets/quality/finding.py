@@ -141,7 +141,8 @@ def array_of(column: pa.ChunkedArray) -> np.ndarray:
     while pa.types.is_fixed_size_list(flat.type):
         shape.append(flat.type.list_size)
         flat = flat.flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(shape)
+    array: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(shape)
+    return array
 
 
 _WINDOW = 7
@@ -173,11 +174,13 @@ class Tracks:
 
     @cached_property
     def frame(self) -> np.ndarray:
-        return self.rows["frame_index"].to_numpy()
+        frames: np.ndarray = self.rows["frame_index"].to_numpy()
+        return frames
 
     @cached_property
     def seconds(self) -> np.ndarray:
-        return self.rows["pts_s"].to_numpy()
+        seconds: np.ndarray = self.rows["pts_s"].to_numpy()
+        return seconds
 
     @cached_property
     def is_next(self) -> np.ndarray:
@@ -210,7 +213,8 @@ class Tracks:
             steps = np.cumsum(self.is_next)
             is_whole = steps[_WINDOW - 1 :] - steps[:count] == _WINDOW - 1
             found[middle] = np.where(is_whole, apart, np.nan)
-        return found / np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
+        residuals: np.ndarray = found / np.sqrt(1.0 - _SMOOTH[_WINDOW // 2])
+        return residuals
 
     def units(
         self,

@@ -195,6 +195,7 @@ class DexRetargeter:
         return {
             "track_id": pose["track_id"],
             "side": pose["side"],
+            "is_wearer": pose["is_wearer"],
             "robot": robot,
             "method": self.settings.method,
             "joint_names": list(solver.joint_names),
@@ -214,7 +215,9 @@ class DexRetargeter:
 def joints_in_hand(pose: dict[str, Any]) -> np.ndarray:
     """(21, 3) joints of a `hand_poses` row in its hand frame, wrist at the origin, metres."""
     joints = np.asarray(pose["joints_camera_m"], dtype=np.float64)
-    return (joints - joints[0]) @ matrix_from_quaternion(np.array(pose["camera_from_hand_xyzw"]))
+    camera_from_hand = matrix_from_quaternion(np.array(pose["camera_from_hand_xyzw"]))
+    turned: np.ndarray = (joints - joints[0]) @ camera_from_hand
+    return turned
 
 
 def reach_m(joints: np.ndarray) -> float:
@@ -228,7 +231,8 @@ def wrist_targets(joints: np.ndarray, solver: HandSolver, mirrored: bool) -> np.
     tips = joints[[HUMAN_TIPS[f] for f in solver.fingers]]
     if mirrored:
         tips = tips * _MIRROR
-    return tips @ solver.spec.wrist_from_hand.T
+    turned: np.ndarray = tips @ solver.spec.wrist_from_hand.T
+    return turned
 
 
 def _unfit(pose: dict[str, Any]) -> str:

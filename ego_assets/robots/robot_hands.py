@@ -70,7 +70,8 @@ def _frame(fingers: str, thumb: str, palm: str, side: str = "right") -> np.ndarr
     axes = {"x": np.eye(3)[0], "y": np.eye(3)[1], "z": np.eye(3)[2]}
 
     def axis(name: str) -> np.ndarray:
-        return axes[name[1]] * (1.0 if name[0] == "+" else -1.0)
+        found: np.ndarray = axes[name[1]] * (1.0 if name[0] == "+" else -1.0)
+        return found
 
     towards_thumb = axis(thumb) if side == "right" else -axis(thumb)
     return np.column_stack([axis(fingers), towards_thumb, -axis(palm)])

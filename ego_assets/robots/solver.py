@@ -88,7 +88,8 @@ def _robot_class() -> type:
             pin.computeJointJacobians(self.model, self.data, qpos)
 
         def compute_single_link_local_jacobian(self, qpos: np.ndarray, link_id: int) -> np.ndarray:
-            return pin.getFrameJacobian(self.model, self.data, link_id, pin.LOCAL)
+            found: np.ndarray = pin.getFrameJacobian(self.model, self.data, link_id, pin.LOCAL)
+            return found
 
     return OnePassRobot
 
@@ -198,7 +199,7 @@ class HandSolver:
     def clip(self, positions: np.ndarray) -> np.ndarray:
         """(D,) inside the URDF's limits, also once stored as float32."""
         lower, upper = self.limits.T
-        clipped = np.clip(positions, lower, upper).astype(np.float32)
+        clipped: np.ndarray = np.clip(positions, lower, upper).astype(np.float32)
         clipped = np.where(clipped > upper, np.nextafter(clipped, np.float32(-np.inf)), clipped)
         clipped = np.where(clipped < lower, np.nextafter(clipped, np.float32(np.inf)), clipped)
         return clipped.astype(np.float64)
@@ -211,23 +212,25 @@ class HandSolver:
         """Forward kinematics: (D,) joints to (F, 3) fingertips in the wrist frame, metres."""
         root_from_wrist = self._wrist_pose(positions)
         tips = np.array([self.robot.get_link_pose(i)[:3, 3] for i in self.tip_indices])
-        return (tips - root_from_wrist[:3, 3]) @ root_from_wrist[:3, :3]
+        turned: np.ndarray = (tips - root_from_wrist[:3, 3]) @ root_from_wrist[:3, :3]
+        return turned
 
     def _reference(self, targets: np.ndarray) -> np.ndarray:
         """Fingertip targets in the wrist frame as the method's reference value, root frame."""
         rotation = self.root_from_wrist[:3, :3]
-        turned = targets @ rotation.T
-        if self.method == "vector":
-            return turned
+        turned: np.ndarray = targets @ rotation.T
         if self.method == "position":
-            return turned + self.root_from_wrist[:3, 3]
-        nodes = np.vstack([np.zeros(3), turned])
-        origin, task = self.optimizer.generate_link_indices(len(targets))
-        return nodes[task] - nodes[origin]
+            turned = turned + self.root_from_wrist[:3, 3]
+        elif self.method != "vector":
+            nodes = np.vstack([np.zeros(3), turned])
+            origin, task = self.optimizer.generate_link_indices(len(targets))
+            turned = nodes[task] - nodes[origin]
+        return turned
 
     def start(self) -> np.ndarray:
         """(A,) the configuration that a cold start begins from: the middle of the limits."""
-        return self.free_limits.mean(axis=1)
+        middle: np.ndarray = self.free_limits.mean(axis=1)
+        return middle
 
     def _optimise(
         self, reference: np.ndarray, start: np.ndarray, weight: float
@@ -240,7 +243,7 @@ class HandSolver:
         steepness: list[float] = []
 
         def consistent(x: np.ndarray, grad: np.ndarray) -> float:
-            value = objective(x, grad) + weight * float(np.sum((x - start) ** 2))
+            value: float = objective(x, grad) + weight * float(np.sum((x - start) ** 2))
             if grad.size and not steepness:
                 steepness.append(float(np.abs(grad).max()))
             return value

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ego_assets.rows import (
+    TIER,
     FrameRow,
     Metres,
     QualityTier,
@@ -15,6 +16,7 @@ from ego_assets.rows import (
 from resources.lake.table import (
     Bool,
     Floats,
+    MayBeAbsent,
     Plausible,
     Quaternion,
     Text,
@@ -32,6 +34,9 @@ class RobotMapping(FrameRow):
 
     track_id: Text = Field(description="the hand's track")
     side: Side = Field(description="from the wearer's view")
+    is_wearer: Annotated[Bool, MayBeAbsent()] | None = Field(
+        default=None, description="the wearer's own hand, as hand_poses has it"
+    )
     robot: Text = Field(description="name of the robot hand")
     method: Literal["vector", "position", "dexpilot"] = Field(description="objective")
     joint_names: Texts = Field(description="order of joint_positions")
@@ -56,4 +61,4 @@ class RobotMapping(FrameRow):
     )
     within_limits: Bool = Field(description="every joint inside the URDF's limits")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)

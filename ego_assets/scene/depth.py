@@ -126,7 +126,9 @@ class DepthPro(DepthNetwork):
 
     @property
     def side_px(self) -> int:
-        return round(self.model.config.patch_size / min(self.model.config.scaled_images_ratios))
+        config = self.model.config
+        side: float = config.patch_size / min(config.scaled_images_ratios)
+        return round(side)
 
     def _prepare(self, pixels: Any) -> Any:
         import torch.nn.functional as F
@@ -158,7 +160,8 @@ class DepthAnything(DepthNetwork):
     @property
     def side_px(self) -> int:
         # The shorter side is brought to the network's: twice that holds all of a 16:9 picture.
-        return 2 * self.model.config.backbone_config.image_size
+        side: int = self.model.config.backbone_config.image_size
+        return 2 * side
 
     def _prepare(self, pixels: Any) -> Any:
         import torch.nn.functional as F
@@ -209,7 +212,7 @@ class _DepthReconstructor(PycolmapReconstructor):
     """COLMAP's map of a take, in the metres that a network sees in a few of its pictures."""
 
     version = "1"
-    quality_tier = "model"
+    quality_tier = "reference"
     on_device = True
     lanes = 4
     network: type[DepthNetwork]

@@ -40,6 +40,12 @@ class ReconstructSettings(Settings):
     max_still_share: float = Field(
         default=0.25, gt=0, le=1, description="more points always in place: the camera is still"
     )
+    min_static_share: float = Field(
+        default=0.4,
+        gt=0,
+        le=1,
+        description="points in place in the median frame that make a camera a static one",
+    )
     min_triangulation_angle_deg: float = Field(
         default=1.0, ge=0, le=30, description="smaller median angle of the points: no parallax"
     )

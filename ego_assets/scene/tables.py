@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ego_assets.rows import (
+    TIER,
     FrameRow,
     IntrinsicsSource,
     Pixels,
@@ -44,13 +45,24 @@ class SceneReconstruction(FrameRow):
         description="camera centre in the world"
     )
     world_from_camera_xyzw: Quaternion | None = Field(description="camera rotation in the world")
-    registration: Literal["keyframe", "pnp"] | None = Field(description="how it was registered")
-    inliers: Int32 | None = Field(ge=0, description="points that support the pose")
+    motion_kind: Literal["static", "moving", "unknown"] = Field(
+        default="unknown",
+        description="static: the background stays in place, so the pose does; unknown: no pose",
+    )
+    registration: Literal["keyframe", "pnp", "static"] | None = Field(
+        description="how it was registered"
+    )
+    inliers: Int32 | None = Field(
+        ge=0, description="points that support the pose; static: points that stay in place"
+    )
     inlier_share: Score | None = Field(description="inliers over matches")
     reprojection_error_px: Annotated[Pixels, Plausible(0.0, 10.0)] | None = Field(
         ge=0, description="RMS over the inliers"
     )
-    scale_kind: ScaleKind = Field(description="metric: world units are metres")
+    scale_kind: ScaleKind = Field(
+        description="metric: world units are metres; so are those of a world whose camera never "
+        "moves, since nothing in it has a length"
+    )
     scale_spread: Annotated[Float32, Unit("relative"), MayBeAbsent()] | None = Field(
         ge=0,
         description="of a metric scale: robust deviation of what each point says of it (log)",
@@ -71,4 +83,4 @@ class SceneReconstruction(FrameRow):
         description="npz of the clip's points, relative to the lake"
     )
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.engine.errors import ErrorKind, classify
 from ego_assets.feature import LAKE
-from ego_assets.upkeep.findings import Look
+from ego_assets.upkeep.findings import TableAudit
 from ego_assets.upkeep.problems import DAMAGED, Problem, Suspicion, put_aside
 from resources.lake import Lake, LakeError
 from resources.lake.storage import ChangedError
@@ -67,10 +67,10 @@ def _examine(
     lake: Lake, ledger: Ledger, table: str, shard: str, done: Counter[str] | None = None
 ) -> list[Problem]:
     """What is wrong with a table of a shard; with `done` it is mended, and that is counted."""
-    name, look = f"{table}.{shard}", Look(lake, ledger, table, shard)
+    name, audit = f"{table}.{shard}", TableAudit(lake, ledger, table, shard)
     for _ in range(LOOKS):
         try:
-            suspicions = list(look.suspicions())
+            suspicions = list(audit.suspicions())
             if not suspicions:
                 return []
             with _locked(lake, name, required=done is not None):
@@ -78,7 +78,7 @@ def _examine(
         except (ChangedError, FileNotFoundError, LakeError):
             continue  # it was written over while we looked
     with _locked(lake, name, required=done is not None):
-        return list(_told(list(look.suspicions()), done))
+        return list(_told(list(audit.suspicions()), done))
 
 
 def _told(suspicions: Iterable[Suspicion], done: Counter[str] | None) -> Iterator[Problem]:

@@ -29,8 +29,8 @@ from resources.ledger import Entry, Ledger
 from resources.ledger.adoption import Adoption
 
 
-class Look:
-    """A look at one table of one shard."""
+class TableAudit:
+    """Audits one table of one shard."""
 
     def __init__(self, lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
         self.lake = lake

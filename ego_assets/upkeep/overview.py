@@ -31,7 +31,7 @@ LOOKED_AT = 5_000
 ENDED = (State.DONE, State.DROPPED)
 
 
-class RawFile(NamedTuple):
+class ShardFile(NamedTuple):
     """A raw file of a shard: its unit in `video_manifest`, where it is, and its length."""
 
     unit: str
@@ -43,7 +43,7 @@ class RawFile(NamedTuple):
 class Footage:
     """The raw files of the shards of a lake. not_read: shards for which there was no time."""
 
-    files: Mapping[str, list[RawFile]]
+    files: Mapping[str, list[ShardFile]]
     not_read: int = 0
 
     @property
@@ -69,13 +69,13 @@ def read_footage(lake: Lake, budget_s: float = BUDGET_S) -> Footage:
     until = time.monotonic() + budget_s
     moved = {Path(key).stem for key in lake.storage.list(PLACES)}
 
-    def read(shard: str) -> list[RawFile] | None:
+    def read(shard: str) -> list[ShardFile] | None:
         if time.monotonic() > until:
             return None
         if shard in moved:
-            return [RawFile(f.unit, f.uri, f.duration_s) for f in files_of(lake, shard)]
+            return [ShardFile(f.unit, f.uri, f.duration_s) for f in files_of(lake, shard)]
         entries = lake.read_shard(shard)["files"]
-        return [RawFile(unit_of(e), e["uri"], float(e.get("duration_s") or 0.0)) for e in entries]
+        return [ShardFile(unit_of(e), e["uri"], float(e.get("duration_s") or 0.0)) for e in entries]
 
     shards = lake.shards()
     with ThreadPoolExecutor(READERS) as readers:

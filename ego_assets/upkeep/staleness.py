@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ego_assets.catalog import TABLES
 from ego_assets.engine.choices import ChoiceError, Part, share_out
-from ego_assets.engine.plan import Group, ShardInputs, Unit, chain, digest
+from ego_assets.engine.plan import Group, ShardInputs, WorkItem, chain, digest
 from ego_assets.upkeep.recovery.agreement import results
 from resources.lake import Lake
 from resources.lake.lake import LakeError
@@ -158,5 +158,5 @@ def _groups(parts: Sequence[Part], inputs: ShardInputs) -> list[Group]:
     for unit, made in inputs.made("video_manifest").items():
         spec = next(p.spec for p in reversed(parts) if not p.units or unit in p.units)
         base = spec.digest_of(made.input_hash)
-        found.append(Group((Unit(unit, None, base, made.input_hash, 0.0, 0.0, {}),)))
+        found.append(Group((WorkItem(unit, None, base, made.input_hash, 0.0, 0.0, {}),)))
     return found

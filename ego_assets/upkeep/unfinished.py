@@ -36,7 +36,7 @@ def has_work(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> bool:
 
 
 def _raw_files_changed(inputs: ShardInputs) -> bool:
-    rows = inputs.lake.rows_of_files(inputs.shard)
+    rows = inputs.rows_of_files
     known = inputs.sources
     if known.keys() == rows.keys() == {file.unit for file in inputs.files} and all(
         _is_untouched(known[file.unit], rows[file.unit]["sha256"]) for file in inputs.files

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.media.decode import BYTES_IN_FLIGHT, index_frames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
+from resources.raw.limits import BYTES_IN_FLIGHT
 
 
 def merge_short_scenes(cuts: Sequence[int], pts_s: np.ndarray, min_scene_s: float) -> list[int]:

@@ -38,16 +38,12 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from ego_assets.media.decode import (
-    BYTES_IN_FLIGHT,
-    ClipFrames,
-    FrameIndex,
-    index_frames,
-    keyframe_pictures,
-    libav_says,
-)
+from ego_assets.media.containers import libav_says
+from ego_assets.media.decode import ClipFrames, keyframe_pictures
+from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.operator import BadInputError
 from ego_assets.videos.settings import ClipSettings
+from resources.raw.limits import BYTES_IN_FLIGHT
 
 LOOK_SIDE_PX = 256
 GLANCE_SIDE_PX = 127
@@ -181,7 +177,8 @@ class _SeenFrame:
     def pixels(self) -> np.ndarray:
         """The same in BGR."""
         # OpenCV's reader, too, upsamples chroma bicubically and takes every video for BT.601.
-        full = self.picture.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
+        shown = self.picture.reformat(format="bgr24", interpolation="BICUBIC")
+        full: np.ndarray = shown.to_ndarray()
         if self.rotation_deg:
             full = np.ascontiguousarray(np.rot90(full, -self.rotation_deg // 90))
         height, width = full.shape[:2]

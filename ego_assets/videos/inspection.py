@@ -22,25 +22,19 @@ import av
 import numpy as np
 
 from ego_assets.media import progress
-from ego_assets.media.decode import (
-    ClipFrames,
-    FrameIndex,
+from ego_assets.media.containers import (
     choose_video_stream,
-    has_times_of_decoding,
-    index_frames,
     libav_says,
     open_media,
     unless_of_storage,
 )
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import FrameIndex, has_times_of_decoding, index_frames
 from ego_assets.operator import BadInputError
-from ego_assets.videos.calibration import (
-    SIDECAR,
-    Calibration,
-    CalibrationError,
-    read_calibration,
-)
+from ego_assets.videos.calibration import Calibration, CalibrationError, read_calibration
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
+from resources.raw.uris import SIDECAR
 
 VERSION = "3"
 """Of the rows: raise it when they change."""

@@ -32,7 +32,8 @@ class MotionField:
         """This thread's: one that is shared would mix up what it keeps between its steps."""
         if not hasattr(self._own, "flow"):
             self._own.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        return self._own.flow
+        flow: cv2.DISOpticalFlow = self._own.flow
+        return flow
 
     def residual(
         self, earlier: np.ndarray, later: np.ndarray, masked: np.ndarray | None = None
@@ -77,18 +78,19 @@ def camera_homography(
     corners = cv2.goodFeaturesToTrack(source, _MAX_CORNERS, 0.005, 7, mask=usable)
     if corners is None or len(corners) < 12:
         return np.eye(3)
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(source, target, corners, None)  # type: ignore[call-overload]
-    good = found.ravel() == 1
+    moved, tracked, _ = cv2.calcOpticalFlowPyrLK(source, target, corners, None)  # type: ignore[call-overload]
+    good = tracked.ravel() == 1
     if good.sum() < 12:
         return np.eye(3)
     cv2.setRNGSeed(0)
-    homography, _ = cv2.findHomography(corners[good], moved[good], cv2.USAC_MAGSAC, 1.0)
-    if homography is None or not np.isfinite(homography).all():
-        return np.eye(3)
-    return homography
+    found: np.ndarray | None = cv2.findHomography(corners[good], moved[good], cv2.USAC_MAGSAC, 1.0)[
+        0
+    ]
+    return np.eye(3) if found is None or not np.isfinite(found).all() else found
 
 
 def moving_pixels(residual: np.ndarray, gap: int) -> np.ndarray:
     """(H, W) bool: residual motion over what noise and parallax of the background explain."""
     spread = float(np.median(residual))
-    return residual > max(_NOISE_PX * np.sqrt(gap), 3.0 * spread + 0.3)
+    moving: np.ndarray = residual > max(_NOISE_PX * np.sqrt(gap), 3.0 * spread + 0.3)
+    return moving

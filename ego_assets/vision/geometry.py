@@ -76,7 +76,8 @@ def invert_pose(pose: np.ndarray) -> np.ndarray:
 def transform_points(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (..., N, 3) of frame b into frame a by `a_from_b` (..., 4, 4)."""
     turned = np.asarray(points) @ np.swapaxes(pose[..., :3, :3], -1, -2)
-    return turned + pose[..., None, :3, 3]
+    moved: np.ndarray = turned + pose[..., None, :3, 3]
+    return moved
 
 
 def rotation_angle_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -84,7 +85,8 @@ def rotation_angle_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     # The chord is exact for small angles, where the arc cosine of the trace is not.
     chord = np.linalg.norm(first - second, axis=(-2, -1)) / (2.0 * np.sqrt(2.0))
-    return np.degrees(2.0 * np.arcsin(np.clip(chord, 0.0, 1.0)))
+    angles: np.ndarray = np.degrees(2.0 * np.arcsin(np.clip(chord, 0.0, 1.0)))
+    return angles
 
 
 def umeyama(
@@ -117,4 +119,5 @@ def mean_rotation(rotations: np.ndarray) -> np.ndarray:
     """Chordal mean of (N, 3, 3) rotations: the rotation nearest to their sum."""
     u, _, vt = np.linalg.svd(np.sum(np.asarray(rotations, dtype=np.float64), axis=0))
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
-    return (u * sign) @ vt
+    rotation: np.ndarray = (u * sign) @ vt
+    return rotation

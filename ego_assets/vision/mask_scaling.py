@@ -123,7 +123,8 @@ def decode_nearest(
 @lru_cache(maxsize=64)
 def _nearest(long: int, short: int) -> np.ndarray:
     """(short,) which of `long` pixels cv2.INTER_NEAREST takes."""
-    return np.minimum(np.floor(np.arange(short) * (1 / (short / long))).astype(np.int64), long - 1)
+    places: np.ndarray = np.floor(np.arange(short) * (1 / (short / long))).astype(np.int64)
+    return places.clip(max=long - 1)
 
 
 def decode_area(

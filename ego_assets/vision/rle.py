@@ -137,7 +137,8 @@ def mask_contains(counts: bytes, height: int, width: int, points: np.ndarray) ->
     place = np.where(is_inside, x * height + y, 0).astype(np.int64)
     # Runs alternate, zeros first: a pixel is in the mask if an odd number of runs end before it.
     ended = np.searchsorted(np.cumsum(_unpack(counts)), place, side="right")
-    return is_inside & (ended % 2 == 1)
+    found: np.ndarray = is_inside & (ended % 2 == 1)
+    return found
 
 
 def mask_iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -214,7 +215,8 @@ def encode_flips(flips: np.ndarray, size: int) -> bytes:
     """COCO counts of a mask of `size` pixels."""
     runs = np.diff(flips, prepend=0, append=size)
     # The library wants the size of the picture, but looks only at the runs.
-    return coco.frPyObjects([{"counts": runs, "size": [size, 1]}], size, 1)[0]["counts"]
+    counts: bytes = coco.frPyObjects([{"counts": runs, "size": [size, 1]}], size, 1)[0]["counts"]
+    return counts
 
 
 def decode_flips(counts: bytes | str, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,6 @@ each frame's own.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 _REACH = 3.0
 """A frame sees others up to so many standard deviations away."""
@@ -42,6 +41,8 @@ def smoother(times_s: np.ndarray, trusted: np.ndarray, deviation_s: float) -> np
 
 def smoothed_rotations(weights: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     """(N, ..., 3, 3) rotations, smoothed by the (N, N) weights of `smoother`."""
+    from scipy.spatial.transform import Rotation
+
     count, shape = len(rotations), rotations.shape
     each = rotations.reshape(count, -1, 3, 3)
     result = np.empty_like(each)

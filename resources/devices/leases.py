@@ -75,7 +75,7 @@ class Request:
 
 
 @dataclass
-class Claim:
+class LeaseClaim:
     """One line of the book. `devices` is empty while it waits."""
 
     id: str
@@ -103,16 +103,16 @@ class _Room:
     share: int
     memory_mb: int
 
-    def fits(self, claim: Claim) -> bool:
+    def fits(self, claim: LeaseClaim) -> bool:
         return self.share >= claim.share and self.memory_mb >= claim.memory_mb
 
-    def take(self, claim: Claim) -> None:
+    def take(self, claim: LeaseClaim) -> None:
         self.share -= claim.share
         self.memory_mb -= claim.memory_mb
 
 
 def schedule(
-    claims: Iterable[Claim], prefer: Collection[str] = ()
+    claims: Iterable[LeaseClaim], prefer: Collection[str] = ()
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """What each waiting claim gets now, and the devices kept for those that get nothing yet.
 
@@ -148,7 +148,7 @@ def schedule(
     return grants, reserved
 
 
-def _reserve(claim: Claim, open_to_it: list[str], room: dict[str, _Room]) -> list[str]:
+def _reserve(claim: LeaseClaim, open_to_it: list[str], room: dict[str, _Room]) -> list[str]:
     """The devices to empty for a claim. Once chosen they stay, or they would never be empty."""
     if claim.reserved and set(claim.reserved) <= set(open_to_it):
         return claim.reserved
@@ -157,8 +157,8 @@ def _reserve(claim: Claim, open_to_it: list[str], room: dict[str, _Room]) -> lis
     return able[: claim.count] if len(able) >= claim.count else []
 
 
-def _claim(name: str, number: int, request: Request, gpus: Sequence[Gpu]) -> Claim:
-    return Claim(
+def _claim(name: str, number: int, request: Request, gpus: Sequence[Gpu]) -> LeaseClaim:
+    return LeaseClaim(
         id=name,
         number=number,
         priority=request.priority,
@@ -197,16 +197,16 @@ class LeaseBook:
             undo.pop_all()
         return Lease(self, name, request, {g.key: g for g in gpus}, descriptor)
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[LeaseClaim]:
         """Everybody who holds a device or waits for one."""
         with self._open() as claims:
             return list(claims)
 
-    def holders(self) -> list[Claim]:
+    def holders(self) -> list[LeaseClaim]:
         return [c for c in self.claims() if c.devices]
 
     @contextmanager
-    def _open(self) -> Iterator[list[Claim]]:
+    def _open(self) -> Iterator[list[LeaseClaim]]:
         """The claims that are alive, under the book's lock; written back if they changed."""
         lock = os.open(self.folder / "book.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -226,10 +226,10 @@ class LeaseBook:
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
-    def _read(self) -> list[Claim]:
+    def _read(self) -> list[LeaseClaim]:
         path = self.folder / "book.json"
         try:
-            return [Claim(**entry) for entry in json.loads(path.read_text())]
+            return [LeaseClaim(**entry) for entry in json.loads(path.read_text())]
         except (FileNotFoundError, ValueError, TypeError) as error:
             # Replaced whole, so only a power cut tears it, and then nobody holds anything.
             if any(self._is_alive(f.stem) for f in self.folder.glob("*.claim")):
@@ -276,7 +276,7 @@ class LeaseBook:
             if path.stem not in known:
                 self._is_alive(path.stem)
 
-    def _is_looking(self, claim: Claim) -> bool:
+    def _is_looking(self, claim: LeaseClaim) -> bool:
         with suppress(FileNotFoundError):
             # From the future: the clock was put back since.
             return abs(time.time() - self._file(claim.id).stat().st_mtime) < PASSED_OVER_S
@@ -375,7 +375,7 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _is_wanted(self, claims: list[Claim], ours: Collection[str]) -> bool:
+    def _is_wanted(self, claims: list[LeaseClaim], ours: Collection[str]) -> bool:
         """Whether a claim, other than `ours`, would get a device of this lease, or wait for it, if
         all that only rest made room: of those that look, and get nothing else."""
         claims = [c for c in claims if c.devices or self.book._is_looking(c)]

@@ -70,8 +70,8 @@ def versions(lake: Lake, table: str, shard: str) -> list[Version]:
     found = []
     for name in names:
         # A compaction may make room for a newer version between our listing and our reading.
-        with suppress(FileNotFoundError), lake.storage.open(key_of(table, shard, name)) as file:
-            found.append(Version(name, lake.provenances_of(file)))
+        with suppress(FileNotFoundError), lake.open_parquet(key_of(table, shard, name)) as file:
+            found.append(Version(name, file.provenances))
     return sorted(found, key=lambda v: (-v.token, v.name != CURRENT))
 
 
@@ -127,7 +127,8 @@ def checksums(lake: Lake, table: str, shard: str, name: str) -> list[dict[str, A
         text = lake.storage.read(_sums_key(table, shard, name))
     except FileNotFoundError:
         return []
-    return json.loads(text)
+    sums: list[dict[str, Any]] = json.loads(text)
+    return sums
 
 
 def write_checksum(lake: Lake, table: str, shard: str, sha256: str, size: int) -> None:

@@ -24,7 +24,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,34 @@ class LakeError(RuntimeError):
 
 class LakeAwayError(OSError):
     """The folder of a lake is away, like a disk that is not mounted: waiting may help."""
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """An open Parquet file of the lake. `footer` is read when it is opened, and only then."""
+
+    file: pa.NativeFile
+    footer: pq.ParquetFile
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        return self.footer.metadata.metadata or {}
+
+    @property
+    def units(self) -> dict[str, dict[str, Any]]:
+        """What a compacted file says of its units. Raises ValueError for a file that does not."""
+        if UNITS not in self.metadata:
+            raise ValueError("it does not say what units it holds")
+        return json.loads(self.metadata[UNITS])
+
+    @property
+    def provenances(self) -> dict[str, Provenance]:
+        """Where the rows of every unit in a compacted file came from."""
+        units, shared = self.units, json.loads(self.metadata[PROVENANCE])
+        return {
+            unit: Provenance(**shared[e["provenance"]], **{k: e[k] for k in _OWN if k in e})
+            for unit, e in units.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +147,8 @@ class Lake:
 
     def read_shard(self, shard: str) -> dict[str, Any]:
         try:
-            return json.loads(self.storage.read(f"shards/{shard}.json"))
+            manifest: dict[str, Any] = json.loads(self.storage.read(f"shards/{shard}.json"))
+            return manifest
         except FileNotFoundError as error:
             raise LakeError(
                 f"shard {shard} is not registered in {self.location}: run `ego run` on its videos, "
@@ -224,7 +253,7 @@ class Lake:
             except FileNotFoundError:  # a newer attempt took its place
                 if last:
                     raise
-        carried = json.loads(loaded.pop("json").tobytes())
+        carried: dict[str, Any] = json.loads(loaded.pop("json").tobytes())
         done_under = carried.pop(_DONE_UNDER, fingerprint)
         if fingerprint is not None and done_under != fingerprint:
             return None
@@ -271,7 +300,7 @@ class Lake:
         if fragments is None:
             fragments = self._newest(f"{table}/_fragments/{shard}")
         with self._open_compacted(table, shard) as compacted:
-            units = _units_of(compacted)
+            units = compacted.units if compacted else {}
             fresh = {u: k for u, (token, k) in fragments.items() if token > _token(units, u)}
             for unit, key in fresh.items():
                 if wanted is None or unit in wanted:
@@ -286,17 +315,22 @@ class Lake:
         return pa.concat_tables(parts) if parts else chosen_schema.empty_table()
 
     @contextmanager
-    def _open_compacted(self, table: str, shard: str) -> Iterator[pa.NativeFile | None]:
+    def _open_compacted(self, table: str, shard: str) -> Iterator[ParquetFile | None]:
         """The compacted file, one version of it however often it is read; None if there is none."""
-        key = f"{table}/{shard}.parquet"
-        try:
-            file = self.storage.open(key)
-        except FileNotFoundError:
-            yield None
-            return
-        with file:
+        with ExitStack() as stack:
             try:
-                yield file
+                opened = stack.enter_context(self.open_parquet(f"{table}/{shard}.parquet"))
+            except FileNotFoundError:
+                opened = None
+            yield opened
+
+    @contextmanager
+    def open_parquet(self, key: str) -> Iterator[ParquetFile]:
+        """A Parquet file of the lake. Raises FileNotFoundError; LakeError for one that is damaged,
+        also from the block that reads in it."""
+        with self.storage.open(key) as file:
+            try:
+                yield ParquetFile(file, pq.ParquetFile(file))
             except (FileNotFoundError, LakeError):
                 raise
             except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
@@ -304,13 +338,8 @@ class Lake:
 
     def read_file(self, table: str, key: str, columns: list[str] | None) -> pa.Table:
         """Rows of one Parquet file of the lake. Raises LakeError, FileNotFoundError."""
-        try:
-            with self.storage.open(key) as file:
-                return _load(file, self.storage.uri(key), table, columns)
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _damaged(self.storage.uri(key), error) from error
+        with self.open_parquet(key) as opened:
+            return _load(opened, self.storage.uri(key), table, columns)
 
     def scan(self, table: str) -> pl.LazyFrame:
         """All shards of a table, lazily, as far as they are compacted.
@@ -339,7 +368,19 @@ class Lake:
     def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
         """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
         with self._open_compacted(table, shard) as compacted:
-            return _units_of(compacted)
+            return compacted.units if compacted else {}
+
+    def count(self, table: str, shard: str) -> tuple[set[str], int] | None:
+        """The units and the number of rows of a compacted file, as its footer says; None if there
+        is none, or rows lie beside it that count."""
+        fragments = self._newest(f"{table}/_fragments/{shard}")
+        with self._open_compacted(table, shard) as compacted:
+            if compacted is None:
+                return None
+            units = compacted.units
+            if any(token > _token(units, u) for u, (token, _) in fragments.items()):
+                return None
+            return set(units), compacted.footer.metadata.num_rows
 
     def provenance(self, table: str, shard: str, unit: str) -> Provenance | None:
         """Where the current rows of a unit came from."""
@@ -367,19 +408,13 @@ class Lake:
         if fragments is None:
             fragments = self._newest(f"{table}/_fragments/{shard}")
         with self._open_compacted(table, shard) as compacted:
-            made = {} if compacted is None else self.provenances_of(compacted)
+            made = compacted.provenances if compacted else {}
         found = {u: p for u, p in made.items() if wanted is None or u in wanted}
         for unit, (token, key) in fragments.items():
             compacted_token = made[unit].token if unit in made else -1
             if token > compacted_token and (wanted is None or unit in wanted):
-                try:
-                    with self.storage.open(key) as file:
-                        metadata = pq.read_schema(file).metadata
-                except FileNotFoundError:
-                    raise
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise _damaged(self.storage.uri(key), error) from error
-                found[unit] = Provenance.from_json(metadata[PROVENANCE])
+                with self.open_parquet(key) as fragment:
+                    found[unit] = Provenance.from_json(fragment.metadata[PROVENANCE])
         return found
 
     def rows_of_files(self, shard: str) -> dict[str, dict[str, Any]]:
@@ -399,7 +434,7 @@ class Lake:
     ) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         with self._open_compacted(MANIFEST, shard) as compacted:
-            units = _units_of(compacted)
+            units = compacted.units if compacted else {}
             if compacted is not None:
                 uri = self.storage.uri(f"{MANIFEST}/{shard}.parquet")
                 rows = {r["uri"]: r for r in _load(compacted, uri, MANIFEST, None).to_pylist()}
@@ -410,17 +445,6 @@ class Lake:
             if token > _token(units, unit):
                 for row in self.read_file(MANIFEST, key, None).to_pylist():
                     found[unit] = row
-        return found
-
-    @staticmethod
-    def provenances_of(compacted: pa.NativeFile) -> dict[str, Provenance]:
-        """Where the rows of every unit in a compacted file came from."""
-        metadata = _metadata_of(compacted)
-        shared = json.loads(metadata[PROVENANCE])
-        found = {}
-        for unit, entry in json.loads(metadata[UNITS]).items():
-            own = {k: entry[k] for k in _OWN if k in entry}
-            found[unit] = Provenance(**shared[entry["provenance"]], **own)
         return found
 
     def fingerprint(self, table: str, shard: str, unit: str) -> str | None:
@@ -467,8 +491,8 @@ class Lake:
                 history.archive(self, table, shard, old, spare)
             rows = self._write_compacted(table, shard, wanted, newest, version)
         else:
-            with self.storage.open(key) as file:
-                rows = pq.read_metadata(file).num_rows
+            with self.open_parquet(key) as opened:
+                rows = opened.footer.metadata.num_rows
         for fragment in listed:
             self.storage.delete(fragment)
         self._drop_floors(table, shard, wanted)
@@ -522,7 +546,7 @@ class Lake:
             used = set(batch[arrays].unique().to_pylist())
             used |= history.arrays_in_use(self, table, shard)
             self._drop_arrays(table, shard, used, {u: e["token"] for u, e in entries.items()})
-        return batch.num_rows
+        return len(batch)
 
     def _drop_floors(self, table: str, shard: str, wanted: set[str]) -> None:
         """Delete the floors that compacted rows have passed."""
@@ -585,38 +609,25 @@ def _attempt_name(unit: str, token: int) -> str:
     return f"{unit}.{token:016d}"
 
 
-def _units_of(compacted: pa.NativeFile | None) -> dict[str, dict[str, Any]]:
-    return {} if compacted is None else json.loads(_metadata_of(compacted)[UNITS])
-
-
-def _metadata_of(compacted: pa.NativeFile) -> dict[bytes, bytes]:
-    """Raises ValueError for a file that is none of ours."""
-    metadata: dict[bytes, bytes] = pq.read_metadata(compacted).metadata or {}
-    if UNITS not in metadata:
-        raise ValueError("it does not say what units it holds")
-    return metadata
-
-
 def _token(units: Mapping[str, dict[str, Any]], unit: str) -> int:
     """The token of a unit's compacted rows; -1 if it has none."""
     return units[unit].get("token", 0) if unit in units else -1
 
 
 def _load(
-    file: pa.NativeFile,
+    opened: ParquetFile,
     uri: str,
     table: str,
     columns: list[str] | None,
     chosen: pc.Expression | None = None,
 ) -> pa.Table:
     """Rows of a file, whatever release wrote it. Raises LakeError, pyarrow's errors."""
-    opened = pq.ParquetFile(file)
-    model, stored = TABLES[table], opened.schema_arrow
+    model, stored = TABLES[table], opened.footer.schema_arrow
     names = model.stored_names(stored, columns)
     if chosen is None:
-        batch = opened.read(names)
+        batch = opened.footer.read(names)
     else:
-        batch = pq.read_table(file, columns=names, filters=chosen)
+        batch = pq.read_table(opened.file, columns=names, filters=chosen)
     try:
         version = (stored.metadata or {}).get(SCHEMA, SCHEMA_VERSION.encode()).decode()
         return model.upgrade(batch.replace_schema_metadata(None), columns, version)

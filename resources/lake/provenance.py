@@ -55,6 +55,9 @@ class Provenance:
     provisional: str = ""
     """Of rows that stand in for those of a backend that got no GPU: `WaitsForGpu: ` and why."""
 
+    profile: str = ""
+    """Name of the settings that a person chose for the shard; empty: the defaults."""
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 

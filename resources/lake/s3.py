@@ -123,7 +123,7 @@ class S3Storage:
 
     def is_lake(self) -> bool:
         found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(""), MaxKeys=1)
-        return found.get("KeyCount", 0) > 0
+        return bool(found.get("KeyCount", 0))
 
     def read(self, key: str) -> bytes:
         """Raises FileNotFoundError."""
@@ -153,7 +153,8 @@ class S3Storage:
 
     def size(self, key: str) -> int:
         with self.open(key) as file:
-            return file.size()
+            size: int = file.size()
+        return size
 
     def write(self, key: str, data: bytes | memoryview, *, replace: bool = True) -> bool:
         """Publish `data` under `key`. With replace=False the first writer wins; tells if it did."""
@@ -452,7 +453,8 @@ def find_object(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
     from botocore.exceptions import ClientError
 
     try:
-        return client.head_object(Bucket=bucket, Key=key)
+        head: dict[str, Any] = client.head_object(Bucket=bucket, Key=key)
+        return head
     except ClientError as error:
         if error_code(error) in _MISSING:
             return None
@@ -480,7 +482,8 @@ def read_body(client: Any, **request: str) -> bytes:
     for last in (False,) * (BODY_TRIES - 1) + (True,):
         found = client.get_object(**request)
         try:
-            return found["Body"].read()  # raises if it is cut short
+            body: bytes = found["Body"].read()  # raises if it is cut short
+            return body
         except (IncompleteReadError, ResponseStreamingError, ReadTimeoutError):
             if last:
                 raise

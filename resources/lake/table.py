@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 class ContractError(ValueError):
@@ -56,6 +56,13 @@ class Plausible:
 @dataclass(frozen=True)
 class MayBeAbsent:
     """Annotation: null wherever a backend, a camera or a world has no such value. No failure."""
+
+
+@dataclass(frozen=True)
+class Formerly:
+    """Annotation: values that older releases wrote, by what they are called now."""
+
+    names: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class Column:
     plausible: Plausible | None = None
     may_be_absent: bool = False
     names_arrays: bool = False
+    formerly: Mapping[str, str] | None = None
 
 
 class Table(BaseModel):
@@ -134,10 +142,12 @@ class Table(BaseModel):
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-        """Build and validate a batch. Raises `ContractError`."""
-        rows = list(rows)
+        """Build and validate a batch. A column that has a default may be left out of a row, so
+        that a new one breaks no backend. Raises `ContractError`."""
         schema = cls.arrow_schema()
         known = set(schema.names)
+        defaults = {n: cls._default(n) for n, i in cls.model_fields.items() if not i.is_required()}
+        rows = [defaults | dict(row) for row in rows]
         for index, row in enumerate(rows):
             extra, missing = set(row) - known, known - set(row)
             if extra or missing:
@@ -146,7 +156,7 @@ class Table(BaseModel):
                     f"and lacks {sorted(missing)}"
                 )
         try:
-            batch = pa.Table.from_pylist([dict(r) for r in rows], schema=schema)
+            batch = pa.Table.from_pylist(rows, schema=schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise ContractError(f"{cls.table}: {error}") from error
         cls.validate_batch(batch)
@@ -179,6 +189,8 @@ class Table(BaseModel):
         schema = cls.arrow_schema()
         names = schema.names if wanted is None else list(wanted)
         fields = [schema.field(n) for n in names]
+        if batch.schema.equals(pa.schema(fields)):
+            return batch
         columns = [cls._upgrade_column(batch, field) for field in fields]
         if not columns:
             return batch.select([])
@@ -189,7 +201,7 @@ class Table(BaseModel):
         if field.name in batch.column_names:
             column = batch.column(field.name)
             try:
-                return column.cast(field.type)
+                return _renamed_values(_column_of(cls, field.name), column.cast(field.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
                 raise SchemaError(
                     f"{cls.table}.{field.name} was written as {column.type} and is {field.type} "
@@ -201,9 +213,13 @@ class Table(BaseModel):
                 f"{cls.table}.{field.name} is not in a file of an older release, and has no "
                 f"default: materialize {cls.table} of this shard again"
             )
-        value = None if info.is_required() else info.get_default(call_default_factory=True)
+        value = None if info.is_required() else cls._default(field.name)
         filled = pa.array([value] * batch.num_rows, field.type)
         return pa.chunked_array([filled])
+
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        return cls.model_fields[name].get_default(call_default_factory=True)
 
     @classmethod
     def validate_batch(cls, batch: pa.Table) -> None:
@@ -224,6 +240,17 @@ class Table(BaseModel):
             if unique != batch.num_rows:
                 problems.append(f"{batch.num_rows - unique} rows repeat the key {cls.key}")
         return problems
+
+
+@cache
+def _column_of(table: type[Table], name: str) -> Column:
+    return _column(name, table.model_fields[name])
+
+
+def _renamed_values(column: Column, data: pa.ChunkedArray) -> pa.ChunkedArray:
+    for old, new in (column.formerly or {}).items():
+        data = pc.if_else(pc.equal(data, old), pa.scalar(new, data.type), data)
+    return data
 
 
 def _strip_optional(annotation: Any) -> tuple[Any, bool]:
@@ -263,6 +290,7 @@ def _column(name: str, info: FieldInfo) -> Column:
         plausible=next((m for m in metadata if isinstance(m, Plausible)), None),
         may_be_absent=any(isinstance(m, MayBeAbsent) for m in metadata),
         names_arrays=any(isinstance(m, ArraysKey) for m in metadata),
+        formerly=next((m.names for m in metadata if isinstance(m, Formerly)), None),
     )
 
 

@@ -260,7 +260,8 @@ def _is_at_work(row: Any) -> bool:
     """Whether a worker that may live has the unit."""
     if row["state"] != State.RUNNING or is_gone(row["worker"]):
         return False
-    return abs(row["now"] - (row["heartbeat_at"] or 0.0)) < HEARTBEAT_LIMIT_S
+    silence_s: float = abs(row["now"] - (row["heartbeat_at"] or 0.0))
+    return silence_s < HEARTBEAT_LIMIT_S
 
 
 def _pages(of: Iterable[Any]) -> list[list[Any]]:

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,9 +25,11 @@ PATIENCE_S = 60.0
 
 
 class _Joint(threading.local):
-    """The transaction that this thread's calls are part of, and whose it is."""
+    """The transaction that this thread's calls are part of, the connection that they read from,
+    and whose these are."""
 
     transaction: tuple[Database, sa.Connection] | None = None
+    reading: tuple[Database, sa.Connection] | None = None
 
 
 _joint = _Joint()
@@ -90,10 +92,27 @@ class Database:
     def close(self) -> None:
         """The next call opens the database again."""
         self._opened = None
+        _joint.reading = None
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection that reads."""
+        if _joint.reading is not None and _joint.reading[0] is self:
+            return nullcontext(_joint.reading[1])
         return self._engine().connect()
+
+    @contextmanager
+    def joint_reading(self) -> Iterator[None]:
+        """Have all calls of this thread in the block read from one connection: to a file, opening
+        one costs more than most queries. What is in the block must not fork."""
+        if self.is_postgres:  # it has a pool, and a connection there may break
+            yield
+            return
+        with self.reading() as connection:
+            _joint.reading = (self, connection)
+            try:
+                yield
+            finally:
+                _joint.reading = None
 
     @property
     def is_postgres(self) -> bool:

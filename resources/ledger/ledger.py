@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ LOOK_S = 0.5
 """How often a claim is looked at that has to be watched."""
 ERROR_CHARACTERS = 8000
 _ENDED = (State.DONE, State.QUARANTINED)
+_COLUMNS = [_work.c[field.name] for field in fields(Entry)]
 
 
 class Ledger(Database):
@@ -426,12 +428,12 @@ class Ledger(Database):
         states: Iterable[State] | None = None,
         limit: int | None = None,
     ) -> list[Entry]:
-        query = sa.select(_work).where(_where(stage, shard, unit_id)).limit(limit)
+        query = sa.select(*_COLUMNS).where(_where(stage, shard, unit_id)).limit(limit)
         if states is not None:
             query = query.where(_work.c.state.in_(list(states)))
         with self.reading() as connection:
-            rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id)).mappings()
-            return [Entry(**{**row, "state": State(row["state"])}) for row in rows]
+            rows = connection.execute(query.order_by(_work.c.stage, _work.c.unit_id))
+            return [Entry(State(state), *others) for state, *others in rows]
 
     @patient
     def unfinished_shards(self) -> list[str]:

@@ -7,7 +7,7 @@ shard it joins (`ego_assets.intake.arrivals`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from resources.ledger.database import Database, patient
+from resources.ledger.database import Database, T, patient
 from resources.ledger.tables import raw_files as _files
 from resources.ledger.tables import raw_news as _news
 from resources.ledger.tables import run_requests as _requests
@@ -171,7 +171,7 @@ class RawFiles:
             new = [_row(s, now) for s in page.values() if s.file_id not in known]
             if new:
                 connection.execute(self._database.insert_ignore(_files), new)
-            count = sum(row["waiting"] for row in new)
+            count: int = sum(row["waiting"] for row in new)
             for file_id, row in known.items():
                 seen = page[file_id]
                 if row.mark == seen.mark:
@@ -282,7 +282,7 @@ class RawFiles:
             connection.execute(_requests.update().where(chosen).values(confirmed=True))
 
     @patient
-    def _read(self, query: Any) -> Any:
+    def _read(self, query: Callable[[sa.Connection], T]) -> T:
         with self._database.reading() as connection:
             return query(connection)
 

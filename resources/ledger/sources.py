@@ -280,10 +280,10 @@ class Sources:
     @patient
     def untold(self, shards: Sequence[str]) -> list[tuple[Source, int]]:
         """What is gone of these shards that nobody was told, and how many units were dropped."""
-        found = []
-        gone = [s for shard in shards for s in self.gone(shard) if not s.is_told]
+        found, wanted = [], set(shards)
+        gone = [s for s in self.gone() if s.shard in wanted and not s.is_told]
         with self._database.reading() as connection:
-            for source in gone:
+            for source in sorted(gone, key=lambda s: (s.shard, s.unit_id)):
                 lost = sa.and_(_work.c.state == State.DROPPED, _work.c.error_class == RAW_GONE)
                 chosen = sa.and_(self._work_on(connection, source), lost)
                 query = sa.select(sa.func.count()).select_from(_work).where(chosen)
@@ -337,7 +337,7 @@ class Sources:
                 return least
             if row.state == State.RUNNING:
                 return None
-            token = max(row.token + 1, least)
+            token: int = max(row.token + 1, least)
             if row.token >= rows:
                 connection.execute(_work.update().where(mine).values(token=token, digest=None))
         return token

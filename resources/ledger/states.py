@@ -54,12 +54,12 @@ class Attempt:
 class Entry:
     """One row of the ledger."""
 
+    state: State
     stage: str
     unit_id: str
     shard: str
     video_id: str | None
     fingerprint: str
-    state: State
     attempts: int
     error_class: str | None
     error: str | None

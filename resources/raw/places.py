@@ -35,7 +35,7 @@ class RawFileOfShard:
 
 
 @dataclass(frozen=True)
-class Place:
+class FileLocation:
     """Where a file of a shard is now; None: nowhere. sha256: of its bytes."""
 
     uri: str | None
@@ -91,7 +91,7 @@ def free_unit(uri: str, taken: Container[str]) -> str:
     return unit
 
 
-def record(lake: Lake, shard: str, places: Mapping[str, Place]) -> None:
+def record(lake: Lake, shard: str, places: Mapping[str, FileLocation]) -> None:
     """Say where files of a shard are from now on."""
     key = f"{FOLDER}/{shard}.json"
     since = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -109,6 +109,7 @@ def record(lake: Lake, shard: str, places: Mapping[str, Place]) -> None:
 
 def _read(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
     try:
-        return json.loads(lake.storage.read(f"{FOLDER}/{shard}.json"))
+        places: dict[str, dict[str, Any]] = json.loads(lake.storage.read(f"{FOLDER}/{shard}.json"))
+        return places
     except FileNotFoundError:
         return {}

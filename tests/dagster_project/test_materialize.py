@@ -157,13 +157,19 @@ def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
         assert bench.metadata("clips")["units"] == len(said.get("only", videos))
         return bench.metadata("clips")["done"]
 
-    assert done(threshold=25.0) == 2
+    assert done(threshold=25.0, profile="wide-cuts") == 2
     assert bench.stale(Backends()) == {}
     one = bench.lake.read("video_manifest", bench.shard)["video_id"][0].as_py()
     assert done(only=[one], detector="adaptive") == 1
     assert done() == 0
-    assert '"threshold": 25.0' in bench.metadata("clips")["chosen before"]
-    assert '"detector": "adaptive"' in bench.metadata("clips")["chosen before"]
+    said = bench.metadata("clips")["profile"]
+    assert "wide-cuts: " in said
+    assert '"threshold": 25.0' in said
+    assert '"detector": "adaptive"' in said
+    rows = pq.read_schema(bench.lake.root / "clips" / f"{bench.shard}.parquet").metadata
+    names = {origin["profile"] for origin in json.loads(rows[b"ego.provenance"])}
+    unnamed = Choices(bench.lake).of("split", bench.shard)[1]
+    assert names == {"wide-cuts", f"run-{unnamed.run_id[:8]}"}
     assert bench.stale(Backends()) == {}
     # As the UI fills its launchpad: with the defaults of everything.
     defaults = {name: getattr(Backends(), name) for name in Backends.model_fields}
@@ -173,7 +179,7 @@ def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
     assert bench.metadata("clips")["done"] == 0
     assert bench.stale(Backends()) == {}
     assert done(keep_choices=False) == 2
-    assert "chosen before" not in bench.metadata("clips")
+    assert "profile" not in bench.metadata("clips")
     assert Choices(bench.lake).of("split", bench.shard) == []
 
 

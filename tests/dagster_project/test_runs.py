@@ -14,6 +14,8 @@ from typing import Any
 
 import dagster as dg
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -24,9 +26,10 @@ from dagster_project import runs
 from dagster_project.cli import main
 from dagster_project.definitions import build_defs
 from dagster_project.home import open_instance
-from dagster_project.run_summary import Summary, add_known_checks
+from dagster_project.run_summary import Summary, add_known_checks, fill
 from dagster_project.runs import run_shards
 from dagster_project.unfinished import find_unfinished
+from ego_assets.catalog import TABLES
 from ego_assets.graph.backends import Backends
 from ego_assets.operator import ClipInput
 from ego_assets.quality.failed import note_failed
@@ -34,6 +37,7 @@ from resources.devices.gpu import find_gpus
 from resources.devices.leases import LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger
+from resources.raw.places import files_of
 
 PATIENCE_S = 300.0
 MEETING = "EGO_TEST_MEETING"
@@ -222,6 +226,37 @@ def test_what_is_not_finished_is_found(tmp_path: Path) -> None:
         run = instance.create_run_for_job(job, tags=tags)
         instance.report_run_canceled(run)  # in a check, say: the ledger does not know
     assert unfinished(lake) == shards[:5]
+
+
+def test_a_finished_shard_is_judged_and_counted_with_few_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make_finished_lake(tmp_path, shards=2)
+    opened, read = [], []
+
+    class Counted(pq.ParquetFile):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            opened.append(args)
+            super().__init__(*args, **kwargs)
+
+        def read(self, *args: Any, **kwargs: Any) -> pa.Table:
+            read.append(args)
+            return super().read(*args, **kwargs)
+
+    monkeypatch.setattr(pq, "ParquetFile", Counted)
+    assert unfinished(lake) == []
+    judged = len(opened), len(read)
+    summary = Summary(lake.location, lake.shards())
+    fill(summary, lake, Ledger.of(lake.location), known_uris(lake))
+    assert summary.rows["clips"] == 4
+    assert judged[0] <= 2 * 4, "manifest and clips, their rows and where these come from"
+    assert judged[1] <= 2 * 2, "the rows of manifest and clips"
+    assert len(opened) - judged[0] <= 2 * len(TABLES), "each table once"
+    assert len(read) - judged[1] <= 2 * 1, "rows are counted by footers"
+
+
+def known_uris(lake: Lake) -> set[str]:
+    return {f.uri for shard in lake.shards() for f in files_of(lake, shard)}
 
 
 def test_only_checks_of_shards_that_were_not_run_are_known_ones(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -95,3 +96,15 @@ def test_the_program_hands_them_to_the_runs(
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     assert given == [{"clips": {"overlap_s": 1.0}}]
+
+
+def test_settings_are_given_a_name() -> None:
+    found = read_settings(["hand_poses.rounds=3", "clips.threshold=25"], None, "wide-cuts")
+    assert found["hand_poses"] == {"rounds": 3, "profile": "wide-cuts"}
+    assert found["clips"]["profile"] == "wide-cuts"
+    for given, name, words in (
+        ([], "wide-cuts", "name the settings of --set or --config"),
+        (["clips.threshold=25"], "two words", "String should match pattern"),
+    ):
+        with pytest.raises(click.UsageError, match=words):
+            read_settings(given, None, name)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from ego_assets.catalog import TABLES
+from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.probe_checks import quality_results
 from ego_assets.quality.failed import note_failed
 from ego_assets.quality.settings import ProbeSettings
@@ -183,3 +184,20 @@ def test_probes_note_what_they_find(tmp_path: Path) -> None:
         names = [check["check"] for check in found(bench.lake)["checks"]["first"]]
         assert "hands_are_not_mirrored" in names
         assert len(names) == len(set(names))
+
+
+def test_what_was_chosen_for_shards_is_listed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    wide = Choice({"threshold": 25.0}, {}, (), "1a2b3c4d-5e6f", profile="wide-cuts")
+    for shard in (FIRST, SECOND):
+        Choices(bench.lake).keep("split", shard, wide)
+    Choices(bench.lake).keep("segmenter", FIRST, Choice({}, {"segmenter": "sam2"}, ("c",), "9f8e"))
+    bench.lake.storage.write(f"_choices/hand_estimator/{FIRST}.json", b"[")
+    profiles = {(p["stage"], p["shard"]): p for p in found(bench.lake)["profiles"]}
+    assert profiles["split", SECOND]["name"] == "wide-cuts"
+    assert profiles["split", SECOND]["settings"] == {"threshold": 25.0}
+    assert profiles["segmenter", FIRST]["only"] == ["c"]
+    assert "cannot be read" in profiles["hand_estimator", FIRST]["settings"]
+    words = ego(bench.lake)
+    assert 'profile wide-cuts of split: {"threshold": 25.0} for 2 shards' in words
+    assert "profile run-9f8e of segmenter" in words

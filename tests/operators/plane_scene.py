@@ -86,7 +86,8 @@ def head_motion(frame: int, sway_m: float = 0.25, seed: int = 0) -> np.ndarray:
 
 @dataclass
 class Scene:
-    """A FrameSource of rendered pictures; frames in `missing` do not decode.
+    """A FrameSource of rendered pictures; frames in `missing` do not decode. `stamp` (h, w, 3) is a
+    mark in the lower left corner of each.
 
     Scenes that differ only in their frames may share a `cache` of rendered pictures.
     """
@@ -100,6 +101,7 @@ class Scene:
     width: int = SIZE[0]
     height: int = SIZE[1]
     missing: frozenset[int] = frozenset()
+    stamp: np.ndarray | None = None
     cache: dict[Any, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _ray_cache: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
@@ -149,7 +151,11 @@ class Scene:
         rng = np.random.default_rng(frame)
         picture += rng.normal(0, self.noise, picture.shape)
         shape = (size[1], size[0])
-        return np.clip(picture, 0, 255).astype(np.uint8).reshape(*shape, 3), owner.reshape(shape)
+        shown = np.clip(picture, 0, 255).astype(np.uint8).reshape(*shape, 3)
+        if self.stamp is not None:
+            height, width = self.stamp.shape[:2]
+            shown[-height:, :width] = self.stamp
+        return shown, owner.reshape(shape)
 
     def _rays(self, size: tuple[int, int]) -> np.ndarray:
         if size not in self._ray_cache:

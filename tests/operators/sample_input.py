@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import ClipInput, Intrinsics
 from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.rle import encode_mask, mask_box

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import scenedetect
 
-from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import BadInputError
 from ego_assets.videos import cuts as cuts_module
 from ego_assets.videos.cuts import find_cuts, suspect_stretches

@@ -14,8 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from ego_assets.media import decode
-from ego_assets.media.decode import ClipFrames, index_frames, open_media
+from ego_assets.media import containers, decode
+from ego_assets.media.containers import open_media
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import BadInputError
 from tests.stages.raw_bench import write_video
 
@@ -217,7 +219,7 @@ def test_a_picture_over_the_limit_is_not_made(
     """Whatever the header said: a stream may change its size half way through."""
     path = real_data / "odd" / "hevc_10bit.mp4"
     assert frames_of(path, 0, 1)
-    monkeypatch.setattr(decode, "MAX_PICTURE_PIXELS", 1000)
+    monkeypatch.setattr(containers, "MAX_PICTURE_PIXELS", 1000)
     # Some decoders call it bad data, some want of memory.
     with pytest.raises((BadInputError, MemoryError)):
         frames_of(path, 0, 1)
@@ -286,12 +288,12 @@ def test_what_libav_says_of_storage_is_no_damage(
     )
     if number != errno.EIO:
         with pytest.raises(OSError, match=os.strerror(number)):
-            decode.unless_of_storage(error, path)
+            containers.unless_of_storage(error, path)
         return
-    decode._must_be_damage(error, path)
+    containers.must_be_damage(error, path)
     path.unlink()
     with pytest.raises(FileNotFoundError):
-        decode._must_be_damage(error, path)
+        containers.must_be_damage(error, path)
 
 
 def test_the_index_of_a_file_that_was_replaced_with_size_and_time_kept_is_read_again(

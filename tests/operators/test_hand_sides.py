@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ego_assets.masks.sides import HandEvidence, settle_sides
+from ego_assets.masks.sides import SideEvidence, settle_sides
 
 
 def seen(
@@ -12,8 +12,8 @@ def seen(
     entry: float = 0.5,
     frames: range = range(10),
     is_low: bool = True,
-) -> HandEvidence:
-    found = HandEvidence()
+) -> SideEvidence:
+    found = SideEvidence()
     for frame in frames:
         found.look(frame, entry, is_low, votes)
     return found

@@ -9,7 +9,7 @@ import pytest
 from ego_assets.hands.baseline import estimator as hands
 from ego_assets.hands.baseline.estimator import _Lens
 from ego_assets.hands.baseline.fit import HandView, _shrunk, first_guesses, view_of
-from ego_assets.hands.baseline.solver import Problem, fit, joints_of
+from ego_assets.hands.baseline.solver import FitProblem, fit, joints_of
 from ego_assets.operator import Intrinsics
 from ego_assets.vision.cameras import undistortion
 from ego_assets.vision.rle import MaskCrop, encode_mask
@@ -34,15 +34,15 @@ def view(x: int, y: int, tilt: int) -> HandView:
     return found
 
 
-def problems() -> list[Problem]:
+def problems() -> list[FitProblem]:
     views = [view(200, 200, 10), view(430, 220, -15), view(300, 150, 0)]
     sides = ["left", "right", "right"]
     guesses = [np.stack(first_guesses(v, s, 1.0)) for v, s in zip(views, sides, strict=True)]
     before = guesses[1][0] + 0.05
     return [
-        Problem(views[0], sides[0], guesses[0]),
-        Problem(views[1], sides[1], np.stack([before, before + 0.02]), before),
-        Problem(views[2], sides[2], guesses[2][:3]),
+        FitProblem(views[0], sides[0], guesses[0]),
+        FitProblem(views[1], sides[1], np.stack([before, before + 0.02]), before),
+        FitProblem(views[2], sides[2], guesses[2][:3]),
     ]
 
 
@@ -55,7 +55,7 @@ def test_hands_that_go_together_end_where_each_would_alone() -> None:
         np.testing.assert_array_equal(errors, alone[1])
         for start, found, error in zip(one.starts, parameters, errors, strict=True):
             ((lonely, its_error),) = fit(
-                [Problem(one.view, one.side, start[None], one.before)], 1.0, 8
+                [FitProblem(one.view, one.side, start[None], one.before)], 1.0, 8
             )
             np.testing.assert_array_equal(lonely[0], found)
             assert its_error[0] == error

@@ -53,7 +53,7 @@ class TrueDepth:
 
 
 class Reconstructor(PycolmapReconstructor):
-    name, quality_tier = "test", "model"
+    name, quality_tier = "test", "reference"
 
     def __init__(self, depth: TrueDepth, **settings: Any) -> None:
         super().__init__(DepthScaleSettings(checkpoint="none", **settings))

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from av.codec.hwaccel import HWAccel
 
-from ego_assets.media import decode, nvdec
-from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.media import containers, nvdec
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 
 LAYOUT = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
 
@@ -53,7 +54,7 @@ class Device:
             self.layouts.add(there.format.name)
             return as_software(there)
 
-        monkeypatch.setattr(decode.av, "open", opening)
+        monkeypatch.setattr(containers.av, "open", opening)
         monkeypatch.setattr(nvdec, "as_software_has_it", laying_out)
         monkeypatch.setattr(nvdec, "_device", lambda visible: (self, ""))
 
@@ -155,5 +156,5 @@ def test_the_device_opens_files_under_the_same_restrictions(
     device = Device(monkeypatch)
     frames_of(real_data / "videos" / "hands_kneading_dough.mp4", hardware=True)
     assert {id(o["hwaccel"]) for o in device.opened} >= {id(device)}
-    assert all(o["options"] == decode._OPTIONS for o in device.opened)
-    assert decode._OPTIONS["protocol_whitelist"] == "file"
+    assert all(o["options"] == containers._OPTIONS for o in device.opened)
+    assert containers._OPTIONS["protocol_whitelist"] == "file"

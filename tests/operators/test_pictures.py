@@ -111,7 +111,7 @@ def test_a_picture_that_cannot_be_kept_fails_no_result(
 
 def test_the_choice_of_a_person_is_checked_and_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PICTURES, "embeded")
-    with pytest.raises(EnvironmentVariableError, match="give served .* or embedded"):
+    with pytest.raises(EnvironmentVariableError, match=r"give served .* or embedded"):
         check_environment()
     assert PICTURES in {variable.name for variable in VARIABLES}
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from ego_assets.catalog import TABLES
-from ego_assets.media.decode import ClipFrames, open_media
+from ego_assets.media.containers import open_media
+from ego_assets.media.decode import ClipFrames
 from ego_assets.operator import BadInputError
 from ego_assets.videos import inspection as module
 from ego_assets.videos.inspection import hash_file, is_calibrated_by, probe_file, probe_video

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks.scoring import CameraScore, score_cameras
-from ego_assets.media.decode import ClipFrames, index_frames
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
 from ego_assets.scene.colmap.reconstructor import PycolmapReconstructor
 from ego_assets.scene.settings import ReconstructSettings
@@ -96,12 +97,14 @@ def check_contract(rows: Rows, clip: ClipInput) -> None:
             assert row["inliers"] >= 12
             assert 0 < row["inlier_share"] <= 1
             assert 0 <= row["reprojection_error_px"] < 10
-            assert row["registration"] in ("keyframe", "pnp")
+            assert row["registration"] in ("keyframe", "pnp", "static")
+            assert row["motion_kind"] == ("static" if row["registration"] == "static" else "moving")
             assert row["invalid_reason"] is None
         else:
             assert row["world_from_camera_m"] is None
             assert row["world_from_camera_xyzw"] is None
             assert row["registration"] is None
+            assert row["motion_kind"] == "unknown"
             assert row["invalid_reason"]
     pts = [r["pts_s"] for r in rows]
     assert all(b > a for a, b in itertools.pairwise(pts))
@@ -259,14 +262,59 @@ def turning(frame: int) -> np.ndarray:
     return pose_matrix(head_motion(frame)[:3, :3], np.zeros(3))
 
 
-def test_a_still_camera_is_refused() -> None:
-    rows, output = reconstruct(clip_of(scene(camera=still)))
+def assert_static(rows: Rows, output: ClipOutput) -> None:
+    """One pose, in metres since nothing has a length, and no points."""
+    assert {r["registration"] for r in rows} == {"static"}
+    assert {tuple(r["world_from_camera_m"]) for r in rows} == {(0.0, 0.0, 0.0)}
+    assert {tuple(r["world_from_camera_xyzw"]) for r in rows} == {(0.0, 0.0, 0.0, 1.0)}
+    assert {(r["scale_kind"], r["points_uri"]) for r in rows} == {("metric", None)}
+    assert "scene_reconstruction" not in output.arrays
+
+
+def test_a_still_camera_has_one_pose() -> None:
+    rows, output = reconstruct(clip_of(scene(end=30, camera=still)))
+    assert_static(rows, output)
+    assert min(r["inlier_share"] for r in rows) > 0.95
+
+
+def test_a_still_camera_has_one_pose_though_a_thing_moves_in_front_of_it() -> None:
+    rows, output = reconstruct(clip_of(scene(end=30, camera=still, with_mover=True)))
+    assert_static(rows, output)
+    assert max(r["reprojection_error_px"] for r in rows) < 1.0
+
+
+def test_a_slow_pan_is_no_still_camera() -> None:
+    def panning(frame: int) -> np.ndarray:
+        turn = cv2.Rodrigues(np.array([0, 0.0004 * frame, 0]))[0]  # 0.12 px a frame
+        return pose_matrix(turn, np.zeros(3)) @ head_motion(0)
+
+    rows, output = reconstruct(clip_of(scene(end=40, camera=panning)))
     assert_refused(rows, output, "no parallax")
 
 
-def test_a_still_camera_is_refused_though_a_thing_moves_before_it() -> None:
-    rows, output = reconstruct(clip_of(scene(camera=still, with_mover=True)))
-    assert_refused(rows, output, "no parallax")
+def test_marks_of_the_picture_are_no_still_camera() -> None:
+    """A logo stays in place under a camera that moves."""
+    marked = Scene(room(1), head_motion, 0, FRAMES, LENS, cache={}, stamp=texture(7)[:60, :90])
+    rows, _ = reconstruct(clip_of(marked))
+    assert {r["motion_kind"] for r in rows} <= {"moving", "unknown"}
+
+
+def test_a_camera_that_is_bumped_at_the_end_is_still_until_then() -> None:
+    def bumped(frame: int) -> np.ndarray:
+        turn = cv2.Rodrigues(np.array([0, 0.3 * max(0, frame - 29), 0]))[0]
+        return pose_matrix(turn, np.zeros(3)) @ still(frame)
+
+    rows, _ = reconstruct(clip_of(scene(end=36, camera=bumped)))
+    assert {r["registration"] for r in rows[:30]} == {"static"}
+    assert all("the camera moved" in r["invalid_reason"] for r in rows[30:])
+
+
+def test_clips_of_a_still_take_share_a_world() -> None:
+    first, second = take(middle=30, end=45, overlap=15, camera=still)
+    rows, output = reconstruct(first)
+    more, told = reconstruct(second, output.carried)
+    assert_static(more, told)
+    assert {r["world_id"] for r in [*rows, *more]} == {first.clip_id}
 
 
 @pytest.mark.parametrize("focal", [1.0, 1.25])
@@ -419,7 +467,7 @@ def test_a_real_orbit_turns_as_its_reference_says(calibrated: bool, real_data: P
 @pytest.mark.parametrize("name", ["hands_blocks_topdown", "hand_gestures_webcam"])
 def test_real_hands_before_a_still_camera_are_no_camera_motion(name: str, real_data: Path) -> None:
     rows, output = reconstruct(real_clip(real_data / "videos" / f"{name}.mp4", 0, 150))
-    assert_refused(rows, output, "no parallax")
+    assert_static(rows, output)
 
 
 def test_a_real_head_is_followed(real_data: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from ego_assets.upkeep.reports.page import Report, Table, html_page, markdown_page
+from ego_assets.upkeep.reports.page import PageTable, Report, html_page, markdown_page
 
 HOSTILE = (
     '<script>alert("x")</script>',
@@ -22,7 +22,10 @@ PNG = b"\x89PNG not really"
 def report() -> Report:
     rows = [(text, 12_345, 0.5) for text in HOSTILE]
     facts = {text: text for text in HOSTILE}
-    tables = [Table(HOSTILE[0], ("what", "n", "x"), rows), Table("none", ("a",), [], "Empty.")]
+    tables = [
+        PageTable(HOSTILE[0], ("what", "n", "x"), rows),
+        PageTable("none", ("a",), [], "Empty."),
+    ]
     return Report(HOSTILE[0], facts, tables, {HOSTILE[-1]: PNG})
 
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_models import tiny_hamer
 
-from ego_assets.hands.hamer import HamerEstimator
+from ego_assets.hands.hamer.estimator import HamerEstimator
 from ego_assets.hands.settings import HamerSettings
 from ego_assets.masks.settings import Sam2Settings
 from ego_assets.models import device

@@ -245,7 +245,7 @@ def test_known_poses_come_back(
         assert np.allclose(row["world_from_object_m"], pose[:3, 3] + [1, 0, 0])
         assert (row["world_id"], row["scale_kind"]) == ("w", "metric")
         assert (row["object_frame"], row["mesh_uri"]) == ("mesh", "object_meshes/toy_box.obj")
-        assert (row["backend"], row["quality_tier"]) == ("foundationpose", "model")
+        assert (row["backend"], row["quality_tier"]) == ("foundationpose", "reference")
         assert row["score"] > 0.75, "the drawn mesh covers the mask"
     assert log_of(weights / "FoundationPose") == [
         "register 0",
@@ -262,7 +262,7 @@ def test_an_object_without_a_mesh_goes_to_the_baseline(estimator: FoundationPose
     output = estimator.process(clip_of(range(4), others=True), None)
     rows = output.tables["object_poses"]
     assert {(r["track_id"], r["backend"], r["quality_tier"]) for r in rows} == {
-        ("t-o000", "foundationpose", "model"),
+        ("t-o000", "foundationpose", "reference"),
         ("t-o001", "baseline", "baseline"),
     }
     assert len(rows) == 8

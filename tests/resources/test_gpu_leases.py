@@ -19,9 +19,9 @@ from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
 from resources.devices.leases import (
     WHOLE,
-    Claim,
     Lease,
     LeaseBook,
+    LeaseClaim,
     LeaseError,
     Request,
     hold,
@@ -47,9 +47,9 @@ def book(tmp_path: Path) -> LeaseBook:
 sizes = st.sampled_from([0.25, 0.3, 0.5, 1 / 3, 1.0, 2.0, 4.0])
 
 
-def claim_of(number: int, gpus: float, memory_gb: float = 0, priority: int = 0) -> Claim:
+def claim_of(number: int, gpus: float, memory_gb: float = 0, priority: int = 0) -> LeaseClaim:
     request = Request(gpus, memory_gb, priority)
-    return Claim(
+    return LeaseClaim(
         id=str(number),
         number=number,
         priority=priority,
@@ -64,7 +64,7 @@ def claim_of(number: int, gpus: float, memory_gb: float = 0, priority: int = 0) 
     )
 
 
-def check_capacity(claims: list[Claim]) -> None:
+def check_capacity(claims: list[LeaseClaim]) -> None:
     for gpu in FOUR:
         here = [c for c in claims if gpu.key in c.devices]
         assert sum(c.share for c in here) <= WHOLE
@@ -85,7 +85,7 @@ def test_nobody_is_starved_and_no_device_is_overfull(
     wanted: list[tuple[float, int, int]], rng: random.Random
 ) -> None:
     """A machine in small: claims arrive one a tick, work for some ticks, leave."""
-    claims: list[Claim] = []
+    claims: list[LeaseClaim] = []
     until: dict[str, int] = {}
     arrivals = list(enumerate(wanted))
     began: dict[str, int] = {}

@@ -19,15 +19,10 @@ from scipy.spatial.transform import Rotation
 from tiny_models import TINY_HAMER, Tattletale, tiny_hamer, tiny_mano
 
 from ego_assets.catalog import TABLES
-from ego_assets.hands.hamer import (
-    CHECKPOINT,
-    MANO,
-    Crop,
-    HamerEstimator,
-    HamerNetwork,
-    Shape,
-    read_checkpoint,
-)
+from ego_assets.hands.hamer.checkpoint import CHECKPOINT, read_checkpoint
+from ego_assets.hands.hamer.crops import Crop
+from ego_assets.hands.hamer.estimator import MANO, HamerEstimator
+from ego_assets.hands.hamer.network import HamerNetwork, Shape
 from ego_assets.hands.mano import CONTRACT_ORDER, FINGERTIPS, ManoHand, read_mano
 from ego_assets.hands.settings import HamerSettings
 from ego_assets.models.weights import WeightsError
@@ -171,7 +166,7 @@ def test_rows_fit_the_contract(estimator: HamerEstimator) -> None:
     clip = clip_of(noise(), [(0, "left", [20, 30, 80, 90]), (3, "right", [90, 30, 150, 90])])
     rows = estimator.process(clip, None).tables["hand_poses"]
     assert TABLES["hand_poses"].from_rows(rows).num_rows == 2
-    assert {(r["backend"], r["quality_tier"]) for r in rows} == {("hamer", "model")}
+    assert {(r["backend"], r["quality_tier"]) for r in rows} == {("hamer", "reference")}
     for row in rows:
         assert row["camera_from_hand_m"] == row["joints_camera_m"][0]
         turns = Rotation.from_rotvec(np.reshape(row["mano_pose"], (16, 3))).as_matrix()

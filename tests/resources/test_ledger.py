@@ -298,6 +298,20 @@ def test_the_heartbeats_of_a_worker_are_one_transaction(ledger: Ledger) -> None:
     assert ages() == [False, True]
 
 
+def test_what_reads_together_sees_what_others_write(ledger: Ledger) -> None:
+    other = Ledger(ledger.url)
+    taken: list[object] = []
+    sa.event.listen(ledger._engine(), "engine_connect", taken.append)
+    with ledger.joint_reading():
+        assert state(ledger) is State.PENDING
+        attempt = start(other)
+        assert state(ledger) is State.RUNNING
+        ledger.finish("clips", "u1", attempt)
+        assert state(ledger) is state(other) is State.DONE
+    if not ledger.is_postgres:
+        assert len(taken) == 2, "one to read from, one for `finish`"
+
+
 def test_a_worker_that_slept_was_not_lost(ledger: Ledger) -> None:
     slow = start(ledger, "slow")
     let_heartbeats_age(ledger)

@@ -121,7 +121,7 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
     for table in ("hand_masks", *MODEL_TABLES):
         rows = lake.read(table, shard).to_pylist()
         assert len(rows) > 20
-        assert {r["quality_tier"] for r in rows} == {"model"}
+        assert {r["quality_tier"] for r in rows} == {"reference"}
         assert len(origin(lake, table, shard)["weights_hash"]) == 64
     cameras = lake.read("scene_reconstruction", shard).to_pylist()
     assert {r["backend"] for r in cameras} == {"pycolmap_depth_anything"}

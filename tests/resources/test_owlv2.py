@@ -145,7 +145,7 @@ def test_rows_say_who_made_them(whole: ClipOutput) -> None:
     }
     for table, rows in whole.tables.items():
         assert TABLES[table].from_rows(rows).num_rows > 10
-        assert {r["quality_tier"] for r in rows} == {"model"}
+        assert {r["quality_tier"] for r in rows} == {"reference"}
     assert {r["frame_index"] for r in whole.tables["detections"]} == {0, 4, 8, 12}
     assert {r["label"] for r in whole.tables["hand_masks"]} == {"hand"}
     assert {r["label"] for r in whole.tables["object_masks"]} <= {"robot arm", "handheld object"}

@@ -203,7 +203,7 @@ def test_what_is_carried_does_not_grow_with_the_clip(
 def test_rows_say_who_made_them_and_whose_they_are(segmenter: Sam2Segmenter) -> None:
     tables = segmenter.process(clip_of(0, 8), None).tables
     for row in [*tables["hand_masks"], *tables["object_masks"]]:
-        assert (row["backend"], row["quality_tier"]) == ("sam2", "model")
+        assert (row["backend"], row["quality_tier"]) == ("sam2", "reference")
         mask = decode_mask(row["rle"], *SIZE)
         assert mask.sum() == row["area_px"]
         assert encode_mask(mask) == row["rle"]

@@ -19,16 +19,8 @@ from tiny_models import Tattletale, tiny_sam3
 from ego_assets.catalog import TABLES
 from ego_assets.masks.learned import track_memory
 from ego_assets.masks.learned.detections import detection_rows, noted_detections
-from ego_assets.masks.learned.sam3 import (
-    FORGOTTEN_AFTER_S,
-    MaskDetection,
-    Sam3Network,
-    Sam3Segmenter,
-    Sam3Tracker,
-    _Sight,
-    distinct,
-    load_model,
-)
+from ego_assets.masks.learned.sam3 import FORGOTTEN_AFTER_S, Sam3Segmenter, Sam3Tracker, _Sight
+from ego_assets.masks.learned.sam3_network import MaskDetection, Sam3Network, distinct, load_model
 from ego_assets.masks.learned.track_memory import KEPT_PROMPTS
 from ego_assets.masks.settings import Sam3Settings
 from ego_assets.models import registry
@@ -114,7 +106,7 @@ def test_tracks_go_on_from_frame_to_frame(whole: ClipOutput) -> None:
 def test_rows_fit_the_contract(whole: ClipOutput) -> None:
     for table, rows in whole.tables.items():
         assert TABLES[table].from_rows(rows).num_rows > 10
-        assert {(r["backend"], r["quality_tier"]) for r in rows} == {("sam3", "model")}
+        assert {(r["backend"], r["quality_tier"]) for r in rows} == {("sam3", "reference")}
     for row in whole.tables["hand_masks"]:
         assert row["label"] == "hand"
         assert decode_mask(row["rle"], *SIZE).sum() == row["area_px"]

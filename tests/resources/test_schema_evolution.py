@@ -25,6 +25,7 @@ from resources.lake.lake import SCHEMA
 from resources.lake.table import (
     SCHEMA_VERSION,
     Arrow,
+    ContractError,
     Float64,
     Int64,
     SchemaError,
@@ -101,6 +102,24 @@ def test_there_is_a_golden_lake_of_this_release() -> None:
         assert stored.equals(model.arrow_schema()), (
             f"the contract of {table} has changed: raise SCHEMA_VERSION and run this module"
         )
+
+
+def test_values_that_are_called_otherwise_now_are_read_as_such() -> None:
+    """Rows of large models said `model` before there were learned ones."""
+    batch = TABLES["hand_masks"].from_rows(golden_rows("hand_masks"))
+    place = batch.column_names.index("quality_tier")
+    before = batch.set_column(place, "quality_tier", pa.chunked_array([["model", "baseline"]]))
+    after = TABLES["hand_masks"].upgrade(before, version="2")
+    assert after.column("quality_tier").to_pylist() == ["reference", "baseline"]
+    assert TABLES["hand_masks"].violations(after) == []
+
+
+def test_a_column_with_a_default_may_be_left_out_of_a_row() -> None:
+    """So a backend of another package goes on when a column is added."""
+    rows = [{"clip_id": "a", "count": 1, "length_s": 2.0, "note": None}]
+    assert Thing.from_rows(rows).column("kind").to_pylist() == ["b"]
+    with pytest.raises(ContractError, match="note"):
+        Thing.from_rows([{"clip_id": "a", "count": 1, "length_s": 2.0}])
 
 
 class Thing(Table):

@@ -13,7 +13,9 @@ import numpy as np
 import yaml
 from scipy.sparse import csc_matrix
 
-from ego_assets.hands.hamer import CHECKPOINT, CONFIG, MANO, Shape
+from ego_assets.hands.hamer.checkpoint import CHECKPOINT, CONFIG
+from ego_assets.hands.hamer.estimator import MANO
+from ego_assets.hands.hamer.network import Shape
 
 TINY_HAMER = {
     "MODEL": {

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ego_assets.engine.plan import Unit
+from ego_assets.engine.plan import WorkItem
 from ego_assets.engine.workers import lane
 from ego_assets.objects.settings import MovementSettings
 from tests.stages.fake_backends import FakeEstimator, told
@@ -30,7 +30,7 @@ class BehindEstimator(FakeEstimator):
         lane.publish = publish_as_told
 
 
-def publish_as_told(lake: Any, spec: Any, unit: Unit, *rest: Any) -> Any:
+def publish_as_told(lake: Any, spec: Any, unit: WorkItem, *rest: Any) -> Any:
     folder, clip = Path(unit.payload["video"]["uri"]).parent, unit.unit_id
     number, plan = told(folder, f"{clip}.published", f"{clip}.publish.json")
     until = plan.get("until")

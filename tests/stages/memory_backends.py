@@ -43,7 +43,7 @@ class Allocator:
 class HungryEstimator:
     """Two lanes over one model; an item's result is what it took."""
 
-    name, version, quality_tier, weights_hash = "hungry", "1", "model", ""
+    name, version, quality_tier, weights_hash = "hungry", "1", "reference", ""
     lanes = 2
     on_device = True
 

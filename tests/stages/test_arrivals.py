@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ego_assets.engine.runner import run_stage
 from ego_assets.intake import arrivals as module
 from ego_assets.intake import headers
-from ego_assets.intake.arrivals import Arrivals, Limits, Look, close_batches
+from ego_assets.intake.arrivals import Arrivals, Limits, ScanReport, close_batches
 from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
@@ -53,7 +53,7 @@ class Place:
         path.write_bytes(data)
         return path
 
-    def look(self, after_s: float = 0.0, limits: Limits = LIMITS, **options: object) -> Look:
+    def look(self, after_s: float = 0.0, limits: Limits = LIMITS, **options: object) -> ScanReport:
         self.now += after_s
         made = Arrivals(self.lake, self.ledger, limits, clock=lambda: self.now)
         return made.look([str(self.raw)], **options)  # type: ignore[arg-type]
@@ -652,7 +652,7 @@ def test_a_bucket_that_is_not_there_does_not_stop_the_others(
         s3_client().put_object(Bucket=bucket[5:], Key="raw/b.mp4", Body=b"b")
         limits = replace(LIMITS, files=1)
 
-        def look() -> Look:
+        def look() -> ScanReport:
             place.now += 20
             made = Arrivals(place.lake, place.ledger, limits, clock=lambda: place.now)
             return made.look(["s3://no-such-bucket/raw", f"{bucket}/raw", str(place.raw)])

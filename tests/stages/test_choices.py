@@ -123,3 +123,13 @@ def test_what_cannot_be_judged_does_not_stop_the_others(bench: Bench) -> None:
     assert "20260101-0001.parquet" in second.problem
     assert not third.problem
     assert {*first.units, *second.units, *third.units} == set()
+
+
+def test_a_profile_without_a_name_is_called_after_its_run(tmp_path: Path) -> None:
+    choices = Choices(Lake(tmp_path))
+    choices.keep("clips", SHARD, replace(WIDE, run_id="1a2b3c4d-0000"))
+    choices.keep("clips", SHARD, replace(ONE, profile="close-up"))
+    assert [c.name for c in choices.of("clips", SHARD)] == ["run-1a2b3c4d", "close-up"]
+    assert choices.shards("clips") == [SHARD]
+    assert Choice(profile="unused").name == ""
+    assert choices.shards("other") == []

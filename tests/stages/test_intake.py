@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ego_assets.engine.outcome import StageReport, Tally, merged
-from ego_assets.engine.plan import StageSpec, Unit
+from ego_assets.engine.plan import StageSpec, WorkItem
 from ego_assets.engine.runner import run_stage
 from ego_assets.engine.workers import pulse
 from ego_assets.engine.workers.messages import Ended, Progress, Started
@@ -189,9 +189,11 @@ def test_a_limit_on_time_is_no_part_of_a_result(place: Place) -> None:
     assert replace(spec, settings=limited).digest_of("x") != spec.digest_of("x")
 
 
-def unit(**values: Any) -> Unit:
+def unit(**values: Any) -> WorkItem:
     blank = {"video_id": None, "base_fingerprint": "f", "input_hash": "i", "cost": 1.0}
-    return Unit(**{"unit_id": "u", "video_s": 1.0, "payload": {"uri": "/r/a.mp4"}} | blank | values)
+    return WorkItem(
+        **{"unit_id": "u", "video_s": 1.0, "payload": {"uri": "/r/a.mp4"}} | blank | values
+    )
 
 
 def test_no_time_limit_follows_from_what_a_header_claims() -> None:

@@ -33,7 +33,7 @@ from resources.lake import Lake, file_unit_id
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from resources.ledger.contents import Contents
-from resources.raw.places import Place, record
+from resources.raw.places import FileLocation, record
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_server
 from tests.stages.stage_bench import SHARD, Bench, blank_row, make_bench, provenance
@@ -353,7 +353,7 @@ def test_of_two_owners_the_later_one_counts_though_the_first_was_moved(
         batch = TABLES["video_manifest"].from_rows([row | {"sha256": "v" * 64, "accepted": True}])
         made = replace(provenance("m"), token=token)
         lake.publish("video_manifest", shard, file_unit_id(uri), batch, made)
-    record(lake, SHARD, {file_unit_id("/raw/a.mp4"): Place("/raw/z.mp4", "v" * 64)})
+    record(lake, SHARD, {file_unit_id("/raw/a.mp4"): FileLocation("/raw/z.mp4", "v" * 64)})
     ready(lake, ledger)
     assert Contents(ledger).owner("v" * 16) == ("/raw/b.mp4", "20260101-0001")
 

@@ -21,7 +21,7 @@ from ego_assets.upkeep.trace import trace
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Sources
-from resources.raw.places import FOLDER, Place, files_of, record
+from resources.raw.places import FOLDER, FileLocation, files_of, record
 from resources.raw.reader import look
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
@@ -347,7 +347,7 @@ def test_the_new_place_counts_though_clock_and_ledger_are_behind_the_lake(
         connection.execute(sa.text(older))
     move(bench, "raw/b", "raw/z")
     (source,) = bench.sources.at([str(bench.raw / "b.mp4")])
-    place = Place(str(bench.raw / "z.mp4"), source.sha256 or "")
+    place = FileLocation(str(bench.raw / "z.mp4"), source.sha256 or "")
     record(bench.lake, source.shard, {source.unit_id: place})
     assert relabel(bench.lake, bench.ledger, source.shard) == 1
     assert sorted(places(bench).values()) == ["raw/a.mp4", "raw/c.mp4", "raw/z.mp4"]
@@ -360,7 +360,7 @@ def test_the_owner_of_a_video_is_where_it_is_though_the_move_was_killed_and_the_
 ) -> None:
     move(done, "raw/b", "raw/z")
     (source,) = done.sources.at([str(done.raw / "b.mp4")])
-    place = Place(str(done.raw / "z.mp4"), source.sha256 or "")
+    place = FileLocation(str(done.raw / "z.mp4"), source.sha256 or "")
     record(done.lake, source.shard, {source.unit_id: place})  # and killed before it goes on
     shutil.rmtree(done.root / "lake" / "_ledger")
     ready(done.lake, done.ledger)

@@ -22,7 +22,7 @@ import pytest
 
 from ego_assets.engine import claims, outage
 from ego_assets.engine.outage import StageBrokenError
-from ego_assets.engine.plan import Group, Unit, chain, plan
+from ego_assets.engine.plan import Group, WorkItem, chain, plan
 from ego_assets.engine.workers import lane as lane_module
 from ego_assets.engine.workers.lane import Lane
 from ego_assets.engine.workers.messages import Broken, Computed, Ended, GroupEnded, Publishing
@@ -46,10 +46,10 @@ class Model:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.changed = threading.Condition()
-        self.before: Callable[[Unit], None] = lambda unit: None
+        self.before: Callable[[WorkItem], None] = lambda unit: None
         self.bad: set[str] = set()
 
-    def process(self, unit: Unit, carried: Carried | None) -> ClipOutput:
+    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
         with self.changed:
             self.begun.append(unit.unit_id)
             self.changed.notify_all()
@@ -140,7 +140,7 @@ def before_publishing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[],
     gates: dict[str, Callable[[], None]] = {}
     real = lane_module.publish
 
-    def gated(lake: Any, spec: Any, unit: Unit, *rest: Any) -> Any:
+    def gated(lake: Any, spec: Any, unit: WorkItem, *rest: Any) -> Any:
         if unit.unit_id in gates:
             gates[unit.unit_id]()
         return real(lake, spec, unit, *rest)
@@ -270,7 +270,7 @@ def test_a_verdict_waits_for_the_clips_before(
     model.bad = {LONG[0]}
     before_publishing[LONG[0]] = lambda: model.has_begun(LONG[1])
 
-    def fails_at_first(unit: Unit) -> None:
+    def fails_at_first(unit: WorkItem) -> None:
         if unit.unit_id == LONG[1] and model.begun.count(LONG[1]) == 1:
             raise FileNotFoundError("as the state of the clip before says")
 
@@ -383,7 +383,7 @@ def test_a_second_try_begins_with_what_the_first_began_with(bench: Bench, model:
     failed: list[str] = []
     process = model.process
 
-    def fails_once(unit: Unit, carried: Carried | None) -> ClipOutput:
+    def fails_once(unit: WorkItem, carried: Carried | None) -> ClipOutput:
         if unit.unit_id == LONG[2] and not failed:
             failed.append(unit.unit_id)
             assert carried is not None
@@ -428,7 +428,7 @@ def test_a_clip_that_failed_and_waits_for_those_before_it_is_not_timed(
     waits = threading.Event()
     said: list[Any] = []
 
-    def fails_once(unit: Unit) -> None:
+    def fails_once(unit: WorkItem) -> None:
         if unit.unit_id == LONG[1] and model.begun.count(LONG[1]) == 1:
             raise RuntimeError("once")
 
@@ -468,7 +468,7 @@ def test_a_clip_that_may_have_killed_its_run_takes_nobody_along(
     states: list[State] = []
     before = LONG[LONG.index(lost) - 1] if lost in LONG else LONG[-1]
 
-    def look(unit: Unit) -> None:
+    def look(unit: WorkItem) -> None:
         if unit.unit_id == lost:
             goes_on.set()
             states.append(bench.ledger.entries(stage=TABLE, unit_id=before)[0].state)

@@ -17,7 +17,7 @@ from stage_bench import SHARD, Bench
 
 from ego_assets.engine.claims import claim
 from ego_assets.engine.outcome import StageReport, Tally
-from ego_assets.engine.plan import Group, Unit, plan
+from ego_assets.engine.plan import Group, WorkItem, plan
 from ego_assets.engine.runner import run_stage
 from ego_assets.engine.workers import lane as lane_module
 from ego_assets.engine.workers import supervisor as supervision
@@ -117,7 +117,7 @@ def test_a_worker_killed_in_the_middle_of_a_message_costs_one_attempt(bench: Ben
     theirs.close()
     process = multiprocessing.get_context("fork").Process(target=lambda: None)
     process.start()
-    group = Group((Unit(SHORT, None, "", "", 1.0, 1.0, {}),))
+    group = Group((WorkItem(SHORT, None, "", "", 1.0, 1.0, {}),))
     report = StageReport("s", SHARD)
     supervisor = Supervisor(bench.spec, bench.ledger, Tally(report))
     supervisor.slots = [Slot(process, ours, WorkerLog(), "", groups={SHORT: group})]
@@ -297,7 +297,7 @@ def test_a_clip_is_not_hung_because_its_whole_run_was_stopped(bench: Bench) -> N
     process.start()
     slot = Slot(process, multiprocessing.Pipe()[0], WorkerLog(), "")
     supervisor.slots = [slot]
-    started = Started(Unit(SHORT, None, "", "", 1.0, 1.0, {}), {TABLE: Attempt(1, 1)})
+    started = Started(WorkItem(SHORT, None, "", "", 1.0, 1.0, {}), {TABLE: Attempt(1, 1)})
     supervisor.take(slot, started)
     now[0] += 86_400
     supervisor.bury_hung()

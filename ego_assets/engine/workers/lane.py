@@ -23,7 +23,7 @@ from typing import Any
 from ego_assets.engine.claims import Claim, claim
 from ego_assets.engine.errors import OUT_OF_MEMORY, ErrorKind, classify, memory_figures
 from ego_assets.engine.outage import Outage, StageBrokenError, back_off_s
-from ego_assets.engine.plan import Group, StageSpec, Unit, chain
+from ego_assets.engine.plan import Group, StageSpec, WorkItem, chain
 from ego_assets.engine.publish import OutdoneError, publish
 from ego_assets.engine.todo import Todo
 from ego_assets.engine.workers.messages import (
@@ -256,7 +256,7 @@ class Lane:
         return place.after(unit, fingerprint), output.carried
 
     @contextmanager
-    def _progress(self, unit: Unit) -> Iterator[None]:
+    def _progress(self, unit: WorkItem) -> Iterator[None]:
         """Has the supervisor told that a unit comes further, where that is what its time is limited
         by."""
         if self.spec.item != "file":
@@ -269,14 +269,14 @@ class Lane:
         finally:
             pulse.beat()
 
-    def _read_carried(self, before: Unit, fingerprint: str | None) -> Carried | None:
+    def _read_carried(self, before: WorkItem, fingerprint: str | None) -> Carried | None:
         """What a unit that was done under the fingerprint has left for the next one."""
         return self.lake.read_carried(
             self.spec.operator, self.spec.shard, before.unit_id, fingerprint
         )
 
     def _after(
-        self, error: Exception, place: Place, unit: Unit, held: Claim
+        self, error: Exception, place: Place, unit: WorkItem, held: Claim
     ) -> tuple[Place, Carried | None] | None:
         """What follows from an error of the model: as of `attempt`."""
         if self._is_outage(error, held):
@@ -359,7 +359,7 @@ class Lane:
         )
         return True
 
-    def _agree(self, unit: Unit) -> None:
+    def _agree(self, unit: WorkItem) -> None:
         """Let the ledger know what the lake holds of a unit, and of the attempts at it."""
         try:
             agree_on_unit(self.lake, self.ledger, self.spec, unit)
@@ -384,11 +384,11 @@ class Lane:
         """A result of a take that is broken."""
         self._drop(result.unit, result.claim)
 
-    def _drop(self, unit: Unit, held: Claim) -> None:
+    def _drop(self, unit: WorkItem, held: Claim) -> None:
         held.give_back()
         self.tell(Dropped(unit.unit_id))
 
-    def failed(self, unit: Unit, held: Claim, error: Exception) -> float | None:
+    def failed(self, unit: WorkItem, held: Claim, error: Exception) -> float | None:
         """Record a failed attempt. Seconds until the next one; None: quarantined.
 
         Raises StageBrokenError.

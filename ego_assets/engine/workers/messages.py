@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ego_assets.engine.plan import Unit
+from ego_assets.engine.plan import WorkItem
 from resources.ledger import Attempt
 
 
@@ -13,7 +13,7 @@ from resources.ledger import Attempt
 class Started:
     """A unit's attempt begins: {table: claim}."""
 
-    unit: Unit
+    unit: WorkItem
     attempts: dict[str, Attempt]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ego_assets.engine.claims import Claim
-from ego_assets.engine.plan import Group, Unit
+from ego_assets.engine.plan import Group, WorkItem
 from ego_assets.operator import ClipOutput
 
 CLIPS_BEHIND = 3
@@ -29,10 +29,10 @@ class Place:
     """Where a take goes on: at its unit `index`, after `before` was done under `fingerprint`."""
 
     index: int = 0
-    before: Unit | None = None
+    before: WorkItem | None = None
     fingerprint: str | None = None
 
-    def after(self, unit: Unit, fingerprint: str) -> Place:
+    def after(self, unit: WorkItem, fingerprint: str) -> Place:
         """The next unit's, to which `unit` hands its state on."""
         return Place(self.index + 1, unit, fingerprint)
 
@@ -69,7 +69,7 @@ class Result:
 
     take: Take
     place: Place
-    unit: Unit
+    unit: WorkItem
     fingerprint: str
     claim: Claim
     output: ClipOutput

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ego_assets.engine.plan import StageSpec
-from ego_assets.engine.tasks import Task, build_task
+from ego_assets.engine.tasks import StageTask, build_task
 from ego_assets.models.memory import free
 from resources.lake import Lake
 from resources.ledger import Ledger
@@ -19,12 +19,12 @@ class SharedTask:
     def __init__(self, spec: StageSpec) -> None:
         self.spec = spec
         self._changed = threading.Condition()
-        self._task: Task | None = None
+        self._task: StageTask | None = None
         self._users = 0
         self._is_void = False
 
     @contextmanager
-    def use(self, lake: Lake, ledger: Ledger) -> Iterator[Task]:
+    def use(self, lake: Lake, ledger: Ledger) -> Iterator[StageTask]:
         """The task, for as long as it is held."""
         with self._changed:
             # There is room for one model only: the one to be forgotten goes before another comes.

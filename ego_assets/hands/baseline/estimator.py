@@ -12,12 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands.baseline import fit as hand_fit
 from ego_assets.hands.baseline.fit import HandView, view_of
-from ego_assets.hands.baseline.solver import Problem, fit, joints_of
+from ego_assets.hands.baseline.solver import FitProblem, fit, joints_of
 from ego_assets.hands.settings import HandPoseSettings
 from ego_assets.hands.skeleton import HAND_LENGTH_M, SIZE
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics
@@ -132,14 +130,14 @@ class BaselineHandEstimator:
             last = before[hand.track]
             moved = last.copy()
             moved[3:5] = 0.5 * moved[3:5] + 0.5 * hand.view.wrist
-            problems.append(Problem(hand.view, hand.side, np.stack([last, moved]), last))
+            problems.append(FitProblem(hand.view, hand.side, np.stack([last, moved]), last))
         for hand, found in zip(going, fit(problems, scale, rounds), strict=True):
             for parameters, error in zip(*found, strict=True):
                 if error < best.get(hand.track, (None, np.inf))[1]:
                     best[hand.track] = (parameters, float(error))
         lost = [h for h in hands if best.get(h.track, (None, np.inf))[1] > GOOD_RMS * 1.5]
         problems = [
-            Problem(h.view, h.side, np.stack(hand_fit.first_guesses(h.view, h.side, scale)))
+            FitProblem(h.view, h.side, np.stack(hand_fit.first_guesses(h.view, h.side, scale)))
             for h in lost
         ]
         for hand, found in zip(lost, fit(problems, scale, rounds), strict=True):
@@ -185,6 +183,7 @@ class BaselineHandEstimator:
             "side": mask["side"],
             "is_valid": reason is None,
             "invalid_reason": reason,
+            "is_wearer": mask["is_wearer"],
             "joints_px": project(joints, clip.intrinsics).tolist(),
             "joints_camera_m": joints.tolist(),
             "camera_from_hand_m": joints[0].tolist(),
@@ -213,9 +212,12 @@ class BaselineHandEstimator:
 
 def smoothed(values: np.ndarray, frames: float) -> np.ndarray:
     """(N, SIZE) parameters with jitter taken out (Gaussian over time; rotations as quaternions)."""
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.spatial.transform import Rotation
+
     if len(values) < 3 or frames <= 0:
         return values
-    result = gaussian_filter1d(values, frames, axis=0, mode="nearest")
+    result: np.ndarray = gaussian_filter1d(values, frames, axis=0, mode="nearest")
     quaternions = Rotation.from_rotvec(values[:, :3]).as_quat()
     flips = np.cumprod(np.r_[1, np.where((quaternions[1:] * quaternions[:-1]).sum(1) < 0, -1, 1)])
     even = gaussian_filter1d(quaternions * flips[:, None], frames, axis=0, mode="nearest")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands.skeleton import SIZE
 from ego_assets.vision.rle import MaskCrop
@@ -164,6 +163,8 @@ def first_guesses(view: HandView, side: str, scale: float) -> list[np.ndarray]:
 
     Of a hand that is not the wearer's, the palm may be seen as well.
     """
+    from scipy.spatial.transform import Rotation
+
     roll = 0.9 if side == "right" else -0.9
     turns = [(0.0, 0.0, 0.0), (0.0, 0.6, 0.0), (0.0, -0.6, 0.0), (roll, 0.0, 0.0), (roll, 0.5, 0.0)]
     turns += [(0.0, 0.0, 0.6), (0.0, 0.0, -0.6)]

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from ego_assets.hands import skeleton as skeleton
 from ego_assets.hands.baseline.fit import HandView
@@ -34,7 +33,7 @@ _TIES = np.array([0.5] * 3 + [0.0, 0.0, 2.0] + [0.25] * 8)
 
 
 @dataclass(frozen=True)
-class Problem:
+class FitProblem:
     """One hand in one frame.
 
     starts: (S, SIZE) parameters to begin with; before: (SIZE,) those of the frame before, which
@@ -48,7 +47,7 @@ class Problem:
 
 
 def fit(
-    problems: Sequence[Problem], scale: float, rounds: int
+    problems: Sequence[FitProblem], scale: float, rounds: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each problem, from each of its starts: parameters (S, SIZE) and root mean square
     residuals (S,), by damped Gauss-Newton (Levenberg 1944)."""
@@ -90,7 +89,7 @@ class _Way:
     normal, gradient: of the residuals at `best`, None before they are known.
     """
 
-    def __init__(self, problem: Problem, start: np.ndarray) -> None:
+    def __init__(self, problem: FitProblem, start: np.ndarray) -> None:
         self.problem = problem
         self.best = start.copy()
         self.current = np.zeros(0)
@@ -219,6 +218,8 @@ class _Scene:
 
 def joints_of(parameters: np.ndarray, side: str, scale: float) -> np.ndarray:
     """(N, 21, 3) joints in the camera, metres, of (N, SIZE) parameters."""
+    from scipy.spatial.transform import Rotation
+
     rotation = Rotation.from_rotvec(parameters[:, :3]).as_matrix()
     mirror = np.full((len(parameters), 1), -1.0 if side == "left" else 1.0)
     return _joints(parameters, rotation, mirror, scale)
@@ -234,7 +235,7 @@ def _joints(
     spread[:, 0] += np.clip(parameters[:, 11], *skeleton.SPREAD_LIMITS)
     joints = skeleton.hand_joints(flexion, spread, "right", scale)
     joints[..., 1] *= mirror
-    places = np.einsum("nij,nkj->nki", rotation, joints)
+    places: np.ndarray = np.einsum("nij,nkj->nki", rotation, joints)
     z = np.exp(parameters[:, 5])
     places[..., 0] += (parameters[:, 3] * z)[:, None]
     places[..., 1] += (parameters[:, 4] * z)[:, None]
@@ -248,6 +249,8 @@ def _residuals(parameters: np.ndarray, rows: _Rows, scale: float) -> np.ndarray:
     Places in the picture are kept as an array for x and one for y, bones before points: so numpy
     goes through long stretches of memory.
     """
+    from scipy.spatial.transform import Rotation
+
     rotation = Rotation.from_rotvec(parameters[:, :3]).as_matrix()
     joints = _joints(parameters, rotation, rows.mirror, scale)
     z = np.maximum(joints[..., 2:], 0.02)
@@ -294,7 +297,8 @@ def _bone_distance(rows: _Rows, start: list[np.ndarray], bone: list[np.ndarray])
         away -= np.multiply(share, along, out=part)
         away *= away
     off[0] += off[1]
-    return np.sqrt(off[0], out=off[0])
+    distance: np.ndarray = np.sqrt(off[0], out=off[0])
+    return distance
 
 
 def _anchor(
@@ -335,4 +339,5 @@ def _distance(rows: _Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     value += below * down
     far_x -= x
     far_y -= y
-    return value + np.hypot(far_x, far_y) * rows.step
+    distance: np.ndarray = value + np.hypot(far_x, far_y) * rows.step
+    return distance

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.masks.baseline.skin import SkinModel
 from ego_assets.operator import Carried
@@ -22,7 +21,7 @@ PICTURE_BYTES, EVIDENCE_BYTES = 512 * 2**20, 128 * 2**20
 
 
 @dataclass
-class Look:
+class ScannedClip:
     """One clip at work size, by frame index."""
 
     images: Shelf = field(default_factory=lambda: Shelf(PICTURE_BYTES))
@@ -51,7 +50,7 @@ class Thing:
 
 
 def carry(
-    look: Look,
+    look: ScannedClip,
     hands: list[Thing],
     objects: list[Thing],
     counts: dict[str, int],
@@ -96,7 +95,7 @@ def _carried_masks(carried: Carried, kind: int) -> dict[int, dict[int, Patch]]:
     return found
 
 
-def carried_outlines(carried: Carried, look: Look) -> list[tuple[int, int, np.ndarray]]:
+def carried_outlines(carried: Carried, look: ScannedClip) -> list[tuple[int, int, np.ndarray]]:
     """(number, frame, outline) of each object that the clip before was following."""
     found = []
     for number, masks in sorted(_carried_masks(carried, 1).items()):
@@ -109,6 +108,8 @@ def carried_outlines(carried: Carried, look: Look) -> list[tuple[int, int, np.nd
 
 def name_tracks(things: list[Thing], carried: Carried, counts: dict[str, int]) -> None:
     """Give each thing the number of the track it continues, or a new one."""
+    from scipy.optimize import linear_sum_assignment
+
     unnamed = [t for t in things if t.number < 0]
     known = _carried_masks(carried, 0) if unnamed and unnamed[0].kind == "h" else {}
     numbers = sorted(known)

@@ -58,7 +58,8 @@ class _Parts:
         """(h, w) bool: the parts, in the window."""
         is_part = np.zeros(len(self.areas), bool)
         is_part[self.numbers] = True
-        return is_part[self.labels]
+        mask: np.ndarray = is_part[self.labels]
+        return mask
 
     def whole(self) -> np.ndarray:
         """(H, W) bool: the parts."""

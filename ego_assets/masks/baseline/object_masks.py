@@ -283,7 +283,8 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     if count < 2:
         return mask
     best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return labels == best
+    largest: np.ndarray = labels == best
+    return largest
 
 
 class Follower:

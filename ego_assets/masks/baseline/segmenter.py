@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ego_assets.masks.baseline import hand_masks, object_masks
-from ego_assets.masks.baseline.carry import Look, Thing, carried_outlines, carry, name_tracks
+from ego_assets.masks.baseline.carry import ScannedClip, Thing, carried_outlines, carry, name_tracks
 from ego_assets.masks.baseline.object_masks import FollowedObject, Follower, Lazily, Motion, Seed
 from ego_assets.masks.baseline.skin import SkinModel, bins_of, looked_up
 from ego_assets.masks.baseline.tracking import MaskTrack, MaskTracker
@@ -66,8 +66,8 @@ class BaselineSegmenter:
 
     # -- the steps -----------------------------------------------------------------------------
 
-    def _look(self, clip: ClipInput) -> Look:
-        look = Look()
+    def _look(self, clip: ClipInput) -> ScannedClip:
+        look = ScannedClip()
         for shown in clip.frames.read(max_side_px=self.settings.work_side_px):
             look.images[shown.index] = shown.image
             look.pts_s[shown.index] = shown.pts_s
@@ -98,7 +98,7 @@ class BaselineSegmenter:
         return look
 
     def _hands(
-        self, look: Look, min_area: int, carried: Carried
+        self, look: ScannedClip, min_area: int, carried: Carried
     ) -> tuple[list[Thing], dict[int, list[tuple[Box, float]]]]:
         frames = look.frames
         self.model = SkinModel(carried.get("skin_hand"), carried.get("skin_rest"))
@@ -134,7 +134,7 @@ class BaselineSegmenter:
         return things, scored
 
     def _confirmed(
-        self, tracker: MaskTracker, look: Look, colors: dict[int, float]
+        self, tracker: MaskTracker, look: ScannedClip, colors: dict[int, float]
     ) -> tuple[list[MaskTrack], dict[int, float]]:
         """The tracks that are hands, and {key: score}."""
         frames = len(look.images)
@@ -147,7 +147,7 @@ class BaselineSegmenter:
         return chosen, scores
 
     def _objects(
-        self, look: Look, hands: dict[int, Patch], min_area: int, carried: Carried
+        self, look: ScannedClip, hands: dict[int, Patch], min_area: int, carried: Carried
     ) -> tuple[list[Thing], list[Seed]]:
         arms = BitFrames()
         parts = each(lambda f: object_masks.arm_parts(look.moving[f], hands.get(f)), look.frames)
@@ -195,7 +195,7 @@ class BaselineSegmenter:
     # -- rows ----------------------------------------------------------------------------------
 
     def _rows(
-        self, clip: ClipInput, look: Look, hands: list[Thing], objects: list[Thing]
+        self, clip: ClipInput, look: ScannedClip, hands: list[Thing], objects: list[Thing]
     ) -> dict[str, list[dict[str, Any]]]:
         rows: dict[str, list[dict[str, Any]]] = {"object_masks": [], "hand_masks": []}
         take = clip.clip["take_id"]
@@ -232,7 +232,7 @@ class BaselineSegmenter:
     def _detections(
         self,
         clip: ClipInput,
-        look: Look,
+        look: ScannedClip,
         candidates: dict[int, list[tuple[Box, float]]],
         seeds: list[Seed],
     ) -> list[dict[str, Any]]:
@@ -277,7 +277,7 @@ def _overlaps(outline: Patch | None, part: Patch) -> bool:
     return bool(covered.sum() > 0.35 * part.area or outline.iou(part) > 0.2)
 
 
-def _is_carried_along(thing: FollowedObject, look: Look) -> bool:
+def _is_carried_along(thing: FollowedObject, look: ScannedClip) -> bool:
     """Whether the outline keeps moving around its seed: a lasting thing and no flicker."""
     near = thing.near(12)
     moved = [

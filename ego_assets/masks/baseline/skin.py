@@ -49,7 +49,8 @@ def skin_prior() -> np.ndarray:
     likely = _ramp(hue, 5, 25) * _ramp(-hue, -95, -75)
     likely *= _ramp(chroma, 4, 9) * _ramp(-chroma, -60, -42)
     likely *= _ramp(lightness, 8, 16) * _ramp(-lightness, -99, -94)
-    return likely.ravel().astype(np.float32)
+    table: np.ndarray = likely.ravel().astype(np.float32)
+    return table
 
 
 def _ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -107,7 +108,8 @@ def relative_shares(
     order = np.argsort(-share)
     mass = np.cumsum(weight[order])
     reference = float(share[order][np.searchsorted(mass, 0.5 * mass[-1])])
-    return np.clip(share / max(reference, 1e-6), 0, 1).astype(np.float32)
+    found: np.ndarray = np.clip(share / max(reference, 1e-6), 0, 1).astype(np.float32)
+    return found
 
 
 def _smooth(histogram: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ego_assets.vision.patches import Patch
 
@@ -60,9 +59,12 @@ class MaskTracker:
 
 def match(tracks: list[MaskTrack], masks: list[Patch]) -> list[tuple[int, int]]:
     """Pairs (track, mask) that overlap or lie close, the best in all."""
+    from scipy.optimize import linear_sum_assignment
+
     if not tracks or not masks:
         return []
     score = np.array([[_closeness(t.last, m) for m in masks] for t in tracks])
+
     rows, columns = linear_sum_assignment(-score)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if score[r, c] > 0.05]
 
@@ -72,7 +74,7 @@ def _closeness(one: Patch, other: Patch) -> float:
     if overlap > 0:
         return 0.3 + overlap
     distance = float(np.linalg.norm(centre(one) - centre(other)))
-    reach = 0.6 * np.sqrt(max(one.area, other.area))
+    reach = 0.6 * float(np.sqrt(max(one.area, other.area)))
     return max(0.0, 0.3 * (1 - distance / max(reach, 1.0)))
 
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from ego_assets.masks.baseline.hand_masks import MAX_HANDS
 from ego_assets.masks.settings import VocabularySettings
-from ego_assets.masks.sides import UNSURE, HandEvidence, Side, settle_sides
+from ego_assets.masks.sides import UNSURE, Side, SideEvidence, settle_sides
 from ego_assets.operator import Carried, ClipInput, Frame
 
 HANDS, OBJECTS = "hand_masks", "object_masks"
 
 
 @dataclass
-class Detection:
+class DetectedBox:
     """One thing in one frame.
 
     words: those that found it best; score: 0 … 1; box: x_min, y_min, x_max, y_max in 0 … 1 of
@@ -65,7 +65,7 @@ def side_of(votes: Mapping[str, float]) -> Side | None:
 
 
 def noted_detections(
-    settings: VocabularySettings, frame: Frame, found: Sequence[Detection], size: tuple[int, int]
+    settings: VocabularySettings, frame: Frame, found: Sequence[DetectedBox], size: tuple[int, int]
 ) -> Iterator[dict[str, Any]]:
     """What is kept of a frame's detections for their rows, in values that JSON knows.
 
@@ -89,7 +89,7 @@ def detection_rows(
     clip: ClipInput, notes: Iterable[Mapping[str, Any]], backend: str
 ) -> list[dict[str, Any]]:
     """Rows of `detections`, of what was `noted_detections`."""
-    about = {"backend": backend, "quality_tier": "model"}
+    about = {"backend": backend, "quality_tier": "reference"}
     return [clip.row(n["frame_index"], n["pts_s"]) | dict(n) | about for n in notes]
 
 
@@ -111,7 +111,7 @@ class Cast:
         self.things: dict[str, dict[str, Any]] = dict(carried.get("things", {}))
         self.counts: dict[str, int] = dict(carried.get("counts", {}))
         self.votes: dict[str, dict[str, float]] = {}
-        self.evidence: dict[str, HandEvidence] = {}
+        self.evidence: dict[str, SideEvidence] = {}
 
     def export(self, kept: Iterable[str]) -> Carried:
         """What the next clip needs to know, of the tracks that it may have to do with."""
@@ -145,7 +145,7 @@ class Cast:
                 if table_of(self.settings, words) == table:
                     self.votes[track][words] = self.votes[track].get(words, 0.0) + score
         if table == HANDS:
-            evidence = self.evidence.setdefault(track, HandEvidence())
+            evidence = self.evidence.setdefault(track, SideEvidence())
             evidence.look(frame_index, entry, is_low, side_votes(self.settings, votes))
 
     def words_of(self, track: str) -> str:

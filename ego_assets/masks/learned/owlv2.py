@@ -20,7 +20,7 @@ from ego_assets.masks.learned.detections import (
     HANDS,
     OBJECTS,
     Cast,
-    Detection,
+    DetectedBox,
     detection_rows,
     noted_detections,
     same_table,
@@ -76,7 +76,7 @@ class Owlv2Detector:
             seen = self.model.owlv2.get_text_features(input_ids=tokens, attention_mask=is_text)
             return list(seen.pooler_output)
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[DetectedBox]]:
         """What is found in each picture, (H, W, 3) uint8 RGB, the best first, doubles removed."""
         return [self._distinct(*seen) for seen in self.look(images)]
 
@@ -121,7 +121,7 @@ class Owlv2Detector:
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
         return ((pixels - mean) / std)[0]
 
-    def _distinct(self, scores: np.ndarray, boxes: np.ndarray) -> list[Detection]:
+    def _distinct(self, scores: np.ndarray, boxes: np.ndarray) -> list[DetectedBox]:
         """Of (N, P) scores and (N, 4) boxes: each patch is what it is likeliest; no doubles."""
         best = scores.argmax(axis=1)
         sure = scores.max(axis=1)
@@ -132,7 +132,7 @@ class Owlv2Detector:
         alike = box_overlaps(boxes[chosen], boxes[chosen]) * (kinds[:, None] == kinds)
         kept = keepers(sure[chosen], alike, self.settings.max_overlap)
         return [
-            Detection(
+            DetectedBox(
                 self.words[best[i]],
                 float(sure[i]),
                 boxes[i].tolist(),
@@ -156,7 +156,7 @@ class Owlv2Prompter:
 
     name = "owlv2"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:
@@ -192,7 +192,7 @@ class Owlv2Prompter:
         rate = frames / seconds if seconds > 0 else 30.0
         return max(1, round(self.settings.detection_interval_s * rate))
 
-    def _detect(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[Detection]]]:
+    def _detect(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, list[DetectedBox]]]:
         held: list[Frame] = []
         size = self.settings.frames_per_batch or BATCH
         for frame in frames:

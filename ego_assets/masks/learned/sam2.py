@@ -149,7 +149,7 @@ class Sam2Segmenter:
 
     name = "sam2"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, median_filter
 
 from ego_assets.objects.settings import MovementSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Frame, FrameSource
@@ -230,6 +229,8 @@ class BaselineMovementEstimator:
 
 def _lengths(place: np.ndarray, duration_s: float) -> dict[str, float | None]:
     """Displacement, path length and mean speed of an interval; null without poses."""
+    from scipy.ndimage import gaussian_filter1d
+
     known = place[~np.isnan(place[:, 0])]
     if len(known) < max(2, 0.3 * len(place)):
         return {"displacement": None, "path_length": None, "mean_speed": None}
@@ -244,14 +245,15 @@ def _lengths(place: np.ndarray, duration_s: float) -> dict[str, float | None]:
 
 def _speed(place: np.ndarray, pts_s: np.ndarray) -> np.ndarray:
     """(N,) speed of a smoothed path, units a second."""
+    from scipy.ndimage import gaussian_filter1d, median_filter
+
     if len(place) < 3:
         return np.zeros(len(place))
     calm = median_filter(place, size=(min(5, len(place)), 1), mode="nearest")
     smooth = gaussian_filter1d(calm, 2.0, axis=0, mode="nearest")
-    return np.linalg.norm(
-        np.gradient(smooth, np.maximum.accumulate(pts_s + np.arange(len(pts_s)) * 1e-9), axis=0),
-        axis=1,
-    )
+    times = np.maximum.accumulate(pts_s + np.arange(len(pts_s)) * 1e-9)
+    speed: np.ndarray = np.linalg.norm(np.gradient(smooth, times, axis=0), axis=1)
+    return speed
 
 
 def _lasting(flags: np.ndarray, pts_s: np.ndarray, settings: MovementSettings) -> np.ndarray:

@@ -82,7 +82,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class View:
+class PinholeView:
     """A picture as a pinhole camera of (3, 3) `matrix` sees it, its depth in metres (H, W), and by
     track the masks of the objects; hands: (H, W) bool."""
 
@@ -103,7 +103,7 @@ class FoundationPoseEstimator:
 
     name = "foundationpose"
     version = "2"
-    quality_tier = "model"
+    quality_tier = "reference"
     weights_hash = ""
     on_device = True
 
@@ -121,7 +121,8 @@ class FoundationPoseEstimator:
     @staticmethod
     def identity(settings: FoundationPoseSettings, weights: Path) -> str:
         """What results depend on beside version, settings and files. Raises WeightsError."""
-        return _depth_class(settings).identity(settings.depth_settings, weights)
+        source: type[MetricDepth] = _depth_class(settings)
+        return source.identity(settings.depth_settings, weights)
 
     @staticmethod
     def check(settings: FoundationPoseSettings, weights: Path) -> str:
@@ -222,7 +223,7 @@ class FoundationPoseEstimator:
         except BridgeError as error:
             raise WeightsError(f"FoundationPose at {self.bridge.checkout}: {error}") from error
 
-    def _views(self, clip: ClipInput, due: dict[int, Rows]) -> Iterator[View]:
+    def _views(self, clip: ClipInput, due: dict[int, Rows]) -> Iterator[PinholeView]:
         hands: dict[int, Rows] = {}
         for row in clip.tables["hand_masks"].to_pylist():
             hands.setdefault(row["frame_index"], []).append(row)
@@ -239,7 +240,7 @@ class FoundationPoseEstimator:
             covered = np.zeros(shape, bool)
             for row in hands.get(frame.index, []):
                 covered |= _small(row, shape, maps)
-            yield View(
+            yield PinholeView(
                 frame.index,
                 frame.pts_s,
                 image,
@@ -255,14 +256,14 @@ class FoundationPoseEstimator:
             raise RuntimeError(
                 f"{self.settings.depth} gave depth of shape {np.shape(found)}: it should be (h, w)"
             )
-        metres: Any = np.asarray(found, np.float32)
+        metres: np.ndarray = np.asarray(found, np.float32)
         metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
         if metres.shape != image.shape[:2]:
             # Nearest: between an object and what is behind it there is nothing.
             metres = cv2.resize(metres, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         return metres
 
-    def _look(self, view: View, tracks: dict[str, Track]) -> dict[str, Sighting]:
+    def _look(self, view: PinholeView, tracks: dict[str, Track]) -> dict[str, Sighting]:
         """Follow what was seen just before; look anew for the rest, and for what gets lost."""
         found: dict[str, Sighting] = {}
         jobs: dict[str, np.ndarray | None] = {}
@@ -290,7 +291,7 @@ class FoundationPoseEstimator:
         return found
 
     def _ask(
-        self, view: View, jobs: dict[str, np.ndarray | None], tracks: dict[str, Track]
+        self, view: PinholeView, jobs: dict[str, np.ndarray | None], tracks: dict[str, Track]
     ) -> dict[str, Sighting]:
         """Sightings of some tracks: from a pose (4, 4), or from nothing (None)."""
         if not jobs:
@@ -324,7 +325,7 @@ class FoundationPoseEstimator:
             for track, pose in zip(jobs, poses, strict=True)
         }
 
-    def _judge(self, view: View, track: str, pose: np.ndarray, mesh: Mesh) -> Sighting:
+    def _judge(self, view: PinholeView, track: str, pose: np.ndarray, mesh: Mesh) -> Sighting:
         """It never says that it is lost: the pose is held against the mask. What a hand covers
         says nothing."""
         turn = pose[:3, :3]
@@ -385,11 +386,11 @@ def _in_world(pose: np.ndarray, world: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _miss(view: View, reason: str) -> Sighting:
+def _miss(view: PinholeView, reason: str) -> Sighting:
     return Sighting(view.frame_index, view.pts_s, None, 0.0, reason)
 
 
-def _unfit(view: View, mask: np.ndarray) -> str:
+def _unfit(view: PinholeView, mask: np.ndarray) -> str:
     """Why there is nothing to look at, or nothing."""
     if np.count_nonzero(mask) < MIN_MASK_PX:
         return "the mask is too small"
@@ -405,7 +406,8 @@ def _small(
     mask: Any = decode_nearest(row["rle"], row["height_px"], row["width_px"], shape)
     if maps is not None:
         mask = cv2.remap(mask, *maps, cv2.INTER_NEAREST)
-    return mask > 0
+    small: np.ndarray = mask > 0
+    return small
 
 
 def _depth_class(settings: FoundationPoseSettings) -> Any:

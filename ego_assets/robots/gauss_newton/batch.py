@@ -216,7 +216,8 @@ def _step(
 def _mean_distance(hands: HandChains, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(B,) mean over the fingertips that there are."""
     off = np.sqrt(np.einsum("xfb,xfb->fb", one - other, one - other)) * hands.is_tip
-    return off.sum(axis=0) / hands.is_tip.sum(axis=0)
+    mean: np.ndarray = off.sum(axis=0) / hands.is_tip.sum(axis=0)
+    return mean
 
 
 def _solutions(run: HandRun, free: np.ndarray, verdicts: np.ndarray) -> list[Solution]:

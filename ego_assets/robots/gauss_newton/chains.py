@@ -133,7 +133,8 @@ class HandChains:
 
 
 def _apply(turns: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    return np.einsum("xyfb,yfb->xfb", turns, vectors)
+    turned: np.ndarray = np.einsum("xyfb,yfb->xfb", turns, vectors)
+    return turned
 
 
 def _chain(model: Any, frame: int) -> list[int]:

@@ -135,4 +135,5 @@ def _rotation_residual_px(a: np.ndarray, b: np.ndarray, focal_px: float, ratio: 
 
 def _rays(normalised: np.ndarray) -> np.ndarray:
     rays = np.column_stack([normalised, np.ones(len(normalised))])
-    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    unit: np.ndarray = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    return unit

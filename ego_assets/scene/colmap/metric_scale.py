@@ -126,7 +126,8 @@ def sample(picture: np.ndarray, place: np.ndarray) -> np.ndarray:
     """
     size = np.array(picture.shape[::-1])
     column, row = np.clip((place * size).astype(int), 0, size - 1).T
-    return picture[row, column].astype(np.float64)
+    values: np.ndarray = picture[row, column].astype(np.float64)
+    return values
 
 
 def robust_scale(ratios: np.ndarray, frames: int) -> MetricScale:

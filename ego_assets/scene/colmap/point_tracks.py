@@ -74,7 +74,8 @@ class Seeds:
     def at_size(self, size: tuple[int, int]) -> np.ndarray:
         """(N, 2) in the picture shrunk to `size`."""
         scale = np.array([size[0] / self.full_size[0], size[1] / self.full_size[1]])
-        return ((self.xy_px + 0.5) * scale - 0.5).astype(np.float32)
+        places: np.ndarray = ((self.xy_px + 0.5) * scale - 0.5).astype(np.float32)
+        return places
 
 
 class PointTracker:
@@ -207,7 +208,8 @@ def _colours(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     x = np.clip(np.rint(points[:, 0]), 0, width - 1).astype(int)
     y = np.clip(np.rint(points[:, 1]), 0, height - 1).astype(int)
-    return image[y, x]
+    colours: np.ndarray = image[y, x]
+    return colours
 
 
 def _inside(points: np.ndarray, shape: tuple[int, ...], forbidden: np.ndarray | None) -> np.ndarray:

@@ -8,7 +8,8 @@ them, and those that are moved into it follow.
 
 Points are followed through shrunken pictures with hands and objects masked out; keyframes are
 mapped by COLMAP; every frame is then registered against the map, each with its own evidence. A
-frame or clip that does not bear a reconstruction is invalid, with the reason, and has no pose.
+camera that stands still has one pose (`static_camera`). A frame or clip that bears neither is
+invalid, with the reason, and has no pose.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_trac
 from ego_assets.scene.colmap.registration import Registration, register_frames
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
+from ego_assets.scene.static_camera import StaticCamera, find_static
 from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
 from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.mask_regions import MaskedThings
@@ -42,24 +44,29 @@ from ego_assets.vision.mask_regions import MaskedThings
 TABLE = "scene_reconstruction"
 _FOCAL_RANGE = (0.4, 2.5)
 _MAX_DISTORTION = 0.6
+_ALL_STILL = 0.9
+"""Share of a clip's frames with the camera in one place from which there is nothing to map."""
 
 
 @dataclass(frozen=True)
 class _Solution:
-    """What came of a clip, in the world `world_id`; in metres if there is a scale."""
+    """What came of a clip, in the world `world_id`; in metres if there is a scale, or if the world
+    is that of a camera that never moved."""
 
     world_id: str
     scene: SparseMap
     registrations: list[Registration]
     intrinsics: Intrinsics
     scale: MetricScale | None = None
+    motion_kind: str = "moving"
+    is_metric: bool = False
 
 
 class PycolmapReconstructor:
     """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
 
     name = "pycolmap"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None
@@ -93,18 +100,23 @@ class PycolmapReconstructor:
         notes: dict[str, Any] = {}
         solution: _Solution | None = None
         reason = "no frame"
+        rest = find_static(tracks, settings)
         try:
+            if rest is not None and rest.share >= _ALL_STILL:
+                raise MappingError(f"no parallax: the camera stands still ({rest})")
             solution = self._solve(clip, tracks, work, start, anchors, notes)
         except MappingError as error:
             reason = str(error)
             solution = self._locate(tracks, work, start, anchors)
             notes["no_map_of_its_own"] = reason
+            if solution is None and rest is not None:
+                solution = _at_rest(clip, tracks, rest, work, start, anchors)
         if solution is not None and self.depth is not None:
             known = MetricScale.from_carried(carried)
-            if anchors is None or anchors.world_id != solution.world_id or known is None:
-                solution = self._in_metres(clip, tracks, solution, anchors, notes)
-            else:
+            if known is not None and anchors and anchors.world_id == solution.world_id:
                 solution = dataclasses.replace(solution, scale=known)
+            elif len(solution.scene.points):
+                solution = self._in_metres(clip, tracks, solution, anchors, notes)
         return self._output(clip, tracks, solution, start, reason, notes)
 
     def _solve(
@@ -152,7 +164,7 @@ class PycolmapReconstructor:
         self, tracks: TrackTable, work: Intrinsics, start: Intrinsics, anchors: Anchors | None
     ) -> _Solution | None:
         """A clip that bears no map itself, found in the points of the clip before it."""
-        if anchors is None or not len(tracks):
+        if anchors is None or not len(anchors.points) or not len(tracks):
             return None
         count = len(anchors.points)
         scene = SparseMap(
@@ -213,17 +225,21 @@ class PycolmapReconstructor:
         times = _times(clip, tracks)
         scale = None if solution is None else solution.scale
         common = _common(self, world_id, intrinsics, scale)
+        if solution is not None and solution.is_metric:
+            common["scale_kind"] = "metric"
+        kind = "unknown" if solution is None else solution.motion_kind
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
             why = reason if frame in times.decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
-            evidence = _evidence(registration, full_px)
+            evidence = _evidence(registration, full_px, kind)
             rows.append(clip.row(frame, times.of(frame)) | common | evidence)
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:
-            output.arrays[TABLE] = _arrays(tracks, solution.scene, full_px)
+            if len(solution.scene.points):
+                output.arrays[TABLE] = _arrays(tracks, solution.scene, full_px)
             output.carried = _carried(clip, tracks, solution, self.settings.carry_s)
         return output
 
@@ -356,6 +372,34 @@ def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution
     return _Solution(world_id, scene, found, solution.intrinsics)
 
 
+def _at_rest(
+    clip: ClipInput,
+    tracks: TrackTable,
+    rest: StaticCamera,
+    work: Intrinsics,
+    start: Intrinsics,
+    anchors: Anchors | None,
+) -> _Solution:
+    """The camera where it stood in the clip before, else the origin of a world of its own."""
+    scene = SparseMap(
+        poses={},
+        points=np.empty((0, 3)),
+        track=np.empty(0, np.int64),
+        errors_px=np.empty(0),
+        angle_deg=np.empty(0),
+        intrinsics=work,
+    )
+    stood = tracks.frame_index[rest.in_place].tolist()
+    shared = [f for f in stood if anchors is not None and f in anchors.poses]
+    if anchors is not None and shared:
+        found = rest.registrations(anchors.poses[shared[-1]])
+        return _Solution(
+            anchors.world_id, scene, found, start, motion_kind="static", is_metric=anchors.is_metric
+        )
+    found = rest.registrations(np.eye(4))
+    return _Solution(clip.clip_id, scene, found, start, motion_kind="static", is_metric=True)
+
+
 def _common(
     operator: PycolmapReconstructor,
     world_id: str,
@@ -380,13 +424,14 @@ def _common(
     }
 
 
-def _evidence(found: Registration, full_px: float) -> dict[str, Any]:
+def _evidence(found: Registration, full_px: float, motion_kind: str) -> dict[str, Any]:
     valid = found.pose is not None
     tried = found.matches > 0
     pose = found.pose
     return {
         "is_valid": valid,
         "invalid_reason": None if valid else found.reason or "not registered",
+        "motion_kind": motion_kind if valid else "unknown",
         "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
         "world_from_camera_xyzw": (
             None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()
@@ -429,5 +474,6 @@ def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: 
         points=solution.scene.points[used],
         seen=seen,
         intrinsics=solution.intrinsics,
+        is_metric=solution.is_metric,
     )
     return anchors.to_carried() | scale

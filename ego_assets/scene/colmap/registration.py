@@ -184,7 +184,8 @@ def _typical_depth(found: Sequence[Registration], scene: SparseMap) -> float:
 
 def depths_in(world_from_camera: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Depth along z of world points (N, 3) in a camera."""
-    return (points - world_from_camera[:3, 3]) @ world_from_camera[:3, 2]
+    depths: np.ndarray = (points - world_from_camera[:3, 3]) @ world_from_camera[:3, 2]
+    return depths
 
 
 def reject_jumps(

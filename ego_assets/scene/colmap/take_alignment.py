@@ -35,7 +35,8 @@ class Anchors:
 
     poses: world_from_camera (4, 4) by frame index; points (P, 3); and, for each frame index, the
     points seen (n,) at pixels (n, 2) of the full-size picture. intrinsics: those that the clip
-    before was mapped with, of the full-size picture.
+    before was mapped with, of the full-size picture; is_metric: of a world that has no scale of
+    its own, since the camera has stood still in it.
     """
 
     world_id: str
@@ -43,6 +44,7 @@ class Anchors:
     points: np.ndarray
     seen: dict[int, tuple[np.ndarray, np.ndarray]]
     intrinsics: Intrinsics
+    is_metric: bool = False
 
     def to_carried(self) -> dict[str, Any]:
         """Flat JSON values and arrays: what `ClipOutput.carried` may hold."""
@@ -63,6 +65,7 @@ class Anchors:
             "camera_px": np.array([getattr(self.intrinsics, k) for k in _LENS], np.float64),
             "distortion": np.array(self.intrinsics.distortion, np.float64),
             "intrinsics_source": self.intrinsics.source,
+            "is_metric": self.is_metric,
         }
 
     @staticmethod
@@ -88,6 +91,7 @@ class Anchors:
                 source=str(carried["intrinsics_source"]),
                 **lens,
             ),
+            is_metric=bool(carried.get("is_metric", False)),
         )
 
 
@@ -107,7 +111,8 @@ class Similarity:
         )
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        return self.scale * points @ self.rotation.T + self.translation
+        moved: np.ndarray = self.scale * points @ self.rotation.T + self.translation
+        return moved
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ego_assets.engine.plan import ShardInputs, StageSpec, Unit
+from ego_assets.engine.plan import ShardInputs, StageSpec, WorkItem
 from resources.lake import Lake, LakeError, Provenance, file_unit_id, holdings
 from resources.lake.holdings import Tokens, highest_tokens
 from resources.ledger import Entry, Ledger
@@ -107,7 +107,7 @@ def note_file(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
         adoption.note_files({(table, shard): note})
 
 
-def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: Unit) -> None:
+def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: WorkItem) -> None:
     """Let the ledger know one unit of a stage as the lake does, while the stage goes on."""
     for table in spec.tables:
         made: dict[str, Provenance] = {}
@@ -212,7 +212,7 @@ def remember_owners(
     for inputs, units in shards:
         made = inputs.made(MANIFEST)
         uris = {file.unit: file.uri for file in inputs.files}
-        for unit, row in inputs.lake.rows_of_files(inputs.shard).items():
+        for unit, row in inputs.rows_of_files.items():
             video_id = row["video_id"]
             # A file without a place has lost it to another one, along with its content.
             if unit not in units or unit not in made or unit not in uris or not video_id:
@@ -288,8 +288,7 @@ def _expected(inputs: ShardInputs, table: str) -> list[str]:
     """The units that a table of a shard is to have, as far as the tables above it can say."""
     try:
         if table == MANIFEST:
-            known = inputs.lake.rows_of_files(inputs.shard)
-            return [f.unit for f in inputs.files if f.unit not in known]
+            return [f.unit for f in inputs.files if f.unit not in inputs.rows_of_files]
         accepted = {v["video_id"] for v in inputs.rows(MANIFEST) if v["accepted"]}
         if table == CLIPS:
             return list(accepted)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ego_assets.catalog import TABLES
-from ego_assets.upkeep.reports.page import Report, Table, html_page, markdown_page
+from ego_assets.upkeep.reports.page import PageTable, Report, html_page, markdown_page
 from ego_assets.vision import plots
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -83,7 +83,7 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
         "runs": ", ".join(f"{n} {s}" for s, n in sorted(events.runs.items())) or "none",
     }
     tables = [
-        Table(
+        PageTable(
             THROUGHPUT,
             ("stage", "done", "failed", "quarantined", "hours of work", "mean s", "slowest s"),
             [
@@ -100,19 +100,19 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
             ],
             "Nothing was done.",
         ),
-        Table(
+        PageTable(
             "Failures by reason",
             ("stage", "error", "units", "for example"),
             [(r.stage, r.error_class, r.units, r.example) for r in activity.reasons(LISTED)],
         ),
-        Table("Rejected videos", ("reason", "videos"), taken.rejected.most_common(LISTED)),
-        Table(
+        PageTable("Rejected videos", ("reason", "videos"), taken.rejected.most_common(LISTED)),
+        PageTable(
             "Quarantine now",
             ("stage", "units"),
             [(t, n) for t, n in quarantine.items() if n],
             "Empty.",
         ),
-        Table(
+        PageTable(
             "Failing checks",
             ("table", "check", "times", "the last one said"),
             [
@@ -120,13 +120,13 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
                 for key, times in events.failing.most_common(LISTED)
             ],
         ),
-        Table(
+        PageTable(
             "Drift",
             ("table", "shards judged", "largest, times what is usual"),
             [(t, len(v), max(d for _, d in v)) for t, v in sorted(events.drift.items())],
             "No shard had a baseline to be compared with.",
         ),
-        Table(
+        PageTable(
             "Slowest clips",
             ("stage", "unit", "shard", "seconds"),
             [(u.stage, u.unit_id, u.shard, u.seconds) for u in activity.slowest(10)],

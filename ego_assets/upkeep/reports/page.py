@@ -17,7 +17,7 @@ CELL_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table of a page; `note` is said where there are no rows."""
 
     title: str
@@ -32,7 +32,7 @@ class Report:
 
     title: str
     facts: Mapping[str, str]
-    tables: Sequence[Table]
+    tables: Sequence[PageTable]
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ego_assets.rows import ClipRow, QualityTier
+from ego_assets.rows import TIER, ClipRow, QualityTier
 from resources.lake.table import Float32, Int32, Plausible, Text, Unit
 
 
@@ -19,4 +19,4 @@ class ClipSharpness(ClipRow):
     )
     frames: Int32 = Field(ge=1, description="frames that were looked at")
     backend: Text = Field(description="which implementation")
-    quality_tier: QualityTier = Field(description="baseline: weight-free; model: learned")
+    quality_tier: QualityTier = Field(description=TIER)
