@@ -41,6 +41,19 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def packaged_weights() -> Path:
+    """Folder of all weights, with those that are fetched by default, or skip: `make test` does."""
+    from ego_assets.models.packaged.declaration import PACKAGED
+    from ego_assets.models.weights import weights_root
+
+    root = weights_root()
+    wanted = [path for weights in PACKAGED.values() if weights.is_default for path in weights.paths]
+    if not all((root / path).is_file() for path in wanted):
+        pytest.skip(f"no weights below {root}: run `make weights`")
+    return root
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by what they start and by what they took, and begins with the longest files.
