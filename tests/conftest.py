@@ -24,6 +24,9 @@ from tests.support.needs import needs_of, shared_fixtures
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Threads of BLAS wait by spinning: small matrices would cost three times as much.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # SQLite and the lake wait for the disk at every commit; memory makes nobody wait.
 MEMORY = Path("/dev/shm")
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -105,10 +108,9 @@ def one_thread() -> Iterator[None]:
 def _no_instance_is_left() -> Iterator[None]:
     """Dagster keeps the last instance in a context variable, sometimes beyond its end; who then
     loads definitions in this process fails."""
-    from dagster._core.storage.defs_state import base
-
     yield
-    base._current_storage.set(None)
+    if base := sys.modules.get("dagster._core.storage.defs_state.base"):
+        base._current_storage.set(None)
 
 
 @contextmanager
