@@ -9,6 +9,7 @@ one left and one right hand at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -30,6 +31,9 @@ _MOST = float(np.log(_SURE / (1 - _SURE)))
 _CROSSED = 2.2
 _REACH_M, _REACH_SPREAD_M = 0.95, 0.35
 """The wearer's hands are nearer than that, give or take: most focal lengths are guesses."""
+_NEAR = 0.3
+"""What a near hand counts for: others' may be near, too."""
+_CROWDED = 0.1
 _PAIR_REACH = 6.0
 """Two hands of one person are not further apart, in sizes of a hand."""
 
@@ -48,8 +52,8 @@ class HandVotes:
     """What the frames of a track say, summed up; what a take carries on.
 
     right: log odds of a right hand; entries: where the forearm enters, -1 left to 1 right; low: 1
-    for a forearm that comes from below, -1 from above; near: 1 for a hand within easy reach of the
-    camera, -1 beyond any; presence; frames: how many.
+    for a forearm that comes from below, -1 from above; near: above 0 for a hand within reach of the
+    camera, to -1 beyond any; presence; frames: how many.
     """
 
     right: float = 0.0
@@ -66,7 +70,7 @@ class HandVotes:
         self.right += float(np.log(odds / (1 - odds)))
         self.entries += x
         self.low += y
-        self.near += float(np.clip((_REACH_M - distance) / _REACH_SPREAD_M, -1, 1))
+        self.near += float(np.clip((_REACH_M - distance) / _REACH_SPREAD_M, -1, _NEAR))
         self.presence += look.presence
         self.frames += 1
 
@@ -150,10 +154,18 @@ def persons_hands(
     hands: list[Hand] = []
     order = sorted(tracks, key=lambda t: -votes[t.key].presence)
     wearers = [t for t in order if votes[t.key].is_wearer and _is_entered(hands, t, settled, votes)]
-    for track in order:
-        if track not in wearers:
-            _enter_other(hands, track, settled[track.key], votes[track.key])
+    rest = [track for track in order if track not in wearers]
+    is_one = _are_of_one_person(rest)
+    for track in rest:
+        _enter_other(hands, track, settled[track.key], votes[track.key], is_one)
     return hands
+
+
+def _are_of_one_person(tracks: Sequence[HandTrack]) -> bool:
+    """Whether hardly ever more than two of them are seen at a time."""
+    counts = Counter(frame for track in tracks for frame in track.looks)
+    crowded = sum(count > 2 for count in counts.values())
+    return crowded <= _CROWDED * len(counts)
 
 
 def _is_entered(
@@ -174,12 +186,15 @@ def _is_entered(
     return True
 
 
-def _enter_other(hands: list[Hand], track: HandTrack, side: Side, votes: HandVotes) -> None:
-    """Let a track go on a hand of another person, or begin one."""
+def _enter_other(
+    hands: list[Hand], track: HandTrack, side: Side, votes: HandVotes, is_one: bool
+) -> None:
+    """Let a track go on a hand of another person, or begin one. is_one: there is only one."""
     for hand in hands:
         shared = len(track.looks.keys() & hand.looks.keys())
         is_free = shared <= _TOGETHER * len(track.looks)
-        if not hand.is_wearer and hand.side == side and is_free and _goes_on(hand, track):
+        is_same = not hand.is_wearer and hand.side == side and is_free
+        if is_same and (is_one or _goes_on(hand, track)):
             _join(hand, track, votes)
             return
     hands.append(_begun(track, side, False, votes))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ego_assets.masks.landmarks import carry, objects
 from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
+from ego_assets.masks.landmarks.link import linked, without_doubles
 from ego_assets.masks.landmarks.persons import Hand, PictureView, persons_hands
 from ego_assets.masks.landmarks.scan import HandScan
 from ego_assets.masks.settings import LandmarksSettings
@@ -55,7 +56,8 @@ class LandmarksSegmenter:
             seen.see(frame)
             shown = [frame]
         size = shown[0].image.shape
-        tracks = [track for track in follower.tracks if _is_hand(track, len(seen.pts_s))]
+        pieces = [track for track in follower.tracks if _is_hand(track, len(seen.pts_s))]
+        tracks = linked(without_doubles(pieces))
         view = PictureView(size[1], size[0], clip.intrinsics.fx * shown[0].scale)
         hands = self._hands(tracks, view, before, clip.first_track_number)
         things, state = seen.find(hands, before, clip.first_track_number)
