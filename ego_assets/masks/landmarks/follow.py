@@ -21,13 +21,15 @@ from ego_assets.masks.landmarks.scan import (
 )
 from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand
 from ego_assets.models.hand_nets.landmarks import HandLook, region_of
-from ego_assets.models.hand_nets.palms import Region
+from ego_assets.models.hand_nets.palms import Region, wrapped
 from ego_assets.operator import Frame
 
 _RETRIES_S = 0.15
 """Between scans for a hand that was lost."""
 _SEARCH_S = 0.6
 """So long a lost hand is searched for out of turn."""
+_ASIDE, _TURNED = 0.08, 0.25
+"""Of a region's side, and radians: the net is less exact for a hand further off its middle."""
 _JUMP = 0.7
 """Shares of its size that a hand moves from frame to frame at most, beyond its motion before."""
 
@@ -99,10 +101,21 @@ class HandFollower:
             look = self._scan.look(frame.image, last.next_region)
         if look.presence < KEEP_PRESENCE:
             return None
+        look = self._centred(frame, look)
         size = size_of(last.points)
         apart = float(np.linalg.norm(look.points.mean(axis=0) - there.mean(axis=0)))
         ratio = size_of(look.points) / max(size, 1e-6)
         return look if apart < _JUMP * size and 0.5 < ratio < 2.0 else None
+
+    def _centred(self, frame: Frame, look: HandLook) -> HandLook:
+        """A look whose region lay beside the hand, as after a quick motion, once more."""
+        there = look.next_region
+        aside = np.hypot(there.x - look.region.x, there.y - look.region.y)
+        turned = abs(wrapped(there.angle - look.region.angle))
+        if aside < _ASIDE * there.side and turned < _TURNED:
+            return look
+        again = self._scan.look(frame.image, there)
+        return again if again.presence >= look.presence - 0.05 else look
 
     @staticmethod
     def _motion(track: HandTrack, frames: list[int], step: int, now_s: float) -> np.ndarray:

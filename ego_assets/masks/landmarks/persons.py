@@ -129,6 +129,11 @@ class Hand:
     parts: list[HandTrack] = field(default_factory=list)
 
     @property
+    def skin(self) -> float:
+        """How much its colour speaks for flesh, 0 to 1, on average."""
+        return float(np.mean([drawn.skin for drawn in self.drawn.values()]))
+
+    @property
     def side_score(self) -> float:
         """How sure its side is, 0 to 1."""
         odds = self.votes.mean_right if self.side == "right" else -self.votes.mean_right

@@ -23,6 +23,8 @@ from ego_assets.vision.mask_scaling import encode_enlarged
 
 MIN_FRAMES, MIN_MEAN_PRESENCE = 3, 0.6
 """Of a track that is a hand."""
+_LIFELESS = 0.4
+"""What is left of the score of a hand that is as grey as a robot's, a statue's or a drawing."""
 
 
 class LandmarksSegmenter:
@@ -92,6 +94,7 @@ class LandmarksSegmenter:
         take = clip.clip["take_id"]
         height, width = clip.frames.height, clip.frames.width
         for hand in hands:
+            flesh = _LIFELESS + (1 - _LIFELESS) * hand.skin
             for frame, look in sorted(hand.looks.items()):
                 coded = encode_enlarged(hand.drawn[frame].mask.whole(), height, width)
                 if coded is None:
@@ -102,7 +105,7 @@ class LandmarksSegmenter:
                     | {
                         "track_id": f"{take}-h{hand.number:03d}",
                         "label": "hand",
-                        "score": float(np.clip(look.presence, 0, 1)),
+                        "score": float(np.clip(look.presence * flesh, 0, 1)),
                         "box": coded.box,
                         "area_px": coded.area,
                         "height_px": height,

@@ -45,6 +45,7 @@ _BIN, _NEAR = 8, 16.0
 _LEAST_SPREAD = np.array([22.0, 4.5, 4.5], np.float32)
 """Of the colour of a hand, in CIELAB: shade changes more than hue."""
 _PRIOR = skin_prior()
+_GREY, _RED, _COLOURLESS = 2.0, 5.0, 4.0
 
 
 def pixels_a_metre(points: np.ndarray, metres: np.ndarray) -> float:
@@ -56,7 +57,8 @@ def pixels_a_metre(points: np.ndarray, metres: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class DrawnHand:
-    """The mask of a hand in a picture, and which share of its bones' flesh has a colour of skin."""
+    """The mask of a hand in a picture, and how much the colour of its flesh speaks for skin, 0 to
+    1."""
 
     mask: Patch
     skin: float
@@ -99,7 +101,7 @@ def _refined(image: np.ndarray, points: np.ndarray, scale: float) -> tuple[np.nd
     beyond = _behind_wrist(shape, points, scale)
     bones = core & ~beyond
     likely = looked_up(_PRIOR, bins_of(image))
-    skin = float(likely[bones].mean()) if bones.any() else 0.0
+    skin = _redness(image, bones)
     alike = _of_hand_colour(image, bones, likely)
     labels = np.full(shape, cv2.GC_BGD, np.uint8)
     labels[reach] = cv2.GC_PR_BGD
@@ -114,6 +116,19 @@ def _refined(image: np.ndarray, points: np.ndarray, scale: float) -> tuple[np.nd
     cv2.grabCut(image, labels, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return _without_holes(_largest(found, is_sure)), skin
+
+
+def _redness(image: np.ndarray, bones: np.ndarray) -> float:
+    """How much flesh lets its blood be seen, 0 to 1; 1 in pictures without colour.
+
+    Skin of every shade is redder than grey (CIELAB's a; Xiao et al. 2017); metal, plastic and paper
+    mostly are not.
+    """
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[..., 1:].astype(np.float32) - 128
+    if not bones.any() or np.abs(lab).max() < _COLOURLESS:
+        return 1.0
+    red = float(np.median(lab[bones, 0]))
+    return float(np.clip((red - _GREY) / (_RED - _GREY), 0, 1))
 
 
 def _of_hand_colour(image: np.ndarray, core: np.ndarray, likely: np.ndarray) -> np.ndarray:
