@@ -57,6 +57,18 @@ def packaged_weights() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def hand_nets() -> Path:
+    """Folder of the hand nets, or skip: `make test` fetches them."""
+    from ego_assets.models.packaged.declaration import HAND_NETS
+    from ego_assets.models.weights import weights_root
+
+    root = weights_root()
+    if not all((root / path).is_file() for path in HAND_NETS.paths):
+        pytest.skip(f"no hand nets below {root}: run `make weights`")
+    return root / HAND_NETS.archive.folder
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by what they start and by what they took, and begins with the longest files.
