@@ -121,16 +121,16 @@ def _stages(given: Sequence[str], config_file: Path | None) -> Iterator[Effectiv
         said = by_file.get(name, {}) | by_line.get(name, {})
         form = form_of(stage)(**said).settings()
         entry = registry.find(stage.operator, backend)
-        used = entry.settings(**backends.settings_of(stage.operator, form)).model_dump()
+        used = entry.settings(**backends.settings_of(stage.operator, form, said)).model_dump()
         of_backend = backends.settings_of(stage.operator, {})
         for setting, value in used.items():
             source = "default"
-            if setting in of_backend and value == of_backend[setting]:
-                source = file
-            elif setting in by_line.get(name, {}):
+            if setting in by_line.get(name, {}):
                 source = "--set"
             elif setting in by_file.get(name, {}):
                 source = str(config_file)
+            elif setting in of_backend:
+                source = file
             yield Effective(f"{name}.{setting}", value, source)
         for setting in said.keys() - used.keys() - RunConfig.model_fields.keys():
             yield Effective(

@@ -17,12 +17,13 @@ from dagster_project.jobs import (
     whole_graph_job,
     write_report_job,
 )
-from ego_assets.catalog import GROUPS
-from ego_assets.environment import check_environment, shards_per_run
+from ego_assets.catalog import GROUPS, TABLES, info
+from ego_assets.environment import check_environment, serves_pictures, shards_per_run
 from ego_assets.graph.assets import ASSETS as STAGE_ASSETS
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.checks import TABLE_CHECKS
 from ego_assets.graph.recipes import Recipes
+from ego_assets.media.pictures import latest_url
 from resources.alerts import Alerts
 from resources.compute import Compute
 from resources.raw_lake import RawLake
@@ -48,11 +49,13 @@ def build_defs(
     *,
     shards_per_run: int = 1,
     executor: dg.ExecutorDefinition = gpu_executor,
+    shows_pictures: bool = False,
 ) -> dg.Definitions:
     """Build the whole graph; `overrides` replaces resources by name, as tests do.
 
     shards_per_run: of a backfill; 0 for all of them in one run. executor: of all jobs; another one
-    than ours reads the op tags `ego/...` itself, or leases no device. Raises ValueError.
+    than ours reads the op tags `ego/...` itself, or leases no device. shows_pictures: the web
+    server is that of `ego up`. Raises ValueError.
     """
     resources: dict[str, Any] = {
         "storage": Storage(),
@@ -64,8 +67,9 @@ def build_defs(
     unknown = set(overrides or {}) - set(resources)
     if unknown:
         raise ValueError(f"no resources {sorted(unknown)}: there are {sorted(resources)}")
+    assets = list(dg.map_asset_specs(_with_picture, ASSETS)) if shows_pictures else ASSETS
     return dg.Definitions(
-        assets=_with_backfill_policy(ASSETS, shards_per_run),
+        assets=_with_backfill_policy(assets, shards_per_run),
         asset_checks=TABLE_CHECKS,
         jobs=JOBS,
         sensors=SENSORS,
@@ -89,10 +93,20 @@ def _with_backfill_policy(
     ]
 
 
+def _with_picture(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """Show the newest picture of a table on the Overview of its asset."""
+    table = spec.key.to_user_string()
+    if table not in TABLES or not info(table).preview:
+        return spec
+    url = latest_url(table)
+    shown = f"[![the newest picture of {table}, once there is one]({url})]({url})"
+    return spec.replace_attributes(description=f"{spec.description}\n\n{shown}")
+
+
 def deployed() -> dg.Definitions:
     """What workspace.yaml loads: the graph, as the environment wants it. Raises ValueError."""
     check_environment()
-    return build_defs(shards_per_run=shards_per_run())
+    return build_defs(shards_per_run=shards_per_run(), shows_pictures=serves_pictures())
 
 
 defs = build_defs()

@@ -13,7 +13,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dagster_project.names import TableOption, check_names, check_shards
+from dagster_project.names import (
+    TableName,
+    TableOption,
+    UnknownNameError,
+    check_names,
+    check_shards,
+    did_you_mean_unit,
+)
 from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
 from dagster_project.terminal import (
     JSON_OPTION,
@@ -29,6 +36,7 @@ from dagster_project.terminal import (
 )
 from ego_assets.catalog import TABLES
 from ego_assets.feature import LAKE
+from ego_assets.models.suggestions import did_you_mean
 from resources.lake import Lake, history
 from resources.ledger import Entry, State
 
@@ -40,7 +48,7 @@ STAGE_OPTION = click.option(
     "--stage",
     "stage",
     cls=TableOption,
-    type=click.Choice(list(TABLES)),
+    type=TableName(),
     help="Only this table.",
 )
 SHARD_OPTION = click.option("--shard", help="Only this shard.")
@@ -367,10 +375,10 @@ def report_command(lake_root: str, days: int, as_json: bool) -> None:
 
 
 @click.command("accept-drift")
-@click.argument("tables", nargs=-1, required=True, type=click.Choice([*TABLES, "all"]))
+@click.argument("tables", nargs=-1, required=True, type=TableName(["all"]), metavar="TABLES...")
 @LAKE_OPTION
 def accept_drift(tables: tuple[str, ...], lake_root: str) -> None:
-    """Say that the shift of TABLES was meant: the drift probes' baselines begin anew."""
+    """Say that the shift of TABLES (or `all`) was meant: the drift probes' baselines begin anew."""
     from ego_assets.quality.baselines import accept
 
     begun = accept(existing_lake(lake_root), list(TABLES) if "all" in tables else tables)
@@ -391,10 +399,12 @@ def trace(what: str, lake_root: str, as_json: bool) -> None:
     from ego_assets.upkeep.trace import trace as find
 
     lake = existing_lake(lake_root)
+    ledger = ledger_of(lake)
     try:
-        found = find(lake, ledger_of(lake), what)
+        found = find(lake, ledger, what)
     except NothingFoundError as error:
-        raise click.ClickException(str(error)) from error
+        hint = did_you_mean_unit(ledger, what.rpartition("/")[2])
+        raise UnknownNameError(f"{error}{hint}") from error
     click.echo(json.dumps(found, default=str) if as_json else plain(_chain(found)).plain)
 
 
@@ -471,7 +481,7 @@ def diff(run_a: str, run_b: str, lake_root: str, shards: tuple[str, ...], as_jso
     "tables",
     cls=TableOption,
     multiple=True,
-    type=click.Choice(list(TABLES)),
+    type=TableName(),
     help="Only this table; may be given again.",
 )
 @click.option("--shard", "shards", multiple=True, help="Only this shard; may be given again.")
@@ -554,9 +564,10 @@ def _run_id(lake: Lake, given: str, shards: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise click.ClickException(f"{given} may be {', '.join(found)}")
-    raise click.ClickException(
-        f"nothing that a run {given} made is kept in {lake.location}: `ego history` lists what is"
+        raise UnknownNameError(f"{given} may be {', '.join(found)}")
+    raise UnknownNameError(
+        f"nothing that a run {given} made is kept in {lake.location}"
+        f"{did_you_mean(given, known)} (`ego history` lists what is)"
     )
 
 

@@ -1,17 +1,42 @@
-"""Refuses names on the command line that are not in the lake, and suggests what was meant."""
+"""Refuses names on the command line that are not in the lake, and suggests what was meant.
+
+Such a name is a mistake in the command: the exit status is 2, whatever kind of name it is.
+"""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
+from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 
 BAD = (State.QUARANTINED, State.FAILED, State.DROPPED)
 LOOKED_AT = 5_000
+
+
+class UnknownNameError(click.UsageError):
+    """A name of which the lake knows nothing."""
+
+
+class TableName(click.Choice[str]):
+    """A table of the catalogue, or one of `more`."""
+
+    def __init__(self, more: Iterable[str] = ()) -> None:
+        super().__init__([*TABLES, *more])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            hint = (
+                did_you_mean(str(value), self.choices) or f": there are {', '.join(self.choices)}"
+            )
+            self.fail(f"there is no table {value}{hint}", param, ctx)
+        return str(value)
 
 
 class TableOption(click.Option):
@@ -23,14 +48,14 @@ class TableOption(click.Option):
 
 
 def check_shards(lake: Lake, given: Iterable[str]) -> None:
-    """Raise click.ClickException for a shard that the lake does not have."""
+    """Raise UnknownNameError for a shard that the lake does not have."""
     if not (given := list(given)):
         return
     known = lake.shards()
     for shard in given:
         if shard not in known:
             more = did_you_mean(shard, known)
-            raise click.ClickException(f"there is no shard {shard} in {lake.location}{more}")
+            raise UnknownNameError(f"there is no shard {shard} in {lake.location}{more}")
 
 
 def check_names(lake: Lake, ledger: Ledger, shard: str | None, unit: str | None) -> None:
@@ -38,7 +63,20 @@ def check_names(lake: Lake, ledger: Ledger, shard: str | None, unit: str | None)
     check_shards(lake, [shard] if shard else [])
     if unit is None or ledger.entries(unit_id=unit, limit=1):
         return
-    known = {e.unit_id for e in ledger.entries(states=BAD, limit=LOOKED_AT)}
-    raise click.ClickException(
-        f"there is no clip, video or file {unit} in {lake.location}{did_you_mean(unit, known)}"
-    )
+    more = did_you_mean_unit(ledger, unit)
+    raise UnknownNameError(f"there is no clip, video or file {unit} in {lake.location}{more}")
+
+
+def did_you_mean_unit(ledger: Ledger, given: str) -> str:
+    """As `did_you_mean`, of clips, videos and files: of those that are equally close, one that
+    failed. All that failed are looked at, and of the others as many as a moment allows."""
+    bad = {entry.unit_id for entry in ledger.entries(states=BAD, limit=LOOKED_AT)}
+    known = bad | {entry.unit_id for entry in ledger.entries(limit=LOOKED_AT)}
+    close = difflib.get_close_matches(given, known, n=LOOKED_AT, cutoff=0.7)
+    best = [name for name in close if _likeness(name, given) == _likeness(close[0], given)]
+    meant = next((name for name in sorted(best) if name in bad), min(best, default=""))
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def _likeness(name: str, given: str) -> float:
+    return difflib.SequenceMatcher(None, name, given).ratio()

@@ -29,12 +29,15 @@ class Variable:
     is_secret: bool = False
 
 
+PICTURES = "EGO_PICTURES"
+SERVED, EMBEDDED = "served", "embedded"
 VARIABLES = (
     Variable("EGO_LAKE", DEFAULT_LAKE),
     Variable("EGO_LEDGER_URL", "SQLite in the lake", is_secret=True),
     Variable("EGO_RAW", ".ego/raw"),
     Variable("EGO_BACKENDS", "no file: the backends without weights"),
     Variable("EGO_WEIGHTS", "~/.cache/ego"),
+    Variable(PICTURES, "served, by `ego up` and `ego run`; else embedded"),
     Variable("EGO_SCRATCH", "a folder of this user among the temporary files"),
     Variable("EGO_SCRATCH_GB", "half of what is free there"),
     Variable("EGO_KEEP_VERSIONS", "3"),
@@ -68,6 +71,7 @@ def check_environment() -> None:
     degrade_after_s()
     shards_per_run()
     max_runs()
+    serves_pictures()
     for name in _FOLDERS:
         _check_folder(name)
     for name in _ADDRESSES:
@@ -102,6 +106,18 @@ def max_runs() -> int | None:
     EnvironmentVariableError."""
     what = "how many runs go on at a time"
     return int(read_number("EGO_MAX_RUNS", 0, 1, 100_000, whole=True, what=what)) or None
+
+
+def serves_pictures() -> bool:
+    """EGO_PICTURES: whether the web server that shows a run's pictures has them from the lake, as
+    that of `ego up`; else they go into Dagster's database. Raises EnvironmentVariableError."""
+    given = os.environ.get(PICTURES) or EMBEDDED
+    if given not in (SERVED, EMBEDDED):
+        raise EnvironmentVariableError(
+            f"{PICTURES} is {given[:300]!r}: give {SERVED} (for `ego up`) or {EMBEDDED} (for "
+            "another web server)"
+        )
+    return given == SERVED
 
 
 def _check_folder(name: str) -> None:

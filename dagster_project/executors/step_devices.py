@@ -18,7 +18,7 @@ from ego_assets.engine.choices import Choice, Choices
 from ego_assets.feature import Stage
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import shards_of_run
-from ego_assets.graph.spec import form_of
+from ego_assets.graph.spec import as_launched, form_of
 from ego_assets.graph.stage import BACKENDS, choice_of_run, needs_device
 from resources.compute import Compute
 from resources.storage import Storage
@@ -68,7 +68,8 @@ class _Look:
     def backends(self, stage: Stage) -> set[str]:
         """Names of the backends that a step makes the shards of its run with."""
         ops: Any = self.run.run_config.get("ops") or {}
-        config = form_of(stage)(**((ops.get(stage.name) or {}).get("config") or {}))
+        form = form_of(stage)(**((ops.get(stage.name) or {}).get("config") or {}))
+        config = as_launched(self.run.run_config, stage, form)
         said = choice_of_run(self.run.run_config, self.resource_defs, stage, config, self.chosen)
         if said is not None:
             return {self.chosen.chosen(stage.operator)}

@@ -26,6 +26,9 @@ from dagster_webserver.cli import (
 
 from dagster_project.web.guard import Guard
 from dagster_project.web.hosts import parse_allowed
+from dagster_project.web.previews import Previews
+from ego_assets.media.pictures import Pictures
+from resources.lake import Lake
 
 _POLL_MS = 2000
 _CLOSING_S = 20
@@ -33,13 +36,19 @@ _CLOSING_S = 20
 
 @click.command()
 @click.option("--workspace", required=True)
+@click.option("--lake", required=True)
 @click.option("--listen-on", "descriptors", type=int, multiple=True, required=True)
 @click.option("--allow-host", "allowed", multiple=True, required=True)
 @click.option("--read-only", is_flag=True)
 def main(
-    workspace: str, descriptors: tuple[int, ...], allowed: tuple[str, ...], read_only: bool
+    workspace: str,
+    lake: str,
+    descriptors: tuple[int, ...],
+    allowed: tuple[str, ...],
+    read_only: bool,
 ) -> None:
-    """Serve the code locations of a workspace file on sockets that listen already."""
+    """Serve the code locations of a workspace file, and a lake's pictures, on sockets that listen
+    already."""
     configure_loggers()
     hosts = parse_allowed(" ".join(allowed))
     with DagsterInstance.get() as instance:
@@ -57,7 +66,7 @@ def main(
         ) as context:
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=_POLL_MS)
             config = uvicorn.Config(
-                Guard(app, hosts),
+                Guard(Previews(app, Pictures(Lake(lake))), hosts),
                 log_level="warning",
                 # X-Forwarded-* are what a client says: nothing here needs them.
                 proxy_headers=False,

@@ -19,6 +19,7 @@ from dagster_project.web.code_servers import CodeServer, plan_code_servers
 from dagster_project.web.hosts import Authority
 from dagster_project.web.listener import Listener
 from dagster_project.web.parts import Parts
+from ego_assets.environment import PICTURES, SERVED
 from ego_assets.graph.partitions import SHARDS
 from resources.lake import Lake
 from resources.processes.owned_folders import sweep, temporary_folder_of_a_program
@@ -44,12 +45,13 @@ def serve(
             instance.add_dynamic_partitions(SHARDS, lake.shards())
         os.environ |= {"EGO_LAKE": lake.location, "DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
         os.environ.setdefault("EGO_SCRATCH", str(default_root()))
+        os.environ.setdefault(PICTURES, SERVED)
         sweep()  # what killed ones have left
         with temporary_folder_of_a_program() as temporary, Parts() as parts:
             os.environ |= temporary
             servers, workspace = plan_code_servers(Path(temporary["TMPDIR"]))
             _start_code_servers(parts, servers)
-            _start_web_server(parts, listener, workspace, allowed, read_only)
+            _start_web_server(parts, lake, listener, workspace, allowed, read_only)
             if not read_only:
                 parts.start(_DAEMON, "dagster._daemon", "run", "--workspace", str(workspace))
             return _watch(parts, servers, lake, listener)
@@ -75,6 +77,7 @@ def _start_code_server(parts: Parts, server: CodeServer) -> None:
 
 def _start_web_server(
     parts: Parts,
+    lake: Lake,
     listener: Listener,
     workspace: Path,
     allowed: Sequence[Authority],
@@ -82,7 +85,9 @@ def _start_web_server(
 ) -> None:
     listener.listen()
     descriptors = [one.fileno() for one in listener.sockets]
-    arguments = ["--workspace", str(workspace), *(["--read-only"] if read_only else [])]
+    arguments = ["--workspace", str(workspace), "--lake", lake.location]
+    if read_only:
+        arguments.append("--read-only")
     for name in (*listener.names, *allowed):
         arguments += ["--allow-host", str(name)]
     for descriptor in descriptors:

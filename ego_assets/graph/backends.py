@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 import dagster as dg
@@ -36,21 +36,22 @@ class BackendsOf(dg.ConfigurableResource[Any]):
         registry.find(operator, name)
         return name
 
-    def settings_of(self, operator: str, form: dict[str, Any]) -> dict[str, Any]:
+    def settings_of(
+        self, operator: str, form: Mapping[str, Any], said: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Settings of the chosen backend: what it knows of the asset's form, and its own.
 
-        What a person says in the form goes before the file, and the file before the form's
-        defaults. The file's count for the backend that the file means, not for another that a
-        person picks.
+        What a person gave in the form (its fields that are named by `said`) goes before the file,
+        and the file before the form's defaults. The file's count for the backend that the file
+        means, not for another that a person picks.
         """
         entry = registry.find(operator, self.chosen(operator))
         known = {k: v for k, v in form.items() if k in entry.settings.model_fields}
         file = machine_choice()
         meant = getattr(file, operator) or default_name(operator)
         of_file = file.settings.get(operator, {}) if meant == entry.name else {}
-        usual = registry.default(operator).settings().model_dump()
-        said = {k: v for k, v in known.items() if k in usual and v != usual[k]}
-        return known | of_file | said | self.settings.get(operator, {})
+        given = {k: v for k, v in known.items() if k in said}
+        return known | of_file | given | self.settings.get(operator, {})
 
     def with_choice(self, chosen: Mapping[str, Any]) -> Self:
         """As these, but for the fields that are given; of `settings`, for the operators in it."""

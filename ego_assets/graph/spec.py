@@ -35,8 +35,8 @@ class RunConfig(dg.Config):
     )
     keep_choices: bool = Field(
         default=True,
-        description="where all settings and the backend are the defaults: those that were chosen "
-        "for the shard before; false: the defaults",
+        description="where neither a setting nor a backend is given: those that were chosen for "
+        "the shard before; false: the defaults",
     )
     profile: str = Field(
         default="",
@@ -49,6 +49,10 @@ class RunConfig(dg.Config):
         """The fields that decide the result."""
         return {k: v for k, v in self.model_dump().items() if k not in RunConfig.model_fields}
 
+    def said(self) -> dict[str, Any]:
+        """Those of them that a person gave, also where they are as the default."""
+        return {k: v for k, v in self.settings().items() if k in self.model_fields_set}
+
 
 @cache
 def form_of(stage: Stage) -> type[RunConfig]:
@@ -57,9 +61,25 @@ def form_of(stage: Stage) -> type[RunConfig]:
     return type(name, (stage.settings, RunConfig), {"__doc__": f"Launchpad form of {stage.name}."})
 
 
+def as_launched(run_config: Mapping[str, Any], stage: Stage, config: RunConfig) -> RunConfig:
+    """The form of a run, in which no more is set than what a person gave.
+
+    Dagster fills in defaults before a step has its form, so the run is asked what it was launched
+    with. The launchpad fills a form with all defaults: in one that is complete, a default is not
+    taken for what a person gave.
+    """
+    ops = run_config.get("ops") or {}
+    given = set((ops.get(stage.name) or {}).get("config") or {})
+    form = type(config)
+    usual, values = dict(form()), dict(config)
+    if given >= {name for name, default in usual.items() if default is not None}:
+        given = {name for name in given if values[name] != usual[name]}
+    return form.model_construct(_fields_set=given & values.keys(), **values)
+
+
 def stage_spec(stage: Stage, config: RunConfig, storage: Storage, backends: Backends) -> StageSpec:
     """What decides a stage's results: operator, backend, settings, weights. Of no shard yet."""
-    settings = backends.settings_of(stage.operator, config.settings())
+    settings = backends.settings_of(stage.operator, config.settings(), config.said())
     backend, weights_dir = backends.chosen(stage.operator), backends.weights()
     version, weights_hash = registry.version(stage.operator, backend, settings, weights_dir)
     return StageSpec(
@@ -122,13 +142,13 @@ def choice_of(
     backends: Backends,
     deployed: Mapping[str, Any],
 ) -> Choice | None:
-    """What a run says itself of a stage: where it is not the default; None if nowhere.
+    """What a run says itself of a stage; None if nothing.
 
-    A default that is given says nothing: the UI fills its launchpad with those of all stages.
-    named: fields of the resource as the run was launched; deployed: as they are if it names none.
+    config: as of `as_launched`. A default of the resource that is given says nothing: the UI fills
+    its launchpad with those of all operators. named: fields of the resource as the run was
+    launched; deployed: as they are if it names none.
     """
-    usual = type(config)().settings()
-    settings = {k: v for k, v in config.settings().items() if v != usual[k]}
+    settings = config.said()
     chosen: dict[str, Any] = {}
     operator = stage.operator
     for name in (operator, "weights_dir"):

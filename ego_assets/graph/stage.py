@@ -39,7 +39,7 @@ from ego_assets.graph.partitions import (
     version_tags,
 )
 from ego_assets.graph.previews import preview_metadata
-from ego_assets.graph.spec import RunConfig, choice_of, parts_of, stage_spec
+from ego_assets.graph.spec import RunConfig, as_launched, choice_of, parts_of, stage_spec
 from ego_assets.models import registry
 from ego_assets.upkeep.recovery.rebuild import ready
 from ego_assets.upkeep.staleness import data_versions
@@ -128,6 +128,7 @@ def materialize_stage(
     chosen = context.selected_asset_keys
     stage = replace(stage, tables=tuple(t for t in stage.tables if dg.AssetKey(t) in chosen))
     said = context.run.run_config
+    config = as_launched(said, stage, config)
     choice = choice_of_run(said, context.job_def.resource_defs, stage, config, backends)
     run = StageRun(context, stage, config, storage, compute, backends, choice)
     if is_range(context.run.tags):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,4 +18,9 @@ def _paint_hands(frame: Frame, tile: np.ndarray, rows: Rows, video: dict[str, An
         draw.draw_hand(tile, joints, draw.side_color(row["side"]))
 
 
-hands_sheet = frames_sheet(_paint_hands)
+def _legend(rows: Rows) -> Iterable[draw.LegendEntry]:
+    yield from draw.SIDES
+    yield draw.WHITE, "joints; lines lead from the wrist to the fingertips"
+
+
+hands_sheet = frames_sheet(_paint_hands, _legend)

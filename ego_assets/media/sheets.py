@@ -6,7 +6,7 @@ table (`preview.py` of its room), drawing itself (`ego_assets.vision.draw`, `plo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from ego_assets.vision import draw
 from resources.lake import Lake
 from resources.raw.reader import RawReader
 
-TILES = 9
-TILE_SIDE_PX = 256
-MAX_BYTES = 45_000
-"""Of a picture: every shard's pictures lie in Dagster's database."""
+TILES = 4
+TILE_SIDE_PX = 400
+COLUMNS = 2
+"""Dagster's UI shows pictures as wide as they are, and has about 800 px for them."""
+MAX_BYTES = 120_000
+"""Of a picture: each table of each shard has one."""
 Rows = list[dict[str, Any]]
 Picture = tuple[str, bytes]
 """Media type, and the encoded picture."""
@@ -33,16 +35,20 @@ Preview = Callable[[Lake, str, str, RawReader], Picture | None]
 
 def frames_sheet(
     paint: Callable[[Frame, np.ndarray, Rows, dict[str, Any]], None],
+    legend: Callable[[Rows], Iterable[draw.LegendEntry]] = lambda rows: (),
 ) -> Preview:
-    """A sheet of frames spread over the shard, each painted with its rows."""
+    """A sheet of frames spread over the shard, each painted with its rows.
 
-    def sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> tuple[str, bytes] | None:
+    legend: what the colours stand for, by the rows that are painted.
+    """
+
+    def sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
         videos = videos_of(lake, shard)
         clips = {c["clip_id"]: c for c in lake.read("clips", shard).to_pylist()}
-        rows = lake.read(table, shard)
+        every = rows = lake.read(table, shard)
         if "is_valid" in rows.column_names:
             rows = rows.filter(pc.field("is_valid"))
-        tiles = []
+        tiles, painted = [], []
         for clip_id, indices in chosen_frames(rows).items():
             mine = rows.filter(pc.field("clip_id") == clip_id)
             clip = clips[clip_id]
@@ -53,7 +59,15 @@ def frames_sheet(
                 paint(frame, tile, chosen, video)
                 draw.draw_words(tile, f"{Path(video['uri']).name} frame {frame.index}")
                 tiles.append(tile)
-        return sheet_of(tiles)
+                painted += chosen
+        entries = list(legend(painted))
+        if bad := every.num_rows - rows.num_rows:
+            words = (
+                f"not drawn: {bad:,} of the shard's {every.num_rows:,} rows, which are not valid"
+            )
+            entries.append((None, words))
+        frames = "1 frame" if len(tiles) == 1 else f"{len(tiles)} frames"
+        return sheet_of(tiles, f"{table} of shard {shard}, drawn into {frames}", entries)
 
     return sheet
 
@@ -93,9 +107,12 @@ def fullest(column: pa.ChunkedArray) -> str:
     return most
 
 
-def sheet_of(tiles: list[np.ndarray]) -> tuple[str, bytes] | None:
+def sheet_of(
+    tiles: list[np.ndarray], title: str = "", legend: Iterable[draw.LegendEntry] = ()
+) -> Picture | None:
+    """Put tiles together, with a title and what their colours stand for."""
     if not tiles:
         return None
-    return "image/jpeg", draw.encode_jpeg(
-        draw.contact_sheet(tiles, side_px=TILE_SIDE_PX), MAX_BYTES
-    )
+    sheet = draw.contact_sheet(tiles, COLUMNS, TILE_SIDE_PX)
+    sheet = draw.with_legend(sheet, title, legend)
+    return "image/jpeg", draw.encode_jpeg(sheet, MAX_BYTES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from ego_assets.media.sheets import Picture, Rows, frames_sheet, fullest
+from ego_assets.media.sheets import Picture, Rows, frames_sheet, fullest, videos_of
 from ego_assets.operator import Frame, intrinsics_of
 from ego_assets.vision import draw, plots
 from ego_assets.vision.geometry import matrix_from_quaternion
@@ -22,9 +24,17 @@ def _paint_axes(frame: Frame, tile: np.ndarray, rows: Rows, video: dict[str, Any
         pose[:3, :3] = matrix_from_quaternion(np.array(row["camera_from_object_xyzw"]))
         pose[:3, 3] = row["camera_from_object_m"]
         draw.draw_axes(tile, matrix, pose, length=0.15 * float(np.linalg.norm(pose[:3, 3])))
+        if pose[2, 3] > 0:
+            x, y = (matrix @ pose[:3, 3])[:2] / pose[2, 3]
+            draw.draw_label(tile, draw.short_track(row["track_id"]), x + 6, y + 6)
 
 
-axes_sheet = frames_sheet(_paint_axes)
+def _legend(rows: Rows) -> Iterable[draw.LegendEntry]:
+    yield from ((color, f"{name} axis") for name, color in draw.AXES.items())
+    yield None, "of each object's frame, named by its track; length: 15 % of its distance"
+
+
+axes_sheet = frames_sheet(_paint_axes, _legend)
 
 
 def timeline_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
@@ -35,4 +45,5 @@ def timeline_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture
     mine = rows.filter(pc.field("video_id") == video).to_pylist()
     tracks = sorted({r["track_id"] for r in mine})[:24]
     shown = [r for r in mine if r["track_id"] in tracks]
-    return "image/png", plots.plot_timeline(shown, f"movements of objects in video {video}")
+    name = Path(videos_of(lake, shard)[video]["uri"]).name
+    return "image/png", plots.plot_timeline(shown, f"{table} of shard {shard}: objects of {name}")

@@ -9,7 +9,7 @@ ROBOTS = Feature(
     tables=(
         TableInfo(
             RobotMapping,
-            preview="ego_assets.robots.preview:joints_plot",
+            preview="ego_assets.robots.preview:hands_plot",
             drift="ego_assets.robots.drift:ROBOT_MAPPINGS",
             lineage=OF_A_CLIP
             | dict.fromkeys(

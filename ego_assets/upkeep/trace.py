@@ -11,6 +11,7 @@ from typing import Any
 
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.feature import LAKE
+from ego_assets.models.suggestions import did_you_mean
 from resources.lake import Lake
 from resources.ledger import Ledger
 
@@ -30,7 +31,8 @@ def trace(lake: Lake, ledger: Ledger, what: str) -> dict[str, Any]:
         return _trace_file(lake, path.resolve())
     table, _, unit = what.rpartition("/")
     if table and table not in TABLES:
-        raise NothingFoundError(f"{table} is no table: there are {', '.join(TABLES)}")
+        known = did_you_mean(table, TABLES) or f": there are {', '.join(TABLES)}"
+        raise NothingFoundError(f"there is no table {table}{known}")
     video_id = unit.rpartition("-")[0] or unit
     for shard in lake.shards():
         videos = lake.read("video_manifest", shard).to_pylist()

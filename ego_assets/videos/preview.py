@@ -9,11 +9,14 @@ from ego_assets.vision import draw
 from resources.lake import Lake
 from resources.raw.reader import RawReader
 
+TILES = 6
+"""Videos or clips that are shown."""
+
 
 def manifest_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
     videos = lake.read("video_manifest", shard).sort_by("uri").to_pylist()
     tiles = []
-    for video in spread(videos, 12):
+    for video in spread(videos, TILES):
         name = Path(video["uri"]).name
         if video["accepted"]:
             frame = next(read_frames(raw, video, 0, 1, [0]), None)
@@ -26,14 +29,16 @@ def manifest_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Pictur
         for line, text in enumerate(words):
             draw.draw_words(tile, text, line)
         tiles.append(tile)
-    return sheet_of(tiles)
+    words = "a video's first frame; dark: it was rejected, for the reason that is given"
+    title = f"{table} of shard {shard}: {len(tiles)} of {len(videos)} videos"
+    return sheet_of(tiles, title, [(None, words)])
 
 
 def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
     videos = videos_of(lake, shard)
     tiles = []
     clips = lake.read("clips", shard).sort_by("clip_id").to_pylist()
-    for clip in spread(clips, 12):
+    for clip in spread(clips, TILES):
         video = videos[clip["video_id"]]
         first = clip["start_frame"]
         for frame in read_frames(raw, video, first, first + 1, [first]):
@@ -42,4 +47,6 @@ def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture |
             draw.draw_words(tile, Path(video["uri"]).name)
             draw.draw_words(tile, f"clip {clip['clip_index']} {span} {clip['split_reason']}", 1)
             tiles.append(tile)
-    return sheet_of(tiles)
+    words = "a clip's first frame; its number, from when to when, and why it begins there"
+    title = f"{table} of shard {shard}: {len(tiles)} of {len(clips)} clips"
+    return sheet_of(tiles, title, [(None, words)])

@@ -1,11 +1,17 @@
 """Pictures for people: masks, hands, axes and words drawn on frames, and sheets of frames.
 
-Here: drawing on RGB arrays with OpenCV. Not here: which frames are shown, plots (`plots`).
+Here: drawing on RGB arrays with OpenCV, words with Pillow. Not here: which frames are shown, plots
+(`plots`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,18 +19,20 @@ import numpy as np
 FINGERS = tuple((0, *range(1 + 4 * f, 5 + 4 * f)) for f in range(5))
 """Joint indices of each finger, from the wrist, in MANO order."""
 
-PALETTE = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (240, 228, 66),
-    (204, 121, 167),
-    (213, 94, 0),
-    (0, 114, 178),
-)
-"""Okabe and Ito's colours, which colour-blind people can tell apart."""
 LEFT_COLOR = (86, 180, 233)
 RIGHT_COLOR = (230, 159, 0)
+PALETTE = ((0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
+"""The rest of Okabe and Ito's colours, which colour-blind people can tell apart."""
+SIDES = ((LEFT_COLOR, "left hand"), (RIGHT_COLOR, "right hand (as the wearer sees them)"))
+"""Of a legend: the colours of hands."""
+WHITE = (255, 255, 255)
+DARK = 24
+AXES = {"x": (230, 60, 60), "y": (60, 200, 60), "z": (70, 110, 255)}
+TEXT_PX = 13
+LINE_PX = TEXT_PX + 5
+
+LegendEntry = tuple[Sequence[int] | None, str]
+"""A colour and what it stands for; None: words alone."""
 
 
 def color_of(key: str) -> tuple[int, int, int]:
@@ -34,6 +42,11 @@ def color_of(key: str) -> tuple[int, int, int]:
 
 def side_color(side: str) -> tuple[int, int, int]:
     return LEFT_COLOR if side == "left" else RIGHT_COLOR
+
+
+def short_track(track_id: str) -> str:
+    """The part of a track's name that tells it from the others of its take."""
+    return track_id.rpartition("-")[2]
 
 
 def overlay_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
@@ -56,10 +69,13 @@ def draw_box(image: np.ndarray, box: np.ndarray, color: Sequence[int]) -> None:
 def draw_hand(image: np.ndarray, joints_px: np.ndarray, color: Sequence[int]) -> None:
     """Skeleton of 21 joints (21, 2) in pixels of this picture."""
     points = np.clip(np.round(joints_px), -1e4, 1e4).astype(int)
-    radius = 2 if np.ptp(points, axis=0).max() > 80 else 1  # dots must not hide a small hand
+    extent = np.ptp(points, axis=0).max()
+    radius = 2 if extent > 100 else 1  # dots must not hide a small hand
+    width = 2 if extent > 50 else 1
     for finger in FINGERS:
-        cv2.polylines(image, [points[list(finger)]], False, (20, 20, 20), radius + 1, cv2.LINE_AA)
-        cv2.polylines(image, [points[list(finger)]], False, tuple(color), 1, cv2.LINE_AA)
+        line = [points[list(finger)]]
+        cv2.polylines(image, line, False, (20, 20, 20), width + 2, cv2.LINE_AA)
+        cv2.polylines(image, line, False, tuple(color), width, cv2.LINE_AA)
     for x, y in points.tolist():
         cv2.circle(image, (x, y), radius, (255, 255, 255), -1, cv2.LINE_AA)
 
@@ -74,28 +90,105 @@ def draw_axes(
         return
     pixels = points @ camera_matrix.T
     flat = np.clip(np.round(pixels[:, :2] / pixels[:, 2:]), -1e4, 1e4).astype(int)
-    for end, color in zip(flat[1:], ((230, 60, 60), (60, 200, 60), (70, 110, 255)), strict=True):
+    for end, color in zip(flat[1:], AXES.values(), strict=True):
         cv2.arrowedLine(image, tuple(flat[0]), tuple(end), color, 2, cv2.LINE_AA, tipLength=0.2)
 
 
 def draw_words(image: np.ndarray, words: str, line: int = 0) -> None:
     """One line of small text at the top left, on a dark ground; shortened to the width."""
-    scale, thickness = 0.4, 1
-    plain = words.encode("ascii", "replace").decode()
-    room = max(image.shape[1] // 7, 8)
-    plain = plain if len(plain) <= room else plain[: room - 2] + ".."
-    (width, height), base = cv2.getTextSize(plain, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    top = 2 + line * (height + base + 3)
-    ground = image[top : top + height + base + 2, : width + 6]
-    ground[:] = ground // 4
-    origin = (3, top + height + 1)
-    white = (255, 255, 255)
-    cv2.putText(
-        image, plain, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, white, thickness, cv2.LINE_AA
-    )
+    draw_label(image, words, 0, 2 + line * LINE_PX)
 
 
-def blank_tile(width: int = 320, height: int = 180) -> np.ndarray:
+def draw_label(
+    image: np.ndarray, words: str, left: float, top: float, color: Sequence[int] = WHITE
+) -> None:
+    """A line of small text on a dark ground, moved and shortened to lie within the picture."""
+    from PIL import Image, ImageDraw
+
+    height, width = image.shape[:2]
+    text = _shortened(words, width - 6)
+    room = math.ceil(_font().getlength(text)) + 6
+    x = round(max(0, min(left, width - room)))
+    y = round(max(0, min(top, height - LINE_PX)))
+    ground = image[y : y + LINE_PX, x : x + room]
+    if not text or not ground.size:
+        return
+    tile = Image.fromarray(ground // 4)
+    light = tuple(int(0.6 * c + 0.4 * 255) for c in color)
+    ImageDraw.Draw(tile).text((3, 1), text, light, font=_font())
+    ground[:] = np.asarray(tile)
+
+
+@cache
+def _font() -> Any:
+    """DejaVu Sans, which comes with matplotlib and knows most alphabets."""
+    from PIL import ImageFont
+
+    found = find_spec("matplotlib")
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), TEXT_PX)
+
+
+def _shortened(words: str, width: float) -> str:
+    """A line that is no wider than `width` pixels."""
+    text = "".join(c if c.isprintable() else "?" for c in words)
+    if _font().getlength(text) <= width:
+        return text
+    while text and _font().getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…" if text else ""
+
+
+def with_legend(image: np.ndarray, title: str, entries: Iterable[LegendEntry]) -> np.ndarray:
+    """The picture, with a title above it, and below it what its colours stand for."""
+    width = image.shape[1]
+    above, below = _band(width, [(None, title)]), _band(width, entries)
+    return np.concatenate([part for part in (above, image, below) if part.size])
+
+
+def _band(width: int, entries: Iterable[LegendEntry]) -> np.ndarray:
+    """A dark strip with words, and a patch of its colour before each that has one."""
+    from PIL import Image, ImageDraw
+
+    patch, gap = 20, 18
+    lines: list[list[tuple[int, LegendEntry]]] = []
+    x = width
+    for color, words in _pieces(entries, width - patch - 12):
+        room = math.ceil(_font().getlength(words)) + (patch if color else 0)
+        if x + room > width:
+            lines.append([])
+            x = 6
+        lines[-1].append((x, (color, words)))
+        x += room + gap
+    band = Image.new("RGB", (width, len(lines) * (LINE_PX + 2) + 4 * bool(lines)), (DARK,) * 3)
+    pen = ImageDraw.Draw(band)
+    for number, line in enumerate(lines):
+        top = 3 + number * (LINE_PX + 2)
+        for left, (color, words) in line:
+            if color:
+                pen.rectangle((left, top + 2, left + patch - 7, top + TEXT_PX), tuple(color))
+            pen.text((left + (patch if color else 0), top), words, WHITE, font=_font())
+    return np.asarray(band)
+
+
+def _pieces(entries: Iterable[LegendEntry], width: float) -> Iterator[LegendEntry]:
+    """The entries; what is too wide for a line is broken between its words."""
+    for color, words in entries:
+        line = ""
+        for word in words.split():
+            longer = f"{line} {word}".strip()
+            if line and _font().getlength(longer) > width:
+                yield color, line
+                color, line = None, word
+            else:
+                line = longer
+        if line:
+            yield color, _shortened(line, width)
+
+
+def blank_tile(width: int = 400, height: int = 225) -> np.ndarray:
     """A dark tile to write on where there is no picture."""
     return np.full((height, width, 3), 40, np.uint8)
 
@@ -112,7 +205,7 @@ def contact_sheet(tiles: Sequence[np.ndarray], columns: int = 3, side_px: int = 
     for first in range(0, len(tiles), columns):
         fitted = [_fit(tile, side_px) for tile in tiles[first : first + columns]]
         height = max(tile.shape[0] for tile in fitted)  # each row as high as its highest tile
-        row = np.full((height + 4, columns * (side_px + 4) - 4, 3), 24, np.uint8)
+        row = np.full((height + 4, columns * (side_px + 4) - 4, 3), DARK, np.uint8)
         for column, tile in enumerate(fitted):
             top = (height - tile.shape[0]) // 2
             left = column * (side_px + 4) + (side_px - tile.shape[1]) // 2
@@ -135,4 +228,12 @@ def encode_jpeg(image: np.ndarray, max_bytes: int = 150_000) -> bytes:
         data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         if len(data) <= max_bytes:
             break
+    return data
+
+
+def shrink_jpeg(data: bytes, max_bytes: int) -> bytes:
+    """The picture in fewer bytes: of lower quality and, where that is not enough, smaller."""
+    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
+    while len(data := encode_jpeg(image, max_bytes)) > max_bytes and min(image.shape[:2]) > 64:
+        image = cv2.resize(image, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
     return data

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+DOTS_PER_INCH = 100
+WIDTH_IN = 8.0
+"""Of most figures: as wide as Dagster's UI has room for."""
 STATE_COLORS = {"still": "#bbbbbb", "moving": "#0072b2", "held": "#e69f00"}
 
 
@@ -27,17 +30,18 @@ def plot_paths(
 
     Rows of NaN are gaps. points: (M, 3) or None, drawn faintly behind.
     """
-    figure, axes = _figure(1, 2, (9, 4))
+    figure, axes = _figure(1, 2, (WIDTH_IN, 4))
     for axis, second, name in ((axes[0], 2, "z"), (axes[1], 1, "y")):
         if points is not None and len(points):
             low, high = np.percentile(points, [2, 98], axis=0)
             shown = points[((points >= low) & (points <= high)).all(axis=1)]
-            axis.scatter(shown[:, 0], shown[:, second], s=1, c="#cccccc", linewidths=0)
+            dots = {"s": 3, "c": "#bbbbbb", "linewidths": 0, "label": "points of the scene"}
+            axis.scatter(shown[:, 0], shown[:, second], **dots)
         for label, path in paths.items():
             axis.plot(path[:, 0], path[:, second], linewidth=1.3, label=label)
             seen = path[~np.isnan(path[:, 0])]
             if len(seen):
-                axis.plot(seen[0, 0], seen[0, second], "o", color="black", markersize=3)
+                axis.plot(seen[0, 0], seen[0, second], "ko", markersize=4, label=f"{label}: start")
         axis.set_xlabel(f"x [{unit}]")
         axis.set_ylabel(f"{name} [{unit}]")
         axis.set_aspect("equal", adjustable="datalim")
@@ -45,15 +49,15 @@ def plot_paths(
     axes[0].set_title("from above", fontsize=8)
     axes[1].set_title("from the side", fontsize=8)
     axes[1].invert_yaxis()
-    if paths:
-        axes[0].legend(fontsize=6, loc="best")
-    return _png(figure, title)
+    if shown := dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True)):
+        figure.legend(shown.values(), shown, ncols=4, fontsize=7, loc="outside lower center")
+    return as_png(figure, title)
 
 
 def plot_timeline(intervals: Sequence[Mapping[str, Any]], title: str) -> bytes:
     """One bar an interval of `object_movements` rows, a line a track."""
     tracks = sorted({r["track_id"] for r in intervals})
-    figure, axes = _figure(1, 1, (9, 1.2 + 0.35 * len(tracks)))
+    figure, axes = _figure(1, 1, (WIDTH_IN, 1.2 + 0.35 * len(tracks)))
     axis = axes[0]
     for row in intervals:
         axis.barh(
@@ -67,24 +71,8 @@ def plot_timeline(intervals: Sequence[Mapping[str, Any]], title: str) -> bytes:
     axis.set_xlabel("time in the video [s]")
     for state, color in STATE_COLORS.items():
         axis.barh(0, 0, color=color, label=state)
-    axis.legend(fontsize=7, ncols=3, loc="upper right")
-    return _png(figure, title)
-
-
-def plot_series(
-    series: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[str]]], title: str
-) -> bytes:
-    """Panels of curves over time: (y label, times (N,), values (N, C), C curve names)."""
-    figure, axes = _figure(len(series), 1, (9, 2.2 * len(series)))
-    for axis, (label, times, values, names) in zip(axes, series, strict=True):
-        for column, name in enumerate(names):
-            axis.plot(times, values[:, column], linewidth=0.9, label=name)
-        axis.set_ylabel(label, fontsize=8)
-        axis.grid(alpha=0.3)
-        if len(names) <= 24:
-            axis.legend(fontsize=5, ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes[-1].set_xlabel("time in the video [s]")
-    return _png(figure, title)
+    figure.legend(fontsize=7, ncols=3, loc="outside lower center")
+    return as_png(figure, title)
 
 
 def plot_distribution(values: np.ndarray, threshold: float, unit: str, title: str) -> bytes:
@@ -94,14 +82,14 @@ def plot_distribution(values: np.ndarray, threshold: float, unit: str, title: st
     axes[0].axvline(threshold, color="#d55e00", linestyle="--", label=f"threshold {threshold:g}")
     axes[0].set_xlabel(unit)
     axes[0].legend(fontsize=7)
-    return _png(figure, title)
+    return as_png(figure, title)
 
 
 def plot_counts(
     edges: np.ndarray, counts: Mapping[str, np.ndarray], x_label: str, unit: str, title: str
 ) -> bytes:
     """Stacked bars: counts (N,) by name, each over the stretch that begins at its edge (N,)."""
-    figure, axes = _figure(1, 1, (9, 3))
+    figure, axes = _figure(1, 1, (WIDTH_IN, 3))
     axis, below = axes[0], np.zeros(len(edges))
     width = float(np.diff(edges).min()) if len(edges) > 1 else 1.0
     colors = _colors(len(counts))
@@ -111,17 +99,17 @@ def plot_counts(
     axis.set_xlabel(x_label)
     axis.set_ylabel(unit)
     axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _png(figure, title)
+    return as_png(figure, title)
 
 
 def plot_shares(values: Mapping[str, float], unit: str, title: str) -> bytes:
     """One bar a name, the largest on top."""
     names = sorted(values, key=lambda n: values[n])
-    figure, axes = _figure(1, 1, (9, 1.0 + 0.25 * len(names)))
+    figure, axes = _figure(1, 1, (WIDTH_IN, 1.0 + 0.25 * len(names)))
     axes[0].barh(range(len(names)), [values[n] for n in names], color="#0072b2")
     axes[0].set_yticks(range(len(names)), names, fontsize=7)
     axes[0].set_xlabel(unit)
-    return _png(figure, title)
+    return as_png(figure, title)
 
 
 def plot_scatter(
@@ -132,16 +120,17 @@ def plot_scatter(
     title: str,
 ) -> bytes:
     """Points (x (N,), y (N,)) by name, and the threshold that they are judged by."""
-    figure, axes = _figure(1, 1, (9, 3))
+    figure, axes = _figure(1, 1, (WIDTH_IN, 3))
     axis = axes[0]
     for (name, (x, y)), color in zip(series.items(), _colors(len(series)), strict=True):
         axis.plot(x, y, ".", label=name, color=color)
-    axis.axhline(threshold, color="#d55e00", linestyle="--", linewidth=1)
+    dashed = f"threshold {threshold:g}"
+    axis.axhline(threshold, color="#d55e00", linestyle="--", linewidth=1, label=dashed)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _png(figure, title)
+    return as_png(figure, title)
 
 
 def _colors(count: int) -> list[Any]:
@@ -151,16 +140,22 @@ def _colors(count: int) -> list[Any]:
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    figure = empty_figure(size)
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def empty_figure(size: tuple[float, float]) -> Any:
+    """A figure of matplotlib of this width and height in inches, for `as_png`."""
     # The object interface: pyplot keeps every figure, and picks a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=80, layout="constrained")
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+    return figure
 
 
-def _png(figure: Any, title: str) -> bytes:
+def as_png(figure: Any, title: str) -> bytes:
     figure.suptitle(title, fontsize=9)
     from PIL import Image
 

@@ -83,10 +83,19 @@ def test_status_tells_what_is_done(first: tuple[Path, dict[str, Any]]) -> None:
 
 @pytest.mark.slow
 def test_if_every_video_is_rejected_the_run_failed(tmp_path: Path) -> None:
-    (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 40)
-    summary = ego_json("run", str(tmp_path), "--lake", str(tmp_path / "lake"), status=1)
+    """And a setting that is given goes before the file of EGO_BACKENDS, also as the default."""
+    raw, lake = tmp_path / "raw", Lake(tmp_path / "lake")
+    raw.mkdir()
+    (raw / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    backends = tmp_path / "backends.yaml"
+    backends.write_text("settings: {probe: {max_duration_s: 5, min_duration_s: 1}}\n")
+    given = ["--backends", str(backends), "--set", "video_manifest.max_duration_s=3600"]
+    summary = ego_json("run", str(raw), "--lake", lake.location, *given, status=1)
     assert summary["videos"] == {"total": 1, "accepted": 0, "rejected": 1}
     assert summary["ok"] is False
+    (made,) = lake.provenances("video_manifest", summary["shards"][0]).values()
+    settings = json.loads(made.settings)
+    assert (settings["max_duration_s"], settings["min_duration_s"]) == (3600, 1)
 
 
 def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from dagster_project.cli import main
 from ego_assets.environment import VARIABLES
 from ego_assets.graph.backends import Backends
+from ego_assets.hands.settings import HandPoseSettings
 from ego_assets.models.choice import BACKENDS_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,8 +59,24 @@ def test_a_file_of_backends_goes_before_defaults_and_behind_what_a_person_says(
     assert found["hand_poses.smoothing_frames"] == (4.0, source)
     # As a run takes them.
     form = {"rounds": 6, "smoothing_frames": 1.5, "hand_length_m": 0.183}
-    used = Backends().settings_of("hand_estimator", form)
+    used = Backends().settings_of("hand_estimator", form, {"rounds"})
     assert (used["rounds"], used["smoothing_frames"]) == (6, 4)
+
+
+def test_what_a_person_gives_holds_also_where_it_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends, settings = tmp_path / "backends.yaml", tmp_path / "settings.yaml"
+    backends.write_text("settings: {hand_estimator: {rounds: 3, smoothing_frames: 4}}\n")
+    usual = HandPoseSettings()
+    settings.write_text(f"hand_poses: {{smoothing_frames: {usual.smoothing_frames}}}\n")
+    monkeypatch.setenv(BACKENDS_FILE, str(backends))
+    found = told("--config", str(settings), "--set", f"hand_poses.rounds={usual.rounds}")
+    assert found["hand_poses.rounds"] == (usual.rounds, "--set")
+    assert found["hand_poses.smoothing_frames"] == (usual.smoothing_frames, str(settings))
+    # The file, too, may say what another one says.
+    found = told("--set", "hand_poses.rounds=3")
+    assert found["hand_poses.rounds"] == (3, "--set")
 
 
 def test_a_schema_and_a_check_of_files(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_stale_shards_are_listed(tmp_path: Path) -> None:
     expected = {SHARD: {"hand_masks": 4}}
     assert json.loads(ego("stale", "--lake", lake, "--json")) == expected
     assert f"{SHARD}: 4 hand_masks" in ego("stale", "--lake", lake)
-    other = ego("stale", "--lake", lake, "--shard", "20990101-0000", status=1)
+    other = ego("stale", "--lake", lake, "--shard", "20990101-0000", status=2)
     assert f"did you mean {SHARD}" in other
     work.lake.write_shard("20250101-0000", {"files": []})
     work.lake.storage.write("video_manifest/20250101-0000.parquet", b"damaged")
@@ -113,7 +113,7 @@ def test_sql_prints_rows_and_refuses_to_write(bench: Bench) -> None:
 
 
 def test_trace_of_what_is_not_there(bench: Bench) -> None:
-    assert "called nothing" in ego("trace", "nothing", "--lake", str(bench.lake.root), status=1)
+    assert "called nothing" in ego("trace", "nothing", "--lake", str(bench.lake.root), status=2)
     named = ego("trace", str(bench.file), "--lake", str(bench.lake.root), "--json")
     assert set(json.loads(named)["units"]) == set(UNITS)
 
@@ -130,11 +130,11 @@ def test_history_diff_and_rollback(bench: Bench) -> None:
     (compared,) = json.loads(ego("diff", "r", "run", *lake, "--json"))
     assert (compared["table"], compared["equal"], compared["changed"]) == ("clips", 12, 0)
     assert "clips" in ego("diff", "r", "run-two", *lake)
-    assert "nothing that a run zzz made" in ego("diff", "r", "zzz", *lake, status=1)
+    assert "nothing that a run zzz made" in ego("diff", "r", "zzz", *lake, status=2)
     assert "is current again (4 units)" in ego("rollback", "r", *lake)
     assert "was current already" in ego("rollback", "r", *lake)
     assert ego("verify", *lake).startswith("0 problems")
-    assert "`ego history`" in ego("rollback", "zzz", *lake, status=1)
+    assert "`ego history`" in ego("rollback", "zzz", *lake, status=2)
 
 
 def test_without_a_lake_each_says_so(tmp_path: Path) -> None:

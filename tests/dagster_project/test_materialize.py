@@ -193,7 +193,8 @@ def test_what_a_run_says_of_a_stage() -> None:
 
     form = form_of(STAGES["hand_poses"])
     plain = form()
-    assert said(form(force=True, rounds=8)) is None
+    assert said(form(force=True)) is None
+    assert said(form(rounds=8)) == Choice({"rounds": 8}), "also where it is the default"
     assert said(plain, Backends(segmenter="sam2"), segmenter="sam2") is None
     assert said(form(keep_choices=False)) == Choice()
     few = form(rounds=3, only=["c"])

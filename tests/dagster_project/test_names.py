@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -45,7 +47,7 @@ def bench(tmp_path: Path) -> Bench:
     ],
 )
 def test_a_unit_that_is_not_there(bench: Bench, command: list[str]) -> None:
-    told = ego(*command, "--lake", str(bench.lake.root), status=1)
+    told = ego(*command, "--lake", str(bench.lake.root), status=2)
     assert f"no clip, video or file {TYPO}" in told
     assert f"did you mean {UNITS[1]}?" in told
     (entry,) = bench.ledger.entries(unit_id=UNITS[1])
@@ -67,8 +69,73 @@ def test_a_unit_that_is_not_there(bench: Bench, command: list[str]) -> None:
     ],
 )
 def test_a_shard_that_is_not_there(bench: Bench, command: list[str]) -> None:
-    told = ego(*command, "--shard", "20260101-00000", "--lake", str(bench.lake.root), status=1)
+    told = ego(*command, "--shard", "20260101-00000", "--lake", str(bench.lake.root), status=2)
     assert f"there is no shard 20260101-00000 in {bench.lake.root}; did you mean {SHARD}?" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quarantine", "ls", "--table"],
+        ["quarantine", "show", UNITS[1], "--table"],
+        ["quarantine", "drop", "--table"],
+        ["quarantine", "release", "--stage"],
+        ["retry", "--table"],
+        ["history", "--table"],
+        ["rollback", "r", "--table"],
+        ["accept-drift"],
+    ],
+)
+def test_a_table_that_is_not_there(bench: Bench, command: list[str]) -> None:
+    told = ego(*command, "hand_pose", "--lake", str(bench.lake.root), status=2)
+    assert "there is no table hand_pose; did you mean hand_poses?" in told
+    told = ego(*command, "xyz", "--lake", str(bench.lake.root), status=2)
+    assert "there is no table xyz: there are video_manifest, clips, " in told
+
+
+@pytest.mark.parametrize("command", [["rollback"], ["diff", "r"]])
+def test_a_run_that_is_not_there(bench: Bench, command: list[str]) -> None:
+    bench.work_again("night-0123456789", "g")
+    told = ego(*command, "night-0123456788", "--lake", str(bench.lake.root), status=2)
+    assert "did you mean night-0123456789?" in told
+
+
+@pytest.mark.parametrize(
+    ("what", "meant"),
+    [
+        (f"clip/{UNITS[1]}", "did you mean clips?"),
+        (TYPO, f"did you mean {UNITS[1]}?"),
+        (f"{UNITS[2]}-000", f"did you mean {UNITS[2]}-0000?"),
+        (f"hand_poses/{UNITS[2]}-000", f"did you mean {UNITS[2]}-0000?"),
+    ],
+)
+def test_trace_suggests_what_was_meant(bench: Bench, what: str, meant: str) -> None:
+    bench.ledger.expect("hand_poses", SHARD, [(f"{UNITS[2]}-0000", UNITS[2])])
+    assert meant in ego("trace", what, "--lake", str(bench.lake.root), status=2)
+
+
+def test_every_command_that_takes_a_name_refuses_a_wrong_one(bench: Bench) -> None:
+    """Also those to come: by the options and arguments that commands have."""
+
+    def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        for name, command in group.commands.items():
+            if isinstance(command, click.Group):
+                yield from commands(command, (*path, name))
+            for parameter in command.params:
+                if parameter.name in {"shard", "shards", "unit", "stage", "table", "tables"}:
+                    yield (*path, name, parameter.name, parameter.opts[0])
+
+    filled = {"rollback": ["r"], "diff": ["r", "r"]}
+    found = list(commands(main))
+    assert len(found) >= 20
+    for *path, kind, option in found:
+        given = ["typo"] if option == kind else [option, "typo"]
+        if option != "unit":
+            given += filled.get(path[-1], [])
+        if path[-1] == "show" and kind == "stage":
+            given.append(UNITS[1])
+        told = ego(*path, *given, "--lake", str(bench.lake.root), status=2)
+        assert "there is no" in told, (path, kind)
 
 
 def test_what_is_dropped_was_in_quarantine(bench: Bench) -> None:

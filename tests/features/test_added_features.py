@@ -52,7 +52,7 @@ with open_instance(sys.argv[1]) as instance:
         dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
     checks = [r.event_log_entry.dagster_event.asset_check_evaluation_data for r in records]
     print(json.dumps({
-        "picture": str(metadata["picture"].value)[:80] if "picture" in metadata else None,
+        "picture": str(metadata["picture"].value)[:200] if "picture" in metadata else None,
         "backend": metadata["backend"].value,
         "rows": metadata["dagster/row_count"].value,
         "checks": {c.check_name: c.passed for c in checks
@@ -133,7 +133,9 @@ def test_a_table_is_made_checked_and_drawn(made: Made) -> None:
     assert row["sharpness"] > 0
     assert row["backend"] == "laplacian"
     found = json.loads(python(made.environment, EVENTS, made.lake, "clip_sharpness"))
-    assert "](data:image/jpeg" in found["picture"]
+    assert f"](/previews/clip_sharpness/{made.summary['shards'][0]}?" in found["picture"]
+    kept = made.lake / "_previews" / "clip_sharpness" / f"{made.summary['shards'][0]}.jpg"
+    assert kept.read_bytes().startswith(b"\xff\xd8\xff")
     assert found["backend"] == "laplacian 1"
     assert found["checks"]["clips_are_in_focus"]
     assert found["checks"]["fits_contract"]

@@ -64,6 +64,6 @@ def test_plots_are_pictures() -> None:
     for data in (
         plots.plot_paths({"camera": path}, np.zeros((0, 3)), "t", "m"),
         plots.plot_timeline([row], "t"),
-        plots.plot_series([("y", times, np.ones((5, 2)), ["a", "b"])], "t"),
+        plots.plot_scatter({"a": (times, times)}, 1.0, "x", "y", "t"),
     ):
         assert cv2.imdecode(np.frombuffer(data, np.uint8), 1) is not None
