@@ -69,39 +69,39 @@ def _finish(lake: Lake, ledger: Ledger, shard: str, specs: Sequence[StageSpec]) 
         sha256, inputs = _sha256(file.uri), probe_inputs(file.uri)
         size = state.byte_size
         entered.append(
-            Source(file.unit, shard, file.uri, size, sha256, state.identity, sidecar, inputs)
+            Source(file.item, shard, file.uri, size, sha256, state.identity, sidecar, inputs)
         )
     sources.enter(entered)
     sources.update(entered)
     for spec in specs:
         inputs = ShardInputs(lake, ledger, shard)
-        units = []
+        items = []
         for _, groups in share_out([Part(spec)], inputs):
             for group in groups:
                 previous = None
-                for unit in group.units:
-                    previous = chain(unit.base_fingerprint, previous)
-                    units.append((unit, previous))
+                for item in group.items:
+                    previous = chain(item.base_fingerprint, previous)
+                    items.append((item, previous))
         for table in spec.tables:
-            entries = [_make(lake, table, shard, unit, mark) for unit, mark in units]
+            entries = [_make(lake, table, shard, item, mark) for item, mark in items]
             with ledger.transaction() as connection:
                 connection.execute(work.insert(), entries)
-            lake.compact(table, shard, lambda made=units: {u.unit_id for u, _ in made})
+            lake.compact(table, shard, lambda made=items: {u.item_id for u, _ in made})
             note_file(lake, ledger, table, shard)
 
 
-def _make(lake: Lake, table: str, shard: str, unit: WorkItem, fingerprint: str) -> dict[str, Any]:
-    """Publish a unit's rows. Returns its entry in the ledger."""
+def _make(lake: Lake, table: str, shard: str, item: WorkItem, fingerprint: str) -> dict[str, Any]:
+    """Publish an item's rows. Returns its entry in the ledger."""
     names: dict[str, Any] = dict.fromkeys(Provenance.__dataclass_fields__, "x")
-    own = {"attempt": 1, "token": 1, "fingerprint": fingerprint, "input_hash": unit.input_hash}
+    own = {"attempt": 1, "token": 1, "fingerprint": fingerprint, "input_hash": item.input_hash}
     origin = Provenance(**names | own | {"provisional": ""})
-    batch = TABLES[table].from_rows(_rows(table, shard, unit))
-    published = lake.publish(table, shard, unit.unit_id, batch, origin)
+    batch = TABLES[table].from_rows(_rows(table, shard, item))
+    published = lake.publish(table, shard, item.item_id, batch, origin)
     return {
         "stage": table,
-        "unit_id": unit.unit_id,
+        "item_id": item.item_id,
         "shard": shard,
-        "video_id": unit.video_id,
+        "video_id": item.video_id,
         "fingerprint": fingerprint,
         "state": State.DONE,
         "attempts": 1,
@@ -110,21 +110,21 @@ def _make(lake: Lake, table: str, shard: str, unit: WorkItem, fingerprint: str) 
     }
 
 
-def _rows(table: str, shard: str, unit: WorkItem) -> list[dict[str, Any]]:
+def _rows(table: str, shard: str, item: WorkItem) -> list[dict[str, Any]]:
     if table == "video_manifest":
-        return [_video(shard, unit)]
+        return [_video(shard, item)]
     if table == "clips":
-        return [_clip(shard, unit, index) for index in range(CLIPS)]
+        return [_clip(shard, item, index) for index in range(CLIPS)]
     return []
 
 
-def _video(shard: str, unit: WorkItem) -> dict[str, Any]:
-    sha256 = _sha256(unit.payload["uri"])
+def _video(shard: str, item: WorkItem) -> dict[str, Any]:
+    sha256 = _sha256(item.payload["uri"])
     return dict.fromkeys(TABLES["video_manifest"].model_fields) | {
         "video_id": sha256[:16],
         "shard": shard,
-        "uri": unit.payload["uri"],
-        "byte_size": unit.payload["byte_size"],
+        "uri": item.payload["uri"],
+        "byte_size": item.payload["byte_size"],
         "sha256": sha256,
         "accepted": True,
         "width_px": 1920,
@@ -141,13 +141,13 @@ def _video(shard: str, unit: WorkItem) -> dict[str, Any]:
     }
 
 
-def _clip(shard: str, unit: WorkItem, index: int) -> dict[str, Any]:
+def _clip(shard: str, item: WorkItem, index: int) -> dict[str, Any]:
     return dict.fromkeys(TABLES["clips"].model_fields) | {
-        "video_id": unit.unit_id,
+        "video_id": item.item_id,
         "shard": shard,
-        "clip_id": f"{unit.unit_id}-{index:04d}",
+        "clip_id": f"{item.item_id}-{index:04d}",
         "clip_index": index,
-        "take_id": f"{unit.unit_id}-t000",
+        "take_id": f"{item.item_id}-t000",
         "index_in_take": index,
         "start_frame": index * FRAMES,
         "end_frame": (index + 1) * FRAMES,

@@ -154,9 +154,9 @@ def unaccounted(lake: Lake, ledger: Ledger, kinds: Mapping[str, str]) -> list[st
         after = entry.video_id in killers and entry.stage in list(TABLES)[5:]
         wanted_state = State.QUARANTINED if dead else State.PENDING if after else State.DONE
         if entry.state is not wanted_state:
-            found.append(f"{entry.stage} {entry.unit_id} is {entry.state}, not {wanted_state}")
+            found.append(f"{entry.stage} {entry.item_id} is {entry.state}, not {wanted_state}")
         if dead and "SIGSEGV" not in (entry.error or ""):
-            found.append(f"{entry.stage} {entry.unit_id}: the signal is not named")
+            found.append(f"{entry.stage} {entry.item_id}: the signal is not named")
     return found + [str(p) for p in verify(lake, ledger)]
 
 

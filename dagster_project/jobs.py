@@ -165,7 +165,7 @@ def release_units(context: dg.OpExecutionContext, config: ReleaseConfig, storage
         raise dg.Failure("say what: stage, shard, unit, or everything", allow_retries=False)
     ledger = ready(storage.lake(), storage.ledger(), context.log.warning)
     count = ledger.release(
-        stage=config.stage or None, shard=config.shard or None, unit_id=config.unit or None
+        stage=config.stage or None, shard=config.shard or None, item_id=config.unit or None
     )
     shards = ledger.unfinished_shards()
     context.log.info(f"{count} released; unfinished shards: {', '.join(shards[:LISTED])}")

@@ -157,7 +157,7 @@ def quarantine_ls(lake_root: str, stage: str | None, shard: str | None, as_json:
     width = Console().width
     for entry in entries:
         reason = (entry.error or "").split("\n", 1)[0]
-        click.echo(plain(f"{entry.stage} {entry.unit_id}").plain)
+        click.echo(plain(f"{entry.stage} {entry.item_id}").plain)
         words = f"  shard {entry.shard}, {count_of(entry.attempts, 'attempt')}: {reason}"
         click.echo(hanging(words, 2, width))
 
@@ -177,7 +177,7 @@ def quarantine_show(unit: str, lake_root: str, stage: str | None, as_json: bool)
         return
     for entry in entries:
         words = (
-            f"{entry.stage} {entry.unit_id} of shard {entry.shard}\n"
+            f"{entry.stage} {entry.item_id} of shard {entry.shard}\n"
             f"video {entry.video_id}, run {entry.run_id}, worker {entry.worker}\n"
             f"{count_of(entry.attempts, 'attempt')}, {entry.error_class}\n\n{entry.error}\n"
         )
@@ -205,7 +205,7 @@ def quarantine_release(
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
     check_names(lake, ledger, shard, unit)
-    count = ledger.release(stage=stage, shard=shard, unit_id=unit)
+    count = ledger.release(stage=stage, shard=shard, item_id=unit)
     click.echo(json.dumps({"released": count}) if as_json else f"{count} released")
 
 
@@ -227,9 +227,9 @@ def quarantine_drop(
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
     check_names(lake, ledger, shard, unit)
-    count = ledger.drop(stage=stage, shard=shard, unit_id=unit)
+    count = ledger.drop(stage=stage, shard=shard, item_id=unit)
     if unit and not count:
-        found = ledger.entries(stage=stage, shard=shard, unit_id=unit)
+        found = ledger.entries(stage=stage, shard=shard, item_id=unit)
         if not any(entry.state is State.DROPPED for entry in found):
             states = ", ".join(f"{e.stage} is {e.state.value}" for e in found) or "nothing is known"
             raise click.ClickException(f"nothing of {unit} is in quarantine: {states}")
@@ -268,10 +268,10 @@ def retry(
     settings = read_settings(given, config_file)
     ledger = ledger_of(lake)
     check_names(lake, ledger, shard, unit)
-    ledger.release(stage=stage, shard=shard, unit_id=unit)
+    ledger.release(stage=stage, shard=shard, item_id=unit)
     revive(lake, ledger, shard)
     unfinished = [State.PENDING, State.RUNNING, State.FAILED]
-    waiting = ledger.entries(stage=stage, shard=shard, unit_id=unit, states=unfinished)
+    waiting = ledger.entries(stage=stage, shard=shard, item_id=unit, states=unfinished)
     shards = sorted({e.shard for e in waiting} - {LAKE})
     if not shards:
         click.echo(json.dumps({"shards": []}) if as_json else "nothing to do")
@@ -324,7 +324,7 @@ def stale(
     # About these the ledger is wrong: the rows in the lake say what they were made with.
     by_lake = differences.shards
     looked = list(find_stale(lake, ledger, recipes.of, chosen, by_lake))
-    found = [s for s in looked if s.units]
+    found = [s for s in looked if s.items]
     if words := str(differences):
         click.echo(words, err=True)
     for each in looked:
@@ -336,10 +336,10 @@ def stale(
             summary = run_shards(lake.location, names, workers=workers, verbose=verbose, tell=tell)
         report(summary, as_json)
     elif as_json:
-        click.echo(json.dumps({s.shard: s.units for s in found}))
+        click.echo(json.dumps({s.shard: s.items for s in found}))
     else:
         for each in found:
-            click.echo(f"{each.shard}: {', '.join(f'{n} {t}' for t, n in each.units.items())}")
+            click.echo(f"{each.shard}: {', '.join(f'{n} {t}' for t, n in each.items.items())}")
         count = count_of(len(found), "stale shard")
         if by_lake & set(chosen):
             count = f"{count if found else 'no stale shards'}, by what lies in the lake"
@@ -577,11 +577,11 @@ def _quarantined(
     lake = existing_lake(lake_root)
     ledger = ledger_of(lake)
     check_names(lake, ledger, shard, unit)
-    return ledger.entries(stage=stage, shard=shard, unit_id=unit, states=[State.QUARANTINED])
+    return ledger.entries(stage=stage, shard=shard, item_id=unit, states=[State.QUARANTINED])
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
-    return asdict(entry)
+    return entry.told()
 
 
 def _chain(found: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def check_shards(lake: Lake, given: Iterable[str]) -> None:
 def check_names(lake: Lake, ledger: Ledger, shard: str | None, unit: str | None) -> None:
     """As `check_shards`, and for a clip, video or file of which the ledger knows nothing."""
     check_shards(lake, [shard] if shard else [])
-    if unit is None or ledger.entries(unit_id=unit, limit=1):
+    if unit is None or ledger.entries(item_id=unit, limit=1):
         return
     more = did_you_mean_unit(ledger, unit)
     raise UnknownNameError(f"there is no clip, video or file {unit} in {lake.location}{more}")
@@ -70,8 +70,8 @@ def check_names(lake: Lake, ledger: Ledger, shard: str | None, unit: str | None)
 def did_you_mean_unit(ledger: Ledger, given: str) -> str:
     """As `did_you_mean`, of clips, videos and files: of those that are equally close, one that
     failed. All that failed are looked at, and of the others as many as a moment allows."""
-    bad = {entry.unit_id for entry in ledger.entries(states=BAD, limit=LOOKED_AT)}
-    known = bad | {entry.unit_id for entry in ledger.entries(limit=LOOKED_AT)}
+    bad = {entry.item_id for entry in ledger.entries(states=BAD, limit=LOOKED_AT)}
+    known = bad | {entry.item_id for entry in ledger.entries(limit=LOOKED_AT)}
     close = difflib.get_close_matches(given, known, n=LOOKED_AT, cutoff=0.7)
     best = [name for name in close if _likeness(name, given) == _likeness(close[0], given)]
     meant = next((name for name in sorted(best) if name in bad), min(best, default=""))

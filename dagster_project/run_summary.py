@@ -165,7 +165,7 @@ def fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
             mine = [e for e in known if e.video_id in accepted or not e.video_id]
             for entry in mine:
                 if entry.stage in CLIP_TABLES:
-                    clips.add(entry.unit_id)
+                    clips.add(entry.item_id)
                 if entry.state in {State.DONE, State.DROPPED}:
                     continue
                 if entry.waits_for_gpu:
@@ -177,15 +177,15 @@ def fill(summary: Summary, lake: Lake, ledger: Ledger, uris: set[str]) -> None:
                 summary.failures.append(
                     {
                         "stage": entry.stage,
-                        "unit": entry.unit_id,
+                        "unit": entry.item_id,
                         "state": entry.state.value,
                         "reason": reason,
                     }
                 )
-                if entry.stage in CLIP_TABLES and worst.get(entry.unit_id) is not State.QUARANTINED:
-                    worst[entry.unit_id] = entry.state
+                if entry.stage in CLIP_TABLES and worst.get(entry.item_id) is not State.QUARANTINED:
+                    worst[entry.item_id] = entry.state
             for table in summary.rows.keys() - {"video_manifest"}:
-                units = {e.unit_id for e in mine if e.stage == table and e.video_id}
+                units = {e.item_id for e in mine if e.stage == table and e.video_id}
                 summary.rows[table] += _rows(lake, table, shard, units, accepted)
     quarantined = sum(s is State.QUARANTINED for s in worst.values())
     summary.clips = {
@@ -239,7 +239,7 @@ def add_gone(summary: Summary, ledger: Ledger) -> None:
     sources = Sources(ledger)
     told = []
     for source, units in sources.untold(summary.shards):
-        told.append(source.unit_id)
+        told.append(source.item_id)
         detail = gone_detail(source.uri, GONE_WORDS[source.gone_why or DELETED])
         summary.gone.append({"uri": source.uri, "shard": source.shard, "detail": detail})
         if units and source.gone_why == AWAY:

@@ -59,7 +59,7 @@ def describe(
             {
                 "stage": e.stage,
                 "shard": e.shard,
-                "unit": e.unit_id,
+                "unit": e.item_id,
                 "file": file,
                 "state": e.state.value,
                 "attempts": e.attempts,
@@ -98,7 +98,7 @@ def _profiles(lake: Lake) -> list[dict[str, Any]]:
                 place
                 | {
                     "name": choice.name,
-                    "only": list(choice.units),
+                    "only": list(choice.items),
                     "settings": dict(choice.settings) | dict(choice.backends),
                     "run": choice.run_id,
                 }

@@ -215,7 +215,7 @@ def _by_shard(
     if not shards and ledger is not None:
         clips = [str(r["where"]) for r in rows if "where" in r]
         stage = found.asset_key.to_user_string()
-        shards = {e.shard for c in clips for e in ledger.entries(stage=stage, unit_id=c)}
+        shards = {e.shard for c in clips for e in ledger.entries(stage=stage, item_id=c)}
     yield from [replace(seen, member=shard) for shard in sorted(shards)] or [seen]
 
 

@@ -24,7 +24,7 @@ STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 START_LIMIT_S = 900.0
 """A run that we have seen waiting to begin for so long never will."""
 SILENCE_S = 3600.0
-"""So long without a heartbeat of any unit that it was at, a run of another machine is lost."""
+"""So long without a heartbeat of any item that it was at, a run of another machine is lost."""
 LOOK_S = 60.0
 """Longest time that passes between two looks, or two ticks of the sensor: a longer gap is one in
 which we were stopped, and those that we watch most likely were, too."""
@@ -52,7 +52,7 @@ def end_lost_runs(instance: dg.DagsterInstance, ledger: Ledger) -> list[str]:
             )
             lost.append((run.run_id, why))
         elif life is Life.UNKNOWN and age_s is not None and age_s >= SILENCE_S:
-            # A unit without heartbeats may be left of a step of it that was killed.
+            # An item without heartbeats may be left of a step of it that was killed.
             last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
             if all(time.time() - record.timestamp > SILENCE_S for record in last):
                 silent.append(run.run_id)

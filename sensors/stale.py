@@ -79,7 +79,7 @@ def build_stale_sensor(
             last, looked = found.shard, looked + 1
             if found.problem:  # a damaged shard must not stop the others
                 context.log.warning(f"shard {found.shard} cannot be judged: {found.problem}")
-            if found.units and (run_key := run_key_of(context.instance, found)):
+            if found.items and (run_key := run_key_of(context.instance, found)):
                 requests.append(
                     dg.RunRequest(
                         run_key=run_key,

@@ -88,9 +88,9 @@ def lake(tmp_path: Path, video: Path) -> Lake:
     made = Lake(tmp_path / "lake")
     golden = Lake(GOLDEN)
 
-    def publish(table: str, unit: str, rows: list[dict[str, Any]], token: int) -> None:
+    def publish(table: str, item: str, rows: list[dict[str, Any]], token: int) -> None:
         source = replace(PROVENANCE, token=token, fingerprint=f"f{token}")
-        made.publish(table, SHARD, unit, TABLES[table].from_rows(rows), source)
+        made.publish(table, SHARD, item, TABLES[table].from_rows(rows), source)
 
     row = golden.read("video_manifest", SHARD).to_pylist()[0]
     manifest = row | {"uri": str(video), "video_id": "v", "accepted": True, "frame_count": 60}

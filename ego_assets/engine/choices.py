@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from ego_assets.engine.plan import Group, ShardInputs, StageSpec, plan_from
 from resources.lake import Lake
@@ -31,14 +31,14 @@ class ChoiceError(ValueError):
 class Choice:
     """What one run chose for a stage, where it is not the default.
 
-    settings: of the launchpad's form; backends: fields of the resource of that name; units: the
+    settings: of the launchpad's form; backends: fields of the resource of that name; items: the
     clips or videos that it was for; empty: the whole shard. run_id: of the run; made_at: when, as
     in a `Provenance`; profile: the name that the person gave it.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     backends: Mapping[str, Any] = field(default_factory=dict)
-    units: tuple[str, ...] = ()
+    items: Annotated[tuple[str, ...], Field(alias="units")] = ()
     run_id: str = ""
     made_at: str = ""
     profile: str = ""
@@ -104,13 +104,13 @@ class Choices:
             ) from error
 
     def keep(self, stage: str, shard: str, choice: Choice) -> None:
-        """From now on this holds: for the whole shard, or for its units only."""
+        """From now on this holds: for the whole shard, or for its items only."""
         key = _key(stage, shard)
         with self._lake.storage.lock(f"{FOLDER}.{stage}.{shard}"):
             try:
                 made = [*self._read(stage, shard), choice]
             except ChoiceError:
-                if choice.units:
+                if choice.items:
                     raise
                 made = [choice]
             self._write(key, made)
@@ -135,16 +135,16 @@ class Choices:
             return
         holding = _holding(made)
         kept = [c for c in made[:-KEPT] if c in holding] + [*made[-KEPT:]]
-        self._lake.storage.write(key, json.dumps([asdict(c) for c in kept]).encode())
+        self._lake.storage.write(key, _FILE.dump_json(kept, by_alias=True))
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stage as takes of a shard are made: those of `units`; empty: all of them. form: the
+    """A stage as takes of a shard are made: those of `items`; empty: all of them. form: the
     settings of its launchpad form; choice: why it is as it is."""
 
     spec: StageSpec
-    units: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
     form: Mapping[str, Any] = field(default_factory=dict)
     choice: Choice = Choice()
 
@@ -154,8 +154,8 @@ def share_out(parts: Sequence[Part], inputs: ShardInputs) -> list[tuple[Part, li
     found: dict[str, tuple[int, Group]] = {}
     for number, part in enumerate(parts):
         for group in plan_from(part.spec, inputs):
-            if not part.units or group.has_any(part.units):
-                found[group.units[0].unit_id] = (number, group)
+            if not part.items or group.has_any(part.items):
+                found[group.items[0].item_id] = (number, group)
     return [(p, [g for n, g in found.values() if n == i]) for i, p in enumerate(parts)]
 
 
@@ -163,8 +163,8 @@ def _holding(made: Sequence[Choice]) -> list[Choice]:
     """What holds after all of these: what was for the whole shard ends all before it."""
     found: list[Choice] = []
     for choice in made:
-        before = found if choice.units else []
-        found = [c for c in before if not c.units or set(c.units) - set(choice.units)]
+        before = found if choice.items else []
+        found = [c for c in before if not c.items or set(c.items) - set(choice.items)]
         found.append(choice)
     return [] if all(c.is_default for c in found) else found
 

@@ -1,6 +1,6 @@
-"""A unit in the ledger while a worker is at it: claimed, kept by heartbeats, given back.
+"""A work item in the ledger while a worker is at it: claimed, kept by heartbeats, given back.
 
-Here: all tables of a unit at once; one heart for all claims of a process. Not here: how an attempt
+Here: all tables of an item at once; one heart for all claims of a process. Not here: how an attempt
 ends (`lane`), the claims themselves (`resources.ledger`).
 """
 
@@ -65,7 +65,7 @@ class _Heart:
         with ledger.joint_transaction(durable=False):
             for claim in claims:
                 for table, attempt in claim.attempts.items():
-                    if not ledger.beat(table, claim.unit_id, attempt.token):
+                    if not ledger.beat(table, claim.item_id, attempt.token):
                         late.append((claim, table))
         for claim, table in late:
             with self._changed:
@@ -79,11 +79,11 @@ os.register_at_fork(after_in_child=_HEART.__init__)  # type: ignore[misc]  # cla
 
 
 class Claim:
-    """The attempts {table: attempt} at one unit, whose heartbeats go on until `rest`."""
+    """The attempts {table: attempt} at one item, whose heartbeats go on until `rest`."""
 
-    def __init__(self, ledger: Ledger, unit_id: str, attempts: Mapping[str, Attempt]) -> None:
+    def __init__(self, ledger: Ledger, item_id: str, attempts: Mapping[str, Attempt]) -> None:
         self.ledger = ledger
-        self.unit_id = unit_id
+        self.item_id = item_id
         self.attempts = dict(attempts)
         self._late: set[str] = set()
         _HEART.add(self)
@@ -109,7 +109,7 @@ class Claim:
         """Another worker took the attempt over, and we live: it was not lost with its run."""
         if table not in self._late:
             self._late.add(table)
-            self.ledger.was_alive(table, self.unit_id, self.attempts[table].token)
+            self.ledger.was_alive(table, self.item_id, self.attempts[table].token)
 
     @contextmanager
     def _noting(self, table: str) -> Iterator[None]:
@@ -126,7 +126,7 @@ class Claim:
             with self._noting(table):
                 self.ledger.finish(
                     table,
-                    self.unit_id,
+                    self.item_id,
                     attempt,
                     digests[table],
                     waits_because=waits_because,
@@ -139,7 +139,7 @@ class Claim:
             with self._noting(table):
                 self.ledger.fail(
                     table,
-                    self.unit_id,
+                    self.item_id,
                     attempt,
                     error_class=error_class,
                     error=error,
@@ -154,28 +154,28 @@ class Claim:
         self.give_back()
 
     def give_back(self) -> None:
-        """It ended by no fault of the unit: not counted."""
+        """It ended by no fault of the item: not counted."""
         self.rest()
         with suppress(SQLAlchemyError):
             for table, attempt in self.attempts.items():
-                self.ledger.interrupt(table, self.unit_id, attempt)
+                self.ledger.interrupt(table, self.item_id, attempt)
 
 
 def claim(
     ledger: Ledger,
     spec: StageSpec,
     worker: str,
-    unit_id: str,
+    item_id: str,
     fingerprint: str,
     tables: Mapping[str, int],
 ) -> Claim | None:
-    """All tables {name: token seen} of a unit; none if another worker has one, or had meanwhile."""
+    """All tables {name: token seen} of an item; none if another worker has one, or had it since."""
     claimed: dict[str, Attempt] = {}
     for table, seen in sorted(tables.items()):
         try:
             claimed[table] = ledger.start(
                 table,
-                unit_id,
+                item_id,
                 fingerprint=fingerprint,
                 worker=worker,
                 run_id=spec.run_id,
@@ -184,6 +184,6 @@ def claim(
             )
         except BusyError:
             for name, attempt in claimed.items():
-                ledger.interrupt(name, unit_id, attempt)
+                ledger.interrupt(name, item_id, attempt)
             return None
-    return Claim(ledger, unit_id, claimed)
+    return Claim(ledger, item_id, claimed)

@@ -1,4 +1,4 @@
-"""What an error says of a unit: its own fault, nobody's, or the machine's.
+"""What an error says of a work item: its own fault, nobody's, or the machine's.
 
 Here: the classes, and the words that go into the ledger. Not here: what follows from them
 (`worker`, `runner`).
@@ -25,7 +25,7 @@ from resources.raw.presence import RawAwayError, RawRefusedError, RawUnreadError
 from resources.raw.reader import RawChangedError
 
 OUT_OF_MEMORY = "oom"
-"""The ledger's error class of a unit for which there was not enough."""
+"""The ledger's error class of an item for which there was not enough."""
 
 
 class ErrorKind(StrEnum):
@@ -45,7 +45,7 @@ class ErrorKind(StrEnum):
 
 
 class PublishRefusedError(RuntimeError):
-    """The lake does not take what a unit came to: it is not there, or it is not permitted."""
+    """The lake does not take what an item came to: it is not there, or it is not permitted."""
 
 
 _PERMANENT = (

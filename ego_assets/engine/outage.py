@@ -17,11 +17,11 @@ LONGEST_WAIT_S = 30.0
 
 
 class StageBrokenError(RuntimeError):
-    """The machine, not a unit, keeps the stage from going on."""
+    """The machine, not an item, keeps the stage from going on."""
 
 
 class Outage:
-    """How long nothing has come through. A unit that outlasts it goes to quarantine: it may be
+    """How long nothing has come through. An item that outlasts it goes to quarantine: it may be
     the only one that is concerned. The next one that does ends the stage."""
 
     def __init__(self) -> None:

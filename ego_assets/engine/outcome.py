@@ -13,9 +13,9 @@ from ego_assets.engine.workers.pulse import slow_words
 
 @dataclass(frozen=True)
 class Failure:
-    """A unit that ended badly, or could not start."""
+    """An item that ended badly, or could not start."""
 
-    unit_id: str
+    item_id: str
     state: str
     reason: str
 
@@ -29,7 +29,7 @@ class StageReport:
 
     stage: str
     shard: str
-    units: int = 0
+    items: int = 0
     done: int = 0
     skipped: int = 0
     retried: int = 0
@@ -47,7 +47,7 @@ class StageReport:
     outdone: list[str] = field(default_factory=list)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     slow: dict[str, str] = field(default_factory=dict)
-    """{unit: what to say of how slowly its file is read}."""
+    """{item: what to say of how slowly its file is read}."""
     moved_files: dict[str, str] = field(default_factory=dict)
     gone_files: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class StageReport:
         return self.quarantined + self.blocked
 
     @property
-    def units_per_minute(self) -> float:
+    def items_per_minute(self) -> float:
         return 60 * self.done / self.seconds if self.done else 0.0
 
     @property
@@ -74,18 +74,18 @@ class Tally:
     def __init__(
         self,
         report: StageReport,
-        units: Iterable[WorkItem] = (),
+        items: Iterable[WorkItem] = (),
         min_bytes_per_s: float = 0.0,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.report = report
-        self.units = {u.unit_id: u for u in units}
+        self.items = {u.item_id: u for u in items}
         self.min_bytes_per_s = min_bytes_per_s
         self.warn = warn
         self._done: set[str] = set()
 
     def note(self, message: Any) -> None:
-        """Enter one message; those that are not of how a unit ended are passed over."""
+        """Enter one message; those that are not of how an item ended are passed over."""
         report = self.report
         if isinstance(message, TakenOver) and message.why:
             report.outdone.append(message.why)
@@ -95,37 +95,37 @@ class Tally:
             return
         report.peak_rss_bytes = max(report.peak_rss_bytes, message.peak_rss_bytes)
         if message.state == "done":
-            self._done.add(message.unit_id)
+            self._done.add(message.item_id)
             report.done += 1
-            report.video_s += self.units[message.unit_id].video_s
+            report.video_s += self.items[message.item_id].video_s
             if message.notes:
-                report.notes[message.unit_id] = message.notes
+                report.notes[message.item_id] = message.notes
         elif message.state == "skipped":
-            report.skipped += message.unit_id not in self._done
-            self._done.add(message.unit_id)
+            report.skipped += message.item_id not in self._done
+            self._done.add(message.item_id)
         elif message.state == "failed":
             report.retried += 1
         elif message.state == "gone":
             report.gone += 1
             reason = message.error or "its raw file is gone"
-            report.failures.append(Failure(message.unit_id, message.state, reason))
+            report.failures.append(Failure(message.item_id, message.state, reason))
         else:
             report.quarantined += 1
             reason = message.error or "unknown"
-            report.failures.append(Failure(message.unit_id, message.state, reason))
+            report.failures.append(Failure(message.item_id, message.state, reason))
 
     def _note_reading(self, read: Progress) -> None:
-        unit = self.units.get(read.unit_id)
-        uri = str(unit.payload.get("uri", read.unit_id)) if unit else read.unit_id
+        item = self.items.get(read.item_id)
+        uri = str(item.payload.get("uri", read.item_id)) if item else read.item_id
         words = slow_words(uri, read.byte_count, read.reading_s, self.min_bytes_per_s)
-        if words and read.unit_id not in self.report.slow and self.warn:
+        if words and read.item_id not in self.report.slow and self.warn:
             self.warn(words)
         if words:
-            self.report.slow[read.unit_id] = words
+            self.report.slow[read.item_id] = words
 
 
 _SUMMED = (
-    *("units", "done", "skipped", "retried", "quarantined", "blocked", "gone", "taken_over"),
+    *("items", "done", "skipped", "retried", "quarantined", "blocked", "gone", "taken_over"),
     *("worker_deaths", "seconds", "video_s", "failures", "outdone"),
 )
 

@@ -1,4 +1,4 @@
-"""What a stage has to do for a shard: units, their order, and the fingerprints they are done under.
+"""What a stage has to do for a shard: its work items, their order, and their fingerprints.
 
 Here: plain records that travel to worker processes, and their making from the lake and ledger.
 Not here: running anything.
@@ -33,11 +33,11 @@ def digest(*parts: Any) -> str:
 class WorkItem:
     """A work item: a clip, mostly; else a raw file, a video, a shard or the lake.
 
-    base_fingerprint: of operator, settings, weights and inputs; the runner chains the unit
+    base_fingerprint: of operator, settings, weights and inputs; the runner chains the item
     before it in its group into the final fingerprint, since state is carried over.
     """
 
-    unit_id: str
+    item_id: str
     video_id: str | None
     base_fingerprint: str
     input_hash: str
@@ -48,8 +48,8 @@ class WorkItem:
 
     @property
     def file_id(self) -> str:
-        """The unit of `video_manifest` whose raw file it is made from."""
-        return self.payload.get("file") or self.unit_id
+        """The item of `video_manifest` whose raw file it is made from."""
+        return self.payload.get("file") or self.item_id
 
     @property
     def reads_a_file(self) -> bool:
@@ -59,20 +59,20 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that run in order on one worker (a take). alone: one at a time, and none beside it,
+    """Items that run in order on one worker (a take). alone: one at a time, and none beside it,
     since it is not known which of several killed their worker."""
 
-    units: tuple[WorkItem, ...]
+    items: tuple[WorkItem, ...]
     alone: bool = False
 
     @property
     def cost(self) -> float:
-        return sum(u.cost for u in self.units)
+        return sum(u.cost for u in self.items)
 
     def has_any(self, named: Iterable[str]) -> bool:
         """Whether a clip or video of these is in it."""
         wanted = set(named)
-        return any({u.unit_id, u.video_id} & wanted for u in self.units)
+        return any({u.item_id, u.video_id} & wanted for u in self.items)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class StageSpec:
     bytes_in_flight: int = BYTES_IN_FLIGHT
     force: bool = False
     redo_stale: bool = True
-    units: tuple[str, ...] = field(default=())
+    items: tuple[str, ...] = field(default=())
     lanes: int = 1
     devices: tuple[str, ...] = ()
     provisional: str = ""
@@ -142,7 +142,7 @@ class StageSpec:
 
 
 def chain(base: str, previous: str | None) -> str:
-    """Fingerprint of a unit whose state was carried over from the unit done as `previous`."""
+    """Fingerprint of an item whose state was carried over from the item done as `previous`."""
     return digest(base, previous)[:32] if previous else base[:32]
 
 
@@ -166,19 +166,19 @@ class ShardInputs:
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """What the ledger knows of the raw files, by their units."""
+        """What the ledger knows of the raw files, by their items."""
         return Sources(self.ledger).of_shard(self.shard)
 
     @cached_property
     def rows_of_files(self) -> dict[str, dict[str, Any]]:
-        """The rows of `video_manifest`, by their units."""
+        """The rows of `video_manifest`, by their items."""
         return self.lake.rows_of_files(self.shard)
 
     @cached_property
     def file_of(self) -> dict[str, str]:
-        """{video: the unit of `video_manifest` that its row is of}, of those that are accepted."""
+        """{video: the item of `video_manifest` that its row is of}, of those that are accepted."""
         rows = self.rows_of_files.items()
-        return {row["video_id"]: unit for unit, row in rows if row["accepted"]}
+        return {row["video_id"]: item for item, row in rows if row["accepted"]}
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         if table == "video_manifest":
@@ -188,33 +188,33 @@ class ShardInputs:
         return self._rows[table]
 
     def made(self, table: str) -> dict[str, Provenance]:
-        """Where the rows of each unit come from."""
+        """Where the rows of each item come from."""
         if table not in self._made:
             self._made[table] = self.lake.provenances(table, self.shard)
         return self._made[table]
 
     @cached_property
     def entries(self) -> dict[str, dict[str, Entry]]:
-        """The ledger's: {table: {unit: entry}}."""
+        """The ledger's: {table: {item: entry}}."""
         found: dict[str, dict[str, Entry]] = {}
         for entry in self.ledger.entries(shard=self.shard):
-            found.setdefault(entry.stage, {})[entry.unit_id] = entry
+            found.setdefault(entry.stage, {})[entry.item_id] = entry
         return found
 
     def results(self, table: str) -> dict[str, str]:
-        """{unit: fingerprint} of what those who build on the table may use."""
+        """{item: fingerprint} of what those who build on the table may use."""
         mine = self.entries.get(table, {})
-        return {unit: e.fingerprint for unit, e in mine.items() if e.has_result}
+        return {item: e.fingerprint for item, e in mine.items() if e.has_result}
 
 
 def plan_files(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group a raw file of the shard."""
     groups = []
     for file in inputs.files:
-        source = inputs.sources.get(file.unit)
+        source = inputs.sources.get(file.item)
         known = (source and source.inputs) or probe_inputs(file.uri)
-        unit = WorkItem(
-            unit_id=file.unit,
+        item = WorkItem(
+            item_id=file.item,
             video_id=None,
             base_fingerprint=spec.digest_of(known),
             input_hash=known,
@@ -222,7 +222,7 @@ def plan_files(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             video_s=file.duration_s,
             payload={"uri": file.uri, "byte_size": file.byte_size},
         )
-        groups.append(Group((unit,)))
+        groups.append(Group((item,)))
     return _longest_first(groups)
 
 
@@ -244,8 +244,8 @@ def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             continue
         file = inputs.file_of.get(video["video_id"], "")
         known = digest(video["sha256"], _fingerprint(made, file))
-        unit = WorkItem(
-            unit_id=video["video_id"],
+        item = WorkItem(
+            item_id=video["video_id"],
             video_id=video["video_id"],
             base_fingerprint=spec.digest_of(known),
             input_hash=known,
@@ -253,7 +253,7 @@ def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             video_s=video["duration_s"],
             payload={"video": video, "file": file},
         )
-        groups.append(Group((unit,)))
+        groups.append(Group((item,)))
     return _longest_first(groups)
 
 
@@ -283,8 +283,8 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             spec.weights_hash,
             known,
         )
-        unit = WorkItem(
-            unit_id=clip["clip_id"],
+        item = WorkItem(
+            item_id=clip["clip_id"],
             video_id=clip["video_id"],
             base_fingerprint=base,
             input_hash=known,
@@ -293,8 +293,8 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             payload={"clip": clip, "video": video, "file": inputs.file_of.get(video["video_id"])},
             blocked=f"waits for {', '.join(missing)} of this clip" if missing else None,
         )
-        takes.setdefault(clip["take_id"], []).append(unit)
-    return _longest_first([Group(tuple(units)) for units in takes.values()])
+        takes.setdefault(clip["take_id"], []).append(item)
+    return _longest_first([Group(tuple(items)) for items in takes.values()])
 
 
 def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
@@ -303,8 +303,8 @@ def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     known = digest(inputs.shard, made)
     accepted = [v for v in inputs.rows("video_manifest") if v["accepted"]]
     missing = [t for t in spec.inputs if not inputs.entries.get(t)] if accepted else []
-    unit = WorkItem(
-        unit_id=inputs.shard,
+    item = WorkItem(
+        item_id=inputs.shard,
         video_id=None,
         base_fingerprint=spec.digest_of(known),
         input_hash=known,
@@ -313,7 +313,7 @@ def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         payload={"shards": [inputs.shard]},
         blocked=f"waits for {', '.join(missing)} of this shard" if missing else None,
     )
-    return [Group((unit,))]
+    return [Group((item,))]
 
 
 def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
@@ -323,8 +323,8 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     known = digest(
         [[s, t, sorted(made[s].results(t).items())] for s in shards for t in spec.inputs]
     )
-    unit = WorkItem(
-        unit_id=LAKE,
+    item = WorkItem(
+        item_id=LAKE,
         video_id=None,
         base_fingerprint=spec.digest_of(known),
         input_hash=known,
@@ -332,7 +332,7 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         video_s=0.0,
         payload={"shards": shards},
     )
-    return [Group((unit,))]
+    return [Group((item,))]
 
 
 _PLANS: dict[ItemKind, Callable[[StageSpec, ShardInputs], list[Group]]] = {
@@ -373,8 +373,8 @@ def code_version(stage: Stage) -> str:
     return f"{version}-{digest(entry.settings().model_dump())[:6]}"
 
 
-def _fingerprint(made: Mapping[str, Provenance], unit: str) -> str | None:
-    return made[unit].fingerprint if unit in made else None
+def _fingerprint(made: Mapping[str, Provenance], item: str) -> str | None:
+    return made[item].fingerprint if item in made else None
 
 
 def _without_cost(clip: Mapping[str, Any]) -> dict[str, Any]:
@@ -382,7 +382,7 @@ def _without_cost(clip: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _longest_first(groups: Iterable[Group]) -> list[Group]:
-    return sorted(groups, key=lambda g: (-g.cost, g.units[0].unit_id))
+    return sorted(groups, key=lambda g: (-g.cost, g.items[0].item_id))
 
 
 def _megapixels(video: Mapping[str, Any]) -> float:

@@ -45,11 +45,11 @@ def stand_in(real: StageSpec, form: dict[str, Any], why: str) -> StageSpec | Non
 def groups_to_make(
     spec: StageSpec, groups: Sequence[Group], real_groups: Sequence[Group], ledger: Ledger
 ) -> list[Group]:
-    """Stretches of takes that lack a result, after the ledger was told which units wait.
+    """Stretches of takes that lack a result, after the ledger was told which items wait.
 
-    groups, real_groups: the same units as `spec` (the stand-in) and the chosen stage plan them.
+    groups, real_groups: the same items as `spec` (the stand-in) and the chosen stage plan them.
     """
-    entries = {(e.stage, e.unit_id): e for e in ledger.entries(shard=spec.shard)}
+    entries = {(e.stage, e.item_id): e for e in ledger.entries(shard=spec.shard)}
     look = _Look(spec, ledger, entries)
     return [
         stretch
@@ -63,12 +63,12 @@ def settle_failures(spec: StageSpec, tried: Sequence[Group], ledger: Ledger) -> 
 
     Not so what an earlier attempt of the same step did with one.
     """
-    ours = {u.unit_id for group in tried for u in group.units}
+    ours = {u.item_id for group in tried for u in group.items}
     for entry in ledger.entries(shard=spec.shard, states=[State.QUARANTINED, State.FAILED]):
-        mine = entry.run_id == spec.run_id and entry.unit_id in ours
+        mine = entry.run_id == spec.run_id and entry.item_id in ours
         if entry.stage in spec.tables and mine:
             reason = f"{spec.provisional}; without one it failed: {entry.error or 'unknown'}"
-            ledger.wait_for_gpu(entry.stage, entry.unit_id, reason)
+            ledger.wait_for_gpu(entry.stage, entry.item_id, reason)
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,27 @@ class _Look:
     entries: dict[tuple[str, str], Entry]
 
     def stretches(self, mine: Group, wanted: Group) -> list[Group]:
-        """The units of a take that are to be made, cut where one is to be left alone."""
+        """The items of a take that are to be made, cut where one is to be left alone."""
         found: list[list[WorkItem]] = [[]]
         real_before: str | None = None
         before: str | None = None
-        for unit, real_unit in zip(mine.units, wanted.units, strict=True):
-            real_print = chain(real_unit.base_fingerprint, real_before)
-            fingerprint = chain(unit.base_fingerprint, before)
-            refused = self._is_refused(unit, real_print)
-            left_alone = refused or self._is_settled(unit, real_print, fingerprint)
+        for item, real_item in zip(mine.items, wanted.items, strict=True):
+            real_print = chain(real_item.base_fingerprint, real_before)
+            fingerprint = chain(item.base_fingerprint, before)
+            refused = self._is_refused(item, real_print)
+            left_alone = refused or self._is_settled(item, real_print, fingerprint)
             if left_alone:
                 found.append([])
             else:
-                found[-1].append(unit)
-            real_before = None if unit.blocked or refused else real_print
-            before = None if unit.blocked or left_alone else fingerprint
-        return [Group(tuple(units)) for units in found if units]
+                found[-1].append(item)
+            real_before = None if item.blocked or refused else real_print
+            before = None if item.blocked or left_alone else fingerprint
+        return [Group(tuple(items)) for items in found if items]
 
-    def _is_refused(self, unit: WorkItem, real_print: str) -> bool:
+    def _is_refused(self, item: WorkItem, real_print: str) -> bool:
         """Dropped, or in quarantine for the chosen backend too."""
         for table in self.spec.tables:
-            entry = self.entries.get((table, unit.unit_id))
+            entry = self.entries.get((table, item.item_id))
             if entry is None:
                 continue
             quarantined = entry.state is State.QUARANTINED and entry.fingerprint == real_print
@@ -106,18 +106,18 @@ class _Look:
                 return True
         return False
 
-    def _is_settled(self, unit: WorkItem, real_print: str, fingerprint: str) -> bool:
+    def _is_settled(self, item: WorkItem, real_print: str, fingerprint: str) -> bool:
         """Whether all rows stay as they are. The ledger is told which are not the latest."""
         settled = True
         for table in self.spec.tables:
-            entry = self.entries.get((table, unit.unit_id))
-            if entry is None or unit.blocked:
+            entry = self.entries.get((table, item.item_id))
+            if entry is None or item.blocked:
                 settled = False
             elif entry.state is not State.DONE:
                 settled &= entry.waits_for_gpu and not entry.fingerprint
             elif entry.fingerprint != real_print or self.spec.force:
                 own = fingerprint if entry.fingerprint == fingerprint else ""
                 why = self.spec.provisional + ("" if own else "; the older result is kept")
-                self.ledger.wait_for_gpu(table, unit.unit_id, why, own)
+                self.ledger.wait_for_gpu(table, item.item_id, why, own)
                 settled &= not own
         return settled

@@ -1,6 +1,6 @@
 """What an operator made of a clip, on its way into the lake: encoded, described, written.
 
-Here: the order of the files of one unit. Not here: when that happens (`results`), what the ledger
+Here: the order of the files of one item. Not here: when that happens (`results`), what the ledger
 says of it (`lane`), bytes on disk (`resources.lake`).
 """
 
@@ -26,16 +26,16 @@ from resources.ledger.states import WAITS_FOR_GPU
 
 
 class OutdoneError(RuntimeError):
-    """What was published counts for nothing: the lake holds a later attempt at the unit, or was
+    """What was published counts for nothing: the lake holds a later attempt at the item, or was
     rolled back. The ledger does not know of it, or this attempt is late."""
 
 
 def publish(
-    lake: Lake, spec: StageSpec, unit: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
+    lake: Lake, spec: StageSpec, item: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
     """{table: what is there now}. Raises ContractError, PublishRefusedError, OutdoneError."""
     try:
-        return _publish(lake, spec, unit, fingerprint, claim, output)
+        return _publish(lake, spec, item, fingerprint, claim, output)
     except (ContractError, OutdoneError):
         raise
     except Exception as error:
@@ -45,7 +45,7 @@ def publish(
 
 
 def _publish(
-    lake: Lake, spec: StageSpec, unit: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
+    lake: Lake, spec: StageSpec, item: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
     """Arrays, then what is carried, then the rows: a row never points at nothing."""
     lake.must_be_there()
@@ -55,19 +55,19 @@ def _publish(
         if name not in attempts:
             continue
         token = attempts[name].token
-        key = lake.publish_arrays(name, spec.shard, unit.unit_id, arrays, token)
+        key = lake.publish_arrays(name, spec.shard, item.item_id, arrays, token)
         # Not in the rows themselves: what is carried may share them, and the next clip reads it.
         column = TABLES[name].arrays_column()
         if column is None:
             raise ContractError(f"{name} has arrays and no column that names them (ArraysKey)")
         rows[name] = [row | {column: key} for row in rows[name]]
     batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
-    place = (spec.operator, spec.shard, unit.unit_id)
+    place = (spec.operator, spec.shard, item.item_id)
     is_newest = lake.write_carried(*place, output.carried, claim.token, fingerprint)
     # Who makes another table of the stage leaves the same.
     if not is_newest and lake.read_carried(*place, fingerprint) is None:
         raise OutdoneError(
-            f"a later attempt than {claim.token} has left state after {unit.unit_id} in "
+            f"a later attempt than {claim.token} has left state after {item.item_id} in "
             f"{lake.location}/_carried/{spec.operator}/{spec.shard}"
         )
     published = {}
@@ -79,7 +79,7 @@ def _publish(
             operator=f"{spec.operator}:{spec.backend}",
             operator_version=spec.operator_version,
             weights_hash=spec.weights_hash,
-            input_hash=unit.input_hash,
+            input_hash=item.input_hash,
             fingerprint=fingerprint,
             settings=json.dumps(spec.settings, sort_keys=True, default=str),
             code_version=code_version(),
@@ -92,13 +92,13 @@ def _publish(
             provisional=f"{WAITS_FOR_GPU}: {spec.provisional}" if spec.provisional else "",
             profile=spec.profile,
         )
-        published[table] = lake.publish(table, spec.shard, unit.unit_id, batch, provenance)
+        published[table] = lake.publish(table, spec.shard, item.item_id, batch, provenance)
     for table, attempt in attempts.items():
         # Of a file that is damaged the end of the stage will tell.
         with suppress(LakeError):
-            if lake.is_outdone(table, spec.shard, unit.unit_id, attempt.token):
+            if lake.is_outdone(table, spec.shard, item.item_id, attempt.token):
                 raise OutdoneError(
-                    f"{table} of shard {spec.shard} holds a later attempt at {unit.unit_id} than "
+                    f"{table} of shard {spec.shard} holds a later attempt at {item.item_id} than "
                     f"{attempt.token}"
                 )
     return published

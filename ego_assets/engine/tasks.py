@@ -1,6 +1,6 @@
 """What a worker does with one work item: hands it to the operator, and takes what comes out.
 
-A task turns a unit into rows and arrays. It publishes nothing and keeps no state between units
+A task turns an item into rows and arrays. It publishes nothing and keeps no state between items
 apart from a loaded model: the worker does the rest.
 """
 
@@ -17,7 +17,7 @@ from ego_assets.intake.absence import SourceReader
 from ego_assets.media.progress import moved
 from ego_assets.models import registry
 from ego_assets.operator import Carried, ClipInput, ClipOutput, TablesInput, intrinsics_of
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.lake.table import TABLES
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
@@ -38,7 +38,7 @@ PROBE_TRIES = 3
 
 
 class StageTask(Protocol):
-    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput: ...
+    def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput: ...
 
 
 class FileTask:
@@ -52,27 +52,27 @@ class FileTask:
         self.raw = RawReader(moved=moved)
         self.operator = build_operator(spec)
 
-    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
-        known = self.sources.find(unit.unit_id)
-        uri = known.uri if known is not None else unit.payload["uri"]
+    def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
+        known = self.sources.find(item.item_id)
+        uri = known.uri if known is not None else item.payload["uri"]
         try:
-            row = self._probe(unit, uri)
+            row = self._probe(item, uri)
         except RawGoneError:
-            if (handed_on := self._handed_on(unit.unit_id, uri)) is None:
+            if (handed_on := self._handed_on(item.item_id, uri)) is None:
                 raise
             return ClipOutput(tables={"video_manifest": [handed_on]})
         if row["accepted"]:
-            owner, shard = self._claim(row["video_id"], uri, unit.unit_id)
+            owner, shard = self._claim(row["video_id"], uri, item.item_id)
             if (owner, shard) != (uri, self.spec.shard):
                 row["accepted"] = False
                 row["reject_reason"] = "duplicate"
                 row["reject_detail"] = f"same bytes as {owner} in shard {shard}"
         return ClipOutput(tables={"video_manifest": [row]})
 
-    def _probe(self, unit: WorkItem, uri: str) -> dict[str, Any]:
+    def _probe(self, item: WorkItem, uri: str) -> dict[str, Any]:
         """The row of a file as it is. One that changes meanwhile (it is touched, or still being
         written) is begun again, some times. Raises RawChangedError, RawAwayError, RawGoneError."""
-        source = Source(unit.unit_id, self.spec.shard, uri, 0, "", inputs=unit.input_hash)
+        source = Source(item.item_id, self.spec.shard, uri, 0, "", inputs=item.input_hash)
         try:
             source, columns = self._read(source)
         except RawRefusedError as error:
@@ -80,7 +80,7 @@ class FileTask:
         self.sources.probed(source)
         row = {
             # Of a file that was not read, there is nothing but its name to make an id from.
-            "video_id": source.video_id or file_unit_id(uri),
+            "video_id": source.video_id or file_item_id(uri),
             "shard": self.spec.shard,
             "uri": uri,
             "byte_size": source.byte_size,
@@ -119,16 +119,16 @@ class FileTask:
             columns = self.operator.rejected("bad_calibration", detail)
         return sha256, size, columns
 
-    def _claim(self, video_id: str, uri: str, unit_id: str) -> tuple[str, str]:
+    def _claim(self, video_id: str, uri: str, item_id: str) -> tuple[str, str]:
         """The (uri, shard) that owns this content."""
-        owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+        owner = self.contents.claim(video_id, uri, self.spec.shard, item_id)
         if owner != (uri, self.spec.shard) and self.contents.let_go(video_id):
-            owner = self.contents.claim(video_id, uri, self.spec.shard, unit_id)
+            owner = self.contents.claim(video_id, uri, self.spec.shard, item_id)
         return owner
 
-    def _handed_on(self, unit_id: str, uri: str) -> dict[str, Any] | None:
+    def _handed_on(self, item_id: str, uri: str) -> dict[str, Any] | None:
         """The row of a file that is not there any more, and whose content has another file."""
-        rows = self.lake.read("video_manifest", self.spec.shard, units=[unit_id]).to_pylist()
+        rows = self.lake.read("video_manifest", self.spec.shard, items=[item_id]).to_pylist()
         row: dict[str, Any] | None = next((r for r in rows if r["accepted"]), None)
         if row is None:
             return None
@@ -148,9 +148,9 @@ class VideoTask:
         self.operator = build_operator(spec)
         self.max_bytes = spec.bytes_in_flight
 
-    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
-        video = unit.payload["video"]
-        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
+    def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
+        video = item.payload["video"]
+        with self.raw.hold(item.file_id, video["uri"], video["sha256"]) as path:
             rows = self.operator.split(video, path, self.max_bytes)
         return ClipOutput(tables={"clips": rows})
 
@@ -164,23 +164,23 @@ class ClipTask:
         self.raw = SourceReader(ledger)
         self.operator = build_operator(spec)
 
-    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
-        video = unit.payload["video"]
-        with self.raw.hold(unit.file_id, video["uri"], video["sha256"]) as path:
-            clip = self.clip_input(unit, path)
+    def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
+        video = item.payload["video"]
+        with self.raw.hold(item.file_id, video["uri"], video["sha256"]) as path:
+            clip = self.clip_input(item, path)
             output: ClipOutput = self.operator.process(clip, carried)
         if self.spec.hardware_decoding:
             output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
         return output
 
-    def clip_input(self, unit: WorkItem, path: Path) -> ClipInput:
+    def clip_input(self, item: WorkItem, path: Path) -> ClipInput:
         from ego_assets.media.decode import ClipFrames
 
-        clip, video = unit.payload["clip"], unit.payload["video"]
+        clip, video = item.payload["clip"], item.payload["video"]
         tables, arrays = {}, {}
         self.lake.must_be_there()
         for name in self.spec.inputs:
-            rows = self.lake.read(name, self.spec.shard, units=[unit.unit_id])
+            rows = self.lake.read(name, self.spec.shard, items=[item.item_id])
             if "frame_index" in rows.column_names:
                 rows = rows.sort_by("frame_index")
             tables[name] = rows
@@ -206,17 +206,17 @@ class TablesTask:
         self.lake = lake
         self.operator = build_operator(spec)
 
-    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
+    def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
         self.lake.must_be_there()
-        item = TablesInput(
+        tables = TablesInput(
             self.spec.shard,
             {
                 shard: {name: self.lake.read(name, shard) for name in self.spec.inputs}
-                for shard in unit.payload["shards"]
+                for shard in item.payload["shards"]
             },
         )
         self.lake.must_be_there()
-        output: ClipOutput = self.operator.process(item)
+        output: ClipOutput = self.operator.process(tables)
         return output
 
 

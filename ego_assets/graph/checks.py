@@ -78,20 +78,20 @@ def covers_every_clip(
     nothing done, rather than nothing to do.
     """
     counts = dict.fromkeys(State, 0)
-    open_units: list[tuple[str, str, str, str]] = []
+    open_items: list[tuple[str, str, str, str]] = []
     unknown = 0
     for shard in shards:
         entries = ledger.entries(stage=table, shard=shard)
         if not entries and (clips := _clip_count(lake, shard)):
             unknown += clips
-            if len(open_units) < LISTED:
+            if len(open_items) < LISTED:
                 why = f"the ledger knows none of its {clips} clips: run {table} of this shard"
-                open_units.append((shard, "", "unknown", why))
+                open_items.append((shard, "", "unknown", why))
         for entry in entries:
             counts[entry.state] += 1
-            if entry.state not in {State.DONE, State.DROPPED} and len(open_units) < LISTED:
+            if entry.state not in {State.DONE, State.DROPPED} and len(open_items) < LISTED:
                 reason = (entry.error or "").split("\n", 1)[0][:300]
-                open_units.append((shard, entry.unit_id, entry.state.value, reason))
+                open_items.append((shard, entry.item_id, entry.state.value, reason))
     total = sum(counts.values()) - counts[State.DROPPED] + unknown
     done = counts[State.DONE]
     return AssetCheckResult(
@@ -104,7 +104,7 @@ def covers_every_clip(
             "shards": named(shards),
             **{state.value: count for state, count in counts.items()},
             "unknown": unknown,
-            "not done": text_table(("shard", "unit", "state", "reason"), open_units),
+            "not done": text_table(("shard", "work item", "state", "reason"), open_items),
         },
     )
 

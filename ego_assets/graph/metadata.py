@@ -23,7 +23,7 @@ READ_SLOWLY = "read slowly"
 def report_metadata(report: StageReport) -> dict[str, Any]:
     """What a stage did, as a person reads it at the UI."""
     metadata: dict[str, Any] = {
-        "units": report.units,
+        "units": report.items,
         "done": report.done,
         "already done": report.skipped,
         "retried": report.retried,
@@ -32,7 +32,7 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         "raw file gone": report.gone,
         "worker deaths": report.worker_deaths,
         "seconds": round(report.seconds, 2),
-        "units per minute": round(report.units_per_minute, 1),
+        "units per minute": round(report.items_per_minute, 1),
         "video seconds per second": round(report.video_s_per_s, 2),
         "peak memory of a worker, MiB": round(report.peak_rss_bytes / 2**20),
     }
@@ -53,7 +53,7 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         )
     if report.failures:
         records = [
-            dg.TableRecord({"unit": f.unit_id, "state": f.state, "reason": f.reason[:300]})
+            dg.TableRecord({"unit": f.item_id, "state": f.state, "reason": f.reason[:300]})
             for f in report.failures[:LISTED_FAILURES]
         ]
         metadata["failed units"] = dg.MetadataValue.table(records)
@@ -72,9 +72,9 @@ def degraded_metadata(report: StageReport, spec: StageSpec, real: StageSpec) -> 
     return {
         "degraded": f"made by {spec.backend} in place of {real.backend}: {spec.provisional}",
         "waiting for a GPU": report.waiting,
-        "what brings the real result": f"{report.waiting} units of shard {spec.shard} are pending "
-        "in the ledger: materialize this partition again when a GPU is free (`ego status` lists "
-        "them; nightly_retry_schedule and `ego retry` do it, too)",
+        "what brings the real result": f"{report.waiting} work items of shard {spec.shard} are "
+        "pending in the ledger: materialize this partition again when a GPU is free (`ego status` "
+        "lists them; nightly_retry_schedule and `ego retry` do it, too)",
     }
 
 

@@ -110,7 +110,7 @@ def parts_of(
 
     Raises ChoiceError; and of the defaults, what `stage_spec` does.
     """
-    if not choices or choices[0].units:
+    if not choices or choices[0].items:
         choices = [Choice(), *choices]
     return [_part(stage, storage, backends, choice) for choice in choices]
 
@@ -132,7 +132,7 @@ def _part(
             f"{stage.name}: what run {choice.run_id} chose ({choice}) cannot be "
             f"had: {error}. Launch it with other settings, or with keep_choices: false"
         ) from error
-    return Part(spec, choice.units, config.settings(), choice)
+    return Part(spec, choice.items, config.settings(), choice)
 
 
 def choice_of(

@@ -84,10 +84,10 @@ class StageRun:
         found = []
         for part, groups in share_out(parts, ShardInputs(lake, self.storage.ledger(), shard)):
             mine = [g for g in groups if not only or g.has_any(only)]
-            units = tuple(u.unit_id for g in mine for u in g.units)
-            if units:
-                found.append(replace(part, units=units))
-        return found or [replace(parts[0], units=only)]
+            items = tuple(u.item_id for g in mine for u in g.items)
+            if items:
+                found.append(replace(part, items=items))
+        return found or [replace(parts[0], items=only)]
 
     def spec_of(self, part: Part, shard: str) -> StageSpec:
         config, compute = self.config, self.compute
@@ -103,7 +103,7 @@ class StageRun:
             hardware_decoding=compute.hardware_decoding,
             force=config.force,
             redo_stale=config.redo_stale,
-            units=part.units,
+            items=part.items,
             profile=part.choice.name,
         )
 
@@ -221,16 +221,16 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
     for why in report.gone_files.values():
         context.log.warning(why)
     for failure in report.failures:
-        context.log.warning(f"{failure.unit_id} {failure.state}: {failure.reason}")
-    if report.units and report.failed == report.units:
+        context.log.warning(f"{failure.item_id} {failure.state}: {failure.reason}")
+    if report.items and report.failed == report.items:
         raise dg.Failure(
-            f"none of the {report.units} units of shard {shard} could be done; "
-            f"the first: {report.failures[0].unit_id}: {report.failures[0].reason}",
+            f"none of the {report.items} work items of shard {shard} could be done; "
+            f"the first: {report.failures[0].item_id}: {report.failures[0].reason}",
             metadata=metadata,
             allow_retries=False,
         )
     inputs = ShardInputs(lake, run.storage.ledger(), shard)
-    if not report.units and (above := not_made(run.stage.item, inputs)):
+    if not report.items and (above := not_made(run.stage.item, inputs)):
         raise dg.Failure(
             f"{above} of shard {shard} has not been made: materialize it first",
             metadata=metadata,

@@ -44,14 +44,14 @@ class SourceReader:
         self.raw = RawReader(memory=self.sources)
 
     @contextmanager
-    def hold(self, unit_id: str, uri: str, sha256: str | None = None) -> Iterator[Path]:
-        """As `RawReader.hold` of the file of a unit of `video_manifest`; uri: where it was when
+    def hold(self, item_id: str, uri: str, sha256: str | None = None) -> Iterator[Path]:
+        """As `RawReader.hold` of the file of an item of `video_manifest`; uri: where it was when
         that was looked up."""
-        with self.raw.hold(self.uri_of(unit_id, uri), sha256) as path:
+        with self.raw.hold(self.uri_of(item_id, uri), sha256) as path:
             yield path
 
-    def uri_of(self, unit_id: str, uri: str) -> str:
-        known = self.sources.find(unit_id)
+    def uri_of(self, item_id: str, uri: str) -> str:
+        known = self.sources.find(item_id)
         return known.uri if known is not None else uri
 
 
@@ -66,7 +66,7 @@ def absence_in(error: BaseException) -> AbsentError | None:
 
 
 class Absence:
-    """The raw files of a stage's units, as far as they are not there."""
+    """The raw files of a stage's items, as far as they are not there."""
 
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
         self.spec = spec
@@ -76,21 +76,21 @@ class Absence:
         self.contents = Contents(ledger)
         self._unread: dict[str, float] = {}
 
-    def in_error(self, unit: WorkItem, error: Exception) -> AbsentError | None:
+    def in_error(self, item: WorkItem, error: Exception) -> AbsentError | None:
         """As `absence_in`, but for a file that is there and could not be read for too long: then it
         is not its place that is at fault."""
-        absent = absence_in(error) if unit.reads_a_file else None
+        absent = absence_in(error) if item.reads_a_file else None
         if isinstance(absent, RawUnreadError):
-            since = self._unread.setdefault(unit.file_id, time.monotonic())
+            since = self._unread.setdefault(item.file_id, time.monotonic())
             if time.monotonic() - since > AWAY_S:
                 return None
         return absent
 
-    def look(self, unit: WorkItem) -> AbsentError | None:
-        """Why the file of a unit is not there; None if it is, or if that cannot be said."""
-        if not unit.reads_a_file:
+    def look(self, item: WorkItem) -> AbsentError | None:
+        """Why the file of an item is not there; None if it is, or if that cannot be said."""
+        if not item.reads_a_file:
             return None
-        source = self._source_of(unit)
+        source = self._source_of(item)
         try:
             look(source.uri)
         except _ABSENT as error:
@@ -100,14 +100,14 @@ class Absence:
         except s3_errors():
             return None
         if source.away_until is not None:
-            self.sources.seen([source.unit_id])
+            self.sources.seen([source.item_id])
         return None
 
-    def judge(self, unit: WorkItem, error: AbsentError) -> str:
-        """Why the file of a unit is given up; empty: it is to be tried again, for it is to be
+    def judge(self, item: WorkItem, error: AbsentError) -> str:
+        """Why the file of an item is given up; empty: it is to be tried again, for it is to be
         waited for, or it is somewhere else."""
-        source = self._source_of(unit)
-        if self.sources.find(source.unit_id) is None:
+        source = self._source_of(item)
+        if self.sources.find(source.item_id) is None:
             self.sources.enter([source])
         moves = Moves(self.lake, self.ledger)
         if found := moves.seek(source):
@@ -124,7 +124,7 @@ class Absence:
             detail = str(error)
         self.sources.mark_gone(source, why, detail)
         for table in self.spec.tables:
-            self.sources.drop(table, unit.unit_id, detail)
+            self.sources.drop(table, item.item_id, detail)
         return detail
 
     def _is_handed_on(self, source: Source) -> bool:
@@ -136,12 +136,12 @@ class Absence:
         return source.gone_why == HANDED_ON or (owner is not None and owner != mine)
 
     def _is_waited_for(self, source: Source) -> bool:
-        return self.sources.missed(source.unit_id, patience_s=AWAY_S, brief_s=UNSEEN_S) > 0
+        return self.sources.missed(source.item_id, patience_s=AWAY_S, brief_s=UNSEEN_S) > 0
 
-    def _source_of(self, unit: WorkItem) -> Source:
-        known = self.sources.find(unit.file_id)
+    def _source_of(self, item: WorkItem) -> Source:
+        known = self.sources.find(item.file_id)
         if known is not None:
             return known
-        video = unit.payload.get("video") or unit.payload
+        video = item.payload.get("video") or item.payload
         size, sha256 = video.get("byte_size", 0), video.get("sha256")
-        return Source(unit.file_id, self.spec.shard, video["uri"], size, sha256)
+        return Source(item.file_id, self.spec.shard, video["uri"], size, sha256)

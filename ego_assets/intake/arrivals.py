@@ -23,7 +23,7 @@ from ego_assets.intake.changes import Changes, is_gone, run_key, seen
 from ego_assets.intake.headers import HeaderReader
 from ego_assets.intake.moves import enter_all
 from ego_assets.intake.shards import VIDEO_SUFFIXES, RawFile, describe_file, named, write_shard
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
@@ -187,7 +187,7 @@ class Arrivals:
             self._unchanged.add(mark)
             if mark not in self._waiting:
                 # A refusal is noted beside the file, which may be in a shard and come back.
-                file_id = file_unit_id(f"{entry.uri}{' refused' if entry.refused else ''}")
+                file_id = file_item_id(f"{entry.uri}{' refused' if entry.refused else ''}")
                 fresh.append(Seen(file_id, entry.uri, entry.byte_size, version, not entry.refused))
         found.refused |= {s.uri: s.version for s in fresh if not s.waits}
         found.new += self.files.note(fresh, self._clock())
@@ -227,7 +227,7 @@ class Arrivals:
     def _read_shard(self, shard: str) -> tuple[list[Seen], RunRequest]:
         content = self.lake.read_shard(shard)
         here = files_of(self.lake, shard)
-        files = [Seen(file_unit_id(f.uri), f.uri, f.byte_size, "") for f in here]
+        files = [Seen(file_item_id(f.uri), f.uri, f.byte_size, "") for f in here]
         priority = round(sum(f["duration_s"] for f in content["files"]))
         name = content.get("wants_run")
         run_key = f"{shard}:{name}" if isinstance(name, str) else shard
@@ -305,15 +305,15 @@ class Arrivals:
                 continue
             request = RunRequest(run_key(shard, uri, lost.noted_at), shard, True, 0)
             self.files.enter([((), request)], self._clock())
-            file_id = self.changes.sources.hand_on(uri, shard) or file_unit_id(uri)
+            file_id = self.changes.sources.hand_on(uri, shard) or file_item_id(uri)
             self.ledger.requeue(MANIFEST, [file_id], f"{uri} is gone")
-            self.ledger.release(stage=MANIFEST, shard=shard, unit_id=file_id)
+            self.ledger.release(stage=MANIFEST, shard=shard, item_id=file_id)
             self.contents.disown(uri)
         heirs = self.contents.duplicates_without_owner(MANIFEST, PAGE)
         for shard, group in groupby(heirs, lambda d: d.shard):
             batch = list(group)
             key = run_key(shard, [(d.file_id, d.noted_at) for d in batch])
-            # The request goes first: a unit that waits is asked for by nobody.
+            # The request goes first: an item that waits is asked for by nobody.
             self.files.enter([((), RunRequest(key, shard, True, 0))], self._clock())
             self.ledger.requeue(MANIFEST, [d.file_id for d in batch], "its first file is gone")
 

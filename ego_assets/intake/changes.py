@@ -101,18 +101,18 @@ class Changes:
         """A file is what it was when a run last read it; None: a run is to find that out. What it
         was before that is let go."""
         shard = source.shard
-        units = self.sources.back(source) if source.is_gone else 0
+        items = self.sources.back(source) if source.is_gone else 0
         self.files.moved([], [(seen(file), shard)])
         videos = self.contents.disown(file.uri, keep=source.video_id) if is_same else []
         news = [News(SUPERSEDED, file.uri, shard, ", ".join(videos))] if videos else []
-        is_wanted = units > 0 or is_same is None
+        is_wanted = items > 0 or is_same is None
         self._tell(news, {shard: (file.mark, file.first_seen)} if is_wanted else {})
         return [(file.uri, shard, tuple(videos))] if videos else []
 
     def _put_down(self, moved: Moved) -> dict[str, str]:
         """Tell of moves, and ask for the runs of what waits for the files."""
         news = [News(MOVED, m.source.uri, m.source.shard, m.uri) for m in moved.moves]
-        again = {shard for shard, units in moved.again.items() if units}
+        again = {shard for shard, items in moved.again.items() if items}
         again |= {s.shard for s in moved.removed}
         why = [(m.source.uri, m.uri, m.state.identity) for m in moved.moves]
         self._tell(news, dict.fromkeys(sorted(again), why))

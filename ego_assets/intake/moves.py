@@ -17,7 +17,7 @@ from itertools import groupby
 
 from ego_assets.engine.plan import ShardInputs
 from ego_assets.upkeep.recovery.agreement import agree, remember_owners
-from resources.lake import Lake, LakeError, file_unit_id, holdings
+from resources.lake import Lake, LakeError, file_item_id, holdings
 from resources.lake.holdings import highest_tokens
 from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger, State
@@ -54,7 +54,7 @@ class Move:
 
 @dataclass
 class Moved:
-    """What became of moves. again: {shard: units that wait for the file, or were dropped for it};
+    """What became of moves. again: {shard: items that wait for the file, or were dropped for it};
     removed: files whose place was taken, so that their rows go with the next run of their shard."""
 
     moves: list[Move] = field(default_factory=list)
@@ -102,7 +102,7 @@ class Moves:
         found: list[Move] = []
         taken: set[str] = set()
         for uri, own in self._suspects(files, are_changed).items():
-            others = [s for s in by_size[files[uri]] if s.unit_id not in taken and s.uri != uri]
+            others = [s for s in by_size[files[uri]] if s.item_id not in taken and s.uri != uri]
             if not others:
                 continue  # nothing has to be looked at
             if is_late():
@@ -112,7 +112,7 @@ class Moves:
             if state is None or any(s.state and s.state == state.text for s in own):
                 continue
             if (moved := self._source_of(uri, state, own, others)) is not None:
-                taken.add(moved.unit_id)
+                taken.add(moved.item_id)
                 found.append(Move(moved, uri, state))
         return found
 
@@ -142,7 +142,7 @@ class Moves:
             if any(s.sha256 == sha256 for s in own):
                 return None  # it was touched, and is what it was
             same = [s for s in lost if s.sha256 == sha256]
-        return min(same, key=lambda s: (not self._is_owner(s), s.unit_id), default=None)
+        return min(same, key=lambda s: (not self._is_owner(s), s.item_id), default=None)
 
     def _is_owner(self, source: Source) -> bool:
         owner = self.contents.owner(source.video_id or "")
@@ -150,9 +150,9 @@ class Moves:
 
     def _is_lost(self, source: Source) -> bool:
         """Whether the file at a source's place is not the one that was there."""
-        if source.unit_id not in self._lost:
-            self._lost[source.unit_id] = self._must_be_lost(source)
-        return self._lost[source.unit_id]
+        if source.item_id not in self._lost:
+            self._lost[source.item_id] = self._must_be_lost(source)
+        return self._lost[source.item_id]
 
     def _must_be_lost(self, source: Source) -> bool:
         try:
@@ -203,12 +203,12 @@ class Moves:
         back."""
         size = source.byte_size
         files = files_of(self.lake, source.shard)
-        entered = [f.entered_uri for f in files if f.unit == source.unit_id]
+        entered = [f.entered_uri for f in files if f.item == source.item_id]
         found = dict.fromkeys(entered, size)
         if source.state and not is_remote(source.uri):
             found |= self._renamed(source)
         found.pop(source.uri, None)
-        return [m for m in self.find(found) if m.source.unit_id == source.unit_id]
+        return [m for m in self.find(found) if m.source.item_id == source.item_id]
 
     def _renamed(self, source: Source) -> dict[str, int]:
         inode, size = source.state.split(":")[0], source.byte_size
@@ -227,7 +227,7 @@ class Moves:
         lock `shards`; what somebody else has put down meanwhile stays."""
         moved = Moved()
         for move in moves:
-            known = self.sources.find(move.source.unit_id)
+            known = self.sources.find(move.source.item_id)
             if known is not None and known.uri == move.source.uri:
                 moved.moves.append(move)
         self._make_room(moved)
@@ -237,7 +237,7 @@ class Moves:
         by_shard = sorted(moved.moves, key=lambda m: m.source.shard)
         for shard, group in groupby(by_shard, key=lambda m: m.source.shard):
             batch = list(group)
-            there = {m.source.unit_id: FileLocation(m.uri, m.source.sha256 or "") for m in batch}
+            there = {m.source.item_id: FileLocation(m.uri, m.source.sha256 or "") for m in batch}
             record(self.lake, shard, there)
             for move in batch:
                 moved.again[shard] += self.sources.move(move.source, move.uri, move.state.text)
@@ -247,11 +247,11 @@ class Moves:
 
     def _make_room(self, moved: Moved) -> None:
         """Files whose place was taken by one that was moved there are no more."""
-        going = {m.source.unit_id for m in moved.moves}
+        going = {m.source.item_id for m in moved.moves}
         for source in self.sources.at([m.uri for m in moved.moves]):
-            if source.unit_id not in going:
+            if source.item_id not in going:
                 place = FileLocation(None, source.sha256 or "")
-                record(self.lake, source.shard, {source.unit_id: place})
+                record(self.lake, source.shard, {source.item_id: place})
                 self.sources.remove(source)
                 moved.removed.append(source)
 
@@ -314,9 +314,9 @@ def _unlearned(lake: Lake, ledger: Ledger) -> dict[str, str | None]:
         if state not in noted:
             found[shard] = state
     unread = Sources(ledger).unread_shards() if fragments else set()
-    known = adoption.tokens(STAGE, {unit for units in fragments.values() for unit in units})
-    for shard, units in fragments.items():
-        is_newer = any(token > known.get(unit, -1) for unit, token in units.items())
+    known = adoption.tokens(STAGE, {item for items in fragments.values() for item in items})
+    for shard, items in fragments.items():
+        is_newer = any(token > known.get(item, -1) for item, token in items.items())
         if is_newer or shard in unread:
             found.setdefault(shard, states.get(shard))
     return found
@@ -331,19 +331,19 @@ def _learn(lake: Lake, ledger: Ledger, shard: str, state: str | None) -> None:
     except LakeError:  # who needs the file says so
         return
     known = adoption.tokens(STAGE, made)
-    newer = {unit for unit, p in made.items() if p.token > known.get(unit, -1)}
+    newer = {item for item, p in made.items() if p.token > known.get(item, -1)}
     mine = sources.of_shard(shard)
     agree(inputs, [STAGE])
     unread = {u for u, s in mine.items() if s.sha256 is None and rows.get(u, {}).get("sha256")}
     if unread - newer:  # its attempt had not ended when the ledger was copied
         remember_owners(lake, ledger, [(inputs, unread - newer)])
     for file in inputs.files:
-        if (source := mine.get(file.unit)) is None:
+        if (source := mine.get(file.item)) is None:
             continue
         if source.uri != file.uri:
             sources.move(source, file.uri, "")
-        row = rows.get(file.unit)
-        if row is None or file.unit not in newer | unread or row["sha256"] == source.sha256:
+        row = rows.get(file.item)
+        if row is None or file.item not in newer | unread or row["sha256"] == source.sha256:
             continue
         size, sha256 = row["byte_size"], row["sha256"]
         new = replace(source, uri=file.uri, byte_size=size, sha256=sha256, state="", inputs="")
@@ -357,9 +357,9 @@ def enter_shard(lake: Lake, sources: Sources, shard: str) -> None:
     rows = lake.rows_of_files(shard)
     found = []
     for file in files_of(lake, shard):
-        row = rows.get(file.unit, {})
+        row = rows.get(file.item, {})
         size = row.get("byte_size", file.byte_size)
-        found.append(Source(file.unit, shard, file.uri, size, row.get("sha256")))
+        found.append(Source(file.item, shard, file.uri, size, row.get("sha256")))
     sources.enter(found)
 
 
@@ -367,28 +367,28 @@ def relabel(lake: Lake, ledger: Ledger, shard: str) -> int:
     """Let the rows of `video_manifest` say where their files are now, and change nothing else.
     Returns how many said something else. While one of them is being made, all are left to the next
     time: if two files swapped places, a shard must not have two rows of one place."""
-    places = {f.unit: f.uri for f in files_of(lake, shard)}
-    said = {unit: row["uri"] for unit, row in lake.rows_of_files(shard).items()}
+    places = {f.item: f.uri for f in files_of(lake, shard)}
+    said = {item: row["uri"] for item, row in lake.rows_of_files(shard).items()}
     changed = {u: places[u] for u, uri in said.items() if places.get(u, uri) != uri}
-    running = {e.unit_id for e in ledger.entries(stage=STAGE, shard=shard, states=[State.RUNNING])}
+    running = {e.item_id for e in ledger.entries(stage=STAGE, shard=shard, states=[State.RUNNING])}
     if not changed or running & changed.keys():
         return 0
     sources = Sources(ledger)
     made = lake.provenances(STAGE, shard)
-    highest = highest_tokens(lake, STAGE, shard, {unit: p.token for unit, p in made.items()})
-    rows = {unit: lake.read(STAGE, shard, units=[unit]) for unit in changed}
-    for unit, uri in changed.items():
-        token = sources.new_token(unit, made[unit].token, highest[unit])
+    highest = highest_tokens(lake, STAGE, shard, {item: p.token for item, p in made.items()})
+    rows = {item: lake.read(STAGE, shard, items=[item]) for item in changed}
+    for item, uri in changed.items():
+        token = sources.new_token(item, made[item].token, highest[item])
         if token is None:
             continue
-        column = rows[unit].schema.get_field_index("uri")
-        batch = rows[unit].set_column(column, "uri", [[uri]])
-        batch = batch.cast(rows[unit].schema)
-        published = lake.publish(STAGE, shard, unit, batch, replace(made[unit], token=token))
-        sources.published(unit, token, published.sha256)
+        column = rows[item].schema.get_field_index("uri")
+        batch = rows[item].set_column(column, "uri", [[uri]])
+        batch = batch.cast(rows[item].schema)
+        published = lake.publish(STAGE, shard, item, batch, replace(made[item], token=token))
+        sources.published(item, token, published.sha256)
     lake.compact(STAGE, shard, places)
     return len(changed)
 
 
 def _seen(move: Move) -> Seen:
-    return Seen(file_unit_id(move.uri), move.uri, move.state.byte_size, move.state.version)
+    return Seen(file_item_id(move.uri), move.uri, move.state.byte_size, move.state.version)

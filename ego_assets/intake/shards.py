@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.intake.headers import HeaderReader, header_duration_s
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.raw.limits import SHARD_DURATION_S, SHARD_FILES
-from resources.raw.places import free_unit, known_files
+from resources.raw.places import free_item, known_files
 from resources.raw.presence import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from resources.raw.reader import Listing, is_remote, list_raw, path_of
 
@@ -31,14 +31,14 @@ MAX_DURATION_S = 86_400.0
 class RawFile:
     """A raw file as the raw lake lists it; duration_s is an estimate from the header.
 
-    unit: its name as a unit, if that is not the one that its uri gives it (see
+    item: its name as an item, if that is not the one that its uri gives it (see
     `resources.raw.places`).
     """
 
     uri: str
     byte_size: int
     duration_s: float
-    unit: str = ""
+    item: str = ""
 
 
 def find_files(places: Iterable[str | Path]) -> Listing:
@@ -90,11 +90,11 @@ def register_files(lake: Lake, files: Mapping[str, int], *, min_shards: int = 1)
     keys: list[str] = []
     # Two who look at one time would both find the same files new.
     with lake.storage.lock("shards"):
-        known, units = known_files(lake)
+        known, items = known_files(lake)
         new = {uri: size for uri, size in files.items() if uri not in known}
         with HeaderReader() as headers:
             fresh = [describe_file(uri, size, headers.duration_s) for uri, size in new.items()]
-        for batch in balance(named(fresh, units), min_shards):
+        for batch in balance(named(fresh, items), min_shards):
             keys.append(write_shard(lake, batch, after=keys[-1] if keys else ""))
     return keys
 
@@ -103,8 +103,8 @@ def named(files: Iterable[RawFile], taken: Container[str]) -> list[RawFile]:
     """Files that enter a shard; one whose uri was another file's before gets a name of its own."""
     found = []
     for file in files:
-        unit = free_unit(file.uri, taken)
-        found.append(file if unit == file_unit_id(file.uri) else replace(file, unit=unit))
+        item = free_item(file.uri, taken)
+        found.append(file if item == file_item_id(file.uri) else replace(file, item=item))
     return found
 
 
@@ -117,7 +117,8 @@ def write_shard(
     no other lake gives it: one Dagster instance may serve several, or one that was made anew.
     after: a key below which none of today is free.
     """
-    entries = [{k: v for k, v in vars(f).items() if v != ""} for f in files]
+    names = {"item": "unit"}  # as all releases read it
+    entries = [{names.get(k, k): v for k, v in vars(f).items() if v != ""} for f in files]
     content: dict[str, Any] = {"files": entries}
     if wants_run:
         content["wants_run"] = secrets.token_hex(8)

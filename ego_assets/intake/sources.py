@@ -99,7 +99,7 @@ def are_as_read(lake: Lake, ledger: Ledger, shard: str) -> bool:
 
 def revive(lake: Lake, ledger: Ledger, shard: str | None = None, limit: int = 1000) -> int:
     """Look whether files that were gone are there again, of a shard or of all, and have the work
-    done that was dropped for them. Returns how many units."""
+    done that was dropped for them. Returns how many items."""
     sources = Sources(ledger)
     count = 0
     for source in sources.gone(shard, limit):
@@ -133,7 +133,7 @@ class _Shard:
         owners = self.contents.owners(row["video_id"] for row in self.rows.values())
         for each in judged:
             self._put_down(each, owners)
-        there = [j.file.unit for j in judged if j.state is not None]
+        there = [j.file.item for j in judged if j.state is not None]
         self.sources.seen(there)
         relabel(self.lake, self.ledger, self.shard)
         return self.settled
@@ -143,7 +143,7 @@ class _Shard:
         known = self.sources.of_shard(self.shard)
         gone = {SourceStatus.GONE, SourceStatus.AWAY}
         for each in judged:
-            expected = gone if known[each.file.unit].is_gone else {SourceStatus.SAME}
+            expected = gone if known[each.file.item].is_gone else {SourceStatus.SAME}
             if each.status not in expected:
                 return False
         owners = self.contents.owners(row["video_id"] for row in self.rows.values())
@@ -154,15 +154,15 @@ class _Shard:
 
     def _enter(self) -> list[RawFileOfShard]:
         """The files of the shard, with the table of sources as the lake has it."""
-        files = {f.unit: f for f in files_of(self.lake, self.shard)}
+        files = {f.item: f for f in files_of(self.lake, self.shard)}
         known = self.sources.of_shard(self.shard)
         if files.keys() - known.keys():
             enter_shard(self.lake, self.sources, self.shard)
-        for unit, source in known.items():
-            if unit not in files:
+        for item, source in known.items():
+            if item not in files:
                 self.sources.remove(source)
-            elif source.uri != files[unit].uri:
-                self.sources.move(source, files[unit].uri, "")
+            elif source.uri != files[item].uri:
+                self.sources.move(source, files[item].uri, "")
         self.rows = self.lake.rows_of_files(self.shard)
         self.made = self.lake.provenances(STAGE, self.shard)
         return list(files.values())
@@ -172,7 +172,7 @@ class _Shard:
     def _judge(self, files: Iterable[RawFileOfShard]) -> list[Judged]:
         known = self.sources.of_shard(self.shard)
         with ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
-            return list(pool.map(lambda f: self._judge_one(f, known[f.unit]), files))
+            return list(pool.map(lambda f: self._judge_one(f, known[f.item]), files))
 
     def _judge_one(self, file: RawFileOfShard, source: Source) -> Judged:
         try:
@@ -195,7 +195,7 @@ class _Shard:
         self, file: RawFileOfShard, source: Source, state: RawState, sidecar: str | None
     ) -> Judged:
         """What is to be said of a file that is there."""
-        row, made = self.rows.get(file.unit), self.made.get(file.unit)
+        row, made = self.rows.get(file.item), self.made.get(file.item)
         if row is None or made is None:
             inputs = probe_inputs(file.uri)
             return Judged(file, SourceStatus.NEW, "", state, sidecar, inputs)
@@ -218,7 +218,7 @@ class _Shard:
     def _judge_refused(self, file: RawFileOfShard, why: str) -> Judged:
         """What is no file by now gets a row that says so, once."""
         inputs = digest(probe_inputs(file.uri), why)
-        made = self.made.get(file.unit)
+        made = self.made.get(file.item)
         status = SourceStatus.NEW if made is None else SourceStatus.CHANGED
         if made is not None and made.input_hash == inputs:
             status = SourceStatus.SAME
@@ -278,7 +278,7 @@ class _Shard:
         self.settled.moved |= {m.source.uri: m.uri for m in moves}
 
     def _put_down(self, judged: Judged, owners: Mapping[str, tuple[str, str]]) -> None:
-        source = self.sources.find(judged.file.unit)
+        source = self.sources.find(judged.file.item)
         if source is None or source.uri != judged.file.uri:
             return  # somebody else has moved it meanwhile
         if judged.state is None:
@@ -288,7 +288,7 @@ class _Shard:
         if source.is_gone:
             self.sources.back(source)
         new = replace(source, inputs=judged.inputs)
-        row = self.rows.get(judged.file.unit)
+        row = self.rows.get(judged.file.item)
         if judged.status is SourceStatus.SAME and row is not None:
             new = replace(
                 new,
@@ -311,8 +311,8 @@ class _Shard:
         why = DELETED
         if judged.status is SourceStatus.AWAY:
             why = AWAY
-            unit = source.unit_id
-            if self.sources.missed(unit, patience_s=AWAY_S, brief_s=UNSEEN_S) > 0:
+            item = source.item_id
+            if self.sources.missed(item, patience_s=AWAY_S, brief_s=UNSEEN_S) > 0:
                 return
         words = judged.why if why == DELETED else ""
         detail = f"{source.uri}: {words}" if words else gone_detail(source.uri, GONE_WORDS[why])
@@ -326,12 +326,12 @@ class _Shard:
         content by now is probed again."""
         if row["accepted"]:
             if owner is None:
-                self.contents.claim(row["video_id"], source.uri, self.shard, source.unit_id)
+                self.contents.claim(row["video_id"], source.uri, self.shard, source.item_id)
         elif row["reject_reason"] == "duplicate" and (
             owner is None or self.contents.let_go(row["video_id"])
         ):
             why = "its first file has another content"
-            self.ledger.requeue(STAGE, [source.unit_id], why)
+            self.ledger.requeue(STAGE, [source.item_id], why)
 
 
 def look_at(uri: str) -> tuple[RawState, str | None]:

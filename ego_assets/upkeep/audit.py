@@ -1,4 +1,4 @@
-"""The audit of a lake: every byte as it was written, every unit once, nothing that belongs nowhere.
+"""The audit of a lake: every byte as it was written, every item once, nothing that belongs nowhere.
 
 Here: what is told (`verify`), and what is done about it (`repair`). Both go by what is true under
 the lock of a table and shard, never by an earlier look, so that they can run beside anything. Not
@@ -45,7 +45,7 @@ def verify(lake: Lake, ledger: Ledger, shards: Iterable[str] | None = None) -> l
 def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str, int]:
     """Look again where there were problems, and mend what is wrong now.
 
-    Bad files are put aside, units whose rows they held are requeued, rows that the ledger does not
+    Bad files are put aside, items whose rows they held are requeued, rows that the ledger does not
     know are entered into it. Nothing is deleted. Returns how many {"files", "units", "checksums",
     "taken_over"} it took away, requeued, wrote, entered.
     """

@@ -52,11 +52,11 @@ class TableAudit:
                 is_readable = False
             else:
                 yield from self._arrays(batch, identity)
-                units = self.lake.compacted_units(self.table, self.shard)
-                tokens = {u: e.get("token", 0) for u, e in units.items()}
+                items = self.lake.compacted_items(self.table, self.shard)
+                tokens = {u: e.get("token", 0) for u, e in items.items()}
         bad = set()
-        for unit, suspicion in self._fragments(tokens):
-            bad.add(unit)
+        for item, suspicion in self._fragments(tokens):
+            bad.add(item)
             yield suspicion
         yield from self._history()
         if is_readable:
@@ -88,7 +88,7 @@ class TableAudit:
         if broken:
             return self._of_file(identity, "breaks_contract", "; ".join(broken[:3])), None
         try:
-            self.lake.compacted_units(self.table, self.shard)
+            self.lake.compacted_items(self.table, self.shard)
         except LakeError as error:
             return self._of_file(identity, "damaged", str(error)), None
         if known:
@@ -123,12 +123,12 @@ class TableAudit:
         return Suspicion(check, lambda problem: self._take_away(problem, held))
 
     def _held(self) -> dict[str, int]:
-        """{unit: token} of those whose rows are in the compacted file, whatever is in there."""
+        """{item: token} of those whose rows are in the compacted file, whatever is in there."""
         fragments = self.lake.newest_fragments(self.table, self.shard)
         return {
-            unit: entry.token
-            for unit, entry in self._entries().items()
-            if entry.has_result and fragments.get(unit, (-1, ""))[0] < entry.token
+            item: entry.token
+            for item, entry in self._entries().items()
+            if entry.has_result and fragments.get(item, (-1, ""))[0] < entry.token
         }
 
     def _read(self) -> tuple[pa.Table | None, str]:
@@ -156,13 +156,12 @@ class TableAudit:
         column = model.arrays_column()
         if column is None or column not in batch.column_names:
             return
-        items = batch[model.item_column]
-        units = zip(batch[column].to_pylist(), items.to_pylist(), strict=True)
-        for key, unit in dict(units).items():
+        keys, items = batch[column].to_pylist(), batch[model.item_column].to_pylist()
+        for key, item in dict(zip(keys, items, strict=True)).items():
             if key is not None and self._fault_of_arrays(key) is not None:
-                yield self._of_arrays(key, unit, identity)
+                yield self._of_arrays(key, item, identity)
 
-    def _of_arrays(self, key: str, unit: str, identity: str) -> Suspicion:
+    def _of_arrays(self, key: str, item: str, identity: str) -> Suspicion:
         tokens: dict[str, int] = {}
 
         def check() -> Problem | None:
@@ -171,7 +170,7 @@ class TableAudit:
             if fault is None:
                 return None
             held = self._held()
-            tokens.update({unit: held[unit]} if unit in held else {})
+            tokens.update({item: held[item]} if item in held else {})
             return self._problem(fault[0], key, tokens, fault[1])
 
         return Suspicion(check, lambda problem: self._take_away(problem, tokens))
@@ -191,38 +190,38 @@ class TableAudit:
     # -- rows that are not compacted -------------------------------------------------------------
 
     def _fragments(self, tokens: Mapping[str, int]) -> Iterator[tuple[str, Suspicion]]:
-        """With the unit of each."""
+        """With the item of each."""
         newest = self.lake.newest_fragments(self.table, self.shard)
         entries = self._entries() if newest else {}
-        for unit, (token, key) in newest.items():
+        for item, (token, key) in newest.items():
             # Those that are compacted are swept by the next compaction.
-            if token <= tokens.get(unit, -1):
+            if token <= tokens.get(item, -1):
                 continue
             with suppress(FileNotFoundError):  # compacted meanwhile
-                if self._fault_of_fragment(key, token, entries.get(unit)) is not None:
-                    yield unit, self._of_fragment(unit, token, key)
+                if self._fault_of_fragment(key, token, entries.get(item)) is not None:
+                    yield item, self._of_fragment(item, token, key)
 
-    def _of_fragment(self, unit: str, token: int, key: str) -> Suspicion:
+    def _of_fragment(self, item: str, token: int, key: str) -> Suspicion:
         tokens: dict[str, int] = {}
 
         def check() -> Problem | None:
             newest = self.lake.newest_fragments(self.table, self.shard)
-            if newest.get(unit) != (token, key) or self._is_compacted(unit, token):
+            if newest.get(item) != (token, key) or self._is_compacted(item, token):
                 return None
-            entry = self._entries().get(unit)
+            entry = self._entries().get(item)
             fault = self._fault_of_fragment(key, token, entry)
             if fault is None:
                 return None
             if entry is not None:
-                tokens[unit] = entry.token
+                tokens[item] = entry.token
             return self._problem(fault[0], key, tokens, fault[1])
 
         return Suspicion(check, lambda problem: self._take_away(problem, tokens))
 
-    def _is_compacted(self, unit: str, token: int) -> bool:
+    def _is_compacted(self, item: str, token: int) -> bool:
         with suppress(LakeError):
-            units = self.lake.compacted_units(self.table, self.shard)
-            return unit in units and units[unit].get("token", 0) >= token
+            items = self.lake.compacted_items(self.table, self.shard)
+            return item in items and items[item].get("token", 0) >= token
         return False
 
     def _fault_of_fragment(
@@ -237,7 +236,7 @@ class TableAudit:
             batch = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             if entry is None:
-                return "extra", f"a unit that the ledger does not know; cannot be read: {error}"
+                return "extra", f"an item that the ledger does not know; cannot be read: {error}"
             return "damaged", f"cannot be read: {error}"
         broken = self._broken(batch)
         return ("breaks_contract", "; ".join(broken[:3])) if broken else None
@@ -272,7 +271,7 @@ class TableAudit:
     # -- the ledger ------------------------------------------------------------------------------
 
     def _differences(self, bad: set[str]) -> Iterator[Suspicion]:
-        """Between what the ledger says and what the lake holds, but for `bad` units."""
+        """Between what the ledger says and what the lake holds, but for `bad` items."""
         found = compare(self.lake, self.ledger, self.table, self.shard, bad)
         for kind in ("newer", "missing", "stale"):
             if getattr(found, kind):
@@ -280,9 +279,9 @@ class TableAudit:
         if not found.extra:
             return
         fragments = {u: key for u, (_, key) in self._uncompacted().items()}
-        for unit in found.extra:
-            if unit in fragments:
-                yield self._of_extra(unit, fragments[unit], bad)
+        for item in found.extra:
+            if item in fragments:
+                yield self._of_extra(item, fragments[item], bad)
         if set(found.extra) - set(fragments):
             yield self._of_extra("", "", bad)
 
@@ -296,11 +295,11 @@ class TableAudit:
 
         def check() -> Problem | None:
             found = self._compare(bad)
-            units: Mapping[str, int] | tuple[str, ...] = getattr(found, kind)
+            items: Mapping[str, int] | tuple[str, ...] = getattr(found, kind)
             tokens.clear()
-            if isinstance(units, Mapping):
-                tokens.update(units)
-            return self._problem(kind, "", units, details[kind]) if units else None
+            if isinstance(items, Mapping):
+                tokens.update(items)
+            return self._problem(kind, "", items, details[kind]) if items else None
 
         def mend(problem: Problem) -> Counter[str]:
             if kind != "newer":
@@ -312,21 +311,21 @@ class TableAudit:
 
         return Suspicion(check, mend)
 
-    def _of_extra(self, unit: str, key: str, bad: set[str]) -> Suspicion:
-        """A fragment of a unit that is none of the shard, or all such units that are compacted."""
+    def _of_extra(self, item: str, key: str, bad: set[str]) -> Suspicion:
+        """A fragment of an item that is none of the shard, or all such items that are compacted."""
 
         def check() -> Problem | None:
             if Adoption(self.ledger).at_work(self.table, self.shard):
-                return None  # a stage that has planned other units sweeps them at its end
+                return None  # a stage that has planned other items sweeps them at its end
             fragments = self._uncompacted()
             extra = self._compare(bad).extra
             if not key:
-                units = [u for u in extra if u not in fragments]
-                detail = "rows of units that the ledger does not know"
-                return self._problem("extra", "", units, detail) if units else None
-            if unit not in extra or fragments.get(unit, (0, ""))[1] != key:
+                items = [u for u in extra if u not in fragments]
+                detail = "rows of work items that the ledger does not know"
+                return self._problem("extra", "", items, detail) if items else None
+            if item not in extra or fragments.get(item, (0, ""))[1] != key:
                 return None
-            return self._problem("extra", key, (), "a unit that the ledger does not know")
+            return self._problem("extra", key, (), "a work item that the ledger does not know")
 
         return Suspicion(check, lambda problem: self._take_away(problem, {}))
 
@@ -340,7 +339,7 @@ class TableAudit:
     # -- what all of them need ---------------------------------------------------------------------
 
     def _entries(self) -> dict[str, Entry]:
-        return {e.unit_id: e for e in self.ledger.entries(stage=self.table, shard=self.shard)}
+        return {e.item_id: e for e in self.ledger.entries(stage=self.table, shard=self.shard)}
 
     def _checksums(self, name: str) -> dict[str, int]:
         """{SHA-256: bytes} that a version of the file may have."""
@@ -352,11 +351,11 @@ class TableAudit:
         if self.lake.storage.identity(key) != identity:
             raise ChangedError(f"{key} was replaced while it was looked at")
 
-    def _problem(self, kind: str, key: str, units: Iterable[str], detail: str) -> Problem:
-        return Problem(kind, self.table, self.shard, key, tuple(sorted(units)), detail)
+    def _problem(self, kind: str, key: str, items: Iterable[str], detail: str) -> Problem:
+        return Problem(kind, self.table, self.shard, key, tuple(sorted(items)), detail)
 
     def _take_away(self, problem: Problem, tokens: Mapping[str, int]) -> Counter[str]:
-        """Put a bad file aside, requeue {unit: token} whose rows it held."""
+        """Put a bad file aside, requeue {item: token} whose rows it held."""
         done: Counter[str] = Counter()
         if problem.key and problem.kind != "missing" and self.lake.storage.exists(problem.key):
             put_aside(self.lake, problem.key)

@@ -16,7 +16,7 @@ def compact_leftovers(lake: Lake, ledger: Ledger) -> dict[str, int]:
     """Merge the fragments that killed runs left: {shard/table: rows}.
 
     Shards somebody works on are left alone: their run ends with a compaction. Nothing is dropped:
-    which units a shard has is for its next run to say.
+    which items a shard has is for its next run to say.
     """
     done: dict[str, int] = {}
     for shard in lake.shards():

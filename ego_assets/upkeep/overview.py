@@ -22,19 +22,19 @@ from resources.ledger import Entry, Ledger, State
 from resources.ledger.adoption import Counts
 from resources.ledger.contents import Contents
 from resources.raw.places import FOLDER as PLACES
-from resources.raw.places import files_of, unit_of
+from resources.raw.places import files_of, item_of
 
 READERS = 16
 BUDGET_S = 5.0
 LOOKED_AT = 5_000
-"""Units that wait of which the files are named."""
+"""Items that wait of which the files are named."""
 ENDED = (State.DONE, State.DROPPED)
 
 
 class ShardFile(NamedTuple):
-    """A raw file of a shard: its unit in `video_manifest`, where it is, and its length."""
+    """A raw file of a shard: its item in `video_manifest`, where it is, and its length."""
 
-    unit: str
+    item: str
     uri: str
     duration_s: float
 
@@ -57,7 +57,7 @@ class Footage:
 
 @dataclass(frozen=True)
 class TableProgress:
-    """How far a table is. states: of its units, those that are sure to come among the pending
+    """How far a table is. states: of its items, those that are sure to come among the pending
     ones; percent: of the footage, 100 only if nothing is left."""
 
     states: Mapping[State, int]
@@ -73,9 +73,9 @@ def read_footage(lake: Lake, budget_s: float = BUDGET_S) -> Footage:
         if time.monotonic() > until:
             return None
         if shard in moved:
-            return [ShardFile(f.unit, f.uri, f.duration_s) for f in files_of(lake, shard)]
+            return [ShardFile(f.item, f.uri, f.duration_s) for f in files_of(lake, shard)]
         entries = lake.read_shard(shard)["files"]
-        return [ShardFile(unit_of(e), e["uri"], float(e.get("duration_s") or 0.0)) for e in entries]
+        return [ShardFile(item_of(e), e["uri"], float(e.get("duration_s") or 0.0)) for e in entries]
 
     shards = lake.shards()
     with ThreadPoolExecutor(READERS) as readers:
@@ -104,14 +104,14 @@ def progress(lake: Lake, footage: Footage, counts: Counts) -> dict[str, TablePro
                 continue
             for state, count in found.items():
                 states[table][state] += count
-            units = expected[table]
-            if units is None:
+            items = expected[table]
+            if items is None:
                 is_all[table] = False
                 continue
-            states[table][State.PENDING] += max(0, units - sum(found.values()))
+            states[table][State.PENDING] += max(0, items - sum(found.values()))
             ended = _ended(found)
-            is_all[table] &= ended >= units
-            done[table] += weight * (min(1.0, ended / units) if units else 1.0)
+            is_all[table] &= ended >= items
+            done[table] += weight * (min(1.0, ended / items) if items else 1.0)
     tables = {}
     for table in TABLES:
         share = done[table] / total if total else 0.0
@@ -123,18 +123,18 @@ def progress(lake: Lake, footage: Footage, counts: Counts) -> dict[str, TablePro
 def _expected(
     lake: Lake, shard: str, footage: Footage, mine: Mapping[str, Mapping[State, int]]
 ) -> dict[str, int | None]:
-    """Return how many units each table of a shard will have; None: nobody knows yet."""
-    units: dict[str, int] = {table: sum(states.values()) for table, states in mine.items()}
-    files = max(len(footage.files.get(shard, ())), units["video_manifest"])
-    clips = max(units[table] for table in tables_of_items("clip"))
+    """Return how many items each table of a shard will have; None: nobody knows yet."""
+    items: dict[str, int] = {table: sum(states.values()) for table, states in mine.items()}
+    files = max(len(footage.files.get(shard, ())), items["video_manifest"])
+    clips = max(items[table] for table in tables_of_items("clip"))
     nothing = None
     if not clips and _ended(mine["video_manifest"]) >= files:
-        videos = units["clips"]
+        videos = items["clips"]
         is_dropped = videos and mine["clips"].get(State.DROPPED) == videos
         nothing = 0 if is_dropped or (not videos and _has_no_video(lake, shard)) else None
     of_item = {
         "file": files,
-        "video": units["clips"] or nothing,
+        "video": items["clips"] or nothing,
         "clip": clips or nothing,
         "shard": 1,
         "lake": 0,
@@ -154,12 +154,12 @@ def _has_no_video(lake: Lake, shard: str) -> bool:
 
 def files_of_entries(ledger: Ledger, footage: Footage, entries: list[Entry]) -> list[str]:
     """Return the raw file of each entry of the ledger; empty where it is not known."""
-    by_unit = {f.unit: f.uri for files in footage.files.values() for f in files}
+    by_item = {f.item: f.uri for files in footage.files.values() for f in files}
     owners = Contents(ledger).owners({e.video_id for e in entries if e.video_id})
     found = []
     for entry in entries:
         owner = owners.get(entry.video_id or "")
-        found.append(by_unit.get(entry.unit_id) or (owner[0] if owner else ""))
+        found.append(by_item.get(entry.item_id) or (owner[0] if owner else ""))
     return found
 
 

@@ -42,7 +42,7 @@ def rollback(
 ) -> list[Change]:
     """Bring back, of every table and shard, the version that holds most of what a run made.
 
-    Units that are not in it are requeued. Later attempts that are still on their way can no more
+    Items that are not in it are requeued. Later attempts that are still on their way can no more
     replace it; what is run from now on can. Raises RollbackError.
     """
     found = []
@@ -91,7 +91,7 @@ def _bring_back(
 ) -> Change:
     # The ledger may be older than what is to be replaced, or brought back.
     agree(ShardInputs(lake, ledger, shard), [table])
-    entries = {e.unit_id: e for e in ledger.entries(stage=table, shard=shard)}
+    entries = {e.item_id: e for e in ledger.entries(stage=table, shard=shard)}
     why = f"rolled back to run {run_id}"
     if version.name == history.CURRENT:
         # Somebody may have been killed who had brought it back and not yet told the ledger.
@@ -110,17 +110,17 @@ def _bring_back(
                 f"{run_id} left is not kept any more (EGO_KEEP_VERSIONS)"
             )
         compaction.compact(lake, table, shard, None, spare=version.name)
-        current = lake.compacted_units(table, shard)
-        tokens = {e.unit_id: e.token for e in ledger.entries(stage=table, shard=shard)}
-        for unit, made in current.items():
-            tokens[unit] = max(tokens.get(unit, 0), made.get("token", 0))
+        current = lake.compacted_items(table, shard)
+        tokens = {e.item_id: e.token for e in ledger.entries(stage=table, shard=shard)}
+        for item, made in current.items():
+            tokens[item] = max(tokens.get(item, 0), made.get("token", 0))
         history.bring_back(lake, table, shard, version, tokens)
         # With the lock still: else `ego verify` would find rows that the ledger does not mean.
-        requeued = ledger.restore(table, shard, _done_under(version.units), why)
+        requeued = ledger.restore(table, shard, _done_under(version.items), why)
     note_file(lake, ledger, table, shard)
     return Change(table, shard, run_id, version.runs[run_id], requeued, was_current=False)
 
 
-def _done_under(units: Mapping[str, Provenance]) -> dict[str, tuple[str, str]]:
-    """{unit: (fingerprint, run id)}, as the ledger takes it."""
-    return {u: (p.fingerprint, p.run_id) for u, p in units.items()}
+def _done_under(items: Mapping[str, Provenance]) -> dict[str, tuple[str, str]]:
+    """{item: (fingerprint, run id)}, as the ledger takes it."""
+    return {u: (p.fingerprint, p.run_id) for u, p in items.items()}

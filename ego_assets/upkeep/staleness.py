@@ -21,11 +21,11 @@ from resources.ledger import Entry, Ledger, State
 
 @dataclass(frozen=True)
 class StaleShard:
-    """Units that a run would do again, by table. state: of what they are now, and what they would
+    """Items that a run would do again, by table. state: of what they are now, and what they would
     be: equal states need one run. problem: why it could not be judged."""
 
     shard: str
-    units: Mapping[str, int]
+    items: Mapping[str, int]
     state: str
     problem: str = ""
 
@@ -34,12 +34,12 @@ RecipeOf = Callable[[str], Sequence[Sequence[Part]]]
 
 
 def data_versions(ledger: Ledger, tables: Iterable[str], shard: str) -> dict[str, str]:
-    """A version of each table's rows of a shard: the same only if every unit was done under the
+    """A version of each table's rows of a shard: the same only if every item was done under the
     same fingerprint."""
     found = {}
     for table in tables:
         done = ledger.entries(stage=table, shard=shard, states=[State.DONE])
-        found[table] = digest([(e.unit_id, e.fingerprint) for e in done])[:16]
+        found[table] = digest([(e.item_id, e.fingerprint) for e in done])[:16]
     return found
 
 
@@ -50,7 +50,7 @@ def find_stale(
     shards: Iterable[str],
     by_lake: Container[str] = (),
 ) -> Iterator[StaleShard]:
-    """For each shard in turn what is stale in it (often nothing: no units).
+    """For each shard in turn what is stale in it (often nothing: no items).
 
     recipe_of: the stages of a shard as they would run now, in the order of the graph. by_lake:
     shards of which the lake holds later attempts than the ledger knows: the rows count there.
@@ -68,7 +68,7 @@ def find_stale(
 def _look_into_lake(inputs: ShardInputs) -> None:
     """Let plans over a shard see, in place of what the ledger says, later attempts in the lake.
 
-    A copy of a ledger knows the tables that had been made by then: units that it does not know are
+    A copy of a ledger knows the tables that had been made by then: items that it does not know are
     of the last one of these, or of those after it.
     """
     tables = list(TABLES)
@@ -76,51 +76,51 @@ def _look_into_lake(inputs: ShardInputs) -> None:
     for number, table in enumerate(tables):
         entries = inputs.entries.setdefault(table, {})
         for found in results(inputs, table):
-            known = entries.get(found.unit_id)
+            known = entries.get(found.item_id)
             if (known is None and number >= last) or (known and known.token < found.token):
-                entries[found.unit_id] = found.entry(table)
+                entries[found.item_id] = found.entry(table)
 
 
 def _look(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> StaleShard:
-    found = _stale_units(inputs, recipe)
+    found = _stale_items(inputs, recipe)
     now = sorted(
-        (table, unit, inputs.entries[table][unit].fingerprint)
-        for table, units in found.items()
-        for unit in units
+        (table, item, inputs.entries[table][item].fingerprint)
+        for table, items in found.items()
+        for item in items
     )
     made_with = [
-        [s.operator, s.backend, s.operator_version, s.weights_hash, s.settings, p.units]
+        [s.operator, s.backend, s.operator_version, s.weights_hash, s.settings, p.items]
         for parts in recipe
         for p in parts
         for s in [p.spec]
     ]
-    counts = {table: len(units) for table, units in found.items() if units}
+    counts = {table: len(items) for table, items in found.items() if items}
     return StaleShard(inputs.shard, counts, digest(now, made_with)[:16])
 
 
-def _stale_units(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[str, set[str]]:
-    """{table: units}. What is made from a stale unit is stale, too: its inputs will change."""
+def _stale_items(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[str, set[str]]:
+    """{table: items}. What is made from a stale item is stale, too: its inputs will change."""
     found: dict[str, set[str]] = {}
     file_of = inputs.file_of
-    gone = {s.unit_id for s in inputs.sources.values() if s.is_gone}
+    gone = {s.item_id for s in inputs.sources.values() if s.is_gone}
     for parts in recipe:
         spec, groups = parts[0].spec, _groups(parts, inputs)
         origins: set[str | None] = set()
         for table in ("video_manifest", "clips", *spec.inputs):
             origins |= found.get(table, set())
         following = {
-            u.unit_id
+            u.item_id
             for group in groups
-            for u in group.units
-            if {u.unit_id, u.video_id, file_of.get(u.video_id or "")} & origins
+            for u in group.items
+            if {u.item_id, u.video_id, file_of.get(u.video_id or "")} & origins
             or (origins and spec.item in ("shard", "lake"))
         }
         found |= {table: set() for table in spec.tables}
         for group in groups:
-            if group.units[0].file_id in gone:
+            if group.items[0].file_id in gone:
                 continue  # it cannot be made again: what was made of it stays
             for entry in _stale_of_group(group, spec.tables, inputs, following):
-                found[entry.stage].add(entry.unit_id)
+                found[entry.stage].add(entry.item_id)
     return found
 
 
@@ -130,18 +130,18 @@ def _stale_of_group(
     """As a worker would go through the group (`Lane.run_take`), if all went well."""
     previous: str | None = None
     after_change = False
-    for unit in group.units:
-        known = [inputs.entries.get(table, {}).get(unit.unit_id) for table in tables]
-        fingerprint = chain(unit.base_fingerprint, previous)
-        # Of what is made from a stale unit the new fingerprint is not known, but that it is new.
-        changes = after_change or unit.unit_id in following
+    for item in group.items:
+        known = [inputs.entries.get(table, {}).get(item.item_id) for table in tables]
+        fingerprint = chain(item.base_fingerprint, previous)
+        # Of what is made from a stale item the new fingerprint is not known, but that it is new.
+        changes = after_change or item.item_id in following
         new = [e for e in known if e and (changes or e.fingerprint != fingerprint)]
         is_left_out = any(
             e.state is State.DROPPED or (e.state is State.QUARANTINED and e not in new)
             for e in known
             if e
         )
-        if unit.blocked or is_left_out:
+        if item.blocked or is_left_out:
             previous, after_change = None, False
             continue
         yield from (e for e in new if e.state in {State.DONE, State.QUARANTINED})
@@ -154,8 +154,8 @@ def _groups(parts: Sequence[Part], inputs: ShardInputs) -> list[Group]:
         return [group for _, groups in share_out(parts, inputs) for group in groups]
     # As it was when it was looked at: no raw file is touched here.
     found = []
-    for unit, made in inputs.made("video_manifest").items():
-        spec = next(p.spec for p in reversed(parts) if not p.units or unit in p.units)
+    for item, made in inputs.made("video_manifest").items():
+        spec = next(p.spec for p in reversed(parts) if not p.items or item in p.items)
         base = spec.digest_of(made.input_hash)
-        found.append(Group((WorkItem(unit, None, base, made.input_hash, 0.0, 0.0, {}),)))
+        found.append(Group((WorkItem(item, None, base, made.input_hash, 0.0, 0.0, {}),)))
     return found

@@ -24,52 +24,52 @@ def trace(lake: Lake, ledger: Ledger, what: str) -> dict[str, Any]:
     """{"video": …, "clip": …, "tables": {table: {"rows", "file", "provenance", "ledger"}}}.
 
     what: a clip_id, a video_id, `TABLE/CLIP` for the rows of one table, or the path of a Parquet
-    file of the lake (then {"files": {unit: …}}). Raises NothingFoundError.
+    file of the lake (then {"files": {item: …}}). Raises NothingFoundError.
     """
     path = Path(what)
     if path.suffix == ".parquet" and path.is_file():
         return _trace_file(lake, path.resolve())
-    table, _, unit = what.rpartition("/")
+    table, _, item = what.rpartition("/")
     if table and table not in TABLES:
         known = did_you_mean(table, TABLES) or f": there are {', '.join(TABLES)}"
         raise NothingFoundError(f"there is no table {table}{known}")
-    video_id = unit.rpartition("-")[0] or unit
+    video_id = item.rpartition("-")[0] or item
     for shard in lake.shards():
         videos = lake.read("video_manifest", shard).to_pylist()
         video = next((v for v in videos if v["video_id"] == video_id and v["accepted"]), None)
         if video is None:
             continue
-        clips = lake.read("clips", shard, units=[video_id]).to_pylist()
-        clip = next((c for c in clips if c["clip_id"] == unit), None)
-        if clip is None and unit != video_id:
+        clips = lake.read("clips", shard, items=[video_id]).to_pylist()
+        clip = next((c for c in clips if c["clip_id"] == item), None)
+        if clip is None and item != video_id:
             break
         tables = {}
         rows = lake.rows_of_files(shard).items()
         file = next((u for u, r in rows if r["accepted"] and r["video_id"] == video_id), "")
         for name in [table] if table else TABLES:
-            item = stage_of(name).item
-            own = {"file": file, "video": video_id, "shard": shard, "lake": LAKE}.get(item, unit)
-            where = LAKE if item == "lake" else shard
-            if clip is not None or item != "clip":
-                tables[name] = _of_unit(lake, ledger, name, where, own)
+            kind = stage_of(name).item
+            own = {"file": file, "video": video_id, "shard": shard, "lake": LAKE}.get(kind, item)
+            where = LAKE if kind == "lake" else shard
+            if clip is not None or kind != "clip":
+                tables[name] = _of_item(lake, ledger, name, where, own)
         shown = ("video_id", "uri", "sha256", "byte_size", "duration_s", "accepted", "shard")
         found: dict[str, Any] = {"video": {k: video[k] for k in shown}, "tables": tables}
         return found | ({"clip": clip} if clip else {"clips": [c["clip_id"] for c in clips]})
     raise NothingFoundError(f"no clip, video or Parquet file of {lake.location} is called {what}")
 
 
-def _of_unit(lake: Lake, ledger: Ledger, table: str, shard: str, unit: str) -> dict[str, Any]:
-    provenance = lake.provenance(table, shard, unit)
-    entries = ledger.entries(stage=table, unit_id=unit)
+def _of_item(lake: Lake, ledger: Ledger, table: str, shard: str, item: str) -> dict[str, Any]:
+    provenance = lake.provenance(table, shard, item)
+    entries = ledger.entries(stage=table, item_id=item)
     rows = 0
     if provenance is not None:
-        # Units of the manifest and of clips are files and videos: their rows are few.
-        rows = lake.read(table, shard, units=[unit], columns=[TABLES[table].key[0]]).num_rows
+        # Items of the manifest and of clips are files and videos: their rows are few.
+        rows = lake.read(table, shard, items=[item], columns=[TABLES[table].key[0]]).num_rows
     return {
         "rows": rows,
         "file": lake.storage.uri(f"{table}/{shard}.parquet") if provenance else None,
         "provenance": asdict(provenance) if provenance else None,
-        "ledger": asdict(entries[0]) if entries else None,
+        "ledger": entries[0].told() if entries else None,
     }
 
 

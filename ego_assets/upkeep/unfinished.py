@@ -1,6 +1,6 @@
 """Tells whether a run over a shard would have anything to do, without running it.
 
-A shard is finished if each raw file is as it was read, and each unit that a run would plan is done,
+A shard is finished if each raw file is as it was read, and each item that a run would plan is done,
 or given up, under the fingerprint that it would have. In doubt it is not finished: a run finds out.
 Here: the ledger and the lake. Not here: whether Dagster knows of it (`dagster_project.unfinished`).
 """
@@ -38,8 +38,8 @@ def has_work(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> bool:
 def _raw_files_changed(inputs: ShardInputs) -> bool:
     rows = inputs.rows_of_files
     known = inputs.sources
-    if known.keys() == rows.keys() == {file.unit for file in inputs.files} and all(
-        _is_untouched(known[file.unit], rows[file.unit]["sha256"]) for file in inputs.files
+    if known.keys() == rows.keys() == {file.item for file in inputs.files} and all(
+        _is_untouched(known[file.item], rows[file.item]["sha256"]) for file in inputs.files
     ):
         return False
     return not are_as_read(inputs.lake, inputs.ledger, inputs.shard)
@@ -58,14 +58,14 @@ def _is_untouched(source: Source, sha256: str) -> bool:
 def _is_left(group: Group, tables: Sequence[str], inputs: ShardInputs) -> bool:
     """Go through a take as a worker would (`Lane.run_take`): whether something is to be done."""
     previous: str | None = None
-    for unit in group.units:
-        known = [inputs.entries.get(table, {}).get(unit.unit_id) for table in tables]
-        if unit.blocked:  # by what is given up, or what is left to do itself
+    for item in group.items:
+        known = [inputs.entries.get(table, {}).get(item.item_id) for table in tables]
+        if item.blocked:  # by what is given up, or what is left to do itself
             previous = None
             continue
-        fingerprint = chain(unit.base_fingerprint, previous)
+        fingerprint = chain(item.base_fingerprint, previous)
         states = {entry.state if entry else None for entry in known}
-        source = inputs.sources.get(unit.file_id)
+        source = inputs.sources.get(item.file_id)
         if source is not None and source.is_gone and states == {State.DONE}:
             previous = None  # it cannot be made again: what was made of it stays
             continue

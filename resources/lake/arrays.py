@@ -25,12 +25,12 @@ class ArrayFiles:
     storage: LocalStorage | S3Storage
 
     def publish_arrays(
-        self, table: str, shard: str, unit: str, arrays: Mapping[str, np.ndarray], token: int = 0
+        self, table: str, shard: str, item: str, arrays: Mapping[str, np.ndarray], token: int = 0
     ) -> str:
-        """Publish large arrays of one unit as an npz without pickles. Returns the key."""
+        """Publish large arrays of one item as an npz without pickles. Returns the key."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-        key = f"{table}/_arrays/{shard}/{attempt_name(unit, token)}.npz"
+        key = f"{table}/_arrays/{shard}/{attempt_name(item, token)}.npz"
         self.storage.write(key, buffer.getbuffer())
         return key
 
@@ -42,14 +42,14 @@ class ArrayFiles:
         self,
         stage: str,
         shard: str,
-        unit: str,
+        item: str,
         carried: Mapping[str, Any],
         token: int = 0,
         fingerprint: str = "",
     ) -> bool:
         """Store a flat dict of JSON values and arrays; what older attempts stored goes.
 
-        fingerprint: that the unit was done under. Returns False if a newer attempt has stored its
+        fingerprint: that the item was done under. Returns False if a newer attempt has stored its
         own, so that nobody will read this.
         """
         arrays = {k: v for k, v in carried.items() if isinstance(v, np.ndarray)}
@@ -61,21 +61,21 @@ class ArrayFiles:
             buffer, allow_pickle=False, **{f"a_{k}": v for k, v in arrays.items()}, json=text
         )
         folder = f"_carried/{stage}/{shard}"
-        self.storage.write(f"{folder}/{attempt_name(unit, token)}.npz", buffer.getbuffer())
-        left = attempts(self.storage, folder, unit)
+        self.storage.write(f"{folder}/{attempt_name(item, token)}.npz", buffer.getbuffer())
+        left = attempts(self.storage, folder, item)
         for key, other in left.items():
             if other < token:
                 self.storage.delete(key)
         return max(left.values(), default=token) <= token
 
     def read_carried(
-        self, stage: str, shard: str, unit: str, fingerprint: str | None = None
+        self, stage: str, shard: str, item: str, fingerprint: str | None = None
     ) -> dict[str, Any] | None:
-        """Of the unit's newest attempt; None if there is none, or it was done under another
+        """Of the item's newest attempt; None if there is none, or it was done under another
         fingerprint (an earlier version of its rows was brought back)."""
 
         def read() -> dict[str, np.ndarray] | None:
-            found = newest(self.storage, f"_carried/{stage}/{shard}").get(unit)
+            found = newest(self.storage, f"_carried/{stage}/{shard}").get(item)
             return None if found is None else self.read_arrays(found[1])
 
         loaded = again_if_moved(read)
@@ -87,6 +87,6 @@ class ArrayFiles:
             return None
         return carried | {k.removeprefix("a_"): v for k, v in loaded.items()}
 
-    def carried_units(self, stage: str, shard: str) -> set[str]:
-        """The units that left something for the next one."""
+    def carried_items(self, stage: str, shard: str) -> set[str]:
+        """The items that left something for the next one."""
         return set(newest(self.storage, f"_carried/{stage}/{shard}"))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from resources.lake import history
-from resources.lake.holdings import keys_of, unit_and_token
-from resources.lake.parquet import OWN, PROVENANCE, SCHEMA, UNITS, open_parquet, token_of
+from resources.lake.holdings import item_and_token, keys_of
+from resources.lake.parquet import ITEMS, OWN, PROVENANCE, SCHEMA, open_parquet, token_of
 from resources.lake.storage import file_sha256
 from resources.lake.table import SCHEMA_VERSION, TABLES
 
@@ -25,21 +25,21 @@ MANIFEST = "video_manifest"
 SWEEP_AGE_S = 86_400.0
 
 Wanted = Iterable[str] | Callable[[], Iterable[str]] | None
-"""Units that a compaction keeps."""
+"""Items that a compaction keeps."""
 
 
-def compact(lake: Lake, table: str, shard: str, units: Wanted, spare: str = "") -> int:
+def compact(lake: Lake, table: str, shard: str, items: Wanted, spare: str = "") -> int:
     """As `Lake.compact`, for a caller who has the lock `{table}.{shard}`.
 
     spare: an earlier version that is kept, however many there are.
     """
     version = lake.storage.version(f"{table}/{shard}.parquet")
-    old = lake.compacted_units(table, shard)
+    old = lake.compacted_items(table, shard)
     listed = keys_of(lake.storage, f"{table}/_fragments/{shard}", ".parquet")
     newest = lake.newest_fragments(table, shard)
-    if callable(units):
-        units = units()
-    wanted = {*old, *newest} if units is None else set(units)
+    if callable(items):
+        items = items()
+    wanted = {*old, *newest} if items is None else set(items)
     key = f"{table}/{shard}.parquet"
     news = {u for u, (token, _) in newest.items() if u in wanted and token > token_of(old, u)}
     if news or set(old) != wanted & (set(old) | set(newest)) or not lake.storage.exists(key):
@@ -72,16 +72,16 @@ def _write(
     shared: list[dict[str, Any]] = []
     files = lake.rows_of_files_once(shard, newest) if table == MANIFEST else {}
     provenances = lake.provenances_once(table, shard, wanted, newest)
-    for unit, found in sorted(provenances.items()):
+    for item, found in sorted(provenances.items()):
         values = dict(vars(found))
         own = {k: values.pop(k) for k in OWN}
         if values not in shared:
             shared.append(values)
-        entries[unit] = own | {"provenance": shared.index(values)}
-        if unit in files:
-            entries[unit]["value"] = files[unit]["uri"]
+        entries[item] = own | {"provenance": shared.index(values)}
+        if item in files:
+            entries[item]["value"] = files[item]["uri"]
     metadata = {
-        UNITS: json.dumps(entries),
+        ITEMS: json.dumps(entries),
         PROVENANCE: json.dumps(shared),
         SCHEMA: SCHEMA_VERSION,
     }
@@ -110,10 +110,10 @@ def _drop_floors(lake: Lake, table: str, shard: str, wanted: set[str]) -> None:
     """Delete the floors that compacted rows have passed."""
     floors = keys_of(lake.storage, f"{table}/_fragments/{shard}", history.FLOOR)
     if floors:
-        units = lake.compacted_units(table, shard)
+        items = lake.compacted_items(table, shard)
         for key in floors:
-            unit, token = unit_and_token(key)
-            if unit not in wanted or token_of(units, unit) > token:
+            item, token = item_and_token(key)
+            if item not in wanted or token_of(items, item) > token:
                 lake.storage.delete(key)
 
 
@@ -122,6 +122,6 @@ def _drop_arrays(
 ) -> None:
     """Delete the arrays of attempts that newer ones have replaced."""
     for key in keys_of(lake.storage, f"{table}/_arrays/{shard}", ".npz"):
-        unit, token = unit_and_token(key)
-        if key not in used and token <= tokens.get(unit, -1):
+        item, token = item_and_token(key)
+        if key not in used and token <= tokens.get(item, -1):
             lake.storage.delete(key)

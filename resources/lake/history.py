@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 FLOOR = ".floor"
-"""`{unit}.{token}.floor` among fragments: the unit's attempts up to this token are void."""
+"""`{item}.{token}.floor` among fragments: the item's attempts up to this token are void."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A shard's table as it was once: where the rows of each unit came from."""
+    """A shard's table as it was once: where the rows of each item came from."""
 
     name: str
-    units: Mapping[str, Provenance]
+    items: Mapping[str, Provenance]
 
     @cached_property
     def token(self) -> int:
         """Of its newest rows."""
-        return max((p.token for p in self.units.values()), default=0)
+        return max((p.token for p in self.items.values()), default=0)
 
     @cached_property
     def made_at(self) -> str:
         """When its newest rows were made."""
-        return max((p.created_at for p in self.units.values()), default="")
+        return max((p.created_at for p in self.items.values()), default="")
 
     @cached_property
     def runs(self) -> Mapping[str, int]:
-        """{run id: units that it made}."""
-        return Counter(p.run_id for p in self.units.values())
+        """{run id: items that it made}."""
+        return Counter(p.run_id for p in self.items.values())
 
 
 def keep_count() -> int:
@@ -101,15 +101,15 @@ def left_by(found: list[Version], run_id: str) -> Version | None:
 
 
 def archive(
-    lake: Lake, table: str, shard: str, units: Mapping[str, dict[str, Any]], spare: str = ""
+    lake: Lake, table: str, shard: str, items: Mapping[str, dict[str, Any]], spare: str = ""
 ) -> None:
-    """Keep the compacted file, which holds `units`; the caller has the compaction's lock.
+    """Keep the compacted file, which holds `items`; the caller has the compaction's lock.
 
     spare: an earlier version that does not make room for it.
     """
     if not keep_count():
         return
-    name = _name(units)
+    name = _name(items)
     target = key_of(table, shard, name)
     if lake.storage.exists(target):
         return
@@ -181,15 +181,15 @@ def read_version(lake: Lake, table: str, shard: str, name: str) -> pa.Table:
 def bring_back(
     lake: Lake, table: str, shard: str, version: Version, tokens: Mapping[str, int]
 ) -> None:
-    """Make a version current again; no attempt up to `tokens` ({unit: token}) can replace it.
+    """Make a version current again; no attempt up to `tokens` ({item: token}) can replace it.
 
     The caller has the compaction's lock, and everything is compacted. Killed at any point, either
     the old or the new is current, whole.
     """
     storage = lake.storage
-    archive(lake, table, shard, lake.compacted_units(table, shard), spare=version.name)
-    for unit, token in tokens.items():
-        storage.write(f"{table}/_fragments/{shard}/{unit}.{token:016d}{FLOOR}", b"")
+    archive(lake, table, shard, lake.compacted_items(table, shard), spare=version.name)
+    for item, token in tokens.items():
+        storage.write(f"{table}/_fragments/{shard}/{item}.{token:016d}{FLOOR}", b"")
     known = checksums(lake, table, shard, version.name)
     for sums in known:
         write_checksum(lake, table, shard, sums["sha256"], sums["bytes"])
@@ -198,8 +198,8 @@ def bring_back(
         drop_checksums(lake, table, shard, but=[sums["sha256"] for sums in known])
 
 
-def _name(units: Mapping[str, dict[str, Any]]) -> str:
-    """Of the version that holds these units: sorts by the age of its rows."""
-    newest = max((entry.get("token", 0) for entry in units.values()), default=0)
-    content = json.dumps({u: e.get("token", 0) for u, e in units.items()}, sort_keys=True)
+def _name(items: Mapping[str, dict[str, Any]]) -> str:
+    """Of the version that holds these items: sorts by the age of its rows."""
+    newest = max((entry.get("token", 0) for entry in items.values()), default=0)
+    content = json.dumps({u: e.get("token", 0) for u, e in items.items()}, sort_keys=True)
     return f"{newest:016d}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

@@ -1,6 +1,6 @@
 """What a table holds of a shard, told by names and footers: what a ledger has to agree with.
 
-Here: the names of the files of attempts, the highest tokens of units, and a name for the state of
+Here: the names of the files of attempts, the highest tokens of items, and a name for the state of
 each compacted file, which a listing tells without opening one. Not here: rows (`lake`), the ledger
 (`ego_assets.upkeep.recovery.agreement`).
 """
@@ -29,15 +29,15 @@ _LONGEST = 64
 
 @dataclass(frozen=True)
 class Tokens:
-    """The highest tokens in a table of a shard. of: {unit: token}; least: of any unit, since an
+    """The highest tokens in a table of a shard. of: {item: token}; least: of any item, since an
     earlier version of the table is named by the newest token in it."""
 
     of: Mapping[str, int]
     least: int
 
-    def __getitem__(self, unit: str) -> int:
-        """What the next attempt at the unit must exceed."""
-        return max(self.of.get(unit, 0), self.least)
+    def __getitem__(self, item: str) -> int:
+        """What the next attempt at the item must exceed."""
+        return max(self.of.get(item, 0), self.least)
 
 
 def highest_tokens(
@@ -45,7 +45,7 @@ def highest_tokens(
 ) -> Tokens:
     """Tokens of all that attempts have left, void or not: rows, arrays, and what they carry on.
 
-    compacted: {unit: token} of the compacted rows; carried: stage under whose name clips carry
+    compacted: {item: token} of the compacted rows; carried: stage under whose name clips carry
     state on.
     """
     folders = [f"{table}/_fragments/{shard}"]
@@ -56,43 +56,43 @@ def highest_tokens(
     found = dict(compacted)
     for folder in folders:
         for key in lake.storage.list(folder):
-            unit, token = unit_and_token(key)
-            found[unit] = max(found.get(unit, 0), token)
+            item, token = item_and_token(key)
+            found[item] = max(found.get(item, 0), token)
     names = (name.partition("-")[0] for name in history.kept(lake, table, shard))
     return Tokens(found, max((int(n) for n in names if n.isdigit()), default=0))
 
 
-def unit_and_token(key: str) -> tuple[str, int]:
+def item_and_token(key: str) -> tuple[str, int]:
     """Of the file of an attempt, by its key. Files of a release without tokens have token 0."""
     name = key.rpartition("/")[2].rpartition(".")[0]
-    unit, _, token = name.rpartition(".")
-    return (unit, int(token)) if unit and token.isdigit() else (name, 0)
+    item, _, token = name.rpartition(".")
+    return (item, int(token)) if item and token.isdigit() else (name, 0)
 
 
-def file_unit_id(uri: str) -> str:
-    """Name of a raw file as a unit of `video_manifest`, which has a row a file."""
+def file_item_id(uri: str) -> str:
+    """Name of a raw file as an item of `video_manifest`, which has a row a file."""
     return hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def attempt_name(unit: str, token: int) -> str:
-    return f"{unit}.{token:016d}"
+def attempt_name(item: str, token: int) -> str:
+    return f"{item}.{token:016d}"
 
 
-def attempts(storage: LocalStorage | S3Storage, folder: str, unit: str) -> dict[str, int]:
-    """{key: token} of the files that attempts at a unit left in a folder."""
-    found = {k: unit_and_token(k) for k in storage.list(folder, begin=f"{unit}.")}
-    return {k: token for k, (other, token) in found.items() if other == unit}
+def attempts(storage: LocalStorage | S3Storage, folder: str, item: str) -> dict[str, int]:
+    """{key: token} of the files that attempts at an item left in a folder."""
+    found = {k: item_and_token(k) for k in storage.list(folder, begin=f"{item}.")}
+    return {k: token for k, (other, token) in found.items() if other == item}
 
 
 def newest(storage: LocalStorage | S3Storage, folder: str) -> dict[str, tuple[int, str]]:
-    """{unit: (token, key)} of each unit's newest attempt in a folder that is not void."""
+    """{item: (token, key)} of each item's newest attempt in a folder that is not void."""
     found: dict[str, tuple[int, str]] = {}
     for key in storage.list(folder):
-        unit, token = unit_and_token(key)
+        item, token = item_and_token(key)
         # A floor voids what has its token, and what is older.
-        is_newer = unit not in found or token > found[unit][0]
-        if is_newer or (token == found[unit][0] and key.endswith(history.FLOOR)):
-            found[unit] = (token, key)
+        is_newer = item not in found or token > found[item][0]
+        if is_newer or (token == found[item][0] and key.endswith(history.FLOOR)):
+            found[item] = (token, key)
     return {u: f for u, f in found.items() if not f[1].endswith(history.FLOOR)}
 
 
@@ -128,13 +128,13 @@ def state(lake: Lake, table: str, shard: str) -> str | None:
 
 
 def fragments(lake: Lake, table: str) -> dict[str, dict[str, int]]:
-    """{shard: {unit: token}} of the newest rows that are not compacted, of all shards."""
+    """{shard: {item: token}} of the newest rows that are not compacted, of all shards."""
     found: dict[str, dict[str, int]] = {}
     for key in lake.storage.walk(f"{table}/_fragments"):
         if key.endswith(".parquet"):
-            unit, token = unit_and_token(key)
+            item, token = item_and_token(key)
             mine = found.setdefault(key.rpartition("/")[0].rpartition("/")[2], {})
-            mine[unit] = max(mine.get(unit, 0), token)
+            mine[item] = max(mine.get(item, 0), token)
     return found
 
 

@@ -6,11 +6,11 @@ Layout, relative to the lake:
     {table}/{shard}.parquet                           all rows of a shard after its stage
     {table}/_checksums/{shard}.{digest}.json          of those bytes
     {table}/_history/{shard}/…                        what it was before (see `history`)
-    {table}/_fragments/{shard}/{unit}.{token}.parquet rows of one unit, until compacted
-    {table}/_arrays/{shard}/{unit}.{token}.npz        large arrays that rows point to
-    _carried/{stage}/{shard}/{unit}.{token}.npz       what a take's next clip needs
+    {table}/_fragments/{shard}/{item}.{token}.parquet rows of one item, until compacted
+    {table}/_arrays/{shard}/{item}.{token}.npz        large arrays that rows point to
+    _carried/{stage}/{shard}/{item}.{token}.npz       what a take's next clip needs
 
-Each attempt writes under its own token (see `resources.ledger`): of a unit, the rows with the
+Each attempt writes under its own token (see `resources.ledger`): of an item, the rows with the
 highest token count, in fragments and compacted alike. So a late attempt can finish but never
 replace a newer one, and readers see every row exactly once before, during and after a
 compaction. Not here: bytes on disk (`storage`), one file (`parquet`), compaction (`compaction`),
@@ -40,7 +40,7 @@ from resources.lake.holdings import (
     again_if_moved,
     attempt_name,
     attempts,
-    file_unit_id,
+    file_item_id,
     keys_of,
     newest,
 )
@@ -136,34 +136,34 @@ class Lake(ArrayFiles):
     # -- fragments ---------------------------------------------------------------------------
 
     def publish(
-        self, table: str, shard: str, unit: str, batch: pa.Table, provenance: Provenance
+        self, table: str, shard: str, item: str, batch: pa.Table, provenance: Provenance
     ) -> Published:
-        """Validate and publish the rows of one unit. Raises ContractError."""
+        """Validate and publish the rows of one item. Raises ContractError."""
         TABLES[table].validate_batch(batch)
         metadata = {PROVENANCE: provenance.to_json(), SCHEMA: SCHEMA_VERSION}
         sink = pa.BufferOutputStream()
         batch = batch.replace_schema_metadata(metadata)
         pq.write_table(batch, sink, compression="zstd", write_page_checksum=True)
         data = memoryview(sink.getvalue())
-        key = f"{table}/_fragments/{shard}/{attempt_name(unit, provenance.token)}.parquet"
+        key = f"{table}/_fragments/{shard}/{attempt_name(item, provenance.token)}.parquet"
         self.storage.write(key, data)
         return Published(key, hashlib.sha256(data).hexdigest())
 
-    def is_outdone(self, table: str, shard: str, unit: str, token: int) -> bool:
-        """Whether readers will never see the rows of this attempt: newer ones of the unit are
+    def is_outdone(self, table: str, shard: str, item: str, token: int) -> bool:
+        """Whether readers will never see the rows of this attempt: newer ones of the item are
         there, or the attempt is void."""
-        for key, other in attempts(self.storage, f"{table}/_fragments/{shard}", unit).items():
+        for key, other in attempts(self.storage, f"{table}/_fragments/{shard}", item).items():
             if other > token or (other == token and key.endswith(history.FLOOR)):
                 return True
-        return self._compacted_tokens(table, shard).get(unit, -1) > token
+        return self._compacted_tokens(table, shard).get(item, -1) > token
 
     def _compacted_tokens(self, table: str, shard: str) -> dict[str, int]:
-        """{unit: token} of the compacted file, which is read again only when it was replaced."""
+        """{item: token} of the compacted file, which is read again only when it was replaced."""
         identity = self.storage.identity(f"{table}/{shard}.parquet")
         known = self._tokens.get((table, shard))
         if known is None or known[0] != identity:
-            units = self.compacted_units(table, shard) if identity else {}
-            known = identity, {unit: token_of(units, unit) for unit in units}
+            items = self.compacted_items(table, shard) if identity else {}
+            known = identity, {item: token_of(items, item) for item in items}
             self._tokens[table, shard] = known
         return known[1]
 
@@ -174,11 +174,11 @@ class Lake(ArrayFiles):
         table: str,
         shard: str,
         *,
-        units: Iterable[str] | None = None,
+        items: Iterable[str] | None = None,
         columns: list[str] | None = None,
     ) -> pa.Table:
-        """Rows of one shard, each exactly once; `units` picks clips (or videos)."""
-        wanted = None if units is None else set(units)
+        """Rows of one shard, each exactly once; `items` picks clips (or videos)."""
+        wanted = None if items is None else set(items)
         return again_if_moved(lambda: self.read_once(table, shard, wanted, columns))
 
     def read_once(
@@ -197,16 +197,16 @@ class Lake(ArrayFiles):
         if fragments is None:
             fragments = self.newest_fragments(table, shard)
         with self._open_compacted(table, shard) as compacted:
-            units = compacted.units if compacted else {}
-            fresh = {u: k for u, (token, k) in fragments.items() if token > token_of(units, u)}
-            for unit, key in fresh.items():
-                if wanted is None or unit in wanted:
+            items = compacted.items if compacted else {}
+            fresh = {u: k for u, (token, k) in fragments.items() if token > token_of(items, u)}
+            for item, key in fresh.items():
+                if wanted is None or item in wanted:
                     parts.append(self.read_file(table, key, columns))
-            keep = {u for u in units if u not in fresh and (wanted is None or u in wanted)}
+            keep = {u for u in items if u not in fresh and (wanted is None or u in wanted)}
             if compacted is not None and keep:
-                # The manifest's units are named by a hash of the uri; the uri is kept with them.
-                values = [units[u].get("value", u) for u in sorted(keep)]
-                chosen = None if keep == set(units) else pc.field(unit_column).isin(values)
+                # The manifest's items are named by a hash of the uri; the uri is kept with them.
+                values = [items[u].get("value", u) for u in sorted(keep)]
+                chosen = None if keep == set(items) else pc.field(unit_column).isin(values)
                 parts.append(load(compacted, uri, table, columns, chosen))
         chosen_schema = schema if columns is None else pa.schema([schema.field(c) for c in columns])
         return pa.concat_tables(parts) if parts else chosen_schema.empty_table()
@@ -250,32 +250,32 @@ class Lake(ArrayFiles):
         """Keys of a table's compacted files, one for each shard."""
         return keys_of(self.storage, table, ".parquet")
 
-    def compacted_units(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
-        """Units in the compacted file: {unit: {"fingerprint", "provenance", …}}; {} if no file."""
+    def compacted_items(self, table: str, shard: str) -> dict[str, dict[str, Any]]:
+        """Items in the compacted file: {item: {"fingerprint", "provenance", …}}; {} if no file."""
         with self._open_compacted(table, shard) as compacted:
-            return compacted.units if compacted else {}
+            return compacted.items if compacted else {}
 
     def count(self, table: str, shard: str) -> tuple[set[str], int] | None:
-        """The units and the number of rows of a compacted file, as its footer says; None if there
+        """The items and the number of rows of a compacted file, as its footer says; None if there
         is none, or rows lie beside it that count."""
         fragments = self.newest_fragments(table, shard)
         with self._open_compacted(table, shard) as compacted:
             if compacted is None:
                 return None
-            units = compacted.units
-            if any(token > token_of(units, u) for u, (token, _) in fragments.items()):
+            items = compacted.items
+            if any(token > token_of(items, u) for u, (token, _) in fragments.items()):
                 return None
-            return set(units), compacted.footer.metadata.num_rows
+            return set(items), compacted.footer.metadata.num_rows
 
-    def provenance(self, table: str, shard: str, unit: str) -> Provenance | None:
-        """Where the current rows of a unit came from."""
-        return self.provenances(table, shard, units={unit}).get(unit)
+    def provenance(self, table: str, shard: str, item: str) -> Provenance | None:
+        """Where the current rows of an item came from."""
+        return self.provenances(table, shard, items={item}).get(item)
 
     def provenances(
-        self, table: str, shard: str, units: set[str] | None = None
+        self, table: str, shard: str, items: set[str] | None = None
     ) -> dict[str, Provenance]:
-        """Where the current rows of every unit came from (also of units without rows)."""
-        return again_if_moved(lambda: self.provenances_once(table, shard, units))
+        """Where the current rows of every item came from (also of items without rows)."""
+        return again_if_moved(lambda: self.provenances_once(table, shard, items))
 
     def provenances_once(
         self,
@@ -289,15 +289,15 @@ class Lake(ArrayFiles):
         with self._open_compacted(table, shard) as compacted:
             made = compacted.provenances if compacted else {}
         found = {u: p for u, p in made.items() if wanted is None or u in wanted}
-        for unit, (token, key) in fragments.items():
-            compacted_token = made[unit].token if unit in made else -1
-            if token > compacted_token and (wanted is None or unit in wanted):
+        for item, (token, key) in fragments.items():
+            compacted_token = made[item].token if item in made else -1
+            if token > compacted_token and (wanted is None or item in wanted):
                 with open_parquet(self.storage, key) as fragment:
-                    found[unit] = Provenance.from_json(fragment.metadata[PROVENANCE])
+                    found[item] = Provenance.from_json(fragment.metadata[PROVENANCE])
         return found
 
     def rows_of_files(self, shard: str) -> dict[str, dict[str, Any]]:
-        """{unit: row} of `video_manifest`. A unit keeps its name when its file is moved."""
+        """{item: row} of `video_manifest`. An item keeps its name when its file is moved."""
         return again_if_moved(
             lambda: self.rows_of_files_once(shard, self.newest_fragments(MANIFEST, shard))
         )
@@ -307,46 +307,46 @@ class Lake(ArrayFiles):
     ) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         with self._open_compacted(MANIFEST, shard) as compacted:
-            units = compacted.units if compacted else {}
+            items = compacted.items if compacted else {}
             if compacted is not None:
                 uri = self.storage.uri(f"{MANIFEST}/{shard}.parquet")
                 rows = {r["uri"]: r for r in load(compacted, uri, MANIFEST, None).to_pylist()}
-                named = {file_unit_id(value): value for value in rows}
-                values = {u: entry.get("value", named.get(u)) for u, entry in units.items()}
-                found = {unit: rows[value] for unit, value in values.items() if value in rows}
-        for unit, (token, key) in fragments.items():
-            if token > token_of(units, unit):
+                named = {file_item_id(value): value for value in rows}
+                values = {u: entry.get("value", named.get(u)) for u, entry in items.items()}
+                found = {item: rows[value] for item, value in values.items() if value in rows}
+        for item, (token, key) in fragments.items():
+            if token > token_of(items, item):
                 for row in self.read_file(MANIFEST, key, None).to_pylist():
-                    found[unit] = row
+                    found[item] = row
         return found
 
-    def fingerprint(self, table: str, shard: str, unit: str) -> str | None:
-        """Fingerprint of the rows that are in the lake for a unit, or None."""
-        found = self.provenance(table, shard, unit)
+    def fingerprint(self, table: str, shard: str, item: str) -> str | None:
+        """Fingerprint of the rows that are in the lake for an item, or None."""
+        found = self.provenance(table, shard, item)
         return found.fingerprint if found else None
 
     def fingerprints(self, table: str, shard: str) -> dict[str, str]:
-        """Fingerprint of every unit that has rows, or is known to have none, in the lake."""
+        """Fingerprint of every item that has rows, or is known to have none, in the lake."""
         return {u: p.fingerprint for u, p in self.provenances(table, shard).items()}
 
     # -- compaction --------------------------------------------------------------------------
 
-    def compact(self, table: str, shard: str, units: Wanted) -> int:
-        """Merge what `units` have into one file and drop the rest. Returns the rows.
+    def compact(self, table: str, shard: str, items: Wanted) -> int:
+        """Merge what `items` have into one file and drop the rest. Returns the rows.
 
-        units: a function is asked when it is known what there is to drop, so that it can name units
+        items: a function is asked when it is known what there is to drop, so that it can name items
         that somebody entered meanwhile; None keeps all. Safe to kill at any point: the new file
         appears at once, and fragments that outlive it have tokens that it has, too. One compaction
         of a shard's table at a time.
         """
-        if units is not None and not callable(units):
-            units = set(units)
+        if items is not None and not callable(items):
+            items = set(items)
         while True:
             with self.storage.lock(f"{table}.{shard}"), suppress(ChangedError):
-                return compaction.compact(self, table, shard, units)
+                return compaction.compact(self, table, shard, items)
 
     def newest_fragments(self, table: str, shard: str) -> dict[str, tuple[int, str]]:
-        """{unit: (token, key)} of each unit's newest fragment."""
+        """{item: (token, key)} of each item's newest fragment."""
         return newest(self.storage, f"{table}/_fragments/{shard}")
 
 

@@ -21,7 +21,7 @@ from resources.lake.storage import LocalStorage
 from resources.lake.table import SCHEMA_VERSION, TABLES, SchemaError
 
 PROVENANCE = b"ego.provenance"
-UNITS = b"ego.units"
+ITEMS = b"ego.units"
 SCHEMA = b"ego.schema_version"
 OWN = ("fingerprint", "input_hash", "attempt", "created_at", "token")
 
@@ -42,20 +42,20 @@ class ParquetFile:
         return self.footer.metadata.metadata or {}
 
     @property
-    def units(self) -> dict[str, dict[str, Any]]:
-        """What a compacted file says of its units. Raises ValueError for a file that does not."""
-        if UNITS not in self.metadata:
-            raise ValueError("it does not say what units it holds")
-        units: dict[str, dict[str, Any]] = json.loads(self.metadata[UNITS])
-        return units
+    def items(self) -> dict[str, dict[str, Any]]:
+        """What a compacted file says of its items. Raises ValueError for a file that does not."""
+        if ITEMS not in self.metadata:
+            raise ValueError("it does not say what items it holds")
+        items: dict[str, dict[str, Any]] = json.loads(self.metadata[ITEMS])
+        return items
 
     @property
     def provenances(self) -> dict[str, Provenance]:
-        """Where the rows of every unit in a compacted file came from."""
-        units, shared = self.units, json.loads(self.metadata[PROVENANCE])
+        """Where the rows of every item in a compacted file came from."""
+        items, shared = self.items, json.loads(self.metadata[PROVENANCE])
         return {
-            unit: Provenance(**shared[e["provenance"]], **{k: e[k] for k in OWN if k in e})
-            for unit, e in units.items()
+            item: Provenance(**shared[e["provenance"]], **{k: e[k] for k in OWN if k in e})
+            for item, e in items.items()
         }
 
 
@@ -72,9 +72,9 @@ def open_parquet(storage: LocalStorage | S3Storage, key: str) -> Iterator[Parque
             raise _damaged(storage.uri(key), error) from error
 
 
-def token_of(units: Mapping[str, dict[str, Any]], unit: str) -> int:
-    """The token of a unit's compacted rows; -1 if it has none."""
-    return units[unit].get("token", 0) if unit in units else -1
+def token_of(items: Mapping[str, dict[str, Any]], item: str) -> int:
+    """The token of an item's compacted rows; -1 if it has none."""
+    return items[item].get("token", 0) if item in items else -1
 
 
 def load(

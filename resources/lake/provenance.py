@@ -29,7 +29,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """Of one unit (a clip, or a video) in one table."""
+    """Of one item (a clip, or a video) in one table."""
 
     run_id: str
     attempt: int

@@ -1,7 +1,7 @@
 """What was done and what failed in a span of time, counted by the database.
 
 Here: sums over the ledger's rows; no answer grows with the number of clips. Not here: states of
-single units (`ledger`).
+single items (`ledger`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXAMPLE_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class StageActivity:
-    """Units of a stage that ended in the span; seconds are of the done ones."""
+    """Items of a stage that ended in the span; seconds are of the done ones."""
 
     stage: str
     done: int
@@ -31,18 +31,18 @@ class StageActivity:
 
 @dataclass(frozen=True)
 class Reason:
-    """Units that failed for one class of errors, and one of the messages."""
+    """Items that failed for one class of errors, and one of the messages."""
 
     stage: str
     error_class: str
-    units: int
+    items: int
     example: str
 
 
 @dataclass(frozen=True)
-class SlowUnit:
+class SlowItem:
     stage: str
-    unit_id: str
+    item_id: str
     shard: str
     seconds: float
 
@@ -78,7 +78,7 @@ class Activity:
 
     @patient
     def done_by_hour(self) -> dict[str, dict[int, int]]:
-        """{stage: {hours since 1970: units done}}."""
+        """{stage: {hours since 1970: items done}}."""
         hours = _work.c.finished_at / 3600.0
         # Postgres rounds in a cast, SQLite cuts off and may have no floor.
         floor = sa.func.floor(hours) if self._database.is_postgres else hours
@@ -90,24 +90,24 @@ class Activity:
         )
         found: dict[str, dict[int, int]] = {}
         with self._database.reading() as connection:
-            for stage, when, units in connection.execute(query):
-                found.setdefault(stage, {})[when] = units
+            for stage, when, items in connection.execute(query):
+                found.setdefault(stage, {})[when] = items
         return found
 
     @patient
     def reasons(self, limit: int) -> list[Reason]:
-        """Why units failed, the most frequent first."""
-        units = sa.func.count()
+        """Why items failed, the most frequent first."""
+        items = sa.func.count()
         query = (
             sa.select(
                 _work.c.stage,
                 sa.func.coalesce(_work.c.error_class, ""),
-                units,
+                items,
                 sa.func.min(sa.func.substr(_work.c.error, 1, EXAMPLE_CHARACTERS)),
             )
             .where(self._span, _work.c.state.in_([State.FAILED, State.QUARANTINED]))
             .group_by(_work.c.stage, _work.c.error_class)
-            .order_by(units.desc(), _work.c.stage)
+            .order_by(items.desc(), _work.c.stage)
             .limit(limit)
         )
         with self._database.reading() as connection:
@@ -115,27 +115,27 @@ class Activity:
         return [Reason(s, c, n, (e or "").split("\n", 1)[0]) for s, c, n, e in rows]
 
     @patient
-    def slowest(self, limit: int) -> list[SlowUnit]:
+    def slowest(self, limit: int) -> list[SlowItem]:
         query = (
-            sa.select(_work.c.stage, _work.c.unit_id, _work.c.shard, _work.c.seconds)
+            sa.select(_work.c.stage, _work.c.item_id, _work.c.shard, _work.c.seconds)
             .where(self._span, _work.c.state == State.DONE, _work.c.seconds.is_not(None))
             .order_by(_work.c.seconds.desc())
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return [SlowUnit(*row) for row in connection.execute(query)]
+            return [SlowItem(*row) for row in connection.execute(query)]
 
     @patient
     def shards(self, stage: str) -> list[str]:
-        """The shards of which a unit of `stage` was done."""
+        """The shards of which an item of `stage` was done."""
         query = sa.select(_work.c.shard).where(self._done_of(stage)).distinct()
         with self._database.reading() as connection:
             return list(connection.execute(query.order_by(_work.c.shard)).scalars())
 
     @patient
-    def units(self, stage: str, shard: str) -> set[str]:
+    def items(self, stage: str, shard: str) -> set[str]:
         """Those of a shard that were done."""
-        query = sa.select(_work.c.unit_id).where(self._done_of(stage), _work.c.shard == shard)
+        query = sa.select(_work.c.item_id).where(self._done_of(stage), _work.c.shard == shard)
         with self._database.reading() as connection:
             return set(connection.execute(query).scalars())
 

@@ -2,7 +2,7 @@
 state in which each file of the lake was last found in agreement.
 
 A ledger that was lost, or is older than the lake, takes over what it does not know; it never takes
-a unit from a worker. Not here: what the lake holds (`ego_assets.upkeep.recovery.agreement`).
+an item from a worker. Not here: what the lake holds (`ego_assets.upkeep.recovery.agreement`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _WHOLE = "whole"
 
 @dataclass(frozen=True)
 class Found:
-    """A result that is in the lake: of a unit, under a fingerprint, by the attempt with a token.
+    """A result that is in the lake: of an item, under a fingerprint, by the attempt with a token.
 
     finished_at: seconds since 1970; provisional: why it stands in for that of another backend.
     """
 
-    unit_id: str
+    item_id: str
     shard: str
     video_id: str | None
     fingerprint: str
@@ -48,7 +48,7 @@ class Found:
         """As the ledger has it from then on."""
         return Entry(
             stage=stage,
-            unit_id=self.unit_id,
+            item_id=self.item_id,
             shard=self.shard,
             video_id=self.video_id,
             fingerprint=self.fingerprint,
@@ -69,10 +69,10 @@ class Found:
 
 
 class FileState(NamedTuple):
-    """A compacted file as it was when the ledger agreed with it, and how many units it holds."""
+    """A compacted file as it was when the ledger agreed with it, and how many items it holds."""
 
     state: str
-    units: int
+    item_count: int
 
 
 Counts = dict[tuple[str, str], dict[State, int]]
@@ -87,29 +87,29 @@ class Adoption:
     # -- results -----------------------------------------------------------------------------
 
     @patient
-    def tokens(self, stage: str, unit_ids: Iterable[str]) -> dict[str, int]:
-        """{unit: token} of those that the ledger knows, of whatever shard they are there."""
+    def tokens(self, stage: str, item_ids: Iterable[str]) -> dict[str, int]:
+        """{item: token} of those that the ledger knows, of whatever shard they are there."""
         known: dict[str, int] = {}
         with self._database.reading() as connection:
-            for page in _pages(unit_ids):
-                query = sa.select(_work.c.unit_id, _work.c.token)
-                mine = sa.and_(_work.c.stage == stage, _work.c.unit_id.in_(page))
-                known |= {row.unit_id: row.token for row in connection.execute(query.where(mine))}
+            for page in _pages(item_ids):
+                query = sa.select(_work.c.item_id, _work.c.token)
+                mine = sa.and_(_work.c.stage == stage, _work.c.item_id.in_(page))
+                known |= {row.item_id: row.token for row in connection.execute(query.where(mine))}
         return known
 
     @patient
     def adopt(self, found: Mapping[str, Sequence[Found]]) -> dict[str, list[str]]:
-        """Enter results {stage: of units} that the ledger lacks, or knows an older attempt of.
+        """Enter results {stage: of items} that the ledger lacks, or knows an older attempt of.
 
-        One that a live worker is at stays as it is. Returns the units that were entered.
+        One that a live worker is at stays as it is. Returns the items that were entered.
         """
         entered: dict[str, list[str]] = {}
         with self._database.transaction() as connection:
             for stage, results in found.items():
                 mine = entered.setdefault(stage, [])
-                # A unit may have rows in two shards, if its video went from one to the other.
+                # An item may have rows in two shards, if its video went from one to the other.
                 for page in _pages(sorted(results, key=lambda r: r.token)):
-                    mine += self._adopt_page(connection, stage, {r.unit_id: r for r in page})
+                    mine += self._adopt_page(connection, stage, {r.item_id: r for r in page})
         return entered
 
     def _adopt_page(
@@ -117,73 +117,73 @@ class Adoption:
     ) -> list[str]:
         entered = []
         known = self._lock_rows(connection, stage, page)
-        new = [r for unit, r in page.items() if unit not in known]
+        new = [r for item, r in page.items() if item not in known]
         if new:
             rows = [vars(r.entry(stage)) for r in new]
             # On Postgres somebody may have entered one at this very moment, from the lake as we do.
             connection.execute(self._database.insert_ignore(_work), rows)
-            entered += [r.unit_id for r in new]
-        for unit, row in known.items():
-            result = page[unit]
+            entered += [r.item_id for r in new]
+        for item, row in known.items():
+            result = page[item]
             if result.token > row["token"] and not _is_at_work(row):
-                same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit)
+                same = sa.and_(_work.c.stage == stage, _work.c.item_id == item)
                 connection.execute(_work.update().where(same).values(**vars(result.entry(stage))))
-                entered.append(unit)
+                entered.append(item)
         return entered
 
     @patient
-    def enter_waiting(self, stage: str, shard: str, units: Mapping[str, str | None]) -> None:
-        """Enter units {unit: video_id} as pending, where no shard has them."""
+    def enter_waiting(self, stage: str, shard: str, items: Mapping[str, str | None]) -> None:
+        """Enter items {item: video_id} as pending, where no shard has them."""
         with self._database.transaction() as connection:
-            for page in _pages(units):
+            for page in _pages(items):
                 rows = [
                     {
                         "stage": stage,
-                        "unit_id": unit,
+                        "item_id": item,
                         "shard": shard,
-                        "video_id": units[unit],
+                        "video_id": items[item],
                         "fingerprint": "",
                         "state": State.PENDING,
                         "attempts": 0,
                     }
-                    for unit in page
+                    for item in page
                 ]
                 connection.execute(self._database.insert_ignore(_work), rows)
 
     @patient
     def raise_tokens(self, stage: str, tokens: Mapping[str, int]) -> int:
-        """Let the next attempt at each of these units have a higher token than {unit: token}.
+        """Let the next attempt at each of these items have a higher token than {item: token}.
 
         A claim that a live worker holds stays as it is. Returns how many were raised.
         """
         raised = 0
         with self._database.transaction() as connection:
             for page in _pages(tokens):
-                for unit, row in self._lock_rows(connection, stage, page).items():
-                    if tokens[unit] > row["token"] and not _is_at_work(row):
-                        same = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit)
-                        update = _work.update().where(same).values(token=tokens[unit])
+                for item, row in self._lock_rows(connection, stage, page).items():
+                    if tokens[item] > row["token"] and not _is_at_work(row):
+                        same = sa.and_(_work.c.stage == stage, _work.c.item_id == item)
+                        update = _work.update().where(same).values(token=tokens[item])
                         raised += connection.execute(update).rowcount
         return raised
 
     @patient
     def at_work(self, stage: str, shard: str) -> set[str]:
-        """Units that a worker has which may live."""
+        """Items that a worker has which may live."""
         mine = sa.and_(_work.c.stage == stage, _work.c.shard == shard)
         query = sa.select(_work, self._database.now().label("now"))
         query = query.where(mine, _work.c.state == State.RUNNING)
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings()
-            return {row["unit_id"] for row in rows if _is_at_work(row)}
+            return {row["item_id"] for row in rows if _is_at_work(row)}
 
     def _lock_rows(
-        self, connection: sa.Connection, stage: str, unit_ids: Iterable[str]
+        self, connection: sa.Connection, stage: str, item_ids: Iterable[str]
     ) -> dict[str, Any]:
-        """{unit: row} of those that are known; nobody claims one before the transaction ends."""
-        mine = sa.and_(_work.c.stage == stage, _work.c.unit_id.in_(list(unit_ids)))
+        """{item: row} of those that are known; nobody claims one before the transaction ends."""
+        mine = sa.and_(_work.c.stage == stage, _work.c.item_id.in_(list(item_ids)))
         query = sa.select(_work, self._database.now().label("now")).where(mine)
         rows = connection.execute(query.with_for_update()).mappings()
-        return {row["unit_id"]: row for row in rows}
+        return {row["item_id"]: row for row in rows}
 
     # -- files -------------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Adoption:
     def file_states(self, stages: Sequence[str] = ()) -> dict[tuple[str, str], FileState]:
         """{(stage, shard): the state} in which each file was last found in agreement. stages: only
         of these."""
-        query = sa.select(_files.c.stage, _files.c.shard, _files.c.state, _files.c.units)
+        query = sa.select(_files.c.stage, _files.c.shard, _files.c.state, _files.c.item_count)
         if stages:
             query = query.where(_files.c.stage.in_(stages))
         with self._database.reading() as connection:
@@ -214,7 +214,7 @@ class Adoption:
 
     @patient
     def counts(self) -> Counts:
-        """Units by (stage, shard), and by state."""
+        """Items by (stage, shard), and by state."""
         keys = (_work.c.shard, _work.c.stage, _work.c.state)  # as they are in the index
         query = sa.select(*keys, sa.func.count()).group_by(*keys)
         found: Counts = {}
@@ -257,7 +257,7 @@ class Adoption:
 
 
 def _is_at_work(row: Any) -> bool:
-    """Whether a worker that may live has the unit."""
+    """Whether a worker that may live has the item."""
     if row["state"] != State.RUNNING or is_gone(row["worker"]):
         return False
     silence_s: float = abs(row["now"] - (row["heartbeat_at"] or 0.0))

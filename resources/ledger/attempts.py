@@ -34,7 +34,7 @@ class Attempts(Database):
     def start(
         self,
         stage: str,
-        unit_id: str,
+        item_id: str,
         *,
         fingerprint: str,
         worker: str,
@@ -42,18 +42,18 @@ class Attempts(Database):
         seen: int | None = None,
         redo: bool = True,
     ) -> Attempt:
-        """Claim a unit and record the attempt before it starts.
+        """Claim an item and record the attempt before it starts.
 
         A claim of another worker that looks stale is watched for some seconds before it is taken
         over. seen: the token of the entry that the caller has looked at. redo: whether to claim
         what has ended under this very fingerprint. Raises BusyError while a live worker has it, or
-        if another has claimed it since, and may be done; KeyError if the unit was never expected.
+        if another has claimed it since, and may be done; KeyError if the item was never expected.
         """
         while True:
             try:
                 return self._start(
                     stage,
-                    unit_id,
+                    item_id,
                     fingerprint=fingerprint,
                     worker=worker,
                     run_id=run_id,
@@ -67,7 +67,7 @@ class Attempts(Database):
     def _start(
         self,
         stage: str,
-        unit_id: str,
+        item_id: str,
         *,
         fingerprint: str,
         worker: str,
@@ -77,21 +77,21 @@ class Attempts(Database):
     ) -> Attempt:
         """As `start`. Raises _UnwatchedError if the claim has to be watched."""
         with self.transaction() as connection:
-            same = _is_unit(stage, unit_id)
+            same = _is_item(stage, item_id)
             query = sa.select(_work, self.now().label("now")).where(same)
             # On Postgres: whoever claims the row at this very moment is ahead of us.
             row = connection.execute(query.with_for_update(skip_locked=True)).mappings().first()
             if row is None:
                 if connection.execute(sa.select(_work.c.stage).where(same)).first() is None:
-                    raise KeyError(f"{stage} {unit_id} is not in the ledger")
-                raise BusyError(f"{stage} {unit_id} is being claimed by another worker")
+                    raise KeyError(f"{stage} {item_id} is not in the ledger")
+                raise BusyError(f"{stage} {item_id} is being claimed by another worker")
             if seen is not None and row["token"] != seen:
-                raise BusyError(f"{stage} {unit_id} was claimed by {row['worker']} meanwhile")
+                raise BusyError(f"{stage} {item_id} was claimed by {row['worker']} meanwhile")
             # It was at work when the caller looked, and its token is still the same.
             if not redo and row["state"] in _ENDED and row["fingerprint"] == fingerprint:
-                raise BusyError(f"{stage} {unit_id} is {row['state']} by now")
+                raise BusyError(f"{stage} {item_id} is {row['state']} by now")
             if row["state"] == State.DROPPED:
-                raise BusyError(f"{stage} {unit_id} was dropped: `ego quarantine release` it first")
+                raise BusyError(f"{stage} {item_id} was dropped: `ego quarantine release` it first")
             # One process may have several runs.
             is_own = (row["worker"], row["run_id"]) == (worker, run_id)
             if row["state"] == State.RUNNING and not is_own:
@@ -126,25 +126,25 @@ class Attempts(Database):
         return Attempt(number, token, lost)
 
     @patient
-    def beat(self, stage: str, unit_id: str, token: int) -> bool:
+    def beat(self, stage: str, item_id: str, token: int) -> bool:
         """Say that the attempt goes on. False: it is no longer the current one."""
-        mine = self._current(stage, unit_id, token)
+        mine = self._current(stage, item_id, token)
         with self.transaction(durable=False) as connection:
             beat = _work.update().where(mine).values(heartbeat_at=self.now())
             return connection.execute(beat).rowcount == 1
 
     @patient
-    def was_alive(self, stage: str, unit_id: str, token: int) -> None:
+    def was_alive(self, stage: str, item_id: str, token: int) -> None:
         """Say that the attempt was taken over while its worker lived (it slept, or was cut off):
         it is not one of those that were lost with their run."""
-        later = sa.and_(_is_unit(stage, unit_id), _work.c.token > token, _work.c.lost > 0)
+        later = sa.and_(_is_item(stage, item_id), _work.c.token > token, _work.c.lost > 0)
         self._update(later, lost=_work.c.lost - 1)
 
     @patient
     def finish(
         self,
         stage: str,
-        unit_id: str,
+        item_id: str,
         attempt: Attempt,
         digest: str | None = None,
         *,
@@ -161,13 +161,13 @@ class Attempts(Database):
         if waits_because:
             state, error_class = State.PENDING, WAITS_FOR_GPU
         why = as_text(waits_because) if waits_because else None
-        self._close(stage, unit_id, attempt, state, error_class, why, digest, idle_s)
+        self._close(stage, item_id, attempt, state, error_class, why, digest, idle_s)
 
     @patient
     def fail(
         self,
         stage: str,
-        unit_id: str,
+        item_id: str,
         attempt: Attempt,
         *,
         error_class: str,
@@ -176,12 +176,12 @@ class Attempts(Database):
     ) -> None:
         """running → failed or quarantined. Raises LateAttemptError."""
         state = State.QUARANTINED if quarantine else State.FAILED
-        self._close(stage, unit_id, attempt, state, error_class, as_text(error), None)
+        self._close(stage, item_id, attempt, state, error_class, as_text(error), None)
 
     @patient
-    def interrupt(self, stage: str, unit_id: str, attempt: Attempt) -> None:
-        """running → pending, the attempt not counted: the run was stopped, the unit is innocent."""
-        mine = self._current(stage, unit_id, attempt.token)
+    def interrupt(self, stage: str, item_id: str, attempt: Attempt) -> None:
+        """running → pending, the attempt not counted: the run was stopped, the item is innocent."""
+        mine = self._current(stage, item_id, attempt.token)
         counted = attempt.number - 1
         self._update(mine, state=State.PENDING, attempts=counted, finished_at=self.now())
 
@@ -192,22 +192,22 @@ class Attempts(Database):
     def _refuse_if_alive(self, connection: sa.Connection, row: Mapping[Any, Any]) -> None:
         """Raises BusyError, or _UnwatchedError, unless the claim may be taken over."""
         its_claims = sa.and_(_work.c.state == State.RUNNING, _work.c.worker == row["worker"])
-        query = sa.select(_work.c.stage, _work.c.unit_id, _work.c.token, _work.c.heartbeat_at)
+        query = sa.select(_work.c.stage, _work.c.item_id, _work.c.token, _work.c.heartbeat_at)
         beats: dict[Hashable, float] = {
-            (stage, unit, token): beat or 0.0
-            for stage, unit, token, beat in connection.execute(query.where(its_claims))
+            (stage, item, token): beat or 0.0
+            for stage, item, token, beat in connection.execute(query.where(its_claims))
         }
-        claim = (row["stage"], row["unit_id"], row["token"])
+        claim = (row["stage"], row["item_id"], row["token"])
         verdict = self._takeover.judge(row["worker"] or "", claim, beats, row["now"])
         if verdict is Verdict.WATCH:
             raise _UnwatchedError
         if verdict is Verdict.ALIVE:
-            raise BusyError(f"{row['stage']} {row['unit_id']} is at {row['worker']}")
+            raise BusyError(f"{row['stage']} {row['item_id']} is at {row['worker']}")
 
     def _close(
         self,
         stage: str,
-        unit_id: str,
+        item_id: str,
         attempt: Attempt,
         state: State,
         error_class: str | None,
@@ -216,7 +216,7 @@ class Attempts(Database):
         idle_s: float = 0.0,
     ) -> None:
         closed = self._update(
-            self._current(stage, unit_id, attempt.token),
+            self._current(stage, item_id, attempt.token),
             state=state,
             finished_at=self.now(),
             seconds=self.now() - _work.c.started_at - idle_s,
@@ -226,7 +226,7 @@ class Attempts(Database):
         )
         if not closed:
             raise LateAttemptError(
-                f"{stage} {unit_id}: attempt {attempt.number} (token {attempt.token}) is no "
+                f"{stage} {item_id}: attempt {attempt.number} (token {attempt.token}) is no "
                 "longer the current one"
             )
 
@@ -235,10 +235,10 @@ class Attempts(Database):
         with self.transaction() as connection:
             return connection.execute(_work.update().where(chosen).values(**values)).rowcount
 
-    def _current(self, stage: str, unit_id: str, token: int) -> sa.ColumnElement[bool]:
+    def _current(self, stage: str, item_id: str, token: int) -> sa.ColumnElement[bool]:
         return sa.and_(
             _work.c.stage == stage,
-            _work.c.unit_id == unit_id,
+            _work.c.item_id == item_id,
             _work.c.token == token,
             _work.c.state == State.RUNNING,
         )
@@ -258,5 +258,5 @@ def as_text(words: str) -> str:
     return clean[:ERROR_CHARACTERS]
 
 
-def _is_unit(stage: str, unit_id: str) -> sa.ColumnElement[bool]:
-    return sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id)
+def _is_item(stage: str, item_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_work.c.stage == stage, _work.c.item_id == item_id)

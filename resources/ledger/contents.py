@@ -117,11 +117,11 @@ class Contents:
 
     @patient
     def duplicates_without_owner(self, stage: str, limit: int) -> list[Duplicate]:
-        """Duplicates whose content nobody has any more, and whose unit of `stage` is done."""
+        """Duplicates whose content nobody has any more, and whose item of `stage` is done."""
         is_owned = sa.exists().where(_videos.c.video_id == _duplicates.c.video_id)
         is_done = sa.exists().where(
             _work.c.stage == stage,
-            _work.c.unit_id == _duplicates.c.file_id,
+            _work.c.item_id == _duplicates.c.file_id,
             _work.c.state == State.DONE,
         )
         query = sa.select(_duplicates).where(~is_owned, is_done).limit(limit)
@@ -133,7 +133,7 @@ class Contents:
 
     @patient
     def duplicates_of_missing(self, stage: str, limit: int) -> list[Duplicate]:
-        """Duplicates whose owner's file some stage did not find. Of `stage`, whose units are files,
+        """Duplicates whose owner's file some stage did not find. Of `stage`, whose items are files,
         it is not known which of a shard that is."""
         not_found = sa.and_(
             _work.c.state.in_([State.QUARANTINED, State.FAILED, State.DROPPED]),

@@ -1,4 +1,4 @@
-"""Where the raw file of each unit of `video_manifest` is, and whether it is the one that was
+"""Where the raw file of each work item of `video_manifest` is, and whether it is the one that was
 hashed.
 
 An index: the lake's shards, places and manifests say what is where (`resources.raw.places`), and a
@@ -33,7 +33,7 @@ _PAGE = 500
 
 @dataclass(frozen=True)
 class Source:
-    """The raw file of a unit.
+    """The raw file of an item.
 
     sha256: of its bytes when it was probed; None: it never was. state: in which those bytes were
     read (`RawState.text`); "" if not known. sidecar: as of `sidecar_state`. inputs: hash of what
@@ -42,7 +42,7 @@ class Source:
     there, or may be. is_told: a person has read that it is gone.
     """
 
-    unit_id: str
+    item_id: str
     shard: str
     uri: str
     byte_size: int
@@ -76,14 +76,14 @@ class Sources:
     # -- looking -------------------------------------------------------------------------------
 
     def of_shard(self, shard: str) -> dict[str, Source]:
-        """{unit: source}"""
-        return {s.unit_id: s for s in self._read(_sources.c.shard == shard)}
+        """{item: source}"""
+        return {s.item_id: s for s in self._read(_sources.c.shard == shard)}
 
-    def __contains__(self, unit_id: object) -> bool:
-        return self.find(str(unit_id)) is not None
+    def __contains__(self, item_id: object) -> bool:
+        return self.find(str(item_id)) is not None
 
-    def find(self, unit_id: str) -> Source | None:
-        return next(iter(self._read(_sources.c.unit_id == unit_id)), None)
+    def find(self, item_id: str) -> Source | None:
+        return next(iter(self._read(_sources.c.item_id == item_id)), None)
 
     def at(self, uris: Iterable[str]) -> list[Source]:
         """Those whose files are at one of these places."""
@@ -160,20 +160,20 @@ class Sources:
                         "inputs",
                     )
                 }
-                mine = _sources.c.unit_id == source.unit_id
+                mine = _sources.c.item_id == source.item_id
                 connection.execute(_sources.update().where(mine).values(**values))
 
     @patient
-    def seen(self, units: Sequence[str]) -> None:
-        """The files of these units are there."""
-        for start in range(0, len(units), _PAGE):
-            chosen = _sources.c.unit_id.in_(units[start : start + _PAGE])
+    def seen(self, items: Sequence[str]) -> None:
+        """The files of these items are there."""
+        for start in range(0, len(items), _PAGE):
+            chosen = _sources.c.item_id.in_(items[start : start + _PAGE])
             there = sa.and_(chosen, _sources.c.gone_why.is_(None))
             self._update(there, away_until=None, seen_at=self._database.now())
 
     @patient
     def missed(
-        self, unit_id: str, *, patience_s: float, brief_s: float, recent_s: float = 3600.0
+        self, item_id: str, *, patience_s: float, brief_s: float, recent_s: float = 3600.0
     ) -> float:
         """The file's place is away: for how many seconds it is still to be waited for.
 
@@ -181,7 +181,7 @@ class Sources:
         recent_s, else brief_s. A wait that ended longer ago than recent_s was of a run that never
         came to its end, and says nothing about this absence.
         """
-        mine = _sources.c.unit_id == unit_id
+        mine = _sources.c.item_id == item_id
         now = self._database.now()
         age_s = now - sa.func.coalesce(_sources.c.seen_at, 0.0)
         patience = sa.case((age_s < recent_s, patience_s), else_=brief_s)
@@ -206,7 +206,7 @@ class Sources:
     def mark_gone(self, source: Source, why: str, detail: str) -> bool:
         """Note that a file is gone, unless it was moved since it was looked for, and drop the work
         that was not done. Tells if that was not known."""
-        mine = sa.and_(_sources.c.unit_id == source.unit_id, _sources.c.uri == source.uri)
+        mine = sa.and_(_sources.c.item_id == source.item_id, _sources.c.uri == source.uri)
         new = sa.and_(mine, _sources.c.gone_why.is_(None))
         with self._database.transaction() as connection:
             known = connection.execute(sa.select(_sources.c.gone_why).where(mine)).first()
@@ -228,32 +228,32 @@ class Sources:
 
     @patient
     def hand_on(self, uri: str, shard: str) -> str | None:
-        """The content of a file that is gone goes to another one. Returns its unit, if it is
+        """The content of a file that is gone goes to another one. Returns its item, if it is
         known."""
         mine = sa.and_(_sources.c.uri == uri, _sources.c.shard == shard)
         with self._database.transaction() as connection:
-            unit = connection.execute(sa.select(_sources.c.unit_id).where(mine)).scalar()
+            item = connection.execute(sa.select(_sources.c.item_id).where(mine)).scalar()
             values = {"gone_why": HANDED_ON, "is_told": True}
             connection.execute(_sources.update().where(mine).values(**values))
-        return unit
+        return item
 
     @patient
-    def drop(self, stage: str, unit_id: str, detail: str) -> None:
-        """A unit that cannot be done without the file is dropped, whoever's content it is."""
+    def drop(self, stage: str, item_id: str, detail: str) -> None:
+        """An item that cannot be done without the file is dropped, whoever's content it is."""
         waits = _work.c.state.in_([State.PENDING, State.FAILED, State.QUARANTINED])
-        chosen = sa.and_(_work.c.stage == stage, _work.c.unit_id == unit_id, waits)
+        chosen = sa.and_(_work.c.stage == stage, _work.c.item_id == item_id, waits)
         with self._database.transaction() as connection:
             dropped = {"state": State.DROPPED, "error_class": RAW_GONE, "error": detail}
             connection.execute(_work.update().where(chosen).values(**dropped))
 
     @patient
     def back(self, source: Source) -> int:
-        """A file is there again: what was dropped for it is to be done. Returns how many units."""
+        """A file is there again: what was dropped for it is to be done. Returns how many items."""
         with self._database.transaction() as connection:
             return self._back(connection, source)
 
     def _back(self, connection: sa.Connection, source: Source) -> int:
-        mine = _sources.c.unit_id == source.unit_id
+        mine = _sources.c.item_id == source.item_id
         there = {"gone_why": None, "is_told": False, "away_until": None}
         connection.execute(_sources.update().where(mine).values(**there))
         was_dropped = sa.and_(_work.c.state == State.DROPPED, _work.c.error_class == RAW_GONE)
@@ -263,9 +263,9 @@ class Sources:
         return connection.execute(_work.update().where(chosen).values(**values)).rowcount
 
     def _work_on(self, connection: sa.Connection, source: Source) -> sa.ColumnElement[bool]:
-        """The units that are made from a file: its own, and those of its video, if that is not
+        """The items that are made from a file: its own, and those of its video, if that is not
         another file's by now."""
-        own = sa.and_(_work.c.stage == STAGE, _work.c.unit_id == source.unit_id)
+        own = sa.and_(_work.c.stage == STAGE, _work.c.item_id == source.item_id)
         if source.video_id is None:
             return own
         query = sa.select(_videos.c.uri, _videos.c.shard).where(
@@ -279,11 +279,11 @@ class Sources:
 
     @patient
     def untold(self, shards: Sequence[str]) -> list[tuple[Source, int]]:
-        """What is gone of these shards that nobody was told, and how many units were dropped."""
+        """What is gone of these shards that nobody was told, and how many items were dropped."""
         found, wanted = [], set(shards)
         gone = [s for s in self.gone() if s.shard in wanted and not s.is_told]
         with self._database.reading() as connection:
-            for source in sorted(gone, key=lambda s: (s.shard, s.unit_id)):
+            for source in sorted(gone, key=lambda s: (s.shard, s.item_id)):
                 lost = sa.and_(_work.c.state == State.DROPPED, _work.c.error_class == RAW_GONE)
                 chosen = sa.and_(self._work_on(connection, source), lost)
                 query = sa.select(sa.func.count()).select_from(_work).where(chosen)
@@ -291,17 +291,17 @@ class Sources:
         return found
 
     @patient
-    def told(self, units: Sequence[str]) -> None:
-        for start in range(0, len(units), _PAGE):
-            self._update(_sources.c.unit_id.in_(units[start : start + _PAGE]), is_told=True)
+    def told(self, items: Sequence[str]) -> None:
+        for start in range(0, len(items), _PAGE):
+            self._update(_sources.c.item_id.in_(items[start : start + _PAGE]), is_told=True)
 
     # -- files that are moved ------------------------------------------------------------------
 
     @patient
     def move(self, source: Source, uri: str, state: str) -> int:
-        """The file of a unit is elsewhere now, and is its content's owner there if it was before.
-        Returns how many units wait for it, with those that were dropped meanwhile."""
-        mine = _sources.c.unit_id == source.unit_id
+        """The file of an item is elsewhere now, and is its content's owner there if it was before.
+        Returns how many items wait for it, with those that were dropped meanwhile."""
+        mine = _sources.c.item_id == source.item_id
         owned = sa.and_(
             _videos.c.video_id == source.video_id,
             _videos.c.uri == source.uri,
@@ -320,14 +320,14 @@ class Sources:
             return connection.execute(query).scalar_one()
 
     @patient
-    def new_token(self, unit_id: str, rows: int = 0, above: int = 0) -> int | None:
-        """A fencing token for rows of a unit that are published again as they are, but for where
-        its file is; None while a worker has the unit.
+    def new_token(self, item_id: str, rows: int = 0, above: int = 0) -> int | None:
+        """A fencing token for rows of an item that are published again as they are, but for where
+        its file is; None while a worker has the item.
 
-        rows: the token that they have; above: the highest one that the lake knows of the unit. A
+        rows: the token that they have; above: the highest one that the lake knows of the item. A
         ledger that is older than the rows keeps the token that it has: it is to take them over.
         """
-        mine = sa.and_(_work.c.stage == STAGE, _work.c.unit_id == unit_id)
+        mine = sa.and_(_work.c.stage == STAGE, _work.c.item_id == item_id)
         least = max(above + 1, int(time.time() * 1000))
         with self._database.transaction() as connection:
             row = connection.execute(
@@ -343,9 +343,9 @@ class Sources:
         return token
 
     @patient
-    def published(self, unit_id: str, token: int, digest: str) -> None:
+    def published(self, item_id: str, token: int, digest: str) -> None:
         """These rows were published. digest: SHA-256 of their file, hex."""
-        mine = sa.and_(_work.c.stage == STAGE, _work.c.unit_id == unit_id)
+        mine = sa.and_(_work.c.stage == STAGE, _work.c.item_id == item_id)
         with self._database.transaction() as connection:
             done = sa.and_(mine, _work.c.token == token, _work.c.state == State.DONE)
             connection.execute(_work.update().where(done).values(digest=digest))
@@ -355,7 +355,7 @@ class Sources:
         """Another file of the lake has the place of this one, whose content is nowhere any more."""
         lost = sa.and_(_videos.c.uri == source.uri, _videos.c.video_id == source.video_id)
         with self._database.transaction() as connection:
-            connection.execute(_sources.delete().where(_sources.c.unit_id == source.unit_id))
+            connection.execute(_sources.delete().where(_sources.c.item_id == source.item_id))
             connection.execute(_videos.delete().where(lost))
             words = source.video_id or ""
             tell(connection, [News(SUPERSEDED, source.uri, source.shard, words)])
@@ -364,9 +364,9 @@ class Sources:
 
     @patient
     def _read(self, where: sa.ColumnElement[bool], limit: int | None = None) -> list[Source]:
-        query = sa.select(*_COLUMNS).where(where).order_by(_sources.c.unit_id).limit(limit)
+        query = sa.select(*_COLUMNS).where(where).order_by(_sources.c.item_id).limit(limit)
         with self._database.reading() as connection:
-            return [Source(**row) for row in connection.execute(query).mappings()]
+            return [Source(*row) for row in connection.execute(query)]
 
     def _pages(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> list[Source]:
         pages = (values[start : start + _PAGE] for start in range(0, len(values), _PAGE))

@@ -1,21 +1,22 @@
-"""What the ledger says of a unit: its state, the claims on it, and why one is refused.
+"""What the ledger says of a work item: its state, the claims on it, and why one is refused.
 
 Not here: how that changes (`ledger`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 BLOCKED = "Blocked"
-"""Error class of a unit that waits for another one."""
+"""Error class of an item that waits for another one."""
 WAITS_FOR_GPU = "WaitsForGpu"
-"""Error class of a pending unit whose stage got no GPU. Its fingerprint is that of the result that
+"""Error class of a pending item whose stage got no GPU. Its fingerprint is that of the result that
 was made without one; empty if there is none, or an older one was kept."""
 
 RAW_GONE = "RawGone"
-"""Error class of a dropped unit whose raw file is gone: it comes back with the file."""
+"""Error class of a dropped item whose raw file is gone: it comes back with the file."""
 
 
 class State(StrEnum):
@@ -32,16 +33,16 @@ class LateAttemptError(RuntimeError):
 
 
 class BusyError(RuntimeError):
-    """Another live worker has this unit."""
+    """Another live worker has this item."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A claim on a unit.
+    """A claim on an item.
 
     number: counted per fingerprint, from 1. lost: attempts before it that ended without a word,
     together with their whole run (they are not in `number`). token: fencing token; grows with
-    every attempt of the unit, also when the ledger is lost (a stage that starts tells it the
+    every attempt of the item, also when the ledger is lost (a stage that starts tells it the
     highest one in the lake).
     """
 
@@ -56,7 +57,7 @@ class Entry:
 
     state: State
     stage: str
-    unit_id: str
+    item_id: str
     shard: str
     video_id: str | None
     fingerprint: str
@@ -72,6 +73,11 @@ class Entry:
     token: int
     heartbeat_at: float | None
     digest: str | None
+
+    def told(self) -> dict[str, Any]:
+        """Return all that there is, under the names of the table's columns."""
+        names = {"item_id": "unit_id"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}
 
     @property
     def waits_for_gpu(self) -> bool:

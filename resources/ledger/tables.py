@@ -23,7 +23,7 @@ work = sa.Table(
     "work",
     metadata,
     sa.Column("stage", sa.String(64), primary_key=True),
-    sa.Column("unit_id", sa.String(64), primary_key=True),
+    sa.Column("unit_id", sa.String(64), key="item_id", primary_key=True),
     sa.Column("shard", sa.String(32), nullable=False),
     sa.Column("video_id", sa.String(16)),
     sa.Column("fingerprint", sa.String(64), nullable=False),
@@ -67,7 +67,7 @@ duplicates = sa.Table(
 sources = sa.Table(
     "sources",
     metadata,
-    sa.Column("unit_id", sa.String(64), primary_key=True),
+    sa.Column("unit_id", sa.String(64), key="item_id", primary_key=True),
     sa.Column("shard", sa.String(32), nullable=False),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("byte_size", sa.BigInteger, nullable=False),
@@ -141,7 +141,7 @@ lake_files = sa.Table(
     sa.Column("stage", sa.String(64), primary_key=True),
     sa.Column("shard", sa.String(32), primary_key=True),
     sa.Column("state", sa.String(64), nullable=False),
-    sa.Column("units", sa.Integer, nullable=False),
+    sa.Column("units", sa.Integer, key="item_count", nullable=False),
 )
 facts = sa.Table(
     "facts",

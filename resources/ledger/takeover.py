@@ -1,6 +1,6 @@
 """Decides whether a claim may be taken over: whether its owner is dead, or silent for too long.
 
-No clock on the wall decides alone: one that is stepped, or wrong, would hand the units of live
+No clock on the wall decides alone: one that is stepped, or wrong, would hand the items of live
 workers to others. Here: the rule. Not here: who is gone (`resources.processes`), the measuring of
 silence (`resources.processes.silence`), what a takeover is (`ledger`).
 """

@@ -1,8 +1,8 @@
 """The raw files of a shard, and where each of them is now.
 
 A shard names the files that it was made of and never changes. A file that is moved stays in its
-shard: `_places/{shard}.json` says where it is, {unit: {"uri", "sha256", "since"}}, for files that
-are elsewhere than the shard says, and {unit: {"uri": null, …}} for one whose place was taken by
+shard: `_places/{shard}.json` says where it is, {item: {"uri", "sha256", "since"}}, for files that
+are elsewhere than the shard says, and {item: {"uri": null, …}} for one whose place was taken by
 another file of the lake. So the lake alone says where its videos are; the ledger's table `sources`
 is an index of it. Not here: how it is found that a file was moved (`ego_assets.intake.moves`).
 """
@@ -16,17 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 
 FOLDER = "_places"
 
 
 @dataclass(frozen=True)
 class RawFileOfShard:
-    """A raw file of a shard. unit: its name as a unit of `video_manifest`, for good; uri: where it
+    """A raw file of a shard. item: its name as an item of `video_manifest`, for good; uri: where it
     is now; entered_uri: where it was when the shard was made."""
 
-    unit: str
+    item: str
     shard: str
     uri: str
     entered_uri: str
@@ -48,11 +48,11 @@ def files_of(lake: Lake, shard: str) -> list[RawFileOfShard]:
     known = _read(lake, shard)
     found = []
     for entry in entries:
-        unit = unit_of(entry)
-        uri = known[unit]["uri"] if unit in known else entry["uri"]
+        item = item_of(entry)
+        uri = known[item]["uri"] if item in known else entry["uri"]
         if uri is not None:
             size, duration_s = entry["byte_size"], float(entry.get("duration_s") or 0.0)
-            found.append(RawFileOfShard(unit, shard, uri, entry["uri"], size, duration_s))
+            found.append(RawFileOfShard(item, shard, uri, entry["uri"], size, duration_s))
     return found
 
 
@@ -62,44 +62,44 @@ def accepted_uris(lake: Lake, shard: str) -> dict[str, str]:
     return {row["video_id"]: row["uri"] for row in rows if row["accepted"]}
 
 
-def unit_of(entry: Mapping[str, Any]) -> str:
-    """The unit of a file as a shard lists it: named by its uri, unless that name was taken by a
+def item_of(entry: Mapping[str, Any]) -> str:
+    """The item of a file as a shard lists it: named by its uri, unless that name was taken by a
     file that had the uri before it and was moved."""
-    return entry.get("unit") or file_unit_id(entry["uri"])
+    return entry.get("unit") or file_item_id(entry["uri"])
 
 
 def known_files(lake: Lake) -> tuple[dict[str, str], set[str]]:
-    """Of all shards: {uri: shard} of where their files are now, and the units that are taken."""
+    """Of all shards: {uri: shard} of where their files are now, and the items that are taken."""
     moved = {Path(key).stem for key in lake.storage.list(FOLDER)}
     uris: dict[str, str] = {}
-    units: set[str] = set()
+    items: set[str] = set()
     for shard in lake.shards():
         places = _read(lake, shard) if shard in moved else {}
         for entry in lake.read_shard(shard)["files"]:
-            units.add(unit := unit_of(entry))
-            uri = places[unit]["uri"] if unit in places else entry["uri"]
+            items.add(item := item_of(entry))
+            uri = places[item]["uri"] if item in places else entry["uri"]
             if uri is not None:
                 uris[uri] = shard
-    return uris, units
+    return uris, items
 
 
-def free_unit(uri: str, taken: Container[str]) -> str:
+def free_item(uri: str, taken: Container[str]) -> str:
     """A name for a file that enters a shard; that of its uri, if it can be had."""
     number = 0
-    while (unit := file_unit_id(f"{uri}\n{number}" if number else uri)) in taken:
+    while (item := file_item_id(f"{uri}\n{number}" if number else uri)) in taken:
         number += 1
-    return unit
+    return item
 
 
 def record(lake: Lake, shard: str, places: Mapping[str, FileLocation]) -> None:
     """Say where files of a shard are from now on."""
     key = f"{FOLDER}/{shard}.json"
     since = datetime.now(UTC).isoformat(timespec="milliseconds")
-    entered = {unit_of(entry): entry["uri"] for entry in lake.read_shard(shard)["files"]}
+    entered = {item_of(entry): entry["uri"] for entry in lake.read_shard(shard)["files"]}
     with lake.storage.lock(f"{FOLDER}.{shard}"):
         known = _read(lake, shard)
-        for unit, place in places.items():
-            known[unit] = {"uri": place.uri, "sha256": place.sha256, "since": since}
+        for item, place in places.items():
+            known[item] = {"uri": place.uri, "sha256": place.sha256, "since": since}
         moved = {u: p for u, p in known.items() if p["uri"] != entered.get(u)}
         if moved:
             lake.storage.write(key, json.dumps(moved, ensure_ascii=False, indent=1).encode())

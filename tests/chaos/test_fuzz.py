@@ -124,7 +124,7 @@ def child(connection: Connection, folder: str) -> None:
         try:
             connection.send(("ok", look_at(Path(path))))
         except MemoryError:
-            connection.send(("ok", "wants too much memory"))  # its unit ends in quarantine
+            connection.send(("ok", "wants too much memory"))  # its item ends in quarantine
         except Exception as error:
             connection.send(("error", f"{type(error).__name__}: {error}"))
 

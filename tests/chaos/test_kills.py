@@ -35,22 +35,22 @@ WRITER_KILLS = int(os.environ.get("EGO_CHAOS_KILLS", "160"))
 S3_KILLS = int(os.environ.get("EGO_CHAOS_KILLS", "40"))
 RUN_KILLS = int(os.environ.get("EGO_CHAOS_KILLS", "50"))
 TABLE = "clips"
-UNITS = [f"{n:016x}" for n in range(8)]
+ITEMS = [f"{n:016x}" for n in range(8)]
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.chaos.test_kills", "ego_assets.engine.workers.worker"])
 
 
-def clip_rows(unit: str, generation: int) -> list[dict[str, Any]]:
+def clip_rows(item: str, generation: int) -> list[dict[str, Any]]:
     fields = dict.fromkeys(TABLES[TABLE].model_fields)
     return [
         fields
         | {
-            "video_id": unit,
+            "video_id": item,
             "shard": SHARD,
-            "clip_id": f"{unit}-{n:04d}",
+            "clip_id": f"{item}-{n:04d}",
             "clip_index": n,
-            "take_id": f"{unit}-t000",
+            "take_id": f"{item}-t000",
             "index_in_take": n,
             "start_frame": n,
             "end_frame": n + 1,
@@ -73,30 +73,30 @@ def write_generation(
     fingerprint = f"g{generation:06d}"
     while True:
         done = {
-            e.unit_id
+            e.item_id
             for e in ledger.entries(stage=TABLE, states=[State.DONE])
             if e.fingerprint == fingerprint
         }
-        todo = [u for u in UNITS if u not in done]
+        todo = [u for u in ITEMS if u not in done]
         if not todo:
             break
-        unit = dice.choice(todo)
+        item = dice.choice(todo)
         try:
             attempt = ledger.start(
-                TABLE, unit, fingerprint=fingerprint, worker=process_name(), run_id="r"
+                TABLE, item, fingerprint=fingerprint, worker=process_name(), run_id="r"
             )
             names = dict.fromkeys(Provenance.__dataclass_fields__, "x")
             origin = Provenance(
                 **names | {"attempt": 1, "fingerprint": fingerprint, "token": attempt.token}
             )
-            batch = TABLES[TABLE].from_rows(clip_rows(unit, generation))
-            published = lake.publish(TABLE, SHARD, unit, batch, origin)
-            ledger.finish(TABLE, unit, attempt, published.sha256)
+            batch = TABLES[TABLE].from_rows(clip_rows(item, generation))
+            published = lake.publish(TABLE, SHARD, item, batch, origin)
+            ledger.finish(TABLE, item, attempt, published.sha256)
         except (BusyError, LateAttemptError):
             time.sleep(0.01)
         if dice.random() < 0.3:
-            lake.compact(TABLE, SHARD, UNITS)
-    lake.compact(TABLE, SHARD, UNITS)
+            lake.compact(TABLE, SHARD, ITEMS)
+    lake.compact(TABLE, SHARD, ITEMS)
 
 
 def is_local(lake: Lake) -> bool:
@@ -131,7 +131,7 @@ def lake(
 
 def test_killed_writers_and_compactors_lose_and_double_nothing(lake: Lake, tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS])
+    ledger.expect(TABLE, SHARD, [(u, u) for u in ITEMS])
     dice = random.Random(7)
     write_generation(lake.location, ledger.url, 0, 0)
     kills = generation = 0
@@ -141,17 +141,17 @@ def test_killed_writers_and_compactors_lose_and_double_nothing(lake: Lake, tmp_p
         generation += 1
         arguments = (lake.location, ledger.url, generation, dice.randrange(2**32), dict(os.environ))
         kills += kill_after(write_generation, arguments, dice.uniform(0.02, longest_s))
-        # At no time does a reader see a unit twice, or not at all, or half of it.
+        # At no time does a reader see an item twice, or not at all, or half of it.
         rows = lake.read(TABLE, SHARD).to_pylist()
-        assert Counter(r["video_id"] for r in rows) == dict.fromkeys(UNITS, 3)
-        for unit in UNITS:
-            assert len({r["estimated_cost"] for r in rows if r["video_id"] == unit}) == 1
+        assert Counter(r["video_id"] for r in rows) == dict.fromkeys(ITEMS, 3)
+        for item in ITEMS:
+            assert len({r["estimated_cost"] for r in rows if r["video_id"] == item}) == 1
     generation += 1
     write_generation(lake.location, ledger.url, generation, 0)
     rows = lake.read(TABLE, SHARD).to_pylist()
-    wanted = [row for unit in UNITS for row in clip_rows(unit, generation)]
+    wanted = [row for item in ITEMS for row in clip_rows(item, generation)]
     assert sorted(rows, key=lambda r: r["clip_id"]) == wanted
-    assert ledger.counts() == {TABLE: {State.DONE: len(UNITS)}}
+    assert ledger.counts() == {TABLE: {State.DONE: len(ITEMS)}}
     assert lake.storage.list(f"{TABLE}/_fragments/{SHARD}") == [], "leftovers"
     assert len(lake.storage.list(f"{TABLE}/_checksums")) == 1
     assert len(history.kept(lake, TABLE, SHARD)) <= history.keep_count()

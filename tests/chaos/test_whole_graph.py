@@ -122,7 +122,7 @@ def test_a_graph_whose_process_group_is_killed_ends_as_if_it_had_not(
             break
         if process.returncode == 0:  # it got through: there is nothing left to be killed at
             for table in TABLES:
-                Ledger.beside(lake).requeue(table, _units(lake, table), "chaos")
+                Ledger.beside(lake).requeue(table, _items(lake, table), "chaos")
     summary = summary_of(ego_run(raw, lake))
     assert summary["ok"], summary
     assert rows_of(lake) == calm
@@ -131,8 +131,8 @@ def test_a_graph_whose_process_group_is_killed_ends_as_if_it_had_not(
     assert list(temporary.iterdir()) == []
 
 
-def _units(lake: Path, table: str) -> list[str]:
-    return [e.unit_id for e in Ledger.beside(lake).entries(stage=table)]
+def _items(lake: Path, table: str) -> list[str]:
+    return [e.item_id for e in Ledger.beside(lake).entries(stage=table)]
 
 
 def can_unshare() -> bool:

@@ -133,7 +133,7 @@ def test_a_backfill_does_every_good_clip_and_lists_the_bad_videos(tmp_path: Path
     assert {c["video_id"] for c in clips} == good
     ledger = Ledger.beside(lake.root)
     assert {e.state for e in ledger.entries()} == {State.DONE}
-    assert {e.unit_id for e in ledger.entries(stage="detections")} == {c["clip_id"] for c in clips}
+    assert {e.item_id for e in ledger.entries(stage="detections")} == {c["clip_id"] for c in clips}
     # The bad ones are listed, and why: in the lake, and where a person looks.
     rejected = {Path(v["uri"]).name: v["reject_reason"] for v in videos if not v["accepted"]}
     assert set(rejected) == {"03_bad.mp4", "07_bad.mp4"}

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from ego_assets.catalog import BACKENDS
-from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench
+from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench
 
 RUN_A, RUN_B = (f"46b2a307-fe62-41ba-a3f1-4e9c0c0365c{n}" for n in "ab")
 
@@ -38,9 +38,9 @@ def lake(tmp_path: Path) -> list[str]:
     bench = Bench(tmp_path)
     for run, fingerprint in ((RUN_A, "g"), (RUN_B, "h")):
         bench.work_again(run, fingerprint)
-    attempt = bench.ledger.start(TABLE, UNITS[1], fingerprint="i", worker="w", run_id=RUN_B)
+    attempt = bench.ledger.start(TABLE, ITEMS[1], fingerprint="i", worker="w", run_id=RUN_B)
     error = f"/data/{'long_name_of_a_folder/' * 5}video.mp4 ends early, " + "as it seems, " * 9
-    bench.ledger.fail(TABLE, UNITS[1], attempt, error_class="Bad", error=error, quarantine=True)
+    bench.ledger.fail(TABLE, ITEMS[1], attempt, error_class="Bad", error=error, quarantine=True)
     return ["--lake", str(bench.lake.root)]
 
 
@@ -88,6 +88,6 @@ def test_diff_is_readable(lake: list[str]) -> None:
 
 def test_quarantine_shows_whole_names(lake: list[str]) -> None:
     told = ego("quarantine", "ls", *lake)
-    assert f"{TABLE} {UNITS[1]}\n" in told
+    assert f"{TABLE} {ITEMS[1]}\n" in told
     assert f"/data/{'long_name_of_a_folder/' * 5}video.mp4" in told
     assert is_narrow(told)

@@ -555,7 +555,7 @@ def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
 
 @needs_namespaces
 def test_a_run_whose_container_was_killed_is_ended_and_takes_no_place(tmp_path: Path) -> None:
-    """No name of its processes says anything out here, and no unit has heartbeats."""
+    """No name of its processes says anything out here, and no item has heartbeats."""
     home, mark = tmp_path / "home", tmp_path / "mark"
     apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     process = start(home, "endless", FOUR, endless(mark, "stuck"), *apart)

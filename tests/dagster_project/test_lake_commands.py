@@ -16,7 +16,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from tests.stages.stage_bench import make_bench
-from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench, flip
+from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench, flip
 from tests.support.rendered import render_sample
 
 
@@ -91,17 +91,17 @@ def test_a_meant_drift_is_accepted(bench: Bench) -> None:
 
 def test_quarantine_is_seen_and_released(bench: Bench) -> None:
     lake, ledger = str(bench.lake.root), bench.ledger
-    attempt = ledger.start(TABLE, UNITS[1], fingerprint="g", worker="w", run_id="r")
+    attempt = ledger.start(TABLE, ITEMS[1], fingerprint="g", worker="w", run_id="r")
     error = "the file ends early\n\nTraceback: line 1"
-    ledger.fail(TABLE, UNITS[1], attempt, error_class="Bad", error=error, quarantine=True)
+    ledger.fail(TABLE, ITEMS[1], attempt, error_class="Bad", error=error, quarantine=True)
     assert "the file ends early" in ego("quarantine", "ls", "--lake", lake)
     (listed,) = json.loads(ego("quarantine", "ls", "--lake", lake, "--json"))
-    assert (listed["unit_id"], listed["state"]) == (UNITS[1], "quarantined")
-    assert "Traceback: line 1" in ego("quarantine", "show", UNITS[1], "--lake", lake)
-    ego("quarantine", "show", UNITS[0], "--lake", lake, status=1)
+    assert (listed["unit_id"], listed["state"]) == (ITEMS[1], "quarantined")
+    assert "Traceback: line 1" in ego("quarantine", "show", ITEMS[1], "--lake", lake)
+    ego("quarantine", "show", ITEMS[0], "--lake", lake, status=1)
     ego("quarantine", "release", "--lake", lake, status=2)
-    assert "1 released" in ego("quarantine", "release", "--unit", UNITS[1], "--lake", lake)
-    assert ledger.entries(unit_id=UNITS[1])[0].state is State.PENDING
+    assert "1 released" in ego("quarantine", "release", "--unit", ITEMS[1], "--lake", lake)
+    assert ledger.entries(item_id=ITEMS[1])[0].state is State.PENDING
 
 
 def test_sql_prints_rows_and_refuses_to_write(bench: Bench) -> None:
@@ -115,7 +115,7 @@ def test_sql_prints_rows_and_refuses_to_write(bench: Bench) -> None:
 def test_trace_of_what_is_not_there(bench: Bench) -> None:
     assert "called nothing" in ego("trace", "nothing", "--lake", str(bench.lake.root), status=2)
     named = ego("trace", str(bench.file), "--lake", str(bench.lake.root), "--json")
-    assert set(json.loads(named)["units"]) == set(UNITS)
+    assert set(json.loads(named)["units"]) == set(ITEMS)
 
 
 def test_history_diff_and_rollback(bench: Bench) -> None:

@@ -23,7 +23,7 @@ from resources.ledger import Ledger, State
 from resources.raw_lake import RawLake
 from resources.storage import Storage
 from tests.stages.raw_bench import RawBench
-from tests.stages.test_audit import TABLE, UNITS, Bench
+from tests.stages.test_audit import ITEMS, TABLE, Bench
 from tests.support.rendered import render_sample
 
 DIFFER = "the ledger and the lake differ in 1 table of a shard: `ego verify --repair`"
@@ -102,7 +102,7 @@ def test_rebuild_ledger_enters_what_is_not_known_and_can_be_repeated(bench: Benc
     assert made["tables"][TABLE] == {"found": 4, "entered": 4}
     assert (made["problems"], made["put_aside"]) == ([], [])
     with bench.ledger.transaction() as connection:
-        connection.execute(sa.text(f"DELETE FROM work WHERE unit_id = '{UNITS[1]}'"))
+        connection.execute(sa.text(f"DELETE FROM work WHERE unit_id = '{ITEMS[1]}'"))
     assert found("rebuild-ledger", "--lake", lake)["tables"][TABLE]["entered"] == 1
     assert found("rebuild-ledger", "--lake", lake)["tables"][TABLE]["entered"] == 0
     assert "4 results in the lake, 0 of them entered" in ego("rebuild-ledger", "--lake", lake)
@@ -231,13 +231,13 @@ def test_nothing_is_computed_again_after_a_loss(tmp_path: Path) -> None:
         }
 
     before, ledger = files(), Ledger.beside(lake_root)
-    known = {(e.stage, e.unit_id): (e.fingerprint, e.run_id, e.state) for e in ledger.entries()}
+    known = {(e.stage, e.item_id): (e.fingerprint, e.run_id, e.state) for e in ledger.entries()}
     shutil.rmtree(lake_root / "_ledger")
     again = found("run", str(video), "--lake", str(lake_root))
     assert again["ok"]
     assert (again["rows"], again["clips"]) == (first["rows"], first["clips"])
     assert files() == before
-    told = {(e.stage, e.unit_id): (e.fingerprint, e.run_id, e.state) for e in ledger.entries()}
+    told = {(e.stage, e.item_id): (e.fingerprint, e.run_id, e.state) for e in ledger.entries()}
     assert told == known
     assert found("status", "--lake", str(lake_root))["differences"]["tables_of_shards"] == 0
     assert Lake(lake_root).shards() == first["shards"]

@@ -58,7 +58,7 @@ class Bench:
         recipes = Recipes(Storage(lake_root=str(self.lake.root)), backends)
         ledger = Ledger.beside(self.lake.root)
         (found,) = find_stale(self.lake, ledger, recipes.of, [self.shard])
-        return dict(found.units)
+        return dict(found.items)
 
     def lineage(self) -> Iterator[tuple[str, str, str]]:
         """(table, column, table that it is of), as the UI is told."""
@@ -268,10 +268,10 @@ def test_what_failed_is_in_the_events_that_the_ui_shows(
     ledger = Ledger.beside(bench.lake.root)
     entry = ledger.entries(stage="detections")[0]
     attempt = ledger.start(
-        "detections", entry.unit_id, fingerprint=entry.fingerprint, worker="w", run_id="r"
+        "detections", entry.item_id, fingerprint=entry.fingerprint, worker="w", run_id="r"
     )
     ledger.fail(
-        "detections", entry.unit_id, attempt, error_class="E", error="planted", quarantine=True
+        "detections", entry.item_id, attempt, error_class="E", error="planted", quarantine=True
     )
     result = bench.run("detections")
     assert result.success
@@ -284,7 +284,7 @@ def test_what_failed_is_in_the_events_that_the_ui_shows(
     (row,) = coverage.metadata["not done"].records  # type: ignore[union-attr]
     assert row.data == {
         "shard": bench.shard,
-        "unit": entry.unit_id,
+        "unit": entry.item_id,
         "state": "quarantined",
         "reason": "planted",
     }

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from resources.ledger import State
-from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench
+from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench
 
-TYPO = f"{UNITS[1][:-1]}l"
+TYPO = f"{ITEMS[1][:-1]}l"
 
 
 def ego(*arguments: str, status: int = 0) -> str:
@@ -30,10 +30,10 @@ def _own_dagster_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """With one unit in quarantine."""
+    """With one item in quarantine."""
     made = Bench(tmp_path)
-    attempt = made.ledger.start(TABLE, UNITS[1], fingerprint="g", worker="w", run_id="r")
-    made.ledger.fail(TABLE, UNITS[1], attempt, error_class="x", error="y", quarantine=True)
+    attempt = made.ledger.start(TABLE, ITEMS[1], fingerprint="g", worker="w", run_id="r")
+    made.ledger.fail(TABLE, ITEMS[1], attempt, error_class="x", error="y", quarantine=True)
     return made
 
 
@@ -49,8 +49,8 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_unit_that_is_not_there(bench: Bench, command: list[str]) -> None:
     told = ego(*command, "--lake", str(bench.lake.root), status=2)
     assert f"no clip, video or file {TYPO}" in told
-    assert f"did you mean {UNITS[1]}?" in told
-    (entry,) = bench.ledger.entries(unit_id=UNITS[1])
+    assert f"did you mean {ITEMS[1]}?" in told
+    (entry,) = bench.ledger.entries(item_id=ITEMS[1])
     assert entry.state is State.QUARANTINED
 
 
@@ -77,7 +77,7 @@ def test_a_shard_that_is_not_there(bench: Bench, command: list[str]) -> None:
     "command",
     [
         ["quarantine", "ls", "--table"],
-        ["quarantine", "show", UNITS[1], "--table"],
+        ["quarantine", "show", ITEMS[1], "--table"],
         ["quarantine", "drop", "--table"],
         ["quarantine", "release", "--stage"],
         ["retry", "--table"],
@@ -103,14 +103,14 @@ def test_a_run_that_is_not_there(bench: Bench, command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("what", "meant"),
     [
-        (f"clip/{UNITS[1]}", "did you mean clips?"),
-        (TYPO, f"did you mean {UNITS[1]}?"),
-        (f"{UNITS[2]}-000", f"did you mean {UNITS[2]}-0000?"),
-        (f"hand_poses/{UNITS[2]}-000", f"did you mean {UNITS[2]}-0000?"),
+        (f"clip/{ITEMS[1]}", "did you mean clips?"),
+        (TYPO, f"did you mean {ITEMS[1]}?"),
+        (f"{ITEMS[2]}-000", f"did you mean {ITEMS[2]}-0000?"),
+        (f"hand_poses/{ITEMS[2]}-000", f"did you mean {ITEMS[2]}-0000?"),
     ],
 )
 def test_trace_suggests_what_was_meant(bench: Bench, what: str, meant: str) -> None:
-    bench.ledger.expect("hand_poses", SHARD, [(f"{UNITS[2]}-0000", UNITS[2])])
+    bench.ledger.expect("hand_poses", SHARD, [(f"{ITEMS[2]}-0000", ITEMS[2])])
     assert meant in ego("trace", what, "--lake", str(bench.lake.root), status=2)
 
 
@@ -133,17 +133,17 @@ def test_every_command_that_takes_a_name_refuses_a_wrong_one(bench: Bench) -> No
         if option != "unit":
             given += filled.get(path[-1], [])
         if path[-1] == "show" and kind == "stage":
-            given.append(UNITS[1])
+            given.append(ITEMS[1])
         told = ego(*path, *given, "--lake", str(bench.lake.root), status=2)
         assert "there is no" in told, (path, kind)
 
 
 def test_what_is_dropped_was_in_quarantine(bench: Bench) -> None:
     lake = ["--lake", str(bench.lake.root)]
-    told = ego("quarantine", "drop", "--unit", UNITS[0], *lake, status=1)
-    assert f"nothing of {UNITS[0]} is in quarantine: {TABLE} is done" in told
+    told = ego("quarantine", "drop", "--unit", ITEMS[0], *lake, status=1)
+    assert f"nothing of {ITEMS[0]} is in quarantine: {TABLE} is done" in told
     for count in (1, 0):  # a second time changes nothing
-        told = ego("quarantine", "drop", "--unit", UNITS[1], *lake, "--json")
+        told = ego("quarantine", "drop", "--unit", ITEMS[1], *lake, "--json")
         assert json.loads(told) == {"dropped": count}
 
 

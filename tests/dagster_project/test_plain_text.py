@@ -13,7 +13,7 @@ from dagster_project.cli import main
 from dagster_project.doctor import Finding
 from dagster_project.runs import Summary
 from dagster_project.terminal import plain, report
-from tests.stages.test_audit import TABLE, UNITS, Bench
+from tests.stages.test_audit import ITEMS, TABLE, Bench
 
 ODD = "[/b] [red]x[/red] :smile:"
 EVIL = f"{ODD}\x1b[2J\x07"
@@ -38,9 +38,9 @@ def bench(tmp_path: Path) -> Bench:
 def test_names_of_lakes_and_reasons_of_failures(bench: Bench) -> None:
     lake = str(bench.lake.root)
     bench.work_again(ODD, "g")
-    attempt = bench.ledger.start(TABLE, UNITS[0], fingerprint="h", worker="w", run_id=ODD)
-    bench.ledger.fail(TABLE, UNITS[0], attempt, error_class="x", error=EVIL, quarantine=True)
-    bench.ledger.wait_for_gpu("hand_poses", UNITS[0], EVIL)
+    attempt = bench.ledger.start(TABLE, ITEMS[0], fingerprint="h", worker="w", run_id=ODD)
+    bench.ledger.fail(TABLE, ITEMS[0], attempt, error_class="x", error=EVIL, quarantine=True)
+    bench.ledger.wait_for_gpu("hand_poses", ITEMS[0], EVIL)
     listings = ("status", "quarantine ls", "history", "doctor", "rebuild-ledger")
     for command in (*map(str.split, listings), ["diff", "r", ODD]):
         told = ego(*command, "--lake", lake)
@@ -49,7 +49,7 @@ def test_names_of_lakes_and_reasons_of_failures(bench: Bench) -> None:
         assert "\x1b" not in told, command
         assert "\x07" not in told, command
     assert ODD in ego("verify", "--lake", lake)
-    assert "\x1b" not in ego("quarantine", "show", UNITS[0], "--lake", lake)
+    assert "\x1b" not in ego("quarantine", "show", ITEMS[0], "--lake", lake)
     assert ODD in ego("report", "--lake", lake)
 
 

@@ -111,7 +111,7 @@ def test_files_that_move_and_vanish_are_no_dead_end(
 ) -> None:
     folder, before = undisturbed
     raw, lake = folder / "raw", folder / "lake"
-    work = {(e.stage, e.unit_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
+    work = {(e.stage, e.item_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
     (raw / "b.mp4").rename(raw / "z.mp4")
     (raw / "c.mp4").unlink()
     summary = ego("run", str(raw), "--lake", str(lake))
@@ -131,7 +131,7 @@ def test_files_that_move_and_vanish_are_no_dead_end(
     assert ego("stale", "--lake", str(lake)) == {}
     assert ego("status", "--lake", str(lake))["failures"] == []
     assert ego("verify", "--lake", str(lake))["problems"] == []
-    again = {(e.stage, e.unit_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
+    again = {(e.stage, e.item_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
     assert again == work
 
 

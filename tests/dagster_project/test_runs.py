@@ -215,7 +215,7 @@ def test_what_is_not_finished_is_found(tmp_path: Path) -> None:
     every = unfinished(lake, hand_poses={"smoothing_frames": 2.0})
     assert every == shards, "another setting makes other rows"
     assert unfinished(lake, hand_poses={"smoothing_frames": 1.5}) == [], "it is the default"
-    ledger.requeue("hand_poses", [e.unit_id for e in ledger.entries(shard=shards[0])], "again")
+    ledger.requeue("hand_poses", [e.item_id for e in ledger.entries(shard=shards[0])], "again")
     changed = sorted((tmp_path / "raw").iterdir())[1]
     changed.write_bytes(b"another video")
     (lake.root / f"object_poses/{shards[2]}.parquet").unlink()

@@ -32,8 +32,8 @@ ENDLESS = "SELECT * FROM range(1000000000000) a, range(1000000) b WHERE a.range 
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """With twelve clips and ten hands."""
     made = Bench(tmp_path_factory.mktemp("place")).lake
-    for unit in ("a", "b"):
-        publish(made, unit, 1.5, token=10)
+    for item in ("a", "b"):
+        publish(made, item, 1.5, token=10)
     made.compact("hand_poses", SHARD, ["a", "b"])
     return made
 

@@ -16,7 +16,7 @@ from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.probe_checks import quality_results
 from ego_assets.quality.failed import note_failed
 from ego_assets.quality.settings import ProbeSettings
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from tests.stages.stage_bench import blank_row, provenance
@@ -57,24 +57,24 @@ class Bench:
         ]
         self.lake.write_shard(shard, {"files": entries})
 
-    def finish(self, table: str, units: Iterable[tuple[str, str]], fails: str = "") -> None:
-        """Do units of the first shard, (unit, video), but for one that fails."""
-        units = list(units)
-        self.ledger.expect(table, FIRST, units)
-        for unit, _ in units:
-            attempt = self.ledger.start(table, unit, fingerprint="f", worker="w", run_id="r")
-            if unit == fails:
+    def finish(self, table: str, items: Iterable[tuple[str, str]], fails: str = "") -> None:
+        """Do items of the first shard, (item, video), but for one that fails."""
+        items = list(items)
+        self.ledger.expect(table, FIRST, items)
+        for item, _ in items:
+            attempt = self.ledger.start(table, item, fingerprint="f", worker="w", run_id="r")
+            if item == fails:
                 words = {"error_class": "Bad", "error": "the file ends early"}
-                self.ledger.fail(table, unit, attempt, **words, quarantine=True)
+                self.ledger.fail(table, item, attempt, **words, quarantine=True)
             else:
-                self.ledger.finish(table, unit, attempt)
+                self.ledger.finish(table, item, attempt)
 
     def enter_videos(self) -> None:
         """As far as the clips of the first shard: three of the kitchen, one of the garage."""
         videos = {video_of(name): uri_of(name) for name in ("kitchen", "garage")}
-        self.finish("video_manifest", [(file_unit_id(uri), v) for v, uri in videos.items()])
+        self.finish("video_manifest", [(file_item_id(uri), v) for v, uri in videos.items()])
         for video, uri in videos.items():
-            Contents(self.ledger).claim(video, uri, FIRST, file_unit_id(uri))
+            Contents(self.ledger).claim(video, uri, FIRST, file_item_id(uri))
         self.finish("clips", [(video, video) for video in videos])
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_left_of_a_shard_whose_videos_are_all_rejected(tmp_path: Path
     bench = Bench(tmp_path)
     bench.lake.storage.delete(f"shards/{SECOND}.json")
     names = ("kitchen", "garage")
-    bench.finish("video_manifest", [(file_unit_id(uri_of(n)), video_of(n)) for n in names])
+    bench.finish("video_manifest", [(file_item_id(uri_of(n)), video_of(n)) for n in names])
     assert found(bench.lake)["percent"]["clips"] == 0.0, "nobody has said so yet"
     for name in names:
         row = blank_row("video_manifest", video_id=video_of(name), shard=FIRST, uri=uri_of(name))

@@ -84,7 +84,7 @@ def test_what_the_machines_file_chooses_counts(
 
 
 def test_what_was_chosen_for_a_shard_counts(lake: Lake, instance: dg.DagsterInstance) -> None:
-    hands = Choice(backends={"hand_estimator": f"{__name__}:OnDevice"}, units=("a clip",))
+    hands = Choice(backends={"hand_estimator": f"{__name__}:OnDevice"}, items=("a clip",))
     Choices(lake).keep("hand_estimator", SHARD, hands)
     assert asking(lake, instance) == {"hand_poses"}
     Choices(lake).keep("hand_estimator", SHARD, Choice(backends={"hand_estimator": "baseline"}))

@@ -353,8 +353,8 @@ def test_on_s3_the_same_holds(monkeypatch: pytest.MonkeyPatch) -> None:
         bucket = new_bucket()
         for name in ("lake [1]", "lake 1", "läke?x=%20&#+"):
             lake = Lake(f"s3://{bucket}/{name}")
-            for unit in ("a", "b"):
-                publish(lake, unit, 1.0, token=10)
+            for item in ("a", "b"):
+                publish(lake, item, 1.0, token=10)
             lake.compact("hand_poses", SHARD, ["a", "b"])
             assert lake.scan("hand_poses").collect().height == 10
             with Catalog(lake) as catalog:

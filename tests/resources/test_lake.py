@@ -71,7 +71,7 @@ def publish(
 
 
 def first_x(lake: Lake, clip: str) -> float:
-    rows = lake.read("hand_poses", SHARD, units=[clip]).to_pylist()
+    rows = lake.read("hand_poses", SHARD, items=[clip]).to_pylist()
     assert len(rows) == 5
     return rows[0]["camera_from_hand_m"][0]
 

@@ -1,4 +1,4 @@
-"""The ledger counts attempts before they start, lets one worker at a unit, refuses late ones."""
+"""The ledger counts attempts before they start, lets one worker at an item, refuses late ones."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
     return made
 
 
-def start(ledger: Ledger, worker: str = "w", fingerprint: str = "f", unit: str = "u1") -> Attempt:
-    return ledger.start("clips", unit, fingerprint=fingerprint, worker=worker, run_id="r")
+def start(ledger: Ledger, worker: str = "w", fingerprint: str = "f", item: str = "u1") -> Attempt:
+    return ledger.start("clips", item, fingerprint=fingerprint, worker=worker, run_id="r")
 
 
 def fail(ledger: Ledger, attempt: Attempt, *, quarantine: bool = False) -> None:
@@ -51,7 +51,7 @@ def fail(ledger: Ledger, attempt: Attempt, *, quarantine: bool = False) -> None:
 
 
 def state(ledger: Ledger) -> State:
-    return ledger.entries(unit_id="u1")[0].state
+    return ledger.entries(item_id="u1")[0].state
 
 
 def let_heartbeats_age(ledger: Ledger, seconds: float = 1000) -> None:
@@ -86,7 +86,7 @@ class Looks:
 
 def test_an_attempt_is_on_disk_before_it_starts(ledger: Ledger) -> None:
     assert start(ledger).number == 1
-    other = Ledger(ledger.url).entries(unit_id="u1")[0]
+    other = Ledger(ledger.url).entries(item_id="u1")[0]
     assert (other.state, other.attempts, other.worker) == (State.RUNNING, 1, "w")
 
 
@@ -122,12 +122,12 @@ def test_one_worker_at_a_time(ledger: Ledger) -> None:
 
 
 def test_what_somebody_did_since_one_looked_is_not_claimed(ledger: Ledger) -> None:
-    seen = ledger.entries(unit_id="u1")[0].token
+    seen = ledger.entries(item_id="u1")[0].token
     ledger.finish("clips", "u1", start(ledger, "other"))
     with pytest.raises(BusyError, match="by other meanwhile"):
         ledger.start("clips", "u1", fingerprint="f", worker="w", run_id="r", seen=seen)
     assert state(ledger) is State.DONE
-    seen = ledger.entries(unit_id="u1")[0].token
+    seen = ledger.entries(item_id="u1")[0].token
     again = ledger.start("clips", "u1", fingerprint="f", worker="w", run_id="r", seen=seen)
     assert again.token > seen
 
@@ -136,7 +136,7 @@ def test_what_was_at_work_when_one_looked_and_is_done_by_now_is_not_done_again(
     ledger: Ledger,
 ) -> None:
     other = start(ledger, "other")
-    seen = ledger.entries(unit_id="u1")[0].token
+    seen = ledger.entries(item_id="u1")[0].token
     ledger.finish("clips", "u1", other)
     claim = {"fingerprint": "f", "worker": "w", "run_id": "r", "seen": seen}
     with pytest.raises(BusyError, match="done by now"):
@@ -159,7 +159,7 @@ def test_an_old_heartbeat_is_taken_over_and_the_loser_is_fenced_off(ledger: Ledg
     ledger.interrupt("clips", "u1", slow)
     assert state(ledger) is State.RUNNING
     ledger.finish("clips", "u1", fast, "abc")
-    assert (state(ledger), ledger.entries(unit_id="u1")[0].digest) == (State.DONE, "abc")
+    assert (state(ledger), ledger.entries(item_id="u1")[0].digest) == (State.DONE, "abc")
 
 
 def test_a_beat_keeps_the_claim(ledger: Ledger) -> None:
@@ -253,13 +253,13 @@ def test_a_clock_that_was_put_back_keeps_no_claim_for_ever(ledger: Ledger, looks
 def test_who_was_watched_with_one_claim_need_not_be_with_the_next(
     ledger: Ledger, looks: Looks
 ) -> None:
-    for unit in ("u1", "u2"):
-        start(ledger, "one", unit=unit)
+    for item in ("u1", "u2"):
+        start(ledger, "one", item=item)
     let_heartbeats_age(ledger)
-    start(ledger, "two", unit="u1")
+    start(ledger, "two", item="u1")
     watched_s = looks.now
     assert watched_s >= WATCH_S
-    start(ledger, "two", unit="u2")
+    start(ledger, "two", item="u2")
     assert looks.now == watched_s
 
 
@@ -267,11 +267,11 @@ def test_a_claim_that_is_left_alone_is_free_though_its_worker_lives(
     ledger: Ledger, looks: Looks
 ) -> None:
     """Its ledger was away when it gave the claim back."""
-    start(ledger, "one", unit="u1")
+    start(ledger, "one", item="u1")
     let_heartbeats_age(ledger)
-    second = start(ledger, "one", unit="u2")
+    second = start(ledger, "one", item="u2")
     looks.looks = [lambda: ledger.beat("clips", "u2", second.token)]
-    assert start(ledger, "two", unit="u1").lost == 1
+    assert start(ledger, "two", item="u1").lost == 1
 
 
 def test_two_runs_of_one_process_leave_each_other_alone(ledger: Ledger) -> None:
@@ -281,7 +281,7 @@ def test_two_runs_of_one_process_leave_each_other_alone(ledger: Ledger) -> None:
 
 
 def test_the_heartbeats_of_a_worker_are_one_transaction(ledger: Ledger) -> None:
-    claims = {unit: start(ledger, "one", unit=unit) for unit in ("u1", "u2")}
+    claims = {item: start(ledger, "one", item=item) for item in ("u1", "u2")}
     let_heartbeats_age(ledger)
 
     def ages() -> list[bool]:
@@ -289,7 +289,7 @@ def test_the_heartbeats_of_a_worker_are_one_transaction(ledger: Ledger) -> None:
         return [time.time() - (e.heartbeat_at or 0) > 500 for e in entries]
 
     with pytest.raises(RuntimeError), ledger.joint_transaction(durable=False):
-        assert all(ledger.beat("clips", unit, a.token) for unit, a in claims.items())
+        assert all(ledger.beat("clips", item, a.token) for item, a in claims.items())
         raise RuntimeError("killed")
     assert ages() == [True, True]
     with ledger.joint_transaction(durable=False):
@@ -318,9 +318,9 @@ def test_a_worker_that_slept_was_not_lost(ledger: Ledger) -> None:
     fast = start(ledger, "fast")
     assert fast.lost == 1
     ledger.was_alive("clips", "u1", slow.token)
-    assert ledger.entries(unit_id="u1")[0].lost == 0
+    assert ledger.entries(item_id="u1")[0].lost == 0
     ledger.was_alive("clips", "u1", fast.token)
-    assert ledger.entries(unit_id="u1")[0].lost == 0
+    assert ledger.entries(item_id="u1")[0].lost == 0
 
 
 def test_done_is_done_once(ledger: Ledger) -> None:
@@ -333,7 +333,7 @@ def test_done_is_done_once(ledger: Ledger) -> None:
 
 def test_waiting_to_be_published_is_no_work(ledger: Ledger) -> None:
     ledger.finish("clips", "u1", start(ledger), idle_s=1000.0)
-    entry = ledger.entries(unit_id="u1")[0]
+    entry = ledger.entries(item_id="u1")[0]
     assert entry.seconds is not None
     assert entry.started_at is not None
     assert entry.finished_at is not None
@@ -342,8 +342,8 @@ def test_waiting_to_be_published_is_no_work(ledger: Ledger) -> None:
 
 def test_quarantine_and_release(ledger: Ledger) -> None:
     fail(ledger, start(ledger), quarantine=True)
-    assert ledger.entries(unit_id="u1")[0].error == "why"
-    assert ledger.release(unit_id="u1") == 1
+    assert ledger.entries(item_id="u1")[0].error == "why"
+    assert ledger.release(item_id="u1") == 1
     assert state(ledger) is State.PENDING
     assert start(ledger).number == 1
 
@@ -351,7 +351,7 @@ def test_quarantine_and_release(ledger: Ledger) -> None:
 def test_what_is_lost_is_requeued(ledger: Ledger) -> None:
     ledger.finish("clips", "u1", start(ledger), "abc")
     assert ledger.requeue("clips", ["u1", "u2"], "its file is gone") == 1
-    entry = ledger.entries(unit_id="u1")[0]
+    entry = ledger.entries(item_id="u1")[0]
     assert (entry.state, entry.error, entry.digest) == (State.PENDING, "its file is gone", None)
 
 
@@ -363,7 +363,7 @@ def test_a_block_leaves_a_running_unit_alone(ledger: Ledger) -> None:
 
 def test_a_unit_that_nobody_expects_is_an_error(ledger: Ledger) -> None:
     with pytest.raises(KeyError, match="u9"):
-        start(ledger, unit="u9")
+        start(ledger, item="u9")
 
 
 def test_expect_keeps_what_is_known(ledger: Ledger) -> None:
@@ -384,7 +384,7 @@ def test_errors_may_hold_any_bytes(ledger: Ledger) -> None:
     attempt = start(ledger)
     words = "its log: \0 and \udcff" + "x" * 9000
     ledger.fail("clips", "u1", attempt, error_class="E", error=words, quarantine=False)
-    (entry,) = ledger.entries(unit_id="u1")
+    (entry,) = ledger.entries(item_id="u1")
     assert str(entry.error).startswith(r"its log: \x00 and \udcffxx")
     assert len(str(entry.error)) == 8000
 
@@ -401,7 +401,7 @@ def test_a_unit_is_of_the_shard_that_expects_it(ledger: Ledger) -> None:
     ledger.expect("clips", "s2", [("u1", "v1")])
     assert state(ledger) is State.PENDING
     assert ledger.forget("clips", SHARD, []) == 1  # u2
-    assert [(e.unit_id, e.shard) for e in ledger.entries()] == [("u1", "s2")]
+    assert [(e.item_id, e.shard) for e in ledger.entries()] == [("u1", "s2")]
 
 
 def test_a_duplicate_is_known_until_it_owns_the_content(ledger: Ledger) -> None:
@@ -422,9 +422,9 @@ def test_a_duplicate_is_known_until_it_owns_the_content(ledger: Ledger) -> None:
     assert contents.duplicates_without_owner("video_manifest", 9) == []
 
 
-def _race(url: str, name: str, units: int, won: multiprocessing.Queue) -> None:
+def _race(url: str, name: str, items: int, won: multiprocessing.Queue) -> None:
     ledger = Ledger(url)
-    for number in range(units):
+    for number in range(items):
         try:
             attempt = ledger.start("race", f"u{number}", fingerprint="f", worker=name, run_id="r")
         except BusyError:
@@ -433,23 +433,23 @@ def _race(url: str, name: str, units: int, won: multiprocessing.Queue) -> None:
 
 
 def test_of_many_that_claim_at_once_one_wins(ledger: Ledger) -> None:
-    """Every worker tries every unit; names are of other hosts, so nobody looks gone."""
-    units = 25
-    ledger.expect("race", SHARD, [(f"u{n}", None) for n in range(units)])
+    """Every worker tries every item; names are of other hosts, so nobody looks gone."""
+    items = 25
+    ledger.expect("race", SHARD, [(f"u{n}", None) for n in range(items)])
     context = multiprocessing.get_context("spawn")
     won = context.Queue()
     workers = [
-        context.Process(target=_race, args=(ledger.url, f"host{n}:1:1", units, won))
+        context.Process(target=_race, args=(ledger.url, f"host{n}:1:1", items, won))
         for n in range(4)
     ]
     for worker in workers:
         worker.start()
-    claims = [won.get(timeout=120) for _ in range(units)]
+    claims = [won.get(timeout=120) for _ in range(items)]
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
     assert won.empty()
-    assert sorted(n for n, _ in claims) == list(range(units))
+    assert sorted(n for n, _ in claims) == list(range(items))
 
 
 def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
@@ -469,7 +469,7 @@ def test_a_ledger_without_migrations_is_taken_over(tmp_path: Path) -> None:
             connection.execute(sa.text(f"ALTER TABLE work DROP COLUMN {column}"))
     again = Ledger(ledger.url)
     assert state(again) is State.DONE
-    assert again.entries(unit_id="u1")[0].token == 0
+    assert again.entries(item_id="u1")[0].token == 0
     assert start(again).token > 0
 
 
@@ -487,14 +487,14 @@ def test_what_is_dropped_is_tried_no_more_until_it_is_named(ledger: Ledger) -> N
     assert ledger.drop() == 0  # nothing is in quarantine
     attempt = start(ledger)
     ledger.fail("clips", "u1", attempt, error_class="E", error="e", quarantine=True)
-    assert ledger.drop(unit_id="u1") == 1
+    assert ledger.drop(item_id="u1") == 1
     assert state(ledger) is State.DROPPED
     with pytest.raises(BusyError, match="was dropped"):
         start(ledger)
     ledger.drop_after("clips", "u2", "video_manifest")
     assert ledger.counts() == {"clips": {State.DROPPED: 2}}
     assert ledger.release(stage="clips") == 0
-    assert ledger.release(unit_id="u1") == 1
+    assert ledger.release(item_id="u1") == 1
     assert start(ledger).number == 1
 
 
@@ -535,7 +535,7 @@ def test_postgres_may_restart_in_mid_run(postgres: Postgres) -> None:
 def test_what_was_done_in_a_span_is_counted(ledger: Ledger) -> None:
     began = time.time() - 60
     ledger.finish("clips", "u1", start(ledger))
-    attempt = start(ledger, unit="u2")
+    attempt = start(ledger, item="u2")
     error = "first line\nsecond line"
     ledger.fail("clips", "u2", attempt, error_class="Bad", error=error, quarantine=True)
     now = Activity(ledger, began, time.time() + 60)
@@ -543,12 +543,12 @@ def test_what_was_done_in_a_span_is_counted(ledger: Ledger) -> None:
     assert (stage.stage, stage.done, stage.failed, stage.quarantined) == ("clips", 1, 0, 1)
     assert 0 <= stage.seconds == pytest.approx(stage.slowest_s)
     (reason,) = now.reasons(5)
-    assert (reason.error_class, reason.units, reason.example) == ("Bad", 1, "first line")
+    assert (reason.error_class, reason.items, reason.example) == ("Bad", 1, "first line")
     (hour,) = now.done_by_hour()["clips"]
-    finished = ledger.entries(unit_id="u1")[0].finished_at
+    finished = ledger.entries(item_id="u1")[0].finished_at
     assert finished is not None
     assert hour == finished // 3600
-    assert [u.unit_id for u in now.slowest(5)] == ["u1"]
+    assert [u.item_id for u in now.slowest(5)] == ["u1"]
     assert list(now.shards("clips")) == [SHARD]
     before = Activity(ledger, began - 60, began)
     assert before.stages() == before.reasons(5) == before.slowest(5) == []

@@ -44,15 +44,15 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
 
 
 def states(ledger: Ledger) -> dict[str, State]:
-    return {e.unit_id: e.state for e in ledger.entries()}
+    return {e.item_id: e.state for e in ledger.entries()}
 
 
 def test_a_path_may_be_as_long_as_the_system_opens(ledger: Ledger) -> None:
     """And hold what no index compresses."""
     uri = "/" + "".join(random.Random(1).choices(string.ascii_letters, k=4000))
-    Sources(ledger).enter([replace(SOURCE, unit_id="u2", uri=uri)])
+    Sources(ledger).enter([replace(SOURCE, item_id="u2", uri=uri)])
     assert Contents(ledger).claim("ef" * 8, uri, SHARD, "u2") == (uri, SHARD)
-    assert [s.unit_id for s in Sources(ledger).at([uri])] == ["u2"]
+    assert [s.item_id for s in Sources(ledger).at([uri])] == ["u2"]
 
 
 def test_it_remembers_in_which_state_a_file_had_its_content(ledger: Ledger) -> None:
@@ -64,7 +64,7 @@ def test_it_remembers_in_which_state_a_file_had_its_content(ledger: Ledger) -> N
     assert sources.recall(SOURCE.uri, SHA) == "new"
     sources.enter([replace(SOURCE, state="not again")])
     assert sources.find("u1") == replace(SOURCE, state="new", seen_at=sources.find("u1").seen_at)  # type: ignore[union-attr]
-    assert [s.unit_id for s in sources.of_sizes([4, 5])] == ["u1"]
+    assert [s.item_id for s in sources.of_sizes([4, 5])] == ["u1"]
     assert sources.of_sizes([4]) == []
     assert sources.shards() == {SHARD}
 
@@ -99,11 +99,11 @@ def test_what_was_not_done_is_dropped_with_the_file_and_comes_back_with_it(
         SHA[:16]: State.DROPPED,
         "another": State.PENDING,
     }
-    (entry,) = ledger.entries(unit_id=SHA[:16])
+    (entry,) = ledger.entries(item_id=SHA[:16])
     assert (entry.error_class, entry.error) == (RAW_GONE, "it is gone")
     assert ledger.release() == 0
     assert [n.detail for n in RawFiles(ledger).news(9)] == ["it is gone"]
-    assert [(s.unit_id, s.gone_why, n) for s, n in sources.untold([SHARD])] == [("u1", why, 1)]
+    assert [(s.item_id, s.gone_why, n) for s, n in sources.untold([SHARD])] == [("u1", why, 1)]
     sources.told(["u1"])
     assert sources.untold([SHARD]) == []
     (gone,) = sources.gone(SHARD)

@@ -15,7 +15,7 @@ from tests.stages.memory_backends import Allocator, OutOfMemoryError
 
 
 class Model:
-    """Squares numbers; each takes as many units as its value while it is in a batch."""
+    """Squares numbers; each takes as many items as its value while it is in a batch."""
 
     def __init__(self, capacity: int) -> None:
         self.allocator = Allocator(capacity)

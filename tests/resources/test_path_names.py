@@ -37,7 +37,7 @@ def test_a_lake_of_any_name_is_read_and_kept_whole(tmp_path: Path, name: str) ->
         rows = catalog.query("SELECT count(*) AS n FROM hand_poses WHERE clip_id = 'a'")
         assert rows.to_pylist() == [{"n": 5}]
     again = pickle.loads(pickle.dumps(Ledger.of(lake.location)))  # noqa: S301
-    assert [e.unit_id for e in again.entries()] == ["a"]
+    assert [e.item_id for e in again.entries()] == ["a"]
     new = {p for p in tmp_path.rglob("*") if p.is_file()} - before
     assert all(p.is_relative_to(lake.root) for p in new)
     assert lake.root / "_ledger" / "ledger.sqlite" in new

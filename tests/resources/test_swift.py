@@ -138,7 +138,7 @@ def test_the_server_is_killed_in_mid_run_and_comes_back(
                 break
             time.sleep(0.05)
         server.kill()
-        acknowledged.update(e.unit_id for e in ledger.entries(states=[State.DONE]))
+        acknowledged.update(e.item_id for e in ledger.entries(states=[State.DONE]))
         time.sleep(8)
         server.start()
 

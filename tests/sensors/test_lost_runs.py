@@ -270,17 +270,17 @@ def test_a_run_that_was_killed_as_it_began_is_ended(
 
 
 def let_age(ledger: Ledger, ages_s: dict[str, float]) -> None:
-    """Units whose last heartbeat is so old."""
+    """Items whose last heartbeat is so old."""
     with sa.create_engine(ledger.url).begin() as connection:
-        for unit, age_s in ages_s.items():
-            beat = work.update().where(work.c.unit_id == unit)
+        for item, age_s in ages_s.items():
+            beat = work.update().where(work.c.item_id == item)
             connection.execute(beat.values(heartbeat_at=time.time() - age_s))
 
 
-def claim(ledger: Ledger, run_id: str, *units: str) -> None:
-    ledger.expect("clips", "s", [(u, "v") for u in units])
-    for unit in units:
-        ledger.start("clips", unit, fingerprint="f", worker="elsewhere:2:2", run_id=run_id)
+def claim(ledger: Ledger, run_id: str, *items: str) -> None:
+    ledger.expect("clips", "s", [(u, "v") for u in items])
+    for item in items:
+        ledger.start("clips", item, fingerprint="f", worker="elsewhere:2:2", run_id=run_id)
 
 
 def step_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -37,11 +37,11 @@ class Night:
         self.repository = build_defs(self.resources).get_repository_def()
         self.shards = [write_shard(self.lake, [RawFile(f"/{n}.mp4", 1, 1.0)]) for n in range(5)]
 
-    def fail(self, shard: str, unit: str, *, quarantine: bool = False) -> None:
-        self.ledger.expect("clips", shard, [(unit, unit)])
-        attempt = self.ledger.start("clips", unit, fingerprint="f", worker="w", run_id="r")
+    def fail(self, shard: str, item: str, *, quarantine: bool = False) -> None:
+        self.ledger.expect("clips", shard, [(item, item)])
+        attempt = self.ledger.start("clips", item, fingerprint="f", worker="w", run_id="r")
         self.ledger.fail(
-            "clips", unit, attempt, error_class="E", error="bad luck", quarantine=quarantine
+            "clips", item, attempt, error_class="E", error="bad luck", quarantine=quarantine
         )
 
     def retried(self) -> list[str]:
@@ -120,9 +120,9 @@ def test_the_retry_finishes_a_shard_that_failed(night: Night, tmp_path: Path) ->
     assert clip.state is State.DONE
     assert night.requested() == []
     # One that failed later, by itself: what is done of it stays.
-    attempt = night.ledger.start("clips", clip.unit_id, fingerprint="f", worker="w", run_id="r")
+    attempt = night.ledger.start("clips", clip.item_id, fingerprint="f", worker="w", run_id="r")
     night.ledger.fail(
-        "clips", clip.unit_id, attempt, error_class="E", error="bad luck", quarantine=False
+        "clips", clip.item_id, attempt, error_class="E", error="bad luck", quarantine=False
     )
     (request,) = night.requested()
     assert run("retry_unfinished", **request.tags)
@@ -169,13 +169,13 @@ def test_a_released_clip_is_retried(night: Night) -> None:
     config = {"release_units": {"config": {"unit": "u1"}}}
     assert night.run("release_quarantine", ops=config).success
     assert night.retried() == [shard]
-    assert night.ledger.entries(unit_id="u1")[0].state is State.PENDING
+    assert night.ledger.entries(item_id="u1")[0].state is State.PENDING
 
 
 def test_a_release_of_nothing_in_particular_is_refused(night: Night) -> None:
     night.fail(night.shards[0], "u1", quarantine=True)
     assert not night.run("release_quarantine").success
-    assert night.ledger.entries(unit_id="u1")[0].state is State.QUARANTINED
+    assert night.ledger.entries(item_id="u1")[0].state is State.QUARANTINED
 
 
 def test_the_upkeep_fails_when_rows_are_missing(night: Night) -> None:

@@ -30,8 +30,8 @@ class BehindEstimator(FakeEstimator):
         lane.publish = publish_as_told
 
 
-def publish_as_told(lake: Any, spec: Any, unit: WorkItem, *rest: Any) -> Any:
-    folder, clip = Path(unit.payload["video"]["uri"]).parent, unit.unit_id
+def publish_as_told(lake: Any, spec: Any, item: WorkItem, *rest: Any) -> Any:
+    folder, clip = Path(item.payload["video"]["uri"]).parent, item.item_id
     number, plan = told(folder, f"{clip}.published", f"{clip}.publish.json")
     until = plan.get("until")
     while until and not Path(until).exists() and (number == 1 or not plan.get("first")):
@@ -40,4 +40,4 @@ def publish_as_told(lake: Any, spec: Any, unit: WorkItem, *rest: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if plan.get("full"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    return _publish(lake, spec, unit, *rest)
+    return _publish(lake, spec, item, *rest)

@@ -1,6 +1,6 @@
 """A model on a device with little memory, whose allocator fails on demand.
 
-Beside the video, `{clip_id}.json` may say {"units": n}: what an item of that clip takes.
+Beside the video, `{clip_id}.json` may say {"items": n}: what an item of that clip takes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})  # as torch has
 
 
 class Allocator:
-    """So many units, and an error as torch's for more."""
+    """So many items, and an error as torch's for more."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.used = 0
 
     @contextmanager
-    def hold(self, units: int) -> Iterator[None]:
-        if self.used + units > self.capacity:
-            raise OutOfMemoryError(f"asked for {units}, {self.capacity - self.used} free\nstack")
-        self.used += units
+    def hold(self, items: int) -> Iterator[None]:
+        if self.used + items > self.capacity:
+            raise OutOfMemoryError(f"asked for {items}, {self.capacity - self.used} free\nstack")
+        self.used += items
         try:
             yield
         finally:
-            self.used -= units
+            self.used -= items
 
 
 class HungryEstimator:
@@ -61,6 +61,6 @@ class HungryEstimator:
         with self.lock, (folder / "calls").open("a") as file:
             file.write(f"{clip.clip_id} {os.getpid()} {id(self)}\n")
         plan = folder / f"{clip.clip_id}.json"
-        units = json.loads(plan.read_text())["units"] if plan.exists() else 1
-        total = sum(self.look([units] * ITEMS))
+        items = json.loads(plan.read_text())["items"] if plan.exists() else 1
+        total = sum(self.look([items] * ITEMS))
         return ClipOutput({"object_movements": [movement_row(clip, "track", float(total))]})

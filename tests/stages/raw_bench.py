@@ -110,7 +110,7 @@ class RawBench:
     def work(self) -> dict[tuple[str, str], tuple[Any, ...]]:
         """All that the ledger says of what was done, when and by whom."""
         return {
-            (e.stage, e.unit_id): (e.state, e.fingerprint, e.run_id, e.attempts, e.finished_at)
+            (e.stage, e.item_id): (e.state, e.fingerprint, e.run_id, e.attempts, e.finished_at)
             for e in self.ledger.entries()
         }
 

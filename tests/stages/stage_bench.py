@@ -14,7 +14,7 @@ import numpy as np
 from ego_assets.catalog import STAGES, TABLES
 from ego_assets.engine.plan import StageSpec
 from ego_assets.models import registry
-from resources.lake import Lake, Provenance, file_unit_id
+from resources.lake import Lake, Provenance, file_item_id
 from resources.ledger import Ledger
 
 SHARD = "20260101-0000"
@@ -137,7 +137,7 @@ def _publish_video(lake: Lake, path: Path, name: str, clips: int) -> None:
         intrinsics_source="assumed_fov",
     )
     batch = TABLES["video_manifest"].from_rows([row])
-    lake.publish("video_manifest", SHARD, file_unit_id(str(path)), batch, provenance("m"))
+    lake.publish("video_manifest", SHARD, file_item_id(str(path)), batch, provenance("m"))
     size = 12 // clips
     rows = [
         blank_row(

@@ -25,7 +25,7 @@ from ego_assets.intake import headers
 from ego_assets.intake.arrivals import Arrivals, ScanReport
 from ego_assets.intake.batches import Limits, close_batches
 from ego_assets.intake.shards import find_files, register_files
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents, Duplicate
 from resources.ledger.raw_files import GONE, MOVED, RawFiles, Seen, Waiting, mark_of
@@ -247,7 +247,7 @@ def test_a_file_that_is_moved_keeps_its_shard_and_its_name_may_be_used_again(pla
     assert (found.shards, found.superseded, found.waiting) == ([], [], 0)
     assert place.run() == []
     assert place.taken() == {video: "b.mp4"}
-    untouched = ("stage", "unit_id", "state", "fingerprint", "run_id", "finished_at", "attempts")
+    untouched = ("stage", "item_id", "state", "fingerprint", "run_id", "finished_at", "attempts")
     assert [[getattr(e, n) for n in untouched] for e in place.ledger.entries()] == [
         [getattr(e, n) for n in untouched] for e in work
     ]
@@ -840,7 +840,7 @@ def test_a_ledger_on_postgres_does_the_same(place: Place) -> None:
 def _waiting(number: int, duration_s: float, byte_size: int, first_seen: float) -> Waiting:
     uri = f"/raw/{number}.mp4"
     return Waiting(
-        file_unit_id(uri), uri, byte_size, "v", number, duration_s, first_seen, 0.0, None
+        file_item_id(uri), uri, byte_size, "v", number, duration_s, first_seen, 0.0, None
     )
 
 

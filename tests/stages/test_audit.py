@@ -17,15 +17,15 @@ from resources.ledger import Ledger, State
 
 SHARD = "20260101-0000"
 TABLE = "clips"
-UNITS = [f"{n:016x}" for n in range(4)]
+ITEMS = [f"{n:016x}" for n in range(4)]
 
 
-def rows_of(unit: str) -> list[dict[str, Any]]:
+def rows_of(item: str) -> list[dict[str, Any]]:
     fields: dict[str, Any] = dict.fromkeys(TABLES[TABLE].model_fields)
     return [
         fields
-        | {"video_id": unit, "shard": SHARD, "clip_id": f"{unit}-{n:04d}", "clip_index": n}
-        | {"take_id": f"{unit}-t000", "index_in_take": n, "start_frame": n, "end_frame": n + 1}
+        | {"video_id": item, "shard": SHARD, "clip_id": f"{item}-{n:04d}", "clip_index": n}
+        | {"take_id": f"{item}-t000", "index_in_take": n, "start_frame": n, "end_frame": n + 1}
         | {"start_pts_s": float(n), "end_pts_s": n + 1.0, "context_frames": 0}
         | {"split_reason": "start", "estimated_cost": 1.0}
         for n in range(3)
@@ -33,48 +33,48 @@ def rows_of(unit: str) -> list[dict[str, Any]]:
 
 
 class Bench:
-    """A lake with one table of one shard, its units done as workers do them."""
+    """A lake with one table of one shard, its items done as workers do them."""
 
     def __init__(self, folder: Path) -> None:
         self.lake = Lake(folder / "lake")
         self.ledger = Ledger.beside(self.lake.root)
         self.lake.write_shard(SHARD, {"files": []})
-        self.ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS])
+        self.ledger.expect(TABLE, SHARD, [(u, u) for u in ITEMS])
         self.work()
 
     def work(self, *, compact: bool = True) -> int:
-        """Do what is not done. Returns how many units that was."""
-        todo = [e.unit_id for e in self.ledger.entries() if e.state is not State.DONE]
+        """Do what is not done. Returns how many items that was."""
+        todo = [e.item_id for e in self.ledger.entries() if e.state is not State.DONE]
         self._do(todo, "r", "f", compact)
         return len(todo)
 
     def work_again(self, run_id: str, fingerprint: str) -> None:
         """Do everything once more, as another run."""
-        self._do(UNITS, run_id, fingerprint, True)
+        self._do(ITEMS, run_id, fingerprint, True)
 
     def _do(self, todo: list[str], run_id: str, fingerprint: str, compact: bool) -> None:
-        for unit in todo:
+        for item in todo:
             attempt = self.ledger.start(
-                TABLE, unit, fingerprint=fingerprint, worker="w", run_id=run_id
+                TABLE, item, fingerprint=fingerprint, worker="w", run_id=run_id
             )
             names: dict[str, Any] = dict.fromkeys(Provenance.__dataclass_fields__, "x")
             values = names | {"attempt": 1, "fingerprint": fingerprint, "token": attempt.token}
             values["run_id"] = run_id
-            batch = TABLES[TABLE].from_rows(rows_of(unit))
-            published = self.lake.publish(TABLE, SHARD, unit, batch, Provenance(**values))
-            self.ledger.finish(TABLE, unit, attempt, published.sha256)
+            batch = TABLES[TABLE].from_rows(rows_of(item))
+            published = self.lake.publish(TABLE, SHARD, item, batch, Provenance(**values))
+            self.ledger.finish(TABLE, item, attempt, published.sha256)
         if compact:
-            self.lake.compact(TABLE, SHARD, UNITS)
+            self.lake.compact(TABLE, SHARD, ITEMS)
 
     @property
     def file(self) -> Path:
         return self.lake.root / TABLE / f"{SHARD}.parquet"
 
     def fragment(self) -> Path:
-        """Of the first unit, done again and not compacted."""
-        self.ledger.requeue(TABLE, [UNITS[0]], "test")
+        """Of the first item, done again and not compacted."""
+        self.ledger.requeue(TABLE, [ITEMS[0]], "test")
         self.work(compact=False)
-        (found,) = self.lake.root.glob(f"{TABLE}/_fragments/{SHARD}/{UNITS[0]}.*")
+        (found,) = self.lake.root.glob(f"{TABLE}/_fragments/{SHARD}/{ITEMS[0]}.*")
         return found
 
     def kinds(self) -> list[str]:
@@ -144,12 +144,12 @@ def _lose_fragment(bench: Bench) -> None:
 
 
 def _other_fingerprint(bench: Bench) -> None:
-    attempt = bench.ledger.start(TABLE, UNITS[2], fingerprint="g", worker="w", run_id="r")
-    bench.ledger.finish(TABLE, UNITS[2], attempt)
+    attempt = bench.ledger.start(TABLE, ITEMS[2], fingerprint="g", worker="w", run_id="r")
+    bench.ledger.finish(TABLE, ITEMS[2], attempt)
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind", "units"),
+    ("damage", "kind", "items"),
     [
         (_cut, "damaged", 4),
         (_empty, "damaged", 4),
@@ -162,16 +162,16 @@ def _other_fingerprint(bench: Bench) -> None:
     ],
 )
 def test_what_is_damaged_is_named_and_made_again(
-    bench: Bench, damage: Callable[[Bench], None], kind: str, units: int
+    bench: Bench, damage: Callable[[Bench], None], kind: str, items: int
 ) -> None:
     damage(bench)
     problems = verify(bench.lake, bench.ledger)
-    assert [(p.kind, len(p.units)) for p in problems] == [(kind, units)]
+    assert [(p.kind, len(p.units)) for p in problems] == [(kind, items)]
     assert SHARD in str(problems[0])
-    assert repair(bench.lake, bench.ledger, problems)["units"] == units
-    assert bench.work() == units
+    assert repair(bench.lake, bench.ledger, problems)["units"] == items
+    assert bench.work() == items
     assert verify(bench.lake, bench.ledger) == []
-    assert bench.lake.read(TABLE, SHARD).num_rows == 3 * len(UNITS)
+    assert bench.lake.read(TABLE, SHARD).num_rows == 3 * len(ITEMS)
 
 
 def test_damaged_files_are_put_aside_and_never_deleted(bench: Bench) -> None:

@@ -24,7 +24,7 @@ from resources.lake import Lake, history
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_server
 from tests.stages.stage_bench import provenance
-from tests.stages.test_audit import SHARD, TABLE, UNITS, Bench, rows_of
+from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench, rows_of
 
 FILE = f"{TABLE}/{SHARD}.parquet"
 
@@ -40,7 +40,7 @@ class Place(Bench):
     def made(cls, lake: Lake, ledger: Ledger) -> Place:
         place = cls(lake, ledger)
         lake.write_shard(SHARD, {"files": []})
-        ledger.expect(TABLE, SHARD, [(u, u) for u in UNITS])
+        ledger.expect(TABLE, SHARD, [(u, u) for u in ITEMS])
         place.work()
         return place
 
@@ -55,7 +55,7 @@ class Place(Bench):
         states = {e.state for e in self.ledger.entries()}
         rows = self.lake.read(TABLE, SHARD).num_rows
         aside = [*self.lake.storage.walk("_damaged"), *self.lake.storage.list("_damaged/clips")]
-        return not aside and states <= {State.DONE, State.RUNNING} and rows == 3 * len(UNITS)
+        return not aside and states <= {State.DONE, State.RUNNING} and rows == 3 * len(ITEMS)
 
     def damage(self, key: str) -> None:
         data = bytearray(self.lake.storage.read(key))
@@ -102,22 +102,22 @@ def meanwhile(
     return said
 
 
-def fragment_of(place: Place, unit: str) -> str:
-    (key,) = place.lake.storage.list(f"{TABLE}/_fragments/{SHARD}", begin=unit)
+def fragment_of(place: Place, item: str) -> str:
+    (key,) = place.lake.storage.list(f"{TABLE}/_fragments/{SHARD}", begin=item)
     return key
 
 
-def begin(place: Place, unit: str = UNITS[0]) -> Callable[[], None]:
-    """Claim a unit: the rest of the attempt."""
+def begin(place: Place, item: str = ITEMS[0]) -> Callable[[], None]:
+    """Claim an item: the rest of the attempt."""
     attempt = place.ledger.start(
-        TABLE, unit, fingerprint="g", worker="elsewhere:1:1", run_id="other"
+        TABLE, item, fingerprint="g", worker="elsewhere:1:1", run_id="other"
     )
 
     def end() -> None:
         origin = replace(provenance("g"), token=attempt.token)
-        batch = TABLES[TABLE].from_rows(rows_of(unit))
-        published = place.lake.publish(TABLE, SHARD, unit, batch, origin)
-        place.ledger.finish(TABLE, unit, attempt, published.sha256)
+        batch = TABLES[TABLE].from_rows(rows_of(item))
+        published = place.lake.publish(TABLE, SHARD, item, batch, origin)
+        place.ledger.finish(TABLE, item, attempt, published.sha256)
 
     return end
 
@@ -136,14 +136,14 @@ def test_a_compaction_between_listing_and_reading_of_fragments(
     anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = anywhere
-    place.ledger.requeue(TABLE, UNITS, "test")
+    place.ledger.requeue(TABLE, ITEMS, "test")
     place.work(compact=False)
     happened = meanwhile(
         place,
         monkeypatch,
         "list",
         f"{TABLE}/_fragments",
-        lambda: place.lake.compact(TABLE, SHARD, UNITS),
+        lambda: place.lake.compact(TABLE, SHARD, ITEMS),
     )
     assert not any(place.repair().values())
     assert happened
@@ -156,7 +156,7 @@ def test_an_attempt_that_publishes_and_ends_meanwhile(
     happened = meanwhile(place, monkeypatch, "sha256", FILE, lambda: begin(place)())
     assert not any(place.repair().values())
     assert happened
-    end = begin(place, UNITS[1])
+    end = begin(place, ITEMS[1])
     meanwhile(place, monkeypatch, "sha256", FILE, end)
     assert not any(place.repair().values())
     assert place.is_sound()
@@ -257,11 +257,11 @@ def test_repair_goes_by_what_is_true_then(place: Place) -> None:
 
 
 def test_of_a_damaged_file_only_the_rows_that_it_held_are_made_again(place: Place) -> None:
-    place.ledger.requeue(TABLE, UNITS[:1], "test")
+    place.ledger.requeue(TABLE, ITEMS[:1], "test")
     place.work(compact=False)
     place.damage(FILE)
     assert place.repair()["units"] == 3
-    assert place.lake.read(TABLE, SHARD, units=UNITS[:1]).num_rows == 3
+    assert place.lake.read(TABLE, SHARD, items=ITEMS[:1]).num_rows == 3
     assert place.work() == 3
     assert place.verify() == []
 

@@ -37,9 +37,9 @@ def test_lanes_share_the_budget_of_their_worker(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
     for lanes in (1, 3):
         spec = replace(bench.spec, bytes_in_flight=BUDGET, lanes=lanes)
-        unit = plan(spec, bench.lake, bench.ledger)[0].units[0]
+        item = plan(spec, bench.lake, bench.ledger)[0].items[0]
         task = ClipTask(spec, bench.lake, bench.ledger)
-        clip = task.clip_input(unit, Path(unit.payload["video"]["uri"]))
+        clip = task.clip_input(item, Path(item.payload["video"]["uri"]))
         assert isinstance(clip.frames, ClipFrames)
         assert clip.frames.max_bytes_in_flight == BUDGET // lanes
 
@@ -99,9 +99,9 @@ def test_the_search_for_cuts_has_the_same_budget(
             budgets.append(self.max_bytes_in_flight)
 
     monkeypatch.setattr(cuts, "ClipFrames", Spy)
-    unit = plan(spec, bench.lake, bench.ledger)[0].units[0]
+    item = plan(spec, bench.lake, bench.ledger)[0].items[0]
     task = VideoTask(spec, bench.lake, bench.ledger)
-    task.process(unit, None)
+    task.process(item, None)
     assert budgets == [BUDGET]
 
 
@@ -109,5 +109,5 @@ def test_the_most_expensive_takes_go_first(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, {"a": 1, "b": 3, "c": 2, "d": 4})
     run_stage(bench.spec, isolate=False)
     entries = bench.ledger.entries(stage="object_movements", shard=SHARD)
-    begun = [e.unit_id[0] for e in sorted(entries, key=lambda e: e.started_at or 0)]
+    begun = [e.item_id[0] for e in sorted(entries, key=lambda e: e.started_at or 0)]
     assert "".join(begun) == "ddddbbbcca"

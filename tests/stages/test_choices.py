@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ def test_the_last_word_on_a_shard_or_a_clip_counts(tmp_path: Path) -> None:
     choices.keep("clips", SHARD, WIDE)
     choices.keep("clips", SHARD, ONE)
     assert choices.of("clips", SHARD) == [WIDE, ONE]
+    stored = json.loads(next(tmp_path.rglob(f"{SHARD}.json")).read_text())
+    assert stored[1]["units"] == [MIDDLE], "as all releases read it"
     assert choices.of("clips", "another") == choices.of("other", SHARD) == []
     other = replace(ONE, settings={}, run_id="c")  # back to the defaults, for this clip
     choices.keep("clips", SHARD, other)
@@ -66,7 +69,7 @@ def test_two_runs_that_choose_at_once_are_both_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = Lake(tmp_path), Lake(tmp_path)
-    ours, theirs = (replace(ONE, units=(name,), run_id=name) for name in ("a", "b"))
+    ours, theirs = (replace(ONE, items=(name,), run_id=name) for name in ("a", "b"))
     other = threading.Thread(target=Choices(second).keep, args=("clips", SHARD, theirs))
     waits = threading.Event()
     lock, write = second.storage.lock, first.storage.write
@@ -97,14 +100,14 @@ def parts_of(bench: Bench) -> list[Part]:
 def test_a_take_is_made_as_it_was_chosen_for_one_of_its_clips(bench: Bench) -> None:
     parts = parts_of(bench)
     shares = share_out(parts, ShardInputs(bench.lake, bench.ledger, SHARD))
-    named = [[u.unit_id for g in groups for u in g.units] for _, groups in shares]
+    named = [[u.item_id for g in groups for u in g.items] for _, groups in shares]
     assert named == [[SHORT], [f"long000000000000-{i:04d}" for i in range(3)]]
-    for (part, _), units in zip(shares, named, strict=True):
-        run_stage(replace(part.spec, units=tuple(units)), isolate=False)
+    for (part, _), items in zip(shares, named, strict=True):
+        run_stage(replace(part.spec, items=tuple(items)), isolate=False)
     (found,) = find_stale(bench.lake, bench.ledger, lambda _: [parts], [SHARD])
-    assert found.units == {}
+    assert found.items == {}
     (found,) = find_stale(bench.lake, bench.ledger, lambda _: [parts[:1]], [SHARD])
-    assert found.units == {"object_movements": 3}
+    assert found.items == {"object_movements": 3}
 
 
 def test_what_cannot_be_judged_does_not_stop_the_others(bench: Bench) -> None:
@@ -122,7 +125,7 @@ def test_what_cannot_be_judged_does_not_stop_the_others(bench: Bench) -> None:
     assert first.problem == "its weights are gone"
     assert "20260101-0001.parquet" in second.problem
     assert not third.problem
-    assert {*first.units, *second.units, *third.units} == set()
+    assert {*first.items, *second.items, *third.items} == set()
 
 
 def test_a_profile_without_a_name_is_called_after_its_run(tmp_path: Path) -> None:

@@ -25,15 +25,15 @@ BACKEND = "tests.stages.memory_backends:HungryEstimator"
 def test_a_clip_that_never_fits_is_set_aside_and_the_worker_is_well(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, {f"v{n}": 2 for n in range(3)})
     glutton, large = (f"v1{'0' * 14}-0001", f"v2{'0' * 14}-0000")
-    bench.behave(glutton, units=99)  # not even one item fits
-    bench.behave(large, units=4)  # five items fit
+    bench.behave(glutton, items=99)  # not even one item fits
+    bench.behave(large, items=4)  # five items fit
     report = run_stage(replace(bench.spec, backend=BACKEND, lanes=2), workers=1)
     assert (report.done, report.worker_deaths, report.retried) == (5, 0, 0)
-    assert [(f.unit_id, f.state) for f in report.failures] == [(glutton, "quarantined")]
+    assert [(f.item_id, f.state) for f in report.failures] == [(glutton, "quarantined")]
     reason = report.failures[0].reason
     assert reason.startswith("oom: out of memory with batches of ")
     assert "free on the machine" in reason
-    entries = {e.unit_id: e for e in bench.ledger.entries(stage=TABLE)}
+    entries = {e.item_id: e for e in bench.ledger.entries(stage=TABLE)}
     assert entries[glutton].state is State.QUARANTINED
     assert entries[glutton].error_class == "oom"
     assert {e.attempts for e in entries.values()} == {1}, "tried again by the model, not the stage"

@@ -106,7 +106,7 @@ def test_an_outage_charges_one_unit_and_then_ends_the_stage(
         waits.append(away.goes_on(error))
         now[0] += outage.OUTAGE_S / 4
     assert waits == [True, True, True, True, False]
-    assert away.goes_on(error)  # the next unit has its own time
+    assert away.goes_on(error)  # the next item has its own time
     now[0] += outage.OUTAGE_S
     with pytest.raises(StageBrokenError, match=r"gone: for 1200 s.*run again"):
         away.goes_on(error)

@@ -23,7 +23,7 @@ from ego_assets.graph.metadata import READ_SLOWLY, report_metadata
 from ego_assets.intake.shards import RawFile, balance, describe_file, find_files, write_shard
 from ego_assets.videos import inspection as probe
 from ego_assets.videos.settings import ManifestSettings
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger, State
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.stage_bench import spec_for, write_video
@@ -111,7 +111,7 @@ def test_what_became_another_thing_after_its_listing_is_refused(
     assert (report.done, report.retried, report.failed) == (2, 0, 0)
     row = place.rows(spec)["bad.mp4"]
     assert (row["reject_reason"], row["sha256"], row["fx_px"]) == ("refused", "", None)
-    assert row["video_id"] == file_unit_id(row["uri"])
+    assert row["video_id"] == file_item_id(row["uri"])
     assert "by now" in row["reject_detail"]
     assert place.rows(spec)["good.mp4"]["accepted"]
 
@@ -189,15 +189,15 @@ def test_a_limit_on_time_is_no_part_of_a_result(place: Place) -> None:
     assert replace(spec, settings=limited).digest_of("x") != spec.digest_of("x")
 
 
-def unit(**values: Any) -> WorkItem:
+def item(**values: Any) -> WorkItem:
     blank = {"video_id": None, "base_fingerprint": "f", "input_hash": "i", "cost": 1.0}
     return WorkItem(
-        **{"unit_id": "u", "video_s": 1.0, "payload": {"uri": "/r/a.mp4"}} | blank | values
+        **{"item_id": "u", "video_s": 1.0, "payload": {"uri": "/r/a.mp4"}} | blank | values
     )
 
 
 def test_no_time_limit_follows_from_what_a_header_claims() -> None:
-    assert limit_s(Started(unit(video_s=1e12), {})) == limit_s(Started(unit(video_s=3600.0), {}))
+    assert limit_s(Started(item(video_s=1e12), {})) == limit_s(Started(item(video_s=3600.0), {}))
 
 
 def test_no_shard_is_split_for_what_a_header_or_a_size_claims(place: Place) -> None:
@@ -209,12 +209,12 @@ def test_no_shard_is_split_for_what_a_header_or_a_size_claims(place: Place) -> N
 
 @pytest.fixture
 def watched(place: Place, monkeypatch: pytest.MonkeyPatch) -> tuple[Supervisor, Slot, list[float]]:
-    """A supervisor whose clock is a list of one number, and a worker that has begun a unit."""
+    """A supervisor whose clock is a list of one number, and a worker that has begun an item."""
     clock = [1000.0]
     supervisor = Supervisor(place.spec(max_stall_s=50), place.ledger, Tally(StageReport("s", "s")))
     monkeypatch.setattr(supervisor, "clock", lambda: clock[0])
     slot = Slot(None, None, WorkerLog(), "")  # type: ignore[arg-type]
-    supervisor.take(slot, Started(unit(video_s=1e9), {}))
+    supervisor.take(slot, Started(item(video_s=1e9), {}))
     return supervisor, slot, clock
 
 
@@ -266,7 +266,7 @@ def test_a_worker_that_stands_still_is_killed_and_the_file_named(
             stopped.append(slot.process.pid or 0)
 
     monkeypatch.setattr(Supervisor, "take", take)
-    report = run_stage(replace(spec, max_deaths=1, units=(file_unit_id(find(place)),)), workers=1)
+    report = run_stage(replace(spec, max_deaths=1, items=(file_item_id(find(place)),)), workers=1)
     assert (report.done, report.quarantined, report.worker_deaths) == (0, 1, 1)
     (entry,) = place.ledger.entries(stage=TABLE, states=[State.QUARANTINED])
     assert "came no further for 5 s, after" in (entry.error or "")
@@ -294,7 +294,7 @@ def test_somebody_is_told_of_slow_storage(place: Place, monkeypatch: pytest.Monk
 
 def test_a_rate_is_told_of_once_and_brought_up_to_date() -> None:
     said: list[str] = []
-    tally = Tally(StageReport("s", "s"), [unit()], min_bytes_per_s=1e6, warn=said.append)
+    tally = Tally(StageReport("s", "s"), [item()], min_bytes_per_s=1e6, warn=said.append)
     tally.note(Progress("u", 1_000_000, 10.0))
     assert said == []
     tally.note(Progress("u", 10_000_000, 40.0))

@@ -72,9 +72,9 @@ def test_who_kills_the_worker_is_found_and_the_others_go_free(bench: Bench) -> N
     killer = "v1" + "0" * 14 + "-0001"
     bench.behave(killer)
     report = run_stage(bench.spec, workers=1)
-    assert [(f.unit_id, f.state) for f in report.failures] == [(killer, "quarantined")]
+    assert [(f.item_id, f.state) for f in report.failures] == [(killer, "quarantined")]
     assert "SIGSEGV" in report.failures[0].reason
-    entries = {e.unit_id: e for e in bench.ledger.entries(stage=TABLE)}
+    entries = {e.item_id: e for e in bench.ledger.entries(stage=TABLE)}
     assert {e.attempts for u, e in entries.items() if u != killer} == {1}
     assert entries[killer].state is State.QUARANTINED
     # One that was done when the worker died, and did not come to say so, is found done.
@@ -86,8 +86,8 @@ def test_who_kills_the_worker_is_found_and_the_others_go_free(bench: Bench) -> N
 def test_a_worker_that_hangs_takes_only_one_along(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "UNIT_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(supervisor, "UNIT_TIMEOUT_PER_VIDEO_S", 0.0)
+    monkeypatch.setattr(supervisor, "ITEM_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(supervisor, "ITEM_TIMEOUT_PER_VIDEO_S", 0.0)
     report = run_stage(replace(bench.spec, max_deaths=1), workers=1)
     assert report.failures
     assert all("hung" in f.reason for f in report.failures)

@@ -29,7 +29,7 @@ from ego_assets.upkeep.recovery.differences import find_differences
 from ego_assets.upkeep.recovery.rebuild import ready, rebuild
 from ego_assets.upkeep.rollback import rollback
 from ego_assets.upkeep.staleness import find_stale
-from resources.lake import Lake, file_unit_id
+from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from resources.ledger.contents import Contents
@@ -115,9 +115,9 @@ def test_a_run_after_the_loss_computes_nothing(bench: Bench) -> None:
     assert (report.done, report.skipped, report.taken_over) == (0, 4, 4)
     assert files(bench) == before
     again = bench.ledger.entries(stage=TABLE)
-    told = [(e.unit_id, e.shard, e.video_id, e.fingerprint, e.run_id, e.token) for e in again]
+    told = [(e.item_id, e.shard, e.video_id, e.fingerprint, e.run_id, e.token) for e in again]
     assert told == [
-        (e.unit_id, e.shard, e.video_id, e.fingerprint, e.run_id, e.token) for e in entries
+        (e.item_id, e.shard, e.video_id, e.fingerprint, e.run_id, e.token) for e in entries
     ]
 
 
@@ -303,7 +303,7 @@ def test_units_that_are_none_of_the_shard_are_not_entered(bench: Bench) -> None:
     bench.lake.publish(TABLE, SHARD, gone, batch, provenance("f"))
     lose(bench)
     assert rebuild(bench.lake, bench.ledger).found[TABLE] == 4
-    assert gone not in {e.unit_id for e in bench.ledger.entries()}
+    assert gone not in {e.item_id for e in bench.ledger.entries()}
     assert not find_differences(bench.lake, bench.ledger).found
     assert ("extra", 0) in told(bench)
 
@@ -330,13 +330,13 @@ def test_who_owns_a_video_and_who_came_too_late_is_known_again(tmp_path: Path) -
         row |= {"sha256": "v" * 64, "accepted": detail is None, "reject_detail": detail}
         row["reject_reason"] = "duplicate" if detail else None
         batch = TABLES["video_manifest"].from_rows([row])
-        lake.publish("video_manifest", SHARD, file_unit_id(uri), batch, provenance("m"))
+        lake.publish("video_manifest", SHARD, file_item_id(uri), batch, provenance("m"))
     ready(lake, ledger)
     contents = Contents(ledger)
     assert contents.owner("v" * 16) == (owner, SHARD)
     contents.disown(owner)
     (heir,) = contents.duplicates_without_owner("video_manifest", 9)
-    assert heir.file_id == file_unit_id(copy)
+    assert heir.file_id == file_item_id(copy)
     rebuild(lake, ledger)  # what a person, or the sensor, has let go of is not taken back
     assert contents.owner("v" * 16) is None
 
@@ -352,8 +352,8 @@ def test_of_two_owners_the_later_one_counts_though_the_first_was_moved(
         row = blank_row("video_manifest", video_id="v" * 16, shard=shard, uri=uri, byte_size=1)
         batch = TABLES["video_manifest"].from_rows([row | {"sha256": "v" * 64, "accepted": True}])
         made = replace(provenance("m"), token=token)
-        lake.publish("video_manifest", shard, file_unit_id(uri), batch, made)
-    record(lake, SHARD, {file_unit_id("/raw/a.mp4"): FileLocation("/raw/z.mp4", "v" * 64)})
+        lake.publish("video_manifest", shard, file_item_id(uri), batch, made)
+    record(lake, SHARD, {file_item_id("/raw/a.mp4"): FileLocation("/raw/z.mp4", "v" * 64)})
     ready(lake, ledger)
     assert Contents(ledger).owner("v" * 16) == ("/raw/b.mp4", "20260101-0001")
 
@@ -377,16 +377,16 @@ def test_a_damaged_file_keeps_the_rest_from_nothing(bench: Bench) -> None:
 def test_a_live_claim_is_left_alone(bench: Bench) -> None:
     run(bench, "first")
     bench.ledger.start(TABLE, SHORT, fingerprint="g", worker="elsewhere:1:1", run_id="now")
-    rows = bench.lake.read(TABLE, SHARD, units=[SHORT])
-    newer = replace(provenance("h"), token=bench.ledger.entries(unit_id=SHORT)[0].token + 9)
+    rows = bench.lake.read(TABLE, SHARD, items=[SHORT])
+    newer = replace(provenance("h"), token=bench.ledger.entries(item_id=SHORT)[0].token + 9)
     bench.lake.publish(TABLE, SHARD, SHORT, rows, newer)
     rebuild(bench.lake, bench.ledger)
-    (entry,) = bench.ledger.entries(unit_id=SHORT)
+    (entry,) = bench.ledger.entries(item_id=SHORT)
     assert (entry.state, entry.run_id) == (State.RUNNING, "now")
     with bench.ledger.transaction() as connection:
         connection.execute(sa.text("UPDATE work SET heartbeat_at = 1"))
     rebuild(bench.lake, bench.ledger)
-    (entry,) = bench.ledger.entries(unit_id=SHORT)
+    (entry,) = bench.ledger.entries(item_id=SHORT)
     assert (entry.state, entry.fingerprint) == (State.DONE, "h")
 
 
@@ -422,7 +422,7 @@ def test_new_rows_win_over_fragments_floors_and_what_is_carried(bench: Bench) ->
     lose(bench)
     assert run(bench, "third", 0.3).done == 4
     assert shares(bench) == [0.3] * 4
-    assert bench.ledger.entries(unit_id=LONG[0])[0].token > far
+    assert bench.ledger.entries(item_id=LONG[0])[0].token > far
     # What the first clip left for the second one is read by a run that begins there.
     bench.ledger.requeue(TABLE, LONG[1:2], "test")
     run(bench, "fourth", 0.3)
@@ -447,15 +447,15 @@ def test_an_attempt_whose_rows_do_not_count_is_told_and_made_again(
 ) -> None:
     """Another ledger was at work on the lake meanwhile, and its clock is ahead."""
     run(bench, "first")
-    real = bench.lake.read(TABLE, SHARD, units=[SHORT])
+    real = bench.lake.read(TABLE, SHARD, items=[SHORT])
     far = int(time.time() * 1000) + AHEAD_MS
     publish, interfered = Lake.publish, []
 
-    def with_interference(lake: Lake, table: str, shard: str, unit: str, *rest: Any) -> Any:
-        if unit == SHORT and not interfered:
-            interfered.append(unit)
-            publish(lake, table, shard, unit, real, replace(provenance("x"), token=far))
-        return publish(lake, table, shard, unit, *rest)
+    def with_interference(lake: Lake, table: str, shard: str, item: str, *rest: Any) -> Any:
+        if item == SHORT and not interfered:
+            interfered.append(item)
+            publish(lake, table, shard, item, real, replace(provenance("x"), token=far))
+        return publish(lake, table, shard, item, *rest)
 
     monkeypatch.setattr(Lake, "publish", with_interference)
     report = run(bench, "second", 0.2)
@@ -474,17 +474,17 @@ def test_what_another_ledger_did_meanwhile_is_not_done_again(
     publish, interfered = Lake.publish, []
 
     def with_interference(
-        lake: Lake, table: str, shard: str, unit: str, batch: Any, origin: Any
+        lake: Lake, table: str, shard: str, item: str, batch: Any, origin: Any
     ) -> Any:
-        if unit == SHORT and not interfered:
-            interfered.append(unit)
-            publish(lake, table, shard, unit, batch, replace(origin, token=far, run_id="other"))
-        return publish(lake, table, shard, unit, batch, origin)
+        if item == SHORT and not interfered:
+            interfered.append(item)
+            publish(lake, table, shard, item, batch, replace(origin, token=far, run_id="other"))
+        return publish(lake, table, shard, item, batch, origin)
 
     monkeypatch.setattr(Lake, "publish", with_interference)
     run(bench, "first")
     assert bench.attempts(SHORT) == 1
-    assert bench.ledger.entries(unit_id=SHORT)[0].run_id == "other"
+    assert bench.ledger.entries(item_id=SHORT)[0].run_id == "other"
     assert told(bench) == set()
 
 
@@ -537,7 +537,7 @@ def stale_units(bench: Bench, share: float) -> dict[str, int]:
     by_lake = find_differences(bench.lake, bench.ledger).shards
     recipe = [[Part(spec)]]
     (found,) = find_stale(bench.lake, bench.ledger, lambda _: recipe, [SHARD], by_lake)
-    return dict(found.units)
+    return dict(found.items)
 
 
 def test_an_older_ledger_is_told_and_mended(older: Bench) -> None:
@@ -573,13 +573,13 @@ def test_a_run_takes_over_what_is_newer_and_does_only_what_is_asked(older: Bench
 
 def test_of_an_older_ledger_too_few_units_are_known(bench: Bench) -> None:
     """What it does not know is nobody's to drop: not for the upkeep, not for a rollback."""
-    run(bench, "first", 0.1, units=(SHORT,))
+    run(bench, "first", 0.1, items=(SHORT,))
     backup = keep(bench)
     run(bench, "second", 0.2)
     bring(bench, backup)
     with bench.ledger.transaction() as connection:
         connection.execute(sa.text(f"DELETE FROM work WHERE unit_id <> '{SHORT}'"))
-    rows = bench.lake.read(TABLE, SHARD, units=LONG[:1])
+    rows = bench.lake.read(TABLE, SHARD, items=LONG[:1])
     token = bench.lake.provenances(TABLE, SHARD)[LONG[0]].token
     bench.lake.publish(TABLE, SHARD, LONG[0], rows, replace(provenance("f"), token=token + 1))
     compact_leftovers(bench.lake, bench.ledger)
@@ -616,7 +616,7 @@ def test_rows_of_a_table_that_are_gone_from_the_ledger_are_told(bench: Bench) ->
     with bench.ledger.transaction() as connection:
         connection.execute(sa.text(f"DELETE FROM work WHERE unit_id = '{SHORT}'"))
     (found,) = find_differences(bench.lake, bench.ledger).found
-    assert "1 units" in found.why
+    assert "1 work items" in found.why
 
 
 def test_what_agrees_is_opened_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -651,7 +651,7 @@ def test_a_compaction_keeps_what_another_run_has_planned_since(
     row = blank_row(TABLE, **bench_row(new))
     real = Lake.compact
 
-    def with_another_run(lake: Lake, table: str, shard: str, units: Any) -> int:
+    def with_another_run(lake: Lake, table: str, shard: str, items: Any) -> int:
         if table == TABLE:
             bench.ledger.expect(TABLE, SHARD, [(new, new[:16])])
             attempt = bench.ledger.start(TABLE, new, fingerprint="f", worker="w", run_id="other")
@@ -659,7 +659,7 @@ def test_a_compaction_keeps_what_another_run_has_planned_since(
             batch = TABLES[TABLE].from_rows([row])
             published = lake.publish(TABLE, SHARD, new, batch, origin)
             bench.ledger.finish(TABLE, new, attempt, published.sha256)
-        return real(lake, table, shard, units)
+        return real(lake, table, shard, items)
 
     monkeypatch.setattr(Lake, "compact", with_another_run)
     run(bench, "first")

@@ -140,7 +140,7 @@ def test_files_of_one_size_may_swap_their_names(tmp_path: Path, is_recent: bool)
         for source in bench.sources.of_shard(bench.lake.shards()[0]).values():
             state = "" if is_recent else look(source.uri).identity
             query = sa.text("UPDATE sources SET state = :state WHERE unit_id = :unit")
-            connection.execute(query, {"state": state, "unit": source.unit_id})
+            connection.execute(query, {"state": state, "unit": source.item_id})
     for run in (bench.run, bench.make):
         before = Before(bench)
         move(bench, "raw/a", "raw/tmp")
@@ -186,8 +186,8 @@ def test_a_name_that_another_content_takes_is_a_new_file(done: RawBench) -> None
     assert all(r["accepted"] for r in done.manifest())
     assert done.counts(State.DONE) == [4, 4, 4]
     assert done.attempts() == before.attempts + 1
-    units = [f.unit for shard in done.lake.shards() for f in files_of(done.lake, shard)]
-    assert len(set(units)) == 4
+    items = [f.item for shard in done.lake.shards() for f in files_of(done.lake, shard)]
+    assert len(set(items)) == 4
     # And so it goes on.
     again = Before(done)
     move(done, "raw/b", "raw/y")
@@ -348,7 +348,7 @@ def test_the_new_place_counts_though_clock_and_ledger_are_behind_the_lake(
     move(bench, "raw/b", "raw/z")
     (source,) = bench.sources.at([str(bench.raw / "b.mp4")])
     place = FileLocation(str(bench.raw / "z.mp4"), source.sha256 or "")
-    record(bench.lake, source.shard, {source.unit_id: place})
+    record(bench.lake, source.shard, {source.item_id: place})
     assert relabel(bench.lake, bench.ledger, source.shard) == 1
     assert sorted(places(bench).values()) == ["raw/a.mp4", "raw/c.mp4", "raw/z.mp4"]
     report = bench.make()["probe"]
@@ -361,7 +361,7 @@ def test_the_owner_of_a_video_is_where_it_is_though_the_move_was_killed_and_the_
     move(done, "raw/b", "raw/z")
     (source,) = done.sources.at([str(done.raw / "b.mp4")])
     place = FileLocation(str(done.raw / "z.mp4"), source.sha256 or "")
-    record(done.lake, source.shard, {source.unit_id: place})  # and killed before it goes on
+    record(done.lake, source.shard, {source.item_id: place})  # and killed before it goes on
     shutil.rmtree(done.root / "lake" / "_ledger")
     ready(done.lake, done.ledger)
     owner = Contents(done.ledger).owner(source.video_id or "")

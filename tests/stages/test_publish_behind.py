@@ -46,18 +46,18 @@ class Model:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.changed = threading.Condition()
-        self.before: Callable[[WorkItem], None] = lambda unit: None
+        self.before: Callable[[WorkItem], None] = lambda item: None
         self.bad: set[str] = set()
 
-    def process(self, unit: WorkItem, carried: Carried | None) -> ClipOutput:
+    def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
         with self.changed:
-            self.begun.append(unit.unit_id)
+            self.begun.append(item.item_id)
             self.changed.notify_all()
-        self.before(unit)
+        self.before(item)
         carried = carried or {}
         count = carried.get("count", 0)
-        row = movement_row(SimpleNamespace(clip=unit.payload["clip"]), "track", float(count))  # type: ignore[arg-type]
-        if unit.unit_id in self.bad:
+        row = movement_row(SimpleNamespace(clip=item.payload["clip"]), "track", float(count))  # type: ignore[arg-type]
+        if item.item_id in self.bad:
             row["touch_share"] = 7.0  # outside of the contract
         if "ballast" in carried:
             carried["ballast"] += 1  # what is being written must not see it
@@ -116,7 +116,7 @@ class Worker:
         assert not self.thread.is_alive(), self.said[-5:]
 
     def ends(self) -> Counter[tuple[str, str]]:
-        return Counter((m.unit_id, m.state) for m in self.said if isinstance(m, Ended))
+        return Counter((m.item_id, m.state) for m in self.said if isinstance(m, Ended))
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ def before_publishing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[],
     gates: dict[str, Callable[[], None]] = {}
     real = lane_module.publish
 
-    def gated(lake: Any, spec: Any, unit: WorkItem, *rest: Any) -> Any:
-        if unit.unit_id in gates:
-            gates[unit.unit_id]()
-        return real(lake, spec, unit, *rest)
+    def gated(lake: Any, spec: Any, item: WorkItem, *rest: Any) -> Any:
+        if item.item_id in gates:
+            gates[item.item_id]()
+        return real(lake, spec, item, *rest)
 
     monkeypatch.setattr(lane_module, "publish", gated)
     return gates
@@ -208,7 +208,7 @@ def test_a_publisher_that_blocks_stops_the_model_when_the_budget_is_used_up(
     room = Room(results * one)
     held: list[int] = []
     worker = Worker(bench, model, room)
-    model.before = lambda unit: held.append(room.held)
+    model.before = lambda item: held.append(room.held)
     worker.start(groups_of(bench))
     with room.changed:
         until(room, lambda: room.is_waited_for == 1)
@@ -255,7 +255,7 @@ def test_what_was_made_after_a_clip_that_is_refused_counts_for_nothing(
     assert [r["path_length"] for r in rows_of(bench)] == [0, 0, 1, 0]
     done = Counter((c, "done") for c in [LONG[0], LONG[2], LONG[3], SHORT])
     assert worker.ends() == done + Counter([(LONG[1], "quarantined")])
-    entries = {e.unit_id: e for e in bench.ledger.entries(stage=TABLE)}
+    entries = {e.item_id: e for e in bench.ledger.entries(stage=TABLE)}
     assert entries[LONG[1]].state is State.QUARANTINED
     assert "touch_share" in (entries[LONG[1]].error or "")
     assert {e.attempts for e in entries.values()} == {1}, "what was dropped is not charged"
@@ -270,8 +270,8 @@ def test_a_verdict_waits_for_the_clips_before(
     model.bad = {LONG[0]}
     before_publishing[LONG[0]] = lambda: model.has_begun(LONG[1])
 
-    def fails_at_first(unit: WorkItem) -> None:
-        if unit.unit_id == LONG[1] and model.begun.count(LONG[1]) == 1:
+    def fails_at_first(item: WorkItem) -> None:
+        if item.item_id == LONG[1] and model.begun.count(LONG[1]) == 1:
             raise FileNotFoundError("as the state of the clip before says")
 
     model.before = fails_at_first
@@ -316,7 +316,7 @@ def test_a_lake_that_stays_away_ends_the_stage_and_not_the_clips(
     (broken,) = (m for m in worker.said if isinstance(m, Broken))
     assert "run again when it is back" in broken.reason
     entries = bench.ledger.entries(stage=TABLE)
-    assert [e.unit_id for e in entries if e.state is State.QUARANTINED] == [LONG[0]]
+    assert [e.item_id for e in entries if e.state is State.QUARANTINED] == [LONG[0]]
     assert worker.ends() == Counter([(LONG[0], "quarantined")])
 
 
@@ -332,7 +332,7 @@ def test_a_stage_that_ends_in_turn_for_a_lake_that_stays_away_frees_its_claim(
     lane = Lane(bench.spec, process_name(), lambda message: None, model)  # type: ignore[arg-type]
     with pytest.raises(StageBrokenError, match="run again when it is back"):
         lane.run_group(groups_of(bench)[0])
-    states = {e.unit_id: e.state for e in bench.ledger.entries(stage=TABLE)}
+    states = {e.item_id: e.state for e in bench.ledger.entries(stage=TABLE)}
     assert states[LONG[0]] is State.QUARANTINED
     assert {states[clip] for clip in [*LONG[1:], SHORT]} == {State.PENDING}
 
@@ -374,7 +374,7 @@ def test_a_publish_that_fails_is_tried_again_from_that_clip(
     worker.join()
     assert rows_of(bench) == in_turn(bench, tmp_path, set())
     assert worker.ends()[LONG[0], "failed"] == 1
-    attempts = {e.unit_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
+    attempts = {e.item_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
     assert attempts == dict.fromkeys([*LONG, SHORT], 1) | {LONG[0]: 2}
 
 
@@ -383,13 +383,13 @@ def test_a_second_try_begins_with_what_the_first_began_with(bench: Bench, model:
     failed: list[str] = []
     process = model.process
 
-    def fails_once(unit: WorkItem, carried: Carried | None) -> ClipOutput:
-        if unit.unit_id == LONG[2] and not failed:
-            failed.append(unit.unit_id)
+    def fails_once(item: WorkItem, carried: Carried | None) -> ClipOutput:
+        if item.item_id == LONG[2] and not failed:
+            failed.append(item.item_id)
             assert carried is not None
             carried["count"] += 10
             raise RuntimeError("once")
-        return process(unit, carried)
+        return process(item, carried)
 
     model.process = fails_once  # type: ignore[method-assign]
     worker = Worker(bench, model, Room(10 * RESULT_BYTES))
@@ -417,7 +417,7 @@ def test_a_lake_that_is_away_when_a_take_goes_on_is_waited_for(
     worker.start(groups_of(bench))
     worker.join()
     assert [r["path_length"] for r in rows_of(bench)] == [0, 1, 2, 3, 0]
-    attempts = {e.unit_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
+    attempts = {e.item_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
     assert attempts == dict.fromkeys([*LONG, SHORT], 1) | {LONG[1]: 2}
 
 
@@ -428,8 +428,8 @@ def test_a_clip_that_failed_and_waits_for_those_before_it_is_not_timed(
     waits = threading.Event()
     said: list[Any] = []
 
-    def fails_once(unit: WorkItem) -> None:
-        if unit.unit_id == LONG[1] and model.begun.count(LONG[1]) == 1:
+    def fails_once(item: WorkItem) -> None:
+        if item.item_id == LONG[1] and model.begun.count(LONG[1]) == 1:
             raise RuntimeError("once")
 
     model.before = fails_once
@@ -446,7 +446,7 @@ def test_a_clip_that_failed_and_waits_for_those_before_it_is_not_timed(
     before_publishing[LONG[0]] = lambda: waits.wait(PATIENCE_S) and None
     worker.start(groups_of(bench))
     worker.join()
-    assert [type(m) for m in said if getattr(m, "unit_id", "") == LONG[1]] == [Computed]
+    assert [type(m) for m in said if getattr(m, "item_id", "") == LONG[1]] == [Computed]
     assert worker.ends()[LONG[1], "failed"] == 1
 
 
@@ -457,9 +457,9 @@ def test_a_clip_that_may_have_killed_its_run_takes_nobody_along(
     """Those before it would be lost as often as it is, and be given up with it."""
     monkeypatch.setattr(takeover, "WATCH_S", 0.0)
     fingerprint: str | None = None
-    for unit in next(g for g in groups_of(bench) if g.has_any({lost})).units:
-        fingerprint = chain(unit.base_fingerprint, fingerprint)
-        if unit.unit_id == lost:
+    for item in next(g for g in groups_of(bench) if g.has_any({lost})).items:
+        fingerprint = chain(item.base_fingerprint, fingerprint)
+        if item.item_id == lost:
             break
     with sqlite3.connect(bench.ledger.url.removeprefix("sqlite:///")) as database:
         values = "state = 'running', worker = 'gone:1:1', heartbeat_at = 0, fingerprint = ?"
@@ -468,10 +468,10 @@ def test_a_clip_that_may_have_killed_its_run_takes_nobody_along(
     states: list[State] = []
     before = LONG[LONG.index(lost) - 1] if lost in LONG else LONG[-1]
 
-    def look(unit: WorkItem) -> None:
-        if unit.unit_id == lost:
+    def look(item: WorkItem) -> None:
+        if item.item_id == lost:
             goes_on.set()
-            states.append(bench.ledger.entries(stage=TABLE, unit_id=before)[0].state)
+            states.append(bench.ledger.entries(stage=TABLE, item_id=before)[0].state)
 
     model.before = look
     worker = Worker(bench, model, Room(10 * RESULT_BYTES))
@@ -499,8 +499,8 @@ def test_the_claim_lives_until_its_clip_is_published(
     waits = threading.Event()
     real = bench.ledger.__class__.beat
 
-    def beat(ledger: Any, stage: str, unit_id: str, token: int) -> bool:
-        if unit_id == LONG[1] and waits.is_set() and real(ledger, stage, unit_id, token):
+    def beat(ledger: Any, stage: str, item_id: str, token: int) -> bool:
+        if item_id == LONG[1] and waits.is_set() and real(ledger, stage, item_id, token):
             beats.set()
         return True
 
@@ -527,7 +527,7 @@ def test_waiting_is_none_of_a_clips_seconds(
     real = claims.Claim.finish
 
     def finish(claim: Any, digests: Any, waits_because: str, idle_s: float) -> None:
-        waited[claim.unit_id] = idle_s
+        waited[claim.item_id] = idle_s
         real(claim, digests, waits_because, idle_s)
 
     monkeypatch.setattr(claims.Claim, "finish", finish)
@@ -557,13 +557,13 @@ def test_a_result_whose_claim_was_taken_over_is_fenced_off(
         with sqlite3.connect(bench.ledger.url.removeprefix("sqlite:///")) as database:
             database.execute("UPDATE work SET worker = 'other:1:1', heartbeat_at = 0")
         other = Lane(
-            replace(bench.spec, run_id="other", units=(LONG[1],)),
+            replace(bench.spec, run_id="other", items=(LONG[1],)),
             "other",
             lambda m: None,
             Model(),  # type: ignore[arg-type]
         )
-        (take,) = (g for g in groups_of(bench) if g.units[0].unit_id == LONG[0])
-        other.run_group(Group(take.units[:2]))
+        (take,) = (g for g in groups_of(bench) if g.items[0].item_id == LONG[0])
+        other.run_group(Group(take.items[:2]))
 
     before_publishing[LONG[1]] = another_does_it
     worker = Worker(bench, model, Room(10 * RESULT_BYTES))
@@ -588,7 +588,7 @@ def test_a_full_disk_is_said_at_once_and_charges_nobody(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before_publishing[LONG[0]] = full
-    model.before = lambda unit: over.wait(PATIENCE_S) and None if unit.unit_id == LONG[1] else None
+    model.before = lambda item: over.wait(PATIENCE_S) and None if item.item_id == LONG[1] else None
     worker = Worker(bench, model, Room(10 * RESULT_BYTES))
     told = threading.Event()
     tell = worker.lane.tell
@@ -603,7 +603,7 @@ def test_a_full_disk_is_said_at_once_and_charges_nobody(
     assert told.wait(PATIENCE_S)
     (broken,) = (m for m in worker.said if isinstance(m, Broken))
     assert "make room" in broken.reason
-    entry = bench.ledger.entries(stage=TABLE, unit_id=LONG[0])[0]
+    entry = bench.ledger.entries(stage=TABLE, item_id=LONG[0])[0]
     assert (entry.state, entry.attempts) == (State.PENDING, 0)
     over.set()
 

@@ -78,10 +78,10 @@ def test_the_clip_that_kills_is_found_and_those_in_the_queue_go_free(
         bench.behave(LONG[1], die=99)
         killer, kept = LONG[1], [0, 0, 0]
     report = run_stage(bench.spec, workers=1)
-    assert [(f.unit_id, f.state) for f in report.failures] == [(killer, "quarantined")]
+    assert [(f.item_id, f.state) for f in report.failures] == [(killer, "quarantined")]
     assert "SIGKILL" in report.failures[0].reason
     assert (report.done, counts(bench)) == (3, kept)
-    entries = {e.unit_id: e for e in bench.ledger.entries(stage=TABLE)}
+    entries = {e.item_id: e for e in bench.ledger.entries(stage=TABLE)}
     assert {e.attempts for u, e in entries.items() if u != killer} == {1}
     assert report.worker_deaths == 3, "the first one told nobody who it was"
 
@@ -99,7 +99,7 @@ def test_a_killed_run_loses_the_queue_and_no_more(bench: Bench) -> None:
     while not (is_held.exists() and begun(bench, SHORT).exists()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    worker = bench.ledger.entries(stage=TABLE, unit_id=LONG[1])[0].worker
+    worker = bench.ledger.entries(stage=TABLE, item_id=LONG[1])[0].worker
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     while not is_gone(worker):
@@ -121,7 +121,7 @@ def test_a_publisher_that_hangs_is_killed_and_those_behind_it_are_not_timed(
     def limit_s(started: Started) -> float:
         """Only what hangs is looked at, however slow the machine is."""
         first = max(a.number for a in started.attempts.values()) == 1
-        hangs = started.unit.unit_id == LONG[0] and first and is_held.exists()
+        hangs = started.item.item_id == LONG[0] and first and is_held.exists()
         return 0.5 if hangs else PATIENCE_S
 
     monkeypatch.setattr(supervisor, "limit_s", limit_s)
@@ -129,23 +129,23 @@ def test_a_publisher_that_hangs_is_killed_and_those_behind_it_are_not_timed(
     report = run_stage(bench.spec, workers=1)
     assert (report.done, report.worker_deaths, report.failures) == (4, 1, [])
     assert counts(bench) == [0, 1, 2, 0]
-    attempts = {e.unit_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
+    attempts = {e.item_id: e.attempts for e in bench.ledger.entries(stage=TABLE)}
     assert attempts == dict.fromkeys([*LONG, SHORT], 1) | {LONG[0]: 2}
 
 
 def test_waiting_in_the_queue_is_not_timed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "limit_s", lambda started: -1.0)
-    (unit,) = plan(replace(bench.spec, units=(SHORT,)), bench.lake, bench.ledger)[1].units
+    (item,) = plan(replace(bench.spec, items=(SHORT,)), bench.lake, bench.ledger)[1].items
     boss = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
     process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(PATIENCE_S,))
     process.start()
     ours, _theirs = multiprocessing.Pipe()
-    slot = Slot(process, ours, WorkerLog(), "", groups={SHORT: Group((unit,))})
+    slot = Slot(process, ours, WorkerLog(), "", groups={SHORT: Group((item,))})
     boss.slots = [slot]
-    bench.ledger.expect(TABLE, SHARD, [(SHORT, unit.video_id)])
+    bench.ledger.expect(TABLE, SHARD, [(SHORT, item.video_id)])
     held = claim(bench.ledger, bench.spec, "w", SHORT, "f", {TABLE: 0})
     assert held is not None
-    boss.take(slot, Started(unit, held.attempts))
+    boss.take(slot, Started(item, held.attempts))
     boss.take(slot, Computed(SHORT))
     boss.bury_hung()
     assert process.is_alive()
@@ -153,7 +153,7 @@ def test_waiting_in_the_queue_is_not_timed(bench: Bench, monkeypatch: pytest.Mon
     boss.bury_hung()
     held.rest()
     assert not process.is_alive()
-    entry = bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0]
+    entry = bench.ledger.entries(stage=TABLE, item_id=SHORT)[0]
     assert "hung" in (entry.error or "")
     assert len(boss.queue) == 1, "the take goes on"
 

@@ -10,7 +10,7 @@ from stage_bench import SHARD, Bench
 
 from ego_assets.engine.runner import run_stage
 from ego_assets.upkeep.reports.gather import DAY_S, THROUGHPUT, Events, gather, write_report
-from resources.lake import file_unit_id
+from resources.lake import file_item_id
 from resources.ledger.activity import Activity
 from resources.ledger.tables import work
 from tests.stages.stage_bench import spec_for
@@ -36,8 +36,8 @@ def test_a_report_of_a_day(bench: Bench) -> None:
     found = gather(bench.lake, bench.ledger, events, now, 1)
     ((stage, done, failed, quarantined, *_),) = rows(found, THROUGHPUT)
     assert (stage, done, failed, quarantined) == ("object_movements", 3, 0, 1)
-    ((_, error, units, example),) = rows(found, "Failures by reason")
-    assert (error, units) == ("ContractError", 1)
+    ((_, error, items, example),) = rows(found, "Failures by reason")
+    assert (error, items) == ("ContractError", 1)
     assert "touch_share" in str(example)
     assert rows(found, "Quarantine now") == [("object_movements", 1)]
     assert rows(found, "Drift") == [("clips", 2, 2.5)]
@@ -72,7 +72,7 @@ def test_a_video_of_another_day_is_not_taken_in_again(bench: Bench) -> None:
     uris = [f["uri"] for f in bench.lake.read_shard(SHARD)["files"]]
     now = time.time()
     with bench.ledger.transaction() as connection:
-        before = work.c.unit_id == file_unit_id(uris[0])
+        before = work.c.item_id == file_item_id(uris[0])
         connection.execute(work.update().where(before).values(finished_at=now - DAY_S))
     until = datetime.fromtimestamp(now + 60, UTC)
     rejected, seen = [], []

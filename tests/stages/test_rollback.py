@@ -57,7 +57,7 @@ def test_a_run_comes_back_and_goes_again(bench: Bench) -> None:
     before = bench.lake.read(TABLE, SHARD)
     run(bench, "second", 0.2)
     short = bench.lake.read("clips", SHARD).to_pylist()[-1]["clip_id"]
-    run(bench, "third", 0.3, units=(short,))
+    run(bench, "third", 0.3, items=(short,))
     assert shares(bench) == [0.2, 0.2, 0.2, 0.3]
     known = history.versions(bench.lake, TABLE, SHARD)
     assert [dict(v.runs) for v in known] == [{"second": 3, "third": 1}, {"second": 4}, {"first": 4}]
@@ -80,17 +80,17 @@ def test_a_run_comes_back_and_goes_again(bench: Bench) -> None:
 def test_what_was_chosen_after_it_is_forgotten(bench: Bench) -> None:
     choices = Choices(bench.lake)
 
-    def choose_and_run(run_id: str, share: float, *units: str) -> Choice:
+    def choose_and_run(run_id: str, share: float, *items: str) -> Choice:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        choice = Choice({"touch_share": share}, {}, units, run_id, now)
+        choice = Choice({"touch_share": share}, {}, items, run_id, now)
         choices.keep(STAGE, SHARD, choice)
-        run(bench, run_id, share, units=units)
+        run(bench, run_id, share, items=items)
         return choice
 
     first = choose_and_run("first", 0.1)
     choose_and_run("second", 0.2)
-    (unit, *_) = bench.lake.read("clips", SHARD)["clip_id"].to_pylist()
-    choose_and_run("third", 0.3, unit)
+    (item, *_) = bench.lake.read("clips", SHARD)["clip_id"].to_pylist()
+    choose_and_run("third", 0.3, item)
     choices.keep("another", SHARD, replace(first, made_at="9"))
     rollback(bench.lake, bench.ledger, "first")
     assert choices.of(STAGE, SHARD) == [first]
@@ -101,17 +101,17 @@ def test_late_attempts_do_not_undo_it_and_new_ones_do(bench: Bench) -> None:
     run(bench, "first", 0.1)
     run(bench, "second", 0.2)
     rows = bench.lake.read(TABLE, SHARD).to_pylist()
-    units = {e.unit_id: e.token for e in bench.ledger.entries(stage=TABLE)}
+    items = {e.item_id: e.token for e in bench.ledger.entries(stage=TABLE)}
     rollback(bench.lake, bench.ledger, "first")
     for row in rows:  # an orphan of the second run, or of one between the two
         batch = TABLES[TABLE].from_rows([row])
-        late = replace(provenance("late"), token=units[row["clip_id"]])
+        late = replace(provenance("late"), token=items[row["clip_id"]])
         bench.lake.publish(TABLE, SHARD, row["clip_id"], batch, late)
     assert shares(bench) == [0.1] * 4
     assert {p.run_id for p in bench.lake.provenances(TABLE, SHARD).values()} == {"first"}
-    bench.lake.compact(TABLE, SHARD, units)
+    bench.lake.compact(TABLE, SHARD, items)
     assert shares(bench) == [0.1] * 4
-    new = replace(provenance("new"), token=max(units.values()) + 1)
+    new = replace(provenance("new"), token=max(items.values()) + 1)
     bench.lake.publish(TABLE, SHARD, rows[0]["clip_id"], TABLES[TABLE].from_rows(rows[:1]), new)
     assert sorted(shares(bench)) == [0.1, 0.1, 0.1, 0.2]
 
@@ -157,7 +157,7 @@ def test_killed_at_any_step_one_or_the_other_is_current(bench: Bench) -> None:
 
 def test_units_that_it_did_not_have_wait_again(bench: Bench) -> None:
     short = bench.lake.read("clips", SHARD).to_pylist()[-1]["clip_id"]
-    run(bench, "first", 0.1, units=(short,))
+    run(bench, "first", 0.1, items=(short,))
     run(bench, "second", 0.2)
     (change,) = rollback(bench.lake, bench.ledger, "first")
     assert (change.units, change.requeued) == (1, 3)
@@ -172,8 +172,8 @@ def test_refusals_change_nothing(bench: Bench) -> None:
     run(bench, "second", 0.2)
     with pytest.raises(RollbackError, match=r"no version that is kept.*other"):
         rollback(bench.lake, bench.ledger, "other")
-    unit = bench.ledger.entries(stage=TABLE)[0].unit_id
-    bench.ledger.start(TABLE, unit, fingerprint="f", worker="elsewhere:1:1", run_id="third")
+    item = bench.ledger.entries(stage=TABLE)[0].item_id
+    bench.ledger.start(TABLE, item, fingerprint="f", worker="elsewhere:1:1", run_id="third")
     with pytest.raises(RollbackError, match="being made by run third"):
         rollback(bench.lake, bench.ledger, "first")
     assert shares(bench) == [0.2] * 4
@@ -209,7 +209,7 @@ def test_two_runs_compared(bench: Bench) -> None:
     run(bench, "first", 0.1)
     run(bench, "second", 0.2)
     short = bench.lake.read("clips", SHARD).to_pylist()[-1]["clip_id"]
-    run(bench, "third", 0.3, units=(short,))
+    run(bench, "third", 0.3, items=(short,))
     (found,) = (d for d in diff_runs(bench.lake, "first", "second") if d.table == TABLE)
     assert (found.rows_a, found.rows_b, found.equal, found.changed) == (4, 4, 0, 4)
     moved = found.columns[0]

@@ -131,7 +131,7 @@ def test_a_clip_that_kills_its_worker_twice_is_quarantined(bench: Bench, force: 
     bench.behave(LONG[0], die=99)
     report = run_stage(replace(bench.spec, force=force), workers=1)
     assert (report.done, report.quarantined, report.worker_deaths) == (3, 1, 2)
-    entry = bench.ledger.entries(stage=TABLE, unit_id=LONG[0])[0]
+    entry = bench.ledger.entries(stage=TABLE, item_id=LONG[0])[0]
     assert entry.state is State.QUARANTINED
     assert "killed by SIGKILL" in (entry.error or "")
     assert (entry.error or "").endswith("last lines of its log:\nlast words of attempt 2")
@@ -142,7 +142,7 @@ def test_a_hanging_clip_is_killed_and_tried_again(
 ) -> None:
     def limit_s(started: Started) -> float:
         """Only what hangs is looked at, however slow the machine is."""
-        hangs = started.unit.unit_id == SHORT and bench.attempts(SHORT) == 1
+        hangs = started.item.item_id == SHORT and bench.attempts(SHORT) == 1
         return 0.5 if hangs else PATIENCE_S
 
     monkeypatch.setattr(supervision, "limit_s", limit_s)
@@ -168,8 +168,8 @@ def test_a_clip_whose_input_is_missing_waits_and_says_for_what(bench: Bench) -> 
 
 
 def test_units_picks_clips(bench: Bench) -> None:
-    report = run_stage(replace(bench.spec, units=(SHORT,)), workers=1)
-    assert (report.units, report.done) == (1, 1)
+    report = run_stage(replace(bench.spec, items=(SHORT,)), workers=1)
+    assert (report.items, report.done) == (1, 1)
 
 
 def is_alive(pid: int) -> bool:
@@ -191,14 +191,14 @@ def test_killed_with_all_its_workers_only_what_was_in_flight_is_redone(
     monkeypatch.setenv("TMPDIR", str(temporary))
     bench.behave(LONG[1], sleep_s=600)
     process = multiprocessing.get_context("spawn").Process(
-        target=_run_in_session, args=(replace(bench.spec, units=tuple(LONG)),)
+        target=_run_in_session, args=(replace(bench.spec, items=tuple(LONG)),)
     )
     process.start()
     deadline = time.monotonic() + PATIENCE_S
     while not bench.attempts(LONG[1]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    worker = bench.ledger.entries(stage=TABLE, unit_id=LONG[1])[0].worker or ""
+    worker = bench.ledger.entries(stage=TABLE, item_id=LONG[1])[0].worker or ""
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     pid = int(worker.split(":")[1])
@@ -261,7 +261,7 @@ def test_a_run_that_was_stopped_for_long_changes_nothing_and_charges_nobody(
     woken = bench.folder / "woken"
     bench.behave(SHORT, until=str(woken), hang=1)
     context = multiprocessing.get_context("spawn")
-    late = context.Process(target=_run_in_a_group, args=(replace(bench.spec, units=(SHORT,)),))
+    late = context.Process(target=_run_in_a_group, args=(replace(bench.spec, items=(SHORT,)),))
     late.start()
     deadline = time.monotonic() + PATIENCE_S
     while not bench.attempts(SHORT):
@@ -271,19 +271,19 @@ def test_a_run_that_was_stopped_for_long_changes_nothing_and_charges_nobody(
     with sqlite3.connect(bench.ledger.url.removeprefix("sqlite:///")) as database:
         database.execute("UPDATE work SET heartbeat_at = heartbeat_at - 1000")
     monkeypatch.setattr(takeover, "WATCH_S", 0.0)
-    report = run_stage(bench.rerun(units=(SHORT,)), isolate=False)
+    report = run_stage(bench.rerun(items=(SHORT,)), isolate=False)
     assert report.done == 1
     mine = bench.lake.provenance(TABLE, SHARD, SHORT)
     assert mine is not None
     assert mine.run_id == "again"
-    assert bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0].lost == 1
+    assert bench.ledger.entries(stage=TABLE, item_id=SHORT)[0].lost == 1
     os.killpg(late.pid or 0, signal.SIGCONT)
     woken.touch()
     late.join(PATIENCE_S)
     assert late.exitcode == 0
     assert bench.attempts(SHORT) == 2
     assert bench.lake.provenance(TABLE, SHARD, SHORT) == mine
-    entry = bench.ledger.entries(stage=TABLE, unit_id=SHORT)[0]
+    entry = bench.ledger.entries(stage=TABLE, item_id=SHORT)[0]
     assert (entry.run_id, entry.state, entry.attempts, entry.lost) == ("again", State.DONE, 1, 0)
     assert counts(bench) == [0]
 
@@ -322,10 +322,10 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
 
     lane = Lane(bench.spec, "me", take)
     (group,) = (
-        g for g in plan(bench.spec, bench.lake, bench.ledger) if g.units[0].unit_id == SHORT
+        g for g in plan(bench.spec, bench.lake, bench.ledger) if g.items[0].item_id == SHORT
     )
-    (unit,) = group.units
-    bench.ledger.expect(TABLE, SHARD, [(SHORT, unit.video_id)])
+    (item,) = group.items
+    bench.ledger.expect(TABLE, SHARD, [(SHORT, item.video_id)])
 
     def late(*_: object, **__: object) -> None:
         raise LateAttemptError("taken over")
@@ -334,7 +334,7 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
     monkeypatch.setattr(lane.ledger, "fail", late)
     for behave in [{}, {"raise": 99}]:
         bench.behave(SHORT, **behave)
-        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", lane.todo.pending_tables(unit, "f"))
+        held = claim(lane.ledger, bench.spec, "me", SHORT, "f", lane.todo.pending_tables(item, "f"))
         assert held is not None
         lane.attempt(Take(group), Place(), "f", held, None)
         assert (said[0], said[-1]) == (1, 0)
@@ -344,15 +344,15 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
 
 def test_what_was_dropped_is_no_failure(bench: Bench) -> None:
     bench.behave(SHORT, bad=True)
-    assert [f.unit_id for f in run_stage(bench.spec, isolate=False).failures] == [SHORT]
-    assert bench.ledger.drop(unit_id=SHORT) == 1
+    assert [f.item_id for f in run_stage(bench.spec, isolate=False).failures] == [SHORT]
+    assert bench.ledger.drop(item_id=SHORT) == 1
     assert run_stage(bench.rerun(), isolate=False).failures == []
     assert bench.attempts(SHORT) == 1
     # What would be made from it is dropped with it (the operator here makes no such table).
     later = bench.rerun(tables=("robot_mappings",), inputs=(TABLE,))
-    assert SHORT not in {f.unit_id for f in run_stage(later, isolate=False).failures}
-    assert bench.ledger.entries(stage="robot_mappings", unit_id=SHORT)[0].state is State.DROPPED
+    assert SHORT not in {f.item_id for f in run_stage(later, isolate=False).failures}
+    assert bench.ledger.entries(stage="robot_mappings", item_id=SHORT)[0].state is State.DROPPED
     bench.behave(SHORT)
-    assert bench.ledger.release(unit_id=SHORT) == 2
+    assert bench.ledger.release(item_id=SHORT) == 2
     assert run_stage(bench.rerun(run_id="third"), isolate=False).failures == []
     assert bench.attempts(SHORT) == 2

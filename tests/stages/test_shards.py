@@ -16,9 +16,11 @@ from ego_assets.intake.shards import (
     find_files,
     register_files,
     shards_of,
+    write_shard,
 )
 from resources.lake import Lake
 from resources.raw.limits import SHARD_FILES
+from resources.raw.places import files_of
 
 
 def raw(durations: list[float]) -> list[RawFile]:
@@ -81,3 +83,11 @@ def test_folders_give_videos_and_named_files_are_taken_as_they_are(tmp_path: Pat
     assert list(find_files([tmp_path / "notes.txt"]).files) == [str(tmp_path / "notes.txt")]
     with pytest.raises(FileNotFoundError, match="missing"):
         find_files([tmp_path / "missing"])
+
+
+def test_a_name_of_its_own_is_stored_as_all_releases_read_it(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    shard = write_shard(lake, [RawFile("/raw/a.mp4", 1, 2.0, item="f" * 16)])
+    (stored,) = lake.read_shard(shard)["files"]
+    assert stored == {"uri": "/raw/a.mp4", "byte_size": 1, "duration_s": 2.0, "unit": "f" * 16}
+    assert [f.item for f in files_of(lake, shard)] == ["f" * 16]

@@ -96,7 +96,7 @@ def test_a_replaced_file_is_a_video_of_its_own(
         for source in done.sources.of_shard(done.lake.shards()[0]).values():
             state = "" if is_recent else look(source.uri).identity
             query = sa.text("UPDATE sources SET state = :state WHERE unit_id = :unit")
-            connection.execute(query, {"state": state, "unit": source.unit_id})
+            connection.execute(query, {"state": state, "unit": source.item_id})
     file, old = done.raw / "b.mp4", done.video("b.mp4")
     before = file.stat()
     write_video(file, frames=13 if is_alike else 20, light=200)
@@ -233,20 +233,20 @@ def test_what_was_in_quarantine_before_is_no_failure_any_more(tmp_path: Path) ->
     """As older releases left it: dead paths in quarantine, for ever."""
     bench = RawBench(tmp_path)
     bench.run(stages=("probe", "split"))
-    unit = bench.ledger.entries(stage="clips")[0].unit_id
-    bench.ledger.expect("object_movements", bench.lake.shards()[0], [(f"{unit}-0000", unit)])
+    item = bench.ledger.entries(stage="clips")[0].item_id
+    bench.ledger.expect("object_movements", bench.lake.shards()[0], [(f"{item}-0000", item)])
     attempt = bench.ledger.start(
-        "object_movements", f"{unit}-0000", fingerprint="f", worker="w", run_id="r"
+        "object_movements", f"{item}-0000", fingerprint="f", worker="w", run_id="r"
     )
     bench.ledger.fail(
         "object_movements",
-        f"{unit}-0000",
+        f"{item}-0000",
         attempt,
         error_class="FileNotFoundError",
         error="gone",
         quarantine=True,
     )
-    uri = next(r["uri"] for r in bench.manifest() if r["video_id"] == unit)
+    uri = next(r["uri"] for r in bench.manifest() if r["video_id"] == item)
     Path(uri).unlink()
     bench.run()
     assert bench.counts(State.QUARANTINED) == [0, 0, 0]

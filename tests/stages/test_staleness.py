@@ -38,37 +38,37 @@ def test_a_change_makes_everything_stale_until_it_is_done(
 ) -> None:
     assert run(bench) == 4
     before = data_versions(bench.ledger, bench.spec.tables, SHARD)
-    assert stale(bench).units == {}
+    assert stale(bench).items == {}
     new = replace(bench.spec, **change)
-    assert stale(bench, new).units == {"object_movements": 4}
+    assert stale(bench, new).items == {"object_movements": 4}
     assert stale(bench, new).state != stale(bench).state
     assert run(bench, **change) == 4
-    assert stale(bench, new).units == {}
+    assert stale(bench, new).items == {}
     assert data_versions(bench.ledger, bench.spec.tables, SHARD) != before
     assert run(bench, **change) == 0
 
 
 def test_inputs_that_changed_make_their_take_stale(bench: Bench) -> None:
     run(bench)
-    rows = bench.lake.read("clips", SHARD, units=[SHORT])
+    rows = bench.lake.read("clips", SHARD, items=[SHORT])
     bench.lake.publish("clips", SHARD, SHORT, rows, replace(provenance("other"), token=2))
-    assert stale(bench).units == {"object_movements": 1}
+    assert stale(bench).items == {"object_movements": 1}
     assert run(bench) == 1
-    assert stale(bench).units == {}
+    assert stale(bench).items == {}
 
 
 def test_what_waits_or_is_given_up_is_not_stale(bench: Bench) -> None:
     run(bench)
     bench.ledger.requeue("object_movements", [f"{SHORT}-0000"], "lost")
-    assert stale(bench).units == {}
+    assert stale(bench).items == {}
     bench.behave(f"{SHORT}-0000", bad=True)
     assert run(bench, max_attempts=1) == 0
-    assert bench.ledger.entries(unit_id=f"{SHORT}-0000")[0].state is State.QUARANTINED
-    assert stale(bench).units == {}
+    assert bench.ledger.entries(item_id=f"{SHORT}-0000")[0].state is State.QUARANTINED
+    assert stale(bench).items == {}
     # A new version of the operator may do what the old one could not.
-    assert stale(bench, replace(bench.spec, operator_version="2")).units == {"object_movements": 4}
-    bench.ledger.drop(unit_id=f"{SHORT}-0000")
-    assert stale(bench, replace(bench.spec, operator_version="2")).units == {"object_movements": 3}
+    assert stale(bench, replace(bench.spec, operator_version="2")).items == {"object_movements": 4}
+    bench.ledger.drop(item_id=f"{SHORT}-0000")
+    assert stale(bench, replace(bench.spec, operator_version="2")).items == {"object_movements": 3}
 
 
 def test_a_unit_given_up_for_one_of_two_tables_is_judged_as_a_run_would(bench: Bench) -> None:
@@ -78,7 +78,7 @@ def test_a_unit_given_up_for_one_of_two_tables_is_judged_as_a_run_would(bench: B
     bench.behave(f"{LONG}-0001", **{"raise": 99})
     assert run_stage(replace(both, max_attempts=1), isolate=False).done == 3
     assert run_stage(both, isolate=False).done == 0
-    assert stale(bench, both).units == {}
+    assert stale(bench, both).items == {}
 
 
 def test_what_follows_from_stale_rows_is_stale(bench: Bench) -> None:
@@ -93,15 +93,15 @@ def test_what_follows_from_stale_rows_is_stale(bench: Bench) -> None:
     bench.ledger.expect("object_poses", SHARD, [(c, c[:16]) for c in clips])
     for group in plan(after, bench.lake, bench.ledger):
         previous = None
-        for unit in group.units:
-            previous = chain(unit.base_fingerprint, previous)
+        for item in group.items:
+            previous = chain(item.base_fingerprint, previous)
             attempt = bench.ledger.start(
-                "object_poses", unit.unit_id, fingerprint=previous, worker="w", run_id="r"
+                "object_poses", item.item_id, fingerprint=previous, worker="w", run_id="r"
             )
-            bench.ledger.finish("object_poses", unit.unit_id, attempt)
-    assert stale(bench, bench.spec, after).units == {}
+            bench.ledger.finish("object_poses", item.item_id, attempt)
+    assert stale(bench, bench.spec, after).items == {}
     new = replace(bench.spec, operator_version="2")
-    assert stale(bench, new, after).units == {"object_movements": 4, "object_poses": 4}
+    assert stale(bench, new, after).items == {"object_movements": 4, "object_poses": 4}
 
 
 def test_a_retry_does_what_failed_and_leaves_what_is_stale(bench: Bench) -> None:
@@ -122,5 +122,5 @@ def test_a_retry_leaves_quarantine_alone_whatever_the_version(bench: Bench) -> N
     run(bench, max_attempts=1)
     bench.behave(f"{SHORT}-0000")
     assert run(bench, operator_version="2", redo_stale=False) == 0
-    assert bench.ledger.entries(unit_id=f"{SHORT}-0000")[0].state is State.QUARANTINED
+    assert bench.ledger.entries(item_id=f"{SHORT}-0000")[0].state is State.QUARANTINED
     assert run(bench, operator_version="2") == 4

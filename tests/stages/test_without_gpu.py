@@ -32,7 +32,7 @@ def degrade(bench: Bench, **changes: object) -> StageReport:
 
 
 def entries(bench: Bench) -> dict[str, Entry]:
-    return {e.unit_id: e for e in bench.ledger.entries(stage=TABLE)}
+    return {e.item_id: e for e in bench.ledger.entries(stage=TABLE)}
 
 
 def made_by(bench: Bench) -> dict[str, str]:
@@ -51,12 +51,12 @@ def test_results_are_written_and_the_real_ones_are_pending(bench: Bench) -> None
 
 def test_what_follows_is_made_of_them_and_again_of_the_real_ones(bench: Bench) -> None:
     after = replace(bench.spec, inputs=(TABLE,), tables=("robot_mappings",))
-    assert all(u.blocked for g in plan(after, bench.lake, bench.ledger) for u in g.units)
+    assert all(u.blocked for g in plan(after, bench.lake, bench.ledger) for u in g.items)
     degrade(bench)
-    first = [u for g in plan(after, bench.lake, bench.ledger) for u in g.units]
+    first = [u for g in plan(after, bench.lake, bench.ledger) for u in g.items]
     assert not any(u.blocked for u in first)
     run_stage(with_gpu(bench), isolate=False)
-    second = [u for g in plan(after, bench.lake, bench.ledger) for u in g.units]
+    second = [u for g in plan(after, bench.lake, bench.ledger) for u in g.items]
     assert not {u.base_fingerprint for u in first} & {u.base_fingerprint for u in second}
 
 
@@ -108,7 +108,7 @@ def test_only_what_is_missing_is_made(bench: Bench) -> None:
     assert (report.done, report.skipped, report.waiting) == (2, 2, 2)
     rows = {r["clip_id"]: r["path_length"] for r in bench.lake.read(TABLE, SHARD).to_pylist()}
     assert [rows[c] for c in LONG] == [0, 0, 1]
-    alone = {u.unit_id: u for g in plan(without(bench), bench.lake, bench.ledger) for u in g.units}
+    alone = {u.item_id: u for g in plan(without(bench), bench.lake, bench.ledger) for u in g.items}
     assert entries(bench)[LONG[1]].fingerprint == chain(alone[LONG[1]].base_fingerprint, None)
     assert run_stage(with_gpu(bench, run_id="later"), isolate=False).done == 2
     rows = {r["clip_id"]: r["path_length"] for r in bench.lake.read(TABLE, SHARD).to_pylist()}
@@ -149,7 +149,7 @@ def test_quarantine_and_what_was_dropped_stay(bench: Bench, run_id: str) -> None
     assert entries(bench)[SHORT].state is State.QUARANTINED
     assert degrade(bench, run_id=run_id).waiting == 0
     assert entries(bench)[SHORT].state is State.QUARANTINED
-    bench.ledger.drop(unit_id=SHORT)
+    bench.ledger.drop(item_id=SHORT)
     assert degrade(bench).waiting == 0
     assert entries(bench)[SHORT].state is State.DROPPED
 

@@ -51,7 +51,7 @@ from ego_assets.engine.workers.shared_task import SharedTask
 from ego_assets.intake.absence import Absence, AbsentError
 from ego_assets.media.progress import told_to
 from ego_assets.operator import BadInputError, Carried
-from ego_assets.upkeep.recovery.agreement import agree_on_unit
+from ego_assets.upkeep.recovery.agreement import agree_on_item
 from resources.lake import Lake
 from resources.ledger import LateAttemptError, Ledger
 
@@ -93,7 +93,7 @@ class Lane:
     # -- takes -----------------------------------------------------------------------------------
 
     def run_group(self, group: Group) -> None:
-        """Run the units of a take in order. Raises StageBrokenError."""
+        """Run the items of a take in order. Raises StageBrokenError."""
         self.run_take(Take(group))
 
     def run_take(self, take: Take) -> None:
@@ -105,14 +105,14 @@ class Lane:
             take.is_postponed = False
             self._walk(take)
             if take.is_postponed and self._settle(take):
-                self.tell(Postponed(take.group.units[0].unit_id))
+                self.tell(Postponed(take.group.items[0].item_id))
                 return None
             if self.results is None:
                 if not take.is_broken:
                     return self.left(take)
             else:
                 if not take.is_broken:
-                    self.tell(GroupComputed(take.group.units[0].unit_id))
+                    self.tell(GroupComputed(take.group.items[0].item_id))
                 if self.results.leave(take):
                     return None
 
@@ -122,47 +122,47 @@ class Lane:
             assert self.again is not None, "a queue has somebody who takes what it gives back"
             self.again(take)
         else:
-            self.tell(GroupEnded(take.group.units[0].unit_id))
+            self.tell(GroupEnded(take.group.items[0].item_id))
 
     def _walk(self, take: Take) -> None:
-        """Go through the units, carrying state over; done ones are skipped."""
+        """Go through the items, carrying state over; done ones are skipped."""
         place, carried = take.place, None
-        end = len(take.group.units)
+        end = len(take.group.items)
         while place.index < end and not (take.is_broken or take.is_postponed):
             place, carried = self._step(take, place, carried)
 
     def _step(
         self, take: Take, place: Place, carried: Carried | None
     ) -> tuple[Place, Carried | None]:
-        """One unit. Where it goes on, and with what; the same place if the take is broken."""
-        unit = take.group.units[place.index]
-        fingerprint = chain(unit.base_fingerprint, place.fingerprint)
-        tables = self.todo.pending_tables(unit, fingerprint)
-        if unit.blocked or self.todo.is_quarantined(unit, fingerprint):
+        """One item. Where it goes on, and with what; the same place if the take is broken."""
+        item = take.group.items[place.index]
+        fingerprint = chain(item.base_fingerprint, place.fingerprint)
+        tables = self.todo.pending_tables(item, fingerprint)
+        if item.blocked or self.todo.is_quarantined(item, fingerprint):
             return place.afresh(), None
         if not tables:
             if not self._settle(take):
                 return place, None
-            self.tell(Ended(unit.unit_id, "skipped"))
+            self.tell(Ended(item.item_id, "skipped"))
             if not self.spec.redo_stale:
-                fingerprint = self.todo.done_under(unit)
-            return place.after(unit, fingerprint), None
-        if (absent := self.absence.look(unit)) is not None:
+                fingerprint = self.todo.done_under(item)
+            return place.after(item, fingerprint), None
+        if (absent := self.absence.look(item)) is not None:
             return self._without_file(take, place, absent), None
-        return self.run_unit(take, place, fingerprint, tables, carried)
+        return self.run_item(take, place, fingerprint, tables, carried)
 
     def _without_file(self, take: Take, place: Place, absent: AbsentError) -> Place:
-        """What follows if the raw file of a unit is not there: where the take goes on."""
-        unit = take.group.units[place.index]
-        why = self.absence.judge(unit, absent)
+        """What follows if the raw file of an item is not there: where the take goes on."""
+        item = take.group.items[place.index]
+        why = self.absence.judge(item, absent)
         if not why:
             take.is_postponed = True
             return place
         if self._settle(take):
-            self.tell(Ended(unit.unit_id, "gone", error=why))
+            self.tell(Ended(item.item_id, "gone", error=why))
         return place.afresh()
 
-    def run_unit(
+    def run_item(
         self,
         take: Take,
         place: Place,
@@ -170,20 +170,20 @@ class Lane:
         tables: dict[str, int],
         carried: Carried | None,
     ) -> tuple[Place, Carried | None]:
-        """Try a unit until it is computed or quarantined: as of `_step`.
+        """Try an item until it is computed or quarantined: as of `_step`.
 
         It may be another run that does it: then this one waits for how that ends.
         """
-        unit = take.group.units[place.index]
+        item = take.group.items[place.index]
         while tables:
             if take.is_broken:
                 return place, None
-            if self.todo.is_quarantined(unit, fingerprint):
+            if self.todo.is_quarantined(item, fingerprint):
                 return place.afresh(), None
             try:
-                held = claim(self.ledger, self.spec, self.name, unit.unit_id, fingerprint, tables)
+                held = claim(self.ledger, self.spec, self.name, item.item_id, fingerprint, tables)
             except KeyError:  # the ledger is another one than when the stage was planned
-                self._agree(unit)
+                self._agree(item)
                 held = None
             if held is None:
                 time.sleep(BUSY_WAIT_S)
@@ -191,14 +191,14 @@ class Lane:
                 ended = self.attempt(take, place, fingerprint, held, carried)
                 if ended is not None:
                     return ended
-            tables = self.todo.pending_tables(unit, fingerprint)
+            tables = self.todo.pending_tables(item, fingerprint)
         if not self._settle(take):
             return place, None
-        self.tell(Ended(unit.unit_id, "skipped"))
-        return place.after(unit, fingerprint), None
+        self.tell(Ended(item.item_id, "skipped"))
+        return place.after(item, fingerprint), None
 
     def _settle(self, take: Take) -> bool:
-        """Nothing is said of a unit before those before it are published. False: one was not."""
+        """Nothing is said of an item before those before it are published. False: one was not."""
         return self.results.settle(take) if self.results is not None else not take.is_broken
 
     # -- one attempt -----------------------------------------------------------------------------
@@ -206,16 +206,16 @@ class Lane:
     def attempt(
         self, take: Take, place: Place, fingerprint: str, held: Claim, carried: Carried | None
     ) -> tuple[Place, Carried | None] | None:
-        """Try a unit once: as of `_step`, None if it is to be tried again."""
-        started = Started(take.group.units[place.index], held.attempts)
+        """Try an item once: as of `_step`, None if it is to be tried again."""
+        started = Started(take.group.items[place.index], held.attempts)
         self.tell(started)
         try:
             if held.lost and self.results is not None:
                 # It may be what killed the run: those before it are not to be lost along with it.
-                self.tell(Computed(started.unit.unit_id))
+                self.tell(Computed(started.item.item_id))
                 self.results.wait()
                 if take.is_broken:
-                    self._drop(started.unit, held)
+                    self._drop(started.item, held)
                     return place, None
                 self.tell(started)
             return self._attempt(take, place, fingerprint, held, carried)
@@ -226,7 +226,7 @@ class Lane:
     def _attempt(
         self, take: Take, place: Place, fingerprint: str, held: Claim, carried: Carried | None
     ) -> tuple[Place, Carried | None] | None:
-        unit = take.group.units[place.index]
+        item = take.group.items[place.index]
         try:
             if held.lost >= self.spec.max_lost:
                 raise BadInputError(
@@ -235,34 +235,34 @@ class Lane:
                 )
             if carried is None and place.before is not None:
                 carried = self._read_carried(place.before, place.fingerprint)
-            with self.task.use(self.lake, self.ledger) as task, self._progress(unit):
+            with self.task.use(self.lake, self.ledger) as task, self._progress(item):
                 # A copy: the original may be being written, and the next try needs it as it is.
-                output = task.process(unit, copy.deepcopy(carried))
-            result = Result(take, place, unit, fingerprint, held, output)
+                output = task.process(item, copy.deepcopy(carried))
+            result = Result(take, place, item, fingerprint, held, output)
             if self.results is not None:
                 result.byte_size = size_of(output)
         except Exception as error:
             if self.results is not None:
-                self.tell(Computed(unit.unit_id))  # those before it may take long
+                self.tell(Computed(item.item_id))  # those before it may take long
             if not self._settle(take):  # it went on from what is not there
-                self._drop(unit, held)
+                self._drop(item, held)
                 return place, None
-            if (absent := self.absence.in_error(unit, error)) is not None:
-                self._drop(unit, held)
+            if (absent := self.absence.in_error(item, error)) is not None:
+                self._drop(item, held)
                 return self._without_file(take, place, absent), None
-            return self._after(error, place, unit, held)
+            return self._after(error, place, item, held)
         if not self._hand_on(result):
             return place, None
-        return place.after(unit, fingerprint), output.carried
+        return place.after(item, fingerprint), output.carried
 
     @contextmanager
-    def _progress(self, unit: WorkItem) -> Iterator[None]:
-        """Has the supervisor told that a unit comes further, where that is what its time is limited
-        by."""
+    def _progress(self, item: WorkItem) -> Iterator[None]:
+        """Has the supervisor told that an item comes further, where that is what limits its
+        time."""
         if self.spec.item != "file":
             yield
             return
-        pulse = Pulse(unit.unit_id, self.tell)
+        pulse = Pulse(item.item_id, self.tell)
         try:
             with told_to(pulse):
                 yield
@@ -270,20 +270,20 @@ class Lane:
             pulse.beat()
 
     def _read_carried(self, before: WorkItem, fingerprint: str | None) -> Carried | None:
-        """What a unit that was done under the fingerprint has left for the next one."""
+        """What an item that was done under the fingerprint has left for the next one."""
         return self.lake.read_carried(
-            self.spec.operator, self.spec.shard, before.unit_id, fingerprint
+            self.spec.operator, self.spec.shard, before.item_id, fingerprint
         )
 
     def _after(
-        self, error: Exception, place: Place, unit: WorkItem, held: Claim
+        self, error: Exception, place: Place, item: WorkItem, held: Claim
     ) -> tuple[Place, Carried | None] | None:
         """What follows from an error of the model: as of `attempt`."""
         if self._is_outage(error, held):
-            self._drop(unit, held)
+            self._drop(item, held)
             time.sleep(self._outage_wait_s())
             return None
-        wait_s = self.failed(unit, held, error)
+        wait_s = self.failed(item, held, error)
         if wait_s is None:
             return place.afresh(), None
         time.sleep(wait_s)
@@ -295,7 +295,7 @@ class Lane:
             self.publish(result)
             return not result.take.is_broken
         result.since = time.monotonic()
-        self.tell(Computed(result.unit.unit_id))
+        self.tell(Computed(result.item.item_id))
         return self.results.put(result)
 
     # -- behind the model ------------------------------------------------------------------------
@@ -316,16 +316,16 @@ class Lane:
         While the lake is away it is tried again: nothing is computed anew.
         """
         idle_s = time.monotonic() - result.since if result.since else 0.0
-        self.tell(Publishing(result.unit.unit_id))
+        self.tell(Publishing(result.item.item_id))
         while not self._publish(result, idle_s):
             time.sleep(self._outage_wait_s())
-            self.tell(Publishing(result.unit.unit_id))
+            self.tell(Publishing(result.item.item_id))
 
     def _publish(self, result: Result, idle_s: float) -> bool:
         """One try: as of `publish`. False: the lake is away."""
-        unit, held, output = result.unit, result.claim, result.output
+        item, held, output = result.item, result.claim, result.output
         try:
-            published = publish(self.lake, self.spec, unit, result.fingerprint, held, output)
+            published = publish(self.lake, self.spec, item, result.fingerprint, held, output)
             digests = {table: one.sha256 for table, one in published.items()}
             held.rest()
             held.finish(digests, self.spec.provisional, idle_s)
@@ -333,15 +333,15 @@ class Lane:
             # What we published has an older token, and counts no more; or it counts, and the
             # ledger does not know of us. It is looked at again, and only made again if need be.
             held.give_way()
-            self._agree(unit)
+            self._agree(item)
             why = str(error) if isinstance(error, OutdoneError) else ""
-            self.tell(TakenOver(unit.unit_id, why))
+            self.tell(TakenOver(item.item_id, why))
             result.take.goes_back_to(result.place)
             return True
         except Exception as error:
             if self._is_outage(error, held):
                 return False
-            wait_s = self.failed(unit, held, error)
+            wait_s = self.failed(item, held, error)
             if wait_s is None:
                 result.take.goes_back_to(result.place.afresh())
             else:
@@ -350,7 +350,7 @@ class Lane:
         self.outage.is_over()
         self.tell(
             Ended(
-                unit.unit_id,
+                item.item_id,
                 "done",
                 {t: len(output.tables[t]) for t in held.attempts},
                 notes=output.notes,
@@ -359,12 +359,12 @@ class Lane:
         )
         return True
 
-    def _agree(self, unit: WorkItem) -> None:
-        """Let the ledger know what the lake holds of a unit, and of the attempts at it."""
+    def _agree(self, item: WorkItem) -> None:
+        """Let the ledger know what the lake holds of an item, and of the attempts at it."""
         try:
-            agree_on_unit(self.lake, self.ledger, self.spec, unit)
+            agree_on_item(self.lake, self.ledger, self.spec, item)
         except Exception as error:
-            # One that is away is waited for by whoever tries the unit next, and asks again.
+            # One that is away is waited for by whoever tries the item next, and asks again.
             if classify(error) is not ErrorKind.TRANSIENT:
                 raise
 
@@ -382,13 +382,13 @@ class Lane:
 
     def drop(self, result: Result) -> None:
         """A result of a take that is broken."""
-        self._drop(result.unit, result.claim)
+        self._drop(result.item, result.claim)
 
-    def _drop(self, unit: WorkItem, held: Claim) -> None:
+    def _drop(self, item: WorkItem, held: Claim) -> None:
         held.give_back()
-        self.tell(Dropped(unit.unit_id))
+        self.tell(Dropped(item.item_id))
 
-    def failed(self, unit: WorkItem, held: Claim, error: Exception) -> float | None:
+    def failed(self, item: WorkItem, held: Claim, error: Exception) -> float | None:
         """Record a failed attempt. Seconds until the next one; None: quarantined.
 
         Raises StageBrokenError.
@@ -416,8 +416,8 @@ class Lane:
         try:
             held.fail(name, f"{words}\n\n{text}", quarantine=quarantine)
         except LateAttemptError:
-            self.tell(TakenOver(unit.unit_id))
+            self.tell(TakenOver(item.item_id))
             return 0.0
         state = "quarantined" if quarantine else "failed"
-        self.tell(Ended(unit.unit_id, state, error=f"{name}: {words}"))
+        self.tell(Ended(item.item_id, state, error=f"{name}: {words}"))
         return None if quarantine else back_off_s(held.number, self.spec.backoff_s)

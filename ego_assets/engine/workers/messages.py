@@ -11,58 +11,58 @@ from resources.ledger import Attempt
 
 @dataclass(frozen=True)
 class Started:
-    """A unit's attempt begins: {table: claim}."""
+    """An item's attempt begins: {table: claim}."""
 
-    unit: WorkItem
+    item: WorkItem
     attempts: dict[str, Attempt]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A unit came further. Of the bytes that it reads: how many there were, and how long storage
+    """An item came further. Of the bytes that it reads: how many there were, and how long storage
     took for them."""
 
-    unit_id: str
+    item_id: str
     byte_count: int = 0
     reading_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Computed:
-    """A unit, or what it came to (rows, or an error), waits for those before it: until it is its
+    """An item, or what it came to (rows, or an error), waits for those before it: until it is its
     turn, no time counts."""
 
-    unit_id: str
+    item_id: str
 
 
 @dataclass(frozen=True)
 class Publishing:
     """It is its turn."""
 
-    unit_id: str
+    item_id: str
 
 
 @dataclass(frozen=True)
 class TakenOver:
-    """Another run has the unit by now; this one waits for how that ends, however long.
+    """Another run has the item by now; this one waits for how that ends, however long.
 
     why: of one whose rows count for nothing, and nobody had said so.
     """
 
-    unit_id: str
+    item_id: str
     why: str = ""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """What a unit came to counts for nothing: the clip before it could not be published."""
+    """What an item came to counts for nothing: the clip before it could not be published."""
 
-    unit_id: str
+    item_id: str
 
 
 @dataclass(frozen=True)
 class Postponed:
-    """The group (named by its first unit) is to be tried again after a while, behind all others:
+    """The group (named by its first item) is to be tried again after a while, behind all others:
     its raw file is not there."""
 
     group: str
@@ -70,9 +70,9 @@ class Postponed:
 
 @dataclass(frozen=True)
 class Ended:
-    """A unit ended as done, skipped, failed, quarantined or gone."""
+    """An item ended as done, skipped, failed, quarantined or gone."""
 
-    unit_id: str
+    item_id: str
     state: str
     rows: dict[str, int] = field(default_factory=dict)
     error: str | None = None
@@ -89,7 +89,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class GroupComputed:
-    """The lane that had the group (named by its first unit) may have another; results of it still
+    """The lane that had the group (named by its first item) may have another; results of it still
     wait to be published."""
 
     group: str

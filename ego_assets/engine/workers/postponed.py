@@ -26,7 +26,7 @@ class Postponement:
 
     def add(self, group: Group) -> None:
         """Try a take again later, after a longer time each time."""
-        first = group.units[0].unit_id
+        first = group.items[0].item_id
         wait_s = min(FIRST_WAIT_S * 2 ** self._tries[first], LONGEST_WAIT_S)
         self._tries[first] += 1
         self._waiting[first] = (time.monotonic() + wait_s, group)
@@ -45,5 +45,5 @@ class Postponement:
         return min(longest_s, max(0.0, until - time.monotonic()))
 
     def is_over(self, first: str) -> None:
-        """The take that begins with this unit is through."""
+        """The take that begins with this item is through."""
         self._tries.pop(first, None)

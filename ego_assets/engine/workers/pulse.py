@@ -19,11 +19,11 @@ SLOW_AFTER_S = 20.0
 
 
 class Pulse:
-    """Told of each step that a unit makes (`operators.progress`); tells the supervisor of it, not
+    """Told of each step that an item makes (`operators.progress`); tells the supervisor of it, not
     too often."""
 
-    def __init__(self, unit_id: str, tell: Callable[[Any], None]) -> None:
-        self.unit_id = unit_id
+    def __init__(self, item_id: str, tell: Callable[[Any], None]) -> None:
+        self.item_id = item_id
         self.tell = tell
         self.byte_count = 0
         self.reading_s = 0.0
@@ -41,7 +41,7 @@ class Pulse:
         self.beat()
 
     def beat(self) -> None:
-        self.tell(Progress(self.unit_id, self.byte_count, self.reading_s))
+        self.tell(Progress(self.item_id, self.byte_count, self.reading_s))
 
 
 def slow_words(uri: str, byte_count: int, reading_s: float, min_bytes_per_s: float) -> str:

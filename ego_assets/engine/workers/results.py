@@ -26,18 +26,18 @@ CLIPS_BEHIND = 3
 
 @dataclass(frozen=True)
 class Place:
-    """Where a take goes on: at its unit `index`, after `before` was done under `fingerprint`."""
+    """Where a take goes on: at its item `index`, after `before` was done under `fingerprint`."""
 
     index: int = 0
     before: WorkItem | None = None
     fingerprint: str | None = None
 
-    def after(self, unit: WorkItem, fingerprint: str) -> Place:
-        """The next unit's, to which `unit` hands its state on."""
-        return Place(self.index + 1, unit, fingerprint)
+    def after(self, item: WorkItem, fingerprint: str) -> Place:
+        """The next item's, to which `item` hands its state on."""
+        return Place(self.index + 1, item, fingerprint)
 
     def afresh(self) -> Place:
-        """The next unit's, to which nobody hands on anything."""
+        """The next item's, to which nobody hands on anything."""
         return Place(self.index + 1)
 
 
@@ -65,11 +65,11 @@ class Take:
 
 @dataclass(eq=False)
 class Result:
-    """What a unit came to, at its place in its take."""
+    """What an item came to, at its place in its take."""
 
     take: Take
     place: Place
-    unit: WorkItem
+    item: WorkItem
     fingerprint: str
     claim: Claim
     output: ClipOutput

@@ -46,12 +46,12 @@ from resources.processes.silence import AwakeClock
 from resources.processes.slots import take_cpu
 from resources.processes.temp_folder import shorten_temp_folder
 
-UNIT_TIMEOUT_S = 300.0
-UNIT_TIMEOUT_PER_VIDEO_S = 60.0
+ITEM_TIMEOUT_S = 300.0
+ITEM_TIMEOUT_PER_VIDEO_S = 60.0
 ASLEEP_S = 10.0
 """A supervisor that did not look at its workers for longer was stopped, and so were they."""
 MAX_TIMED_VIDEO_S = 3600.0
-"""No unit is given more time than one of that length: what a header claims may be absurd."""
+"""No item is given more time than one of that length: what a header claims may be absurd."""
 LONGEST_READ_S = 86_400.0
 """A file that takes longer comes no further, whatever its worker says."""
 _PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.engine.workers.worker"]
@@ -60,11 +60,11 @@ _PRELOAD += ["ego_assets.engine.workers.undertaker"]
 
 @dataclass
 class Slot:
-    """One worker process and what it is at: groups by their first unit, attempts by theirs, with
+    """One worker process and what it is at: groups by their first item, attempts by theirs, with
     the time since which they are (None: they wait for their turn).
 
     computed: groups of which nothing but results that wait to be published is left. read: what was
-    last heard of the units that read files, with the time of the first word.
+    last heard of the items that read files, with the time of the first word.
     """
 
     process: BaseProcess
@@ -181,7 +181,7 @@ class Supervisor:
         self.slots.remove(slot)
 
     def _hand(self, slot: Slot) -> None:
-        first = self.queue[0].units[0].unit_id
+        first = self.queue[0].items[0].item_id
         if slot.groups and (first in self.alone or self.alone & slot.groups.keys()):
             return
         slot.groups[first] = replace(self.queue.popleft(), alone=first in self.alone)
@@ -209,15 +209,15 @@ class Supervisor:
 
     def _is_over(self, slot: Slot, started: Started, since: float | None) -> bool:
         now = self.clock()
-        _, began = slot.read.get(started.unit.unit_id, (None, now))
+        _, began = slot.read.get(started.item.item_id, (None, now))
         return since is not None and (
             now - since > self._limit_s(started) or now - began > LONGEST_READ_S
         )
 
     def _limit_s(self, started: Started) -> float:
-        """How long a unit may be at something; one that reads a file, without coming further."""
+        """How long an item may be at something; one that reads a file, without coming further."""
         if self.spec.item == "file":
-            return float(self.spec.settings.get("max_stall_s", UNIT_TIMEOUT_S))
+            return float(self.spec.settings.get("max_stall_s", ITEM_TIMEOUT_S))
         return limit_s(started) * self.spec.lanes
 
     def take(self, slot: Slot, message: Any) -> None:
@@ -225,17 +225,17 @@ class Supervisor:
         if isinstance(message, str):
             slot.name = message
         elif isinstance(message, Started):
-            slot.current[message.unit.unit_id] = (message, self.clock())
-            slot.read.pop(message.unit.unit_id, None)
+            slot.current[message.item.item_id] = (message, self.clock())
+            slot.read.pop(message.item.item_id, None)
         elif isinstance(message, Progress):
             self._note_progress(slot, message)
         elif isinstance(message, Computed | Publishing):
-            started, _ = slot.current[message.unit_id]
+            started, _ = slot.current[message.item_id]
             since = self.clock() if isinstance(message, Publishing) else None
-            slot.current[message.unit_id] = (started, since)
+            slot.current[message.item_id] = (started, since)
         elif isinstance(message, TakenOver | Dropped):
             self.tally.note(message)
-            slot.current.pop(message.unit_id, None)
+            slot.current.pop(message.item_id, None)
         elif isinstance(message, Broken):
             raise StageBrokenError(message.reason)
         elif isinstance(message, GroupComputed):
@@ -250,15 +250,15 @@ class Supervisor:
             slot.computed.discard(message.group)
         else:
             self.tally.note(message)
-            slot.current.pop(message.unit_id, None)
+            slot.current.pop(message.item_id, None)
 
     def _note_progress(self, slot: Slot, message: Progress) -> None:
         now = self.clock()
-        started, since = slot.current.get(message.unit_id, (None, None))
+        started, since = slot.current.get(message.item_id, (None, None))
         if started is not None and since is not None:
-            slot.current[message.unit_id] = (started, now)
-        _, began = slot.read.get(message.unit_id, (None, now))
-        slot.read[message.unit_id] = (message, began)
+            slot.current[message.item_id] = (started, now)
+        _, began = slot.read.get(message.item_id, (None, now))
+        slot.read[message.item_id] = (message, began)
         self.tally.note(message)
 
     def _bury(self, slot: Slot, hung: Started | None) -> None:
@@ -282,7 +282,7 @@ class Supervisor:
         self._forget(slot)
         sweep()
         at_work = [started for started, _ in slot.current.values()]
-        if not at_work and self.report.worker_deaths > 3 + len(self.tally.units):
+        if not at_work and self.report.worker_deaths > 3 + len(self.tally.items):
             raise RuntimeError(f"workers die before any work: {how}\n{tail}")
         for started in at_work:
             if started is hung or (hung is None and len(at_work) == 1):
@@ -297,7 +297,7 @@ class Supervisor:
         if self.spec.item != "file":
             return f"hung for over {self._limit_s(hung):.0f} s"
         words = f"came no further for {self._limit_s(hung):g} s"
-        last, _ = slot.read.get(hung.unit.unit_id, (None, 0.0))
+        last, _ = slot.read.get(hung.item.item_id, (None, 0.0))
         if last is not None and last.byte_count:
             words += f", after {last.byte_count / 1e6:,.1f} MB of the file"
         return words
@@ -312,7 +312,7 @@ class Supervisor:
 
     def _interrupt(self, started: Started) -> None:
         for table, attempt in started.attempts.items():
-            self.ledger.interrupt(table, started.unit.unit_id, attempt)
+            self.ledger.interrupt(table, started.item.item_id, attempt)
 
     def _memory_ran_out(self) -> bool:
         """Whether the kernel has killed for want of memory since we last asked."""
@@ -320,21 +320,21 @@ class Supervisor:
         return self.kernel_kills > before
 
     def _charge(self, started: Started, error_class: str, how: str, tail: str) -> None:
-        unit = started.unit.unit_id
+        item = started.item.item_id
         quarantine = max(a.number for a in started.attempts.values()) >= self.spec.max_deaths
         error = f"the worker {how} on this clip\n\nlast lines of its log:\n{tail}"
         for table, attempt in started.attempts.items():
             with suppress(LateAttemptError):
                 self.ledger.fail(
                     table,
-                    unit,
+                    item,
                     attempt,
                     error_class=error_class,
                     error=error,
                     quarantine=quarantine,
                 )
         state = "quarantined" if quarantine else "failed"
-        self.tally.note(Ended(unit, state, error=f"{error_class}: {how}"))
+        self.tally.note(Ended(item, state, error=f"{error_class}: {how}"))
 
     def _stop(self, *, kill: bool) -> None:
         for slot in self.slots:
@@ -355,7 +355,7 @@ class Supervisor:
 
 def limit_s(started: Started) -> float:
     """How long a clip may take in the model, and how long its publishing."""
-    return UNIT_TIMEOUT_S + UNIT_TIMEOUT_PER_VIDEO_S * min(started.unit.video_s, MAX_TIMED_VIDEO_S)
+    return ITEM_TIMEOUT_S + ITEM_TIMEOUT_PER_VIDEO_S * min(started.item.video_s, MAX_TIMED_VIDEO_S)
 
 
 def _cause(exitcode: int | None) -> str:

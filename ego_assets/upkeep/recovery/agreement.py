@@ -1,8 +1,8 @@
 """Brings the ledger into agreement with the lake: what is done, by which attempt, who owns a video.
 
-The files know what was made of each unit; the ledger may have been lost, or be a copy from before
+The files know what was made of each item; the ledger may have been lost, or be a copy from before
 they were written. What the lake holds of an attempt that is newer than the ledger's is taken over,
-so that nothing is computed again, and the next attempt at a unit gets a higher token than any that
+so that nothing is computed again, and the next attempt at an item gets a higher token than any that
 is there, whatever the clocks say. Here: one table of one shard. Not here: the whole lake
 (`rebuild`, `differences`), damaged files (`audit`).
 """
@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from ego_assets.engine.plan import ShardInputs, StageSpec, WorkItem
-from resources.lake import Lake, LakeError, Provenance, file_unit_id, holdings
+from resources.lake import Lake, LakeError, Provenance, file_item_id, holdings
 from resources.lake.holdings import Tokens, highest_tokens
 from resources.ledger import Entry, Ledger
 from resources.ledger.adoption import Adoption, FileState, Found
@@ -33,9 +33,9 @@ MOVED_AWAY = "moved away"
 class Comparison:
     """How the ledger and the lake differ about a table of a shard.
 
-    newer: units of which the lake holds a later attempt than the ledger knows; missing, stale:
-    {unit: token} of those that the ledger has a result for, and the lake none, or one of another
-    fingerprint; extra: units with rows that are none of the shard, or of another shard by now.
+    newer: items of which the lake holds a later attempt than the ledger knows; missing, stale:
+    {item: token} of those that the ledger has a result for, and the lake none, or one of another
+    fingerprint; extra: items with rows that are none of the shard, or of another shard by now.
     """
 
     newer: tuple[str, ...] = ()
@@ -44,8 +44,8 @@ class Comparison:
     extra: tuple[str, ...] = ()
 
     @property
-    def units(self) -> int:
-        """How many units the ledger has to be told of."""
+    def items(self) -> int:
+        """How many items the ledger has to be told of."""
         return len({*self.newer, *self.missing, *self.stale})
 
 
@@ -54,7 +54,7 @@ def compare(
 ) -> Comparison:
     """Compare what the ledger says of a table of a shard with what the lake holds.
 
-    without: units to leave out, whose files are damaged. An attempt that ends meanwhile makes no
+    without: items to leave out, whose files are damaged. An attempt that ends meanwhile makes no
     difference: it publishes before it tells the ledger, so the ledger is read first, and again for
     whatever differs. Raises LakeError.
     """
@@ -62,7 +62,7 @@ def compare(
     entries = {u: e for u, e in _entries(ledger, table, shard).items() if u not in without}
     wanted = None
     if without:
-        held = {*lake.compacted_units(table, shard), *lake.newest_fragments(table, shard)}
+        held = {*lake.compacted_items(table, shard), *lake.newest_fragments(table, shard)}
         wanted = held - set(without)
     made = lake.provenances(table, shard, wanted)
     elsewhere = Adoption(ledger).tokens(table, set(made) - set(entries))
@@ -97,28 +97,28 @@ def compare(
 def note_file(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
     """Remember that the ledger agrees with the compacted file as it is now.
 
-    It does not if it lacks some of its units: it was lost while they were made.
+    It does not if it lacks some of its items: it was lost while they were made.
     """
     adoption = Adoption(ledger)
     state = holdings.state(lake, table, shard)
-    units = lake.compacted_units(table, shard)
-    if units.keys() <= adoption.tokens(table, units).keys():
-        note = None if state is None else FileState(state, len(units))
+    items = lake.compacted_items(table, shard)
+    if items.keys() <= adoption.tokens(table, items).keys():
+        note = None if state is None else FileState(state, len(items))
         adoption.note_files({(table, shard): note})
 
 
-def agree_on_unit(lake: Lake, ledger: Ledger, spec: StageSpec, unit: WorkItem) -> None:
-    """Let the ledger know one unit of a stage as the lake does, while the stage goes on."""
+def agree_on_item(lake: Lake, ledger: Ledger, spec: StageSpec, item: WorkItem) -> None:
+    """Let the ledger know one item of a stage as the lake does, while the stage goes on."""
     for table in spec.tables:
         made: dict[str, Provenance] = {}
         with suppress(LakeError):  # the end of the stage will say so
-            made = lake.provenances(table, spec.shard, units={unit.unit_id})
+            made = lake.provenances(table, spec.shard, items={item.item_id})
         held = {u: p.token for u, p in made.items()}
         tokens = highest_tokens(lake, table, spec.shard, held, spec.operator)
-        highest = {unit.unit_id: tokens[unit.unit_id]}
+        highest = {item.item_id: tokens[item.item_id]}
         adoption = Adoption(ledger)
         adoption.adopt({table: [_found(table, spec.shard, u, p) for u, p in made.items()]})
-        ledger.expect(table, spec.shard, [(unit.unit_id, unit.video_id)], highest)
+        ledger.expect(table, spec.shard, [(item.item_id, item.video_id)], highest)
         adoption.raise_tokens(table, highest)
 
 
@@ -128,7 +128,7 @@ def agree(
     """Take over what the lake holds of tables of a shard and the ledger does not know.
 
     own: tables of which the ledger is also told the highest tokens; carried: the stage under whose
-    name their clips carry state on. Returns {table: units taken over} and {own table: tokens}.
+    name their clips carry state on. Returns {table: items taken over} and {own table: tokens}.
     """
     lake, shard = inputs.lake, inputs.shard
     adoption = Adoption(inputs.ledger)
@@ -154,7 +154,7 @@ def agree(
 
 
 def _tokens(inputs: ShardInputs, table: str) -> dict[str, int]:
-    """{unit: token} of the current rows; of those that can be read, if a file is damaged."""
+    """{item: token} of the current rows; of those that can be read, if a file is damaged."""
     try:
         return {u: p.token for u, p in inputs.made(table).items()}
     except LakeError:  # whoever needs the file will say so
@@ -165,88 +165,88 @@ def take_over(inputs: ShardInputs, found: Mapping[str, Sequence[Found]]) -> dict
     """Enter results of a shard {table: results}, who owns its videos, and what else is to be done
     of these tables.
 
-    Returns {table: units} of the results that were entered.
+    Returns {table: items} of the results that were entered.
     """
     if not any(found.values()):
         return {}
     # Results last: whoever is killed before finds them still to be entered.
     if found.get(MANIFEST):
-        units = {r.unit_id for r in found[MANIFEST]}
-        remember_owners(inputs.lake, inputs.ledger, [(inputs, units)])
-    enter_waiting(inputs, [table for table, units in found.items() if units])
+        items = {r.item_id for r in found[MANIFEST]}
+        remember_owners(inputs.lake, inputs.ledger, [(inputs, items)])
+    enter_waiting(inputs, [table for table, items in found.items() if items])
     entered = Adoption(inputs.ledger).adopt(found)
-    return {table: len(units) for table, units in entered.items() if units}
+    return {table: len(items) for table, items in entered.items() if items}
 
 
 def enter_waiting(inputs: ShardInputs, tables: Iterable[str]) -> None:
-    """Enter the units of tables of which the lake holds others: a run was at them, and would else
+    """Enter the items of tables of which the lake holds others: a run was at them, and would else
     not be taken up by a retry."""
     for table in tables:
         left = set(_expected(inputs, table)) - set(_tokens(inputs, table))
         if left:
-            videos = {unit: _video_of(table, unit) for unit in left}
+            videos = {item: _video_of(table, item) for item in left}
             Adoption(inputs.ledger).enter_waiting(table, inputs.shard, videos)
 
 
-def results(inputs: ShardInputs, table: str, units: Iterable[str] | None = None) -> list[Found]:
-    """What the lake holds of units of a table, as the ledger enters it; of all of them by default.
+def results(inputs: ShardInputs, table: str, items: Iterable[str] | None = None) -> list[Found]:
+    """What the lake holds of items of a table, as the ledger enters it; of all of them by default.
 
-    Units that the tables above say are none of the shard are left out.
+    Items that the tables above say are none of the shard are left out.
     """
     made = inputs.made(table)
     belongs = _belongs(inputs, table)
-    chosen = made if units is None else units
+    chosen = made if items is None else items
     return [_found(table, inputs.shard, u, made[u]) for u in chosen if belongs(u)]
 
 
 def remember_owners(
     lake: Lake, ledger: Ledger, shards: Iterable[tuple[ShardInputs, Container[str]]]
 ) -> None:
-    """Enter who owns the videos of files (units) of shards, and which of these came too late, as
+    """Enter who owns the videos of files (items) of shards, and which of these came too late, as
     the manifests say: by where the files are now, since a move may have been killed before it was
     in the manifest."""
     owners: dict[str, tuple[str, str]] = {}
     tokens: dict[str, int] = {}
-    unit_of: dict[tuple[str, str], str] = {}
+    item_of: dict[tuple[str, str], str] = {}
     late = []
-    for inputs, units in shards:
+    for inputs, items in shards:
         made = inputs.made(MANIFEST)
-        uris = {file.unit: file.uri for file in inputs.files}
-        for unit, row in inputs.rows_of_files.items():
+        uris = {file.item: file.uri for file in inputs.files}
+        for item, row in inputs.rows_of_files.items():
             video_id = row["video_id"]
             # A file without a place has lost it to another one, along with its content.
-            if unit not in units or unit not in made or unit not in uris or not video_id:
+            if item not in items or item not in made or item not in uris or not video_id:
                 continue
-            token = made[unit].token
+            token = made[item].token
             if row["accepted"] and token > tokens.get(video_id, -1):
-                owners[video_id], tokens[video_id] = (uris[unit], inputs.shard), token
-                unit_of[uris[unit], inputs.shard] = unit
+                owners[video_id], tokens[video_id] = (uris[item], inputs.shard), token
+                item_of[uris[item], inputs.shard] = item
             elif is_late_copy(row):
-                noted_at = _seconds(made[unit].created_at) or 0.0
-                late.append((Duplicate(unit, inputs.shard, noted_at, None), video_id))
+                noted_at = _seconds(made[item].created_at) or 0.0
+                late.append((Duplicate(item, inputs.shard, noted_at, None), video_id))
     contents = Contents(ledger)
     others = {v: o for v, o in contents.owners(owners).items() if o != owners[v]}
     for shard in {shard for _, shard in others.values()}:
-        unit_of |= _units_of_places(lake, shard)
-    theirs = {v: unit_of.get(o) or file_unit_id(o[0]) for v, o in others.items()}
+        item_of |= _items_of_places(lake, shard)
+    theirs = {v: item_of.get(o) or file_item_id(o[0]) for v, o in others.items()}
     known = Adoption(ledger).tokens(MANIFEST, theirs.values())
     # Of two files the one that got it later has it: the other was gone by then. One file may be
     # known by the place that it had.
     instead = {
         v: other
         for v, other in others.items()
-        if theirs[v] == unit_of[owners[v]] or known.get(theirs[v], tokens[v]) < tokens[v]
+        if theirs[v] == item_of[owners[v]] or known.get(theirs[v], tokens[v]) < tokens[v]
     }
     contents.remember(owners, late, instead)
 
 
-def _units_of_places(lake: Lake, shard: str) -> dict[tuple[str, str], str]:
-    """{(uri, shard): unit} of the places that the files of a shard have, and had at first."""
+def _items_of_places(lake: Lake, shard: str) -> dict[tuple[str, str], str]:
+    """{(uri, shard): item} of the places that the files of a shard have, and had at first."""
     files: list[RawFileOfShard] = []
     with suppress(LakeError):  # the owner may be of a shard that is not in the lake
         files = files_of(lake, shard)
-    entered = {(f.entered_uri, shard): f.unit for f in files}
-    return entered | {(f.uri, shard): f.unit for f in files}
+    entered = {(f.entered_uri, shard): f.item for f in files}
+    return entered | {(f.uri, shard): f.item for f in files}
 
 
 def is_late_copy(row: Mapping[str, Any]) -> bool:
@@ -256,11 +256,11 @@ def is_late_copy(row: Mapping[str, Any]) -> bool:
 
 
 def _entries(ledger: Ledger, table: str, shard: str) -> dict[str, Entry]:
-    return {e.unit_id: e for e in ledger.entries(stage=table, shard=shard)}
+    return {e.item_id: e for e in ledger.entries(stage=table, shard=shard)}
 
 
 def _belongs(inputs: ShardInputs, table: str) -> Callable[[str], bool]:
-    """Whether a unit is one of the shard, as far as the tables above it can say."""
+    """Whether an item is one of the shard, as far as the tables above it can say."""
     if table == MANIFEST:
         return lambda _: True  # the files of a shard never change
     videos: dict[str, bool] = {}
@@ -275,20 +275,20 @@ def _belongs(inputs: ShardInputs, table: str) -> Callable[[str], bool]:
             for clip in inputs.rows(CLIPS):
                 clips.setdefault(clip["video_id"], set()).add(clip["clip_id"])
 
-    def belongs(unit: str) -> bool:
-        video_id = unit if table == CLIPS else unit.rpartition("-")[0]
+    def belongs(item: str) -> bool:
+        video_id = item if table == CLIPS else item.rpartition("-")[0]
         if videos and not videos.get(video_id):
             return False
-        return video_id not in clips or unit in clips[video_id]
+        return video_id not in clips or item in clips[video_id]
 
     return belongs
 
 
 def _expected(inputs: ShardInputs, table: str) -> list[str]:
-    """The units that a table of a shard is to have, as far as the tables above it can say."""
+    """The items that a table of a shard is to have, as far as the tables above it can say."""
     try:
         if table == MANIFEST:
-            return [f.unit for f in inputs.files if f.unit not in inputs.rows_of_files]
+            return [f.item for f in inputs.files if f.item not in inputs.rows_of_files]
         accepted = {v["video_id"] for v in inputs.rows(MANIFEST) if v["accepted"]}
         if table == CLIPS:
             return list(accepted)
@@ -297,18 +297,18 @@ def _expected(inputs: ShardInputs, table: str) -> list[str]:
         return []
 
 
-def _video_of(table: str, unit: str) -> str | None:
+def _video_of(table: str, item: str) -> str | None:
     if table == MANIFEST:
         return None
-    return (unit if table == CLIPS else unit.rpartition("-")[0])[:16] or None
+    return (item if table == CLIPS else item.rpartition("-")[0])[:16] or None
 
 
-def _found(table: str, shard: str, unit: str, made: Provenance) -> Found:
+def _found(table: str, shard: str, item: str, made: Provenance) -> Found:
     kind, _, why = made.provisional.partition(": ")
     return Found(
-        unit_id=unit,
+        item_id=item,
         shard=shard,
-        video_id=_video_of(table, unit),
+        video_id=_video_of(table, item),
         fingerprint=made.fingerprint,
         token=made.token,
         attempts=made.attempt,

@@ -96,7 +96,7 @@ def find_differences(
 
 @dataclass(frozen=True)
 class _Held:
-    """What the lake has of a table: {shard: state} of files, {shard: units} of what is not
+    """What the lake has of a table: {shard: state} of files, {shard: items} of what is not
     compacted."""
 
     states: Mapping[str, str]
@@ -133,7 +133,7 @@ def _suspects(
             if (
                 shard in mine.fragments
                 or not as_before
-                or (before is not None and _units(counts, table, shard) < before.units)
+                or (before is not None and _items(counts, table, shard) < before.item_count)
             ):
                 found.add((table, shard))
     for table, shard in {*known, *(k for k, states in counts.items() if State.DONE in states)}:
@@ -143,7 +143,7 @@ def _suspects(
     return sorted(found, key=lambda s: (s[1], order[s[0]]))
 
 
-def _units(counts: Counts, table: str, shard: str) -> int:
+def _items(counts: Counts, table: str, shard: str) -> int:
     return sum(counts.get((table, shard), {}).values())
 
 
@@ -151,11 +151,11 @@ def _look(lake: Lake, ledger: Ledger, table: str, shard: str, held: _Held, done:
     if shard not in held.states and shard not in held.fragments:
         if not done:
             return _Answer()
-        why = f"{done} units are done in the ledger, and there are no rows of them"
+        why = f"{done} work items are done in the ledger, and there are no rows of them"
         return _Answer(Difference(table, shard, why))
     try:
         found = compare(lake, ledger, table, shard)
-        units = len(set(lake.compacted_units(table, shard)) - set(found.extra))
+        items = len(set(lake.compacted_items(table, shard)) - set(found.extra))
     except LakeError as error:
         return _Answer(Difference(table, shard, str(error)))
     words = {
@@ -163,8 +163,8 @@ def _look(lake: Lake, ledger: Ledger, table: str, shard: str, held: _Held, done:
         "whose rows are gone": len(found.missing),
         "whose rows are of another fingerprint": len(found.stale),
     }
-    if found.units:
-        why = ", ".join(f"{n} units {what}" for what, n in words.items() if n)
+    if found.items:
+        why = ", ".join(f"{n} work items {what}" for what, n in words.items() if n)
         return _Answer(Difference(table, shard, why))
     state = held.states.get(shard)
-    return _Answer(state=None if state is None else FileState(state, units))
+    return _Answer(state=None if state is None else FileState(state, items))

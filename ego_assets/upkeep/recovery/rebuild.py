@@ -34,7 +34,7 @@ MANY = 200
 
 @dataclass
 class Rebuilt:
-    """What came of a rebuild: {table: units in the lake}, {table: units that the ledger lacked},
+    """What came of a rebuild: {table: items in the lake}, {table: items that the ledger lacked},
     and sentences on what could not be read. put_aside: files of a damaged ledger, as they are
     called now."""
 
@@ -125,20 +125,20 @@ def _enter(lake: Lake, ledger: Ledger, looks: list[_Look], made: Rebuilt, is_new
     adoption, found = Adoption(ledger), dict[str, list[Found]]()
     for look in looks:
         made.problems += look.problems
-        for table, units in look.found.items():
-            found.setdefault(table, []).extend(units)
-            made.found[table] += len(units)
+        for table, items in look.found.items():
+            found.setdefault(table, []).extend(items)
+            made.found[table] += len(items)
     if is_new:
-        files = [(k.inputs, {r.unit_id for r in k.found.get(MANIFEST, ())}) for k in looks]
-        remember_owners(lake, ledger, [(inputs, units) for inputs, units in files if units])
+        files = [(k.inputs, {r.item_id for r in k.found.get(MANIFEST, ())}) for k in looks]
+        remember_owners(lake, ledger, [(inputs, items) for inputs, items in files if items])
         for look in looks:
-            enter_waiting(look.inputs, [table for table, units in look.found.items() if units])
-    made.entered.update({t: len(units) for t, units in adoption.adopt(found).items() if units})
+            enter_waiting(look.inputs, [table for table, items in look.found.items() if items])
+    made.entered.update({t: len(items) for t, items in adoption.adopt(found).items() if items})
     adoption.note_files({k: s for look in looks for k, s in look.states.items()})
 
 
 class _Slim(ShardInputs):
-    """Reads only what says which units there are, and who owns them."""
+    """Reads only what says which items there are, and who owns them."""
 
     COLUMNS: ClassVar[dict[str, list[str]]] = {
         "video_manifest": ["uri", "video_id", "accepted", "reject_reason", "reject_detail"],

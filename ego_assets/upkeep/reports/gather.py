@@ -78,7 +78,7 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
         "videos taken in": f"{taken.accepted:,} ({taken.hours:.1f} hours)",
         "videos rejected": f"{sum(taken.rejected.values()):,}",
         "clips through the whole graph": f"{last.done if last else 0:,}",
-        "units failed or put in quarantine": f"{bad:,}",
+        "work items failed or put in quarantine": f"{bad:,}",
         "in quarantine now": f"{sum(quarantine.values()):,}",
         "runs": ", ".join(f"{n} {s}" for s, n in sorted(events.runs.items())) or "none",
     }
@@ -102,13 +102,13 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
         ),
         PageTable(
             "Failures by reason",
-            ("stage", "error", "units", "for example"),
-            [(r.stage, r.error_class, r.units, r.example) for r in activity.reasons(LISTED)],
+            ("stage", "error", "work items", "for example"),
+            [(r.stage, r.error_class, r.items, r.example) for r in activity.reasons(LISTED)],
         ),
         PageTable("Rejected videos", ("reason", "videos"), taken.rejected.most_common(LISTED)),
         PageTable(
             "Quarantine now",
-            ("stage", "units"),
+            ("stage", "work items"),
             [(t, n) for t, n in quarantine.items() if n],
             "Empty.",
         ),
@@ -128,8 +128,8 @@ def gather(lake: Lake, ledger: Ledger, events: Events, until: datetime, days: in
         ),
         PageTable(
             "Slowest clips",
-            ("stage", "unit", "shard", "seconds"),
-            [(u.stage, u.unit_id, u.shard, u.seconds) for u in activity.slowest(10)],
+            ("stage", "work item", "shard", "seconds"),
+            [(u.stage, u.item_id, u.shard, u.seconds) for u in activity.slowest(10)],
         ),
     ]
     kind = {1: "Daily", 7: "Weekly"}.get(days, f"{days}-day")
@@ -149,9 +149,9 @@ def _taken_in(lake: Lake, activity: Activity) -> _Taken:
     """Of the videos that were looked at: how much is good, and why the rest is not."""
     taken = _Taken()
     for shard in activity.shards("video_manifest"):
-        units = activity.units("video_manifest", shard)
-        for unit, row in lake.rows_of_files(shard).items():
-            if unit not in units:
+        items = activity.items("video_manifest", shard)
+        for item, row in lake.rows_of_files(shard).items():
+            if item not in items:
                 continue  # one of another day in a shard that ran again
             if row["accepted"]:
                 taken.accepted += 1
@@ -173,8 +173,8 @@ def _pictures(
     found: dict[str, bytes] = {}
     if done:
         counts = {t: np.array([done[t].get(int(h), 0) for h in hours]) for t in TABLES if t in done}
-        title = "Units done in an hour"
-        found[title] = plots.plot_counts(hours - end / 3600, counts, before, "units", title)
+        title = "Work items done in an hour"
+        found[title] = plots.plot_counts(hours - end / 3600, counts, before, "work items", title)
         title = "Hours of work by stage"
         found[title] = plots.plot_shares(hours_spent, "hours", title)
     if events.drift:
