@@ -3,7 +3,7 @@
 `{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "bad": true}: the first n
 attempts do so; {"until": path, "hang": n}: they wait for that file; {"sleep_s": s, "hang": n}: they
 take so long; {"makes_folder": true}: they have a temporary folder meanwhile; {"starts": path}: they
-have started a process that goes on, whose id is there. Attempts are counted in
+have started a process that goes on, and added its id there. Attempts are counted in
 `{clip_id}.attempts`.
 """
 
@@ -89,7 +89,8 @@ class FakeEstimator:
         attempt, behave = told(folder, f"{clip.clip_id}.attempts", f"{clip.clip_id}.json")
         if behave.get("starts"):
             started = subprocess.Popen(["sleep", "600"], start_new_session=True)
-            (folder / behave["starts"]).write_text(str(started.pid))
+            with (folder / behave["starts"]).open("a") as file:
+                file.write(f"{started.pid}\n")
         if attempt <= behave.get("die", 0):
             print(f"last words of attempt {attempt}", file=sys.stderr)
             os.kill(os.getpid(), signal.SIGKILL)

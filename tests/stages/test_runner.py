@@ -114,8 +114,8 @@ def test_a_clip_that_kills_its_worker_once_is_done_by_another(bench: Bench) -> N
 def test_a_worker_takes_along_what_it_has_started(bench: Bench, die: int) -> None:
     bench.behave(SHORT, die=die, starts="helper")
     assert run_stage(bench.spec, workers=1).worker_deaths == die
-    helper = int((bench.folder / "raw/helper").read_text())
-    assert not psutil.pid_exists(helper)
+    helpers = [int(line) for line in (bench.folder / "raw/helper").read_text().split()]
+    assert [psutil.pid_exists(helper) for helper in helpers] == [False] * (1 + die)
 
 
 def test_a_worker_killed_in_the_middle_of_a_message_costs_one_attempt(bench: Bench) -> None:
