@@ -465,7 +465,7 @@ def test_it_dies_with_its_parent(weights: Path) -> None:
         "from ego_assets.objects.foundationpose.bridge import Bridge\n"
         "from ego_assets.objects.foundationpose import child as f\n"
         f"b = Bridge('', Path(f.__file__), Path({str(weights / 'FoundationPose')!r}))\n"
-        "b.start(); print(b._process.pid, flush=True)\n"
+        "b.start(); print(b._program.process.pid, flush=True)\n"
         "b.ask({'op': 'load', 'checkout': str(b.checkout)}, {}, 600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
