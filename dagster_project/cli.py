@@ -204,7 +204,7 @@ def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
             found = describe(lake, ledger, shown, differences, adoption.counts(), footage)
-            live.update(overview(found, differences), refresh=True)
+            live.update(overview(found, differences, console.width), refresh=True)
             time.sleep(2)
             if time.monotonic() - compared > COMPARED_EVERY_S:
                 differences, footage = find_differences(lake, ledger), read_footage(lake)

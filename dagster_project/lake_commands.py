@@ -432,14 +432,14 @@ def history_command(lake_root: str, stage: str | None, shard: str | None, as_jso
     if as_json:
         click.echo(json.dumps(found))
         return
-    before = None
+    before, width = None, Console().width
     for row in found:
         if (name := f"{row['shard']} {row['table']}") != before:
             click.echo(plain(name).plain)
             before = name
-        click.echo(plain(f"  {row['version']}, made at {row['made_at'][:19]}Z by").plain)
+        click.echo(hanging(f"  {row['version']}, made at {row['made_at'][:19]}Z by", 4, width))
         for run, units in row["runs"].items():
-            click.echo(plain(f"    {run}: {count_of(units, 'unit')}").plain)
+            click.echo(hanging(f"   {run}: {count_of(units, 'unit')}", 5, width))
 
 
 @click.command()
