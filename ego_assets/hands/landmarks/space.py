@@ -68,14 +68,13 @@ def place(hand: np.ndarray, points: np.ndarray, intrinsics: Intrinsics) -> Place
     spread = float(np.sqrt(((rays - rays.mean(axis=0)) ** 2).sum()))
     real = float(np.sqrt((hand[:, :2] ** 2).sum()))
     start = real / max(spread, 1e-9) * middle
-    rotation, shift = turn.reshape(3, 1), start.reshape(3, 1)
     try:
         rotation, shift = cv2.solvePnPRefineLM(
-            hand, rays, np.eye(3), None, rotation.copy(), shift.copy()
+            hand, rays, np.eye(3), None, turn.reshape(3, 1), start.reshape(3, 1)
         )
     except cv2.error:
         return None
-    joints = hand @ cv2.Rodrigues(rotation)[0].T + shift.ravel()
+    joints = hand @ np.asarray(cv2.Rodrigues(rotation)[0]).T + np.asarray(shift).ravel()
     if not np.isfinite(joints).all() or joints[:, 2].min() <= 0.01:
         return None
     apart = joints[:, :2] / joints[:, 2:] - rays

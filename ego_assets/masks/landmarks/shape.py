@@ -112,8 +112,8 @@ def _refined(image: np.ndarray, points: np.ndarray, scale: float) -> tuple[np.nd
     if is_sure.sum() < 10 or (labels == cv2.GC_BGD).sum() < 10:
         return drawn & ~beyond, skin
     cv2.setRNGSeed(0)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(image, labels, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+    back, fore = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(image, labels, (0, 0, 1, 1), back, fore, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return _without_holes(_largest(found, is_sure)), skin
 
