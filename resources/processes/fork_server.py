@@ -262,3 +262,13 @@ def server_ready() -> Iterator[None]:
             control, process = _ahead.pop()
             control.close()
             process.wait()
+
+
+def servers_of_multiprocessing() -> set[int | None]:
+    """Return the standard library's own helpers: whoever ends strays leaves them, they start fast."""
+    from multiprocessing import forkserver, resource_tracker
+
+    return {
+        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
+        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
+    }
