@@ -265,7 +265,7 @@ def server_ready() -> Iterator[None]:
 
 
 def servers_of_multiprocessing() -> set[int | None]:
-    """Return the standard library's own helpers: whoever ends strays leaves them, they start fast."""
+    """Return the standard library's own helpers, which are left when strays are ended."""
     from multiprocessing import forkserver, resource_tracker
 
     return {
