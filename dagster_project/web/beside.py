@@ -34,7 +34,8 @@ class Beside:
         self.answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _, first, *rest = [*scope.get("path", "").split("/"), ""]
+        path: list[str] = [*str(scope.get("path", "")).split("/"), ""]
+        first, rest = path[1], path[2:]
         answer = self.answers.get(f"/{first}") if scope["type"] == "http" else None
         if answer is None:
             await self.app(scope, receive, send)

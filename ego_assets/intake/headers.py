@@ -48,7 +48,7 @@ class HeaderReader:
             self._child = self._child or self._server.fork(None)
             self._child.say(path)
             if self._child.connection.poll(LIMIT_S):
-                return self._child.connection.recv()
+                return float(self._child.connection.recv())
         except (OSError, EOFError, ForkServerError):
             pass
         self.lost += 1  # it died, or hung, or this machine lets no other start

@@ -29,9 +29,9 @@ def manifest_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Pictur
         for line, text in enumerate(words):
             draw.draw_words(tile, text, line)
         tiles.append(tile)
-    words = "a video's first frame; dark: it was rejected, for the reason that is given"
+    legend = "a video's first frame; dark: it was rejected, for the reason that is given"
     title = f"{table} of shard {shard}: {len(tiles)} of {len(videos)} videos"
-    return sheet_of(tiles, title, [(None, words)])
+    return sheet_of(tiles, title, [(None, legend)])
 
 
 def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:

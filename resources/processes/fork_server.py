@@ -130,7 +130,12 @@ class ForkServer:
         self._lock = threading.Lock()
         self.mark = {MARK_VARIABLE: secrets.token_hex(8)}
         self.control, self.process = _ahead.pop() if _ahead else self._spawn(own_group)
-        order = {"main": main, "needs": [*needs], "modules": [*modules], "path": [*path]}
+        order: dict[str, Any] = {
+            "main": main,
+            "needs": [*needs],
+            "modules": [*modules],
+            "path": [*path],
+        }
         order["environment"] = {**(environment or {}), **self.mark}
         self.control.send(json.dumps(order).encode())
 

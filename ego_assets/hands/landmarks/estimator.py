@@ -205,7 +205,7 @@ def _lasting_presence(times: np.ndarray, presence: Sequence[float]) -> np.ndarra
     like one now and then."""
     own = np.array(presence)
     weights = np.exp(-0.5 * ((times[:, None] - times[None]) / _LASTING_S) ** 2)
-    return np.minimum(own, weights @ own / weights.sum(axis=1))
+    return np.asarray(np.minimum(own, weights @ own / weights.sum(axis=1)))
 
 
 def _interpolated(times: np.ndarray, seen: Sequence[int], values: np.ndarray) -> np.ndarray:

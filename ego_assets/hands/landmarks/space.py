@@ -34,7 +34,7 @@ class PlacedHand:
 
 def lengths_of(hands: np.ndarray) -> np.ndarray:
     """(N, 20) metres: the bones of (N, 21, 3) joints."""
-    return np.linalg.norm(hands[:, _ENDS] - hands[:, _STARTS], axis=-1)
+    return np.asarray(np.linalg.norm(hands[:, _ENDS] - hands[:, _STARTS], axis=-1))
 
 
 def with_lengths(hands: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def with_lengths(hands: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     found[:, 0] = hands[:, 0]
     for number, (start, end) in enumerate(BONES):
         found[:, end] = found[:, start] + bones[:, number]
-    return found - found.mean(axis=1, keepdims=True)
+    return np.asarray(found - found.mean(axis=1, keepdims=True))
 
 
 def place(hand: np.ndarray, points: np.ndarray, intrinsics: Intrinsics) -> PlacedHand | None:
