@@ -24,6 +24,7 @@ from dagster_project.config_command import config
 from dagster_project.lake_commands import LAKE_COMMANDS
 from dagster_project.sql_command import sql
 from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
+from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.status import describe, overview, show
 from dagster_project.terminal import (
     BACKENDS_OPTION,
@@ -151,7 +152,7 @@ def _hosts(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[
     "allowed",
     multiple=True,
     metavar="NAME[:PORT]",
-    envvar="EGO_ALLOWED_HOSTS",
+    envvar=ALLOWED_HOSTS,
     show_envvar=True,
     callback=_hosts,
     help="Another name under which browsers reach the UI, as behind a proxy. May be repeated.",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import dagster as dg
 from pydantic import Field
 
+from resources.environment import raw_folder
 from resources.raw.limits import SHARD_BYTES, SHARD_DURATION_S, SHARD_FILES
 
 
@@ -33,4 +32,4 @@ class RawLake(dg.ConfigurableResource):
     )
 
     def places(self) -> list[str]:
-        return self.folders or [os.environ.get("EGO_RAW") or ".ego/raw"]
+        return self.folders or [raw_folder() or ".ego/raw"]

@@ -75,7 +75,7 @@ class Surroundings:
 
     def process_left(self) -> int:
         """Id of a process that the step started and that still runs; 0: none."""
-        stay = shared_pids() | _multiprocessing_servers()
+        stay = shared_pids()
         below = psutil.Process().children(recursive=True)
         return next((p.pid for p in below if p.pid not in stay and is_running(p)), 0)
 
@@ -100,14 +100,4 @@ def _catchable() -> set[signal.Signals]:
     return {s for s in signal.valid_signals() if isinstance(s, signal.Signals)} - {
         signal.SIGKILL,
         signal.SIGSTOP,
-    }
-
-
-def _multiprocessing_servers() -> set[int | None]:
-    """The standard library's own helpers stay for the next step: they are why it starts fast."""
-    from multiprocessing import forkserver, resource_tracker
-
-    return {
-        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
-        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ego_assets.feature import WeightFiles
+from resources.environment import cache_folder, weights_folder
 
 
 class WeightsError(RuntimeError):
@@ -27,7 +28,7 @@ class WeightsMissingError(WeightsError):
 
 def weights_root(given: str = "") -> Path:
     """The folder of all weights: the one given, else EGO_WEIGHTS, else ~/.cache/ego."""
-    return Path(given or os.environ.get("EGO_WEIGHTS") or "~/.cache/ego").expanduser()
+    return Path(given or weights_folder() or "~/.cache/ego").expanduser()
 
 
 """The name of a file, or a folder and a pattern of the files in it: a name is never a pattern."""
@@ -91,7 +92,7 @@ def check_numbers(place: Path, weights: Mapping[str, Any]) -> None:
 
 def cache_file(name: str) -> Path:
     """Where this machine remembers what it would have to compute again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ego" / name
+    return Path(cache_folder()).expanduser() / "ego" / name
 
 
 def _known(path: Path) -> dict[str, Any]:

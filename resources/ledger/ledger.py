@@ -10,7 +10,6 @@ Not here: what the work is, what a state is (`states`), how the database is reac
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -20,6 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from resources.environment import ledger_url
 from resources.ledger.database import Database, patient
 from resources.ledger.states import (
     BLOCKED,
@@ -58,7 +58,7 @@ class Ledger(Database):
 
         Raises ValueError for a lake on S3 without either.
         """
-        given = url or os.environ.get("EGO_LEDGER_URL", "")
+        given = url or ledger_url()
         if not given and str(lake).startswith("s3://"):
             raise ValueError(
                 f"the lake {lake} has no folder for its ledger: set EGO_LEDGER_URL to "

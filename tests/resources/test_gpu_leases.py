@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resources.devices import leases as gpu_leases
-from resources.devices.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
+from resources.devices.gpu import Gpu, find_gpus, list_gpus
 from resources.devices.leases import (
     WHOLE,
     Claim,
@@ -27,6 +27,7 @@ from resources.devices.leases import (
     hold,
     let_go,
 )
+from resources.environment import degrade_after_s
 
 FOUR = find_gpus(4)
 

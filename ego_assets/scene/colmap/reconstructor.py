@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +37,7 @@ from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
 from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.mask_regions import MaskedThings
+from resources.environment import leased_devices
 
 TABLE = "scene_reconstruction"
 _FOCAL_RANGE = (0.4, 2.5)
@@ -125,7 +125,7 @@ class PycolmapReconstructor:
         scene = build_map(tracks, chosen, work, calibrate, settings)
         notes["mapped on"] = scene.device
         if scene.device == "gpu":
-            gpu = os.environ["CUDA_VISIBLE_DEVICES"].partition(",")[0]
+            gpu = leased_devices()[0]
             notes["accelerator"] = json.dumps({"gpu": gpu, "used_by": "pycolmap"})
         intrinsics = _calibrated(start, work, scene.intrinsics) if calibrate else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
