@@ -29,6 +29,7 @@ from dagster_project.stage_settings import (
     SET_OPTION,
     read_settings,
 )
+from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.status import describe, overview, show
 from dagster_project.terminal import (
     BACKENDS_OPTION,
@@ -159,7 +160,7 @@ def _hosts(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[
     "allowed",
     multiple=True,
     metavar="NAME[:PORT]",
-    envvar="EGO_ALLOWED_HOSTS",
+    envvar=ALLOWED_HOSTS,
     show_envvar=True,
     callback=_hosts,
     help="Another name under which browsers reach the UI, as behind a proxy. May be repeated.",

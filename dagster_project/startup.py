@@ -11,7 +11,7 @@ from io import TextIOWrapper
 
 from dagster_project.web.hosts import parse_allowed
 from ego_assets.environment import check_environment, is_utf8
-from resources.lake.environment import EnvironmentVariableError
+from resources.environment import EnvironmentVariableError, read_text
 from resources.processes.temp_folder import shorten_temp_folder
 
 UTF8 = "PYTHONUTF8"
@@ -38,6 +38,6 @@ def prepare() -> None:
     shorten_temp_folder()
     check_environment()
     try:
-        parse_allowed(os.environ.get(ALLOWED_HOSTS, ""))
+        parse_allowed(read_text(ALLOWED_HOSTS))
     except ValueError as error:
         raise EnvironmentVariableError(f"{ALLOWED_HOSTS}: {error}") from error

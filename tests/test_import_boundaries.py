@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ ALLOWED: dict[str, list[str]] = {
             *GROUND,
             *TOOLS,
             "resources.devices",
+            "resources.environment",
             "resources.lake",
             "resources.processes",
             "resources.raw",
@@ -83,12 +85,19 @@ NOT_FROM = {
 }
 """What a layer must not import, of what it otherwise may."""
 MAY_USE_DAGSTER = ("ego_assets.graph", "sensors", "dagster_project")
-READS_ENVIRONMENT = ("dagster_project", "ego_assets.environment", "samples")
+READS_ENVIRONMENT = (
+    "resources.environment",
+    "resources.processes",
+    *(f"dagster_project.{m}" for m in ("executors", "home", "startup", "terminal", "web.up")),
+)
+"""The edges: what people and servers say, what processes are started with, and commands that say it
+for all that they start."""
 OWNS_PROCESSES = ("resources.processes", "ego_assets.objects.foundationpose.child")
 """Who starts and ends processes; the second one is run by another interpreter, without us."""
 OF_PROCESSES = {("os", "fork"), ("os", "kill"), ("os", "killpg"), ("os", "waitpid")}
 OF_PROCESSES |= {("subprocess", "Popen"), ("psutil", "Popen"), ("ctypes", "CDLL")}
 OF_PROCESSES |= {("", "multiprocessing"), ("multiprocessing", "Process")}
+OF_ENVIRONMENT = {("os", n) for n in ("environ", "environb", "getenv", "putenv", "unsetenv")}
 MAX_LINES = 400
 MAX_MODULES = 12
 LONG = {
@@ -208,6 +217,20 @@ def test_the_graph_and_the_engine_name_no_table_of_a_room_but_videos_and_clips()
                 continue
             strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
             assert not strings & names, module
+
+
+def test_only_the_edges_read_the_environment() -> None:
+    for module, tree in MODULES.items():
+        if not is_within(module, READS_ENVIRONMENT):
+            assert not attributes(tree) & OF_ENVIRONMENT, module
+
+
+def test_only_the_edges_name_a_variable() -> None:
+    edges = (*READS_ENVIRONMENT, "ego_assets.environment")
+    for module, tree in MODULES.items():
+        strings = {str(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        named = {s for s in strings if re.fullmatch("EGO_[A-Z0-9_]+", s)}
+        assert not named or is_within(module, edges), f"{module}: {named}"
 
 
 def test_processes_have_one_owner() -> None:

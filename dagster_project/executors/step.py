@@ -28,7 +28,7 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster._utils.interrupts import capture_interrupts
 
 from dagster_project.executors.worker import pop_early_interrupt
-from resources.devices.gpu import go_without_gpu
+from resources.environment import go_without_gpu
 
 STEP = "dagster_project.executors.step:run_step"
 SHOW_TICK_S = 0.1

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from resources.processes.fork_server import servers_of_multiprocessing, shared_pids
+from resources.processes.fork_server import shared_pids
 from resources.processes.lifetime import is_running
 
 
@@ -75,7 +75,7 @@ class Surroundings:
 
     def process_left(self) -> int:
         """Id of a process that the step started and that still runs; 0: none."""
-        stay = shared_pids() | servers_of_multiprocessing()
+        stay = shared_pids()
         below = psutil.Process().children(recursive=True)
         return next((p.pid for p in below if p.pid not in stay and is_running(p)), 0)
 

@@ -19,13 +19,14 @@ from typing import Any
 import psutil
 
 from dagster_project.executors.surroundings import Surroundings, reseed
-from resources.devices.leases import LEASE_VARIABLE, hold, let_go
+from resources.devices.leases import hold, let_go
+from resources.environment import LEASE, VISIBLE_DEVICES
 from resources.processes.forking import INTERRUPTS, load
 from resources.processes.lifetime import adopt_orphans
 
 MAIN = "dagster_project.executors.worker:work"
 DEVICE_FILE = re.compile(r"/dev/nvidia\d")
-PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "", LEASE_VARIABLE: ""}
+PINS = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE_DEVICES: "", LEASE: ""}
 _early = {"interrupt": False}
 
 Step = Callable[[Any, Callable[[Any], None]], bool]
@@ -81,7 +82,7 @@ def work(connection: Connection, argument: tuple[str, dict[str, str]]) -> None:
         if task is None:
             return
         if task.lease is not None:
-            os.environ[LEASE_VARIABLE] = task.lease  # what works on the device holds it, too
+            os.environ[LEASE] = task.lease  # what works on the device holds it, too
             lease = hold(task.lease) if lease is None else lease
         fit = step(task.command, lambda what: connection.send(Told(what)))
         unfit = _tidy(surroundings) or ("" if fit else "its step failed")

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -150,11 +151,19 @@ class ForkServer:
             )
         return ours, process
 
-    def fork(self, argument: Any, words: LastWords | None = None) -> Forked:
+    def fork(
+        self,
+        argument: Any,
+        words: LastWords | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Forked:
         """Fork a process, and hand it its argument. Waits until the server is ready.
 
-        words: where its standard error goes. Raises ForkServerError.
+        words: where its standard error goes. environment: what it has beside what this process has
+        now, and with it our `sys.path`; None: it has both as the server does. Raises
+        ForkServerError.
         """
+        ours = None if environment is None else {**os.environ, **environment}
         connection, theirs = Pipe()
         ended, tells = Pipe(duplex=False)
         given = [theirs.fileno(), tells.fileno(), *([words.fileno()] if words else [])]
@@ -168,7 +177,7 @@ class ForkServer:
                 connection.close()
                 ended.close()
                 raise ForkServerError(self._why_not(error)) from None
-        forked.say(argument)
+        forked.say((argument, ours, list(sys.path)))
         return forked
 
     def _why_not(self, error: Exception) -> str:
@@ -216,26 +225,35 @@ _sharing = threading.Lock()
 
 
 def fork_from_shared(
-    main: str, needs: Sequence[str], argument: Any, words: LastWords | None = None
+    main: str,
+    needs: Sequence[str],
+    argument: Any,
+    words: LastWords | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Forked:
     """Fork a process from the server that this process has for `main` as long as it lives; one that
-    was killed is started again. As `ForkServer.fork`."""
+    was killed is started again. As `ForkServer.fork`, but it has our environment."""
     while True:
         with _sharing:
             server = _shared.get(main)
             if server is None or server.owner != os.getpid() or not is_running(server.process):
                 server = _shared[main] = ForkServer(main, needs)
         try:
-            return server.fork(argument, words)
+            return server.fork(argument, words, environment or {})
         except ForkServerError:
             if not (server.ready and server.is_dead):
                 raise
             server.process.wait()
 
 
-def shared_pids() -> set[int]:
-    """Return the process ids of the servers that this process shares."""
-    return {s.process.pid for s in _shared.values() if s.owner == os.getpid()}
+def shared_pids() -> set[int | None]:
+    """Return the process ids of the servers that this process has for whoever wants one, with those
+    of the standard library: they are why what comes later starts fast."""
+    return {
+        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
+        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
+        *(s.process.pid for s in _shared.values() if s.owner == os.getpid()),
+    }
 
 
 _ahead: list[tuple[socket.socket, psutil.Process]] = []

@@ -20,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -179,7 +180,12 @@ class _Server:
             faulthandler.enable(file=sys.stderr)
             own_folder_of_multiprocessing()
             with Connection(connection) as pipe:
-                self.main(pipe, pipe.recv())
+                argument, environment, path = pipe.recv()
+                if environment is not None:
+                    os.environ.clear()
+                    os.environ.update(environment)
+                    sys.path[:], tempfile.tempdir = path, None
+                self.main(pipe, argument)
             status = 0
             atexit._run_exitfuncs()  # as `os._exit` does not
         except BaseException:

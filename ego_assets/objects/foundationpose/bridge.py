@@ -20,9 +20,9 @@ import numpy as np
 
 from ego_assets.models.weights import WeightsError
 from ego_assets.objects.foundationpose import child as far_side
-from resources.devices.leases import LEASE_VARIABLE, hold
+from resources.devices.leases import hold_ours
 from resources.processes.last_words import LastWords
-from resources.processes.program import Program
+from resources.processes.program import Program, environment_for
 
 HELLO_S = 60.0
 LAST_WORDS_CHARS = 2000
@@ -58,10 +58,6 @@ class Bridge:
         if not Path(self.command[0]).is_absolute():
             raise WeightsError(f"{self.command[0]} cannot be started: there is no such program")
         ours, theirs = socket.socketpair()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
-        # As if its environment were activated: compilers (ninja) lie beside its interpreter.
-        places = [str(Path(self.command[0]).parent), environment.get("PATH", os.defpath)]
-        environment["PATH"] = os.pathsep.join(places)
         self._words = LastWords()
         with theirs, _held_lease() as lease:
             arguments = [str(theirs.fileno()), str(os.getpid()), str(self.checkout)]
@@ -71,7 +67,7 @@ class Bridge:
                     keeps=[theirs.fileno(), *lease],
                     said_to=self._words,
                     cwd=self.checkout,
-                    env=environment,
+                    env=environment_for(self.command[0], _OURS),
                 )
             except OSError as error:
                 ours.close()
@@ -141,8 +137,7 @@ class Bridge:
 @contextmanager
 def _held_lease() -> Iterator[list[int]]:
     """A hold of this process's device, if it has one, to be left to a process that uses it, too."""
-    path = os.environ.get(LEASE_VARIABLE)
-    held = [hold(path)] if path else []
+    held = hold_ours()
     try:
         yield held
     finally:
