@@ -17,12 +17,15 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dagster_project.executors.gpu import gpu_executor
+from dagster_project.executors.worker_pool import server_ready
 from resources.devices.gpu import why_without_gpu
 
 PINNED_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -408,14 +411,11 @@ def untidy() -> None:
     is_somebody_else(leaves_a_thread(leaves_a_process()))
 
 
-def _square(value: int) -> int:
-    return value * value
-
-
 @dg.op(ins={"after": dg.In()})
 def uses_a_pool(after: Any) -> list[int]:
     with mp.get_context("forkserver").Pool(2) as pool:
-        return [*pool.map(_square, range(3)), os.getpid()]
+        # A function of ours would have each process of the pool import Dagster.
+        return [*pool.map(partial(pow, exp=2), range(3)), os.getpid()]
 
 
 @dg.graph
@@ -555,10 +555,12 @@ def crowd() -> None:
     folders.map(shared)
 
 
-if __name__ == "__main__":  # python executor_jobs.py NAME RUN_CONFIG: one run in its own process
+if __name__ == "__main__":  # python executor_jobs.py NAME CONFIG RUN_CONFIG [forked]: one run
     import executor_jobs
 
-    with dg.DagsterInstance.get() as own:
+    # Forked, before anything is opened, or started when the run needs it.
+    server = server_ready() if sys.argv[4:] else nullcontext()
+    with server, dg.DagsterInstance.get() as own:
         found = executor_jobs.execute(
             sys.argv[1],
             own,

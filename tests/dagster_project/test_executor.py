@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ from dagster_project.doctor import examine
 from dagster_project.executors import device_queue, gpu
 from dagster_project.executors import step as step_module
 from dagster_project.executors.gpu import gpu_executor
-from dagster_project.executors.worker_pool import Worker, WorkerPool
+from dagster_project.executors.worker_pool import Worker, WorkerPool, server_ready
 from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, find_gpus
 from resources.devices.leases import LeaseBook, Request
@@ -39,14 +39,23 @@ from resources.processes import RUN_TAG, run_tag
 from resources.processes.run_locks import RunLocks
 from sensors.lost_runs import count_lost_runs, end_lost_runs
 from tests.resources.namespaces import needs_namespaces
-from tests.support.instances import dagster_instance
+from tests.support.instances import add_databases, dagster_instance
 
 FOUR = {"gpus": 4}
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dagster_instance(tmp_path) as found:
+def imports_all() -> None:
+    """The server of a run's workers is started as for the UI, and imports everything itself.
+
+    Without this, it is forked from the test's process, as `ego run` forks it from the run's.
+    """
+
+
+@pytest.fixture
+def instance(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
+    is_forked = "imports_all" not in request.fixturenames
+    with server_ready() if is_forked else nullcontext(), dagster_instance(tmp_path) as found:
         yield found
 
 
@@ -88,6 +97,7 @@ def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[s
 
 
 @pytest.mark.parametrize("preload", [None, []])
+@pytest.mark.usefixtures("imports_all")
 def test_steps_are_pinned_and_workers_stay_warm(
     instance: dg.DagsterInstance, preload: list[str] | None
 ) -> None:
@@ -227,6 +237,7 @@ def test_a_step_that_wants_more_cpus_than_there_are_gets_all(
     assert result.success, "both ran at once"
 
 
+@pytest.mark.usefixtures("imports_all")
 def test_nothing_leaks_into_the_next_step(instance: dg.DagsterInstance) -> None:
     run = Ran(executor_jobs.execute("messy", instance), instance)
     found = outputs(run.result, instance)["sees_no_mess"]
@@ -267,6 +278,7 @@ def test_a_worker_with_something_left_in_it_is_not_used_again(
     assert "its step left the thread 'slow' running" in messages(run)
 
 
+@pytest.mark.usefixtures("imports_all")
 def test_a_step_may_use_multiprocessing_again_and_again(instance: dg.DagsterInstance) -> None:
     steps = outputs(executor_jobs.execute("pools", instance), instance)
     assert steps["first"][:3] == steps["second"][:3] == [0, 1, 4]
@@ -397,15 +409,20 @@ def hoarder() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.fixture
+def left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_WITHOUT_GPU", "left over in the environment of the run")
+
+
 @pytest.mark.parametrize("how", ["config", "variable"])
 def test_a_step_that_may_goes_on_without_a_gpu(
+    left_over: None,
     instance: dg.DagsterInstance,
     hoarder: subprocess.Popen[str],
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
     config: dict[str, Any] = {"gpus": 1}
-    monkeypatch.setenv("EGO_WITHOUT_GPU", "left over in the environment of the run")
     if how == "config":
         config["degrade_after_s"] = 0.3
     else:
@@ -440,10 +457,18 @@ def endless(mark: Path, how: str) -> dict[str, Any]:
 
 
 def start(
-    home: Path, job: str, config: dict[str, Any], run_config: dict[str, Any], *before: str
+    home: Path,
+    job: str,
+    config: dict[str, Any],
+    run_config: dict[str, Any],
+    *before: str,
+    is_forked: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """A run in a process and a process group of its own, with its own Dagster storage."""
-    home.mkdir(parents=True, exist_ok=True)
+    """A run in a process and a process group of its own, with its own Dagster storage.
+
+    is_forked: the server of its workers is; else it imports everything itself.
+    """
+    add_databases(home)
     # Capturing prints starts four processes a step, which is not what is tested here.
     (home / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\n"
@@ -460,6 +485,7 @@ def start(
                 executor_jobs.__file__,
                 job,
                 *map(json.dumps, (config, run_config)),
+                *(["forked"] if is_forked else []),
             ],
             env=os.environ | {"DAGSTER_HOME": str(home)},
             stdout=log,
@@ -669,7 +695,7 @@ def test_concurrent_runs_while_processes_are_killed(
     # Two are killed themselves, and must not have ended by then.
     sizes = [4 * steps if n < 2 else steps for n in range(runs)]
     started = [
-        start(tmp_path / str(n), "crowd", config, crowd(tmp_path, size))
+        start(tmp_path / str(n), "crowd", config, crowd(tmp_path, size), is_forked=n % 2 == 0)
         for n, size in enumerate(sizes)
     ]
     survivors = started[2:]
@@ -701,7 +727,8 @@ def test_the_cancelled_run_of_the_ui_is_cancelled(tmp_path: Path) -> None:
     """As its launcher does it: the run is marked, then its process is interrupted."""
     mark = tmp_path / "mark"
     home = tmp_path / "home"
-    run = start(home, "endless", FOUR | {"cancel_grace_s": 0.5}, endless(mark, "stuck"))
+    config = FOUR | {"cancel_grace_s": 0.5}
+    run = start(home, "endless", config, endless(mark, "stuck"), is_forked=False)
     wait_for(mark.exists)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         (record,) = instance.get_run_records()

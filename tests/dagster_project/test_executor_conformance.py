@@ -14,6 +14,7 @@ import dagster as dg
 import executor_jobs
 import pytest
 
+from dagster_project.executors.worker_pool import server_ready
 from tests.support.instances import dagster_instance
 
 STOCK = {"start_method": {"forkserver": {"preload_modules": ["executor_jobs"]}}}
@@ -123,7 +124,7 @@ def test_logs_and_prints_of_a_step(ran: Both, executor: str) -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dagster_instance(tmp_path) as found:
+    with server_ready(), dagster_instance(tmp_path) as found:
         yield found
 
 
