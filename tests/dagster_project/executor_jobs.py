@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 
@@ -506,24 +506,34 @@ def heavy() -> None:
 # Many steps on few devices.
 
 
-@dg.op(out=dg.DynamicOut(), config_schema={"steps": int, "folder": str}, tags={"ego/gpus": "0"})
-def many(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[str]]:
+@dg.op(out=dg.DynamicOut(), config_schema={"steps": int}, tags={"ego/gpus": "0"})
+def many(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[None]]:
     for n in range(context.op_config["steps"]):
-        yield dg.DynamicOutput(context.op_config["folder"], mapping_key=str(n))
+        yield dg.DynamicOutput(None, mapping_key=str(n))
 
 
-@dg.op(tags={"ego/gpus": "1"}, retry_policy=dg.RetryPolicy(max_retries=9))
-def alone(context: dg.OpExecutionContext, folder: str) -> None:
-    _occupy(Path(folder), context, 2)
+# Each event of a step costs Dagster a transaction: these neither load nor store anything.
+OF_A_CROWD: dict[str, Any] = {
+    "ins": {"after": dg.In(dg.Nothing)},
+    "out": dg.Out(dg.Nothing),
+    "config_schema": {"folder": str},
+    "retry_policy": dg.RetryPolicy(max_retries=9),
+}
 
 
-@dg.op(tags={"ego/gpus": "0.5"}, retry_policy=dg.RetryPolicy(max_retries=9))
-def shared(context: dg.OpExecutionContext, folder: str) -> None:
-    _occupy(Path(folder), context, 1)
+@dg.op(**OF_A_CROWD, tags={"ego/gpus": "1"})
+def alone(context: dg.OpExecutionContext) -> None:
+    _occupy(context, 2)
 
 
-def _occupy(folder: Path, context: dg.OpExecutionContext, halves: int) -> None:
+@dg.op(**OF_A_CROWD, tags={"ego/gpus": "0.5"})
+def shared(context: dg.OpExecutionContext) -> None:
+    _occupy(context, 1)
+
+
+def _occupy(context: dg.OpExecutionContext, halves: int) -> None:
     """Take both halves of our device, or one; if they are taken, the executor has failed."""
+    folder = Path(context.op_config["folder"])
     device = os.environ["CUDA_VISIBLE_DEVICES"]
     began = time.monotonic()
     taken = []
@@ -550,21 +560,26 @@ def _occupy(folder: Path, context: dg.OpExecutionContext, halves: int) -> None:
 
 @dg.graph
 def crowd() -> None:
-    folders = many()
-    folders.map(alone)
-    folders.map(shared)
+    each = many()
+    each.map(alone)
+    each.map(shared)
 
 
-if __name__ == "__main__":  # python executor_jobs.py NAME CONFIG RUN_CONFIG [forked]: one run
+def execute_in(home: Path, name: str, given: dict[str, Any], *, is_forked: bool) -> NoReturn:
+    """One run, which is all that this process does, with the Dagster storage of a folder.
+
+    is_forked: the server of its workers is; else it is started, and imports everything itself.
+    """
+    os.environ["DAGSTER_HOME"] = str(home)
+    # Forked before anything is opened.
+    with server_ready() if is_forked else nullcontext(), dg.DagsterInstance.get() as own:
+        found = execute(name, own, **given)
+    sys.exit(0 if found.success else 1)
+
+
+if __name__ == "__main__":  # python executor_jobs.py HOME NAME GIVEN IS_FORKED
     import executor_jobs
 
-    # Forked, before anything is opened, or started when the run needs it.
-    server = server_ready() if sys.argv[4:] else nullcontext()
-    with server, dg.DagsterInstance.get() as own:
-        found = executor_jobs.execute(
-            sys.argv[1],
-            own,
-            config=json.loads(sys.argv[2]),
-            run_config=json.loads(sys.argv[3]),
-        )
-    sys.exit(0 if found.success else 1)
+    executor_jobs.execute_in(
+        Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), is_forked=sys.argv[4] == "True"
+    )
