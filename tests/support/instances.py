@@ -20,14 +20,19 @@ import dagster as dg
 @contextmanager
 def dagster_instance(folder: Path, **options: Any) -> Iterator[dg.DagsterInstance]:
     """As `dagster.instance_for_test`, in a folder that is there."""
-    shutil.copytree(_migrated().name, folder, dirs_exist_ok=True)
+    add_databases(folder)
     with dg.instance_for_test(temp_dir=str(folder), **options) as instance:
         yield instance
 
 
+def add_databases(home: Path) -> None:
+    """Copy the files of an instance without anything in it."""
+    shutil.copytree(_migrated().name, home, dirs_exist_ok=True)
+
+
 @cache
 def _migrated() -> TemporaryDirectory[str]:
-    """An instance without anything in it. It goes with this process."""
+    """Their folder, which goes with this process."""
     folder = TemporaryDirectory(prefix="dagster-")
     with dg.instance_for_test(temp_dir=folder.name):
         pass
