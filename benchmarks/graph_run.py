@@ -54,7 +54,7 @@ class GraphRun:
     @property
     def cuts(self) -> list[int]:
         """First frame of each clip that a cut begins."""
-        return [c["start_frame"] for c in self.clips if c["split_reason"] == "cut"]
+        return [c["start_frame"] for c in self.clips if c["split_reason"] in ("cut", "transition")]
 
     def rows(self, table: str) -> Rows:
         """Rows of a table with each frame once."""

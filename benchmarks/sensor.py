@@ -45,7 +45,8 @@ def make(folder: Path, start: int, count: int) -> list[Path]:
 
 
 def measure(root: Path, known: int, new: int, rounds_of: int = 3) -> dict[str, Any]:
-    from ego_assets.intake.arrivals import Arrivals, Limits
+    from ego_assets.intake.arrivals import Arrivals
+    from ego_assets.intake.batches import Limits
     from resources.lake import Lake
     from resources.ledger import Ledger
     from resources.raw.reader import scan_raw
@@ -127,7 +128,8 @@ def make_videos(folder: Path, count: int) -> None:
 
 def first_import(root: Path, count: int) -> dict[str, Any]:
     """Looks at a folder that is new to a lake, until all of it is in shards."""
-    from ego_assets.intake.arrivals import Arrivals, Limits
+    from ego_assets.intake.arrivals import Arrivals
+    from ego_assets.intake.batches import Limits
     from resources.lake import Lake
     from resources.ledger import Ledger
 

@@ -32,7 +32,8 @@ from ego_assets.models.registry import check
 from ego_assets.models.tuning import TARGET, device_name
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from resources.devices.gpu import Gpu, find_gpus
-from resources.devices.leases import WHOLE, LeaseBook, LeaseClaim, LeaseError
+from resources.devices.leases import LeaseBook, LeaseError
+from resources.devices.schedule import WHOLE, LeaseClaim
 from resources.processes import machine
 
 PACKAGES = ("dagster", "torch", "pycolmap", "dex_retargeting", "av", "opencv-python-headless")

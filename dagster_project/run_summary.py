@@ -210,7 +210,7 @@ def _rows(lake: Lake, table: str, shard: str, units: set[str], videos: set[str])
     if counted is not None and (not is_of_videos or counted[0] <= units):
         return counted[1]
     if not is_of_videos:
-        return lake.read(table, shard, columns=[]).num_rows
+        return len(lake.read(table, shard, columns=[]))
     ids = lake.read(table, shard, columns=["video_id"])["video_id"]
     mine = pc.is_in(ids, value_set=pa.array(sorted(videos), pa.string()))
     return pc.sum(mine).as_py() or 0

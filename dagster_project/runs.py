@@ -25,8 +25,8 @@ import dagster as dg
 
 from dagster_project.executors import run_process
 from dagster_project.executors.run_process import RunCommand
+from dagster_project.executors.worker import Finished, Task, Told
 from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
-from dagster_project.executors.worker_server import Finished, Task, Told
 from dagster_project.home import open_instance
 from dagster_project.run_progress import Progress, Tell, Watch
 from dagster_project.run_queue import runs_at_once

@@ -37,9 +37,9 @@ from resources.devices.leases import LeaseError
 from resources.lake import Lake, LakeError
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.lake import DEFAULT_LAKE
-from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
 from resources.ledger.tables import LedgerDamagedError, LedgerVersionError
+from resources.raw.scratch import ScratchError
 
 
 def _is_usable(_: click.Context, __: click.Parameter, given: str) -> str:

@@ -16,8 +16,8 @@ from resources.devices.gpu import degrade_after_s, simulated_gpus
 from resources.lake.environment import EnvironmentVariableError, read_number
 from resources.lake.history import keep_count
 from resources.lake.lake import DEFAULT_LAKE
-from resources.lake.s3 import answer_timeout_s
-from resources.lake.scratch import given_gigabytes
+from resources.lake.s3.client import answer_timeout_s
+from resources.raw.scratch import given_gigabytes
 
 
 @dataclass(frozen=True)

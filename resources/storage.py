@@ -10,7 +10,7 @@ from pydantic import Field
 
 from resources.lake import Lake
 from resources.lake.lake import DEFAULT_LAKE
-from resources.lake.s3 import S3Account, use_account
+from resources.lake.s3.client import S3Account, use_account
 from resources.ledger import Ledger
 
 

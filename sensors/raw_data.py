@@ -17,7 +17,8 @@ import dagster as dg
 from dagster import SensorEvaluationContext
 
 from ego_assets.graph.partitions import SHARDS, shards_partitions
-from ego_assets.intake.arrivals import Arrivals, Limits, ScanReport
+from ego_assets.intake.arrivals import Arrivals, ScanReport
+from ego_assets.intake.batches import Limits
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.ledger.raw_files import (
     GONE,

@@ -24,6 +24,9 @@ from tests.support.needs import needs_of, shared_fixtures
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Threads of BLAS wait by spinning: small matrices would cost three times as much.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # SQLite and the lake wait for the disk at every commit; memory makes nobody wait.
 MEMORY = Path("/dev/shm")
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
@@ -39,6 +42,31 @@ def real_data() -> Path:
     if not (folder / "videos").is_dir():
         pytest.skip(f"no real data at {folder}: set EGO_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def packaged_weights() -> Path:
+    """Folder of all weights, with those that are fetched by default, or skip: `make test` does."""
+    from ego_assets.models.packaged.declaration import PACKAGED
+    from ego_assets.models.weights import weights_root
+
+    root = weights_root()
+    wanted = [path for weights in PACKAGED.values() if weights.is_default for path in weights.paths]
+    if not all((root / path).is_file() for path in wanted):
+        pytest.skip(f"no weights below {root}: run `make weights`")
+    return root
+
+
+@pytest.fixture(scope="session")
+def hand_nets() -> Path:
+    """Folder of the hand nets, or skip: `make test` fetches them."""
+    from ego_assets.models.packaged.declaration import HAND_NETS
+    from ego_assets.models.weights import weights_root
+
+    root = weights_root()
+    if not all((root / path).is_file() for path in HAND_NETS.paths):
+        pytest.skip(f"no hand nets below {root}: run `make weights`")
+    return root / HAND_NETS.archive.folder
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -92,10 +120,9 @@ def one_thread() -> Iterator[None]:
 def _no_instance_is_left() -> Iterator[None]:
     """Dagster keeps the last instance in a context variable, sometimes beyond its end; who then
     loads definitions in this process fails."""
-    from dagster._core.storage.defs_state import base
-
     yield
-    base._current_storage.set(None)
+    if base := sys.modules.get("dagster._core.storage.defs_state.base"):
+        base._current_storage.set(None)
 
 
 @contextmanager

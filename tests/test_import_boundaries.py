@@ -84,18 +84,16 @@ NOT_FROM = {
 """What a layer must not import, of what it otherwise may."""
 MAY_USE_DAGSTER = ("ego_assets.graph", "sensors", "dagster_project")
 READS_ENVIRONMENT = ("dagster_project", "ego_assets.environment", "samples")
+OWNS_PROCESSES = ("resources.processes", "ego_assets.objects.foundationpose.child")
+"""Who starts and ends processes; the second one is run by another interpreter, without us."""
+OF_PROCESSES = {("os", "fork"), ("os", "kill"), ("os", "killpg"), ("os", "waitpid")}
+OF_PROCESSES |= {("subprocess", "Popen"), ("psutil", "Popen"), ("ctypes", "CDLL")}
+OF_PROCESSES |= {("", "multiprocessing"), ("multiprocessing", "Process")}
 MAX_LINES = 400
 MAX_MODULES = 12
 LONG = {
     "dagster_project.lake_commands",
     "ego_assets.engine.workers.lane",
-    "ego_assets.intake.arrivals",
-    "ego_assets.objects.foundationpose.estimator",
-    "ego_assets.scene.colmap.reconstructor",
-    "resources.devices.leases",
-    "resources.lake.lake",
-    "resources.lake.s3",
-    "resources.ledger.ledger",
 }
 """Modules that are longer than they should be. The list only gets shorter."""
 CROWDED = {"dagster_project"}
@@ -212,6 +210,21 @@ def test_the_graph_and_the_engine_name_no_table_of_a_room_but_videos_and_clips()
             assert not strings & names, module
 
 
+def test_processes_have_one_owner() -> None:
+    for module, tree in MODULES.items():
+        if not is_within(module, OWNS_PROCESSES):
+            assert not attributes(tree) & OF_PROCESSES, module
+
+
+def attributes(tree: ast.AST) -> set[tuple[str, str]]:
+    """(name, attribute) of what is looked up in plain names, or imported from them."""
+    found = {tuple(name.rpartition(".")[::2]) for name in imports(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add((node.value.id, node.attr))
+    return found
+
+
 def test_modules_and_folders_are_small() -> None:
     long = {m for m, path in PATHS.items() if len(path.read_text().splitlines()) > MAX_LINES}
     assert not long - LONG, f"split them: {sorted(long - LONG)}"
@@ -234,6 +247,8 @@ def test_no_two_classes_have_one_name() -> None:
 def test_the_rules_would_notice() -> None:
     tree = ast.parse("import torch\ndef f():\n    import ray\nif 1:\n    import pycolmap")
     assert set(at_module_level(tree)) == {"torch", "pycolmap"}
+    tree = ast.parse("import multiprocessing as mp\nfrom os import fork\nsubprocess.Popen([])")
+    assert len(attributes(tree) & OF_PROCESSES) == 3
     assert is_private("dagster._utils.error")
     assert not is_private("dagster.Field")
     assert is_within("resources.lake.lake", ["resources.lake"])

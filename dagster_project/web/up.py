@@ -22,8 +22,8 @@ from dagster_project.web.parts import Parts
 from ego_assets.environment import PICTURES, SERVED
 from ego_assets.graph.partitions import SHARDS
 from resources.lake import Lake
-from resources.lake.scratch import default_root
 from resources.processes.owned_folders import sweep, temporary_folder_of_a_program
+from resources.raw.scratch import default_root
 
 _LOOK_S = 0.2
 _RESTART_S = 5

@@ -29,11 +29,11 @@ from ego_assets.quality.finding import Evidence, Finding, Probe
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.vision.change import picture_change
 from resources.lake import Lake
-from resources.lake.scratch import ScratchError
 from resources.ledger import Ledger
 from resources.ledger.sources import Sources
 from resources.raw.presence import RawAwayError
 from resources.raw.reader import RawReader
+from resources.raw.scratch import ScratchError
 
 LIKE_BEFORE = "shard_is_like_those_before"
 KEEP_APPEARING = "things_keep_appearing"

@@ -9,8 +9,14 @@ from ego_assets.feature import (
     Stage,
     TableInfo,
 )
-from ego_assets.hands.settings import HamerSettings, HandPoseSettings, HandProbeSettings
+from ego_assets.hands.settings import (
+    HamerSettings,
+    HandPoseSettings,
+    HandProbeSettings,
+    LandmarksHandSettings,
+)
 from ego_assets.hands.tables import HandPose
+from ego_assets.models.packaged.declaration import HAND_NETS
 
 HANDS = Feature(
     "hands",
@@ -44,6 +50,15 @@ HANDS = Feature(
             "ego_assets.hands.baseline.estimator:BaselineHandEstimator",
             HandPoseSettings,
             OUR_LICENCE,
+        ),
+        BackendEntry(
+            "hand_estimator",
+            "landmarks",
+            "ego_assets.hands.landmarks.estimator:LandmarksHandEstimator",
+            LandmarksHandSettings,
+            "Apache-2.0 (MediaPipe's hand nets)",
+            weights=HAND_NETS.paths,
+            source="`ego weights fetch hand-nets`",
         ),
         BackendEntry(
             "hand_estimator",

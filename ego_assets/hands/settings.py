@@ -20,6 +20,32 @@ class HandPoseSettings(Settings):
     )
 
 
+class LandmarksHandSettings(Settings):
+    """hand_poses by landmarks."""
+
+    side_px: int = Field(
+        default=1920,
+        ge=192,
+        le=8192,
+        description="longer side of the pictures that are looked at where masks bring no joints",
+    )
+    fill_gap_s: float = Field(
+        default=0.2,
+        ge=0,
+        le=2,
+        description="gaps of a track up to so long get rows, which are not valid",
+    )
+    smoothing_s: float = Field(
+        default=0.04,
+        ge=0,
+        le=1,
+        description="standard deviation of the smoothing over time of joints; 0: none",
+    )
+    depth_smoothing_s: float = Field(
+        default=0.15, ge=0, le=1, description="the same of the hand's distance"
+    )
+
+
 class HamerSettings(Settings):
     """hand_poses by HaMeR."""
 

@@ -1,10 +1,10 @@
-"""Raw files as they arrive: complete ones join shards, which close like a bus, full or on time.
+"""Raw files as they arrive: complete ones join shards.
 
 One look lists the places, compares with what is known, and ends in time: what is left is done by
 the next one. The lake's shard files say what is in a shard; the table of raw files is an index of
 them that any look mends, so a kill between any two lines neither loses nor doubles a file. A file
 that was moved stays in its shard (`moves`), and one that was only touched is what it was. Not here:
-Dagster (`sensors.raw_data`), what is in the files (`probe`).
+when a shard closes (`batches`), Dagster (`sensors.raw_data`), what is in the files (`probe`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ego_assets.intake.batches import Limits, close_batches
 from ego_assets.intake.changes import Changes, is_gone, run_key, seen
 from ego_assets.intake.headers import HeaderReader
 from ego_assets.intake.moves import enter_all
-from ego_assets.intake.shards import (
-    VIDEO_SUFFIXES,
-    RawFile,
-    describe_file,
-    named,
-    write_shard,
-)
+from ego_assets.intake.shards import VIDEO_SUFFIXES, RawFile, describe_file, named, write_shard
 from resources.lake import Lake, file_unit_id
-from resources.lake.s3 import s3_errors
+from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import (
@@ -41,7 +36,6 @@ from resources.ledger.raw_files import (
     Waiting,
     mark_of,
 )
-from resources.raw.limits import SHARD_BYTES, SHARD_DURATION_S, SHARD_FILES
 from resources.raw.places import files_of
 from resources.raw.presence import RawAwayError, RawGoneError, RawRefusedError
 from resources.raw.reader import RawEntry, is_remote, look, path_of, raw_version, scan_raw, uri_of
@@ -51,17 +45,6 @@ SHARDS_AT_ONCE = 50
 FILES_AT_ONCE = 10_000
 """That one look puts into shards: a first import comes in pieces, each of which ends in time."""
 MANIFEST = "video_manifest"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a file is complete, and when a shard is closed."""
-
-    settle_s: float = 60.0
-    files: int = SHARD_FILES
-    byte_size: int = SHARD_BYTES
-    duration_s: float = SHARD_DURATION_S
-    wait_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -379,26 +362,6 @@ class Arrivals:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
-
-
-def close_batches(files: Sequence[Waiting], limits: Limits, now: float) -> list[list[Waiting]]:
-    """The batches of files that close now: filled in the order of arrival; the last one, which is
-    not full, only if its oldest file has waited long enough."""
-    batches: list[list[Waiting]] = []
-    last: list[Waiting] = []
-    byte_size, duration_s = 0, 0.0
-    for file in files:
-        byte_size += file.byte_size
-        duration_s += file.duration_s or 0.0
-        is_over = byte_size > limits.byte_size or duration_s > limits.duration_s
-        if last and (is_over or len(last) == limits.files):
-            batches.append(last)
-            last, byte_size, duration_s = [], file.byte_size, file.duration_s or 0.0
-        last.append(file)
-    is_full = len(last) == limits.files
-    if last and (is_full or now - min(w.first_seen for w in last) >= limits.wait_s):
-        batches.append(last)
-    return batches
 
 
 def _beginning_of(place: str) -> str:

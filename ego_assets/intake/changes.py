@@ -18,7 +18,7 @@ from ego_assets.engine.plan import digest
 from ego_assets.intake.moves import Moved, Moves
 from ego_assets.intake.sources import GONE_WORDS, gone_detail
 from resources.lake import Lake
-from resources.lake.s3 import s3_errors
+from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import (

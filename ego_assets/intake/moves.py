@@ -19,7 +19,7 @@ from ego_assets.engine.plan import ShardInputs
 from ego_assets.upkeep.recovery.agreement import agree, remember_owners
 from resources.lake import Lake, LakeError, file_unit_id, holdings
 from resources.lake.holdings import highest_tokens
-from resources.lake.s3 import s3_errors
+from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption, FileState
 from resources.ledger.contents import Contents

@@ -23,7 +23,7 @@ from ego_assets.engine.outage import AWAY_S, UNSEEN_S
 from ego_assets.engine.plan import digest, probe_inputs
 from ego_assets.intake.moves import Moves, enter_shard, relabel
 from resources.lake import Lake, Provenance
-from resources.lake.s3 import s3_errors
+from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.sources import AWAY, DELETED, HANDED_ON, STAGE, Source, Sources

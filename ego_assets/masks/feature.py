@@ -11,6 +11,7 @@ from ego_assets.feature import (
     TableInfo,
 )
 from ego_assets.masks.settings import (
+    LandmarksSettings,
     MaskProbeSettings,
     Owlv2Sam2Settings,
     Sam2Settings,
@@ -18,6 +19,7 @@ from ego_assets.masks.settings import (
     SegmentSettings,
 )
 from ego_assets.masks.tables import Detection, HandMask, ObjectMask
+from ego_assets.models.packaged.declaration import HAND_NETS
 
 _LEARNED = "ego_assets.masks.learned"
 
@@ -64,6 +66,15 @@ MASKS = Feature(
             "ego_assets.masks.baseline.segmenter:BaselineSegmenter",
             SegmentSettings,
             OUR_LICENCE,
+        ),
+        BackendEntry(
+            "segmenter",
+            "landmarks",
+            "ego_assets.masks.landmarks.segmenter:LandmarksSegmenter",
+            LandmarksSettings,
+            "Apache-2.0 (MediaPipe's hand nets)",
+            weights=HAND_NETS.paths,
+            source="`ego weights fetch hand-nets`",
         ),
         BackendEntry(
             "segmenter",

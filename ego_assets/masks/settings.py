@@ -28,6 +28,20 @@ class SegmentSettings(Settings):
     max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
 
 
+class LandmarksSettings(SegmentSettings):
+    """detections, object_masks, hand_masks: hands by landmarks, objects as the baseline's."""
+
+    hand_side_px: int = Field(
+        default=1920,
+        ge=192,
+        le=8192,
+        description="longer side of the pictures that hands are looked for in",
+    )
+    scan_interval_s: float = Field(
+        default=0.5, ge=0, le=10, description="how often the palm net looks for new hands"
+    )
+
+
 class Sam2TrackerSettings(Settings):
     """Masks followed by SAM 2.1, whoever prompts it."""
 

@@ -12,6 +12,7 @@ that are seen for a while count, and what all of them move together is summed ov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class StaticCamera:
 
     def registrations(self, pose: np.ndarray) -> list[Registration]:
         """Return one registration per frame. pose: world_from_camera (4, 4) of the camera."""
-        nothing = {"points": np.empty(0, np.int64), "xy": np.empty((0, 2))}
+        nothing: dict[str, Any] = {"points": np.empty(0, np.int64), "xy": np.empty((0, 2))}
         found = []
         for still, seen, error, there in zip(
             self.still.tolist(), self.seen.tolist(), self.error.tolist(), self.in_place, strict=True
@@ -121,7 +122,8 @@ def _cells(tracks: TrackTable, frame: np.ndarray, still: np.ndarray) -> np.ndarr
     column, row = np.clip((tracks.xy[still] / size * _CELLS).astype(int), 0, _CELLS - 1).T
     filled = np.zeros((len(tracks), _CELLS**2), bool)
     filled[frame[still], row * _CELLS + column] = True
-    return filled.sum(axis=1)
+    count: np.ndarray = filled.sum(axis=1)
+    return count
 
 
 def _longest_rest(tracks: TrackTable, still: np.ndarray, calm: np.ndarray) -> tuple[slice, float]:

@@ -12,7 +12,7 @@ from ego_assets.catalog import TABLES
 from ego_assets.engine.choices import Choices
 from ego_assets.engine.plan import ShardInputs
 from ego_assets.upkeep.recovery.agreement import agree, note_file
-from resources.lake import Lake, Provenance, history
+from resources.lake import Lake, Provenance, compaction, history
 from resources.ledger import Ledger, State
 
 
@@ -109,7 +109,7 @@ def _bring_back(
                 f"{table} of shard {shard} was made again meanwhile, and the version that run "
                 f"{run_id} left is not kept any more (EGO_KEEP_VERSIONS)"
             )
-        lake.compact_locked(table, shard, None, spare=version.name)
+        compaction.compact(lake, table, shard, None, spare=version.name)
         current = lake.compacted_units(table, shard)
         tokens = {e.unit_id: e.token for e in ledger.entries(stage=table, shard=shard)}
         for unit, made in current.items():

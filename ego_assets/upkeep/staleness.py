@@ -15,8 +15,7 @@ from ego_assets.catalog import TABLES
 from ego_assets.engine.choices import ChoiceError, Part, share_out
 from ego_assets.engine.plan import Group, ShardInputs, WorkItem, chain, digest
 from ego_assets.upkeep.recovery.agreement import results
-from resources.lake import Lake
-from resources.lake.lake import LakeError
+from resources.lake import Lake, LakeError
 from resources.ledger import Entry, Ledger, State
 
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from ego_assets.engine.choices import ChoiceError, Part, share_out
 from ego_assets.engine.plan import Group, ShardInputs, chain
 from ego_assets.intake.sources import are_as_read, look_at
-from resources.lake.lake import LakeError
-from resources.lake.s3 import s3_errors
+from resources.lake import LakeError
+from resources.lake.s3.client import s3_errors
 from resources.ledger import State
 from resources.ledger.sources import Source
 from resources.raw.presence import RawAwayError, RawGoneError, RawRefusedError

@@ -1,6 +1,7 @@
 """Clips of a video: scenes, and takes of overlapping clips where a scene is long.
 
-Here: scenes that are too short, the split by length. Not here: where the cuts are (`cuts`).
+Here: scenes that are too short, the split by length. Not here: where the cuts are (`cuts`), and the
+transitions (`transitions`).
 """
 
 from __future__ import annotations
@@ -8,35 +9,61 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ego_assets.media.frame_index import index_frames
+from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
+from ego_assets.videos.transitions.gradual import Network, Transition, find_transitions
 from resources.raw.limits import BYTES_IN_FLIGHT
 
 
-def merge_short_scenes(cuts: Sequence[int], pts_s: np.ndarray, min_scene_s: float) -> list[int]:
+class Boundary(NamedTuple):
+    """Between two scenes: one past the last frame of the first, and the first frame of the second.
+
+    At a cut they are the same; the frames of a transition lie between and belong to no clip.
+    """
+
+    end: int
+    start: int
+
+
+def boundaries(cuts: Sequence[int], transitions: Sequence[Transition]) -> list[Boundary]:
+    """Return all boundaries in order. A cut inside a transition is part of it."""
+    inside = {c for c in cuts for t in transitions if t.first - 1 <= c <= t.last + 1}
+    return sorted(
+        [Boundary(cut, cut) for cut in cuts if cut not in inside]
+        + [Boundary(t.first, t.last + 1) for t in transitions]
+    )
+
+
+def merge_short_scenes(
+    found: Sequence[Boundary], pts_s: np.ndarray, min_scene_s: float
+) -> list[Boundary]:
     """Drop the cut that ends a scene shorter than `min_scene_s`: the scene joins the next one.
 
-    The last scene joins the one before it. pts_s: (F,) time of every frame.
+    The last scene joins the one before it. A transition is kept, for its frames show no scene; so
+    is what little lies between it and the edge of the video. pts_s: (F,) time of every frame.
     """
-    kept: list[int] = []
-    for cut in cuts:
-        start = kept[-1] if kept else 0
-        if pts_s[cut] - pts_s[start] >= min_scene_s:
-            kept.append(cut)
-    if kept and pts_s[-1] - pts_s[kept[-1]] < min_scene_s:
+    kept: list[Boundary] = []
+    for boundary in found:
+        start = kept[-1].start if kept else 0
+        is_cut = boundary.end == boundary.start
+        if not is_cut or pts_s[boundary.end] - pts_s[start] >= min_scene_s:
+            kept.append(boundary)
+    if kept and kept[-1].end == kept[-1].start and pts_s[-1] - pts_s[kept[-1].start] < min_scene_s:
         kept.pop()
     return kept
 
 
 def split_scenes(
-    cuts: Sequence[int], pts_s: np.ndarray, duration_s: float, settings: ClipSettings
+    found: Sequence[Boundary], pts_s: np.ndarray, duration_s: float, settings: ClipSettings
 ) -> list[dict[str, Any]]:
     """Clips of a video as partial rows of `clips`.
 
@@ -45,9 +72,11 @@ def split_scenes(
     at most `max_clip_s + overlap_s` long. Nothing overlaps across a cut.
     """
     times = pts_s.tolist()
-    edges = [0, *cuts, len(times)]
+    edges = [Boundary(0, 0), *found, Boundary(len(times), len(times))]
+    scenes = [(a, b) for a, b in pairwise(edges) if a.start < b.end]
     clips: list[dict[str, Any]] = []
-    for take, (first, last) in enumerate(pairwise(edges)):
+    for take, (before, behind) in enumerate(scenes):
+        first, last = before.start, behind.end
         scene_end_s = times[last] if last < len(times) else duration_s
         length_s = scene_end_s - times[first]
         count = min(max(1, math.ceil(length_s / settings.max_clip_s - 1e-9)), last - first)
@@ -57,7 +86,8 @@ def split_scenes(
             context_start = start
             if position:
                 context_start = max(first, bisect_left(times, times[start] - settings.overlap_s))
-            reason = "length" if position else ("cut" if take else "start")
+            reason = "cut" if before.end == before.start else "transition"
+            reason = "length" if position else (reason if first else "start")
             clips.append(
                 {
                     "take": take,
@@ -77,23 +107,36 @@ class ClipSplitter:
     """An accepted video → its rows of `clips`."""
 
     name = "pyscenedetect"
-    version = "3"
+    version = "4"
     quality_tier = "baseline"
     weights_hash = ""
 
     def __init__(self, settings: ClipSettings) -> None:
         self.settings = settings
 
+    def network(self) -> Network | None:
+        """Return what tells gradual transitions; None: only cuts are looked for."""
+        return None
+
     def split(
         self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT
     ) -> list[dict[str, Any]]:
         """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
         index = index_frames(path)
-        cuts = find_cuts(path, self.settings, max_bytes_in_flight).cuts
-        cuts = merge_short_scenes(cuts, index.pts_s, self.settings.min_scene_s)
+        network = self.network()
+        found = find_cuts(path, self.settings, max_bytes_in_flight, keep_thumbs=network is not None)
+        transitions = (
+            find_transitions(path, found.thumbs, index.pts_s, network, max_bytes_in_flight)
+            if network is not None
+            else []
+        )
+        edges = boundaries(found.cuts, transitions)
+        edges = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
         rows = []
         megapixels = index.width * index.height / 1e6
-        scenes = split_scenes(cuts, index.pts_s, index.duration_s, self.settings)
+        scenes = split_scenes(edges, index.pts_s, index.duration_s, self.settings)
+        if not scenes:
+            raise BadInputError(f"{path}: a single transition from the first frame to the last")
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
             rows.append(
@@ -108,3 +151,36 @@ class ClipSplitter:
                 }
             )
         return rows
+
+
+class TransitionSplitter(ClipSplitter):
+    """The same, and gradual transitions: stretches that look like one are shown to a network."""
+
+    name = "transnet"
+    version = "1"
+    quality_tier = "learned"
+
+    def __init__(self, settings: ClipSettings, root: Path) -> None:
+        super().__init__(settings)
+        self._root = root
+
+    def network(self) -> Network:
+        """Return TransNet V2, which is loaded when it is first asked: most takes need none."""
+        return self._look
+
+    def _look(self, frames: np.ndarray) -> np.ndarray:
+        return self._net(frames)
+
+    @cached_property
+    def _net(self) -> Network:
+        from ego_assets.videos.transitions.transnet import TransNet
+
+        return TransNet(self._root)
+
+    @staticmethod
+    def check(settings: ClipSettings, root: Path) -> str:
+        """Return what the weights are, once they have been read. Raises WeightsError."""
+        from ego_assets.videos.transitions.transnet import TransNet
+
+        TransNet(root)
+        return "TransNet V2"

@@ -14,12 +14,7 @@ frame *looked* at, with the very pixels and the very arithmetic of PySceneDetect
 fast hand or a low frame rate changes many too. A real cut changes the colours of the whole picture
 as well, so a proposal counts only if the colour histograms before and after it are far apart.
 
-**Fast search.** A cut leaves traces in the compressed stream. Either its first frame cannot be
-predicted from what came before, so that its packet is about as large as a keyframe's; or it is a
-keyframe, and then the keyframe before it shows other colours. Between two keyframes of like
-colours without a large packet in between, nothing is decoded (`suspect_stretches`); a scene that
-comes and goes between them needs a large packet to come, to go, or both. Every other stretch is
-decoded and scored as in the exact search.
+The fast search decodes only where the compressed stream hints at a cut (`packets`).
 """
 
 from __future__ import annotations
@@ -33,21 +28,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from ego_assets.media.containers import libav_says
-from ego_assets.media.decode import ClipFrames, keyframe_pictures
+from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.operator import BadInputError
+from ego_assets.videos.glances import distance, fit, glance, histogram
+from ego_assets.videos.packets import NoShortcutError, suspect_stretches
 from ego_assets.videos.settings import ClipSettings
+from ego_assets.videos.transitions.gradual import thumb
 from resources.raw.limits import BYTES_IN_FLIGHT
 
 LOOK_SIDE_PX = 256
-GLANCE_SIDE_PX = 127
-"""Odd: its steps divide no usual width, so that fine patterns do not fall between them."""
 GLANCE_SHARE, GLANCE_SLACK = 0.6, 1.0
 """A frame is looked at if its glance reaches this share of the limit, less the slack.
 
@@ -55,19 +49,6 @@ Glances lay between 0.90 and 1.22 of the true score in all test videos (scores a
 ADAPTIVE_WINDOW = 2
 ADAPTIVE_MIN_SCORE = 15.0
 ADAPTIVE_MAX_RATIO = 255.0
-LARGE_SHARE = 0.45
-"""A packet of this share of the smaller neighbouring keyframe may be a scene's first frame.
-
-Where colours said nothing, the largest packet of a GOP with a cut had 0.67 or more."""
-SPIKE_SHARE, SPIKE_FACTOR, SPIKE_FRAMES = 0.25, 1.5, 10
-"""So may be a smaller one that stands out from those around it ..."""
-COLLAPSE_FACTOR, COLLAPSE_FRAMES = 8, 8
-"""... and where packets become so much smaller, a scene without detail. Encoders with 16 reference
-frames make both needed: they predict the end of a short scene from before it."""
-MIN_GOP_FRAMES = 6
-MAX_SUSPECT_SHARE = 0.7
-SPARSE_CODECS = frozenset({"h264", "hevc"})
-_BINS = (12, 6, 6)
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +58,25 @@ class FoundCuts:
     """Cuts are given as the index of the first frame of each scene but the first, in order.
 
     proposed: by the detector; those of the exact search are PySceneDetect's, the fast search
-    proposes only where it decodes. cuts: proposals confirmed by colour.
+    proposes only where it decodes. cuts: proposals confirmed by colour. thumbs: of the frames that
+    were decoded, by index, if they were asked for.
     decoded_frames: how many frames were decoded in full. fallback: why the fast search decoded
     everything; None if it did not, or was not asked for.
     """
 
     proposed: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    thumbs: dict[int, np.ndarray] = field(default_factory=dict)
     decoded_frames: int = 0
     fallback: str | None = None
 
 
 def find_cuts(
-    path: Path, settings: ClipSettings, max_bytes_in_flight: int = BYTES_IN_FLIGHT
+    path: Path,
+    settings: ClipSettings,
+    max_bytes_in_flight: int = BYTES_IN_FLIGHT,
+    *,
+    keep_thumbs: bool = False,
 ) -> FoundCuts:
     """Cuts of a video. Raises BadInputError if it does not decode."""
     index = index_frames(path)
@@ -97,11 +84,12 @@ def find_cuts(
     if settings.search == "fast":
         try:
             stretches = suspect_stretches(path, index, settings)
-            return _search(path, index, settings, stretches, max_bytes_in_flight)
-        except (_NoShortcutError, BadInputError) as error:
+            return _search(path, index, settings, stretches, max_bytes_in_flight, keep_thumbs)
+        except (NoShortcutError, BadInputError) as error:
             reason = str(error)
             log.info("%s: every frame is decoded: %s", path, reason)
-    found = _search(path, index, settings, [(0, len(index) - 1)], max_bytes_in_flight)
+    whole = [(0, len(index) - 1)]
+    found = _search(path, index, settings, whole, max_bytes_in_flight, keep_thumbs)
     found.fallback = reason
     return found
 
@@ -115,6 +103,7 @@ def _search(
     settings: ClipSettings,
     stretches: list[tuple[int, int]],
     max_bytes_in_flight: int,
+    keep_thumbs: bool,
 ) -> FoundCuts:
     """The cuts at frames first + 1 to last of each stretch (first, last)."""
     found = FoundCuts()
@@ -127,15 +116,15 @@ def _search(
         start = max(0, first + 1 - detector.frames_before)
         end = min(len(index), last + 1 + detector.frames_after)
         frames = ClipFrames(path, start, end, max_bytes_in_flight)
-        for before, at in detector.propose(_see(frames, found)):
+        for before, at in detector.propose(_see(frames, found, keep_thumbs)):
             if first < at.index <= last:
                 found.proposed.append(at.index)
-                if _distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
+                if distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
                     found.cuts.append(at.index)
     return found
 
 
-def _see(frames: ClipFrames, found: FoundCuts) -> Iterator[_SeenFrame]:
+def _see(frames: ClipFrames, found: FoundCuts, keep_thumbs: bool) -> Iterator[_SeenFrame]:
     """All of `frames`, counted in `found`."""
     glancer = VideoReformatter()
     size: tuple[int, int] | None = None
@@ -144,20 +133,10 @@ def _see(frames: ClipFrames, found: FoundCuts) -> Iterator[_SeenFrame]:
         found.decoded_frames += 1
         if (picture.width, picture.height) == size:  # others cannot be compared
             turn = frames.index.rotation_deg
-            yield _SeenFrame(number, picture, turn, _glance(glancer, picture))
-
-
-def _glance(glancer: VideoReformatter, picture: Any) -> np.ndarray:
-    """(h, w, 3) HSV of the nearest pixels on a coarse grid, not turned."""
-    size = _fit(picture.width, picture.height, GLANCE_SIDE_PX)
-    small = glancer.reformat(picture, *size, "bgr24", interpolation="POINT", threads=1)
-    return cv2.cvtColor(small.to_ndarray(), cv2.COLOR_BGR2HSV)
-
-
-def _fit(width: int, height: int, side: int) -> tuple[int, int]:
-    """Size with a longer side of `side` pixels, or as it is if it is smaller."""
-    factor = max(1.0, max(width, height) / side)
-    return max(1, round(width / factor)), max(1, round(height / factor))
+            small = glance(glancer, picture)
+            if keep_thumbs:
+                found.thumbs[number] = thumb(small)
+            yield _SeenFrame(number, picture, turn, small)
 
 
 @dataclass
@@ -182,14 +161,14 @@ class _SeenFrame:
         if self.rotation_deg:
             full = np.ascontiguousarray(np.rot90(full, -self.rotation_deg // 90))
         height, width = full.shape[:2]
-        size = _fit(width, height, LOOK_SIDE_PX)
+        size = fit(width, height, LOOK_SIDE_PX)
         if size != (width, height):
             full = cv2.resize(full, size, interpolation=cv2.INTER_LINEAR)
         return full
 
     @cached_property
     def histogram(self) -> np.ndarray:
-        return _histogram(self.look)
+        return histogram(self.look)
 
 
 def _score(before: np.ndarray, after: np.ndarray) -> float:
@@ -201,17 +180,6 @@ def _score(before: np.ndarray, after: np.ndarray) -> float:
 
 def _worth_a_look(before: _SeenFrame, after: _SeenFrame, limit: float) -> bool:
     return _score(before.glance, after.glance) >= GLANCE_SHARE * limit - GLANCE_SLACK
-
-
-def _histogram(hsv: np.ndarray) -> np.ndarray:
-    """Share of the pixels in each bin of hue, saturation and value."""
-    counts = cv2.calcHist([hsv], [0, 1, 2], None, list(_BINS), [0, 180, 0, 256, 0, 256]).ravel()
-    return counts / max(float(counts.sum()), 1.0)
-
-
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Share of the pixels that changed their colour, 0 to 1."""
-    return 0.5 * float(np.abs(one - other).sum())
 
 
 class _Content:
@@ -305,90 +273,3 @@ _DETECTORS: dict[str, type[_Content] | type[_Adaptive]] = {
     "content": _Content,
     "adaptive": _Adaptive,
 }
-
-
-# -- the compressed stream -----------------------------------------------------------------------
-
-
-class _NoShortcutError(Exception):
-    """Says why the compressed stream is no evidence."""
-
-
-def suspect_stretches(
-    path: Path, index: FrameIndex, settings: ClipSettings
-) -> list[tuple[int, int]]:
-    """Stretches (first, last) with a cut possibly at one of the frames first + 1 to last.
-
-    Sorted and apart. What follows the last keyframe is always among them: no keyframe behind it
-    vouches for its colours. Raises _NoShortcutError if the stream is no evidence.
-    """
-    keys = _trusted_keyframes(index)
-    suspect = np.array([_packets_hint(index, a, b) for a, b in itertools.pairwise(keys)])
-    lengths = np.diff(keys)
-    if lengths[suspect].sum() > MAX_SUSPECT_SHARE * len(index):
-        raise _NoShortcutError("packets hint at cuts all over the video")
-    histograms = _keyframe_histograms(path, index, keys)
-    limit = settings.min_histogram_distance / 2
-    for number, (before, after) in enumerate(itertools.pairwise(histograms)):
-        suspect[number] |= _distance(before, after) >= limit
-    edges = [*itertools.pairwise(keys), (keys[-1], len(index) - 1)]
-    stretches: list[tuple[int, int]] = []
-    for (first, last), is_suspect in zip(edges, [*suspect, True], strict=True):
-        if stretches and stretches[-1][1] == first and is_suspect:
-            stretches[-1] = (stretches[-1][0], last)
-        elif is_suspect:
-            stretches.append((first, last))
-    return stretches
-
-
-def _trusted_keyframes(index: FrameIndex) -> list[int]:
-    """Frames that are keyframes; or _NoShortcutError."""
-    if index.codec not in SPARSE_CODECS:
-        # AV1 and VP9 carry hidden pictures and look far back: sizes tell nothing of a frame.
-        raise _NoShortcutError(f"packet sizes of {index.codec} are no evidence")
-    keys = np.flatnonzero(np.isin(index.pts, index.keyframe_pts)).tolist()
-    if keys[0] != 0 or len(keys) < 2 or len(index) < MIN_GOP_FRAMES * len(keys):
-        raise _NoShortcutError(f"{len(keys)} usable keyframes in {len(index)} frames")
-    if index.packet_bytes.min() <= 0:
-        raise _NoShortcutError("packets without a size")
-    return keys
-
-
-def _packets_hint(index: FrameIndex, key: int, next_key: int) -> bool:
-    """Whether a scene may begin between two keyframes, by the sizes of the packets."""
-    sizes = index.packet_bytes[key + 1 : next_key]
-    scale = min(index.packet_bytes[key], index.packet_bytes[next_key])
-    if not len(sizes):
-        return False
-    if sizes.max() >= LARGE_SHARE * scale or _packets_collapse(sizes):
-        return True
-    for place in np.flatnonzero(sizes >= SPIKE_SHARE * scale):
-        around = sizes[max(0, place - SPIKE_FRAMES) : place + SPIKE_FRAMES + 1]
-        if len(around) > 1 and sizes[place] >= SPIKE_FACTOR * np.partition(around, -2)[-2]:
-            return True
-    return False
-
-
-def _packets_collapse(sizes: np.ndarray) -> bool:
-    """Whether the usual size falls far at once."""
-    if len(sizes) < 2 * COLLAPSE_FRAMES:
-        return False
-    usual = np.median(np.lib.stride_tricks.sliding_window_view(sizes, COLLAPSE_FRAMES), axis=1)
-    before, after = usual[:-COLLAPSE_FRAMES], usual[COLLAPSE_FRAMES:]
-    return bool((COLLAPSE_FACTOR * after < before).any())
-
-
-def _keyframe_histograms(path: Path, index: FrameIndex, keys: list[int]) -> list[np.ndarray]:
-    glancer = VideoReformatter()
-    found: dict[int, np.ndarray] = {}
-    try:
-        for number, picture in keyframe_pictures(path, index):
-            if picture.is_corrupt:
-                raise _NoShortcutError("a damaged keyframe")
-            glance = _glance(glancer, picture)
-            found[number] = _histogram(glance)
-    except av.FFmpegError as error:
-        raise _NoShortcutError(f"damaged: {libav_says(error)}") from error
-    if sorted(found) != keys:
-        raise _NoShortcutError(f"{len(keys) - len(found)} keyframes do not decode")
-    return [found[key] for key in keys]

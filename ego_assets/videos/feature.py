@@ -9,6 +9,7 @@ from ego_assets.feature import (
     Stage,
     TableInfo,
 )
+from ego_assets.models.packaged.declaration import TRANSNET
 from ego_assets.videos.settings import ClipSettings, ManifestSettings
 from ego_assets.videos.tables import Clip, VideoManifest
 
@@ -61,6 +62,15 @@ VIDEOS = Feature(
             "ego_assets.videos.clips:ClipSplitter",
             ClipSettings,
             "BSD-3-Clause (PySceneDetect)",
+        ),
+        BackendEntry(
+            "split",
+            "transnet",
+            "ego_assets.videos.clips:TransitionSplitter",
+            ClipSettings,
+            "BSD-3-Clause (PySceneDetect); TransNet V2: MIT, code and weights",
+            weights=TRANSNET.paths,
+            source="ego weights fetch transnetv2",
         ),
     ),
     external=(

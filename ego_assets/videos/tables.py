@@ -99,7 +99,7 @@ class Clip(ClipRow):
     context_frames: Int32 = Field(
         ge=0, description="leading frames shared with the clip before it in the take"
     )
-    split_reason: Literal["start", "cut", "length"] = Field(
-        description="what made this clip begin here"
+    split_reason: Literal["start", "cut", "transition", "length"] = Field(
+        description="what made this clip begin here; frames of a transition belong to no clip"
     )
     estimated_cost: Float32 = Field(ge=0, description="megapixels to decode: for scheduling")

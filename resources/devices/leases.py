@@ -1,7 +1,7 @@
 """Machine-wide leases of GPUs: who may use which device, and who is next.
 
-Here: the queue, the packing, the kernel locks. Not here: which devices there are (`gpu`), what
-runs on them (`dagster_project.executors.gpu`). Nothing here knows Dagster.
+Here: the book of claims, the kernel locks. Not here: who gets what (`schedule`), which devices
+there are (`gpu`), what runs on them (`dagster_project.executors.gpu`). Nothing here knows Dagster.
 
 A **claim** first waits, then holds devices. All claims of the machine are in one small file,
 `book.json`, changed only under the lock `book.lock` and replaced whole. Each claim also has a
@@ -21,13 +21,12 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from resources.devices.gpu import Gpu
+from resources.devices.schedule import WHOLE, LeaseClaim, schedule
 
-WHOLE = 1000
-"""Shares are thousandths of a device: three thirds must make one, and floats do not."""
 LEASE_VARIABLE = "EGO_LEASE"
 """Path of the claim that a process below the worker has to `hold` while it uses the device."""
 PASSED_OVER_S = 5.0
@@ -72,89 +71,6 @@ class Request:
     def fits(self, gpus: Sequence[Gpu]) -> bool:
         """Whether these devices could ever do, all else being free."""
         return sum(g.memory_gb >= self.memory_gb for g in gpus) >= self.count
-
-
-@dataclass
-class LeaseClaim:
-    """One line of the book. `devices` is empty while it waits."""
-
-    id: str
-    number: int
-    priority: int
-    count: int
-    share: int
-    memory_mb: int
-    eligible: dict[str, int]
-    run_id: str
-    step_key: str
-    pid: int
-    since: float
-    devices: list[str] = field(default_factory=list)
-    reserved: list[str] = field(default_factory=list)
-    idle: bool = False
-
-    @property
-    def kind(self) -> tuple[int, int, int]:
-        return self.count, self.share, self.memory_mb
-
-
-@dataclass
-class _Room:
-    share: int
-    memory_mb: int
-
-    def fits(self, claim: LeaseClaim) -> bool:
-        return self.share >= claim.share and self.memory_mb >= claim.memory_mb
-
-    def take(self, claim: LeaseClaim) -> None:
-        self.share -= claim.share
-        self.memory_mb -= claim.memory_mb
-
-
-def schedule(
-    claims: Iterable[LeaseClaim], prefer: Collection[str] = ()
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """What each waiting claim gets now, and the devices kept for those that get nothing yet.
-
-    By priority, then first come first served. A claim that must wait keeps the devices that it
-    will get: those behind it may use others, but not these, so they only get emptier and it is
-    never starved by smaller ones. Shares go where least is left, so that whole devices stay whole.
-    """
-    claims = list(claims)
-    room: dict[str, _Room] = {}
-    for claim in claims:
-        for key, memory_mb in claim.eligible.items():
-            room.setdefault(key, _Room(WHOLE, memory_mb))
-    for claim in claims:
-        for key in claim.devices:
-            room[key].take(claim)
-    grants: dict[str, list[str]] = {}
-    reserved: dict[str, list[str]] = {}
-    kept: set[str] = set()
-    waiting = [c for c in claims if not c.devices]
-    for claim in sorted(waiting, key=lambda c: (-c.priority, c.number)):
-        open_to_it = [k for k in claim.eligible if k not in kept]
-        fitting = sorted(
-            (k for k in open_to_it if room[k].fits(claim)),
-            key=lambda k: (room[k].share, k not in prefer, k),
-        )
-        if len(fitting) >= claim.count:
-            grants[claim.id] = fitting[: claim.count]
-            for key in grants[claim.id]:
-                room[key].take(claim)
-        else:
-            reserved[claim.id] = _reserve(claim, open_to_it, room)
-            kept.update(reserved[claim.id])
-    return grants, reserved
-
-
-def _reserve(claim: LeaseClaim, open_to_it: list[str], room: dict[str, _Room]) -> list[str]:
-    """The devices to empty for a claim. Once chosen they stay, or they would never be empty."""
-    if claim.reserved and set(claim.reserved) <= set(open_to_it):
-        return claim.reserved
-    able = [k for k in open_to_it if claim.eligible[k] >= claim.memory_mb]
-    able.sort(key=lambda k: (-room[k].share, k))
-    return able[: claim.count] if len(able) >= claim.count else []
 
 
 def _claim(name: str, number: int, request: Request, gpus: Sequence[Gpu]) -> LeaseClaim:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyarrow import dataset
 
 from resources.lake.lake import Lake
-from resources.lake.s3 import S3Storage
+from resources.lake.s3.storage import S3Storage
 from resources.lake.statements import QueryError, check
 from resources.lake.table import TABLES, Table
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resources.lake.environment import read_number
+from resources.lake.parquet import open_parquet
 from resources.lake.provenance import Provenance
 from resources.lake.table import TABLES
 
@@ -70,7 +71,10 @@ def versions(lake: Lake, table: str, shard: str) -> list[Version]:
     found = []
     for name in names:
         # A compaction may make room for a newer version between our listing and our reading.
-        with suppress(FileNotFoundError), lake.open_parquet(key_of(table, shard, name)) as file:
+        with (
+            suppress(FileNotFoundError),
+            open_parquet(lake.storage, key_of(table, shard, name)) as file,
+        ):
             found.append(Version(name, file.provenances))
     return sorted(found, key=lambda v: (-v.token, v.name != CURRENT))
 

@@ -1,23 +1,28 @@
 """What a table holds of a shard, told by names and footers: what a ledger has to agree with.
 
-Here: the highest tokens of units, and a name for the state of each compacted file, which a listing
-tells without opening one. Not here: rows (`lake`), the ledger
+Here: the names of the files of attempts, the highest tokens of units, and a name for the state of
+each compacted file, which a listing tells without opening one. Not here: rows (`lake`), the ledger
 (`ego_assets.upkeep.recovery.agreement`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from resources.lake import history
+from resources.lake.s3.storage import S3Storage
+from resources.lake.storage import LocalStorage
 from resources.lake.table import TABLES
 
 if TYPE_CHECKING:
     from resources.lake.lake import Lake
 
+READ_TRIES = 5
+T = TypeVar("T")
 _UNNAMED = "no checksum"
 _LONGEST = 64
 
@@ -62,6 +67,45 @@ def unit_and_token(key: str) -> tuple[str, int]:
     name = key.rpartition("/")[2].rpartition(".")[0]
     unit, _, token = name.rpartition(".")
     return (unit, int(token)) if unit and token.isdigit() else (name, 0)
+
+
+def file_unit_id(uri: str) -> str:
+    """Name of a raw file as a unit of `video_manifest`, which has a row a file."""
+    return hashlib.sha256(uri.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def attempt_name(unit: str, token: int) -> str:
+    return f"{unit}.{token:016d}"
+
+
+def attempts(storage: LocalStorage | S3Storage, folder: str, unit: str) -> dict[str, int]:
+    """{key: token} of the files that attempts at a unit left in a folder."""
+    found = {k: unit_and_token(k) for k in storage.list(folder, begin=f"{unit}.")}
+    return {k: token for k, (other, token) in found.items() if other == unit}
+
+
+def newest(storage: LocalStorage | S3Storage, folder: str) -> dict[str, tuple[int, str]]:
+    """{unit: (token, key)} of each unit's newest attempt in a folder that is not void."""
+    found: dict[str, tuple[int, str]] = {}
+    for key in storage.list(folder):
+        unit, token = unit_and_token(key)
+        # A floor voids what has its token, and what is older.
+        is_newer = unit not in found or token > found[unit][0]
+        if is_newer or (token == found[unit][0] and key.endswith(history.FLOOR)):
+            found[unit] = (token, key)
+    return {u: f for u, f in found.items() if not f[1].endswith(history.FLOOR)}
+
+
+def again_if_moved(read: Callable[[], T]) -> T:
+    """Read what a listing names, anew if a compaction or a newer attempt took it away meanwhile."""
+    for _ in range(READ_TRIES - 1):
+        with suppress(FileNotFoundError):
+            return read()
+    return read()
+
+
+def keys_of(storage: LocalStorage | S3Storage, folder: str, suffix: str) -> list[str]:
+    return [k for k in storage.list(folder) if k.endswith(suffix)]
 
 
 def states(lake: Lake, table: str) -> dict[str, str]:

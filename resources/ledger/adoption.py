@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from resources.ledger.database import Database, patient
-from resources.ledger.ledger import HEARTBEAT_LIMIT_S
 from resources.ledger.states import WAITS_FOR_GPU, Entry, State
 from resources.ledger.tables import PART
 from resources.ledger.tables import facts as _facts
 from resources.ledger.tables import lake_files as _files
 from resources.ledger.tables import work as _work
+from resources.ledger.takeover import HEARTBEAT_LIMIT_S
 from resources.processes import is_gone
 
 _PAGE = 500

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from resources.lake.lake import Lake, file_unit_id
+from resources.lake import Lake, file_unit_id
 
 FOLDER = "_places"
 

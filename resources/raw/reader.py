@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from resources.lake.s3 import find_object, has_bucket, make_client
-from resources.lake.scratch import Scratch
+from resources.lake.s3.client import find_object, has_bucket, make_client
 from resources.lake.storage import file_sha256
 from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of
 from resources.raw.presence import (
@@ -35,6 +34,7 @@ from resources.raw.presence import (
     look_at,
     unread_error,
 )
+from resources.raw.scratch import Scratch
 from resources.raw.uris import (
     MAX_SIDECAR_BYTES,
     S3,

@@ -426,10 +426,10 @@ def pools() -> None:
 @dg.op(ins={"after": dg.In()}, config_schema={"device": str}, tags={"ego/gpus": "1"})
 def loads_a_model(context: dg.OpExecutionContext, after: Any) -> list[Any]:
     """As CUDA would: from the first step on, a device's file stays open in the process."""
-    from dagster_project.executors import worker_server
+    from dagster_project.executors import worker
 
     device = context.op_config["device"]
-    worker_server.DEVICE_FILE = re.compile(re.escape(device))
+    worker.DEVICE_FILE = re.compile(re.escape(device))
     loaded = "model" in KEPT
     if not loaded:
         KEPT["model"] = open(device)  # noqa: SIM115, PTH123

@@ -39,13 +39,14 @@ from resources.processes import RUN_TAG, run_tag
 from resources.processes.run_locks import RunLocks
 from sensors.lost_runs import count_lost_runs, end_lost_runs
 from tests.resources.namespaces import needs_namespaces
+from tests.support.instances import dagster_instance
 
 FOUR = {"gpus": 4}
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+    with dagster_instance(tmp_path) as found:
         yield found
 
 

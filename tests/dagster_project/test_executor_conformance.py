@@ -14,6 +14,8 @@ import dagster as dg
 import executor_jobs
 import pytest
 
+from tests.support.instances import dagster_instance
+
 STOCK = {"start_method": {"forkserver": {"preload_modules": ["executor_jobs"]}}}
 CONFIGS: dict[str, dict[str, Any]] = {"gpu": {}, "multiprocess": STOCK}
 STEPS = [
@@ -57,7 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     instances = []
     try:
         for executor, config in CONFIGS.items():
-            manager = dg.instance_for_test(temp_dir=str(tmp_path_factory.mktemp(executor)))
+            manager = dagster_instance(tmp_path_factory.mktemp(executor))
             instance = manager.__enter__()
             instances.append(manager)
             result = executor_jobs.execute("everything", instance, executor, config)
@@ -121,7 +123,7 @@ def test_logs_and_prints_of_a_step(ran: Both, executor: str) -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+    with dagster_instance(tmp_path) as found:
         yield found
 
 

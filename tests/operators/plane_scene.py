@@ -123,31 +123,34 @@ class Scene:
 
     def _render(self, frame: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         pose = self.camera(frame)
-        rays = self._rays(size) @ pose[:3, :3].T
-        depth = np.full(len(rays), np.inf)
-        owner = np.full(len(rays), -1, np.int8)
-        picture = np.zeros((len(rays), 3), np.float32)
+        rays = self._rays(size)
+        count = size[0] * size[1]
+        depth = np.full(count, np.inf, np.float32)
+        owner = np.full(count, -1, np.int8)
+        picture = np.zeros((count, 3), np.float32)
         for number, patch in enumerate(self.patches):
             place = np.eye(4) if patch.follows is None else patch.follows(frame)
-            corner = place[:3, :3] @ patch.corner + place[:3, 3]
+            away = place[:3, :3] @ patch.corner + place[:3, 3] - pose[:3, 3]
             u, v = place[:3, :3] @ patch.u, place[:3, :3] @ patch.v
             normal = np.cross(u, v)
+            axes = np.stack([normal, u / (u @ u), v / (v @ v)])
+            slope, a, b = (axes @ pose[:3, :3]).astype(np.float32) @ rays
+            base, a0, b0 = (axes @ away).astype(np.float32)
             with np.errstate(divide="ignore", invalid="ignore"):
-                along = (corner - pose[:3, 3]) @ normal / (rays @ normal)
-                hit = along[:, None] * rays + (pose[:3, 3] - corner)
-                a, b = hit @ u / (u @ u), hit @ v / (v @ v)
-                seen = (along > 0.05) & (along < depth)
-                seen &= (a >= 0) & (a < 1) & (b >= 0) & (b < 1)
-            depth[seen], owner[seen] = along[seen], number
+                along = base / slope
+                a, b = along * a - a0, along * b - b0
+            seen = (along > 0.05) & (along < depth) & (a >= 0) & (a < 1) & (b >= 0) & (b < 1)
+            found = np.flatnonzero(seen)
+            depth[found], owner[found] = along[found], number
             side = patch.texture.shape[0] - 1
-            flat = np.stack([a[seen], b[seen]], axis=1).astype(np.float32) * side
+            flat = np.stack([a[found], b[found]], axis=1) * side
             paint = [
                 cv2.remap(patch.texture, part[:, :1], part[:, 1:], cv2.INTER_LINEAR)
                 for part in np.array_split(flat, len(flat) // 30000 + 1)
                 if len(part)
             ]
             if paint:
-                picture[seen] = np.concatenate(paint)[:, 0]
+                picture[found] = np.concatenate(paint)[:, 0]
         rng = np.random.default_rng(frame)
         picture += rng.normal(0, self.noise, picture.shape)
         shape = (size[1], size[0])
@@ -162,7 +165,7 @@ class Scene:
             lens = scaled_intrinsics(self.intrinsics, size[0] / self.width, size[1] / self.height)
             x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
             flat = normalised_points(lens, np.stack([x.ravel(), y.ravel()], axis=1))
-            self._ray_cache[size] = np.column_stack([flat, np.ones(len(flat))])
+            self._ray_cache[size] = np.vstack([flat.T, np.ones(len(flat))]).astype(np.float32)
         return self._ray_cache[size]
 
 

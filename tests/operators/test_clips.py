@@ -10,12 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ego_assets.videos.clips import ClipSplitter, merge_short_scenes, split_scenes
+from ego_assets.media.frame_index import index_frames
+from ego_assets.videos.clips import (
+    Boundary,
+    ClipSplitter,
+    TransitionSplitter,
+    boundaries,
+    merge_short_scenes,
+    split_scenes,
+)
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
+from ego_assets.videos.transitions import gradual
+from ego_assets.videos.transitions.gradual import Transition
 from samples import load_truth
 from tests.support.rendered import render_sample
 
+PILLOW = "hands_pillow_portrait.mp4"
 ONE_TAKE = [
     "ego_table_objects.mp4",
     "ego_dinner_table.mp4",
@@ -26,7 +37,7 @@ ONE_TAKE = [
     "hands_toy_mixer.mp4",
     "robot_toy_mixer.mp4",
     "object_orbit_basketball.mp4",
-    "hands_pillow_portrait.mp4",
+    PILLOW,
     "hands_kneading_dough.mp4",
     "pancake_flip_audio.mkv",
 ]
@@ -49,8 +60,12 @@ def test_without_confirmation_the_stepping_scene_gives_false_cuts(real_data: Pat
 
 
 @pytest.mark.parametrize("name", ONE_TAKE)
-def test_one_take_has_no_cut(real_data: Path, name: str) -> None:
-    assert cuts_of(real_data / "videos" / name) == []
+def test_one_take_has_no_cut_and_nothing_like_a_transition(real_data: Path, name: str) -> None:
+    path = real_data / "videos" / name
+    found = find_cuts(path, ClipSettings(), keep_thumbs=True)
+    assert found.cuts == []
+    suspects = gradual.suspects(found.thumbs, index_frames(path).pts_s)
+    assert suspects == ([(77, 77)] if name == PILLOW else [])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -79,7 +94,7 @@ def test_every_frame_is_new_in_one_clip_and_limits_hold(steps: list[float], data
     cuts = sorted(set(data.draw(st.lists(st.integers(1, max(1, len(steps) - 1)), max_size=4))))
     cuts = [c for c in cuts if c < len(steps)]
     settings = ClipSettings(max_clip_s=5.0, overlap_s=1.0)
-    clips = split_scenes(cuts, pts_s, duration_s, settings)
+    clips = split_scenes([Boundary(c, c) for c in cuts], pts_s, duration_s, settings)
     new = [f for c in clips for f in range(c["start_frame"] + c["context_frames"], c["end_frame"])]
     assert new == list(range(len(steps)))
     for clip in clips:
@@ -91,6 +106,78 @@ def test_every_frame_is_new_in_one_clip_and_limits_hold(steps: list[float], data
 
 def test_a_flash_does_not_make_a_scene() -> None:
     pts_s = np.arange(300) / 30
-    assert merge_short_scenes([100, 103, 200], pts_s, 0.5) == [100, 200]
-    assert merge_short_scenes([3, 100, 298], pts_s, 0.5) == [100]
-    assert merge_short_scenes([], pts_s, 0.5) == []
+
+    def kept(*cuts: int) -> list[int]:
+        found = merge_short_scenes([Boundary(c, c) for c in cuts], pts_s, 0.5)
+        return [b.start for b in found]
+
+    assert kept(100, 103, 200) == [100, 200]
+    assert kept(3, 100, 298) == [100]
+    assert kept() == []
+
+
+def test_frames_of_a_transition_belong_to_no_clip() -> None:
+    pts_s = np.arange(300) / 30
+    found = boundaries([50, 104, 200], [Transition(100, 110), Transition(280, 299)])
+    assert found == [(50, 50), (100, 111), (200, 200), (280, 300)]
+    clips = split_scenes(merge_short_scenes(found, pts_s, 0.5), pts_s, 10.0, ClipSettings())
+    spans = [(c["start_frame"], c["end_frame"], c["split_reason"]) for c in clips]
+    assert spans == [
+        (0, 50, "start"),
+        (50, 100, "cut"),
+        (111, 200, "transition"),
+        (200, 280, "cut"),
+    ]
+    assert [c["take"] for c in clips] == [0, 1, 2, 3]
+    assert clips[1]["end_pts_s"] == pts_s[100]
+    # A video that begins with a fade: its first scene begins where it ends.
+    faded = split_scenes(boundaries([], [Transition(0, 20)]), pts_s, 10.0, ClipSettings())
+    assert [(c["start_frame"], c["take"]) for c in faded] == [(21, 0)]
+
+
+@pytest.fixture(scope="module")
+def transnet(packaged_weights: Path) -> TransitionSplitter:
+    return TransitionSplitter(ClipSettings(), packaged_weights)
+
+
+def test_a_cross_fade_and_a_fade_are_found_with_their_extent(
+    real_data: Path, transnet: TransitionSplitter
+) -> None:
+    path = real_data / "constructed" / "cuts_gradual.mp4"
+    rows = transnet.split({"video_id": "v", "shard": "s"}, path)
+    truth = json.loads(path.with_suffix(".cuts.json").read_text())["scene_change_any_of"]
+    assert [r["split_reason"] for r in rows] == ["start", "transition", "transition"]
+    for before, after, (first, last) in zip(rows, rows[1:], truth, strict=False):
+        assert before["end_frame"] == pytest.approx(first, abs=3)
+        assert after["start_frame"] == pytest.approx(last, abs=3)
+
+
+def test_the_network_tells_what_only_looks_like_a_transition(
+    real_data: Path, transnet: TransitionSplitter
+) -> None:
+    rows = transnet.split({"video_id": "v", "shard": "s"}, real_data / "videos" / PILLOW)
+    assert {r["take_id"] for r in rows} == {"v-t000"}
+
+
+def test_hard_cuts_stay_as_they_are(real_data: Path, transnet: TransitionSplitter) -> None:
+    path = real_data / "constructed" / "cuts_hard.mp4"
+    truth = json.loads(path.with_suffix(".cuts.json").read_text())
+    rows = transnet.split({"video_id": "v", "shard": "s"}, path)
+    cuts = [r["start_frame"] for r in rows if r["split_reason"] == "cut"]
+    assert cuts == truth["hard_cut_first_frames"]
+    assert not [r for r in rows if r["split_reason"] == "transition"]
+
+
+def test_a_lamp_that_comes_on_is_no_transition() -> None:
+    scene = np.random.default_rng(0).uniform(20, 80, (9, 16))
+    lit = np.clip(np.linspace(1, 2.5, 60), 1.2, 2.2)[:, None, None] * scene
+    other = np.random.default_rng(1).uniform(20, 80, (9, 16))
+    share = np.clip(np.linspace(-1, 2, 60), 0, 1)[:, None, None]
+    faded = (1 - share) * scene + share * other
+    pts_s = np.arange(60) / 30
+    assert gradual.suspects(dict(enumerate(lit.astype(np.uint8))), pts_s) == []
+    ((first, last),) = gradual.suspects(dict(enumerate(faded.astype(np.uint8))), pts_s)
+    assert 18 <= first <= last <= 42
+    # Of what the fast search did not see, nothing is known.
+    seen = {i: p for i, p in enumerate(faded.astype(np.uint8)) if not 25 < i < 35}
+    assert all(b <= 25 or a >= 35 for a, b in gradual.suspects(seen, pts_s))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,12 @@ def reconstruct(
     return rows, output
 
 
+@cache
+def of_the_room(with_mover: bool = False) -> tuple[Rows, ClipOutput]:
+    """What is made of the room as it is, for all tests that only look at it."""
+    return reconstruct(clip_of(scene(with_mover=with_mover)))
+
+
 def check_contract(rows: Rows, clip: ClipInput) -> None:
     """A row for every frame that fits the schema; no pose without evidence, and never identity."""
     frames = range(clip.clip["start_frame"], clip.clip["end_frame"])
@@ -152,12 +158,12 @@ def test_the_camera_path_is_found_where_things_that_move_are_masked() -> None:
 
 
 def test_the_camera_path_is_found_though_a_thing_that_moves_is_not_masked() -> None:
-    rows, _ = reconstruct(clip_of(scene(with_mover=True)))
+    rows, _ = of_the_room(with_mover=True)
     assert_accurate(rows)
 
 
 def test_points_lie_on_the_surfaces_of_the_room() -> None:
-    rows, output = reconstruct(clip_of(scene()))
+    rows, output = of_the_room()
     frames, found = poses_of(rows)
     fit = score(rows)
     true = np.array([head_motion(f) for f in frames])
@@ -216,7 +222,7 @@ def test_the_global_mapper_agrees() -> None:
 
 
 def test_the_same_clip_gives_the_same_rows() -> None:
-    first, one = reconstruct(clip_of(scene(with_mover=True)))
+    first, one = of_the_room(with_mover=True)
     second, other = reconstruct(clip_of(scene(with_mover=True)))
     assert first == second
     for name, array in one.arrays["scene_reconstruction"].items():
@@ -225,7 +231,7 @@ def test_the_same_clip_gives_the_same_rows() -> None:
 
 def test_errors_are_in_pixels_of_the_full_picture() -> None:
     small, _ = reconstruct(clip_of(scene()), work_side_px=192)
-    large, _ = reconstruct(clip_of(scene()))
+    large, _ = of_the_room()
     ratio = np.median([r["reprojection_error_px"] for r in small]) / np.median(
         [r["reprojection_error_px"] for r in large]
     )
@@ -368,12 +374,18 @@ def take(middle: int = 50, end: int = 90, overlap: int = 30, **changed: Any) -> 
     ]
 
 
+@cache
+def first_of_take(focal: float, source: str) -> tuple[Rows, ClipOutput]:
+    first, _ = take(intrinsics=dataclasses.replace(LENS, fx=focal, fy=focal, source=source))
+    return reconstruct(first)
+
+
 @pytest.mark.parametrize("source", ["calibration_file", "assumed_fov"])
 def test_two_clips_of_a_take_share_a_world(source: str) -> None:
-    factor = 1.0 if source == "calibration_file" else 1.15
-    guess = dataclasses.replace(LENS, fx=300 * factor, fy=300 * factor, source=source)
+    focal = LENS.fx * (1.0 if source == "calibration_file" else 1.15)
+    guess = dataclasses.replace(LENS, fx=focal, fy=focal, source=source)
     first, second = take(intrinsics=guess)
-    rows, output = reconstruct(first)
+    rows, output = first_of_take(focal, source)
     more, _ = reconstruct(second, output.carried)
     assert {r["world_id"] for r in rows + more} == {first.clip_id}
     assert {r["is_context"] for r in more[:30]} == {True}
@@ -391,8 +403,8 @@ def test_two_clips_of_a_take_share_a_world(source: str) -> None:
 
 
 def test_a_clip_whose_overlap_disagrees_begins_a_new_world() -> None:
-    first, second = take()
-    _, output = reconstruct(first)
+    _, second = take()
+    _, output = first_of_take(LENS.fx, LENS.source)
     wrong = dict(output.carried)
     wrong["poses"] = wrong["poses"].copy()
     wrong["poses"][:, :3] += np.random.default_rng(0).normal(0, 1.0, wrong["poses"][:, :3].shape)

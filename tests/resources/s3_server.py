@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from resources.lake.s3 import S3Storage
+from resources.lake.s3.storage import S3Storage
 from tests.resources.ports import free_port
 
 _names = itertools.count()

@@ -14,9 +14,9 @@ from ego_assets.environment import check_environment, fault_of_folder, shards_pe
 from resources.devices.gpu import degrade_after_s, simulated_gpus
 from resources.lake.environment import EnvironmentVariableError
 from resources.lake.history import keep_count
-from resources.lake.s3 import answer_timeout_s
-from resources.lake.scratch import Scratch, ScratchError, given_gigabytes
+from resources.lake.s3.client import answer_timeout_s
 from resources.processes.temp_folder import MAX_TEMP_BYTES, TempFolderError, shorten_temp_folder
+from resources.raw.scratch import Scratch, ScratchError, given_gigabytes
 
 NUMBERS = {
     "EGO_KEEP_VERSIONS": (keep_count, 3, ["0", "10"], ["-1", "1.5", "10001"]),

@@ -17,16 +17,8 @@ from hypothesis import strategies as st
 
 from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
-from resources.devices.leases import (
-    WHOLE,
-    Lease,
-    LeaseBook,
-    LeaseClaim,
-    LeaseError,
-    Request,
-    hold,
-    let_go,
-)
+from resources.devices.leases import Lease, LeaseBook, LeaseError, Request, hold, let_go
+from resources.devices.schedule import WHOLE, LeaseClaim, schedule
 
 FOUR = find_gpus(4)
 
@@ -97,7 +89,7 @@ def test_nobody_is_starved_and_no_device_is_overfull(
         # Owners look in any order; each takes what is its own only.
         for claim in rng.sample(claims, len(claims)):
             if not claim.devices:
-                grants, reserved = gpu_leases.schedule(claims)
+                grants, reserved = schedule(claims)
                 claim.devices = grants.get(claim.id, [])
                 claim.reserved = reserved.get(claim.id, [])
                 if claim.devices:
@@ -119,13 +111,13 @@ def test_small_ones_do_not_starve_a_big_one_and_may_use_what_it_does_not_need() 
     for claim, key in zip(claims, "001122", strict=True):
         claim.devices = [f"simulated-{key}"]
     big, small = claim_of(6, 2), claim_of(7, 0.5)
-    grants, reserved = gpu_leases.schedule([*claims, big, small])
+    grants, reserved = schedule([*claims, big, small])
     assert grants == {}
     assert reserved["6"][0] == "simulated-3"  # the empty one, and one that must get empty
     big.reserved = reserved["6"]
     other = next(f"simulated-{i}" for i in range(3) if f"simulated-{i}" not in big.reserved)
     claims = [c for c in claims if c.devices != [other]]
-    grants, reserved = gpu_leases.schedule([*claims, big, small])
+    grants, reserved = schedule([*claims, big, small])
     # Now the big one fits on the two empty devices, whatever it had reserved.
     assert sorted(grants["6"]) == sorted([other, "simulated-3"])
 
@@ -135,12 +127,12 @@ def test_a_reserved_device_only_gets_emptier() -> None:
     for n, claim in enumerate(claims):
         claim.devices = [f"simulated-{n // 2}"]
     big = claim_of(8, 1)
-    (kept,) = gpu_leases.schedule([*claims, big])[1]["8"]
+    (kept,) = schedule([*claims, big])[1]["8"]
     big.reserved = [kept]
     other = "simulated-2"
     assert kept != other
     freed = [c for c in claims if c.id != "4"]  # half of another device
-    grants, reserved = gpu_leases.schedule([*freed, big, claim_of(9, 0.5), claim_of(10, 0.5)])
+    grants, reserved = schedule([*freed, big, claim_of(9, 0.5), claim_of(10, 0.5)])
     assert grants == {"9": [other]}
     assert reserved["8"] == [kept]
 
@@ -150,19 +142,19 @@ def test_priority_goes_first_then_who_came_first() -> None:
     for n, claim in enumerate(held):
         claim.devices = [f"simulated-{n}"]
     waiting = [claim_of(3, 1), claim_of(4, 1), claim_of(5, 1, priority=5)]
-    assert gpu_leases.schedule([*held, *waiting])[0] == {"5": ["simulated-3"]}
-    assert gpu_leases.schedule([*held, *waiting[:2]])[0] == {"3": ["simulated-3"]}
+    assert schedule([*held, *waiting])[0] == {"5": ["simulated-3"]}
+    assert schedule([*held, *waiting[:2]])[0] == {"3": ["simulated-3"]}
 
 
 def test_shares_are_packed_and_three_thirds_make_a_device() -> None:
     thirds = [claim_of(n, 1 / 3) for n in range(4)]
-    grants, _ = gpu_leases.schedule(thirds)
+    grants, _ = schedule(thirds)
     assert [grants[str(n)] for n in range(4)] == [["simulated-0"]] * 3 + [["simulated-1"]]
 
 
 def test_memory_is_packed_too() -> None:
     heavy = [claim_of(n, 0.1, memory_gb=50) for n in range(5)]
-    grants, reserved = gpu_leases.schedule(heavy)
+    grants, reserved = schedule(heavy)
     assert len({tuple(g) for g in grants.values()}) == 4
     assert set(reserved) == {"4"}
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger import ledger as ledger_module
+from resources.ledger import attempts as attempts_module
 from resources.ledger.activity import Activity
 from resources.ledger.contents import Contents
 from resources.ledger.raw_files import RawFiles, Seen
@@ -63,8 +63,8 @@ def let_heartbeats_age(ledger: Ledger, seconds: float = 1000) -> None:
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     """Who watches a claim looks at it every second, and that second does not take so long."""
     found = Looks()
-    monkeypatch.setattr(ledger_module, "LOOK_S", 1.0)
-    monkeypatch.setattr(ledger_module, "time", found)
+    monkeypatch.setattr(attempts_module, "LOOK_S", 1.0)
+    monkeypatch.setattr(attempts_module, "time", found)
     monkeypatch.setattr(Ledger, "_takeover", property(lambda ledger: found.takeover))
     return found
 

@@ -31,7 +31,7 @@ from ego_assets.engine.plan import ShardInputs
 from ego_assets.upkeep.recovery.agreement import agree
 from resources.lake import Lake, Provenance
 from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
-from resources.ledger import ledger as ledger_module
+from resources.ledger import attempts as attempts_module
 from resources.ledger.takeover import HEARTBEAT_LIMIT_S, Takeover
 from resources.processes.silence import Silence
 from tests.stages.test_audit import SHARD, TABLE, rows_of
@@ -94,8 +94,8 @@ class PublishMachine(RuleBasedStateMachine):
         taken = holder is not None and holder.worker != worker and fresh
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(ledger_module, "LOOK_S", 5.0)
-                patch.setattr(ledger_module.time, "sleep", self.watch)
+                patch.setattr(attempts_module, "LOOK_S", 5.0)
+                patch.setattr(attempts_module.time, "sleep", self.watch)
                 attempt = self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
         except BusyError:
             assert taken
@@ -128,7 +128,7 @@ class PublishMachine(RuleBasedStateMachine):
             self.beats[unit] = self.now()
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(BusyError):
-            patch.setattr(ledger_module.time, "sleep", live_on)
+            patch.setattr(attempts_module.time, "sleep", live_on)
             self.ledger.start(TABLE, unit, fingerprint="f", worker=worker, run_id="r")
 
     @rule()

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from ego_assets.intake.shards import find_files
-from resources.lake import scratch as scratch_module
-from resources.lake.scratch import Scratch, ScratchError
 from resources.raw import reader as raw_module
+from resources.raw import scratch as scratch_module
 from resources.raw.reader import (
     RawChangedError,
     RawReader,
@@ -24,6 +23,7 @@ from resources.raw.reader import (
     sidecar_of,
     uri_of,
 )
+from resources.raw.scratch import Scratch, ScratchError
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 ODD_NAMES = (

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ego_assets.intake.shards import VIDEO_SUFFIXES, find_files
-from resources.lake.scratch import Scratch
 from resources.raw import local as raw_local
 from resources.raw.reader import (
     RawMovedError,
@@ -25,6 +24,7 @@ from resources.raw.reader import (
     sidecar_version,
     uri_of,
 )
+from resources.raw.scratch import Scratch
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 

@@ -14,8 +14,9 @@ from ego_assets.engine.errors import ErrorKind, classify
 from ego_assets.engine.runner import run_stage
 from ego_assets.upkeep import audit
 from resources.lake import Lake, LakeError
-from resources.lake import s3 as s3_module
-from resources.lake.s3 import S3Storage
+from resources.lake.s3 import client
+from resources.lake.s3 import storage as s3_module
+from resources.lake.s3.storage import S3Storage
 from resources.lake.storage import ChangedError, UnsafeKeyError
 from resources.ledger import Ledger, State
 from resources.processes import process_name
@@ -257,6 +258,6 @@ def test_keys_of_the_configuration_reach_workers_and_not_the_environment(
         spec = replace(bench.spec, backend="tests.stages.fake_backends:FakeEstimator")
         assert run_stage(spec, workers=1).done == 1
         assert bench.lake.read("object_movements", SHARD).num_rows
-        assert "not-for-others" not in str(os.environ) + repr(s3_module.used_account())
+        assert "not-for-others" not in str(os.environ) + repr(client.used_account())
     finally:
-        s3_module.use_account(s3_module.S3Account())
+        client.use_account(client.S3Account())

@@ -21,7 +21,7 @@ from pydantic import Field
 from ego_assets.catalog import TABLES
 from resources.lake import Lake, LakeError
 from resources.lake.catalog import Catalog
-from resources.lake.lake import SCHEMA
+from resources.lake.parquet import SCHEMA
 from resources.lake.table import (
     SCHEMA_VERSION,
     Arrow,

@@ -19,10 +19,10 @@ from ego_assets.engine.runner import run_stage
 from ego_assets.intake.shards import find_files, register_files
 from ego_assets.upkeep import audit
 from resources.lake import Lake
-from resources.lake.s3 import S3Storage
-from resources.lake.scratch import Scratch
+from resources.lake.s3.storage import S3Storage
 from resources.ledger import Ledger, State
 from resources.raw.reader import RawReader, raw_version
+from resources.raw.scratch import Scratch
 from tests.resources.s3_server import most_inside, new_bucket, s3_client
 from tests.resources.swift_server import SwiftServer, swift_server
 from tests.resources.test_lake import SHARD, first_x, publish

@@ -15,7 +15,8 @@ from ego_assets.engine.errors import ErrorKind, classify
 from ego_assets.engine.outage import Outage, StageBrokenError
 from ego_assets.models.memory import DeviceMemoryError
 from ego_assets.operator import BadInputError
-from resources.lake.s3 import BucketAwayError, make_client
+from resources.lake.s3.client import make_client
+from resources.lake.s3.storage import BucketAwayError
 from resources.lake.table import ContractError
 from resources.raw.reader import RawChangedError
 

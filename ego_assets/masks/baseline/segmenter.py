@@ -53,7 +53,7 @@ class BaselineSegmenter:
         min_area = max(12, int(self.settings.min_area_share * look.shape[0] * look.shape[1]))
         hands, candidates = self._hands(look, min_area, carried)
         covered = _union(hands)
-        objects, seeds = self._objects(look, covered, min_area, carried)
+        objects, seeds = find_objects(look, covered, min_area, self.settings.max_objects, carried)
         first = clip.first_track_number
         counts = {"h": int(carried.get("hands", first)), "o": int(carried.get("objects", first))}
         for things in (hands, objects):
@@ -71,30 +71,8 @@ class BaselineSegmenter:
         for shown in clip.frames.read(max_side_px=self.settings.work_side_px):
             look.images[shown.index] = shown.image
             look.pts_s[shown.index] = shown.pts_s
-        frames = look.frames
-        look.shape = look.images[frames[0]].shape[:2]
-        span = look.pts_s[frames[-1]] - look.pts_s[frames[0]]
-        rate = (len(frames) - 1) / span if span > 0 else 30.0
-        gap = int(np.clip(round(self.settings.motion_gap_s * rate), 1, max(1, len(frames) - 1)))
-        field_of = MotionField(gap)
-        motion = Motion(look.changed, look.evidence)
-
-        def compare(place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            other = place - gap if place >= gap else min(place + gap, len(frames) - 1)
-            if other == place:
-                still = np.zeros(look.shape, np.float32)
-                return still, still > 0, still > 0
-            earlier, later = (
-                cv2.cvtColor(look.images[frames[p]], cv2.COLOR_RGB2GRAY) for p in (other, place)
-            )
-            residual, change = field_of.residual(earlier, later)
-            moving = moving_pixels(residual, gap)
-            return residual, moving, moving & (change > CHANGE_LEVEL)
-
-        seen = each(compare, range(len(frames)))
-        for frame, (residual, moving, changed) in zip(frames, seen, strict=True):
-            look.moving[frame] = moving
-            motion.keep(frame, residual, changed)
+        look.shape = look.images[look.frames[0]].shape[:2]
+        see_motion(look, self.settings.motion_gap_s)
         return look
 
     def _hands(
@@ -145,52 +123,6 @@ class BaselineSegmenter:
         }
         chosen = [t for t in tracker.tracks if scores.get(t.key, 0) >= self.settings.min_hand_score]
         return chosen, scores
-
-    def _objects(
-        self, look: ScannedClip, hands: dict[int, Patch], min_area: int, carried: Carried
-    ) -> tuple[list[Thing], list[Seed]]:
-        arms = BitFrames()
-        parts = each(lambda f: object_masks.arm_parts(look.moving[f], hands.get(f)), look.frames)
-        for frame, arm in zip(look.frames, parts, strict=True):
-            arms[frame] = arm
-        barred = Lazily(lambda f: arms[f] | hands[f].whole() if f in hands else arms[f])
-        movers = object_masks.mover_colors(look.images, look.changed, look.moving, barred)
-        likely = Lazily(lambda f: cv2.blur(looked_up(movers, bins_of(look.images[f])), (3, 3)))
-        motion = Motion(look.changed, look.evidence)
-        seeds = object_masks.find_seeds(look.changed, motion, likely, hands, arms, min_area)
-        follower = Follower(look.images, hands)
-        followed: list[tuple[FollowedObject, int]] = []
-        for number, frame, outline in carried_outlines(carried, look):
-            followed.append((follower.follow(frame, outline), number))
-        for seed in seeds:
-            if len(followed) >= self.settings.max_objects:
-                break
-            if any(_overlaps(o.outlines.get(seed.frame), seed.mask) for o, _ in followed):
-                continue
-            never = barred[seed.frame] | (likely[seed.frame] < object_masks.UNLIKELY)
-            rough = seed.mask.whole()
-            mask = object_masks.cut_out(look.images[seed.frame], rough, never, rounds=4)
-            if not min_area <= mask.sum() <= object_masks.MAX_AREA_SHARE * mask.size:
-                continue
-            drawn = Patch.of(mask)
-            if any(_overlaps(o.outlines.get(seed.frame), drawn) for o, _ in followed):
-                continue
-            if float(likely[seed.frame][mask].mean()) < object_masks.SURELY:
-                continue
-            thing = follower.begin(seed.frame, mask)
-            if not _is_carried_along(thing, look):
-                continue
-            free = object_masks.free_frame(thing, look.frames, hands)
-            if free is not None:
-                whole = object_masks.whole_object(
-                    look.images[free], thing.outlines[free].whole(), likely[free], barred[free]
-                )
-                drawn = Patch.of(whole)
-                if any(_overlaps(o.outlines.get(free), drawn) for o, _ in followed):
-                    continue
-                thing = follower.follow(free, whole)
-            followed.append((thing, -1))
-        return [_visible(o, number, hands) for o, number in followed], seeds
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -259,6 +191,81 @@ class BaselineSegmenter:
                     }
                 )
         return rows
+
+
+def see_motion(look: ScannedClip, gap_s: float) -> None:
+    """Enter what moves on its own in each frame of a clip, against the frame `gap_s` before."""
+    frames = look.frames
+    span = look.pts_s[frames[-1]] - look.pts_s[frames[0]]
+    rate = (len(frames) - 1) / span if span > 0 else 30.0
+    gap = int(np.clip(round(gap_s * rate), 1, max(1, len(frames) - 1)))
+    field_of = MotionField(gap)
+    motion = Motion(look.changed, look.evidence)
+
+    def compare(place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        other = place - gap if place >= gap else min(place + gap, len(frames) - 1)
+        if other == place:
+            still = np.zeros(look.shape, np.float32)
+            return still, still > 0, still > 0
+        earlier, later = (
+            cv2.cvtColor(look.images[frames[p]], cv2.COLOR_RGB2GRAY) for p in (other, place)
+        )
+        residual, change = field_of.residual(earlier, later)
+        moving = moving_pixels(residual, gap)
+        return residual, moving, moving & (change > CHANGE_LEVEL)
+
+    seen = each(compare, range(len(frames)))
+    for frame, (residual, moving, changed) in zip(frames, seen, strict=True):
+        look.moving[frame] = moving
+        motion.keep(frame, residual, changed)
+
+
+def find_objects(
+    look: ScannedClip, hands: dict[int, Patch], min_area: int, max_objects: int, carried: Carried
+) -> tuple[list[Thing], list[Seed]]:
+    """What hands move in a clip, followed through it; and where it was first seen to move."""
+    arms = BitFrames()
+    parts = each(lambda f: object_masks.arm_parts(look.moving[f], hands.get(f)), look.frames)
+    for frame, arm in zip(look.frames, parts, strict=True):
+        arms[frame] = arm
+    barred = Lazily(lambda f: arms[f] | hands[f].whole() if f in hands else arms[f])
+    movers = object_masks.mover_colors(look.images, look.changed, look.moving, barred)
+    likely = Lazily(lambda f: cv2.blur(looked_up(movers, bins_of(look.images[f])), (3, 3)))
+    motion = Motion(look.changed, look.evidence)
+    seeds = object_masks.find_seeds(look.changed, motion, likely, hands, arms, min_area)
+    follower = Follower(look.images, hands)
+    followed: list[tuple[FollowedObject, int]] = []
+    for number, frame, outline in carried_outlines(carried, look):
+        followed.append((follower.follow(frame, outline), number))
+    for seed in seeds:
+        if len(followed) >= max_objects:
+            break
+        if any(_overlaps(o.outlines.get(seed.frame), seed.mask) for o, _ in followed):
+            continue
+        never = barred[seed.frame] | (likely[seed.frame] < object_masks.UNLIKELY)
+        rough = seed.mask.whole()
+        mask = object_masks.cut_out(look.images[seed.frame], rough, never, rounds=4)
+        if not min_area <= mask.sum() <= object_masks.MAX_AREA_SHARE * mask.size:
+            continue
+        drawn = Patch.of(mask)
+        if any(_overlaps(o.outlines.get(seed.frame), drawn) for o, _ in followed):
+            continue
+        if float(likely[seed.frame][mask].mean()) < object_masks.SURELY:
+            continue
+        thing = follower.begin(seed.frame, mask)
+        if not _is_carried_along(thing, look):
+            continue
+        free = object_masks.free_frame(thing, look.frames, hands)
+        if free is not None:
+            whole = object_masks.whole_object(
+                look.images[free], thing.outlines[free].whole(), likely[free], barred[free]
+            )
+            drawn = Patch.of(whole)
+            if any(_overlaps(o.outlines.get(free), drawn) for o, _ in followed):
+                continue
+            thing = follower.follow(free, whole)
+        followed.append((thing, -1))
+    return [_visible(o, number, hands) for o, number in followed], seeds
 
 
 def _union(things: list[Thing]) -> dict[int, Patch]:

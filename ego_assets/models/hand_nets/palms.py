@@ -138,7 +138,8 @@ def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     both = np.clip(high - low, 0, None).prod(axis=1)
     areas = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return both / np.maximum(areas - both, 1e-9)
+    overlaps: np.ndarray = both / np.maximum(areas - both, 1e-9)
+    return overlaps
 
 
 def _hand_region(value: np.ndarray, window: Region) -> Region:

@@ -160,11 +160,11 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
     """A file in an archive. Raises FetchError."""
     try:
         if path.suffix == ".whl":
-            with zipfile.ZipFile(path) as archive, archive.open(name) as source:
+            with zipfile.ZipFile(path) as wheel, wheel.open(name) as source:
                 yield source
             return
-        with tarfile.open(path) as archive:
-            found = archive.extractfile(name)
+        with tarfile.open(path) as packed:
+            found = packed.extractfile(name)
             if found is None:
                 raise KeyError(name)
             yield found

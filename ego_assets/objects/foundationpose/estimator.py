@@ -1,15 +1,16 @@
 """FoundationPose object poses (Wen et al., CVPR 2024), by the user's own checkout of it.
 
 Here: which object has which mesh, when it is looked for and when it is followed, what of the
-answers is believed, rows. Not here: its code, which its licence keeps where it is: it runs in a
-process of its own (`bridge`), in its own environment (`foundationpose_bridge`).
+answers is believed, rows. Not here: what is kept of a take (`tracks`), and its code, which its
+licence keeps where it is: it runs in a process of its own (`bridge`, `child`), in its own
+environment.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,61 +25,15 @@ from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator, empty
 from ego_assets.objects.foundationpose import child as far_side
 from ego_assets.objects.foundationpose.bridge import Bridge, BridgeError
 from ego_assets.objects.foundationpose.meshes import Mesh, MeshLibrary
+from ego_assets.objects.foundationpose.tracks import Sighting, Track
 from ego_assets.objects.settings import FoundationPoseSettings, ObjectPoseSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, MetricDepth, Rows
 from ego_assets.vision.cameras import undistortion
-from ego_assets.vision.geometry import (
-    matrix_from_quaternion,
-    pose_matrix,
-    quaternion_from_matrix,
-)
+from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix, quaternion_from_matrix
 from ego_assets.vision.mask_scaling import decode_nearest
 
 MIN_MASK_PX = 64
 MIN_DEPTH_PX = 16
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """What came of one look at one object. pose: camera_from_object (4, 4), metres, or None."""
-
-    frame_index: int
-    pts_s: float
-    pose: np.ndarray | None
-    overlap: float
-    reason: str
-
-    def packed(self) -> list[Any]:
-        pose = None if self.pose is None else self.pose.tolist()
-        return [self.frame_index, self.pts_s, pose, self.overlap, self.reason]
-
-    @classmethod
-    def unpacked(cls, held: list[Any]) -> Sighting:
-        pose = None if held[2] is None else np.array(held[2])
-        return cls(int(held[0]), float(held[1]), pose, float(held[3]), str(held[4]))
-
-
-@dataclass
-class Track:
-    """One object through a take. tried_s: when it was last looked for in vain."""
-
-    mesh: str
-    seen: dict[int, Sighting] = field(default_factory=dict)
-    tried_s: float = -1e9
-
-    def last_pose(self, frame_index: int) -> Sighting | None:
-        """The last one before a frame that has a pose."""
-        found = [f for f, s in self.seen.items() if f < frame_index and s.pose is not None]
-        return self.seen[max(found)] if found else None
-
-    def packed(self, from_pts_s: float) -> dict[str, Any]:
-        late = [s.packed() for _, s in sorted(self.seen.items()) if s.pts_s >= from_pts_s]
-        return {"mesh": self.mesh, "tried_s": self.tried_s, "seen": late}
-
-    @classmethod
-    def unpacked(cls, held: dict[str, Any]) -> Track:
-        seen = [Sighting.unpacked(s) for s in held["seen"]]
-        return cls(held["mesh"], {s.frame_index: s for s in seen}, float(held["tried_s"]))
 
 
 @dataclass(frozen=True)

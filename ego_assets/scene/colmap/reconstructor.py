@@ -1,7 +1,8 @@
 """The camera of every frame of a clip, and sparse points of its scene, without any weights.
 
-Here: the operator: what is masked, the order of the steps, rows with their evidence. Not here:
-the steps themselves (`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`).
+Here: the operator: what is masked, the order of the steps. Not here: the steps themselves
+(`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`), rows with their evidence
+(`rows`).
 
 A backend that sees depth (`metric_scale`) gives a take its metres: the first clip of a world fixes
 them, and those that are moved into it follow.
@@ -24,6 +25,7 @@ import numpy as np
 
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
 from ego_assets.scene.colmap import keyframes as kf
+from ego_assets.scene.colmap.lens import calibrated, start_intrinsics, work_intrinsics
 from ego_assets.scene.colmap.mapping import MappingError, SparseMap, build_map, has_cuda
 from ego_assets.scene.colmap.metric_scale import (
     MetricScale,
@@ -34,16 +36,14 @@ from ego_assets.scene.colmap.metric_scale import (
 )
 from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.scene.colmap.registration import Registration, register_frames
+from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of, times_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
-from ego_assets.vision.cameras import normalised_points, scaled_intrinsics
-from ego_assets.vision.geometry import quaternion_from_matrix
+from ego_assets.vision.cameras import normalised_points
 from ego_assets.vision.mask_regions import MaskedThings
 
 TABLE = "scene_reconstruction"
-_FOCAL_RANGE = (0.4, 2.5)
-_MAX_DISTORTION = 0.6
 _ALL_STILL = 0.9
 """Share of a clip's frames with the camera in one place from which there is nothing to map."""
 
@@ -88,7 +88,7 @@ class PycolmapReconstructor:
         """
         settings = self.settings
         anchors = Anchors.from_carried(carried)
-        start = _start_intrinsics(clip.intrinsics, anchors)
+        start = start_intrinsics(clip.intrinsics, anchors)
         masks = MaskedThings(clip.tables, settings.mask_margin_px)
         tracks = collect_tracks(
             clip.frames.read(max_side_px=settings.work_side_px),
@@ -96,7 +96,7 @@ class PycolmapReconstructor:
             settings.max_tracks,
             _seeds(anchors, clip),
         )
-        work = _work_intrinsics(start, tracks.size, clip)
+        work = work_intrinsics(start, tracks.size, clip)
         notes: dict[str, Any] = {}
         solution: _Solution | None = None
         reason = "no frame"
@@ -139,7 +139,7 @@ class PycolmapReconstructor:
         if scene.device == "gpu":
             gpu = os.environ["CUDA_VISIBLE_DEVICES"].partition(",")[0]
             notes["accelerator"] = json.dumps({"gpu": gpu, "used_by": "pycolmap"})
-        intrinsics = _calibrated(start, work, scene.intrinsics) if calibrate else start
+        intrinsics = calibrated(start, work, scene.intrinsics) if calibrate else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
         notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}
         if angle < settings.min_triangulation_angle_deg:
@@ -222,9 +222,10 @@ class PycolmapReconstructor:
         intrinsics = start if solution is None else solution.intrinsics
         world_id = clip.clip_id if solution is None else solution.world_id
         found = {} if solution is None else _by_frame(tracks, solution.registrations)
-        times = _times(clip, tracks)
+        times = times_of(clip, tracks)
         scale = None if solution is None else solution.scale
-        common = _common(self, world_id, intrinsics, scale)
+        common = camera_columns(world_id, intrinsics, scale)
+        common |= {"backend": self.name, "quality_tier": self.quality_tier}
         if solution is not None and solution.is_metric:
             common["scale_kind"] = "metric"
         kind = "unknown" if solution is None else solution.motion_kind
@@ -233,71 +234,15 @@ class PycolmapReconstructor:
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
             why = reason if frame in times.decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
-            evidence = _evidence(registration, full_px, kind)
+            evidence = evidence_of(registration, full_px, kind)
             rows.append(clip.row(frame, times.of(frame)) | common | evidence)
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:
             if len(solution.scene.points):
-                output.arrays[TABLE] = _arrays(tracks, solution.scene, full_px)
+                output.arrays[TABLE] = arrays_of(tracks, solution.scene, full_px)
             output.carried = _carried(clip, tracks, solution, self.settings.carry_s)
         return output
-
-
-@dataclass(frozen=True)
-class _Times:
-    frames: np.ndarray
-    pts_s: np.ndarray
-    decoded: frozenset[int]
-
-    def of(self, frame: int) -> float:
-        """Time of a frame; of one that does not decode, on the line between its neighbours."""
-        return float(np.interp(frame, self.frames, self.pts_s))
-
-
-def _times(clip: ClipInput, tracks: TrackTable) -> _Times:
-    start, end = clip.clip["start_frame"], clip.clip["end_frame"]
-    frames, pts = tracks.frame_index, tracks.pts_s
-    decoded = frozenset(int(f) for f in frames)
-    if start not in decoded:
-        frames = np.concatenate([[start], frames])
-        pts = np.concatenate([[clip.clip["start_pts_s"]], pts])
-    return _Times(
-        np.concatenate([frames, [end]]),
-        np.concatenate([pts, [max(clip.clip["end_pts_s"], pts[-1])]]),
-        decoded,
-    )
-
-
-def _start_intrinsics(given: Intrinsics, anchors: Anchors | None) -> Intrinsics:
-    """A take keeps the lens that its first clip found."""
-    return given if anchors is None or given.source != "assumed_fov" else anchors.intrinsics
-
-
-def _calibrated(start: Intrinsics, work: Intrinsics, found: Intrinsics) -> Intrinsics:
-    """The full-size picture's intrinsics of those `found` for the shrunken one.
-
-    Raises `MappingError` for a lens that no camera has: the geometry did not fix it.
-    """
-    ratio = found.fx / work.fx
-    bend = max((abs(d) for d in found.distortion), default=0.0)
-    if not _FOCAL_RANGE[0] <= ratio <= _FOCAL_RANGE[1] or bend > _MAX_DISTORTION:
-        raise MappingError(
-            f"the lens ran away: {ratio:.2f} times the assumed focal length, distortion {bend:.2f}"
-        )
-    return dataclasses.replace(
-        start,
-        model=found.model,
-        fx=start.fx * ratio,
-        fy=start.fy * ratio,
-        distortion=found.distortion,
-        source="self_calibrated",
-    )
-
-
-def _work_intrinsics(full: Intrinsics, size: tuple[int, int], clip: ClipInput) -> Intrinsics:
-    width, height = clip.frames.width, clip.frames.height
-    return scaled_intrinsics(full, max(1, size[0]) / width, max(1, size[1]) / height)
 
 
 def _seeds(anchors: Anchors | None, clip: ClipInput) -> Seeds | None:
@@ -398,57 +343,6 @@ def _at_rest(
         )
     found = rest.registrations(np.eye(4))
     return _Solution(clip.clip_id, scene, found, start, motion_kind="static", is_metric=True)
-
-
-def _common(
-    operator: PycolmapReconstructor,
-    world_id: str,
-    intrinsics: Intrinsics,
-    scale: MetricScale | None,
-) -> dict[str, Any]:
-    return {
-        "world_id": world_id,
-        "scale_kind": "arbitrary" if scale is None else "metric",
-        "scale_spread": None if scale is None else scale.spread,
-        "scale_samples": None if scale is None else scale.samples,
-        "camera_model": intrinsics.model,
-        "fx_px": float(intrinsics.fx),
-        "fy_px": float(intrinsics.fy),
-        "cx_px": float(intrinsics.cx),
-        "cy_px": float(intrinsics.cy),
-        "distortion": [float(d) for d in intrinsics.distortion],
-        "intrinsics_source": intrinsics.source,
-        "points_uri": None,
-        "backend": operator.name,
-        "quality_tier": operator.quality_tier,
-    }
-
-
-def _evidence(found: Registration, full_px: float, motion_kind: str) -> dict[str, Any]:
-    valid = found.pose is not None
-    tried = found.matches > 0
-    pose = found.pose
-    return {
-        "is_valid": valid,
-        "invalid_reason": None if valid else found.reason or "not registered",
-        "motion_kind": motion_kind if valid else "unknown",
-        "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
-        "world_from_camera_xyzw": (
-            None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()
-        ),
-        "registration": found.kind if valid else None,
-        "inliers": found.inliers if tried else None,
-        "inlier_share": found.share if tried else None,
-        "reprojection_error_px": found.error * full_px if found.inliers else None,
-    }
-
-
-def _arrays(tracks: TrackTable, scene: SparseMap, full_px: float) -> dict[str, np.ndarray]:
-    return {
-        "points": scene.points.astype(np.float32),
-        "colors": tracks.colours[scene.track].astype(np.uint8).reshape(-1, 3),
-        "errors": (scene.errors_px * full_px).astype(np.float32),
-    }
 
 
 def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: float) -> Carried:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resources.lake.environment import read_number
-from resources.lake.s3 import make_client, read_body
+from resources.lake.s3.client import make_client, read_body
 
 EXPIRES_S = 7 * 86_400.0
 PATIENCE_S = 900.0

@@ -1,0 +1,66 @@
+"""Says which hands are right: reasons against a row from a closed list, and a confidence.
+
+Here: thresholds, and what they are held against. Not here: how hands are measured or placed.
+
+A row that is valid is a promise, so what is doubtful is not. The thresholds were set by looking
+at the annotated frames that `benchmarks/accuracy.py` scores: what it says is not held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MIN_PRESENCE = 0.8
+MIN_SIDE = 0.6
+MIN_SCORE = 0.5
+MIN_SIZE_PX = 20.0
+MIN_INSIDE = 0.75
+MAX_RESIDUAL = 0.12
+MAX_JUMP = 0.15
+NEAR_M, WEARER_M, FAR_M = 0.08, 1.4, 4.0
+
+
+@dataclass(frozen=True)
+class HandFacts:
+    """What speaks for and against a hand in a frame.
+
+    presence: of its mask's row, and no more than around it; side_score, score: of that row; inside:
+    share of its joints in the picture; size_px; residual: of its placing, None if it could not be
+    placed; jump: how far the measured joints are from the smoothed ones, as a share of its size;
+    distance_m: of its middle.
+    """
+
+    presence: float
+    side_score: float
+    score: float
+    inside: float
+    size_px: float
+    residual: float | None
+    jump: float
+    distance_m: float
+    is_wearer: bool
+
+
+def reason_against(facts: HandFacts) -> str | None:
+    """Why a row is not valid; None: it is. One of `hands.tables.REASONS`."""
+    checks = (
+        ("presence low", facts.presence < MIN_PRESENCE),
+        ("not a plausible hand", facts.score < MIN_SCORE),
+        ("side unsure", facts.side_score < MIN_SIDE),
+        ("too small", facts.size_px < MIN_SIZE_PX),
+        ("truncated", facts.inside < MIN_INSIDE),
+        ("does not fit in space", facts.residual is None or facts.residual > MAX_RESIDUAL),
+        ("jumps", facts.jump > MAX_JUMP),
+        ("out of reach", not NEAR_M < facts.distance_m < (WEARER_M if facts.is_wearer else FAR_M)),
+    )
+    return next((reason for reason, holds in checks if holds), None)
+
+
+def confidence_of(facts: HandFacts) -> float:
+    """How likely it is that a row is right, 0 to 1."""
+    residual = 1.0 if facts.residual is None else facts.residual
+    fit = float(np.exp(-0.5 * (residual / MAX_RESIDUAL) ** 2 - 0.5 * (facts.jump / MAX_JUMP) ** 2))
+    sure = facts.presence * facts.side_score * facts.inside * min(1.0, facts.score / MIN_SCORE)
+    return float(np.clip(sure * fit, 0, 1))

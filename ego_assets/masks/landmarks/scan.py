@@ -1,0 +1,160 @@
+"""Looks for hands in a picture: palms in windows, then the joints of each.
+
+Here: which windows, and which finds are one hand. Not here: hands over time (`follow`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ego_assets.models.hand_nets.landmarks import HandLook, LandmarkNet
+from ego_assets.models.hand_nets.palms import PalmDetector, Region, windows
+
+MIN_PALM = 0.5
+MIN_PRESENCE, KEEP_PRESENCE = 0.5, 0.25
+"""A hand begins to be followed with the first, and is lost under the second."""
+_TURNS = ((0.0, np.pi), (np.pi / 2, -np.pi / 2))
+"""One after the other: most palms are found at any turn."""
+_SIDES = (1.4, 1.0, 0.6, 0.36, 0.22)
+"""Of the windows, as shares of the longer side of the picture. In one that is larger, a hand at the
+border is not cut off, but lies in front of black."""
+_LEAST_SIDE = 384
+"""Smaller windows, in pixels, show nothing that larger ones do not."""
+_ROUNDS, _HOPELESS = 2, 0.003
+_THUMBNAIL = 48
+_CHANGE = 10.0
+_CELLS = 2
+"""So many cells of the thumbnail that have changed are a reason to look at a window again."""
+_SAME = 0.35
+"""Hands whose joints are closer, on average, than this share of their size are one."""
+
+
+class HandScan:
+    """Finds hands anywhere in a picture."""
+
+    def __init__(self, folder: Path) -> None:
+        self._palms = PalmDetector(folder)
+        self._joints = LandmarkNet(folder)
+        self._before: np.ndarray | None = None
+        self._count = 0
+
+    def look(self, image: np.ndarray, region: Region) -> HandLook:
+        """What is in one region."""
+        return self._joints.look(image, region)
+
+    def _settled(self, image: np.ndarray, region: Region) -> HandLook:
+        """Look at a region, then at the one that its own joints give, until there is a hand."""
+        hand = self.look(image, region)
+        for _ in range(_ROUNDS):
+            if hand.presence < _HOPELESS:
+                break
+            hand = self.look(image, hand.next_region)
+            if hand.presence >= MIN_PRESENCE:
+                break
+        return hand
+
+    def forget(self) -> None:
+        """Look at everything the next time."""
+        self._before, self._count = None, 0
+
+    def find(
+        self, image: np.ndarray, known: Sequence[HandLook], lost: Sequence[Region] = ()
+    ) -> list[HandLook]:
+        """Hands in a picture, (H, W, 3) uint8 RGB, that are not known.
+
+        A window is looked at where the picture has changed since the last time, away from the
+        known hands, or where a hand was lost: the nets say the same of the same picture.
+        """
+        height, width = image.shape[:2]
+        changed = self._changed(image, known)
+        found: list[HandLook] = []
+        for window in self._windows(width, height):
+            if not (_has_changed(changed, window, width) or _holds(window, lost)):
+                continue
+            for palm in self._palms.find(image, window, MIN_PALM):
+                if any(_is_looked_at(palm.region, hand) for hand in (*known, *found)):
+                    continue
+                hand = self._settled(image, palm.region)
+                if hand.presence >= MIN_PRESENCE:
+                    found.append(hand)
+        return distinct(found, known)
+
+    def _windows(self, width: int, height: int) -> list[Region]:
+        """The squares of one scan: large ones at each turn, small ones at every other."""
+        all_turns = (*_TURNS[0], *_TURNS[1])
+        turns = _TURNS[self._count % 2] if self._count else all_turns
+        self._count += 1
+        longer = max(width, height)
+        large = [s for s in _SIDES if s >= 1]
+        small = [s for s in _SIDES if s < 1 and (s > 0.5 or s * longer >= _LEAST_SIDE)]
+        return windows(width, height, large, all_turns) + windows(width, height, small, turns)
+
+    def _changed(self, image: np.ndarray, known: Sequence[HandLook]) -> np.ndarray:
+        """(h, w) bool: cells that are not as they were, away from the known hands."""
+        height, width = image.shape[:2]
+        scale = _THUMBNAIL / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        cells = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        before, self._before = self._before, cells
+        if before is None or before.shape != cells.shape:
+            return np.ones(cells.shape[:2], bool)
+        changed = np.abs(cells - before).max(axis=2) > _CHANGE
+        for hand in known:
+            x0, y0, x1, y1 = (box_of(hand.points) * scale).astype(int)
+            changed[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = False
+        return changed
+
+
+def _has_changed(changed: np.ndarray, window: Region, width: int) -> bool:
+    scale = changed.shape[1] / width
+    x, y, half = window.x * scale, window.y * scale, window.side * scale / 2
+    part = changed[max(0, int(y - half)) : int(y + half) + 1, max(0, int(x - half)) :][
+        :, : int(2 * half) + 1
+    ]
+    return int(np.count_nonzero(part)) >= _CELLS
+
+
+def _holds(window: Region, places: Iterable[Region]) -> bool:
+    return any(
+        max(abs(place.x - window.x), abs(place.y - window.y)) < window.side / 2
+        and window.side / 8 < place.side < window.side
+        for place in places
+    )
+
+
+def _is_looked_at(region: Region, hand: HandLook) -> bool:
+    """Whether a palm is that of a hand which is known already."""
+    there = hand.next_region
+    apart = np.hypot(region.x - there.x, region.y - there.y)
+    ratio = region.side / there.side
+    return bool(apart < 0.25 * there.side and 0.5 < ratio < 2.0)
+
+
+def box_of(points: np.ndarray) -> np.ndarray:
+    """(4,) x_min, y_min, x_max, y_max of points."""
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def size_of(points: np.ndarray) -> float:
+    """The longer side of the box of a hand's joints."""
+    return float(np.ptp(points, axis=0).max())
+
+
+def are_one(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two sets of (21, 2) joints are of one hand."""
+    apart = float(np.linalg.norm(one - other, axis=1).mean())
+    return apart < _SAME * min(size_of(one), size_of(other))
+
+
+def distinct(found: Iterable[HandLook], known: Iterable[HandLook] = ()) -> list[HandLook]:
+    """The hands without those that are another one, or a known one, again; the surest first."""
+    kept: list[HandLook] = []
+    others = list(known)
+    for hand in sorted(found, key=lambda h: -h.presence):
+        if not any(are_one(hand.points, other.points) for other in (*others, *kept)):
+            kept.append(hand)
+    return kept

@@ -1,0 +1,92 @@
+"""Rows and arrays of a reconstruction: what every frame of a clip is told with, pose or none.
+
+Not here: the reconstruction (`reconstructor`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ego_assets.operator import ClipInput, Intrinsics
+from ego_assets.scene.colmap.mapping import SparseMap
+from ego_assets.scene.colmap.metric_scale import MetricScale
+from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.colmap.registration import Registration
+from ego_assets.vision.geometry import quaternion_from_matrix
+
+
+@dataclass(frozen=True)
+class Times:
+    """When each frame of a clip is shown, and which of them decode."""
+
+    frames: np.ndarray
+    pts_s: np.ndarray
+    decoded: frozenset[int]
+
+    def of(self, frame: int) -> float:
+        """Time of a frame; of one that does not decode, on the line between its neighbours."""
+        return float(np.interp(frame, self.frames, self.pts_s))
+
+
+def times_of(clip: ClipInput, tracks: TrackTable) -> Times:
+    start, end = clip.clip["start_frame"], clip.clip["end_frame"]
+    frames, pts = tracks.frame_index, tracks.pts_s
+    decoded = frozenset(int(f) for f in frames)
+    if start not in decoded:
+        frames = np.concatenate([[start], frames])
+        pts = np.concatenate([[clip.clip["start_pts_s"]], pts])
+    return Times(
+        np.concatenate([frames, [end]]),
+        np.concatenate([pts, [max(clip.clip["end_pts_s"], pts[-1])]]),
+        decoded,
+    )
+
+
+def camera_columns(
+    world_id: str, intrinsics: Intrinsics, scale: MetricScale | None
+) -> dict[str, Any]:
+    """What all rows of a clip say: its world, in which scale, and the lens."""
+    return {
+        "world_id": world_id,
+        "scale_kind": "arbitrary" if scale is None else "metric",
+        "scale_spread": None if scale is None else scale.spread,
+        "scale_samples": None if scale is None else scale.samples,
+        "camera_model": intrinsics.model,
+        "fx_px": float(intrinsics.fx),
+        "fy_px": float(intrinsics.fy),
+        "cx_px": float(intrinsics.cx),
+        "cy_px": float(intrinsics.cy),
+        "distortion": [float(d) for d in intrinsics.distortion],
+        "intrinsics_source": intrinsics.source,
+        "points_uri": None,
+    }
+
+
+def evidence_of(found: Registration, full_px: float, motion_kind: str) -> dict[str, Any]:
+    valid = found.pose is not None
+    tried = found.matches > 0
+    pose = found.pose
+    return {
+        "is_valid": valid,
+        "invalid_reason": None if valid else found.reason or "not registered",
+        "motion_kind": motion_kind if valid else "unknown",
+        "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
+        "world_from_camera_xyzw": (
+            None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()
+        ),
+        "registration": found.kind if valid else None,
+        "inliers": found.inliers if tried else None,
+        "inlier_share": found.share if tried else None,
+        "reprojection_error_px": found.error * full_px if found.inliers else None,
+    }
+
+
+def arrays_of(tracks: TrackTable, scene: SparseMap, full_px: float) -> dict[str, np.ndarray]:
+    return {
+        "points": scene.points.astype(np.float32),
+        "colors": tracks.colours[scene.track].astype(np.uint8).reshape(-1, 3),
+        "errors": (scene.errors_px * full_px).astype(np.float32),
+    }

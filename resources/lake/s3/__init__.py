@@ -1,0 +1,1 @@
+"""Reaches S3, and keeps the lake there."""

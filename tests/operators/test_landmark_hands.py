@@ -1,0 +1,199 @@
+"""Hands by landmarks: tracks that are joined, sides and persons, masks from bones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ego_assets.masks.landmarks.carry import carried_hands, known_hands, name_hands
+from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
+from ego_assets.masks.landmarks.link import linked, without_doubles
+from ego_assets.masks.landmarks.persons import PictureView, forearm_entry, persons_hands
+from ego_assets.masks.landmarks.scan import HandScan, are_one, box_of
+from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand, pixels_a_metre
+from ego_assets.models.hand_nets.landmarks import HandLook, region_of
+from ego_assets.operator import Frame
+from ego_assets.vision.patches import Patch
+
+WIDTH, HEIGHT = 640, 480
+VIEW = PictureView(WIDTH, HEIGHT, 500.0)
+_FINGERS = np.array([-40.0, -18.0, 0.0, 16.0, 30.0])
+
+
+def flat_hand(x: float, y: float, length: float = 120.0, turn: float = 0.0) -> np.ndarray:
+    """(21, 2) joints of an open hand whose wrist is at x, y; turn: 0 is fingers up, clockwise."""
+    points = [np.zeros(2)]
+    for number, angle in enumerate(np.radians(_FINGERS)):
+        ahead = np.array([np.sin(angle), -np.cos(angle)])
+        reach = (0.3, 0.5, 0.65, 0.78) if number == 0 else (0.5, 0.7, 0.85, 0.97)
+        points += [ahead * length * share for share in reach]
+    cosine, sine = np.cos(turn), np.sin(turn)
+    return np.array(points) @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)
+
+
+def look(points: np.ndarray, right: float = 0.9, presence: float = 0.95) -> HandLook:
+    flat = points - points.mean(axis=0)
+    metres = np.column_stack([flat * (0.18 / np.ptp(flat, axis=0).max()), np.zeros(21)])
+    return HandLook(points, presence, right, metres, region_of(points))
+
+
+def drawn(points: np.ndarray) -> DrawnHand:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(points.astype(np.int32)), 1)
+    return DrawnHand(Patch.of(mask.view(bool)), 0.9)
+
+
+def track(
+    key: int,
+    frames: range,
+    *,
+    x: float = 320,
+    y: float = 400,
+    turn: float = 0.0,
+    right: float = 0.9,
+    presence: float = 0.95,
+    length: float = 120.0,
+) -> HandTrack:
+    found = HandTrack(key)
+    points = flat_hand(x, y, length, turn)
+    for frame in frames:
+        found.looks[frame] = look(points, right, presence)
+        found.drawn[frame] = drawn(points)
+        found.times[frame] = frame / 30
+    return found
+
+
+def test_a_hand_that_is_found_again_where_it_was_lost_is_one() -> None:
+    pieces = [track(0, range(0, 20)), track(1, range(25, 40), x=340)]
+    [chain] = linked(pieces)
+    assert chain.key == 0
+    assert sorted(chain.looks) == [*range(0, 20), *range(25, 40)]
+    assert len(linked([track(0, range(0, 20)), track(1, range(60, 80))])) == 2, "too long ago"
+    assert len(linked([track(0, range(0, 20)), track(1, range(25, 40), x=600)])) == 2, "elsewhere"
+
+
+def test_two_tracks_on_one_hand_are_one() -> None:
+    sure, weak = track(0, range(0, 30)), track(1, range(5, 25), x=325, presence=0.6)
+    assert [t.key for t in without_doubles([weak, sure])] == [0]
+    other = track(2, range(0, 30), x=120)
+    assert [t.key for t in without_doubles([sure, other])] == [0, 2]
+
+
+def test_the_forearm_goes_on_behind_the_wrist() -> None:
+    assert forearm_entry(flat_hand(320, 240), WIDTH, HEIGHT)[1] == 1
+    assert forearm_entry(flat_hand(320, 240, turn=np.pi), WIDTH, HEIGHT)[1] == -1
+    assert forearm_entry(flat_hand(320, 240, turn=np.pi / 2), WIDTH, HEIGHT)[0] == -1
+
+
+def test_a_track_votes_with_all_its_frames() -> None:
+    voting = track(0, range(0, 30), x=420)
+    for frame in range(0, 9):
+        voting.looks[frame] = look(voting.looks[frame].points, right=0.1)
+    [hand] = persons_hands([voting], VIEW)
+    assert (hand.side, hand.is_wearer) == ("right", True)
+    assert 0.5 < hand.side_score < 1
+
+
+def test_a_person_has_one_hand_of_each_side() -> None:
+    left = track(0, range(0, 30), x=200, right=0.55)
+    right = track(1, range(0, 30), x=460, right=0.97)
+    hands = persons_hands([left, right], VIEW)
+    assert {h.parts[0].key: h.side for h in hands} == {0: "left", 1: "right"}
+    again = track(2, range(60, 90), x=450, right=0.97)
+    hands = persons_hands([left, right, again], VIEW)
+    assert sorted(len(h.parts) for h in hands) == [1, 2], "the wearer's right hand is back"
+
+
+def test_hands_from_above_and_far_hands_are_not_the_wearers() -> None:
+    own = track(0, range(0, 30), x=420)
+    opposite = track(1, range(0, 30), x=200, y=120, turn=np.pi)
+    far = track(2, range(0, 30), x=300, y=300, length=30)
+    hands = {h.parts[0].key: h.is_wearer for h in persons_hands([own, opposite, far], VIEW)}
+    assert hands == {0: True, 1: False, 2: False}
+
+
+def test_a_third_hand_at_a_time_is_somebody_elses() -> None:
+    hands = persons_hands(
+        [
+            track(0, range(0, 30), x=200, right=0.05),
+            track(1, range(0, 30), x=460, right=0.97),
+            track(2, range(0, 30), x=330, right=0.9, presence=0.6),
+        ],
+        VIEW,
+    )
+    assert {h.parts[0].key: h.is_wearer for h in hands} == {0: True, 1: True, 2: False}
+
+
+def test_names_and_sides_last_through_a_take() -> None:
+    first = persons_hands([track(0, range(0, 60), x=420)], VIEW)
+    name_hands(first, {}, {}, 0)
+    carried = carried_hands(first, {f: f / 30 for f in range(60)}, 0, {})
+    # The next clip shows the last frames again, and there the net is wrong all the time.
+    second = [track(7, range(40, 90), x=420, right=0.05), track(8, range(40, 90), x=150, right=0.1)]
+    known = known_hands(carried, second)
+    assert {key: hand.number for key, hand in known.items()} == {7: 0}
+    votes = {k: h.votes for k, h in known.items()}
+    hands = persons_hands(second, VIEW, votes, {k: h.side for k, h in known.items()})
+    name_hands(hands, known, carried, 0)
+    assert {h.parts[0].key: (h.number, h.side) for h in hands} == {7: (0, "right"), 8: (1, "left")}
+
+
+def test_a_hand_is_drawn_up_to_its_wrist() -> None:
+    points = flat_hand(320, 300)
+    image = np.full((HEIGHT, WIDTH, 3), (60, 90, 60), np.uint8)
+    for joint in range(1, 21):
+        start = points[joint - 1 if joint % 4 != 1 else 0]
+        cv2.line(
+            image,
+            start.astype(int).tolist(),
+            points[joint].astype(int).tolist(),
+            (205, 150, 125),
+            13,
+        )
+    cv2.fillConvexPoly(image, points[[0, 1, 5, 9, 13, 17]].astype(np.int32), (205, 150, 125))
+    cv2.line(image, (320, 300), (320, 479), (205, 150, 125), 36)
+    seen = look(points)
+    assert pixels_a_metre(points, seen.metres) == pytest.approx(np.ptp(points, axis=0).max() / 0.18)
+    made = draw_hand(image, points, seen.metres)
+    mask = made.mask.whole()
+    assert made.skin > 0.5
+    assert not mask[325:].any(), "the forearm is not part of the hand"
+    inside = [mask[int(y), int(x)] for x, y in points[1:]]
+    assert np.mean(inside) > 0.9
+    assert mask.sum() < 1.5 * (image[:310, :, 0] > 150).sum()
+
+
+def test_boxes_and_sameness() -> None:
+    points = flat_hand(300, 300)
+    assert are_one(points, points + 5)
+    assert not are_one(points, points + 100)
+    assert box_of(points)[3] == pytest.approx(300)
+
+
+@pytest.fixture(scope="module")
+def shown(real_data: Path) -> list[Frame]:
+    """A hand before a wall, that moves, goes out of sight, and is back."""
+    file = sorted((real_data / "images" / "hands_freihand").glob("*.jpg"))[0]
+    picture = np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
+    frames = []
+    for index in range(16):
+        image = np.full((360, 480, 3), 120, np.uint8)
+        if index not in (7, 8):
+            image[60:284, 20 + 10 * index : 244 + 10 * index] = picture
+        frames.append(Frame(index, index / 10, image, 1.0))
+    return frames
+
+
+def test_a_real_hand_is_followed_both_ways_from_where_it_is_found(
+    hand_nets: Path, shown: list[Frame]
+) -> None:
+    follower = HandFollower(HandScan(hand_nets), interval_s=0.5)
+    for frame in shown:
+        follower.see(frame)
+    [chain] = linked(follower.tracks)
+    assert set(chain.looks) == set(range(16)) - {7, 8}
+    moved = chain.looks[15].points.mean(axis=0) - chain.looks[0].points.mean(axis=0)
+    assert moved == pytest.approx([150, 0], abs=12)
