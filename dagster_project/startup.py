@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 from dagster_project.web.hosts import parse_allowed
-from ego_assets.environment import check_environment, is_utf8
+from ego_assets.environment import PICTURES, SERVED, check_environment, is_utf8
 from resources.environment import EnvironmentVariableError, read_text
 from resources.processes.temp_folder import shorten_temp_folder
 
@@ -41,3 +43,14 @@ def prepare() -> None:
         parse_allowed(read_text(ALLOWED_HOSTS))
     except ValueError as error:
         raise EnvironmentVariableError(f"{ALLOWED_HOSTS}: {error}") from error
+
+
+@contextmanager
+def pictures_served() -> Iterator[None]:
+    """Have the runs keep their pictures where `ego up` serves them, unless a person says else."""
+    before = os.environ.get(PICTURES)
+    os.environ[PICTURES] = before or SERVED
+    try:
+        yield
+    finally:
+        os.environ[PICTURES] = before or ""

@@ -88,7 +88,7 @@ MAY_USE_DAGSTER = ("ego_assets.graph", "sensors", "dagster_project")
 READS_ENVIRONMENT = (
     "resources.environment",
     "resources.processes",
-    *(f"dagster_project.{m}" for m in ("executors", "home", "startup", "terminal", "web.up")),
+    *(f"dagster_project.{m}" for m in ("executors", "home", "startup", "cli.terminal", "web.up")),
 )
 """The edges: what people and servers say, what processes are started with, and commands that say it
 for all that they start."""
@@ -101,11 +101,11 @@ OF_ENVIRONMENT = {("os", n) for n in ("environ", "environb", "getenv", "putenv",
 MAX_LINES = 400
 MAX_MODULES = 12
 LONG = {
-    "dagster_project.lake_commands",
+    "dagster_project.cli.lake_commands",
     "ego_assets.engine.workers.lane",
 }
 """Modules that are longer than they should be. The list only gets shorter."""
-CROWDED = {"dagster_project"}
+CROWDED: set[str] = set()
 LIBRARIES = {"dagster_project.doctor", "dagster_project.entry"}
 """They speak of libraries, of which some have the name of a backend."""
 SHARED_NAMES = {"Finding", "Place", "Progress", "Settings"}

@@ -96,7 +96,9 @@ def check_result(
         picture = plots.plot_distribution(
             finding.values, finding.threshold, finding.unit, f"{table}: {finding.name}"
         )
-        metadata["picture"] = dg.MetadataValue.md(f"![{finding.name}]({plots.data_uri(picture)})")
+        metadata["distribution of the values"] = dg.MetadataValue.md(
+            f"![{finding.name}]({plots.data_uri(picture)})"
+        )
     return dg.AssetCheckResult(
         asset_key=table,
         check_name=finding.name,

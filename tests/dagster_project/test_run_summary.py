@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from pseudo_terminal import EGO, on_terminal
 
 from dagster_project.cli import main
+from dagster_project.cli.terminal import report
 from dagster_project.run_summary import Summary, fill
-from dagster_project.terminal import report
 from ego_assets.catalog import TABLES
 from ego_assets.hands.baseline.estimator import BaselineHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from dagster_project.terminal import check_line, count_of, hanging, plain, waiting
+from dagster_project.cli.terminal import check_line, count_of, hanging, plain, waiting
 from ego_assets.catalog import STAGES, TABLES
 from ego_assets.engine.choices import ChoiceError, Choices
 from ego_assets.quality.failed import failed_checks

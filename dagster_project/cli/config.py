@@ -17,8 +17,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
-from dagster_project.terminal import BACKENDS_OPTION, JSON_OPTION, plain
+from dagster_project.cli.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
+from dagster_project.cli.terminal import BACKENDS_OPTION, JSON_OPTION, plain
 from ego_assets.environment import VARIABLES, check_environment
 from resources.environment import EnvironmentVariableError, backends_file, read_text
 

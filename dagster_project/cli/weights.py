@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dagster_project.terminal import JSON_OPTION, hanging, plain
+from dagster_project.cli.terminal import JSON_OPTION, hanging, plain
 from ego_assets.environment import fault_of_folder
 from ego_assets.models.packaged.declaration import (
     HUB,

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dagster_project.names import (
+from dagster_project.cli.names import (
     TableName,
     TableOption,
     UnknownNameError,
@@ -21,8 +21,8 @@ from dagster_project.names import (
     check_shards,
     did_you_mean_unit,
 )
-from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
-from dagster_project.terminal import (
+from dagster_project.cli.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
+from dagster_project.cli.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
     WORKERS_OPTION,

@@ -20,18 +20,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dagster_project.config_command import config
-from dagster_project.lake_commands import LAKE_COMMANDS
-from dagster_project.sql_command import sql
-from dagster_project.stage_settings import (
+from dagster_project.cli.config import config
+from dagster_project.cli.lake_commands import LAKE_COMMANDS
+from dagster_project.cli.sql import sql
+from dagster_project.cli.stage_settings import (
     CONFIG_OPTION,
     PROFILE_OPTION,
     SET_OPTION,
     read_settings,
 )
-from dagster_project.startup import ALLOWED_HOSTS
-from dagster_project.status import describe, overview, show
-from dagster_project.terminal import (
+from dagster_project.cli.status import describe, overview, show
+from dagster_project.cli.terminal import (
     BACKENDS_OPTION,
     DEGRADE_OPTION,
     JSON_OPTION,
@@ -45,9 +44,10 @@ from dagster_project.terminal import (
     progress_bar,
     report,
 )
+from dagster_project.cli.weights import weights
+from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
-from dagster_project.weights_command import weights
 from ego_assets.environment import fault_of_folder
 from ego_assets.upkeep.overview import read_footage
 from ego_assets.upkeep.recovery.differences import find_differences
