@@ -101,7 +101,6 @@ OF_ENVIRONMENT = {("os", n) for n in ("environ", "environb", "getenv", "putenv",
 MAX_LINES = 400
 MAX_MODULES = 12
 LONG = {
-    "dagster_project.cli.lake_commands",
     "ego_assets.engine.workers.lane",
 }
 """Modules that are longer than they should be. The list only gets shorter."""

@@ -21,7 +21,8 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_project.cli.config import config
-from dagster_project.cli.lake_commands import LAKE_COMMANDS
+from dagster_project.cli.history import HISTORY
+from dagster_project.cli.quarantine import quarantine, retry
 from dagster_project.cli.sql import sql
 from dagster_project.cli.stage_settings import (
     CONFIG_OPTION,
@@ -44,6 +45,7 @@ from dagster_project.cli.terminal import (
     progress_bar,
     report,
 )
+from dagster_project.cli.upkeep import UPKEEP
 from dagster_project.cli.weights import weights
 from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.web.hosts import Authority, parse_allowed
@@ -255,5 +257,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*LAKE_COMMANDS, config, sql, weights):
+for _command in (*UPKEEP, *HISTORY, quarantine, retry, config, sql, weights):
     main.add_command(_command)

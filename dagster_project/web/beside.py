@@ -34,13 +34,11 @@ class Beside:
         self.answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: list[str] = [*str(scope.get("path", "")).split("/"), ""]
-        first, rest = path[1], path[2:]
+        first, _, below = str(scope.get("path", "")).removeprefix("/").partition("/")
         answer = self.answers.get(f"/{first}") if scope["type"] == "http" else None
         if answer is None:
             await self.app(scope, receive, send)
             return
-        below = "/".join(rest).removesuffix("/") if rest else ""
         response = await run_in_threadpool(_response, scope["method"], answer, below)
         await response(scope, receive, send)
 

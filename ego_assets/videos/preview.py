@@ -47,6 +47,6 @@ def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture |
             draw.draw_words(tile, Path(video["uri"]).name)
             draw.draw_words(tile, f"clip {clip['clip_index']} {span} {clip['split_reason']}", 1)
             tiles.append(tile)
-    words = "a clip's first frame; its number, from when to when, and why it begins there"
+    legend = "a clip's first frame; its number, from when to when, and why it begins there"
     title = f"{table} of shard {shard}: {len(tiles)} of {len(clips)} clips"
-    return sheet_of(tiles, title, [(None, words)])
+    return sheet_of(tiles, title, [(None, legend)])
