@@ -120,8 +120,8 @@ class Bridge:
     def _failed(self, text: str) -> BridgeError:
         program = self._program
         self.close()
-        is_ours = program is None or program.status == -signal.SIGKILL
-        how = "" if is_ours else f" (exit status {program.status})"
+        status = None if program is None else program.status
+        how = "" if status in (None, -signal.SIGKILL) else f" (exit status {status})"
         words = self._words.tail().strip()[-LAST_WORDS_CHARS:]
         return BridgeError(f"{text}{how}{f'; its last words: {words}' if words else ''}")
 
