@@ -131,13 +131,8 @@ class ForkServer:
         self._lock = threading.Lock()
         self.mark = {MARK_VARIABLE: secrets.token_hex(8)}
         self.control, self.process = _ahead.pop() if _ahead else self._spawn(own_group)
-        order: dict[str, Any] = {
-            "main": main,
-            "needs": [*needs],
-            "modules": [*modules],
-            "path": [*path],
-        }
-        order["environment"] = {**(environment or {}), **self.mark}
+        order: dict[str, Any] = {"main": main, "needs": [*needs], "modules": [*modules]}
+        order |= {"path": [*path], "environment": {**(environment or {}), **self.mark}}
         self.control.send(json.dumps(order).encode())
 
     def _spawn(self, own_group: bool) -> tuple[socket.socket, psutil.Process]:
@@ -171,9 +166,11 @@ class ForkServer:
             with theirs, tells, suppress(BrokenPipeError, ConnectionResetError):
                 socket.send_fds(self.control, [str(len(given)).encode()], given)
             try:
-                said = ended.recv()
-                forked = Forked(int(said), os.pidfd_open(int(said)), connection, ended, words)
-            except (EOFError, OSError, ValueError) as error:
+                said = ended.recv()  # its process id, or why there is none
+                if isinstance(said, str):
+                    raise OSError(said)
+                forked = Forked(said, os.pidfd_open(said), connection, ended, words)
+            except (EOFError, OSError) as error:
                 connection.close()
                 ended.close()
                 raise ForkServerError(self._why_not(error)) from None
@@ -181,10 +178,10 @@ class ForkServer:
         return forked
 
     def _why_not(self, error: Exception) -> str:
-        """Why the server has not said that it has started a process, but this."""
+        """What this error of a fork means."""
         if isinstance(error, ProcessLookupError):
             return "the worker was killed as it was started"
-        why = str(error) if isinstance(error, ValueError) else "too many open files"
+        why = str(error) or "too many open files"  # what was handed over did not arrive
         while select.select([self.control], [], [], 0)[0]:
             if not self.hear():
                 return "the server of the workers died while it started one"
@@ -195,8 +192,8 @@ class ForkServer:
         not load."""
         try:
             packet = self.control.recv(PACKET)
-        except ConnectionResetError:
-            packet = b""
+        except ConnectionResetError:  # it died with a request unread; its own words come after this
+            packet = self.control.recv(PACKET)
         if not packet:
             self.is_dead = True
             return False
@@ -285,13 +282,3 @@ def server_ready() -> Iterator[None]:
             control, process = _ahead.pop()
             control.close()
             process.wait()
-
-
-def servers_of_multiprocessing() -> set[int | None]:
-    """Return the standard library's own helpers, which are left when strays are ended."""
-    from multiprocessing import forkserver, resource_tracker
-
-    return {
-        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
-        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
-    }

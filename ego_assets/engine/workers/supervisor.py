@@ -185,6 +185,8 @@ class Supervisor:
     def bury_hung(self) -> None:
         """Kill the workers that have been at something for too long."""
         for slot in list(self.slots):
+            if slot.process.words is not None:
+                slot.process.words.trim()
             hung = next((s for s, t in slot.current.values() if self._is_over(slot, s, t)), None)
             if hung is not None:
                 slot.process.kill()

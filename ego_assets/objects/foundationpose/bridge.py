@@ -121,8 +121,7 @@ class Bridge:
         program = self._program
         self.close()
         status = None if program is None else program.status
-        is_ours = program is None or status == -signal.SIGKILL
-        how = "" if is_ours else f" (exit status {status})"
+        how = "" if status in (None, -signal.SIGKILL) else f" (exit status {status})"
         words = self._words.tail().strip()[-LAST_WORDS_CHARS:]
         return BridgeError(f"{text}{how}{f'; its last words: {words}' if words else ''}")
 
