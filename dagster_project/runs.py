@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import pickle
 import signal
 import threading
@@ -25,8 +24,8 @@ import dagster as dg
 
 from dagster_project.executors import run_process
 from dagster_project.executors.run_process import RunCommand
+from dagster_project.executors.worker import Finished, Task, Told
 from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
-from dagster_project.executors.worker_server import Finished, Task, Told
 from dagster_project.home import open_instance
 from dagster_project.run_progress import Progress, Tell, Watch
 from dagster_project.run_queue import runs_at_once
@@ -39,9 +38,9 @@ from dagster_project.run_summary import (
     contents,
     fill,
 )
+from dagster_project.startup import pictures_served
 from dagster_project.unfinished import find_unfinished
 from ego_assets.catalog import STAGES_OF_A_SHARD
-from ego_assets.environment import PICTURES, SERVED
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
 from ego_assets.intake.moves import recognize
@@ -155,7 +154,7 @@ def run_shards(
                 lake, ledger, instance, summary.shards, backends, chosen.settings
             )
         runs = _Runs(lake, ledger, instance, chosen, tell)
-        with _terminated_as_interrupted(), _pictures_served():
+        with _terminated_as_interrupted(), pictures_served():
             ended = runs.run(todo)
         for shard, run_id in ended.items():
             add_run(summary, instance, shard, run_id, runs.problems.get(shard, ""))
@@ -191,15 +190,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _pictures_served() -> Iterator[None]:
-    """Have the runs keep their pictures where `ego up` serves them, unless a person says else."""
-    before = os.environ.get(PICTURES)
-    os.environ[PICTURES] = before or SERVED
-    yield
-    os.environ[PICTURES] = before or ""
 
 
 class _Runs:

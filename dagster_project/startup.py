@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 from dagster_project.web.hosts import parse_allowed
-from ego_assets.environment import check_environment, is_utf8
-from resources.lake.environment import EnvironmentVariableError
+from ego_assets.environment import PICTURES, SERVED, check_environment, is_utf8
+from resources.environment import EnvironmentVariableError, read_text
 from resources.processes.temp_folder import shorten_temp_folder
 
 UTF8 = "PYTHONUTF8"
@@ -38,6 +40,17 @@ def prepare() -> None:
     shorten_temp_folder()
     check_environment()
     try:
-        parse_allowed(os.environ.get(ALLOWED_HOSTS, ""))
+        parse_allowed(read_text(ALLOWED_HOSTS))
     except ValueError as error:
         raise EnvironmentVariableError(f"{ALLOWED_HOSTS}: {error}") from error
+
+
+@contextmanager
+def pictures_served() -> Iterator[None]:
+    """Have the runs keep their pictures where `ego up` serves them, unless a person says else."""
+    before = os.environ.get(PICTURES)
+    os.environ[PICTURES] = before or SERVED
+    try:
+        yield
+    finally:
+        os.environ[PICTURES] = before or ""

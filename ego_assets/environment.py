@@ -5,19 +5,25 @@ Here: all of them at once. Not here: what each is for (where it is read).
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from resources.devices.gpu import degrade_after_s, simulated_gpus
-from resources.lake.environment import EnvironmentVariableError, read_number
-from resources.lake.history import keep_count
+from resources.environment import (
+    EnvironmentVariableError,
+    answer_timeout_s,
+    backends_file,
+    degrade_after_s,
+    keep_count,
+    ledger_url,
+    read_number,
+    read_text,
+    scratch_gigabytes,
+    simulated_gpus,
+)
 from resources.lake.lake import DEFAULT_LAKE
-from resources.lake.s3.client import answer_timeout_s
-from resources.raw.scratch import given_gigabytes
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,12 @@ def check_environment() -> None:
     """Raise EnvironmentVariableError for the first variable that makes no sense."""
     if not is_utf8():
         raise EnvironmentVariableError(
-            f"PYTHONUTF8 is {os.environ.get('PYTHONUTF8', '')!r}, and names of files are "
+            f"PYTHONUTF8 is {read_text('PYTHONUTF8')!r}, and names of files are "
             f"{sys.getfilesystemencoding()} by the locale (LC_ALL, LANG): set PYTHONUTF8 to 1"
         )
     keep_count()
     answer_timeout_s()
-    given_gigabytes()
+    scratch_gigabytes()
     simulated_gpus()
     degrade_after_s()
     shards_per_run()
@@ -76,9 +82,9 @@ def check_environment() -> None:
         _check_folder(name)
     for name in _ADDRESSES:
         _check_address(name)
-    if url := os.environ.get("EGO_LEDGER_URL"):
+    if url := ledger_url():
         _check_ledger(url)
-    if os.environ.get("EGO_BACKENDS"):
+    if backends_file():
         from ego_assets.models.choice import BackendsFileError, machine_choice
 
         try:
@@ -111,7 +117,7 @@ def max_runs() -> int | None:
 def serves_pictures() -> bool:
     """EGO_PICTURES: whether the web server that shows a run's pictures has them from the lake, as
     that of `ego up`; else they go into Dagster's database. Raises EnvironmentVariableError."""
-    given = os.environ.get(PICTURES) or EMBEDDED
+    given = read_text(PICTURES) or EMBEDDED
     if given not in (SERVED, EMBEDDED):
         raise EnvironmentVariableError(
             f"{PICTURES} is {given[:300]!r}: give {SERVED} (for `ego up`) or {EMBEDDED} (for "
@@ -121,7 +127,7 @@ def serves_pictures() -> bool:
 
 
 def _check_folder(name: str) -> None:
-    given = os.environ.get(name, "")
+    given = read_text(name)
     if given and (why := fault_of_folder(given, may_be_on_s3=name == "EGO_LAKE")):
         raise EnvironmentVariableError(f"{name} is {given[:300]!r}, {why}: give a folder")
 
@@ -146,7 +152,7 @@ def fault_of_folder(given: str, *, may_be_on_s3: bool = False) -> str:
 
 def _check_address(name: str) -> None:
     """What it holds is a secret, and not shown."""
-    given = os.environ.get(name, "")
+    given = read_text(name)
     try:
         parts = urlsplit(given)
         is_right = parts.scheme in {"http", "https"} and bool(parts.hostname)

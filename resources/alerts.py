@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from resources import environment
 from resources.delivery import Channel, Email, Log, Slack, Webhook
 
 
@@ -36,12 +36,12 @@ class Alerts(dg.ConfigurableResource[Any]):
     def channels(self) -> dict[str, Channel]:
         """The channels that are on, by name."""
         found: dict[str, Channel] = {"log": Log()}
-        if url := self.webhook_url or os.environ.get("EGO_ALERT_WEBHOOK_URL", ""):
+        if url := self.webhook_url or environment.alert_webhook_url():
             found["webhook"] = Webhook(url)
-        if url := self.slack_url or os.environ.get("EGO_ALERT_SLACK_URL", ""):
+        if url := self.slack_url or environment.alert_slack_url():
             found["slack"] = Slack(url)
         if self.smtp_host and self.email_to:
-            password = self.smtp_password or os.environ.get("EGO_ALERT_SMTP_PASSWORD", "")
+            password = self.smtp_password or environment.alert_smtp_password()
             found["email"] = Email(
                 self.smtp_host,
                 self.smtp_port,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from resources.environment import raw_folder
 from resources.raw.limits import SHARD_BYTES, SHARD_DURATION_S, SHARD_FILES
 
 
@@ -34,4 +34,4 @@ class RawLake(dg.ConfigurableResource[Any]):
     )
 
     def places(self) -> list[str]:
-        return self.folders or [os.environ.get("EGO_RAW") or ".ego/raw"]
+        return self.folders or [raw_folder() or ".ego/raw"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from resources import environment
 from resources.lake import Lake
 from resources.lake.lake import DEFAULT_LAKE
 from resources.lake.s3.client import S3Account, use_account
@@ -50,7 +50,7 @@ class Storage(dg.ConfigurableResource[Any]):
         )
         if any(given):
             use_account(S3Account(*given))
-        return Lake(self.lake_root or os.environ.get("EGO_LAKE") or DEFAULT_LAKE)
+        return Lake(self.lake_root or environment.lake_root() or DEFAULT_LAKE)
 
     def ledger(self) -> Ledger:
         return Ledger.of(self.lake().location, self.ledger_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ ALLOWED: dict[str, list[str]] = {
             *GROUND,
             *TOOLS,
             "resources.devices",
+            "resources.environment",
             "resources.lake",
             "resources.processes",
             "resources.raw",
@@ -83,15 +85,26 @@ NOT_FROM = {
 }
 """What a layer must not import, of what it otherwise may."""
 MAY_USE_DAGSTER = ("ego_assets.graph", "sensors", "dagster_project")
-READS_ENVIRONMENT = ("dagster_project", "ego_assets.environment", "samples")
+READS_ENVIRONMENT = (
+    "resources.environment",
+    "resources.processes",
+    *(f"dagster_project.{m}" for m in ("executors", "home", "startup", "cli.terminal", "web.up")),
+)
+"""The edges: what people and servers say, what processes are started with, and commands that say it
+for all that they start."""
+OWNS_PROCESSES = ("resources.processes", "ego_assets.objects.foundationpose.child")
+"""Who starts and ends processes; the second one is run by another interpreter, without us."""
+OF_PROCESSES = {("os", "fork"), ("os", "kill"), ("os", "killpg"), ("os", "waitpid")}
+OF_PROCESSES |= {("subprocess", "Popen"), ("psutil", "Popen"), ("ctypes", "CDLL")}
+OF_PROCESSES |= {("", "multiprocessing"), ("multiprocessing", "Process")}
+OF_ENVIRONMENT = {("os", n) for n in ("environ", "environb", "getenv", "putenv", "unsetenv")}
 MAX_LINES = 400
 MAX_MODULES = 12
 LONG = {
-    "dagster_project.lake_commands",
     "ego_assets.engine.workers.lane",
 }
 """Modules that are longer than they should be. The list only gets shorter."""
-CROWDED = {"dagster_project"}
+CROWDED: set[str] = set()
 LIBRARIES = {"dagster_project.doctor", "dagster_project.entry"}
 """They speak of libraries, of which some have the name of a backend."""
 SHARED_NAMES = {"Finding", "Place", "Progress", "Settings"}
@@ -205,6 +218,35 @@ def test_the_graph_and_the_engine_name_no_table_of_a_room_but_videos_and_clips()
             assert not strings & names, module
 
 
+def test_only_the_edges_read_the_environment() -> None:
+    for module, tree in MODULES.items():
+        if not is_within(module, READS_ENVIRONMENT):
+            assert not attributes(tree) & OF_ENVIRONMENT, module
+
+
+def test_only_the_edges_name_a_variable() -> None:
+    edges = (*READS_ENVIRONMENT, "ego_assets.environment")
+    for module, tree in MODULES.items():
+        strings = {str(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        named = {s for s in strings if re.fullmatch("EGO_[A-Z0-9_]+", s)}
+        assert not named or is_within(module, edges), f"{module}: {named}"
+
+
+def test_processes_have_one_owner() -> None:
+    for module, tree in MODULES.items():
+        if not is_within(module, OWNS_PROCESSES):
+            assert not attributes(tree) & OF_PROCESSES, module
+
+
+def attributes(tree: ast.AST) -> set[tuple[str, str]]:
+    """(name, attribute) of what is looked up in plain names, or imported from them."""
+    found = {tuple(name.rpartition(".")[::2]) for name in imports(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add((node.value.id, node.attr))
+    return found
+
+
 def test_modules_and_folders_are_small() -> None:
     long = {m for m, path in PATHS.items() if len(path.read_text().splitlines()) > MAX_LINES}
     assert not long - LONG, f"split them: {sorted(long - LONG)}"
@@ -227,6 +269,8 @@ def test_no_two_classes_have_one_name() -> None:
 def test_the_rules_would_notice() -> None:
     tree = ast.parse("import torch\ndef f():\n    import ray\nif 1:\n    import pycolmap")
     assert set(at_module_level(tree)) == {"torch", "pycolmap"}
+    tree = ast.parse("import multiprocessing as mp\nfrom os import fork\nsubprocess.Popen([])")
+    assert len(attributes(tree) & OF_PROCESSES) == 3
     assert is_private("dagster._utils.error")
     assert not is_private("dagster.Field")
     assert is_within("resources.lake.lake", ["resources.lake"])

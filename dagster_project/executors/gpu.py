@@ -20,7 +20,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
 from dagster_project.executors.run_loop import RunLoop
 from dagster_project.executors.settings import CONFIG, Settings
-from resources.devices.gpu import degrade_after_s
+from resources.environment import degrade_after_s
 from resources.processes import has_own_proc
 
 

@@ -2,7 +2,7 @@
 
 Here: Dagster's side of a run. Not here: what steps need (`step_needs`), their wait for devices
 (`device_queue`, and below it `resources.devices.leases`), processes (`worker_pool`,
-`worker_server`), configuration (`gpu`).
+`worker`), configuration (`gpu`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ from dagster_project.executors.step_needs import (
     run_priority,
 )
 from dagster_project.executors.step_state import Pools, StepState, error_of, worker_of
-from dagster_project.executors.worker_pool import Died, Worker, WorkerPool, WorkerServerError
-from dagster_project.executors.worker_server import Finished, Task, Told
+from dagster_project.executors.worker import Finished, Task, Told
+from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
 from resources.devices.gpu import find_gpus
 from resources.processes import RUN_TAG, machine, run_tag
+from resources.processes.fork_server import ForkServerError
 from resources.processes.owned_folders import leave_folder_of_program
 from resources.processes.run_locks import RunLocks
 
@@ -242,8 +243,8 @@ class RunLoop:
         """Start what can be started. A step that waits for a device takes no slot from others."""
         if self.stopping_since is not None or not self.pool.ready:
             return
-        while self.pool.unloaded:
-            module, why = self.pool.unloaded.popitem()
+        while self.pool.server.unloaded:
+            module, why = self.pool.server.unloaded.popitem()
             yield self._say(f"{module} is not preloaded, which makes workers start late: {why}")
         yield from self._take_in()
         if any(self.devices.serves(s.place.needs) for s in self.waiting):
@@ -312,7 +313,7 @@ class RunLoop:
         )
         try:
             worker = place.worker or self.pool.take(place.visible_devices)
-        except WorkerServerError as error:
+        except ForkServerError as error:
             place.leave()
             yield from self._fail_or_retry(step, error_of("WorkerDied", str(error)))
             return

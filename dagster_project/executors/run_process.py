@@ -27,8 +27,8 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.interrupts import capture_interrupts
 
-from dagster_project.executors.worker_pool import server_ready
-from dagster_project.executors.worker_server import PINS, pop_early_interrupt
+from dagster_project.executors.worker import PINS, pop_early_interrupt
+from resources.processes.fork_server import server_ready
 from resources.processes.owned_folders import leave_folder_of_program
 from resources.processes.run_locks import RunLocks
 

@@ -27,8 +27,8 @@ from dagster._core.log_manager import DagsterLogManager
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
-from dagster_project.executors.worker_server import pop_early_interrupt
-from resources.devices.gpu import go_without_gpu
+from dagster_project.executors.worker import pop_early_interrupt
+from resources.environment import go_without_gpu
 
 STEP = "dagster_project.executors.step:run_step"
 SHOW_TICK_S = 0.1

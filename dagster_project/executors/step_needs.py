@@ -28,7 +28,7 @@ class StepNeeds:
     gpu_memory_gb: float = 0.0
     cpus: float = 0.0
     degrades: bool = False
-    """It has something to do without the GPU, too (`resources.devices.gpu.why_without_gpu`)."""
+    """It has something to do without the GPU, too (`resources.environment.why_without_gpu`)."""
 
 
 def needs_of(step_key: str, tags: Mapping[str, str], defaults: Mapping[str, float]) -> StepNeeds:

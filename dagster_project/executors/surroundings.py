@@ -19,6 +19,9 @@ from typing import Any
 
 import psutil
 
+from resources.processes.fork_server import shared_pids
+from resources.processes.lifetime import is_running
+
 
 class Surroundings:
     """A picture of the process. `restore` puts it back; `…_left` say what cannot be."""
@@ -72,10 +75,9 @@ class Surroundings:
 
     def process_left(self) -> int:
         """Id of a process that the step started and that still runs; 0: none."""
-        for process in psutil.Process().children(recursive=True):
-            if process.pid not in _multiprocessing_servers() and _is_running(process):
-                return process.pid
-        return 0
+        stay = shared_pids()
+        below = psutil.Process().children(recursive=True)
+        return next((p.pid for p in below if p.pid not in stay and is_running(p)), 0)
 
 
 def reseed() -> None:
@@ -99,20 +101,3 @@ def _catchable() -> set[signal.Signals]:
         signal.SIGKILL,
         signal.SIGSTOP,
     }
-
-
-def _multiprocessing_servers() -> set[int | None]:
-    """The standard library's own helpers stay for the next step: they are why it starts fast."""
-    from multiprocessing import forkserver, resource_tracker
-
-    return {
-        forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
-        resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
-    }
-
-
-def _is_running(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -1,53 +1,29 @@
-"""The run's side of its workers: starts their server, hands out tasks, sees them die.
+"""The run's side of its workers: hands out tasks, keeps them warm, sees them die.
 
-Here: processes and messages. Not here: what a step is (`executor`), what runs in the server and
-in a worker (`worker_server`).
+Here: messages. Not here: processes (`resources.processes.fork_server`), what runs in a worker
+(`worker`).
 """
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import secrets
-import select
 import signal
-import socket
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from typing import Any
 
-import psutil
-
-from dagster_project.executors.worker_server import (
-    MARK_VARIABLE,
-    PACKET,
-    PINS,
-    Finished,
-    Task,
-    kill_tree,
-    serve,
-)
+from dagster_project.executors.worker import MAIN, PINS, Finished, Task
 from resources.devices.leases import Lease
+from resources.processes.fork_server import CLOSING_S, Forked, ForkServer, ForkServerError
 from resources.processes.owned_folders import sweep
 
-CLOSING_S = 5.0
 LEAVING_S = 30.0
 """What a worker may do at its end: others may wait for its devices."""
 SERVER_DEATHS = 3
-_SERVE = (
-    "import sys; sys.path[:] = {}; "
-    "from dagster_project.executors.worker_server import serve; serve({}, {})"
-)
-
-
-class WorkerServerError(RuntimeError):
-    """Workers cannot be started at all."""
+_HINT = ", most often by the kernel for want of memory"
 
 
 @dataclass(frozen=True)
@@ -58,13 +34,10 @@ class Died:
 
 
 @dataclass
-class Worker:
+class Worker(Forked):
     """One worker process, pinned to its devices for life."""
 
-    pid: int
-    pidfd: int
-    connection: Connection
-    devices: str
+    devices: str = ""
     busy: bool = False
     leaving_since: float | None = None
     lease: Lease | None = None
@@ -74,27 +47,16 @@ class Worker:
     def give(self, task: Task) -> None:
         self.busy = True
         self.steps += 1
-        with suppress(BrokenPipeError, ConnectionResetError):  # `wait` will say that it died
-            self.connection.send(task)
-
-    def interrupt(self) -> None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGINT)
-
-    def kill(self) -> None:
-        """With everything that it has started."""
-        if not self.is_gone():
-            kill_tree(self.pid)
+        self.say(task)
 
     @property
     def leaving(self) -> bool:
         return self.leaving_since is not None
 
     def close(self) -> None:
-        """After its death."""
+        """Let go of it, after its death."""
         self.release()
-        self.connection.close()
-        os.close(self.pidfd)
+        super().close()
 
     def release(self) -> None:
         """End the run's part in the worker's lease."""
@@ -102,16 +64,11 @@ class Worker:
             self.lease.release()
             self.lease = None
 
-    def is_gone(self, timeout_s: float = 0.0) -> bool:
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1000))
-
 
 class WorkerPool:
     """Warm workers of one run, at most `size` of them unless more are busy or keep a model.
 
-    step: "module:function", see `worker_server.Step`. modules: imported once, before any worker
+    step: "module:function", see `worker.Step`. modules: imported once, before any worker
     is forked, with `path` in front of sys.path. own_group: Ctrl-C on a terminal does not reach the
     workers, only whoever has this pool.
     """
@@ -127,14 +84,13 @@ class WorkerPool:
         growth_mb: int,
         own_group: bool = False,
     ) -> None:
-        self.order = {"step": step, "modules": list(modules), "path": list(path)}
+        self.step = step
+        self.modules, self.path = list(modules), list(path)
         self.own_group = own_group
         self.size = size
         self.steps_per_worker = steps_per_worker
         self.growth_bytes = growth_mb * 2**20
         self.workers: dict[int, Worker] = {}
-        self.ready = False
-        self.unloaded: dict[str, str] = {}
         self.server_deaths = 0
         self.pending: deque[tuple[Worker, Any]] = deque()
 
@@ -155,13 +111,13 @@ class WorkerPool:
                 worker.kill()
                 worker.is_gone(CLOSING_S)
             worker.close()
-        self.control.close()  # the server kills what is left, and ends
-        try:
-            self.process.wait(CLOSING_S)
-        except psutil.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.server.close()
         sweep()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all is loaded, so that a worker starts at once."""
+        return self.server.ready
 
     def take(self, devices: str) -> Worker:
         """An idle worker with these CUDA_VISIBLE_DEVICES, or a new one."""
@@ -209,169 +165,81 @@ class WorkerPool:
     def retire(self, worker: Worker) -> None:
         """Let an idle worker end by itself."""
         worker.leaving_since = time.monotonic()
-        with suppress(BrokenPipeError, ConnectionResetError):
-            worker.connection.send(None)
+        worker.say(None)
 
     def wait(self, timeout_s: float) -> list[tuple[Worker, Any]]:
         """What workers said, `Died` as the last of each, within a time.
 
-        Raises WorkerServerError if workers cannot be started.
+        Raises ForkServerError if workers cannot be started.
         """
         for worker in self.workers.values():
             since = worker.leaving_since
             if since is not None and time.monotonic() - since > LEAVING_S:
                 worker.kill()
-        talking = {w.connection: w for w in self.workers.values()}
-        sources: list[Any] = [self.control, *talking]
-        for source in wait(sources, 0 if self.pending else timeout_s):
-            if source is self.control:
+        talking: dict[Any, Worker] = {}
+        for worker in self.workers.values():
+            talking |= dict.fromkeys([worker.connection, worker.ended], worker)
+        for source in wait([self.server.control, *talking], 0 if self.pending else timeout_s):
+            if source is self.server.control:
                 self._listen()
-            elif (worker := talking[source]).pid in self.workers:  # type: ignore[index]
-                self._receive(worker)
+            elif (worker := talking[source]).pid in self.workers:
+                self._receive(worker, source)
         said = list(self.pending)
         self.pending.clear()
         return said
 
     def _start_server(self) -> None:
-        self.ready = False
         sweep()  # what killed runs have left
-        self.mark = secrets.token_hex(8)
-        self.control, self.process = _ready_server.pop() if _ready_server else self._spawn_server()
-        self.control.send(json.dumps(self.order | {"mark": self.mark}).encode())
-
-    def _spawn_server(self) -> tuple[socket.socket, psutil.Process]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            process = psutil.Popen(
-                [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno(), os.getpid())],
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {MARK_VARIABLE: self.mark},
-                process_group=0 if self.own_group else None,
-            )
-        return ours, process
+        self.server = ForkServer(
+            MAIN,
+            [self.step.partition(":")[0]],
+            self.modules,
+            path=self.path,
+            environment=PINS,
+            own_group=self.own_group,
+        )
 
     def _fork(self, devices: str) -> Worker:
-        ours, theirs = Pipe()
-        pins = json.dumps(PINS | {"CUDA_VISIBLE_DEVICES": devices}).encode()
-        with theirs, suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self.control, [pins], [theirs.fileno()])
-        why = "the server of the workers died while it started one"
-        while (message := self._read_control()) is not None:
-            if "failed" in message:
-                why = f"this machine lets no further worker start: {message['failed']}"
-                break
-            if "started" in message:
-                pid = message["started"]
-                try:
-                    pidfd = os.pidfd_open(pid)
-                except ProcessLookupError:
-                    break
-                self.workers[pid] = Worker(pid, pidfd, ours, devices)
-                return self.workers[pid]
-            self._note(message)
-        ours.close()
-        raise WorkerServerError(why)
+        forked = self.server.fork((self.step, PINS | {"CUDA_VISIBLE_DEVICES": devices}))
+        worker = self.workers[forked.pid] = Worker(**vars(forked), devices=devices)
+        return worker
 
     def _listen(self) -> None:
-        message = self._read_control()
-        if message is not None:
-            self._note(message)
+        if self.server.hear():
             return
         # Its workers die with it. Those that were at work are told of, and a new one is started.
-        self._kill_strays()
+        self.server.kill_strays()
         for worker in list(self.workers.values()):
             worker.is_gone(CLOSING_S)
-            self._bury(worker, "was killed together with the server of the workers")
-        self.control.close()
-        self.process.wait()
+            self._bury(worker)
+        self.server.close()
         self.server_deaths += 1
         if self.server_deaths >= SERVER_DEATHS:
-            raise WorkerServerError(
+            raise ForkServerError(
                 f"the server of the workers died {self.server_deaths} times in a row"
             )
         self._start_server()
 
-    def _kill_strays(self) -> None:
-        """What steps had started, which only their server would have killed."""
-        strays = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK_VARIABLE) == self.mark:
-                    kill_tree(process.pid)
-                    strays.append(process)
-        psutil.wait_procs(strays, CLOSING_S)
-
-    def _read_control(self) -> dict[str, Any] | None:
-        try:
-            packet = self.control.recv(PACKET)
-        except ConnectionResetError:
-            packet = b""
-        return json.loads(packet) if packet else None
-
-    def _note(self, message: dict[str, Any]) -> None:
-        if "error" in message:
-            raise WorkerServerError(f"the modules to preload do not load:\n{message['error']}")
-        if message.get("ready"):
-            self.ready = True
-            self.unloaded = message["unloaded"]
-        elif worker := self.workers.get(message.get("exited", 0)):
-            self._bury(worker, _cause(message["status"]))
-
-    def _receive(self, worker: Worker) -> None:
-        """One message. The end of the pipe says nothing: the server tells how a worker died."""
-        with suppress(EOFError, OSError):  # OSError: it was killed in the middle of a message
-            self.pending.append((worker, worker.connection.recv()))
-            return
-        if not worker.is_gone(CLOSING_S):
-            worker.kill()  # it closed its end: nothing can be said to it any more
+    def _receive(self, worker: Worker, source: Any) -> None:
+        """One message. The end of the pipe says nothing: only `ended` tells how a worker died."""
+        if source is worker.connection:
+            with suppress(EOFError, OSError):  # OSError: it was killed in the middle of a message
+                self.pending.append((worker, worker.connection.recv()))
+                return
+            if not worker.is_gone(CLOSING_S):
+                worker.kill()  # it closed its end: nothing can be said to it any more
+        worker.has_ended(None)
+        if worker.status is not None:
+            self._bury(worker)
         while worker.pid in self.workers:
-            self._listen()
+            self._listen()  # its server is dead, too
 
-    def _bury(self, worker: Worker, how: str) -> None:
+    def _bury(self, worker: Worker) -> None:
         """Take its last words from the pipe, then its death."""
-        if self.workers.pop(worker.pid, None) is None:
-            return
+        del self.workers[worker.pid]
         with suppress(EOFError, OSError):
             while worker.connection.poll():
                 self.pending.append((worker, worker.connection.recv()))
-        self.pending.append((worker, Died(how)))
+        killed = worker.status == -signal.SIGKILL
+        self.pending.append((worker, Died(worker.how + (_HINT if killed else ""))))
         worker.close()
-
-
-_ready_server: list[tuple[socket.socket, psutil.Process]] = []
-
-
-@contextmanager
-def server_ready() -> Iterator[None]:
-    """Have the next pool of this process start at once: its server is forked now, and has loaded
-    what this process has.
-
-    Only for a process with one thread, which has opened nothing that a fork must not share.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    run = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            ours.close()
-            atexit._clear()  # what the run is to do at its end
-            serve(theirs.detach(), run)
-        finally:
-            os._exit(0)
-    theirs.close()
-    _ready_server.append((ours, psutil.Process(pid)))
-    try:
-        yield
-    finally:
-        while _ready_server:  # there was no pool
-            control, process = _ready_server.pop()
-            control.close()
-            process.wait()
-
-
-def _cause(status: int) -> str:
-    if status < 0:
-        name = signal.Signals(-status).name
-        hint = ", most often by the kernel for want of memory" if name == "SIGKILL" else ""
-        return f"was killed by {name}{hint}"
-    return f"exited with status {status}"

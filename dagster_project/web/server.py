@@ -24,9 +24,12 @@ from dagster_webserver.cli import (
     workspace_opts_to_load_target,
 )
 
+from dagster_project.web.beside import Beside, pictures_of
 from dagster_project.web.guard import Guard
+from dagster_project.web.guide import docs_folder, guide_of
 from dagster_project.web.hosts import parse_allowed
-from dagster_project.web.previews import Previews
+from ego_assets.graph.metadata import GUIDE_URL
+from ego_assets.media.pictures import URL as PICTURES_URL
 from ego_assets.media.pictures import Pictures
 from resources.lake import Lake
 
@@ -65,8 +68,10 @@ def main(
             code_server_log_level="WARNING",
         ) as context:
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=_POLL_MS)
+            pictures = pictures_of(Pictures(Lake(lake)))
+            answers = {PICTURES_URL: pictures, GUIDE_URL: guide_of(docs_folder())}
             config = uvicorn.Config(
-                Guard(Previews(app, Pictures(Lake(lake))), hosts),
+                Guard(Beside(app, answers), hosts),
                 log_level="warning",
                 # X-Forwarded-* are what a client says: nothing here needs them.
                 proxy_headers=False,

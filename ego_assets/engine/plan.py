@@ -146,6 +146,14 @@ def chain(base: str, previous: str | None) -> str:
     return digest(base, previous)[:32] if previous else base[:32]
 
 
+def entries_of(ledger: Ledger, shard: str) -> dict[str, dict[str, Entry]]:
+    """{table: {item: entry}} of all that the ledger knows of a shard."""
+    found: dict[str, dict[str, Entry]] = {}
+    for entry in ledger.entries(shard=shard):
+        found.setdefault(entry.stage, {})[entry.item_id] = entry
+    return found
+
+
 class ShardInputs:
     """What plans over a shard are made from. Each thing is read once, when it is first asked for,
     however many stages are planned."""
@@ -196,10 +204,7 @@ class ShardInputs:
     @cached_property
     def entries(self) -> dict[str, dict[str, Entry]]:
         """The ledger's: {table: {item: entry}}."""
-        found: dict[str, dict[str, Entry]] = {}
-        for entry in self.ledger.entries(shard=self.shard):
-            found.setdefault(entry.stage, {})[entry.item_id] = entry
-        return found
+        return entries_of(self.ledger, self.shard)
 
     def results(self, table: str) -> dict[str, str]:
         """{item: fingerprint} of what those who build on the table may use."""

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ego_assets.engine.plan import Group, StageSpec, WorkItem, chain
+from ego_assets.engine.plan import Group, StageSpec, WorkItem, entries_of
+from ego_assets.engine.todo import Step, is_given_up, walk
 from ego_assets.models import registry
 from resources.ledger import Entry, Ledger, State
 
@@ -49,8 +50,7 @@ def groups_to_make(
 
     groups, real_groups: the same items as `spec` (the stand-in) and the chosen stage plan them.
     """
-    entries = {(e.stage, e.item_id): e for e in ledger.entries(shard=spec.shard)}
-    look = _Look(spec, ledger, entries)
+    look = _Look(spec, ledger, entries_of(ledger, spec.shard))
     return [
         stretch
         for mine, wanted in zip(groups, real_groups, strict=True)
@@ -75,49 +75,43 @@ def settle_failures(spec: StageSpec, tried: Sequence[Group], ledger: Ledger) -> 
 class _Look:
     spec: StageSpec
     ledger: Ledger
-    entries: dict[tuple[str, str], Entry]
+    entries: dict[str, dict[str, Entry]]
 
     def stretches(self, mine: Group, wanted: Group) -> list[Group]:
         """The items of a take that are to be made, cut where one is to be left alone."""
+        tables = self.spec.tables
+        real = {
+            step.item.item_id: step
+            for step in walk(wanted, tables, self.entries, leaves_out=self._is_refused)
+        }
+
+        def leaves_out(step: Step) -> bool:
+            chosen = real[step.item.item_id]
+            return chosen.is_left_out or self._is_settled(step, chosen.fingerprint)
+
         found: list[list[WorkItem]] = [[]]
-        real_before: str | None = None
-        before: str | None = None
-        for item, real_item in zip(mine.items, wanted.items, strict=True):
-            real_print = chain(real_item.base_fingerprint, real_before)
-            fingerprint = chain(item.base_fingerprint, before)
-            refused = self._is_refused(item, real_print)
-            left_alone = refused or self._is_settled(item, real_print, fingerprint)
-            if left_alone:
+        for step in walk(mine, tables, self.entries, leaves_out=leaves_out):
+            if step.is_left_out:
                 found.append([])
             else:
-                found[-1].append(item)
-            real_before = None if item.blocked or refused else real_print
-            before = None if item.blocked or left_alone else fingerprint
+                found[-1].append(step.item)
         return [Group(tuple(items)) for items in found if items]
 
-    def _is_refused(self, item: WorkItem, real_print: str) -> bool:
+    def _is_refused(self, step: Step) -> bool:
         """Dropped, or in quarantine for the chosen backend too."""
-        for table in self.spec.tables:
-            entry = self.entries.get((table, item.item_id))
-            if entry is None:
-                continue
-            quarantined = entry.state is State.QUARANTINED and entry.fingerprint == real_print
-            if entry.state is State.DROPPED or (quarantined and not self.spec.force):
-                return True
-        return False
+        return any(is_given_up(e, step.fingerprint, force=self.spec.force) for e in step.known)
 
-    def _is_settled(self, item: WorkItem, real_print: str, fingerprint: str) -> bool:
+    def _is_settled(self, step: Step, real_print: str | None) -> bool:
         """Whether all rows stay as they are. The ledger is told which are not the latest."""
         settled = True
-        for table in self.spec.tables:
-            entry = self.entries.get((table, item.item_id))
-            if entry is None or item.blocked:
+        for table, entry in zip(self.spec.tables, step.known, strict=True):
+            if entry is None or step.item.blocked:
                 settled = False
             elif entry.state is not State.DONE:
                 settled &= entry.waits_for_gpu and not entry.fingerprint
             elif entry.fingerprint != real_print or self.spec.force:
-                own = fingerprint if entry.fingerprint == fingerprint else ""
+                own = entry.fingerprint if entry.fingerprint == step.fingerprint else ""
                 why = self.spec.provisional + ("" if own else "; the older result is kept")
-                self.ledger.wait_for_gpu(table, item.item_id, why, own)
+                self.ledger.wait_for_gpu(table, step.item.item_id, why, own)
                 settled &= not own
         return settled

@@ -7,7 +7,6 @@ says of it (`lane`), bytes on disk (`resources.lake`).
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -19,6 +18,7 @@ from ego_assets.engine.errors import ErrorKind, PublishRefusedError, classify
 from ego_assets.engine.plan import StageSpec, WorkItem
 from ego_assets.models.device import describe_device
 from ego_assets.operator import ClipOutput
+from resources.environment import visible_devices
 from resources.lake import Lake, LakeError, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
 from resources.lake.table import ContractError
@@ -85,7 +85,7 @@ def _publish(
             code_version=code_version(),
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             host=host(),
-            device=os.environ.get("CUDA_VISIBLE_DEVICES") or "cpu",
+            device=visible_devices() or "cpu",
             packages=package_versions(),
             accelerator=describe_device() or output.notes.get("accelerator", ""),
             token=attempts[table].token,

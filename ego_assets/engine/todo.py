@@ -1,14 +1,79 @@
-"""What the ledger says of an item before it is tried: to be done, done, or not to be tried.
+"""What the ledger says of an item before it is tried: to be done, done, or not to be tried; and of
+the items of a take, one after the other.
 
 Not here: which items there are (`plan`), trying them (`lane`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ego_assets.engine.plan import StageSpec, WorkItem
-from resources.ledger import Ledger, State
+from ego_assets.engine.plan import Group, StageSpec, WorkItem, chain
+from resources.ledger import Entry, Ledger, State
+
+
+def is_given_up(entry: Entry | None, fingerprint: str | None, *, force: bool = False) -> bool:
+    """Whether an item is not tried under a fingerprint: a person has dropped it, or it has failed
+    under that very one, and nobody forces it."""
+    if entry is None or entry.state is State.DROPPED:
+        return entry is not None
+    failed = entry.state is State.QUARANTINED and entry.fingerprint == fingerprint
+    return failed and not force
+
+
+@dataclass(frozen=True)
+class Step:
+    """An item of a take, as whoever goes through the take comes to it.
+
+    fingerprint: that it would be done under; None: it is not known, but another one than before.
+    known: what the ledger says, table by table. is_left_out: it stays as it is.
+    """
+
+    item: WorkItem
+    fingerprint: str | None
+    known: Sequence[Entry | None]
+    is_left_out: bool = False
+
+    @property
+    def is_given_up(self) -> bool:
+        return any(is_given_up(entry, self.fingerprint) for entry in self.known)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of it is done, under whatever fingerprint."""
+        return all(entry is not None and entry.state is State.DONE for entry in self.known)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is not to be tried: what follows in the take starts afresh."""
+        return self.is_left_out or self.item.blocked is not None
+
+
+def walk(
+    group: Group,
+    tables: Sequence[str],
+    entries: Mapping[str, Mapping[str, Entry]],
+    *,
+    changed: Container[str] = (),
+    leaves_out: Callable[[Step], bool] = lambda step: step.is_given_up,
+) -> Iterator[Step]:
+    """Go through a take as a worker does (`Lane.run_take`), if all that it tries goes well.
+
+    entries: {table: {item: entry}}. changed: items that are made from one that is stale: their
+    inputs will be others, so that their fingerprints are not known, nor those that follow.
+    """
+    previous: str | None = None
+    is_changed = False
+    for item in group.items:
+        is_changed = is_changed or item.item_id in changed
+        fingerprint = None if is_changed else chain(item.base_fingerprint, previous)
+        known = [entries.get(table, {}).get(item.item_id) for table in tables]
+        step = Step(item, fingerprint, known)
+        step = Step(item, fingerprint, known, leaves_out(step))
+        yield step
+        previous = None if step.is_over else fingerprint
+        is_changed = is_changed and not step.is_over
 
 
 @dataclass(frozen=True)
@@ -55,11 +120,10 @@ class Todo:
     def is_quarantined(self, item: WorkItem, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
         return any(
-            e.state is State.DROPPED
-            or (
-                e.state is State.QUARANTINED
-                and (e.fingerprint == fingerprint or not self.spec.redo_stale)
-                and (not self.spec.force or e.run_id == self.spec.run_id)
+            is_given_up(
+                e,
+                fingerprint if self.spec.redo_stale else e.fingerprint,
+                force=self.spec.force and e.run_id != self.spec.run_id,
             )
             for e in self.ledger.entries(item_id=item.item_id)
             if e.stage in self.spec.tables

@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 
-from ego_assets.graph.metadata import text_table
+from ego_assets.graph.metadata import look_up, text_table
 from ego_assets.quality.finding import Finding, Offender, merge
 from ego_assets.vision import plots
 from resources.lake import Lake
@@ -91,11 +91,14 @@ def check_result(
             f"docs/probes.md says what `{finding.name}` catches and why it has this threshold. "
             "Look at the frames of `worst`; `ego trace CLIP` tells what made them"
         )
+        metadata |= look_up("probes", finding.name)
     if not finding.passed and len(finding.values) > 1:
         picture = plots.plot_distribution(
             finding.values, finding.threshold, finding.unit, f"{table}: {finding.name}"
         )
-        metadata["picture"] = dg.MetadataValue.md(f"![{finding.name}]({plots.data_uri(picture)})")
+        metadata["distribution of the values"] = dg.MetadataValue.md(
+            f"![{finding.name}]({plots.data_uri(picture)})"
+        )
     return dg.AssetCheckResult(
         asset_key=table,
         check_name=finding.name,

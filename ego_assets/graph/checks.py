@@ -16,7 +16,7 @@ from ego_assets import catalog
 from ego_assets.catalog import TABLES
 from ego_assets.feature import LAKE
 from ego_assets.graph.check_results import named
-from ego_assets.graph.metadata import text_table
+from ego_assets.graph.metadata import look_up, text_table
 from ego_assets.graph.partitions import (
     fail_for_lost,
     is_last_step,
@@ -65,6 +65,7 @@ def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult
             "problems": text_table(
                 ("shard", "problem"), [(s, p[:500]) for s, p in problems[:LISTED]]
             ),
+            **(look_up("runbook", "fits_contract") if problems else {}),
         },
     )
 
@@ -105,6 +106,7 @@ def covers_every_clip(
             **{state.value: count for state, count in counts.items()},
             "unknown": unknown,
             "not done": text_table(("shard", "work item", "state", "reason"), open_items),
+            **(look_up("runbook", "covers_every_clip") if done != total else {}),
         },
     )
 

@@ -11,11 +11,14 @@ import dagster as dg
 from ego_assets.catalog import TABLES
 from ego_assets.engine.outcome import StageReport
 from ego_assets.engine.plan import StageSpec
+from ego_assets.environment import serves_pictures
 from resources.lake import Lake
 from resources.raw.places import accepted_uris
 
 LISTED_FAILURES = 50
 LISTED_VIDEOS = 100
+GUIDE_URL = "/guide"
+"""Of the pages of `docs/`, on the web server of `ego up`."""
 READ_SLOWLY = "read slowly"
 """Name of metadata: files whose storage is slow."""
 
@@ -58,6 +61,13 @@ def report_metadata(report: StageReport) -> dict[str, Any]:
         ]
         metadata["failed units"] = dg.MetadataValue.table(records)
     return metadata
+
+
+def look_up(page: str, name: str) -> dict[str, Any]:
+    """A link to what a page of the guide says of a check, where the web server has it."""
+    if not serves_pictures():  # and then no guide either
+        return {}
+    return {"look it up": dg.MetadataValue.url(f"{GUIDE_URL}/{page}#{name}")}
 
 
 def text_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> dg.TableMetadataValue:

@@ -5,7 +5,6 @@ Here: the bridge from Dagster to `ego_assets.engine`. Not here: any computing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -44,7 +43,8 @@ from ego_assets.models import registry
 from ego_assets.upkeep.recovery.rebuild import ready
 from ego_assets.upkeep.staleness import data_versions
 from resources.compute import Compute
-from resources.devices.gpu import list_gpus, why_without_gpu
+from resources.devices.gpu import list_gpus
+from resources.environment import leased_devices, why_without_gpu
 from resources.ledger.sources import Sources
 from resources.processes import machine
 from resources.storage import Storage
@@ -298,12 +298,6 @@ def run_part(run: StageRun, part: Part, shard: str) -> tuple[StageReport, dict[s
         metadata |= degraded_metadata(report, spec, real)
         context.log.warning(f"{metadata['degraded']}. {metadata['what brings the real result']}")
     return report, metadata
-
-
-def leased_devices() -> tuple[str, ...]:
-    """The devices that the executor gave to this step."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return tuple(d.strip() for d in given.split(",") if d.strip())
 
 
 def on_devices(

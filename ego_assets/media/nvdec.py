@@ -12,7 +12,6 @@ Which decoder ran is no part of a clip's fingerprint, so it must not change a fr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,6 +19,8 @@ from typing import Any
 
 import av
 import av.codec.hwaccel
+
+from resources.environment import visible_devices
 
 NAME = "NVDEC"
 EXACT_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
@@ -35,7 +36,7 @@ def find(codec: str) -> tuple[Any | None, str]:
     """What `open_media` takes to decode on this process's GPU, or None and why."""
     if codec not in EXACT_CODECS:
         return None, f"{codec} is not decoded by every device to the same bits"
-    return _device(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return _device(visible_devices())
 
 
 @lru_cache(maxsize=2)

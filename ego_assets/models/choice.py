@@ -5,7 +5,6 @@ Here: the file and what it may hold. Not here: Dagster's resource, the backends.
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +16,7 @@ from ego_assets.catalog import STAGES
 from ego_assets.models import registry
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.settings import Settings
-
-BACKENDS_FILE = "EGO_BACKENDS"
+from resources.environment import backends_file
 
 
 class BackendsFileError(ValueError):
@@ -93,7 +91,7 @@ def machine_choice() -> CommonChoice:
 
     A process reads and checks each version of the file once: a stage asks several times.
     """
-    given = os.environ.get(BACKENDS_FILE)
+    given = backends_file()
     if not given:
         return BackendsFile()
     try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ego_assets.feature import WeightFiles
 from ego_assets.models.packaged.declaration import names_of
+from resources.environment import cache_folder, weights_folder
 
 
 class WeightsError(RuntimeError):
@@ -29,7 +30,7 @@ class WeightsMissingError(WeightsError):
 
 def weights_root(given: str = "") -> Path:
     """The folder of all weights: the one given, else EGO_WEIGHTS, else ~/.cache/ego."""
-    return Path(given or os.environ.get("EGO_WEIGHTS") or "~/.cache/ego").expanduser()
+    return Path(given or weights_folder() or "~/.cache/ego").expanduser()
 
 
 """The name of a file, or a folder and a pattern of the files in it: a name is never a pattern."""
@@ -103,7 +104,7 @@ def check_numbers(place: Path, weights: Mapping[str, Any]) -> None:
 
 def cache_file(name: str) -> Path:
     """Where this machine remembers what it would have to compute again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ego" / name
+    return Path(cache_folder()).expanduser() / "ego" / name
 
 
 def _known(path: Path) -> dict[str, Any]:

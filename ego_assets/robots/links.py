@@ -49,9 +49,10 @@ class LinkTree:
         # A link's frame hangs on that of its joint, which hangs on that of the link before.
         self.parents = {i: frames[frames[i].parentFrame].parentFrame for i in bodies}
         self.names = {i: str(frames[i].name) for i in bodies}
-        self.wrist = next((i for i in bodies if self.names[i] == spec.wrist_link), None)
-        if self.wrist is None:
+        wrists = [i for i in bodies if self.names[i] == spec.wrist_link]
+        if not wrists:
             raise BadInputError(f"{urdf}: has no link {spec.wrist_link}")
+        self.wrist = wrists[0]
         self.fingers = dict(self._fingers())
         self.boxes = dict(_boxes(urdf))
 
@@ -94,7 +95,8 @@ class LinkTree:
 
         def in_hand(link: int, points: np.ndarray) -> np.ndarray:
             pose = wrist_from_root @ root_from[link]
-            return (points @ pose[:3, :3].T + pose[:3, 3]) @ self.spec.wrist_from_hand * flip
+            in_wrist = points @ pose[:3, :3].T + pose[:3, 3]
+            return np.asarray(in_wrist @ self.spec.wrist_from_hand * flip)
 
         found = []
         for link, name in self.names.items():

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from ego_assets.catalog import TABLES
 from ego_assets.engine.choices import ChoiceError, Part, share_out
-from ego_assets.engine.plan import Group, ShardInputs, WorkItem, chain, digest
+from ego_assets.engine.plan import Group, ShardInputs, WorkItem, digest
+from ego_assets.engine.todo import walk
 from ego_assets.upkeep.recovery.agreement import results
 from resources.lake import Lake, LakeError
-from resources.ledger import Entry, Ledger, State
+from resources.ledger import Ledger, State
+
+_MADE = {State.DONE, State.QUARANTINED}
 
 
 @dataclass(frozen=True)
@@ -119,33 +122,11 @@ def _stale_items(inputs: ShardInputs, recipe: Sequence[Sequence[Part]]) -> dict[
         for group in groups:
             if group.items[0].file_id in gone:
                 continue  # it cannot be made again: what was made of it stays
-            for entry in _stale_of_group(group, spec.tables, inputs, following):
-                found[entry.stage].add(entry.item_id)
+            for step in walk(group, spec.tables, inputs.entries, changed=following):
+                for entry in step.known if not step.is_over else ():
+                    if entry and entry.state in _MADE and entry.fingerprint != step.fingerprint:
+                        found[entry.stage].add(entry.item_id)
     return found
-
-
-def _stale_of_group(
-    group: Group, tables: Sequence[str], inputs: ShardInputs, following: set[str]
-) -> Iterator[Entry]:
-    """As a worker would go through the group (`Lane.run_take`), if all went well."""
-    previous: str | None = None
-    after_change = False
-    for item in group.items:
-        known = [inputs.entries.get(table, {}).get(item.item_id) for table in tables]
-        fingerprint = chain(item.base_fingerprint, previous)
-        # Of what is made from a stale item the new fingerprint is not known, but that it is new.
-        changes = after_change or item.item_id in following
-        new = [e for e in known if e and (changes or e.fingerprint != fingerprint)]
-        is_left_out = any(
-            e.state is State.DROPPED or (e.state is State.QUARANTINED and e not in new)
-            for e in known
-            if e
-        )
-        if item.blocked or is_left_out:
-            previous, after_change = None, False
-            continue
-        yield from (e for e in new if e.state in {State.DONE, State.QUARANTINED})
-        previous, after_change = fingerprint, changes
 
 
 def _groups(parts: Sequence[Part], inputs: ShardInputs) -> list[Group]:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ego_assets.engine.choices import ChoiceError, Part, share_out
-from ego_assets.engine.plan import Group, ShardInputs, chain
+from ego_assets.engine.plan import Group, ShardInputs
+from ego_assets.engine.todo import Step, walk
 from ego_assets.intake.sources import are_as_read, look_at
 from resources.lake import LakeError
 from resources.lake.s3.client import s3_errors
-from resources.ledger import State
 from resources.ledger.sources import Source
 from resources.raw.presence import RawAwayError, RawGoneError, RawRefusedError
 
@@ -56,22 +56,15 @@ def _is_untouched(source: Source, sha256: str) -> bool:
 
 
 def _is_left(group: Group, tables: Sequence[str], inputs: ShardInputs) -> bool:
-    """Go through a take as a worker would (`Lane.run_take`): whether something is to be done."""
-    previous: str | None = None
-    for item in group.items:
-        known = [inputs.entries.get(table, {}).get(item.item_id) for table in tables]
-        if item.blocked:  # by what is given up, or what is left to do itself
-            previous = None
-            continue
-        fingerprint = chain(item.base_fingerprint, previous)
-        states = {entry.state if entry else None for entry in known}
-        source = inputs.sources.get(item.file_id)
-        if source is not None and source.is_gone and states == {State.DONE}:
-            previous = None  # it cannot be made again: what was made of it stays
-            continue
-        if not states <= {State.DONE, State.QUARANTINED, State.DROPPED}:
-            return True
-        if any(e and e.state is not State.DROPPED and e.fingerprint != fingerprint for e in known):
-            return True
-        previous = fingerprint if states == {State.DONE} else None
-    return False
+    """Tell whether something of a take is to be done."""
+
+    def stays(step: Step) -> bool:
+        source = inputs.sources.get(step.item.file_id)
+        is_gone = source is not None and source.is_gone
+        return step.is_given_up or (is_gone and step.is_done)  # it cannot be made again
+
+    return any(
+        not step.is_over
+        and not (step.is_done and {e.fingerprint for e in step.known if e} == {step.fingerprint})
+        for step in walk(group, tables, inputs.entries, leaves_out=stays)
+    )

@@ -29,9 +29,9 @@ def manifest_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Pictur
         for line, text in enumerate(words):
             draw.draw_words(tile, text, line)
         tiles.append(tile)
-    words = "a video's first frame; dark: it was rejected, for the reason that is given"
+    legend = "a video's first frame; dark: it was rejected, for the reason that is given"
     title = f"{table} of shard {shard}: {len(tiles)} of {len(videos)} videos"
-    return sheet_of(tiles, title, [(None, words)])
+    return sheet_of(tiles, title, [(None, legend)])
 
 
 def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
@@ -47,6 +47,6 @@ def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture |
             draw.draw_words(tile, Path(video["uri"]).name)
             draw.draw_words(tile, f"clip {clip['clip_index']} {span} {clip['split_reason']}", 1)
             tiles.append(tile)
-    words = "a clip's first frame; its number, from when to when, and why it begins there"
+    legend = "a clip's first frame; its number, from when to when, and why it begins there"
     title = f"{table} of shard {shard}: {len(tiles)} of {len(clips)} clips"
-    return sheet_of(tiles, title, [(None, words)])
+    return sheet_of(tiles, title, [(None, legend)])

@@ -233,7 +233,9 @@ def encode_jpeg(image: np.ndarray, max_bytes: int = 150_000) -> bytes:
 
 def shrink_jpeg(data: bytes, max_bytes: int) -> bytes:
     """The picture in fewer bytes: of lower quality and, where that is not enough, smaller."""
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), 1)
+    assert decoded is not None, "a picture that we encoded"
+    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     while len(data := encode_jpeg(image, max_bytes)) > max_bytes and min(image.shape[:2]) > 64:
         image = cv2.resize(image, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
     return data

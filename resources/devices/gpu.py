@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from resources.lake.environment import read_number
+from resources.environment import simulated_gpus, visible_devices
 
-FAKE_VARIABLE = "EGO_FAKE_GPUS"
-DEGRADE_VARIABLE = "EGO_DEGRADE_AFTER_S"
-WITHOUT_GPU_VARIABLE = "EGO_WITHOUT_GPU"
-"""Set for a step that wanted a GPU and got none in time: why, as a sentence for a person."""
 SICK_MACHINE = "sick"
 """Key of what stands for all devices when the driver does not answer."""
 _FAKE_MEMORY_GB = 80.0
-MAX_DEGRADE_S = 30 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ def find_gpus(simulated: int | None = None) -> list[Gpu]:
             Gpu(i, "simulated", _FAKE_MEMORY_GB, keys.get(i, f"simulated-{i}"))
             for i in range(simulated)
         ]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_devices()
     return [g for g in _ask_nvml() if visible is None or _is_named(g, visible)]
 
 
@@ -68,35 +62,6 @@ def list_gpus() -> list[Gpu]:
             "CUDA_VISIBLE_DEVICES= to work on the CPU"
         )
     return well
-
-
-def simulated_gpus() -> int | None:
-    """EGO_FAKE_GPUS: how many devices to simulate; None: those of NVML are used. Raises
-    EnvironmentVariableError."""
-    found = read_number(FAKE_VARIABLE, -1, 0, 1024, whole=True, what="how many devices to simulate")
-    return int(found) if found >= 0 else None
-
-
-def degrade_after_s() -> float | None:
-    """How long a step waits for a GPU before it goes on without one; None: for ever. Raises
-    EnvironmentVariableError."""
-    what = "give seconds that a step waits for a GPU, or nothing to let it wait"
-    found = read_number(DEGRADE_VARIABLE, -1.0, 0, MAX_DEGRADE_S, what=what)
-    return found if found >= 0 else None
-
-
-def go_without_gpu(why: str) -> None:
-    """From now on this process and its children see no GPU, and know why; "": they may see one."""
-    if why:
-        os.environ[WITHOUT_GPU_VARIABLE] = why
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    else:
-        os.environ.pop(WITHOUT_GPU_VARIABLE, None)
-
-
-def why_without_gpu() -> str:
-    """Why this step runs without the GPU that it asked for; "": it does not."""
-    return os.environ.get(WITHOUT_GPU_VARIABLE, "")
 
 
 def _ask_nvml() -> list[Gpu]:

@@ -24,11 +24,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from resources import environment
 from resources.devices.gpu import Gpu
 from resources.devices.schedule import WHOLE, LeaseClaim, schedule
 
-LEASE_VARIABLE = "EGO_LEASE"
-"""Path of the claim that a process below the worker has to `hold` while it uses the device."""
 PASSED_OVER_S = 5.0
 """A waiting process that has not looked for so long (stopped, hung) keeps nobody waiting."""
 
@@ -341,6 +340,12 @@ def hold(path: str) -> int:
     return descriptor
 
 
+def hold_ours() -> list[int]:
+    """As `hold`, of the lease that this process works under; [] without one."""
+    path = environment.lease()
+    return [hold(path)] if path else []
+
+
 def let_go(descriptor: int) -> None:
     """End a hold, for the processes forked from here as well."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -356,8 +361,7 @@ def _keep_young(paths: Iterable[Path]) -> None:
 
 def default_folder() -> Path:
     """$EGO_LEASE_DIR, else one folder for each user; TMPDIR would differ from run to run."""
-    given = os.environ.get("EGO_LEASE_DIR")
-    return Path(given) if given else Path(f"/tmp/ego-gpu-leases-{os.getuid()}")
+    return Path(environment.lease_folder() or f"/tmp/ego-gpu-leases-{os.getuid()}")
 
 
 def own_folder(given: Path | None = None) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.lake.environment import read_number
+from resources.environment import keep_count
 from resources.lake.parquet import open_parquet
 from resources.lake.provenance import Provenance
 from resources.lake.table import TABLES
@@ -53,15 +53,6 @@ class Version:
     def runs(self) -> Mapping[str, int]:
         """{run id: items that it made}."""
         return Counter(p.run_id for p in self.items.values())
-
-
-def keep_count() -> int:
-    """EGO_KEEP_VERSIONS: how many earlier versions of a shard's table are kept; 3 unless set.
-
-    Raises EnvironmentVariableError.
-    """
-    what = "how many earlier versions of a shard's table are kept"
-    return int(read_number("EGO_KEEP_VERSIONS", 3, 0, 10_000, whole=True, what=what))
 
 
 def versions(lake: Lake, table: str, shard: str) -> list[Version]:

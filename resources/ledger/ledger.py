@@ -7,7 +7,6 @@ reached (`database`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from resources.environment import ledger_url
 from resources.ledger.attempts import Attempts, as_text
 from resources.ledger.database import patient
 from resources.ledger.states import BLOCKED, RAW_GONE, WAITS_FOR_GPU, Entry, State
@@ -38,7 +38,7 @@ class Ledger(Attempts):
 
         Raises ValueError for a lake on S3 without either.
         """
-        given = url or os.environ.get("EGO_LEDGER_URL", "")
+        given = url or ledger_url()
         if not given and str(lake).startswith("s3://"):
             raise ValueError(
                 f"the lake {lake} has no folder for its ledger: set EGO_LEDGER_URL to "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,9 @@ _CORRUPT, _NOT_A_DATABASE = 11, 26  # SQLite's result codes
 def open_engine(url: str) -> sa.Engine:
     """An engine on an up-to-date database. Raises LedgerVersionError, sqlalchemy's errors."""
     if url.startswith(SQLITE):
-        engine = _sqlite(Path(url.removeprefix(SQLITE)))
+        path = Path(url.removeprefix(SQLITE))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = _sqlite(path)
     elif url.startswith("postgresql"):
         # psycopg2 is what dagster-postgres brings; the bare scheme means another driver elsewhere.
         engine = sa.create_engine(
@@ -237,8 +240,9 @@ def _file_of(url: str) -> Path | None:
     return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
 
 
+@lru_cache(maxsize=16)
 def _sqlite(path: Path) -> sa.Engine:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """An engine on a file. Kept, since it holds no connection, but all statements as compiled."""
     # Not parsed as a URL: a path may hold `?`, which would begin its query.
     url = sa.URL.create("sqlite", database=str(path))
     # A connection a transaction: SQLite connections must not cross forks or linger in workers.

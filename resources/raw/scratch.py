@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from resources.lake.environment import read_number
+from resources.environment import scratch_folder, scratch_gigabytes
 from resources.lake.s3.client import make_client, read_body
 
 EXPIRES_S = 7 * 86_400.0
@@ -56,8 +56,8 @@ class Scratch:
         """The folder EGO_SCRATCH (default: of this user, in the temporary folder), bounded by
         EGO_SCRATCH_GB (default: half of what is free on its disk). Raises ScratchError,
         EnvironmentVariableError."""
-        given_gb = given_gigabytes()
-        root = Path(os.environ.get("EGO_SCRATCH") or default_root()).expanduser()
+        given_gb = scratch_gigabytes()
+        root = Path(scratch_folder() or default_root()).expanduser()
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = root.lstat()
@@ -188,13 +188,6 @@ class Scratch:
 def default_root() -> Path:
     """One folder for each user of the machine."""
     return Path(tempfile.gettempdir()) / f"ego-scratch-{os.getuid()}"
-
-
-def given_gigabytes() -> float:
-    """EGO_SCRATCH_GB: how large the scratch space may be; 0: not said. Raises
-    EnvironmentVariableError."""
-    what = "how many gigabytes the copies of remote files may take"
-    return read_number("EGO_SCRATCH_GB", 0.0, 0.001, 1e9, what=what)
 
 
 def _is_same(file: BinaryIO, path: Path) -> bool:

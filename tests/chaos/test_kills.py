@@ -24,6 +24,7 @@ from ego_assets.catalog import TABLES
 from ego_assets.engine.plan import StageSpec
 from ego_assets.engine.runner import run_stage
 from ego_assets.engine.workers.results import CLIPS_BEHIND
+from resources.environment import keep_count
 from resources.lake import Lake, Provenance, history
 from resources.ledger import BusyError, LateAttemptError, Ledger, State
 from resources.processes import process_name
@@ -154,7 +155,7 @@ def test_killed_writers_and_compactors_lose_and_double_nothing(lake: Lake, tmp_p
     assert ledger.counts() == {TABLE: {State.DONE: len(ITEMS)}}
     assert lake.storage.list(f"{TABLE}/_fragments/{SHARD}") == [], "leftovers"
     assert len(lake.storage.list(f"{TABLE}/_checksums")) == 1
-    assert len(history.kept(lake, TABLE, SHARD)) <= history.keep_count()
+    assert len(history.kept(lake, TABLE, SHARD)) <= keep_count()
     if is_local(lake):
         lake.storage.sweep_aside(0)
         assert not list(lake.root.glob(".aside/*"))

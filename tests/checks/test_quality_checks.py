@@ -105,8 +105,10 @@ def test_a_failed_check_lists_the_worst_and_survives_dagster(
     metadata = found["solver_finds_a_solution"].metadata
     assert metadata["worst value"].value == pytest.approx(0.2, abs=0.1)
     assert metadata["worst"].records[0].data["where"].startswith(sample[0]["clips"][0]["video_id"])
-    assert metadata["picture"].value.startswith("![solver_finds_a_solution](data:image/png")
-    assert len(metadata["picture"].value) < 40_000
+    assert metadata["distribution of the values"].value.startswith(
+        "![solver_finds_a_solution](data:image/png"
+    )
+    assert len(metadata["distribution of the values"].value) < 40_000
 
 
 def test_a_frozen_camera_is_compared_with_the_raw_video(

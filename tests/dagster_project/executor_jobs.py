@@ -17,13 +17,16 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import dagster as dg
 
 from dagster_project.executors.gpu import gpu_executor
-from resources.devices.gpu import why_without_gpu
+from resources.environment import why_without_gpu
+from resources.processes.fork_server import server_ready
 
 PINNED_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
 EXECUTORS = {"gpu": gpu_executor, "multiprocess": dg.multiprocess_executor}
@@ -408,14 +411,11 @@ def untidy() -> None:
     is_somebody_else(leaves_a_thread(leaves_a_process()))
 
 
-def _square(value: int) -> int:
-    return value * value
-
-
 @dg.op(ins={"after": dg.In()})
 def uses_a_pool(after: Any) -> list[int]:
     with mp.get_context("forkserver").Pool(2) as pool:
-        return [*pool.map(_square, range(3)), os.getpid()]
+        # A function of ours would have each process of the pool import Dagster.
+        return [*pool.map(partial(pow, exp=2), range(3)), os.getpid()]
 
 
 @dg.graph
@@ -426,10 +426,10 @@ def pools() -> None:
 @dg.op(ins={"after": dg.In()}, config_schema={"device": str}, tags={"ego/gpus": "1"})
 def loads_a_model(context: dg.OpExecutionContext, after: Any) -> list[Any]:
     """As CUDA would: from the first step on, a device's file stays open in the process."""
-    from dagster_project.executors import worker_server
+    from dagster_project.executors import worker
 
     device = context.op_config["device"]
-    worker_server.DEVICE_FILE = re.compile(re.escape(device))
+    worker.DEVICE_FILE = re.compile(re.escape(device))
     loaded = "model" in KEPT
     if not loaded:
         KEPT["model"] = open(device)  # noqa: SIM115, PTH123
@@ -506,24 +506,34 @@ def heavy() -> None:
 # Many steps on few devices.
 
 
-@dg.op(out=dg.DynamicOut(), config_schema={"steps": int, "folder": str}, tags={"ego/gpus": "0"})
-def many(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[str]]:
+@dg.op(out=dg.DynamicOut(), config_schema={"steps": int}, tags={"ego/gpus": "0"})
+def many(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[None]]:
     for n in range(context.op_config["steps"]):
-        yield dg.DynamicOutput(context.op_config["folder"], mapping_key=str(n))
+        yield dg.DynamicOutput(None, mapping_key=str(n))
 
 
-@dg.op(tags={"ego/gpus": "1"}, retry_policy=dg.RetryPolicy(max_retries=9))
-def alone(context: dg.OpExecutionContext, folder: str) -> None:
-    _occupy(Path(folder), context, 2)
+# Each event of a step costs Dagster a transaction: these neither load nor store anything.
+OF_A_CROWD: dict[str, Any] = {
+    "ins": {"after": dg.In(dg.Nothing)},
+    "out": dg.Out(dg.Nothing),
+    "config_schema": {"folder": str},
+    "retry_policy": dg.RetryPolicy(max_retries=9),
+}
 
 
-@dg.op(tags={"ego/gpus": "0.5"}, retry_policy=dg.RetryPolicy(max_retries=9))
-def shared(context: dg.OpExecutionContext, folder: str) -> None:
-    _occupy(Path(folder), context, 1)
+@dg.op(**OF_A_CROWD, tags={"ego/gpus": "1"})
+def alone(context: dg.OpExecutionContext) -> None:
+    _occupy(context, 2)
 
 
-def _occupy(folder: Path, context: dg.OpExecutionContext, halves: int) -> None:
+@dg.op(**OF_A_CROWD, tags={"ego/gpus": "0.5"})
+def shared(context: dg.OpExecutionContext) -> None:
+    _occupy(context, 1)
+
+
+def _occupy(context: dg.OpExecutionContext, halves: int) -> None:
     """Take both halves of our device, or one; if they are taken, the executor has failed."""
+    folder = Path(context.op_config["folder"])
     device = os.environ["CUDA_VISIBLE_DEVICES"]
     began = time.monotonic()
     taken = []
@@ -550,19 +560,26 @@ def _occupy(folder: Path, context: dg.OpExecutionContext, halves: int) -> None:
 
 @dg.graph
 def crowd() -> None:
-    folders = many()
-    folders.map(alone)
-    folders.map(shared)
+    each = many()
+    each.map(alone)
+    each.map(shared)
 
 
-if __name__ == "__main__":  # python executor_jobs.py NAME RUN_CONFIG: one run in its own process
+def execute_in(home: Path, name: str, given: dict[str, Any], *, is_forked: bool) -> NoReturn:
+    """One run, which is all that this process does, with the Dagster storage of a folder.
+
+    is_forked: the server of its workers is; else it is started, and imports everything itself.
+    """
+    os.environ["DAGSTER_HOME"] = str(home)
+    # Forked before anything is opened.
+    with server_ready() if is_forked else nullcontext(), dg.DagsterInstance.get() as own:
+        found = execute(name, own, **given)
+    sys.exit(0 if found.success else 1)
+
+
+if __name__ == "__main__":  # python executor_jobs.py HOME NAME GIVEN IS_FORKED
     import executor_jobs
 
-    with dg.DagsterInstance.get() as own:
-        found = executor_jobs.execute(
-            sys.argv[1],
-            own,
-            config=json.loads(sys.argv[2]),
-            run_config=json.loads(sys.argv[3]),
-        )
-    sys.exit(0 if found.success else 1)
+    executor_jobs.execute_in(
+        Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), is_forked=sys.argv[4] == "True"
+    )

@@ -1,4 +1,4 @@
-"""A program on a terminal of 80 columns, as a person sees and interrupts it."""
+"""A program on a terminal, as a person sees and interrupts it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ EGO = [sys.executable, "-c", "from dagster_project.cli import main; main()"]
 class PseudoTerminal:
     """Runs a command on it; `shown` is all that it printed, without control sequences."""
 
-    def __init__(self, command: list[str], **environment: str) -> None:
+    def __init__(self, command: list[str], columns: int = 80, **environment: str) -> None:
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         path = os.pathsep.join(sys.path)
         self.process = subprocess.Popen(
             command,
@@ -70,9 +70,11 @@ def _take_terminal() -> None:
 
 
 @contextmanager
-def on_terminal(command: list[str], **environment: str) -> Iterator[PseudoTerminal]:
+def on_terminal(
+    command: list[str], columns: int = 80, **environment: str
+) -> Iterator[PseudoTerminal]:
     """Run a command on a terminal; it ends with the block."""
-    terminal = PseudoTerminal(command, **environment)
+    terminal = PseudoTerminal(command, columns, **environment)
     try:
         yield terminal
     finally:

@@ -15,7 +15,7 @@ from dagster_project.cli import main
 from ego_assets.environment import VARIABLES
 from ego_assets.graph.backends import Backends
 from ego_assets.hands.settings import HandPoseSettings
-from ego_assets.models.choice import BACKENDS_FILE
+from resources.environment import BACKENDS_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_OURS = {"EGO_LEASE", "EGO_OUTER_TMPDIR", "EGO_WITHOUT_GPU", "EGO_WORKERS_OF"}

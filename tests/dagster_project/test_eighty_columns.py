@@ -1,12 +1,15 @@
-"""What a terminal of 80 columns shows is readable, and what a person copies from it is whole."""
+"""What a terminal of 80 or 40 columns shows is readable, and what a person copies is whole."""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pseudo_terminal import on_terminal
 
 from dagster_project.cli import main
 from ego_assets.catalog import BACKENDS
@@ -21,9 +24,9 @@ def ego(*arguments: str) -> str:
     return done.stdout
 
 
-def is_narrow(told: str) -> bool:
+def is_narrow(told: str, columns: int = 80) -> bool:
     """No line is longer than the terminal, but for one that is a single path or URL."""
-    return all(len(line) <= 80 or " " not in line.strip() for line in told.splitlines())
+    return all(len(line) <= columns or " " not in line.strip() for line in told.splitlines())
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +94,48 @@ def test_quarantine_shows_whole_names(lake: list[str]) -> None:
     assert f"{TABLE} {ITEMS[1]}\n" in told
     assert f"/data/{'long_name_of_a_folder/' * 5}video.mp4" in told
     assert is_narrow(told)
+
+
+SEVERAL = """
+import json, sys
+from contextlib import suppress
+from dagster_project.cli import main
+for command in json.loads(sys.argv[1]):
+    with suppress(SystemExit):
+        main(command)
+    print("--- end")
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_listings_are_readable_on_a_terminal(lake: list[str], tmp_path: Path, columns: int) -> None:
+    commands = (
+        ["status", *lake],
+        ["history", *lake],
+        ["diff", RUN_A, RUN_B, *lake],
+        ["quarantine", "ls", *lake],
+        ["doctor", *lake],
+    )
+    program = [sys.executable, "-c", SEVERAL, json.dumps(commands)]
+    with on_terminal(program, columns, EGO_WEIGHTS=str(tmp_path / "weights")) as terminal:
+        assert terminal.end() == 0, terminal.shown
+        shown = terminal.shown.replace("\r\n", "\n").split("--- end\n")
+    status, history, diff, quarantine, doctor = shown[:5]
+    for told in shown:
+        assert is_narrow(told, columns), told
+        assert "…" not in told, told
+        assert not re.search(r"\w-\n *\w", told), "no word is broken"
+    words = re.sub(r"\s+", " ", status)
+    for table, expected in (("clips", 3), ("hand_poses", 0)):
+        if columns == 80:
+            assert re.search(rf"\b{table}( \d+){{2}} {expected}( \d+){{3}} ", words), status
+        else:
+            done = f"{expected} done, 1 quarantined" if expected else "no units yet"
+            assert re.search(rf"\b{table}: [\d.]+ % done \({done}\)", words), status
+    for run in (RUN_A, RUN_B):
+        assert run in history
+        assert run in diff
+    assert "12 in A, 12 in B; 12 equal, 0 changed" in re.sub(r"\s+", " ", diff)
+    assert f"{TABLE} {ITEMS[1]}\n" in quarantine
+    assert f"/data/{'long_name_of_a_folder/' * 5}video.mp4" in quarantine
+    assert f"{tmp_path}/weights/sam2.1-hiera-small/model.safetensors" in doctor

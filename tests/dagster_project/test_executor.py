@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ from dagster_project.doctor import examine
 from dagster_project.executors import device_queue, gpu
 from dagster_project.executors import step as step_module
 from dagster_project.executors.gpu import gpu_executor
-from dagster_project.executors.worker_pool import Worker, WorkerPool
+from dagster_project.executors.worker_pool import Worker, WorkerPool, server_ready
 from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, find_gpus
 from resources.devices.leases import LeaseBook, Request
@@ -39,13 +39,23 @@ from resources.processes import RUN_TAG, run_tag
 from resources.processes.run_locks import RunLocks
 from sensors.lost_runs import count_lost_runs, end_lost_runs
 from tests.resources.namespaces import needs_namespaces
+from tests.support.instances import add_databases, dagster_instance
 
 FOUR = {"gpus": 4}
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+def imports_all() -> None:
+    """The server of a run's workers is started as for the UI, and imports everything itself.
+
+    Without this, it is forked from the test's process, as `ego run` forks it from the run's.
+    """
+
+
+@pytest.fixture
+def instance(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
+    is_forked = "imports_all" not in request.fixturenames
+    with server_ready() if is_forked else nullcontext(), dagster_instance(tmp_path) as found:
         yield found
 
 
@@ -86,9 +96,10 @@ def test_a_setting_that_makes_no_sense(instance: dg.DagsterInstance, bad: dict[s
 # Devices and warm workers.
 
 
-@pytest.mark.parametrize("preload", [None, []])
+@pytest.mark.parametrize("preload", [["executor_jobs"], []])
+@pytest.mark.usefixtures("imports_all")
 def test_steps_are_pinned_and_workers_stay_warm(
-    instance: dg.DagsterInstance, preload: list[str] | None
+    instance: dg.DagsterInstance, preload: list[str]
 ) -> None:
     config = FOUR | {"preload_modules": preload}
     run = Ran(executor_jobs.execute("pinned", instance, config=config), instance)
@@ -103,8 +114,7 @@ def test_steps_are_pinned_and_workers_stay_warm(
     assert {found["order"] for found in steps.values()} == {"PCI_BUS_ID"}
     # User code never loads with devices in sight that are not its own.
     assert all(found["at import"] in ("", found["devices"]) for found in steps.values())
-    if preload == []:
-        assert steps["on_two_gpus"]["at import"] == "0,1"
+    assert steps["on_two_gpus"]["at import"] == ("" if preload else "0,1")
     assert steps["on_gpu"]["pid"] == steps["on_half_gpu"]["pid"]
     assert steps["on_half_gpu"]["steps"] == 2, "what the first step kept in the process is gone"
     assert steps["on_cpu"]["pid"] != steps["on_gpu"]["pid"]
@@ -226,6 +236,7 @@ def test_a_step_that_wants_more_cpus_than_there_are_gets_all(
     assert result.success, "both ran at once"
 
 
+@pytest.mark.usefixtures("imports_all")
 def test_nothing_leaks_into_the_next_step(instance: dg.DagsterInstance) -> None:
     run = Ran(executor_jobs.execute("messy", instance), instance)
     found = outputs(run.result, instance)["sees_no_mess"]
@@ -266,6 +277,7 @@ def test_a_worker_with_something_left_in_it_is_not_used_again(
     assert "its step left the thread 'slow' running" in messages(run)
 
 
+@pytest.mark.usefixtures("imports_all")
 def test_a_step_may_use_multiprocessing_again_and_again(instance: dg.DagsterInstance) -> None:
     steps = outputs(executor_jobs.execute("pools", instance), instance)
     assert steps["first"][:3] == steps["second"][:3] == [0, 1, 4]
@@ -396,15 +408,20 @@ def hoarder() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.fixture
+def left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_WITHOUT_GPU", "left over in the environment of the run")
+
+
 @pytest.mark.parametrize("how", ["config", "variable"])
 def test_a_step_that_may_goes_on_without_a_gpu(
+    left_over: None,
     instance: dg.DagsterInstance,
     hoarder: subprocess.Popen[str],
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
     config: dict[str, Any] = {"gpus": 1}
-    monkeypatch.setenv("EGO_WITHOUT_GPU", "left over in the environment of the run")
     if how == "config":
         config["degrade_after_s"] = 0.3
     else:
@@ -439,10 +456,26 @@ def endless(mark: Path, how: str) -> dict[str, Any]:
 
 
 def start(
-    home: Path, job: str, config: dict[str, Any], run_config: dict[str, Any], *before: str
+    home: Path,
+    job: str,
+    config: dict[str, Any],
+    run_config: dict[str, Any],
+    *before: str,
+    is_forked: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """A run in a process and a process group of its own, with its own Dagster storage."""
-    home.mkdir(parents=True, exist_ok=True)
+    """A run in a process and a process group of its own, with its own Dagster storage.
+
+    is_forked: the server of its workers is; else it imports everything itself.
+    """
+    given = json.dumps({"config": config, "run_config": run_config})
+    command = [sys.executable, executor_jobs.__file__, str(home), job, given, str(is_forked)]
+    with prepare(home).open("ab") as log:
+        return subprocess.Popen([*before, *command], stdout=log, stderr=log, start_new_session=True)
+
+
+def prepare(home: Path) -> Path:
+    """Make a folder of Dagster's. Returns the path of a log in it."""
+    add_databases(home)
     # Capturing prints starts four processes a step, which is not what is tested here.
     (home / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\n"
@@ -450,21 +483,27 @@ def start(
         "  module: dagster._core.storage.noop_compute_log_manager\n"
         "  class: NoOpComputeLogManager\n"
     )
-    log = (home / "log").open("ab")
-    with log:
-        return subprocess.Popen(
-            [
-                *before,
-                sys.executable,
-                executor_jobs.__file__,
-                job,
-                *map(json.dumps, (config, run_config)),
-            ],
-            env=os.environ | {"DAGSTER_HOME": str(home)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    return home / "log"
+
+
+class ForkedRun(mp.context.ForkProcess):
+    """As `start`, without importing everything once more: forked from the test's process."""
+
+    def __init__(self, home: Path, job: str, **given: dict[str, Any]) -> None:
+        super().__init__(target=self._execute, args=(prepare(home), home, job, given))
+        self.start()
+
+    @staticmethod
+    def _execute(log: Path, home: Path, job: str, given: dict[str, Any]) -> None:
+        os.setsid()
+        sys.stdout = sys.stderr = log.open("a", buffering=1)
+        for descriptor in (1, 2):
+            os.dup2(sys.stdout.fileno(), descriptor)
+        executor_jobs.execute_in(home, job, given, is_forked=True)
+
+    def wait(self, limit_s: float) -> int | None:
+        self.join(limit_s)
+        return self.exitcode
 
 
 def wait_for(what: Any, limit_s: float = 300) -> None:
@@ -535,7 +574,8 @@ def test_without_a_proc_of_its_own_it_does_not_begin(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("victim", ["worker", "server", "run", "group"])
 def test_nothing_survives_a_sigkill(tmp_path: Path, victim: str) -> None:
     mark = tmp_path / "mark"
-    run = start(tmp_path / "home", "endless", FOUR, endless(mark, "stuck"))
+    run_config = endless(mark, "stuck")
+    run = ForkedRun(tmp_path / "home", "endless", config=FOUR, run_config=run_config)
     wait_for(mark.exists)
     worker, child = json.loads(mark.read_text())
     server = psutil.Process(worker).ppid()
@@ -595,7 +635,17 @@ def test_what_shows_a_steps_prints_does_not_outlive_it(tmp_path: Path) -> None:
 
 
 def crowd(folder: Path, steps: int) -> dict[str, Any]:
-    return {"ops": {"many": {"config": {"steps": steps, "folder": str(folder)}}}}
+    own = {"config": {"folder": str(folder)}}
+    return {"ops": {"many": {"config": {"steps": steps}}, "alone": own, "shared": own}}
+
+
+def runs_at_work(folder: Path) -> set[str]:
+    """The runs of a crowd that have had a device."""
+    with suppress(FileNotFoundError):
+        # The last line may not be whole yet.
+        lines = (folder / "intervals").read_text().split("\n")[:-1]
+        return {json.loads(line)[4] for line in lines}
+    return set()
 
 
 def check_intervals(folder: Path) -> list[list[Any]]:
@@ -630,10 +680,8 @@ HUNDRED = 50
     ],
 )
 def test_concurrent_runs_share_the_devices(tmp_path: Path, runs: int, steps: int) -> None:
-    started = [
-        start(tmp_path / str(n), "crowd", FOUR | {"max_concurrent": 3}, crowd(tmp_path, steps))
-        for n in range(runs)
-    ]
+    given = {"config": FOUR | {"max_concurrent": 3}, "run_config": crowd(tmp_path, steps)}
+    started = [ForkedRun(tmp_path / str(n), "crowd", **given) for n in range(runs)]
     for n, run in enumerate(started):
         assert run.wait(1500) == 0, (tmp_path / str(n) / "log").read_text()[-3000:]
     assert not (tmp_path / "overlap").exists()
@@ -668,13 +716,13 @@ def test_concurrent_runs_while_processes_are_killed(
     # Two are killed themselves, and must not have ended by then.
     sizes = [4 * steps if n < 2 else steps for n in range(runs)]
     started = [
-        start(tmp_path / str(n), "crowd", config, crowd(tmp_path, size))
+        ForkedRun(tmp_path / str(n), "crowd", config=config, run_config=crowd(tmp_path, size))
         for n, size in enumerate(sizes)
     ]
     survivors = started[2:]
-    wait_for(lambda: (tmp_path / "intervals").exists())
+    wait_for(lambda: len(runs_at_work(tmp_path)) == runs)
     for n in range(kills):  # workers, of any run: their steps are tried again
-        time.sleep(0.4)
+        time.sleep(0.2)
         holders = LeaseBook().holders()
         pids = [c.pid for c in holders if c.pid not in {r.pid for r in started}]
         if pids:
@@ -700,7 +748,8 @@ def test_the_cancelled_run_of_the_ui_is_cancelled(tmp_path: Path) -> None:
     """As its launcher does it: the run is marked, then its process is interrupted."""
     mark = tmp_path / "mark"
     home = tmp_path / "home"
-    run = start(home, "endless", FOUR | {"cancel_grace_s": 0.5}, endless(mark, "stuck"))
+    config = FOUR | {"cancel_grace_s": 0.5}
+    run = start(home, "endless", config, endless(mark, "stuck"), is_forked=False)
     wait_for(mark.exists)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         (record,) = instance.get_run_records()

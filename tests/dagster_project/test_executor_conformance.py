@@ -14,8 +14,14 @@ import dagster as dg
 import executor_jobs
 import pytest
 
-STOCK = {"start_method": {"forkserver": {"preload_modules": ["executor_jobs"]}}}
-CONFIGS: dict[str, dict[str, Any]] = {"gpu": {}, "multiprocess": STOCK}
+from dagster_project.executors.worker_pool import server_ready
+from tests.support.instances import dagster_instance
+
+PRELOAD = {"preload_modules": ["executor_jobs"]}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpu": PRELOAD,
+    "multiprocess": {"start_method": {"forkserver": PRELOAD}},
+}
 STEPS = [
     *("one", "plus_one", "plus_two", "fails", "after_fails", "fails_once", "fails_always"),
     *("asks_for_retry", "fails_for_good", "leaves_by_exit", "leaves_by_os_exit", "segfaults"),
@@ -47,6 +53,14 @@ class Ran:
                 self.errors[event.step_key or ""] = [error.cls_name, cause]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _path_of_fork_servers() -> Iterator[None]:
+    """That of Python 3.11 searches modules to preload only where it would without this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield
+
+
 Both = dict[str, tuple[Ran, dg.DagsterInstance]]
 
 
@@ -57,7 +71,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     instances = []
     try:
         for executor, config in CONFIGS.items():
-            manager = dg.instance_for_test(temp_dir=str(tmp_path_factory.mktemp(executor)))
+            manager = dagster_instance(tmp_path_factory.mktemp(executor))
             instance = manager.__enter__()
             instances.append(manager)
             result = executor_jobs.execute("everything", instance, executor, config)
@@ -121,7 +135,7 @@ def test_logs_and_prints_of_a_step(ran: Both, executor: str) -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+    with server_ready(), dagster_instance(tmp_path) as found:
         yield found
 
 
@@ -151,9 +165,10 @@ def test_a_failed_run_goes_on_from_its_failure(
     first = executor_jobs.execute("repairable", instance, executor, config, run_config=mark)
     assert not first.success
     options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    again = executor_jobs.execute(
-        "repairable", instance, executor, config, run_config=mark, reexecution_options=options
-    )
+    with server_ready():
+        again = executor_jobs.execute(
+            "repairable", instance, executor, config, run_config=mark, reexecution_options=options
+        )
     assert again.success
     assert set(Ran(again, instance).types) - {None} == {"fails_until_marked", "after"}
 

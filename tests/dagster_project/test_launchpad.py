@@ -21,6 +21,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
 from tests.stages.stage_bench import write_video
+from tests.support.instances import dagster_instance
 
 
 class BlindSegmenter:
@@ -73,7 +74,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    with dagster_instance(tmp_path) as instance:
         yield Bench(tmp_path, instance)
 
 

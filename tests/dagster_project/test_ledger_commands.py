@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
@@ -24,6 +23,7 @@ from resources.raw_lake import RawLake
 from resources.storage import Storage
 from tests.stages.raw_bench import RawBench
 from tests.stages.test_audit import ITEMS, TABLE, Bench
+from tests.support.instances import dagster_instance
 from tests.support.rendered import render_sample
 
 DIFFER = "the ledger and the lake differ in 1 table of a shard: `ego verify --repair`"
@@ -90,7 +90,7 @@ def test_the_job_that_registers_videos_makes_a_lost_ledger_again(tmp_path: Path)
         "storage": Storage(lake_root=made.lake.location),
         "compute": Compute(),
     }
-    with dg.instance_for_test() as instance:
+    with dagster_instance(tmp_path) as instance:
         assert register_videos.execute_in_process(resources=resources, instance=instance).success
     assert made.counts(State.DONE) == [1, 0, 0]
 

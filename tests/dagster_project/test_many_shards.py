@@ -28,6 +28,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
 from tests.stages.stage_bench import write_video
+from tests.support.instances import dagster_instance
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 DEFINITIONS = """
@@ -68,7 +69,7 @@ def make_shards(folder: Path, count: int, bad: dict[int, bytes] | None = None) -
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     overrides = {"run_launcher": LAUNCHER, "run_coordinator": COORDINATOR}
-    with dg.instance_for_test(overrides=overrides, temp_dir=str(tmp_path)) as found:
+    with dagster_instance(tmp_path, overrides=overrides) as found:
         yield found
 
 

@@ -30,6 +30,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.storage import Storage
+from tests.support.instances import dagster_instance
 from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.heavy
@@ -103,7 +104,7 @@ class Bench:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+    with dagster_instance(tmp_path) as found:
         yield found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.web.with_parent import GRACE_S
+from resources.processes.with_parent import GRACE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 INIT = "import ctypes; assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n"

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from dagster_project import doctor
 from dagster_project.cli import main
+from dagster_project.cli.terminal import plain, report
 from dagster_project.doctor import Finding
 from dagster_project.runs import Summary
-from dagster_project.terminal import plain, report
 from tests.stages.test_audit import ITEMS, TABLE, Bench
 
 ODD = "[/b] [red]x[/red] :smile:"

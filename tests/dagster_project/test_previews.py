@@ -6,13 +6,17 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from dagster_project.definitions import build_defs
+from dagster_project.web.beside import Beside, pictures_of
 from dagster_project.web.guard import Guard
+from dagster_project.web.guide import docs_folder, guide_of
 from dagster_project.web.hosts import parse_allowed
-from dagster_project.web.previews import Previews
 from ego_assets.catalog import TABLES
+from ego_assets.environment import PICTURES
+from ego_assets.graph.metadata import look_up
 from ego_assets.media.pictures import Pictures
 from resources.lake import Lake
 from tests.operators.test_pictures import JPEG, PNG, SHARD
@@ -36,7 +40,8 @@ class Answer:
         }
         self.passed = False
         self.sent: list[Any] = []
-        app = Guard(Previews(self._app, pictures), parse_allowed("127.0.0.1"))
+        answers = {"/previews": pictures_of(pictures), "/guide": guide_of(docs_folder())}
+        app = Guard(Beside(self._app, answers), parse_allowed("127.0.0.1"))
         asyncio.run(app(scope, self._receive, self._send))
         self.status = self.sent[0]["status"]
         self.headers = {k.decode(): v.decode() for k, v in self.sent[0]["headers"]}
@@ -135,12 +140,43 @@ def test_the_overview_shows_the_newest_picture_under_ego_up_alone() -> None:
         shown = [
             table
             for table in TABLES
-            if f"](/previews/{table}/latest)" in (graph.get(key_of(table)).description or "")
+            if f"](/previews/{table}/latest)" in (graph.get(dg.AssetKey(table)).description or "")
         ]
         assert len(shown) == count
 
 
-def key_of(table: str) -> Any:
-    import dagster as dg
+def test_every_check_is_looked_up_in_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its row: all that the UI links to is there."""
+    monkeypatch.setenv(PICTURES, "served")
+    graph = build_defs().resolve_asset_graph()
+    pages = {page: Answer(None, f"/guide/{page}").body.decode() for page in ("probes", "runbook")}
+    names = {key.name for key in graph.asset_check_keys}
+    assert len(names) > 30
+    for name in names:
+        page = "runbook" if name in {"fits_contract", "covers_every_clip"} else "probes"
+        (link,) = look_up(page, name).values()
+        assert link.value == f"/guide/{page}#{name}"
+        assert f'id="{name}"' in pages[page], name
+    monkeypatch.setenv(PICTURES, "embedded")
+    assert look_up("probes", "x") == {}
 
-    return dg.AssetKey(table)
+
+def test_the_guide_has_the_pages_of_the_docs_and_nothing_else() -> None:
+    assert Answer(None, "/guide").headers["location"] == "/guide/index"
+    for name in ("index", "runbook", "probes.md", "adr/0018-a-guard-inside-the-webserver.md"):
+        answer = Answer(None, f"/guide/{name}")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "<h1" in answer.body.decode()
+    assert 'id="the-ui"' in Answer(None, "/guide/security.md").body.decode()
+    assert Answer(None, "/guide/pictures/asset_graph.png").headers["content-type"] == "image/png"
+    for path in (
+        "/guide/../README",
+        "/guide/..%2fREADME",
+        "/guide/adr/../index",
+        "/guide/take_pictures.py",
+        "/guide/pictures/result.LICENSE",
+        "/guide/pictures/../index.md",
+        "/guide/no_such_page",
+    ):
+        assert Answer(None, path).status == 404, path

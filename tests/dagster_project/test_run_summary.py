@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pseudo_terminal import EGO, on_terminal
 
 from dagster_project.cli import main
+from dagster_project.cli.terminal import report
 from dagster_project.run_summary import Summary, fill
-from dagster_project.terminal import report
 from ego_assets.catalog import TABLES
 from ego_assets.hands.baseline.estimator import BaselineHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput
@@ -48,14 +50,29 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_failed_check_is_a_failure_of_the_run(tmp_path: Path) -> None:
+    """The run is on a terminal, where its progress moves to the end; then it is told again."""
     video = render_sample(tmp_path / "raw", seed=5, duration_s=1.5)
     backends = tmp_path / "backends.yaml"
     backends.write_text(f"hand_estimator: {__name__}:MirroredHands\n")
-    options = ["--lake", str(tmp_path / "lake"), "--backends", str(backends), "--json"]
-    done = CliRunner().invoke(main, ["run", str(video), *options])
+    lake = ["--lake", str(tmp_path / "lake")]
+    command = ["run", str(video), *lake, "--backends", str(backends)]
+    with on_terminal([*EGO, *command]) as terminal:
+        status, words = terminal.end(), terminal.shown
+    assert status == 1, words
+    assert "check failed: hands_are_not_mirrored of hand_poses, shard " in words
+    steps = [tuple(map(int, found)) for found in re.findall(r"\b(\d+)/(\d+)\b", words)]
+    assert len(set(steps)) > 5, "the bar moves"
+    assert steps[-1][0] == steps[-1][1] > 5, "to the end"
+    bar = words[: words.index("check failed: ")]
+    assert bar.rindex(" robot_mappings ") < bar.rindex(" done "), "and says so"
+    told = CliRunner().invoke(main, ["status", *lake, "--json"])
+    names = [check["check"] for check in json.loads(told.stdout)["checks"]["first"]]
+    assert "hands_are_not_mirrored" in names
+    done = CliRunner().invoke(main, [*command, "--json"])
     assert done.exit_code == 1, done.output
     summary = json.loads(done.stdout)
     assert summary["ok"] is False
+    assert summary["seconds"] == {}, "nothing was run for that"
     assert summary["clips"]["failed"] == 0
     failed = {check["check"]: check for check in summary["checks"]}
     told = failed["hands_are_not_mirrored"]

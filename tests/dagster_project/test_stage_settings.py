@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from dagster_project import runs
 from dagster_project.cli import main
+from dagster_project.cli.stage_settings import read_settings
 from dagster_project.run_summary import Summary
 from dagster_project.runs import Options
-from dagster_project.stage_settings import read_settings
 from resources.lake import Lake
 
 
@@ -84,7 +84,7 @@ def test_the_program_hands_them_to_the_runs(
         return Summary(lake, [], videos={"total": 0, "accepted": 0, "rejected": 0}, clips={})
 
     monkeypatch.setattr(runs, "run_paths", run_paths)
-    monkeypatch.setattr("dagster_project.cli.report", lambda *_: None)
+    monkeypatch.setattr("dagster_project.cli.program.report", lambda *_: None)
     arguments = [
         "run",
         str(tmp_path),

@@ -21,7 +21,7 @@ import sys
 from dagster._core.execution.compute_logs import mirror_stream_to_file
 from dagster_project.executors.step import show_prints_without_processes
 from dagster_project.run_progress import Progress
-from dagster_project.terminal import progress_bar
+from dagster_project.cli.terminal import progress_bar
 
 show_prints_without_processes()
 with progress_bar() as tell:

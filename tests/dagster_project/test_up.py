@@ -131,7 +131,9 @@ def test_nothing_is_left_if_it_is_killed(tmp_path: Path) -> None:
         wait_for("URL", lambda: server.url in log.read_text(), START_S)
         query = WHOLE_GRAPH.replace("SHARD", lake.shards()[0])
         assert server.ask(query)["launchRun"]["__typename"] == "LaunchRunSuccess"
-        wait_for("worker of the run", children_with(process, "worker_server"), START_S)
+        wait_for(
+            "worker of the run", children_with(process, "resources.processes.forking"), START_S
+        )
         family = process.children(recursive=True)
         process.kill()
         _, alive = psutil.wait_procs(family, timeout=60)

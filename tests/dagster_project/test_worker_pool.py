@@ -16,21 +16,17 @@ import psutil
 import pytest
 
 from dagster_project.executors import worker_pool
-from dagster_project.executors.worker_pool import (
-    Died,
-    Worker,
-    WorkerPool,
-    WorkerServerError,
-    _cause,
-)
-from dagster_project.executors.worker_server import Finished, Task, Told
+from dagster_project.executors.worker import Finished, Task, Told
+from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
 from resources.devices.gpu import find_gpus
 from resources.devices.leases import Lease, LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger
+from resources.processes.fork_server import ForkServerError
 from tests.stages.stage_bench import spec_for
 
 LIMIT_S = 300
+KILLED = Died("was killed by SIGKILL, most often by the kernel for want of memory")
 
 
 @contextmanager
@@ -106,7 +102,7 @@ def test_a_stage_has_the_lease_until_it_is_dead_itself(
         worker = give(pool, "runs_a_stage", spec, lease)
         stage = psutil.Process(hear(pool, Told).what)
         # Run and worker are dead, and nobody below has come to notice it yet.
-        frozen = [pool.process.pid, stage.ppid(), stage.pid]
+        frozen = [pool.server.process.pid, stage.ppid(), stage.pid]
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         worker.release()
@@ -120,14 +116,14 @@ def test_a_stage_has_the_lease_until_it_is_dead_itself(
     assert book.claims() == []
 
 
-@pytest.mark.parametrize("first_heard", ["worker", "server"])
+@pytest.mark.parametrize("first_heard", ["its words", "its end"])
 def test_a_worker_killed_in_the_middle_of_a_message_has_died(first_heard: str) -> None:
     with pool_of() as pool:
         worker = give(pool, "dies_talking")
         assert worker.is_gone(LIMIT_S)
-        while first_heard == "server" and not pool.pending:
-            pool._listen()
-        assert hear(pool, Died) == Died(_cause(-signal.SIGKILL))
+        if first_heard == "its end":
+            pool._receive(worker, worker.ended)
+        assert hear(pool, Died) == KILLED
 
 
 SECOND_FORK_FAILS = """
@@ -149,8 +145,8 @@ def test_a_worker_that_cannot_be_started_costs_no_other_one(tmp_path: Path, limi
         worker = give(pool, "works", 0.2)
         pool.server_deaths = 2
         if limit == "files":
-            resource.prlimit(pool.process.pid, resource.RLIMIT_NOFILE, (3, 3))
-        with pytest.raises(WorkerServerError, match="this machine lets no further worker start"):
+            resource.prlimit(pool.server.process.pid, resource.RLIMIT_NOFILE, (3, 3))
+        with pytest.raises(ForkServerError, match="this machine lets no further worker start"):
             pool.take("")
         finished = hear(pool, Died | Finished)
         assert isinstance(finished, Finished)
@@ -251,7 +247,7 @@ def test_a_worker_that_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch)
         worker = give(pool, "never_leaves")
         end_step(pool, worker)
         pool.retire(worker)
-        assert hear(pool, Died) == Died(_cause(-signal.SIGKILL))
+        assert hear(pool, Died) == KILLED
 
 
 def test_nothing_is_left_in_the_temporary_folder() -> None:

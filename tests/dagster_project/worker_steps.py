@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing as mp
 import os
 import signal
 import subprocess
@@ -16,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from dagster_project.executors.worker_server import pop_early_interrupt
+from dagster_project.executors.worker import pop_early_interrupt
 from ego_assets.engine.plan import StageSpec
-from ego_assets.engine.workers.worker import worker_main
-from ego_assets.engine.workers.worker_log import WorkerLog
+from ego_assets.engine.workers.worker import MAIN, Order
 from resources.lake.s3.client import S3Account
+from resources.processes.fork_server import fork_from_shared
 
 Tell = Callable[[Any], None]
 
@@ -66,12 +65,8 @@ def dies_talking(_: Any, tell: Tell) -> None:
 
 def runs_a_stage(spec: StageSpec, tell: Tell) -> None:
     """A worker of a stage, as the stage's supervisor starts it, that waits for its first take."""
-    context = mp.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    arguments = (theirs, spec, WorkerLog(), 1, dict(os.environ), S3Account())
-    process = context.Process(target=worker_main, args=arguments)
-    process.start()
-    ours.recv()  # its name
+    process = fork_from_shared(MAIN, [], Order(spec, 1, S3Account()))
+    process.connection.recv()  # its name
     tell(process.pid)
     time.sleep(600)
 

@@ -17,8 +17,8 @@ from ego_assets.graph import previews
 from ego_assets.media.pictures import FOLDER, Pictures
 from ego_assets.media.sheets import COLUMNS, MAX_BYTES, TILE_SIDE_PX, sheet_of
 from ego_assets.vision import draw
+from resources.environment import EnvironmentVariableError
 from resources.lake import Lake
-from resources.lake.environment import EnvironmentVariableError
 
 PNG = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
 JPEG = cv2.imencode(".jpg", np.zeros((4, 4, 3), np.uint8))[1].tobytes()

@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 
 from ego_assets.environment import check_environment, fault_of_folder, shards_per_run
-from resources.devices.gpu import degrade_after_s, simulated_gpus
-from resources.lake.environment import EnvironmentVariableError
-from resources.lake.history import keep_count
-from resources.lake.s3.client import answer_timeout_s
+from resources.environment import (
+    EnvironmentVariableError,
+    answer_timeout_s,
+    degrade_after_s,
+    keep_count,
+    scratch_gigabytes,
+    simulated_gpus,
+)
 from resources.processes.temp_folder import MAX_TEMP_BYTES, TempFolderError, shorten_temp_folder
-from resources.raw.scratch import Scratch, ScratchError, given_gigabytes
+from resources.raw.scratch import Scratch, ScratchError
 
 NUMBERS = {
     "EGO_KEEP_VERSIONS": (keep_count, 3, ["0", "10"], ["-1", "1.5", "10001"]),
     "EGO_S3_TIMEOUT_S": (answer_timeout_s, 60, ["0.5", "600"], ["0", "-1", "1e9"]),
-    "EGO_SCRATCH_GB": (given_gigabytes, 0, ["0.5", "1000"], ["0", "-1"]),
+    "EGO_SCRATCH_GB": (scratch_gigabytes, 0, ["0.5", "1000"], ["0", "-1"]),
     "EGO_FAKE_GPUS": (simulated_gpus, None, ["0", "4"], ["-1", "1.5", "1000000"]),
     "EGO_DEGRADE_AFTER_S": (degrade_after_s, None, ["0", "600"], ["-1", "1e12"]),
     "EGO_SHARDS_PER_RUN": (shards_per_run, 1, ["0", "4"], ["-1", "1.5"]),

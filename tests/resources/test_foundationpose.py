@@ -44,6 +44,7 @@ from ego_assets.vision.rle import encode_mask
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
+from tests.support.instances import dagster_instance
 from tests.support.rendered import render_sample
 
 SIZE = (120, 160)
@@ -465,7 +466,7 @@ def test_it_dies_with_its_parent(weights: Path) -> None:
         "from ego_assets.objects.foundationpose.bridge import Bridge\n"
         "from ego_assets.objects.foundationpose import child as f\n"
         f"b = Bridge('', Path(f.__file__), Path({str(weights / 'FoundationPose')!r}))\n"
-        "b.start(); print(b._process.pid, flush=True)\n"
+        "b.start(); print(b._program.process.pid, flush=True)\n"
         "b.ask({'op': 'load', 'checkout': str(b.checkout)}, {}, 600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -606,7 +607,7 @@ def test_the_graph(tmp_path: Path) -> None:
     video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
     (shard,) = register_files(lake, find_files([video]).files)
     before = ("video_manifest", "clips", "object_masks", "hand_masks", "scene_reconstruction")
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    with dagster_instance(tmp_path) as instance:
         instance.add_dynamic_partitions(SHARDS, [shard])
 
         def run(tables: tuple[str, ...], isolate: bool, **backends: Any) -> None:

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resources.devices import leases as gpu_leases
-from resources.devices.gpu import Gpu, degrade_after_s, find_gpus, list_gpus
+from resources.devices.gpu import Gpu, find_gpus, list_gpus
 from resources.devices.leases import Lease, LeaseBook, LeaseError, Request, hold, let_go
 from resources.devices.schedule import WHOLE, LeaseClaim, schedule
+from resources.environment import degrade_after_s
 
 FOUR = find_gpus(4)
 

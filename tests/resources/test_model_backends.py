@@ -33,6 +33,7 @@ from ego_assets.models.weights import hash_files
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
+from tests.support.instances import dagster_instance
 from tests.support.rendered import render_sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,7 +54,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
+    with dagster_instance(tmp_path) as found:
         yield found
 
 

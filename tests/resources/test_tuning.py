@@ -198,7 +198,7 @@ def test_clips_stay_done_under_another_batch(tmp_path: Path) -> None:
     def fingerprints(**settings: Any) -> set[str]:
         spec = bench.rerun(operator="hand_estimator", backend="hamer", settings=settings)
         groups = plan.plan(spec, bench.lake, bench.ledger)
-        return {u.base_fingerprint for g in groups for u in g.units}
+        return {u.base_fingerprint for g in groups for u in g.items}
 
     assert fingerprints() == fingerprints(crops_per_batch=7) == fingerprints(compile=True)
     assert fingerprints() != fingerprints(checkpoint="other")

@@ -20,6 +20,7 @@ from resources.storage import Storage
 from sensors import alerts as module
 from sensors.alerts import GIVE_UP_S, alert_sensor, deliver
 from tests.sensors.servers import Inbox, babbler, http_inbox, self_signed, smtp_inbox
+from tests.support.instances import dagster_instance
 
 NOTICE: dict[str, Any] = {
     "kind": "raised",
@@ -104,7 +105,7 @@ def evaluate(
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     healthy.clear()
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+    with dagster_instance(tmp_path) as made:
         yield made
 
 

@@ -32,6 +32,7 @@ from tests.resources.namespaces import needs_namespaces
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
 from tests.sensors.test_schedules import Night
+from tests.support.instances import dagster_instance
 
 ROOT = Path(__file__).resolve().parents[2]
 STATUS = dg.DagsterRunStatus
@@ -57,7 +58,7 @@ def toy() -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+    with dagster_instance(tmp_path) as made:
         yield made
 
 

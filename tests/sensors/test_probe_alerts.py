@@ -15,6 +15,7 @@ from resources.storage import Storage
 from tests.checks.test_quality_checks import SHARDS, lake_with, put
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
+from tests.support.instances import dagster_instance
 
 TABLE = "robot_mappings"
 FAULT = "a solver that fails"
@@ -43,7 +44,7 @@ def test_a_planted_model_fault_is_one_alert_and_one_recovery(tmp_path: Path) -> 
     defs = dg.Definitions(
         [dg.AssetSpec(TABLE)], asset_checks=asked, jobs=[job], resources=resources
     )
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance, http_inbox() as inbox:
+    with dagster_instance(tmp_path) as instance, http_inbox() as inbox:
         instance.add_dynamic_partitions(PARTITIONS, SHARDS)
         desk = Desk(instance, tmp_path, inbox)
 

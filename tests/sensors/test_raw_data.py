@@ -20,6 +20,7 @@ from resources.storage import Storage
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.stages.raw_bench import write_video
 from tests.stages.stage_bench import spec_for
+from tests.support.instances import dagster_instance
 
 QUICK: dict[str, Any] = {"settle_s": 0.0, "wait_s": 0.0}
 
@@ -68,7 +69,7 @@ class Bench:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+    with dagster_instance(tmp_path) as made:
         yield made
 
 

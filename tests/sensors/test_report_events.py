@@ -8,6 +8,7 @@ import pytest
 
 from sensors import report_events as module
 from sensors.report_events import DRIFT_CHECK, events_between
+from tests.support.instances import dagster_instance
 
 parts = dg.DynamicPartitionsDefinition(name="toy")
 
@@ -27,7 +28,7 @@ def drift(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 
 def test_the_events_of_a_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAGE", 1)
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    with dagster_instance(tmp_path) as instance:
         instance.add_dynamic_partitions("toy", ["s1", "s2", "s3"])
         began = time.time()
         for shard in ("s1", "s2", "s3"):

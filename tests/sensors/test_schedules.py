@@ -21,6 +21,7 @@ from resources.ledger import Ledger, State
 from resources.storage import Storage
 from sensors import schedules
 from tests.stages.stage_bench import write_video
+from tests.support.instances import dagster_instance
 
 NIGHT = datetime.now(UTC)
 
@@ -66,7 +67,7 @@ class Night:
 
 @pytest.fixture
 def night(tmp_path: Path) -> Iterator[Night]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    with dagster_instance(tmp_path) as instance:
         yield Night(tmp_path, instance)
 
 

@@ -18,6 +18,7 @@ from resources.storage import Storage
 from sensors import stale as module
 from sensors.stale import build_stale_sensor
 from tests.stages.stage_bench import SHARD, Bench, make_bench
+from tests.support.instances import dagster_instance
 
 EMPTY = ["20260101-0001", "20260101-0002"]
 
@@ -71,7 +72,7 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr(module, "REST_S", 0.0)
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    with dagster_instance(tmp_path) as instance:
         yield Desk(make_bench(tmp_path), instance)
 
 

@@ -2,8 +2,9 @@
 
 `{clip_id}.json` in the video's folder may say: {"raise": n, "die": n, "bad": true}: the first n
 attempts do so; {"until": path, "hang": n}: they wait for that file; {"sleep_s": s, "hang": n}: they
-take so long; {"makes_folder": true}: they have a temporary folder meanwhile. Attempts are counted
-in `{clip_id}.attempts`.
+take so long; {"makes_folder": true}: they have a temporary folder meanwhile; {"starts": path}: they
+have started a process that goes on, and added its id there. Attempts are counted in
+`{clip_id}.attempts`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -85,6 +87,10 @@ class FakeEstimator:
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         folder = Path(clip.video["uri"]).parent
         attempt, behave = told(folder, f"{clip.clip_id}.attempts", f"{clip.clip_id}.json")
+        if behave.get("starts"):
+            started = subprocess.Popen(["sleep", "600"], start_new_session=True)
+            with (folder / behave["starts"]).open("a") as file:
+                file.write(f"{started.pid}\n")
         if attempt <= behave.get("die", 0):
             print(f"last words of attempt {attempt}", file=sys.stderr)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from ego_assets.engine.plan import StageSpec
 from ego_assets.models import registry
 from resources.lake import Lake, Provenance, file_item_id
 from resources.ledger import Ledger
+from resources.processes.fork_server import Forked
+from resources.processes.last_words import LastWords
 
 SHARD = "20260101-0000"
 
@@ -160,3 +165,11 @@ def _publish_video(lake: Lake, path: Path, name: str, clips: int) -> None:
     ]
     batch = TABLES["clips"].from_rows(rows)
     lake.publish("clips", SHARD, video_id, batch, provenance("c"))
+
+
+def as_forked(process: BaseProcess, connection: Connection) -> Forked:
+    """Start a process of the standard library, as one that a fork server had started."""
+    process.start()
+    assert process.pid
+    ended = Connection(os.dup(process.sentinel), writable=False)
+    return Forked(process.pid, os.pidfd_open(process.pid), connection, ended, LastWords())

@@ -18,7 +18,6 @@ from ego_assets.engine.runner import run_stage
 from ego_assets.engine.workers import pulse
 from ego_assets.engine.workers.messages import Ended, Progress, Started
 from ego_assets.engine.workers.supervisor import Slot, Supervisor, limit_s
-from ego_assets.engine.workers.worker_log import WorkerLog
 from ego_assets.graph.metadata import READ_SLOWLY, report_metadata
 from ego_assets.intake.shards import RawFile, balance, describe_file, find_files, write_shard
 from ego_assets.videos import inspection as probe
@@ -213,7 +212,7 @@ def watched(place: Place, monkeypatch: pytest.MonkeyPatch) -> tuple[Supervisor, 
     clock = [1000.0]
     supervisor = Supervisor(place.spec(max_stall_s=50), place.ledger, Tally(StageReport("s", "s")))
     monkeypatch.setattr(supervisor, "clock", lambda: clock[0])
-    slot = Slot(None, None, WorkerLog(), "")  # type: ignore[arg-type]
+    slot = Slot(None, "")  # type: ignore[arg-type]
     supervisor.take(slot, Started(item(video_s=1e9), {}))
     return supervisor, slot, clock
 

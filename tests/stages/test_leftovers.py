@@ -23,27 +23,23 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
 
 ASK_THE_SERVER = """
-import multiprocessing, os, signal, sys
-from ego_assets.engine.workers.fork_server import use_nameless_fork_server
-from multiprocessing import forkserver
+import os, signal, sys
+from resources.processes import fork_server
 
-def answer(pipe):
-    pipe.send(os.getpid())
+def answer(pipe, number):
+    pipe.send((os.getpid(), number))
 
 if __name__ == "__main__":
-    use_nameless_fork_server()
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
     for number in range(3):
-        process = context.Process(target=answer, args=(theirs,))
-        process.start()
-        assert ours.recv() == process.pid
-        process.join()
-        assert process.exitcode == 0
+        process = fork_server.fork_from_shared("ask:answer", [], number)
+        assert process.connection.recv() == (process.pid, number)
+        assert process.has_ended(None)
+        assert process.status == 0
         print(*os.listdir(os.environ["TMPDIR"]), flush=True)
         if number == 1:
-            os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
-            os.waitid(os.P_PID, forkserver._forkserver._forkserver_pid, os.WEXITED | os.WNOWAIT)
+            (server,) = fork_server.shared_pids() - {None}
+            os.kill(server, signal.SIGKILL)
+            os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
 """
 
 
@@ -170,7 +166,7 @@ def test_a_stage_that_is_killed_leaves_nothing(bench: Bench, victim: str) -> Non
         os.kill(process.pid, signal.SIGKILL)
     else:
         for one in family:
-            if "forkserver" in " ".join(one.cmdline()) and one.ppid() == process.pid:
+            if "forking" in " ".join(one.cmdline()) and one.ppid() == process.pid:
                 one.kill()
         os.kill(process.pid, signal.SIGKILL)
     process.join()

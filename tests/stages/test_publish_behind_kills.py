@@ -21,10 +21,9 @@ from ego_assets.engine.runner import run_stage
 from ego_assets.engine.workers import supervisor
 from ego_assets.engine.workers.messages import Broken, Computed, Publishing, Started
 from ego_assets.engine.workers.supervisor import Slot, Supervisor
-from ego_assets.engine.workers.worker_log import WorkerLog
 from resources.ledger import State
 from resources.processes import is_gone
-from tests.stages.stage_bench import SHARD, Bench, make_bench
+from tests.stages.stage_bench import SHARD, Bench, as_forked, make_bench
 
 TABLE = "object_movements"
 BACKEND = "tests.stages.behind_backends:BehindEstimator"
@@ -138,9 +137,8 @@ def test_waiting_in_the_queue_is_not_timed(bench: Bench, monkeypatch: pytest.Mon
     (item,) = plan(replace(bench.spec, items=(SHORT,)), bench.lake, bench.ledger)[1].items
     boss = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
     process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(PATIENCE_S,))
-    process.start()
     ours, _theirs = multiprocessing.Pipe()
-    slot = Slot(process, ours, WorkerLog(), "", groups={SHORT: Group((item,))})
+    slot = Slot(as_forked(process, ours), "", groups={SHORT: Group((item,))})
     boss.slots = [slot]
     bench.ledger.expect(TABLE, SHARD, [(SHORT, item.video_id)])
     held = claim(bench.ledger, bench.spec, "w", SHORT, "f", {TABLE: 0})

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from stage_bench import SHARD, Bench
+from stage_bench import SHARD, Bench, as_forked
 
 from ego_assets.engine.claims import claim
 from ego_assets.engine.outcome import StageReport, Tally
@@ -25,7 +25,6 @@ from ego_assets.engine.workers.lane import Lane
 from ego_assets.engine.workers.messages import Started
 from ego_assets.engine.workers.results import Place, Take
 from ego_assets.engine.workers.supervisor import Slot, Supervisor
-from ego_assets.engine.workers.worker_log import WorkerLog
 from resources.ledger import Attempt, LateAttemptError, State, takeover
 from resources.processes import silence
 
@@ -111,16 +110,23 @@ def test_a_clip_that_kills_its_worker_once_is_done_by_another(bench: Bench) -> N
     assert counts(bench) == [0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("die", [0, 1])
+def test_a_worker_takes_along_what_it_has_started(bench: Bench, die: int) -> None:
+    bench.behave(SHORT, die=die, starts="helper")
+    assert run_stage(bench.spec, workers=1).worker_deaths == die
+    helpers = [int(line) for line in (bench.folder / "raw/helper").read_text().split()]
+    assert [psutil.pid_exists(helper) for helper in helpers] == [False] * (1 + die)
+
+
 def test_a_worker_killed_in_the_middle_of_a_message_costs_one_attempt(bench: Bench) -> None:
     ours, theirs = multiprocessing.Pipe()
     os.write(theirs.fileno(), struct.pack("!i", 20_000) + bytes(5_000))
     theirs.close()
-    process = multiprocessing.get_context("fork").Process(target=lambda: None)
-    process.start()
+    process = as_forked(multiprocessing.get_context("fork").Process(target=lambda: None), ours)
     group = Group((WorkItem(SHORT, None, "", "", 1.0, 1.0, {}),))
     report = StageReport("s", SHARD)
     supervisor = Supervisor(bench.spec, bench.ledger, Tally(report))
-    supervisor.slots = [Slot(process, ours, WorkerLog(), "", groups={SHORT: group})]
+    supervisor.slots = [Slot(process, "", groups={SHORT: group})]
     supervisor.listen()
     assert (report.worker_deaths, supervisor.slots) == (1, [])
     assert list(supervisor.queue) == [group], "it is not tried again"
@@ -294,8 +300,7 @@ def test_a_clip_is_not_hung_because_its_whole_run_was_stopped(bench: Bench) -> N
     supervisor = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
     supervisor.clock = silence.AwakeClock(supervision.ASLEEP_S, lambda: now[0])
     process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-    process.start()
-    slot = Slot(process, multiprocessing.Pipe()[0], WorkerLog(), "")
+    slot = Slot(as_forked(process, multiprocessing.Pipe()[0]), "")
     supervisor.slots = [slot]
     started = Started(WorkItem(SHORT, None, "", "", 1.0, 1.0, {}), {TABLE: Attempt(1, 1)})
     supervisor.take(slot, started)
@@ -313,7 +318,7 @@ def test_a_unit_that_another_run_has_is_not_timed_any_more(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
-    slot = Slot(multiprocessing.Process(), multiprocessing.Pipe()[0], WorkerLog(), "")
+    slot = Slot(None, "")  # type: ignore[arg-type]
     said: list[int] = []
 
     def take(message: object) -> None:

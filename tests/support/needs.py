@@ -32,6 +32,7 @@ NEEDS = {
     "multiprocessing": "process",
     "FORKS": "process",
     "WorkerPool": "process",
+    "ForkServer": "process",
     "run_stage": "process",
     "instance_for_test": "process",
     "open_instance": "process",

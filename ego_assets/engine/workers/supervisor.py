@@ -7,21 +7,18 @@ what is to be done (`plan`).
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import signal
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from typing import Any
 
 from ego_assets.engine.errors import OUT_OF_MEMORY, kernel_kills, memory_figures
 from ego_assets.engine.outage import StageBrokenError
 from ego_assets.engine.outcome import Tally
 from ego_assets.engine.plan import Group, StageSpec
-from ego_assets.engine.workers.fork_server import use_nameless_fork_server
 from ego_assets.engine.workers.messages import (
     Broken,
     Computed,
@@ -36,11 +33,13 @@ from ego_assets.engine.workers.messages import (
     TakenOver,
 )
 from ego_assets.engine.workers.postponed import Postponement
-from ego_assets.engine.workers.worker import worker_main
-from ego_assets.engine.workers.worker_log import WorkerLog
+from ego_assets.engine.workers.worker import MAIN, NEEDS, THREADS_OF_LIBRARIES, Order
+from resources.environment import VISIBLE_DEVICES
 from resources.lake.s3.client import used_account
 from resources.ledger import LateAttemptError, Ledger
 from resources.processes import machine
+from resources.processes.fork_server import Forked, fork_from_shared
+from resources.processes.last_words import LastWords
 from resources.processes.owned_folders import sweep
 from resources.processes.silence import AwakeClock
 from resources.processes.slots import take_cpu
@@ -54,8 +53,8 @@ MAX_TIMED_VIDEO_S = 3600.0
 """No item is given more time than one of that length: what a header claims may be absurd."""
 LONGEST_READ_S = 86_400.0
 """A file that takes longer comes no further, whatever its worker says."""
-_PRELOAD = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet", "ego_assets.engine.workers.worker"]
-_PRELOAD += ["ego_assets.engine.workers.undertaker"]
+ENDING_S = 10.0
+"""How long a worker that was asked to go, or killed, may take to be gone."""
 
 
 @dataclass
@@ -67,9 +66,7 @@ class Slot:
     last heard of the items that read files, with the time of the first word.
     """
 
-    process: BaseProcess
-    connection: Connection
-    stderr: WorkerLog
+    process: Forked
     device: str
     name: str = ""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -98,9 +95,6 @@ class Supervisor:
         self.tally = tally
         self.report = tally.report
         shorten_temp_folder()  # sockets are there
-        use_nameless_fork_server()
-        self.context = mp.get_context("forkserver")
-        self.context.set_forkserver_preload(_PRELOAD)
         self.queue: deque[Group] = deque()
         self.slots: list[Slot] = []
         self.workers = 1
@@ -127,21 +121,14 @@ class Supervisor:
         self._stop(kill=False)
 
     def _start(self, cpu: int | None) -> Slot:
-        stderr = WorkerLog()
         taken = Counter(s.device for s in self.slots)
         device = min(self.spec.devices, key=lambda d: taken[d], default="")
-        environment = dict(os.environ)
+        environment = dict.fromkeys(THREADS_OF_LIBRARIES, str(self.threads))
         if device:
-            environment["CUDA_VISIBLE_DEVICES"] = device
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(
-            target=worker_main,
-            args=(theirs, self.spec, stderr, self.threads, environment, used_account()),
-            daemon=False,
-        )
-        process.start()
-        theirs.close()
-        return Slot(process, ours, stderr, device, cpu=cpu)
+            environment[VISIBLE_DEVICES] = device
+        order = Order(self.spec, self.threads, used_account())
+        process = fork_from_shared(MAIN, NEEDS, order, LastWords(), environment)
+        return Slot(process, device, cpu=cpu)
 
     def _fill(self) -> None:
         for slot in list(self.slots):
@@ -161,21 +148,18 @@ class Supervisor:
                 self._hand(slot)
 
     def _dismiss(self, slot: Slot) -> None:
-        with suppress(OSError):  # of one that is dead already
-            slot.connection.send(None)
+        slot.process.say(None)
         self._end(slot)
 
     def _end(self, slot: Slot) -> None:
         """Wait for a worker that was asked to go, and make it go if it does not."""
-        slot.process.join(10)
-        if slot.process.is_alive():
+        if not slot.process.is_gone(ENDING_S):
             slot.process.kill()
-            slot.process.join()
         self._forget(slot)
 
     def _forget(self, slot: Slot) -> None:
-        slot.connection.close()
-        slot.stderr.close()
+        slot.process.has_ended(ENDING_S)
+        slot.process.close()
         if slot.cpu is not None:
             os.close(slot.cpu)
         self.slots.remove(slot)
@@ -185,16 +169,15 @@ class Supervisor:
         if slot.groups and (first in self.alone or self.alone & slot.groups.keys()):
             return
         slot.groups[first] = replace(self.queue.popleft(), alone=first in self.alone)
-        with suppress(OSError):  # it died: `listen` will see the end of the pipe
-            slot.connection.send(slot.groups[first])
+        slot.process.say(slot.groups[first])
 
     def listen(self) -> None:
         """Hear what workers say, for a second at most; bury the dead and the hung."""
-        busy = {s.connection: s for s in self.slots if s.groups}
+        busy = {s.process.connection: s for s in self.slots if s.groups}
         for connection in wait(list(busy), timeout=self.postponed.wait_s(1.0)):
             slot = busy[connection]  # type: ignore[index]
             try:
-                self.take(slot, slot.connection.recv())
+                self.take(slot, slot.process.connection.recv())
             except (EOFError, OSError):  # OSError: it was killed in the middle of a message
                 self._bury(slot, None)
         self.bury_hung()
@@ -202,6 +185,8 @@ class Supervisor:
     def bury_hung(self) -> None:
         """Kill the workers that have been at something for too long."""
         for slot in list(self.slots):
+            if slot.process.words is not None:
+                slot.process.words.trim()
             hung = next((s for s, t in slot.current.values() if self._is_over(slot, s, t)), None)
             if hung is not None:
                 slot.process.kill()
@@ -267,18 +252,18 @@ class Supervisor:
         Of several clips at a time it is not known which one it was: none is charged, and each is
         tried again alone.
         """
-        slot.process.join(10)
+        slot.process.has_ended(ENDING_S)
         self._hear_out(slot)
         self.report.worker_deaths += 1
-        error_class, how = "WorkerDied", _cause(slot.process.exitcode)
+        error_class, how = "WorkerDied", slot.process.how
         if hung is not None:
             how = self._how_hung(slot, hung)
-        elif slot.process.exitcode == -signal.SIGKILL and self._memory_ran_out():
+        elif slot.process.status == -signal.SIGKILL and self._memory_ran_out():
             error_class = OUT_OF_MEMORY
             how += f" by the kernel, for want of memory ({memory_figures()})"
             # What is too much for so many at once may do for fewer.
             self.workers = max(1, self.workers // 2)
-        tail = slot.stderr.tail()
+        tail = slot.process.last_words()
         self._forget(slot)
         sweep()
         at_work = [started for started, _ in slot.current.values()]
@@ -305,8 +290,8 @@ class Supervisor:
     def _hear_out(self, slot: Slot) -> None:
         """What a dead worker said last: what it has begun is to be freed, what is done is done."""
         with suppress(EOFError, OSError):
-            while slot.connection.poll():
-                message = slot.connection.recv()
+            while slot.process.connection.poll():
+                message = slot.process.connection.recv()
                 if not isinstance(message, Broken):  # the next one will say so, too
                     self.take(slot, message)
 
@@ -341,11 +326,10 @@ class Supervisor:
             if kill:
                 slot.process.kill()
             else:
-                with suppress(OSError):
-                    slot.connection.send(None)
+                slot.process.say(None)
         for slot in list(self.slots):
             if kill:
-                slot.process.join()
+                slot.process.has_ended(ENDING_S)
                 self._hear_out(slot)
             self._end(slot)
             if kill:
@@ -356,9 +340,3 @@ class Supervisor:
 def limit_s(started: Started) -> float:
     """How long a clip may take in the model, and how long its publishing."""
     return ITEM_TIMEOUT_S + ITEM_TIMEOUT_PER_VIDEO_S * min(started.item.video_s, MAX_TIMED_VIDEO_S)
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"was killed by {signal.Signals(-exitcode).name}"
-    return f"exited with status {exitcode}"

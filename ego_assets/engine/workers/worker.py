@@ -7,16 +7,13 @@ with a take (`lane`).
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import os
 import queue
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
-from multiprocessing import forkserver
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,41 +23,36 @@ from ego_assets.engine.workers.lane import Lane
 from ego_assets.engine.workers.messages import Broken
 from ego_assets.engine.workers.results import CLIPS_BEHIND, Room, Take
 from ego_assets.engine.workers.shared_task import SharedTask
-from ego_assets.engine.workers.worker_log import WorkerLog
 from ego_assets.vision.threads import limit_threads
-from resources.devices.leases import LEASE_VARIABLE, hold
+from resources.devices.leases import hold_ours
 from resources.lake.s3.client import S3Account, use_account
 from resources.processes import process_name
-from resources.processes.owned_folders import own_folder_of_multiprocessing
+from resources.processes.forking import INTERRUPTS
+
+MAIN = "ego_assets.engine.workers.worker:work"
+NEEDS = ["numpy", "cv2", "av", "pyarrow", "pyarrow.parquet"]
+"""What nearly every stage uses: loaded once, before workers are forked."""
+THREADS_OF_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def worker_main(
-    connection: Connection,
-    spec: StageSpec,
-    stderr: WorkerLog,
-    threads: int,
-    environment: dict[str, str],
-    account: S3Account,
-) -> None:
-    """Entry point of a worker process.
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to be: the stage, how many threads a library may take, and how the
+    supervisor reaches S3."""
 
-    environment: the supervisor's; a worker would else have that of the fork server's start.
-    account: how the supervisor reaches S3.
-    """
-    os.environ.clear()
-    os.environ.update(environment)
-    use_account(account)
-    _die_with_parent()
-    own_folder_of_multiprocessing()
+    spec: StageSpec
+    threads: int
+    account: S3Account
+
+
+def work(connection: Connection, order: Order) -> None:
+    """Live a worker's life: take takes until there are none, or the supervisor is gone."""
+    use_account(order.account)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.dup2(stderr.fileno(), 2)
-    stderr.close()
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    faulthandler.enable(file=sys.stderr)
-    if lease := environment.get(LEASE_VARIABLE):
-        hold(lease)  # until we are dead: others may be so before us
-    _limit_threads(threads)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    hold_ours()  # until we are dead: others may be so before us
+    limit_threads(order.threads)
     name, sending = process_name(), threading.Lock()
 
     def tell(message: Any) -> None:
@@ -68,7 +60,7 @@ def worker_main(
             connection.send(message)
 
     tell(name)
-    _run_lanes(connection, spec, name, tell)
+    _run_lanes(connection, order.spec, name, tell)
 
 
 def _run_lanes(
@@ -111,23 +103,3 @@ def _run_lanes(
     run_lane()
     for thread in others:
         thread.join()
-
-
-def _limit_threads(threads: int) -> None:
-    limit_threads(threads)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-
-
-def _die_with_parent() -> None:
-    """PR_SET_PDEATHSIG: the kernel kills us when our parent dies, so orphans cannot be.
-
-    Our parent is the fork server, which lives as long as anybody holds the pipe that it watches;
-    by default its children do too, and would keep it, and themselves, alive without a supervisor.
-    """
-    alive = forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
-    if alive is not None:
-        os.close(alive)
-        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)

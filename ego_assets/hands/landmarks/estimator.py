@@ -26,6 +26,7 @@ from ego_assets.vision.smoothing import smoother
 
 _GOOD = 0.8
 """Presence with which a look has a say in the lengths of bones."""
+_LASTING_S = 0.2
 _FALLBACK_M = 0.5
 """Distance of a hand that cannot be placed: its row is not valid."""
 
@@ -117,10 +118,18 @@ class LandmarksHandEstimator:
         shaped = with_lengths(np.einsum("ij,jkl->ikl", calm, hands), lengths)
         placed = [place(h, p, clip.intrinsics) for h, p in zip(shaped, steady, strict=True)]
         self._steady_depth(placed, times)
+        sure = _lasting_presence(times, [m.seen.presence if m.seen else 0.0 for m in moments])
         for index, moment in enumerate(moments):
             others = np.count_nonzero(calm[index]) > 1
             yield self._row(
-                clip, moment, points[index], steady[index], shaped[index], placed[index], others
+                clip,
+                moment,
+                points[index],
+                steady[index],
+                shaped[index],
+                placed[index],
+                is_smoothed=bool(others),
+                presence=float(sure[index]),
             )
 
     def _steady_depth(self, placed: list[PlacedHand | None], times: np.ndarray) -> None:
@@ -144,10 +153,12 @@ class LandmarksHandEstimator:
         points: np.ndarray,
         hand: np.ndarray,
         placed: PlacedHand | None,
+        *,
         is_smoothed: bool,
+        presence: float,
     ) -> dict[str, Any]:
         mask = moment.mask
-        facts = _facts(clip, moment, measured, points, placed)
+        facts = _facts(clip, moment, measured, points, placed, presence)
         reason = "not measured" if moment.seen is None else reason_against(facts)
         joints = hand + np.array([0, 0, _FALLBACK_M]) if placed is None else placed.joints
         origin = "filled" if moment.seen is None else "smoothed" if is_smoothed else "measured"
@@ -189,6 +200,14 @@ def _shapes(
                 yield track, owner, lengths, moment.seen.presence >= _GOOD
 
 
+def _lasting_presence(times: np.ndarray, presence: Sequence[float]) -> np.ndarray:
+    """(N,) presence of each frame, and no more than on average around it: what is no hand looks
+    like one now and then."""
+    own = np.array(presence)
+    weights = np.exp(-0.5 * ((times[:, None] - times[None]) / _LASTING_S) ** 2)
+    return np.asarray(np.minimum(own, weights @ own / weights.sum(axis=1)))
+
+
 def _interpolated(times: np.ndarray, seen: Sequence[int], values: np.ndarray) -> np.ndarray:
     """(N, ...) values at all times, linear between those that were seen."""
     if len(seen) == len(times):
@@ -205,6 +224,7 @@ def _facts(
     measured: np.ndarray,
     points: np.ndarray,
     placed: PlacedHand | None,
+    presence: float,
 ) -> HandFacts:
     mask = moment.mask
     size = max(float(np.ptp(measured, axis=0).max()), 1e-6)
@@ -212,7 +232,7 @@ def _facts(
     inside = ((measured >= 0) & (measured < limits)).all(axis=1).mean()
     side_score = mask["side_score"]
     return HandFacts(
-        presence=moment.seen.presence if moment.seen is not None else 0.0,
+        presence=presence,
         side_score=1.0 if side_score is None else float(side_score),
         score=float(mask["score"]),
         inside=float(inside),

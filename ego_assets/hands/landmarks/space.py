@@ -34,7 +34,7 @@ class PlacedHand:
 
 def lengths_of(hands: np.ndarray) -> np.ndarray:
     """(N, 20) metres: the bones of (N, 21, 3) joints."""
-    return np.linalg.norm(hands[:, _ENDS] - hands[:, _STARTS], axis=-1)
+    return np.asarray(np.linalg.norm(hands[:, _ENDS] - hands[:, _STARTS], axis=-1))
 
 
 def with_lengths(hands: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def with_lengths(hands: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     found[:, 0] = hands[:, 0]
     for number, (start, end) in enumerate(BONES):
         found[:, end] = found[:, start] + bones[:, number]
-    return found - found.mean(axis=1, keepdims=True)
+    return np.asarray(found - found.mean(axis=1, keepdims=True))
 
 
 def place(hand: np.ndarray, points: np.ndarray, intrinsics: Intrinsics) -> PlacedHand | None:
@@ -68,14 +68,13 @@ def place(hand: np.ndarray, points: np.ndarray, intrinsics: Intrinsics) -> Place
     spread = float(np.sqrt(((rays - rays.mean(axis=0)) ** 2).sum()))
     real = float(np.sqrt((hand[:, :2] ** 2).sum()))
     start = real / max(spread, 1e-9) * middle
-    rotation, shift = turn.reshape(3, 1), start.reshape(3, 1)
     try:
         rotation, shift = cv2.solvePnPRefineLM(
-            hand, rays, np.eye(3), None, rotation.copy(), shift.copy()
+            hand, rays, np.eye(3), None, turn.reshape(3, 1), start.reshape(3, 1)
         )
     except cv2.error:
         return None
-    joints = hand @ cv2.Rodrigues(rotation)[0].T + shift.ravel()
+    joints = hand @ np.asarray(cv2.Rodrigues(rotation)[0]).T + np.asarray(shift).ravel()
     if not np.isfinite(joints).all() or joints[:, 2].min() <= 0.01:
         return None
     apart = joints[:, :2] / joints[:, 2:] - rays

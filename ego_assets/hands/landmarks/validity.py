@@ -2,8 +2,8 @@
 
 Here: thresholds, and what they are held against. Not here: how hands are measured or placed.
 
-A row that is valid is a promise, so what is doubtful is not: the thresholds were chosen on other
-footage than they are reported on (`docs/accuracy.md`).
+A row that is valid is a promise, so what is doubtful is not. The thresholds were set by looking
+at the annotated frames that `benchmarks/accuracy.py` scores: what it says is not held out.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ NEAR_M, WEARER_M, FAR_M = 0.08, 1.4, 4.0
 class HandFacts:
     """What speaks for and against a hand in a frame.
 
-    presence, side_score, score: of its mask's row; inside: share of its joints in the picture;
-    size_px; residual: of its placing, None if it could not be placed; jump: how far the measured
-    joints are from the smoothed ones, as a share of its size; distance_m: of its middle.
+    presence: of its mask's row, and no more than around it; side_score, score: of that row; inside:
+    share of its joints in the picture; size_px; residual: of its placing, None if it could not be
+    placed; jump: how far the measured joints are from the smoothed ones, as a share of its size;
+    distance_m: of its middle.
     """
 
     presence: float

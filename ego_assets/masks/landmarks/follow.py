@@ -126,7 +126,7 @@ class HandFollower:
         span = track.times[near] - track.times[next_near]
         moved = (track.looks[near].points - track.looks[next_near].points).mean(axis=0)
         ahead = (now_s - track.times[near]) / span if span else 0.0
-        return moved * float(np.clip(ahead, -1.5, 1.5)) * 0.7
+        return np.asarray(moved * float(np.clip(ahead, -1.5, 1.5)) * 0.7)
 
     def _apart(self, alive: list[HandTrack], frame: Frame) -> list[HandTrack]:
         """The tracks that go on: of two that have come to one hand, the one that saw it longer."""

@@ -102,7 +102,7 @@ class HandScan:
         before, self._before = self._before, cells
         if before is None or before.shape != cells.shape:
             return np.ones(cells.shape[:2], bool)
-        changed = np.abs(cells - before).max(axis=2) > _CHANGE
+        changed: np.ndarray = np.abs(cells - before).max(axis=2) > _CHANGE
         for hand in known:
             x0, y0, x1, y1 = (box_of(hand.points) * scale).astype(int)
             changed[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = False

@@ -153,4 +153,4 @@ class LandmarksSegmenter:
 def _is_hand(track: HandTrack, frames: int) -> bool:
     """Whether a track lasts long enough, and the net is sure of it on average."""
     presence = [look.presence for look in track.looks.values()]
-    return len(presence) >= min(MIN_FRAMES, frames) and np.mean(presence) >= MIN_MEAN_PRESENCE
+    return len(presence) >= min(MIN_FRAMES, frames) and bool(np.mean(presence) >= MIN_MEAN_PRESENCE)

@@ -112,8 +112,8 @@ def _refined(image: np.ndarray, points: np.ndarray, scale: float) -> tuple[np.nd
     if is_sure.sum() < 10 or (labels == cv2.GC_BGD).sum() < 10:
         return drawn & ~beyond, skin
     cv2.setRNGSeed(0)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(image, labels, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+    back, fore = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(image, labels, (0, 0, 1, 1), back, fore, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return _without_holes(_largest(found, is_sure)), skin
 
@@ -149,7 +149,7 @@ def _of_hand_colour(image: np.ndarray, core: np.ndarray, likely: np.ndarray) -> 
         return np.ones(core.shape, bool)
     mean, spread = inside[near].mean(axis=0), inside[near].std(axis=0)
     away = (lab - mean) / np.maximum(spread, _LEAST_SPREAD)
-    return (away**2).sum(axis=2) < 9.0
+    return np.asarray((away**2).sum(axis=2) < 9.0)
 
 
 def _drawn(shape: tuple[int, ...], points: np.ndarray, scale: float, breadth: float) -> np.ndarray:
@@ -192,7 +192,7 @@ def _behind_wrist(shape: tuple[int, ...], points: np.ndarray, scale: float) -> n
     along = (x - points[0, 0]) * ahead[0] + (y - points[0, 1]) * ahead[1]
     aside = np.abs((x - points[0, 0]) * across[0] + (y - points[0, 1]) * across[1])
     # A finger that is bent back beyond the wrist is none of the forearm's.
-    return (along < -_BEHIND_M * scale) & (aside < 2.0 * _WRIST_M * scale)
+    return np.asarray((along < -_BEHIND_M * scale) & (aside < 2.0 * _WRIST_M * scale))
 
 
 def _capsule(
@@ -228,4 +228,4 @@ def _largest(mask: np.ndarray, sure: np.ndarray) -> np.ndarray:
     holds = np.zeros(count, bool)
     holds[np.unique(labels[sure & mask])] = True
     holds[0] = False
-    return holds[labels]
+    return np.asarray(holds[labels])

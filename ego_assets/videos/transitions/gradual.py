@@ -141,4 +141,4 @@ def _blends(pictures: np.ndarray, half: int) -> np.ndarray:
     is_other = (likeness < _MAX_LIKENESS) | (np.minimum(*contrast) < _MIN_CONTRAST)
     is_between = (share > _BLEND[0]) & (share < _BLEND[1])
     is_change = np.sqrt(power / pictures.shape[1]) > _MIN_CHANGE
-    return is_other & is_between & is_change & (residual < _MAX_RESIDUAL)
+    return np.asarray(is_other & is_between & is_change & (residual < _MAX_RESIDUAL))

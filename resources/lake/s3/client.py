@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from resources.lake.environment import read_number
+from resources.environment import answer_timeout_s, of_aws
 
 BODY_TRIES = 5
 MISSING = {"404", "NoSuchKey", "NotFound"}
@@ -50,7 +50,7 @@ def make_client() -> Any:
     """This process' client of the server that the account or the environment names. Safe to use
     from threads."""
     names = ("ENDPOINT_URL_S3", "ENDPOINT_URL", "REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
-    return _client(os.getpid(), _account, tuple(os.environ.get(f"AWS_{n}") for n in names))
+    return _client(os.getpid(), _account, tuple(map(of_aws, names)))
 
 
 @lru_cache(maxsize=4)
@@ -70,7 +70,7 @@ def _client(pid: int, account: S3Account, environment: tuple[str | None, ...]) -
         region_name=account.region or None,
         aws_access_key_id=account.access_key_id or None,
         aws_secret_access_key=account.secret_access_key or None,
-        aws_session_token=os.environ.get("AWS_SESSION_TOKEN") if account.access_key_id else None,
+        aws_session_token=of_aws("SESSION_TOKEN") if account.access_key_id else None,
         config=Config(
             retries={"max_attempts": 8, "mode": "adaptive"},
             connect_timeout=10,
@@ -81,13 +81,6 @@ def _client(pid: int, account: S3Account, environment: tuple[str | None, ...]) -
             response_checksum_validation="when_required",
         ),
     )
-
-
-def answer_timeout_s() -> float:
-    """EGO_S3_TIMEOUT_S: how long a server may say nothing before it is asked again; 60 unless
-    set. Raises EnvironmentVariableError."""
-    what = "for how many seconds an S3 server may say nothing"
-    return read_number("EGO_S3_TIMEOUT_S", 60.0, 0.1, 86_400, what=what)
 
 
 def s3_errors() -> tuple[type[Exception], ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import random
 import tempfile
 import threading
@@ -26,9 +25,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from resources.environment import answer_timeout_s, of_aws
 from resources.lake.s3.client import (
     MISSING,
-    answer_timeout_s,
     error_code,
     find_object,
     has_bucket,
@@ -83,13 +82,13 @@ class S3Storage:
         from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
         account = used_account()
-        given = account.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3")
-        given = given or os.environ.get("AWS_ENDPOINT_URL")
+        given = account.endpoint_url or of_aws("ENDPOINT_URL_S3")
+        given = given or of_aws("ENDPOINT_URL")
         options: dict[str, Any] = {}
         if account.access_key_id:
             options["access_key"] = account.access_key_id
             options["secret_key"] = account.secret_access_key
-            options["session_token"] = os.environ.get("AWS_SESSION_TOKEN")
+            options["session_token"] = of_aws("SESSION_TOKEN")
         if given:
             scheme, _, host = given.partition("://")
             options |= {"endpoint_override": host, "scheme": scheme}

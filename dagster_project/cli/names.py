@@ -47,6 +47,21 @@ class TableOption(click.Option):
         return found and (found[0].replace(", --stage", ""), found[1])
 
 
+STAGE_OPTION = click.option(
+    "--table",
+    "--stage",
+    "stage",
+    cls=TableOption,
+    type=TableName(),
+    help="Only this table.",
+)
+SHARD_OPTION = click.option("--shard", help="Only this shard.")
+UNIT_OPTION = click.option("--unit", help="Only this clip (or video, or file).")
+SHARDS_OPTION = click.option(
+    "--shard", "shards", multiple=True, help="Only this shard; may be given again."
+)
+
+
 def check_shards(lake: Lake, given: Iterable[str]) -> None:
     """Raise UnknownNameError for a shard that the lake does not have."""
     if not (given := list(given)):

@@ -20,17 +20,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dagster_project.config_command import config
-from dagster_project.lake_commands import LAKE_COMMANDS
-from dagster_project.sql_command import sql
-from dagster_project.stage_settings import (
+from dagster_project.cli.config import config
+from dagster_project.cli.history import HISTORY
+from dagster_project.cli.quarantine import quarantine, retry
+from dagster_project.cli.sql import sql
+from dagster_project.cli.stage_settings import (
     CONFIG_OPTION,
     PROFILE_OPTION,
     SET_OPTION,
     read_settings,
 )
-from dagster_project.status import describe, overview, show
-from dagster_project.terminal import (
+from dagster_project.cli.status import describe, overview, show
+from dagster_project.cli.terminal import (
     BACKENDS_OPTION,
     DEGRADE_OPTION,
     JSON_OPTION,
@@ -44,9 +45,11 @@ from dagster_project.terminal import (
     progress_bar,
     report,
 )
+from dagster_project.cli.upkeep import UPKEEP
+from dagster_project.cli.weights import weights
+from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
-from dagster_project.weights_command import weights
 from ego_assets.environment import fault_of_folder
 from ego_assets.upkeep.overview import read_footage
 from ego_assets.upkeep.recovery.differences import find_differences
@@ -159,7 +162,7 @@ def _hosts(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[
     "allowed",
     multiple=True,
     metavar="NAME[:PORT]",
-    envvar="EGO_ALLOWED_HOSTS",
+    envvar=ALLOWED_HOSTS,
     show_envvar=True,
     callback=_hosts,
     help="Another name under which browsers reach the UI, as behind a proxy. May be repeated.",
@@ -204,7 +207,7 @@ def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
             found = describe(lake, ledger, shown, differences, adoption.counts(), footage)
-            live.update(overview(found, differences), refresh=True)
+            live.update(overview(found, differences, console.width), refresh=True)
             time.sleep(2)
             if time.monotonic() - compared > COMPARED_EVERY_S:
                 differences, footage = find_differences(lake, ledger), read_footage(lake)
@@ -254,5 +257,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*LAKE_COMMANDS, config, sql, weights):
+for _command in (*UPKEEP, *HISTORY, quarantine, retry, config, sql, weights):
     main.add_command(_command)

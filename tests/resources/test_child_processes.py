@@ -1,0 +1,104 @@
+"""What is so of every process that others start: its last words, its end, what it has started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+import pytest
+
+from resources.processes import last_words
+from resources.processes.fork_server import ForkServer, ForkServerError
+from resources.processes.last_words import LastWords
+from resources.processes.lifetime import cause_of_death
+from resources.processes.program import Program
+
+PATIENCE_S = 120.0
+HERE = "tests.resources.test_child_processes"
+
+
+def wait_until(is_so: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.02)
+
+
+def test_the_last_words_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_words, "MOST_BYTES", 1000)
+    words = LastWords()
+    talks = "while read line; do printf '%0500d\\n%s\\n' 0 $line; done"
+    with subprocess.Popen(["sh", "-c", talks], stdin=subprocess.PIPE, stdout=words) as process:
+        assert process.stdin is not None
+        for number in range(5):
+            process.stdin.write(b"line%d\n" % number)
+            process.stdin.flush()
+            wait_until(lambda said=f"line{number}": said in words.tail())
+            words.trim()
+            assert os.fstat(words.fileno()).st_size <= 1000
+    assert words.tail().endswith("line4")
+    assert "line3" not in words.tail()
+
+
+def does(connection: Connection, argument: str) -> None:
+    if argument == "starts":
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        connection.send(child.pid)
+        connection.recv()
+    elif argument == "speaks":
+        print("my last words", file=sys.stderr)
+        os._exit(3)
+    elif argument == "environment":
+        connection.send(os.environ.get("ASKED_FOR"))
+
+
+def test_a_process_is_forked_speaks_and_ends() -> None:
+    server = ForkServer(f"{HERE}:does")
+    speaks = server.fork("speaks", LastWords())
+    assert speaks.has_ended(PATIENCE_S)
+    assert (speaks.status, speaks.how) == (3, "exited with status 3")
+    assert speaks.last_words() == "my last words"
+    for given, expected in ((None, None), ({"ASKED_FOR": "1"}, "1")):
+        asked = server.fork("environment", environment=given)
+        assert asked.connection.recv() == expected
+    server.close()
+
+
+@pytest.mark.parametrize("victim", ["worker", "server"])
+def test_what_a_process_has_started_ends_with_it(victim: str) -> None:
+    server = ForkServer(f"{HERE}:does")
+    forked = server.fork("starts")
+    helper = psutil.Process(forked.connection.recv())
+    os.kill(forked.pid if victim == "worker" else server.process.pid, signal.SIGKILL)
+    assert forked.has_ended(PATIENCE_S)
+    if victim == "worker":
+        assert forked.how == cause_of_death(-signal.SIGKILL) == "was killed by SIGKILL"
+    else:
+        assert forked.status is None
+        server.kill_strays()
+        with pytest.raises(ForkServerError, match="the server of the workers died"):
+            server.fork("starts")
+        assert server.is_dead
+    assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+    server.close()
+
+
+def test_a_module_that_does_not_load_is_told() -> None:
+    with pytest.raises(ForkServerError, match=r"(?s)do not load.*'no_such_module'"):
+        ForkServer(f"{HERE}:does", ["no_such_module"]).fork("speaks")
+
+
+def test_a_program_is_killed_with_its_session_when_nobody_has_it() -> None:
+    program = Program(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert program.process.stdout is not None
+    helper = int(program.process.stdout.readline())
+    assert program.is_running()
+    del program
+    wait_until(lambda: not psutil.pid_exists(helper))
