@@ -107,6 +107,7 @@ for command in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 40])
 def test_listings_are_readable_on_a_terminal(lake: list[str], tmp_path: Path, columns: int) -> None:
     commands = (

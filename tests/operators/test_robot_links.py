@@ -24,6 +24,7 @@ from ego_assets.robots.solver import HandSolver
 from ego_assets.robots.tables import RobotMapping
 from tests.operators.test_retarget import clip_of, pose_row, reachable_hands, settings
 
+pytestmark = pytest.mark.slow
 MIRROR = np.array([1.0, -1.0, 1.0])
 
 
