@@ -30,12 +30,13 @@ from dagster_project.doctor import examine
 from dagster_project.executors import device_queue, gpu
 from dagster_project.executors import step as step_module
 from dagster_project.executors.gpu import gpu_executor
-from dagster_project.executors.worker_pool import Worker, WorkerPool, server_ready
+from dagster_project.executors.worker_pool import Worker, WorkerPool
 from resources.devices import leases as gpu_leases
 from resources.devices.gpu import Gpu, find_gpus
 from resources.devices.leases import LeaseBook, Request
 from resources.ledger import Ledger
 from resources.processes import RUN_TAG, run_tag
+from resources.processes.fork_server import server_ready
 from resources.processes.run_locks import RunLocks
 from sensors.lost_runs import count_lost_runs, end_lost_runs
 from tests.resources.namespaces import needs_namespaces

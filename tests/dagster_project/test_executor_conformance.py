@@ -14,7 +14,7 @@ import dagster as dg
 import executor_jobs
 import pytest
 
-from dagster_project.executors.worker_pool import server_ready
+from resources.processes.fork_server import server_ready
 from tests.support.instances import dagster_instance
 
 PRELOAD = {"preload_modules": ["executor_jobs"]}
