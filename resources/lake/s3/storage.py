@@ -150,10 +150,15 @@ class S3Storage:
             raise
 
     def sha256(self, key: str) -> str:
-        with self.open(key) as file:
-            digest = hashlib.sha256()
-            while block := file.read(2**22):
-                digest.update(block)
+        digest = hashlib.sha256()
+        try:
+            with self.open(key) as file:
+                while block := file.read(2**22):
+                    digest.update(block)
+        except OSError as error:  # Arrow's of an object that is deleted while it is read
+            if self.identity(key) is None:
+                raise FileNotFoundError(self.uri(key)) from error
+            raise
         return digest.hexdigest()
 
     def size(self, key: str) -> int:
