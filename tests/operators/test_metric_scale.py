@@ -41,7 +41,7 @@ class TrueDepth:
         )
         owner = scene.render(frame, (scene.width, scene.height))[1].ravel()
         pose = scene.camera(frame)
-        rays = scene._rays((scene.width, scene.height)) @ pose[:3, :3].T
+        rays = scene._rays((scene.width, scene.height)).T @ pose[:3, :3].T
         depth = np.zeros(len(rays))
         for number, patch in enumerate(scene.patches):
             normal, seen = np.cross(patch.u, patch.v), owner == number
