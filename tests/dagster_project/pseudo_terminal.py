@@ -27,12 +27,14 @@ class PseudoTerminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         path = os.pathsep.join(sys.path)
+        # Its size is the terminal's own, whatever the tests before have said of theirs.
+        kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             command,
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=os.environ | {"PYTHONPATH": path, "TERM": "xterm"} | environment,
+            env=kept | {"PYTHONPATH": path, "TERM": "xterm"} | environment,
             start_new_session=True,
             preexec_fn=_take_terminal,
         )
