@@ -10,7 +10,11 @@ taken to be HAND_LENGTH_M long, the mean of men and women (Greiner 1991).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from ego_assets.vision.geometry import quaternion_from_matrix
 
 HAND_LENGTH_M = 0.183
 TIPS = (4, 8, 12, 16, 20)
@@ -106,3 +110,23 @@ def bone_lengths(joints: np.ndarray) -> np.ndarray:
     ends = joints[np.array(BONES)]
     lengths: np.ndarray = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
     return lengths
+
+
+def hand_axes(joints: np.ndarray, side: str) -> np.ndarray:
+    """(3, 3) camera_from_hand rotation: x to the middle knuckle, z out of the back of the hand."""
+    x = joints[9] - joints[0]
+    x = x / np.linalg.norm(x)
+    across = joints[5] - joints[17]  # towards the thumb
+    z = np.cross(x, across) if side == "right" else np.cross(across, x)
+    z = z / np.linalg.norm(z)
+    return np.column_stack([x, np.cross(z, x), z])
+
+
+def placed_columns(joints: np.ndarray, side: str) -> dict[str, Any]:
+    """Return the columns of `hand_poses` that say where a hand is, of (21, 3) joints in metres in
+    the camera frame."""
+    return {
+        "joints_camera_m": joints.tolist(),
+        "camera_from_hand_m": joints[0].tolist(),
+        "camera_from_hand_xyzw": quaternion_from_matrix(hand_axes(joints, side)).tolist(),
+    }

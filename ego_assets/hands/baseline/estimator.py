@@ -17,10 +17,9 @@ from ego_assets.hands.baseline import fit as hand_fit
 from ego_assets.hands.baseline.fit import HandView, view_of
 from ego_assets.hands.baseline.solver import FitProblem, fit, joints_of
 from ego_assets.hands.settings import HandPoseSettings
-from ego_assets.hands.skeleton import HAND_LENGTH_M, SIZE
+from ego_assets.hands.skeleton import HAND_LENGTH_M, SIZE, placed_columns
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics
 from ego_assets.vision.cameras import undistortion
-from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.rle import MaskCrop, decode_crop, edges_of
 from ego_assets.vision.threads import each
 
@@ -185,11 +184,7 @@ class BaselineHandEstimator:
             "invalid_reason": reason,
             "is_wearer": mask["is_wearer"],
             "joints_px": project(joints, clip.intrinsics).tolist(),
-            "joints_camera_m": joints.tolist(),
-            "camera_from_hand_m": joints[0].tolist(),
-            "camera_from_hand_xyzw": quaternion_from_matrix(
-                hand_axes(joints, mask["side"])
-            ).tolist(),
+            **placed_columns(joints, mask["side"]),
             "mano_pose": None,
             "mano_betas": None,
             "box": mask["box"],
@@ -223,16 +218,6 @@ def smoothed(values: np.ndarray, frames: float) -> np.ndarray:
     even = gaussian_filter1d(quaternions * flips[:, None], frames, axis=0, mode="nearest")
     result[:, :3] = Rotation.from_quat(even).as_rotvec()
     return result
-
-
-def hand_axes(joints: np.ndarray, side: str) -> np.ndarray:
-    """(3, 3) camera_from_hand rotation: x to the middle knuckle, z out of the back of the hand."""
-    x = joints[9] - joints[0]
-    x = x / np.linalg.norm(x)
-    across = joints[5] - joints[17]  # towards the thumb
-    z = np.cross(x, across) if side == "right" else np.cross(across, x)
-    z = z / np.linalg.norm(z)
-    return np.column_stack([x, np.cross(z, x), z])
 
 
 class _Lens:

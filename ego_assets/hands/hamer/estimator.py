@@ -13,20 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.hands.baseline.estimator import hand_axes
 from ego_assets.hands.baseline.fit import hand_box
 from ego_assets.hands.hamer.checkpoint import read_checkpoint
 from ego_assets.hands.hamer.crops import Crop
 from ego_assets.hands.hamer.network import HamerNetwork
 from ego_assets.hands.mano import ManoHand, read_mano
 from ego_assets.hands.settings import HamerSettings
+from ego_assets.hands.skeleton import placed_columns
 from ego_assets.hands.takes import bones_m, count_votes, fixed_shapes, owner_of, side_of
 from ego_assets.models.batching import MicroBatcher
 from ego_assets.models.device import pick_device, to_device, to_host
 from ego_assets.models.memory import ElasticBatch
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from ego_assets.vision.cameras import project_points
-from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.rle import decode_crop
 from ego_assets.vision.smoothing import smoothed_rotations, smoother
 
@@ -222,11 +221,7 @@ class HamerEstimator:
             "invalid_reason": reason,
             "is_wearer": mask["is_wearer"],
             "joints_px": project_points(clip.intrinsics, joints).tolist(),
-            "joints_camera_m": joints.tolist(),
-            "camera_from_hand_m": joints[0].tolist(),
-            "camera_from_hand_xyzw": quaternion_from_matrix(
-                hand_axes(joints, mask["side"])
-            ).tolist(),
+            **placed_columns(joints, mask["side"]),
             "mano_pose": pose.ravel().tolist(),
             "mano_betas": betas.tolist(),
             "box": mask["box"],

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from ego_assets.hands import takes
-from ego_assets.hands.baseline.estimator import hand_axes
 from ego_assets.hands.landmarks.measure import Measured, measure, measured_by_mask
 from ego_assets.hands.landmarks.space import PlacedHand, lengths_of, place, with_lengths
 from ego_assets.hands.landmarks.validity import HandFacts, confidence_of, reason_against
 from ego_assets.hands.settings import LandmarksHandSettings
+from ego_assets.hands.skeleton import placed_columns
 from ego_assets.models.packaged.declaration import HAND_NETS
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Rows
-from ego_assets.vision.geometry import quaternion_from_matrix
 from ego_assets.vision.smoothing import smoother
 
 _GOOD = 0.8
@@ -174,11 +173,7 @@ class LandmarksHandEstimator:
             "joints_origin": origin,
             "measured_px": measured.tolist() if origin == "smoothed" else None,
             "joints_px": points.tolist(),
-            "joints_camera_m": joints.tolist(),
-            "camera_from_hand_m": joints[0].tolist(),
-            "camera_from_hand_xyzw": quaternion_from_matrix(
-                hand_axes(joints, mask["side"])
-            ).tolist(),
+            **placed_columns(joints, mask["side"]),
             "mano_pose": None,
             "mano_betas": None,
             "box": box,

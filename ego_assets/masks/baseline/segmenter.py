@@ -1,7 +1,8 @@
 """The segmenter that needs no weights: hands by colour and motion, objects by what hands move.
 
-Here: the order of the steps, and the rows. The steps are in `egomotion`, `skin`, `hand_masks`,
-`object_masks` and `tracking`; what the next clip of the take inherits is in `segment_carry`.
+Here: the order of the steps, and the rows of detections. The steps are in `egomotion`, `skin`,
+`hand_masks`, `object_masks` and `tracking`; rows of masks are in `rows`; what the next clip of the
+take inherits is in `segment_carry`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import numpy as np
 from ego_assets.masks.baseline import hand_masks, object_masks
 from ego_assets.masks.baseline.carry import ScannedClip, Thing, carried_outlines, carry, name_tracks
 from ego_assets.masks.baseline.object_masks import FollowedObject, Follower, Lazily, Motion, Seed
+from ego_assets.masks.baseline.rows import mask_rows
 from ego_assets.masks.baseline.skin import SkinModel, bins_of, looked_up
 from ego_assets.masks.baseline.tracking import MaskTrack, MaskTracker
 from ego_assets.masks.settings import SegmentSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from ego_assets.vision.egomotion import MotionField, moving_pixels
-from ego_assets.vision.mask_scaling import CodedMask, encode_enlarged
 from ego_assets.vision.patches import BitFrames, Patch
 from ego_assets.vision.threads import each, side_by_side
 
@@ -59,7 +60,8 @@ class BaselineSegmenter:
         for things in (hands, objects):
             name_tracks(things, carried, counts)
         state = carry(look, hands, objects, counts, self.model)
-        rows = self._rows(clip, look, hands, objects)
+        things = [*hands, *objects]
+        rows = mask_rows(clip, things, look.pts_s, self.name, self.quality_tier)
         rows["detections"] = self._detections(clip, look, candidates, seeds)
         notes = {"hand tracks": len(hands), "object tracks": len(objects)}
         return ClipOutput(rows, carried=state, notes=notes)
@@ -125,41 +127,6 @@ class BaselineSegmenter:
         return chosen, scores
 
     # -- rows ----------------------------------------------------------------------------------
-
-    def _rows(
-        self, clip: ClipInput, look: ScannedClip, hands: list[Thing], objects: list[Thing]
-    ) -> dict[str, list[dict[str, Any]]]:
-        rows: dict[str, list[dict[str, Any]]] = {"object_masks": [], "hand_masks": []}
-        take = clip.clip["take_id"]
-        height, width = clip.frames.height, clip.frames.width
-        shown = [
-            (thing, frame, mask)
-            for thing in [*hands, *objects]
-            for frame, mask in sorted(thing.masks.items())
-        ]
-
-        def encode(one: tuple[Thing, int, Patch]) -> CodedMask | None:
-            return encode_enlarged(one[2].whole(), height, width)
-
-        for (thing, frame, _), coded in zip(shown, each(encode, shown), strict=True):
-            if coded is None:
-                continue
-            row = clip.row(frame, look.pts_s[frame]) | {
-                "track_id": f"{take}-{thing.kind}{thing.number:03d}",
-                "label": "hand" if thing.kind == "h" else "object",
-                "score": thing.score[frame],
-                "box": coded.box,
-                "area_px": coded.area,
-                "height_px": height,
-                "width_px": width,
-                "rle": coded.counts,
-                "backend": self.name,
-                "quality_tier": self.quality_tier,
-            }
-            if thing.kind == "h":
-                row |= {"side": thing.side, "is_wearer": thing.is_wearer}
-            rows["hand_masks" if thing.kind == "h" else "object_masks"].append(row)
-        return rows
 
     def _detections(
         self,

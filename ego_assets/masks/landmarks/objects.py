@@ -1,12 +1,10 @@
 """Objects beside the hands that landmarks find: for now those of the baseline, seeded with them.
 
-Here: what the object part looks at, and its rows. A better object part takes the place of this
+Here: what the object part looks at. A better object part takes the place of this
 module: it sees each frame, then the hands of the clip, and gives things and what is carried on.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import cv2
 
@@ -15,10 +13,9 @@ from ego_assets.masks.baseline.segmenter import find_objects, see_motion
 from ego_assets.masks.baseline.skin import SkinModel
 from ego_assets.masks.landmarks.persons import Hand
 from ego_assets.masks.settings import SegmentSettings
-from ego_assets.operator import Carried, ClipInput, Frame, Rows
-from ego_assets.vision.mask_scaling import encode_enlarged
+from ego_assets.operator import Carried, Frame
 from ego_assets.vision.patches import Patch
-from ego_assets.vision.threads import each, side_by_side
+from ego_assets.vision.threads import side_by_side
 
 
 class ObjectLook:
@@ -61,40 +58,9 @@ class ObjectLook:
 
 def _shrunk(mask: Patch, shape: tuple[int, int]) -> Patch:
     """A mask at another size: the pixels that it covers at least half of."""
-    if mask.shape == shape or not mask.area:
-        return (
-            mask
-            if mask.shape == shape
-            else Patch.of(cv2.resize(mask.whole().view("u1"), shape[::-1]) > 0)
-        )
+    if mask.shape == shape:
+        return mask
     soft = cv2.resize(
         mask.whole().view("u1") * 255, (shape[1], shape[0]), interpolation=cv2.INTER_AREA
     )
     return Patch.of(soft >= 128)
-
-
-def rows(clip: ClipInput, things: list[Thing], pts_s: dict[int, float], backend: Any) -> Rows:
-    """Rows of `object_masks`."""
-    take = clip.clip["take_id"]
-    height, width = clip.frames.height, clip.frames.width
-    shown = [(t, frame, mask) for t in things for frame, mask in sorted(t.masks.items())]
-    coded = each(lambda one: encode_enlarged(one[2].whole(), height, width), shown)
-    found: Rows = []
-    for (thing, frame, _), code in zip(shown, coded, strict=True):
-        if code is not None:
-            found.append(
-                clip.row(frame, pts_s[frame])
-                | {
-                    "track_id": f"{take}-o{thing.number:03d}",
-                    "label": "object",
-                    "score": thing.score[frame],
-                    "box": code.box,
-                    "area_px": code.area,
-                    "height_px": height,
-                    "width_px": width,
-                    "rle": code.counts,
-                    "backend": "baseline",
-                    "quality_tier": "baseline",
-                }
-            )
-    return found

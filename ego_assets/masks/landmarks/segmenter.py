@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ego_assets.masks.baseline.rows import mask_columns, mask_rows
 from ego_assets.masks.landmarks import carry, objects
 from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
@@ -65,7 +66,10 @@ class LandmarksSegmenter:
         things, state = seen.find(hands, before, clip.first_track_number)
         rows = {
             "hand_masks": self._hand_rows(clip, hands, shown[0].scale, seen.pts_s),
-            "object_masks": objects.rows(clip, things, seen.pts_s, self),
+            # They are found as the baseline finds them, whatever finds the hands.
+            "object_masks": mask_rows(clip, things, seen.pts_s, "baseline", "baseline")[
+                "object_masks"
+            ],
             "detections": self._detections(clip, tracks, shown[0].scale, seen.pts_s),
         }
         state |= carry.carried_hands(hands, seen.pts_s, clip.first_track_number, before)
@@ -106,11 +110,7 @@ class LandmarksSegmenter:
                         "track_id": f"{take}-h{hand.number:03d}",
                         "label": "hand",
                         "score": float(np.clip(look.presence * flesh, 0, 1)),
-                        "box": coded.box,
-                        "area_px": coded.area,
-                        "height_px": height,
-                        "width_px": width,
-                        "rle": coded.counts,
+                        **mask_columns(coded, height, width),
                         "side": hand.side,
                         "is_wearer": hand.is_wearer,
                         "keypoints_px": points.tolist(),
