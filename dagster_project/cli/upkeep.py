@@ -208,7 +208,7 @@ def accept_drift(tables: tuple[str, ...], lake_root: str) -> None:
     from ego_assets.quality.baselines import accept
 
     begun = accept(existing_lake(lake_root), list(TABLES) if "all" in tables else tables)
-    click.echo(f"begins anew: {', '.join(begun)}" if begun else "there was no baseline")
+    click.echo(f"starts over: {', '.join(begun)}" if begun else "there was no baseline")
 
 
 UPKEEP = (verify, rebuild_ledger, stale, report_command, accept_drift)

@@ -23,7 +23,7 @@ from resources.processes.owned_folders import sweep
 LEAVING_S = 30.0
 """What a worker may do at its end: others may wait for its devices."""
 SERVER_DEATHS = 3
-_HINT = ", most often by the kernel for want of memory"
+_HINT = ", most often by the kernel because memory ran out"
 
 
 @dataclass(frozen=True)

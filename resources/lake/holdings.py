@@ -97,7 +97,7 @@ def newest(storage: LocalStorage | S3Storage, folder: str) -> dict[str, tuple[in
 
 
 def again_if_moved(read: Callable[[], T]) -> T:
-    """Read what a listing names, anew if a compaction or a newer attempt took it away meanwhile."""
+    """Read what a listing names; list again if a compaction or a newer attempt removed it."""
     for _ in range(READ_TRIES - 1):
         with suppress(FileNotFoundError):
             return read()

@@ -96,7 +96,7 @@ class Attempts(Database):
             is_own = (row["worker"], row["run_id"]) == (worker, run_id)
             if row["state"] == State.RUNNING and not is_own:
                 self._refuse_if_alive(connection, row)
-            # Work that ended and is asked for again (by force) begins to count anew.
+            # Work that ended and is asked for again (by force) counts from one.
             is_over = row["state"] in _ENDED or row["error_class"] == WAITS_FOR_GPU
             goes_on = row["fingerprint"] == fingerprint and not is_over
             is_lost = row["state"] == State.RUNNING

@@ -83,7 +83,7 @@ def test_a_meant_drift_is_accepted(bench: Bench) -> None:
     lake = str(bench.lake.root)
     assert "there was no baseline" in ego("accept-drift", "all", "--lake", lake)
     remember_good(bench.lake, "clips", SHARD, {"duration_s": [3, 1]}, 50)
-    assert "begins anew: clips" in ego("accept-drift", "clips", "--lake", lake)
+    assert "starts over: clips" in ego("accept-drift", "clips", "--lake", lake)
     kept = json.loads(bench.lake.storage.read("_baselines/clips.before.json"))
     assert kept == {SHARD: {"duration_s": [3, 1]}}
     ego("accept-drift", "clip", "--lake", lake, status=2)

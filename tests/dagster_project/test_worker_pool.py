@@ -26,7 +26,7 @@ from resources.processes.fork_server import ForkServerError
 from tests.stages.stage_bench import spec_for
 
 LIMIT_S = 300
-KILLED = Died("was killed by SIGKILL, most often by the kernel for want of memory")
+KILLED = Died("was killed by SIGKILL, most often by the kernel because memory ran out")
 
 
 @contextmanager

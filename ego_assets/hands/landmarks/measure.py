@@ -17,7 +17,7 @@ from ego_assets.models.hand_nets.palms import Region
 from ego_assets.operator import FrameSource
 
 _GROWTH = 1.7
-"""The region of a hand is so many times as large as its mask."""
+"""The size of a hand's region over that of its mask."""
 _TURNS = tuple(np.arange(8) * np.pi / 4)
 _SURE = 0.8
 

@@ -27,7 +27,7 @@ from ego_assets.operator import Frame
 _RETRIES_S = 0.15
 """Between scans for a hand that was lost."""
 _SEARCH_S = 0.6
-"""So long a lost hand is searched for out of turn."""
+"""How long a lost hand is searched for out of turn."""
 _ASIDE, _TURNED = 0.08, 0.25
 """Of a region's side, and radians: the net is less exact for a hand further off its middle."""
 _JUMP = 0.7

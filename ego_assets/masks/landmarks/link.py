@@ -17,13 +17,13 @@ _GAP_S = 0.7
 _OVERLAP = 2
 """Frames that two pieces of one hand may share: the second is followed backwards."""
 _NEAR, _RATIO = 0.9, 1.8
-"""A hand is found again within so many of its sizes, and at most so much larger or smaller."""
+"""How far off a hand is found again, in its sizes; and how much larger or smaller at most."""
 _CLEAR = 2.0
-"""Another piece that might go on instead has to be so much further away."""
+"""How much further away any other piece must be that might go on instead."""
 
 
 _COVERED = 0.6
-"""A hand of which so much lies in another one's mask is that one, seen another way."""
+"""The share of a hand in another one's mask from which it is that one, seen another way."""
 
 
 def without_doubles(tracks: Sequence[HandTrack]) -> list[HandTrack]:

@@ -28,7 +28,7 @@ _ROUNDS, _HOPELESS = 2, 0.003
 _THUMBNAIL = 48
 _CHANGE = 10.0
 _CELLS = 2
-"""So many cells of the thumbnail that have changed are a reason to look at a window again."""
+"""Changed cells of the thumbnail that are a reason to look at a window again."""
 _SAME = 0.35
 """Hands whose joints are closer, on average, than this share of their size are one."""
 

@@ -36,7 +36,7 @@ _RADII_M = np.array(
 _WRIST_M = 0.026
 """Half of the breadth of a wrist."""
 _BEHIND_M = 0.008
-"""So far behind the wrist's joint lies the crease that a hand ends at."""
+"""How far behind the wrist's joint the crease lies that a hand ends at."""
 _CORE, _REACH = 0.55, 1.5
 """Of the drawn breadth: what is surely hand, and beyond what nothing is."""
 _ROUNDS = 2
@@ -153,7 +153,7 @@ def _of_hand_colour(image: np.ndarray, core: np.ndarray, likely: np.ndarray) -> 
 
 
 def _drawn(shape: tuple[int, ...], points: np.ndarray, scale: float, breadth: float) -> np.ndarray:
-    """(h, w) bool: the hand, its flesh so many times as broad."""
+    """(h, w) bool: the hand, with its flesh `breadth` times as broad."""
     canvas = np.zeros(shape, np.uint8)
     radii = _RADII_M * (scale * breadth)
     for finger, sizes in zip(_FINGERS, radii, strict=True):

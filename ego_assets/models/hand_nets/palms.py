@@ -26,7 +26,7 @@ _BOXES, _LOGITS = "Identity", "Identity_1"
 _WRIST, _MIDDLE = 0, 2
 """Of the seven keypoints: the wrist, and the base of the middle finger."""
 _GROWTH, _AHEAD = 2.6, 0.5
-"""A hand is so many times as long as its palm's box, and its middle lies so far ahead of it."""
+"""The size of a hand's region over that of its palm's box, and how far ahead its middle lies."""
 
 
 @dataclass(frozen=True)
