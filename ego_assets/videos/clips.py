@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ego_assets.media.frame_index import index_frames
+from ego_assets.models.weights import weights_root
 from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
@@ -104,31 +105,44 @@ def split_scenes(
 
 
 class ClipSplitter:
-    """An accepted video → its rows of `clips`."""
+    """An accepted video → its rows of `clips`.
 
-    name = "pyscenedetect"
-    version = "4"
-    quality_tier = "baseline"
+    Cuts by the colours of neighbouring frames; gradual transitions by a network that is shown the
+    stretches that look like one. It is loaded when it is first asked: most takes need none.
+    """
+
+    name = "transnet"
+    version = "2"
+    quality_tier = "learned"
     weights_hash = ""
 
-    def __init__(self, settings: ClipSettings) -> None:
+    def __init__(self, settings: ClipSettings, root: Path | None = None) -> None:
+        """root: the folder of all weights, if not the machine's."""
         self.settings = settings
+        self._root = root or weights_root()
 
-    def network(self) -> Network | None:
-        """Return what tells gradual transitions; None: only cuts are looked for."""
-        return None
+    @cached_property
+    def _net(self) -> Network:
+        from ego_assets.videos.transitions.transnet import TransNet
+
+        return TransNet(self._root)
+
+    @staticmethod
+    def check(settings: ClipSettings, root: Path) -> str:
+        """Return what the weights are, once they have been read. Raises WeightsError."""
+        from ego_assets.videos.transitions.transnet import TransNet
+
+        TransNet(root)
+        return "TransNet V2"
 
     def split(
         self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT
     ) -> list[dict[str, Any]]:
         """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
         index = index_frames(path)
-        network = self.network()
-        found = find_cuts(path, self.settings, max_bytes_in_flight, keep_thumbs=network is not None)
-        transitions = (
-            find_transitions(path, found.thumbs, index.pts_s, network, max_bytes_in_flight)
-            if network is not None
-            else []
+        found = find_cuts(path, self.settings, max_bytes_in_flight)
+        transitions = find_transitions(
+            path, found.thumbs, index.pts_s, lambda frames: self._net(frames), max_bytes_in_flight
         )
         edges = boundaries(found.cuts, transitions)
         edges = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
@@ -151,36 +165,3 @@ class ClipSplitter:
                 }
             )
         return rows
-
-
-class TransitionSplitter(ClipSplitter):
-    """The same, and gradual transitions: stretches that look like one are shown to a network."""
-
-    name = "transnet"
-    version = "1"
-    quality_tier = "learned"
-
-    def __init__(self, settings: ClipSettings, root: Path) -> None:
-        super().__init__(settings)
-        self._root = root
-
-    def network(self) -> Network:
-        """Return TransNet V2, which is loaded when it is first asked: most takes need none."""
-        return self._look
-
-    def _look(self, frames: np.ndarray) -> np.ndarray:
-        return self._net(frames)
-
-    @cached_property
-    def _net(self) -> Network:
-        from ego_assets.videos.transitions.transnet import TransNet
-
-        return TransNet(self._root)
-
-    @staticmethod
-    def check(settings: ClipSettings, root: Path) -> str:
-        """Return what the weights are, once they have been read. Raises WeightsError."""
-        from ego_assets.videos.transitions.transnet import TransNet
-
-        TransNet(root)
-        return "TransNet V2"

@@ -14,7 +14,6 @@ from ego_assets.media.frame_index import index_frames
 from ego_assets.videos.clips import (
     Boundary,
     ClipSplitter,
-    TransitionSplitter,
     boundaries,
     merge_short_scenes,
     split_scenes,
@@ -62,7 +61,7 @@ def test_without_confirmation_the_stepping_scene_gives_false_cuts(real_data: Pat
 @pytest.mark.parametrize("name", ONE_TAKE)
 def test_one_take_has_no_cut_and_nothing_like_a_transition(real_data: Path, name: str) -> None:
     path = real_data / "videos" / name
-    found = find_cuts(path, ClipSettings(), keep_thumbs=True)
+    found = find_cuts(path, ClipSettings())
     assert found.cuts == []
     suspects = gradual.suspects(found.thumbs, index_frames(path).pts_s)
     assert suspects == ([(77, 77)] if name == PILLOW else [])
@@ -136,12 +135,12 @@ def test_frames_of_a_transition_belong_to_no_clip() -> None:
 
 
 @pytest.fixture(scope="module")
-def transnet(packaged_weights: Path) -> TransitionSplitter:
-    return TransitionSplitter(ClipSettings(), packaged_weights)
+def transnet(packaged_weights: Path) -> ClipSplitter:
+    return ClipSplitter(ClipSettings(), packaged_weights)
 
 
 def test_a_cross_fade_and_a_fade_are_found_with_their_extent(
-    real_data: Path, transnet: TransitionSplitter
+    real_data: Path, transnet: ClipSplitter
 ) -> None:
     path = real_data / "constructed" / "cuts_gradual.mp4"
     rows = transnet.split({"video_id": "v", "shard": "s"}, path)
@@ -153,13 +152,13 @@ def test_a_cross_fade_and_a_fade_are_found_with_their_extent(
 
 
 def test_the_network_tells_what_only_looks_like_a_transition(
-    real_data: Path, transnet: TransitionSplitter
+    real_data: Path, transnet: ClipSplitter
 ) -> None:
     rows = transnet.split({"video_id": "v", "shard": "s"}, real_data / "videos" / PILLOW)
     assert {r["take_id"] for r in rows} == {"v-t000"}
 
 
-def test_hard_cuts_stay_as_they_are(real_data: Path, transnet: TransitionSplitter) -> None:
+def test_hard_cuts_stay_as_they_are(real_data: Path, transnet: ClipSplitter) -> None:
     path = real_data / "constructed" / "cuts_hard.mp4"
     truth = json.loads(path.with_suffix(".cuts.json").read_text())
     rows = transnet.split({"video_id": "v", "shard": "s"}, path)

@@ -68,5 +68,7 @@ def confidence_of(facts: HandFacts) -> float:
     residual = 1.0 if facts.residual is None else facts.residual
     fit = float(np.exp(-0.5 * (residual / MAX_RESIDUAL) ** 2 - 0.5 * (facts.jump / MAX_JUMP) ** 2))
     bends = 0.5 if facts.flexion_deg < BACKWARD_DEG else 1.0
-    sure = bends * facts.presence * facts.side_score * facts.inside * min(1.0, facts.score / MIN_SCORE)
+    sure = (
+        bends * facts.presence * facts.side_score * facts.inside * min(1.0, facts.score / MIN_SCORE)
+    )
     return float(np.clip(sure * fit, 0, 1))
