@@ -65,14 +65,15 @@ def camera_columns(
     }
 
 
-def evidence_of(found: Registration, full_px: float, motion_kind: str) -> dict[str, Any]:
+def evidence_of(found: Registration, full_px: float) -> dict[str, Any]:
     valid = found.pose is not None
     tried = found.matches > 0
     pose = found.pose
+    motion = "static" if found.kind == "static" else "moving"
     return {
         "is_valid": valid,
         "invalid_reason": None if valid else found.reason or "not registered",
-        "motion_kind": motion_kind if valid else "unknown",
+        "motion_kind": motion if valid else "unknown",
         "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
         "world_from_camera_xyzw": (
             None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()
