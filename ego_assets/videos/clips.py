@@ -157,7 +157,7 @@ class TransitionSplitter(ClipSplitter):
     """The same, and gradual transitions: stretches that look like one are shown to a network."""
 
     name = "transnet"
-    version = "1"
+    version = f"{ClipSplitter.version}.1"
     quality_tier = "learned"
 
     def __init__(self, settings: ClipSettings, root: Path) -> None:
