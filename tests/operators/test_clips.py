@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ego_assets.media.frame_index import index_frames
+from ego_assets.models.packaged.declaration import TRANSNET
+from ego_assets.models.weights import WeightsError
 from ego_assets.videos.clips import (
     Boundary,
     ClipSplitter,
@@ -231,3 +236,32 @@ def test_a_lamp_that_comes_on_is_no_transition() -> None:
     # Of what the fast search did not see, nothing is known.
     seen = {i: p for i, p in enumerate(faded.astype(np.uint8)) if not 25 < i < 35}
     assert all(b <= 25 or a >= 35 for a, b in gradual.suspects(seen, pts_s))
+
+
+@pytest.mark.parametrize("kind", ["no zip", "empty", "half", "code", "text", "other", "no numbers"])
+def test_weights_that_are_not_the_networks_are_told_as_such(
+    kind: str, packaged_weights: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    place = Path(TRANSNET.paths[0])
+    whole = (packaged_weights / place).read_bytes()
+    held = torch.load(packaged_weights / place, weights_only=True)
+    contents = {
+        "no zip": b"version https://git-lfs.github.com/spec/v1\n",
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "code": pickle.dumps(print),
+    }
+    objects: dict[str, Any] = {
+        "text": dict.fromkeys(held, "text"),
+        "other": {"conv.weight": torch.zeros(3)},
+        "no numbers": {k: v * float("nan") for k, v in held.items()},
+    }
+    (tmp_path / place).parent.mkdir(parents=True)
+    if kind in contents:
+        (tmp_path / place).write_bytes(contents[kind])
+    else:
+        torch.save(objects[kind], tmp_path / place)
+    with pytest.raises(WeightsError, match=re.escape(str(tmp_path / place))):
+        TransitionSplitter.check(ClipSettings(), tmp_path)
