@@ -15,6 +15,7 @@ from ego_assets.masks.landmarks.persons import PictureView, forearm_entry, perso
 from ego_assets.masks.landmarks.scan import HandScan, are_one, box_of
 from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand, pixels_a_metre
 from ego_assets.models.hand_nets.landmarks import HandLook, region_of
+from ego_assets.models.hand_nets.palms import Palm, Region
 from ego_assets.operator import Frame
 from ego_assets.vision.patches import Patch
 
@@ -171,6 +172,40 @@ def test_boxes_and_sameness() -> None:
     assert are_one(points, points + 5)
     assert not are_one(points, points + 100)
     assert box_of(points)[3] == pytest.approx(300)
+
+
+def test_what_appears_and_holds_still_is_looked_at_by_all_turns(
+    hand_nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = HandScan(hand_nets)
+    looked: list[Region] = []
+    find = scan._palms.find
+
+    def noted(image: np.ndarray, window: Region, least: float) -> list[Palm]:
+        looked.append(window)
+        return find(image, window, least)
+
+    monkeypatch.setattr(scan._palms, "find", noted)
+
+    def turns_of(picture: np.ndarray) -> list[float]:
+        """Of the small windows in the upper left corner."""
+        looked.clear()
+        assert scan.find(picture, []) == []
+        corner = {(w.x, w.y) for w in looked if w.side < HEIGHT}
+        first = min(corner, default=None)
+        return sorted(w.angle for w in looked if (w.x, w.y) == first)
+
+    empty = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    thing = empty.copy()
+    thing[30:110, 30:110] = np.random.default_rng(0).integers(0, 255, (80, 80, 1), np.uint8)
+    assert len(turns_of(empty)) == 4
+    assert turns_of(empty) == []
+    there = turns_of(thing)
+    assert len(there) == 2
+    assert sorted(there + turns_of(thing)) == sorted([0.0, np.pi, np.pi / 2, -np.pi / 2])
+    assert looked and all(w.side < HEIGHT for w in looked), "large ones were, by all turns"
+    assert turns_of(thing) == []
+    assert not looked
 
 
 @pytest.fixture(scope="module")

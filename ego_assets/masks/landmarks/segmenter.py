@@ -32,7 +32,7 @@ class LandmarksSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "landmarks"
-    version = "1"
+    version = "2"
     quality_tier = "learned"
     weights_hash = ""
 
