@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ego_assets.masks.landmarks import follow
 from ego_assets.masks.landmarks.carry import carried_hands, known_hands, name_hands
 from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
@@ -232,3 +233,32 @@ def test_a_real_hand_is_followed_both_ways_from_where_it_is_found(
     assert set(chain.looks) == set(range(16)) - {7, 8}
     moved = chain.looks[15].points.mean(axis=0) - chain.looks[0].points.mean(axis=0)
     assert moved == pytest.approx([150, 0], abs=12)
+
+
+def test_frames_are_held_within_a_budget(
+    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the interval is: what does not fit is scanned for early, so nothing is lost."""
+    assert follow._MAX_HELD_BYTES <= 96 << 20
+    size = shown[0].image.nbytes
+    monkeypatch.setattr(follow, "_MAX_HELD_BYTES", 4 * size)
+    follower = HandFollower(HandScan(hand_nets), interval_s=100.0)
+    blank = Frame(0, 0.0, np.full_like(shown[0].image, 120), 1.0)
+    held = []
+    for frame in [blank, *(Frame(f.index + 1, f.pts_s + 0.1, f.image, 1.0) for f in shown[:6])]:
+        follower.see(frame)
+        held.append(sum(f.image.nbytes for f in follower._recent))
+    assert max(held) <= 4 * size
+    [track] = follower.tracks
+    assert track.frames == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_frame_beyond_the_budget_is_scanned_at_once(
+    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_MAX_HELD_BYTES", 1)
+    follower = HandFollower(HandScan(hand_nets), interval_s=100.0)
+    for frame in shown[:3]:
+        follower.see(frame)
+        assert follower._recent == [frame]
+    assert [t.frames for t in follower.tracks] == [[0, 1, 2]]
