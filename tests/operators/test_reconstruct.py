@@ -239,12 +239,21 @@ def test_errors_are_in_pixels_of_the_full_picture() -> None:
     assert score(small).position_share <= MAX_POSITION_SHARE
 
 
-def test_a_frame_that_does_not_decode_is_invalid_with_a_time_between_its_neighbours() -> None:
-    torn = dataclasses.replace(scene(), missing=frozenset({0, 17, FRAMES - 1}))
+class Uneven(Scene):
+    """A video of a variable rate."""
+
+    def time_of(self, frame_index: int) -> float:
+        return (frame_index + 0.4 * (frame_index % 3)) / 30
+
+
+def test_a_frame_that_does_not_decode_is_invalid_and_has_the_time_that_the_video_says() -> None:
+    missing = frozenset({0, 17, FRAMES - 1})
+    shared = pictures(False, head_motion, LENS)
+    torn = Uneven(room(1), head_motion, 0, FRAMES, LENS, missing=missing, cache=shared)
     rows, _ = reconstruct(clip_of(torn))
     assert [r["frame_index"] for r in rows if not r["is_valid"]] == [0, 17, FRAMES - 1]
     assert rows[17]["invalid_reason"] == "the frame does not decode"
-    assert rows[17]["pts_s"] == pytest.approx(17 / 30)
+    assert [r["pts_s"] for r in rows] == [torn.time_of(f) for f in range(FRAMES)]
 
 
 def test_a_black_stretch_is_invalid_and_the_rest_is_not() -> None:

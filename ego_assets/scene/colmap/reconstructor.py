@@ -36,7 +36,7 @@ from ego_assets.scene.colmap.metric_scale import (
 )
 from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.scene.colmap.registration import Registration, register_frames
-from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of, times_of
+from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
@@ -214,7 +214,7 @@ class PycolmapReconstructor:
         intrinsics = start if solution is None else solution.intrinsics
         world_id = clip.clip_id if solution is None else solution.world_id
         found = {} if solution is None else _by_frame(tracks, solution.registrations)
-        times = times_of(clip, tracks)
+        decoded = set(tracks.frame_index.tolist())
         scale = None if solution is None else solution.scale
         common = camera_columns(world_id, intrinsics, scale)
         common |= {"backend": self.name, "quality_tier": self.quality_tier}
@@ -223,10 +223,10 @@ class PycolmapReconstructor:
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
-            why = reason if frame in times.decoded else "the frame does not decode"
+            why = reason if frame in decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
             evidence = evidence_of(registration, full_px)
-            rows.append(clip.row(frame, times.of(frame)) | common | evidence)
+            rows.append(clip.row(frame, clip.frames.time_of(frame)) | common | evidence)
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:
