@@ -93,6 +93,10 @@ class FrameSource(Protocol):
         """Frames in presentation order; `indices` (sorted) picks some; `max_side_px` shrinks."""
         ...
 
+    def time_of(self, frame_index: int) -> float:
+        """`pts_s` of a frame, also of one that is not read or does not decode."""
+        ...
+
 
 @dataclass(frozen=True)
 class ClipInput:

@@ -108,6 +108,10 @@ class ClipFrames:
             self._device, why = nvdec.find(self.index.codec)
             self.decoded_by = nvdec.NAME if self._device else f"{SOFTWARE}: {why}"
 
+    def time_of(self, frame_index: int) -> float:
+        """See `FrameSource`."""
+        return float(self.index.pts_s[frame_index])
+
     def read(
         self, *, max_side_px: int | None = None, indices: Sequence[int] | None = None
     ) -> Iterator[Frame]:
@@ -301,4 +305,4 @@ class ClipFrames:
         if self.index.rotation_deg:
             # Our turn is clockwise, numpy's is not.
             image = np.ascontiguousarray(np.rot90(image, -self.index.rotation_deg // 90))
-        return Frame(index, float(self.index.pts_s[index]), image, width / self.width)
+        return Frame(index, self.time_of(index), image, width / self.width)

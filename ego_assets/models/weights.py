@@ -33,9 +33,6 @@ def weights_root(given: str = "") -> Path:
     return Path(given or weights_folder() or "~/.cache/ego").expanduser()
 
 
-"""The name of a file, or a folder and a pattern of the files in it: a name is never a pattern."""
-
-
 def find_files(root: Path, names: Iterable[WeightFiles]) -> list[Path]:
     """The files of those names below `root`, and those that match a pattern, of which there may be
     none. Raises WeightsMissingError that names those that are not there."""

@@ -211,7 +211,7 @@ class _SharedDepth:
 class _DepthReconstructor(PycolmapReconstructor):
     """COLMAP's map of a take, in the metres that a network sees in a few of its pictures."""
 
-    version = "1"
+    version = f"{PycolmapReconstructor.version}.1"
     quality_tier = "reference"
     on_device = True
     lanes = 4

@@ -47,20 +47,25 @@ def boundaries(cuts: Sequence[int], transitions: Sequence[Transition]) -> list[B
 def merge_short_scenes(
     found: Sequence[Boundary], pts_s: np.ndarray, min_scene_s: float
 ) -> list[Boundary]:
-    """Drop the cut that ends a scene shorter than `min_scene_s`: the scene joins the next one.
+    """Drop boundaries so that no scene is shorter than `min_scene_s`.
 
-    The last scene joins the one before it. A transition is kept, for its frames show no scene; so
-    is what little lies between it and the edge of the video. pts_s: (F,) time of every frame.
+    A scene that is joins the next one across a cut, else the one before it. Between transitions, or
+    one and an edge of the video, it counts as part of them. pts_s: (F,) time of every frame.
     """
-    kept: list[Boundary] = []
-    for boundary in found:
-        start = kept[-1].start if kept else 0
-        is_cut = boundary.end == boundary.start
-        if not is_cut or pts_s[boundary.end] - pts_s[start] >= min_scene_s:
+    first, last = Boundary(0, 0), Boundary(len(pts_s), len(pts_s))
+    kept = [first]
+    for boundary in [*found, last]:
+        begins, ends = (min(f, len(pts_s) - 1) for f in (kept[-1].start, boundary.end))
+        is_short = pts_s[ends] - pts_s[begins] < min_scene_s
+        if not is_short or (kept[-1], boundary) == (first, last):
             kept.append(boundary)
-    if kept and kept[-1].end == kept[-1].start and pts_s[-1] - pts_s[kept[-1].start] < min_scene_s:
-        kept.pop()
-    return kept
+        elif boundary != last and boundary.end == boundary.start:
+            continue
+        elif kept[-1] != first and kept[-1].end == kept[-1].start:
+            kept[-1] = boundary
+        else:
+            kept[-1] = Boundary(kept[-1].end, boundary.start)
+    return [boundary for boundary in kept if boundary not in (first, last)]
 
 
 def split_scenes(
@@ -112,7 +117,7 @@ class ClipSplitter:
     """
 
     name = "transnet"
-    version = "2"
+    version = "3"
     quality_tier = "learned"
     weights_hash = ""
 
@@ -150,7 +155,10 @@ class ClipSplitter:
         megapixels = index.width * index.height / 1e6
         scenes = split_scenes(edges, index.pts_s, index.duration_s, self.settings)
         if not scenes:
-            raise BadInputError(f"{path}: a single transition from the first frame to the last")
+            raise BadInputError(
+                f"{path}: transitions from the first frame to the last, with no scene of "
+                f"{self.settings.min_scene_s:g} s (`min_scene_s`) between them"
+            )
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
             rows.append(

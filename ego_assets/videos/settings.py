@@ -76,7 +76,12 @@ class ClipSettings(Settings):
         le=1,
         description="share of the colours that a cut must change; 0 takes all that is proposed",
     )
-    min_scene_s: float = Field(default=0.5, ge=0, description="shorter scenes join the next")
+    min_scene_s: float = Field(
+        default=0.5,
+        ge=0,
+        description="shorter scenes join the next, or the one before a transition; alone between "
+        "transitions they are part of them",
+    )
     max_clip_s: float = Field(default=20.0, gt=1, description="longer scenes are split")
     overlap_s: float = Field(
         default=1.5, ge=0, le=MAX_OVERLAP_S, description="context shared by neighbours"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,11 @@ BATCH_ROWS = 2048
 """Rows that are handed over at a time: as many as DuckDB computes at a time."""
 _PATIENCE_S = 2.0
 _TOO_LARGE = re.compile(r"\bout of memory\b|maximum total string size", re.IGNORECASE)
-_UNREADABLE = re.compile(r"stream registered as '(?P<table>\w+)' failed: (?P<why>.*)", re.DOTALL)
+_STORED = "stored_"
+"""Begins the name of rows whose values are renamed on the way to the table; no query may use it."""
+_UNREADABLE = re.compile(
+    rf"stream registered as '(?:{_STORED})?(?P<table>\w+)' failed: (?P<why>.*)", re.DOTALL
+)
 
 T = TypeVar("T")
 
@@ -90,7 +94,10 @@ class Catalog:
         for table, model in TABLES.items():
             is_read = table in select.tables
             found = self._files(table) if is_read else model.arrow_schema().empty_table()
-            connection.register(table, found)
+            names = model.formerly() if is_read else {}
+            connection.register(f"{_STORED}{table}" if names else table, found)
+            if names:
+                connection.execute(_renaming_view(table, names))
         reader = self._call(lambda: connection.sql(select.sql).to_arrow_reader(BATCH_ROWS))
         return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
 
@@ -246,6 +253,19 @@ def _read_as(model: type[Table]) -> pa.Schema:
     return pa.schema(
         [f.with_type(text) if f.type == pa.string() else f for f in model.arrow_schema()]
     )
+
+
+def _renaming_view(table: str, names: Mapping[str, Mapping[str, str]]) -> str:
+    """Return SQL that makes a table of what is stored, older values under their names of now.
+
+    DuckDB then compares the new names itself; Arrow would filter by what is stored.
+    """
+    columns = []
+    for name, of in names.items():
+        cases = [f"WHEN {_literal(old)} THEN {_literal(new)}" for old, new in of.items()]
+        columns.append(f"CASE {name} {' '.join(cases)} ELSE {name} END AS {name}")
+    select = f"SELECT * REPLACE ({', '.join(columns)}) FROM {_STORED}{table}"
+    return f"CREATE TEMP VIEW {table} AS {select}"
 
 
 def _literal(value: object) -> str:

@@ -229,21 +229,26 @@ class Lake(ArrayFiles):
     def scan(self, table: str) -> pl.LazyFrame:
         """All shards of a table, lazily, as far as they are compacted.
 
-        What a file of an older release lacks is null here.
+        What a file of an older release lacks is null here; values that it calls otherwise have
+        their names of now.
         """
         import polars as pl
 
-        empty = pl.DataFrame(TABLES[table].arrow_schema().empty_table())
+        model = TABLES[table]
+        empty = pl.DataFrame(model.arrow_schema().empty_table())
         files = self.compacted_files(table)
         if not files:
             return empty.lazy()
-        return pl.scan_parquet(
+        rows = pl.scan_parquet(
             [self.storage.uri(key) for key in files],
             glob=False,  # a lake's name may hold `[`, `*` or `?`
             schema=empty.schema,
             missing_columns="insert",
             extra_columns="ignore",
             cast_options=pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast"),
+        )
+        return rows.with_columns(
+            pl.col(name).replace(dict(names)) for name, names in model.formerly().items()
         )
 
     def compacted_files(self, table: str) -> list[str]:

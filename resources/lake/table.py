@@ -137,6 +137,12 @@ class Table(BaseModel):
 
     @classmethod
     @cache
+    def formerly(cls) -> Mapping[str, Mapping[str, str]]:
+        """{column: {value that older releases wrote: value now}}."""
+        return {c.name: c.formerly for c in cls.columns() if c.formerly}
+
+    @classmethod
+    @cache
     def arrow_schema(cls) -> pa.Schema:
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in cls.columns()])
 
@@ -189,7 +195,7 @@ class Table(BaseModel):
         schema = cls.arrow_schema()
         names = schema.names if wanted is None else list(wanted)
         fields = [schema.field(n) for n in names]
-        if batch.schema.equals(pa.schema(fields)):
+        if batch.schema.equals(pa.schema(fields)) and not any(n in cls.formerly() for n in names):
             return batch
         columns = [cls._upgrade_column(batch, field) for field in fields]
         if not columns:
@@ -201,7 +207,7 @@ class Table(BaseModel):
         if field.name in batch.column_names:
             column = batch.column(field.name)
             try:
-                return _renamed_values(_column_of(cls, field.name), column.cast(field.type))
+                return _renamed_values(column.cast(field.type), cls.formerly().get(field.name, {}))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
                 raise SchemaError(
                     f"{cls.table}.{field.name} was written as {column.type} and is {field.type} "
@@ -242,14 +248,11 @@ class Table(BaseModel):
         return problems
 
 
-@cache
-def _column_of(table: type[Table], name: str) -> Column:
-    return _column(name, table.model_fields[name])
-
-
-def _renamed_values(column: Column, data: pa.ChunkedArray) -> pa.ChunkedArray:
-    for old, new in (column.formerly or {}).items():
-        data = pc.if_else(pc.equal(data, old), pa.scalar(new, data.type), data)
+def _renamed_values(data: pa.ChunkedArray, names: Mapping[str, str]) -> pa.ChunkedArray:
+    for old, new in names.items():
+        is_old = pc.equal(data, old)
+        if pc.any(is_old).as_py():
+            data = pc.if_else(is_old, pa.scalar(new, data.type), data)
     return data
 
 

@@ -113,7 +113,12 @@ class Scene:
         for index in range(self.start_frame, self.end_frame):
             if index in self.missing or (indices is not None and index not in indices):
                 continue
-            yield Frame(index, index / FPS, self.render(index, size)[0], size[0] / self.width)
+            yield Frame(
+                index, self.time_of(index), self.render(index, size)[0], size[0] / self.width
+            )
+
+    def time_of(self, frame_index: int) -> float:
+        return frame_index / FPS
 
     def render(self, frame: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The picture (H, W, 3) uint8 and the patch that each pixel shows (H, W) int, -1 none."""

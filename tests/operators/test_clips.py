@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ego_assets.media.frame_index import index_frames
+from ego_assets.models.packaged.declaration import TRANSNET
+from ego_assets.models.weights import WeightsError
 from ego_assets.videos.clips import (
     Boundary,
     ClipSplitter,
@@ -134,6 +140,55 @@ def test_frames_of_a_transition_belong_to_no_clip() -> None:
     assert [(c["start_frame"], c["take"]) for c in faded] == [(21, 0)]
 
 
+@pytest.mark.parametrize(
+    ("cuts", "transitions", "spans"),
+    [
+        ([100], [(104, 112)], [(0, 104), (113, 300)]),
+        ([], [(100, 110), (115, 125)], [(0, 100), (126, 300)]),
+        ([118], [(100, 110), (125, 130)], [(0, 100), (131, 300)]),
+        ([113], [(100, 110)], [(0, 100), (111, 300)]),
+        ([], [(4, 20), (280, 292)], [(21, 280)]),
+        ([290], [(280, 286)], [(0, 280)]),
+        ([6], [(10, 20)], [(21, 300)]),
+        ([100], [(130, 140)], [(0, 100), (100, 130), (141, 300)]),
+    ],
+)
+def test_no_clip_is_shorter_than_a_scene(
+    cuts: list[int], transitions: list[tuple[int, int]], spans: list[tuple[int, int]]
+) -> None:
+    pts_s = np.arange(300) / 30
+    found = boundaries(cuts, [Transition(*t) for t in transitions])
+    clips = split_scenes(merge_short_scenes(found, pts_s, 0.5), pts_s, 10.0, ClipSettings())
+    assert [(c["start_frame"], c["end_frame"]) for c in clips] == spans
+
+
+@given(st.lists(st.integers(1, 199), max_size=8), st.lists(st.integers(0, 19), max_size=4))
+def test_frames_are_in_a_scene_or_belong_to_a_transition(
+    cuts: list[int], places: list[int]
+) -> None:
+    pts_s, least_s = np.arange(200) / 30, 0.5
+    transitions = [Transition(p * 10, p * 10 + 5) for p in sorted(set(places))]
+    found = boundaries(sorted(set(cuts)), transitions)
+    kept = merge_short_scenes(found, pts_s, least_s)
+    assert set(kept) >= {b for b in kept if b.end == b.start} <= set(found)
+    edges = [Boundary(0, 0), *kept, Boundary(200, 200)]
+    scenes = [(a.start, b.end) for a, b in pairwise(edges) if a.start < b.end]
+    inside = {f for start, end in scenes for f in range(start, end)}
+    assert not inside & {f for t in transitions for f in range(t.first, t.last + 1)}
+    if scenes != [(0, 200)]:
+        assert all(pts_s[min(end, 199)] - pts_s[start] >= least_s for start, end in scenes)
+    # What is in no scene lies between transitions, or one and an edge, that are less apart.
+    solid = [0, *(f for t in transitions for f in (t.first, t.last + 1)), 200]
+    for start, end in zip(solid[::2], solid[1::2], strict=True):
+        if end - start > least_s * 30:
+            assert set(range(start, end)) <= inside
+
+
+def test_a_whole_video_may_be_short() -> None:
+    assert merge_short_scenes([], np.arange(4) / 30, 0.5) == []
+    assert merge_short_scenes([Boundary(2, 2)], np.arange(4) / 30, 0.5) == []
+
+
 @pytest.fixture(scope="module")
 def transnet(packaged_weights: Path) -> ClipSplitter:
     return ClipSplitter(ClipSettings(), packaged_weights)
@@ -180,3 +235,32 @@ def test_a_lamp_that_comes_on_is_no_transition() -> None:
     # Of what the fast search did not see, nothing is known.
     seen = {i: p for i, p in enumerate(faded.astype(np.uint8)) if not 25 < i < 35}
     assert all(b <= 25 or a >= 35 for a, b in gradual.suspects(seen, pts_s))
+
+
+@pytest.mark.parametrize("kind", ["no zip", "empty", "half", "code", "text", "other", "no numbers"])
+def test_weights_that_are_not_the_networks_are_told_as_such(
+    kind: str, packaged_weights: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    place = Path(TRANSNET.paths[0])
+    whole = (packaged_weights / place).read_bytes()
+    held = torch.load(packaged_weights / place, weights_only=True)
+    contents = {
+        "no zip": b"version https://git-lfs.github.com/spec/v1\n",
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "code": pickle.dumps(print),
+    }
+    objects: dict[str, Any] = {
+        "text": dict.fromkeys(held, "text"),
+        "other": {"conv.weight": torch.zeros(3)},
+        "no numbers": {k: v * float("nan") for k, v in held.items()},
+    }
+    (tmp_path / place).parent.mkdir(parents=True)
+    if kind in contents:
+        (tmp_path / place).write_bytes(contents[kind])
+    else:
+        torch.save(objects[kind], tmp_path / place)
+    with pytest.raises(WeightsError, match=re.escape(str(tmp_path / place))):
+        TransitionSplitter.check(ClipSettings(), tmp_path)

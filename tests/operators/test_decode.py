@@ -110,6 +110,8 @@ def test_damaged_frames_are_left_out_and_the_others_keep_their_indices(real_data
     good = frames_of(path)
     assert 0.9 * len(index) <= len(good) < len(index)
     assert [f.pts_s for f in good] == [index.pts_s[f.index] for f in good]
+    source = ClipFrames(path, 0, len(index))
+    assert [source.time_of(f) for f in range(len(index))] == index.pts_s.tolist()
     with pytest.raises(BadInputError, match="none of the frames"):
         frames_of(path, len(index) - 1, len(index))
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ego_assets.masks.landmarks import follow
 from ego_assets.masks.landmarks.carry import carried_hands, known_hands, name_hands
 from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
@@ -15,6 +16,7 @@ from ego_assets.masks.landmarks.persons import PictureView, forearm_entry, perso
 from ego_assets.masks.landmarks.scan import HandScan, are_one, box_of
 from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand, pixels_a_metre
 from ego_assets.models.hand_nets.landmarks import HandLook, region_of
+from ego_assets.models.hand_nets.palms import Palm, Region
 from ego_assets.operator import Frame
 from ego_assets.vision.patches import Patch
 
@@ -173,6 +175,40 @@ def test_boxes_and_sameness() -> None:
     assert box_of(points)[3] == pytest.approx(300)
 
 
+def test_what_appears_and_holds_still_is_looked_at_by_all_turns(
+    hand_nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = HandScan(hand_nets)
+    looked: list[Region] = []
+    find = scan._palms.find
+
+    def noted(image: np.ndarray, window: Region, least: float) -> list[Palm]:
+        looked.append(window)
+        return find(image, window, least)
+
+    monkeypatch.setattr(scan._palms, "find", noted)
+
+    def turns_of(picture: np.ndarray) -> list[float]:
+        """Of the small windows in the upper left corner."""
+        looked.clear()
+        assert scan.find(picture, []) == []
+        corner = {(w.x, w.y) for w in looked if w.side < HEIGHT}
+        first = min(corner, default=None)
+        return sorted(w.angle for w in looked if (w.x, w.y) == first)
+
+    empty = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    thing = empty.copy()
+    thing[30:110, 30:110] = np.random.default_rng(0).integers(0, 255, (80, 80, 1), np.uint8)
+    assert len(turns_of(empty)) == 4
+    assert turns_of(empty) == []
+    there = turns_of(thing)
+    assert len(there) == 2
+    assert sorted(there + turns_of(thing)) == sorted([0.0, np.pi, np.pi / 2, -np.pi / 2])
+    assert looked and all(w.side < HEIGHT for w in looked), "large ones were, by all turns"
+    assert turns_of(thing) == []
+    assert not looked
+
+
 @pytest.fixture(scope="module")
 def shown(real_data: Path) -> list[Frame]:
     """A hand before a wall, that moves, goes out of sight, and is back."""
@@ -197,3 +233,32 @@ def test_a_real_hand_is_followed_both_ways_from_where_it_is_found(
     assert set(chain.looks) == set(range(16)) - {7, 8}
     moved = chain.looks[15].points.mean(axis=0) - chain.looks[0].points.mean(axis=0)
     assert moved == pytest.approx([150, 0], abs=12)
+
+
+def test_frames_are_held_within_a_budget(
+    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the interval is: what does not fit is scanned for early, so nothing is lost."""
+    assert follow._MAX_HELD_BYTES <= 96 << 20
+    size = shown[0].image.nbytes
+    monkeypatch.setattr(follow, "_MAX_HELD_BYTES", 4 * size)
+    follower = HandFollower(HandScan(hand_nets), interval_s=100.0)
+    blank = Frame(0, 0.0, np.full_like(shown[0].image, 120), 1.0)
+    held = []
+    for frame in [blank, *(Frame(f.index + 1, f.pts_s + 0.1, f.image, 1.0) for f in shown[:6])]:
+        follower.see(frame)
+        held.append(sum(f.image.nbytes for f in follower._recent))
+    assert max(held) <= 4 * size
+    [track] = follower.tracks
+    assert track.frames == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_frame_beyond_the_budget_is_scanned_at_once(
+    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_MAX_HELD_BYTES", 1)
+    follower = HandFollower(HandScan(hand_nets), interval_s=100.0)
+    for frame in shown[:3]:
+        follower.see(frame)
+        assert follower._recent == [frame]
+    assert [t.frames for t in follower.tracks] == [[0, 1, 2]]

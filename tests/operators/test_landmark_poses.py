@@ -97,6 +97,10 @@ def mask_row(frame: int, points: np.ndarray, hand: np.ndarray, **more: Any) -> d
 
 class _Frames:
     width, height = 640, 480
+    times_s = np.arange(100) / 30
+
+    def time_of(self, frame_index: int) -> float:
+        return float(self.times_s[frame_index])
 
     def read(self, **_: Any) -> Any:
         raise AssertionError("no frame has to be decoded where masks bring joints")
@@ -150,6 +154,22 @@ def test_rows_say_what_was_measured_smoothed_and_filled(tmp_path: Path) -> None:
     again = estimator(tmp_path).process(clip_of(rows[:3]), output.carried)
     joints = np.array([r["joints_camera_m"] for r in again.tables["hand_poses"]])
     assert lengths_of(joints)[0] == pytest.approx(lengths[0], abs=1e-6)
+
+
+def test_filled_rows_have_the_times_of_their_frames(tmp_path: Path) -> None:
+    """A video of a variable rate: frame numbers say nothing of times."""
+    frames = _Frames()
+    frames.times_s = np.cumsum(np.random.default_rng(3).uniform(0.005, 0.06, 20))
+    hand = true_hand()
+    points = project_points(LENSES[0], hand + AHEAD)
+    rows = [
+        mask_row(frame, points, hand, pts_s=frames.time_of(frame))
+        for frame in range(20)
+        if frame not in (7, 8, 9)
+    ]
+    made = estimator(tmp_path).process(clip_of(rows, frames), None).tables["hand_poses"]
+    assert {r["frame_index"] for r in made if r["joints_origin"] == "filled"} == {7, 8, 9}
+    assert [r["pts_s"] for r in made] == frames.times_s.tolist()
 
 
 @pytest.mark.parametrize(

@@ -239,12 +239,21 @@ def test_errors_are_in_pixels_of_the_full_picture() -> None:
     assert score(small).position_share <= MAX_POSITION_SHARE
 
 
-def test_a_frame_that_does_not_decode_is_invalid_with_a_time_between_its_neighbours() -> None:
-    torn = dataclasses.replace(scene(), missing=frozenset({0, 17, FRAMES - 1}))
+class Uneven(Scene):
+    """A video of a variable rate."""
+
+    def time_of(self, frame_index: int) -> float:
+        return (frame_index + 0.4 * (frame_index % 3)) / 30
+
+
+def test_a_frame_that_does_not_decode_is_invalid_and_has_the_time_that_the_video_says() -> None:
+    missing = frozenset({0, 17, FRAMES - 1})
+    shared = pictures(False, head_motion, LENS)
+    torn = Uneven(room(1), head_motion, 0, FRAMES, LENS, missing=missing, cache=shared)
     rows, _ = reconstruct(clip_of(torn))
     assert [r["frame_index"] for r in rows if not r["is_valid"]] == [0, 17, FRAMES - 1]
     assert rows[17]["invalid_reason"] == "the frame does not decode"
-    assert rows[17]["pts_s"] == pytest.approx(17 / 30)
+    assert [r["pts_s"] for r in rows] == [torn.time_of(f) for f in range(FRAMES)]
 
 
 def test_a_black_stretch_is_invalid_and_the_rest_is_not() -> None:
@@ -414,23 +423,60 @@ def test_a_clip_whose_overlap_disagrees_begins_a_new_world() -> None:
     assert "disagrees" in told.notes["take_alignment"]
 
 
-def test_a_wearer_who_stands_still_is_found_in_the_map_of_the_clip_before() -> None:
-    def halting(frame: int) -> np.ndarray:
-        return head_motion(min(frame, 45))
+HALT = 45
 
-    first, second = take(middle=80, end=100, camera=halting)
+
+def halting(frame: int) -> np.ndarray:
+    return head_motion(min(frame, HALT))
+
+
+def screen(left_m: float, since: int) -> Patch:
+    """Half of all that the halted camera sees, hidden from one frame on."""
+
+    def placed(frame: int) -> np.ndarray:
+        ahead = [0, 0, 0.5 if frame >= since else -50.0]
+        return head_motion(HALT) @ pose_matrix(np.eye(3), ahead)
+
+    width, height = np.array([0.35, 0, 0]), np.array([0, 0.4, 0])
+    return Patch(np.array([left_m, -0.2, 0]), width, height, texture(since), placed)
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_wearer_who_stands_still_has_one_pose_in_the_world_before(is_hidden: bool) -> None:
+    """Also when something comes between, bit by bit, until no point of before is seen."""
+    first, second = take(middle=80, end=110, camera=halting)
+    if is_hidden:
+        patches = [*room(1), screen(-0.35, 85), screen(0.0, 98)]
+        hidden = Scene(patches, halting, second.frames.start_frame, 110)
+        second = clip_of(hidden, number=1, context_frames=30)
     rows, output = reconstruct(first)
     more, told = reconstruct(second, output.carried)
     assert "no parallax" in told.notes["no_map_of_its_own"]
-    assert all(r["is_valid"] for r in more)
     assert {r["world_id"] for r in more} == {first.clip_id}
+    assert {(r["registration"], r["motion_kind"]) for r in more} == {("static", "static")}
+    assert len({tuple(r["world_from_camera_m"] + r["world_from_camera_xyzw"]) for r in more}) == 1
     there, here = poses_of(rows)[1][-1], poses_of(more)[1][-1]
     assert rotation_angle_deg(there[:3, :3], here[:3, :3]) < 0.3
-    np.testing.assert_allclose(
-        transform_points(here, np.array([[0, 0, 1.0]])),
-        transform_points(there, np.array([[0, 0, 1.0]])),
-        atol=0.05,
-    )
+    ahead = np.array([[0, 0, 1.0]])
+    off = transform_points(here, ahead) - transform_points(there, ahead)
+    assert np.abs(off).max() < 0.05
+    # A wearer who walks on then is found by the points that were seen all the while.
+    assert is_hidden or len(told.carried["points"]) > 50
+
+
+def test_a_wearer_who_comes_to_rest_moves_until_then() -> None:
+    """The frames before keep the poses that the points of the clip before give them."""
+    first, second = take(middle=50, end=100, overlap=10, camera=halting)
+    _, output = reconstruct(first)
+    rows, told = reconstruct(second, output.carried)
+    assert "the camera stands still" in told.notes["no_map_of_its_own"]
+    kinds = {r["frame_index"]: r["motion_kind"] for r in rows}
+    assert {kinds[f] for f in range(40, HALT - 1)} == {"moving"}
+    assert {kinds[f] for f in range(HALT + 1, 100)} == {"static"}
+    true = np.array([halting(r["frame_index"]) for r in rows])
+    found = poses_of(rows)[1]
+    turn = found[-1, :3, :3].T @ found[0, :3, :3], true[-1, :3, :3].T @ true[0, :3, :3]
+    assert rotation_angle_deg(*turn) < 0.3
 
 
 def test_a_clip_after_one_without_a_map_begins_a_new_world() -> None:

@@ -254,6 +254,17 @@ def test_a_shard_that_is_added_is_seen_and_a_damaged_one_is_named(tmp_path: Path
         catalog.query(count)
 
 
+def test_a_damaged_file_of_a_table_with_renamed_values_is_named(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.storage.write(f"hand_poses/{SHARD}.parquet", b"damaged")
+    with Catalog(lake) as catalog:
+        for sql in ("SELECT count(*) FROM hand_poses", "SELECT quality_tier FROM hand_poses"):
+            with pytest.raises(QueryError, match=rf"^hand_poses cannot be read .*{SHARD}"):
+                catalog.query(sql)
+        with pytest.raises(QueryError, match="there is no table"):
+            catalog.query("SELECT * FROM hand_poses, stored_hand_poses")
+
+
 def test_files_of_older_releases_are_widened_and_filled(tmp_path: Path) -> None:
     lake = Bench(tmp_path).lake
     with lake.storage.open(f"clips/{SHARD}.parquet") as file:

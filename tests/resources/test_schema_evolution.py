@@ -19,6 +19,7 @@ import pytest
 from pydantic import Field
 
 from ego_assets.catalog import TABLES
+from ego_assets.upkeep.audit import verify
 from resources.lake import Lake, LakeError
 from resources.lake.catalog import Catalog
 from resources.lake.parquet import SCHEMA
@@ -33,6 +34,7 @@ from resources.lake.table import (
     Text,
     fixed,
 )
+from resources.ledger import Ledger
 from tests.stages.stage_bench import SHARD, provenance
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -104,14 +106,67 @@ def test_there_is_a_golden_lake_of_this_release() -> None:
         )
 
 
-def test_values_that_are_called_otherwise_now_are_read_as_such() -> None:
+TIERED = [name for name, model in TABLES.items() if "quality_tier" in model.model_fields]
+
+
+def as_before(batch: pa.Table) -> pa.Table:
+    """Its first row as of a large model, under the name that this had until schema 3."""
+    place = batch.schema.get_field_index("quality_tier")
+    values = ["model", *batch["quality_tier"].to_pylist()[1:]]
+    return batch.set_column(place, batch.schema.field(place), pa.chunked_array([values]))
+
+
+@pytest.mark.parametrize("table", TIERED)
+def test_values_that_are_called_otherwise_now_are_read_as_such(table: str) -> None:
     """Rows of large models said `model` before there were learned ones."""
-    batch = TABLES["hand_masks"].from_rows(golden_rows("hand_masks"))
-    place = batch.column_names.index("quality_tier")
-    before = batch.set_column(place, "quality_tier", pa.chunked_array([["model", "baseline"]]))
-    after = TABLES["hand_masks"].upgrade(before, version="2")
-    assert after.column("quality_tier").to_pylist() == ["reference", "baseline"]
-    assert TABLES["hand_masks"].violations(after) == []
+    model = TABLES[table]
+    before = as_before(model.from_rows(golden_rows(table)))
+    assert before.schema.equals(model.arrow_schema())
+    after = model.upgrade(before, version="2")
+    assert after["quality_tier"].to_pylist() == ["reference", "baseline"]
+    assert model.violations(after) == []
+    (some,) = model.upgrade(before.select(["quality_tier"]), ["quality_tier"], "2").columns
+    assert some.to_pylist() == ["reference", "baseline"]
+
+
+@pytest.mark.parametrize("folder", LAKES, ids=lambda p: p.name)
+def test_whoever_reads_older_lakes_finds_the_names_of_now(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "lake")
+    lake = Lake(tmp_path / "lake")
+    for table in TIERED:
+        if f"{table}/{SHARD}.parquet" not in lake.compacted_files(table):
+            continue
+        rewrite(lake, table, as_before)
+        for rows in (
+            lake.read(table, SHARD),
+            lake.read(table, SHARD, columns=["clip_id", "quality_tier"]),
+            lake.scan(table).collect().to_arrow(),
+            lake.scan(table).select("quality_tier").collect().to_arrow(),
+        ):
+            assert rows["quality_tier"].to_pylist() == ["reference", "baseline"], table
+        assert lake.scan(table).filter(quality_tier="reference").collect().height == 1
+        with Catalog(lake) as catalog:
+            for tier, count in (("reference", 1), ("model", 0), ("baseline", 1)):
+                sql = f"SELECT clip_id FROM {table} WHERE quality_tier = '{tier}'"
+                assert catalog.query(sql).num_rows == count, sql
+            assert catalog.query(f"SELECT * FROM {table}").column_names == [
+                *TABLES[table].arrow_schema().names
+            ]
+            assert catalog.query("SHOW TABLES").num_rows == len(TABLES)
+    found = verify(lake, Ledger.beside(lake.root))
+    assert not [p for p in found if p.kind == "breaks_contract"]
+
+
+def test_a_shard_with_rows_of_two_releases_is_compacted(tmp_path: Path) -> None:
+    lake, table = Lake(tmp_path), TABLES["detections"]
+    first, second = ([row] for row in golden_rows("detections"))
+    lake.publish("detections", SHARD, "old", table.from_rows(first), provenance("golden"))
+    lake.compact("detections", SHARD, ["old"])
+    rewrite(lake, "detections", as_before)
+    lake.publish("detections", SHARD, "new", table.from_rows(second), provenance("golden"))
+    assert lake.compact("detections", SHARD, ["old", "new"]) == 2
+    tiers = lake.read("detections", SHARD)["quality_tier"].to_pylist()
+    assert sorted(tiers) == ["baseline", "reference"]
 
 
 def test_a_column_with_a_default_may_be_left_out_of_a_row() -> None:

@@ -28,6 +28,15 @@ def test_the_version_of_a_backend_is_that_of_its_class(operator: str, backend: s
     assert registry.version(operator, backend) == (cls.version, cls.weights_hash)
 
 
+@pytest.mark.parametrize(("operator", "backend"), BACKENDS)
+def test_a_backend_that_extends_another_has_a_version_of_both(operator: str, backend: str) -> None:
+    """When what it inherits changes, its rows are made again, too."""
+    cls: Any = registry._class(registry.find(operator, backend))
+    for base in cls.__mro__[1:]:
+        if "version" in vars(base):
+            assert cls.version.startswith(base.version)
+
+
 @pytest.mark.parametrize("table", ["video_manifest", "clips"])
 def test_what_was_made_by_another_version_is_made_again(
     table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -86,20 +86,16 @@ class LandmarksHandEstimator:
             seen = measured_by_mask(row) or looked.get(key)
             mine = tracks.setdefault(row["track_id"], [])
             if mine:
-                mine.extend(self._gap(mine[-1], row))
+                mine.extend(self._gap(clip, mine[-1], row))
             mine.append(_Moment(row["frame_index"], row["pts_s"], row, seen))
         return tracks
 
-    def _gap(self, before: _Moment, row: Mapping[str, Any]) -> Iterator[_Moment]:
+    def _gap(self, clip: ClipInput, before: _Moment, row: Mapping[str, Any]) -> Iterator[_Moment]:
         """Moments of the frames between two looks at a hand, if they are few."""
-        frames = range(before.frame + 1, row["frame_index"])
         if row["pts_s"] - before.pts_s > self.settings.fill_gap_s:
             return
-        for frame in frames:
-            share = (frame - before.frame) / (len(frames) + 1)
-            yield _Moment(
-                frame, before.pts_s + share * (row["pts_s"] - before.pts_s), before.mask, None
-            )
+        for frame in range(before.frame + 1, row["frame_index"]):
+            yield _Moment(frame, clip.frames.time_of(frame), before.mask, None)
 
     def _rows(
         self, clip: ClipInput, moments: Sequence[_Moment], lengths: np.ndarray

@@ -32,6 +32,8 @@ _ASIDE, _TURNED = 0.08, 0.25
 """Of a region's side, and radians: the net is less exact for a hand further off its middle."""
 _JUMP = 0.7
 """Shares of its size that a hand moves from frame to frame at most, beyond its motion before."""
+_MAX_HELD_BYTES = 96 << 20
+"""Of the frames since the last scan: in half a second of 1080p at 30 frames/s are 89 MiB."""
 
 
 @dataclass(eq=False)
@@ -87,8 +89,12 @@ class HandFollower:
         self._lost = [(r, t) for r, t in self._lost if frame.pts_s - t <= _SEARCH_S]
         self._recent.append(frame)
         wait = _RETRIES_S if self._lost else self._interval_s
-        if frame.pts_s - self._scanned_s >= min(wait, self._interval_s):
+        is_due = frame.pts_s - self._scanned_s >= min(wait, self._interval_s)
+        if is_due or self._held_bytes() > _MAX_HELD_BYTES:
             self._look_around(frame)
+
+    def _held_bytes(self) -> int:
+        return sum(frame.image.nbytes for frame in self._recent)
 
     def _follow(self, track: HandTrack, frame: Frame, step: int = -1) -> HandLook | None:
         """The hand of a track in a frame next to its last (or, step 0, its first) one."""

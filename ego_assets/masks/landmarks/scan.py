@@ -39,7 +39,8 @@ class HandScan:
     def __init__(self, folder: Path) -> None:
         self._palms = PalmDetector(folder)
         self._joints = LandmarkNet(folder)
-        self._before: np.ndarray | None = None
+        self._before: list[np.ndarray] = []
+        """Thumbnails of the last two pictures."""
         self._count = 0
 
     def look(self, image: np.ndarray, region: Region) -> HandLook:
@@ -59,22 +60,27 @@ class HandScan:
 
     def forget(self) -> None:
         """Look at everything the next time."""
-        self._before, self._count = None, 0
+        self._before, self._count = [], 0
 
     def find(
         self, image: np.ndarray, known: Sequence[HandLook], lost: Sequence[Region] = ()
     ) -> list[HandLook]:
         """Hands in a picture, (H, W, 3) uint8 RGB, that are not known.
 
-        A window is looked at where the picture has changed since the last time, away from the
-        known hands, or where a hand was lost: the nets say the same of the same picture.
+        A window is looked at where the picture has changed since it was last looked at by the same
+        turns, away from the known hands, or where a hand was lost: the nets say the same of the
+        same picture.
         """
         height, width = image.shape[:2]
-        changed = self._changed(image, known)
+        groups = zip(self._windows(width, height), self._changes(image, known), strict=True)
+        due = [
+            window
+            for group, changed in groups
+            for window in group
+            if _has_changed(changed, window, width) or _holds(window, lost)
+        ]
         found: list[HandLook] = []
-        for window in self._windows(width, height):
-            if not (_has_changed(changed, window, width) or _holds(window, lost)):
-                continue
+        for window in due:
             for palm in self._palms.find(image, window, MIN_PALM):
                 if any(_is_looked_at(palm.region, hand) for hand in (*known, *found)):
                     continue
@@ -83,7 +89,7 @@ class HandScan:
                     found.append(hand)
         return distinct(found, known)
 
-    def _windows(self, width: int, height: int) -> list[Region]:
+    def _windows(self, width: int, height: int) -> tuple[list[Region], list[Region]]:
         """The squares of one scan: large ones at each turn, small ones at every other."""
         all_turns = (*_TURNS[0], *_TURNS[1])
         turns = _TURNS[self._count % 2] if self._count else all_turns
@@ -91,22 +97,27 @@ class HandScan:
         longer = max(width, height)
         large = [s for s in _SIDES if s >= 1]
         small = [s for s in _SIDES if s < 1 and (s > 0.5 or s * longer >= _LEAST_SIDE)]
-        return windows(width, height, large, all_turns) + windows(width, height, small, turns)
+        return windows(width, height, large, all_turns), windows(width, height, small, turns)
 
-    def _changed(self, image: np.ndarray, known: Sequence[HandLook]) -> np.ndarray:
-        """(h, w) bool: cells that are not as they were, away from the known hands."""
+    def _changes(self, image: np.ndarray, known: Sequence[HandLook]) -> tuple[np.ndarray, ...]:
+        """(h, w) bool, for large and for small windows: cells that are not as they were in the last
+        scan, and in the one before it, which had the turns of this one; away from known hands."""
         height, width = image.shape[:2]
         scale = _THUMBNAIL / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         cells = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        before, self._before = self._before, cells
-        if before is None or before.shape != cells.shape:
-            return np.ones(cells.shape[:2], bool)
-        changed: np.ndarray = np.abs(cells - before).max(axis=2) > _CHANGE
-        for hand in known:
-            x0, y0, x1, y1 = (box_of(hand.points) * scale).astype(int)
-            changed[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = False
-        return changed
+        before = [b for b in self._before if b.shape == cells.shape]
+        self._before = [*before[-1:], cells]
+        if not before:
+            return (np.ones(cells.shape[:2], bool),) * 2
+        changes = []
+        for then in (before[-1], before[0]):
+            changed: np.ndarray = np.abs(cells - then).max(axis=2) > _CHANGE
+            for hand in known:
+                x0, y0, x1, y1 = (box_of(hand.points) * scale).astype(int)
+                changed[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = False
+            changes.append(changed)
+        return tuple(changes)
 
 
 def _has_changed(changed: np.ndarray, window: Region, width: int) -> bool:

@@ -29,7 +29,7 @@ class GaussNewtonRetargeter(DexRetargeter):
     """
 
     name = "gauss_newton"
-    version = "1"
+    version = f"{DexRetargeter.version}.1"
     solver_class = GaussNewtonSolver
     lanes = 8
 

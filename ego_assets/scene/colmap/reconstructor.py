@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ from ego_assets.scene.colmap.metric_scale import (
 )
 from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.scene.colmap.registration import Registration, register_frames
-from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of, times_of
+from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
@@ -58,7 +59,6 @@ class _Solution:
     registrations: list[Registration]
     intrinsics: Intrinsics
     scale: MetricScale | None = None
-    motion_kind: str = "moving"
     is_metric: bool = False
 
 
@@ -66,7 +66,7 @@ class PycolmapReconstructor:
     """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
 
     name = "pycolmap"
-    version = "2"
+    version = "3"
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None
@@ -109,8 +109,8 @@ class PycolmapReconstructor:
             reason = str(error)
             solution = self._locate(tracks, work, start, anchors)
             notes["no_map_of_its_own"] = reason
-            if solution is None and rest is not None:
-                solution = _at_rest(clip, tracks, rest, work, start, anchors)
+            if rest is not None:
+                solution = _at_rest(clip, tracks, rest, solution, work, start, anchors)
         if solution is not None and self.depth is not None:
             known = MetricScale.from_carried(carried)
             if known is not None and anchors and anchors.world_id == solution.world_id:
@@ -166,15 +166,7 @@ class PycolmapReconstructor:
         """A clip that bears no map itself, found in the points of the clip before it."""
         if anchors is None or not len(anchors.points) or not len(tracks):
             return None
-        count = len(anchors.points)
-        scene = SparseMap(
-            poses={},
-            points=anchors.points,
-            track=np.arange(count),
-            errors_px=np.zeros(count),
-            angle_deg=np.zeros(count),
-            intrinsics=work,
-        )
+        scene = _map_of(anchors.points, work)
         found = register_frames(tracks, scene, self.settings)
         if not any(r.pose is not None for r in found):
             return None
@@ -222,20 +214,19 @@ class PycolmapReconstructor:
         intrinsics = start if solution is None else solution.intrinsics
         world_id = clip.clip_id if solution is None else solution.world_id
         found = {} if solution is None else _by_frame(tracks, solution.registrations)
-        times = times_of(clip, tracks)
+        decoded = set(tracks.frame_index.tolist())
         scale = None if solution is None else solution.scale
         common = camera_columns(world_id, intrinsics, scale)
         common |= {"backend": self.name, "quality_tier": self.quality_tier}
         if solution is not None and solution.is_metric:
             common["scale_kind"] = "metric"
-        kind = "unknown" if solution is None else solution.motion_kind
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
-            why = reason if frame in times.decoded else "the frame does not decode"
+            why = reason if frame in decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
-            evidence = evidence_of(registration, full_px, kind)
-            rows.append(clip.row(frame, times.of(frame)) | common | evidence)
+            evidence = evidence_of(registration, full_px)
+            rows.append(clip.row(frame, clip.frames.time_of(frame)) | common | evidence)
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:
@@ -314,35 +305,66 @@ def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution
         r if r.pose is None else dataclasses.replace(r, pose=to_take.pose(r.pose))
         for r in solution.registrations
     ]
-    return _Solution(world_id, scene, found, solution.intrinsics)
+    return dataclasses.replace(solution, world_id=world_id, scene=scene, registrations=found)
 
 
 def _at_rest(
     clip: ClipInput,
     tracks: TrackTable,
     rest: StaticCamera,
+    located: _Solution | None,
     work: Intrinsics,
     start: Intrinsics,
     anchors: Anchors | None,
 ) -> _Solution:
-    """The camera where it stood in the clip before, else the origin of a world of its own."""
-    scene = SparseMap(
+    """The camera in one place: where it stood in the clip before, or where that clip's points show
+    it to be, else the origin of a world of its own.
+
+    Frames out of that place keep the pose that the points give them.
+    """
+    stood = np.flatnonzero(rest.in_place).tolist()
+    frames = tracks.frame_index.tolist()
+    poses = [anchors.poses[frames[i]] for i in stood if anchors and frames[i] in anchors.poses]
+    if located is not None and not poses:
+        poses = [p for i in stood if (p := located.registrations[i].pose) is not None]
+    if anchors is None or not poses:
+        found, nothing = rest.registrations(np.eye(4)), _map_of(np.empty((0, 3)), work)
+        return _Solution(clip.clip_id, nothing, found, start, is_metric=True)
+    found = rest.registrations(_middle(poses))
+    if located is None:
+        nothing = _map_of(np.empty((0, 3)), work)
+        return _Solution(anchors.world_id, nothing, found, start, is_metric=anchors.is_metric)
+    # The next clip may be located in the same points.
+    both = zip(found, located.registrations, strict=True)
+    found = [still if there.pose is None else _supported(still, there) for still, there in both]
+    return dataclasses.replace(located, registrations=found, is_metric=anchors.is_metric)
+
+
+def _supported(still: Registration, there: Registration) -> Registration:
+    """Return a frame at rest with the points that it was located by; else as it was located."""
+    if still.pose is None:
+        return there
+    return dataclasses.replace(still, points=there.points, xy=there.xy)
+
+
+def _middle(poses: Sequence[np.ndarray]) -> np.ndarray:
+    """Return that of several poses of one camera which lies in the middle of them."""
+    centres = np.array([pose[:3, 3] for pose in poses])
+    off = np.linalg.norm(centres - np.median(centres, axis=0), axis=1)
+    return poses[int(np.argmin(off))]
+
+
+def _map_of(points: np.ndarray, work: Intrinsics) -> SparseMap:
+    """Return points of the clip before as a map, each the track of its number."""
+    count = len(points)
+    return SparseMap(
         poses={},
-        points=np.empty((0, 3)),
-        track=np.empty(0, np.int64),
-        errors_px=np.empty(0),
-        angle_deg=np.empty(0),
+        points=points,
+        track=np.arange(count),
+        errors_px=np.zeros(count),
+        angle_deg=np.zeros(count),
         intrinsics=work,
     )
-    stood = tracks.frame_index[rest.in_place].tolist()
-    shared = [f for f in stood if anchors is not None and f in anchors.poses]
-    if anchors is not None and shared:
-        found = rest.registrations(anchors.poses[shared[-1]])
-        return _Solution(
-            anchors.world_id, scene, found, start, motion_kind="static", is_metric=anchors.is_metric
-        )
-    found = rest.registrations(np.eye(4))
-    return _Solution(clip.clip_id, scene, found, start, motion_kind="static", is_metric=True)
 
 
 def _carried(clip: ClipInput, tracks: TrackTable, solution: _Solution, carry_s: float) -> Carried:

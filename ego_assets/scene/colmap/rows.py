@@ -5,44 +5,16 @@ Not here: the reconstruction (`reconstructor`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ego_assets.operator import ClipInput, Intrinsics
+from ego_assets.operator import Intrinsics
 from ego_assets.scene.colmap.mapping import SparseMap
 from ego_assets.scene.colmap.metric_scale import MetricScale
 from ego_assets.scene.colmap.point_tracks import TrackTable
 from ego_assets.scene.colmap.registration import Registration
 from ego_assets.vision.geometry import quaternion_from_matrix
-
-
-@dataclass(frozen=True)
-class Times:
-    """When each frame of a clip is shown, and which of them decode."""
-
-    frames: np.ndarray
-    pts_s: np.ndarray
-    decoded: frozenset[int]
-
-    def of(self, frame: int) -> float:
-        """Time of a frame; of one that does not decode, on the line between its neighbours."""
-        return float(np.interp(frame, self.frames, self.pts_s))
-
-
-def times_of(clip: ClipInput, tracks: TrackTable) -> Times:
-    start, end = clip.clip["start_frame"], clip.clip["end_frame"]
-    frames, pts = tracks.frame_index, tracks.pts_s
-    decoded = frozenset(int(f) for f in frames)
-    if start not in decoded:
-        frames = np.concatenate([[start], frames])
-        pts = np.concatenate([[clip.clip["start_pts_s"]], pts])
-    return Times(
-        np.concatenate([frames, [end]]),
-        np.concatenate([pts, [max(clip.clip["end_pts_s"], pts[-1])]]),
-        decoded,
-    )
 
 
 def camera_columns(
@@ -65,14 +37,15 @@ def camera_columns(
     }
 
 
-def evidence_of(found: Registration, full_px: float, motion_kind: str) -> dict[str, Any]:
+def evidence_of(found: Registration, full_px: float) -> dict[str, Any]:
     valid = found.pose is not None
     tried = found.matches > 0
     pose = found.pose
+    motion = "static" if found.kind == "static" else "moving"
     return {
         "is_valid": valid,
         "invalid_reason": None if valid else found.reason or "not registered",
-        "motion_kind": motion_kind if valid else "unknown",
+        "motion_kind": motion if valid else "unknown",
         "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
         "world_from_camera_xyzw": (
             None if pose is None else quaternion_from_matrix(pose[:3, :3]).tolist()

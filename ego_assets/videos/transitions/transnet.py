@@ -35,8 +35,12 @@ class TransNet:
             self._weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             check_numbers(path, {k: v for k, v in self._weights.items() if "num_batches" not in k})
             self._scores(torch.zeros(1, 4, HEIGHT_PX, WIDTH_PX, 3, dtype=torch.uint8))
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise WeightsError(f"{path} does not load as TransNet V2: {error}") from error
+        except WeightsError:
+            raise
+        except Exception as error:  # torch and pickle each have errors of their own
+            raise WeightsError(
+                f"{path} cannot be read as TransNet V2: {type(error).__name__}: {error}"
+            ) from error
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Return (F,) how likely each frame is part of a transition, cuts included.
