@@ -17,7 +17,7 @@ import pytest
 from resources.processes import last_words
 from resources.processes.fork_server import ForkServer, ForkServerError
 from resources.processes.last_words import LastWords
-from resources.processes.lifetime import cause_of_death
+from resources.processes.lifetime import cause_of_death, is_running
 from resources.processes.program import Program
 
 PATIENCE_S = 120.0
@@ -55,6 +55,12 @@ def does(connection: Connection, argument: str) -> None:
     elif argument == "speaks":
         print("my last words", file=sys.stderr)
         os._exit(3)
+    elif argument == "daemonises":
+        script = "sleep 600 >/dev/null & echo $!"
+        connection.send(int(subprocess.check_output(["sh", "-c", script], start_new_session=True)))
+        connection.recv()
+    elif argument == "ends":
+        connection.recv()
     elif argument == "environment":
         connection.send(os.environ.get("ASKED_FOR"))
 
@@ -87,6 +93,20 @@ def test_what_a_process_has_started_ends_with_it(victim: str) -> None:
             server.fork("starts")
         assert server.is_dead
     assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+    server.close()
+
+
+def test_what_a_living_process_has_daemonised_lives_when_another_ends() -> None:
+    server = ForkServer(f"{HERE}:does")
+    lives, ends = server.fork("daemonises"), server.fork("ends")
+    orphan = psutil.Process(lives.connection.recv())
+    assert orphan.ppid() == lives.pid  # its own parent is gone
+    ends.say("end")
+    assert ends.has_ended(PATIENCE_S)
+    assert is_running(orphan)
+    lives.kill()
+    assert lives.has_ended(PATIENCE_S)
+    assert not is_running(orphan)
     server.close()
 
 
