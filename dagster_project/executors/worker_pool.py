@@ -217,6 +217,7 @@ class WorkerPool:
         self.server.kill_strays()
         for worker in list(self.workers.values()):
             worker.is_gone(CLOSING_S)
+            worker.has_ended()
             self._bury(worker)
         self.server.close()
         self.server_deaths += 1

@@ -77,9 +77,11 @@ class Forked:
     @property
     def how(self) -> str:
         """How it has ended; completes "the process …"."""
-        if self.status is None:
+        if self.status is not None:
+            return cause_of_death(self.status)
+        if self.ended.closed:
             return "was killed together with the server of the workers"
-        return cause_of_death(self.status)
+        return "has ended, and nobody says how" if self.is_gone() else "has not ended"
 
     def last_words(self) -> str:
         """Return the last lines of its standard error, if they are kept."""
