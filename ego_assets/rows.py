@@ -36,7 +36,7 @@ FoundationPose and their like, for whoever has their weights."""
 TIER = "baseline: no weights; learned: weights that lie in packages; reference: a large model"
 
 
-ScaleKind = Literal["metric", "arbitrary"]
+ScaleKind = Literal["metric", "metric_hands", "arbitrary"]
 
 
 IntrinsicsSource = Literal["calibration_file", "assumed_fov", "self_calibrated"]

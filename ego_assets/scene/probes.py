@@ -92,7 +92,7 @@ def cameras_do_not_jitter(evidence: Evidence, settings: CameraProbeSettings) -> 
     tracks = Tracks.of(evidence.valid_rows, _CLIP)
     at = tracks.column("world_from_camera_m").astype(np.float64)
     jitter = tracks.jitter(at[:, None])
-    is_metric = pc.equal(tracks.rows["scale_kind"], "metric").to_numpy()
+    is_metric = pc.not_equal(tracks.rows["scale_kind"], "arbitrary").to_numpy()
     jitter[is_metric & (jitter < settings.min_camera_jitter_m)] = 0.0
     return judge(
         tracks.units(jitter / np.maximum(_extent(tracks, at), 1e-12), "rms"),
@@ -194,6 +194,35 @@ def scale_does_not_drift(evidence: Evidence, settings: CameraProbeSettings) -> F
     )
 
 
+@probe(
+    "scene_reconstruction",
+    reads=(*_FRAME, "scale_kind"),
+    others={"hand_masks": ("clip_id", "frame_index", "is_wearer")},
+)
+def hands_have_a_place_in_metres(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
+    """Most of the wearer's hands are seen by a camera that has a pose in a world of metres: without
+    one, a wrist has no path through the room."""
+    cameras = pl.DataFrame(evidence.valid_rows.select(["clip_id", "frame_index", "scale_kind"]))
+    placed = cameras.filter(pl.col("scale_kind") != "arbitrary").select(
+        "clip_id", "frame_index", is_placed=True
+    )
+    hands = pl.DataFrame(evidence.tables["hand_masks"]).filter(pl.col("is_wearer").fill_null(True))
+    shares = (
+        hands.join(placed, on=["clip_id", "frame_index"], how="left")
+        .group_by("clip_id")
+        .agg(pl.col("is_placed").fill_null(False).mean())
+        .sort("clip_id")
+    )
+    return judge(
+        Units.of(shares["clip_id"], shares["is_placed"]),
+        settings.min_placed_hand_share,
+        "of the wearer's hand masks",
+        "clips whose hands have no place in metres",
+        settings.max_lost_hand_clip_share,
+        least=True,
+    )
+
+
 def frozen_stretches(tracks: Tracks, least_s: float) -> list[tuple[str, int, int]]:
     """(clip, first, last frame) of the stretches with one and the same pose that last for least_s:
     the longest few of each clip, the longest first. More than one, for a long one may be rightly
@@ -266,4 +295,5 @@ PROBES = (
     *frames_are_registered,
     *poses_rest_on_inliers,
     *scale_does_not_drift,
+    *hands_have_a_place_in_metres,
 )

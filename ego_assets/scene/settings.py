@@ -63,6 +63,12 @@ class ReconstructSettings(Settings):
     carry_s: float = Field(
         default=3.0, ge=0, le=30, description="end of a clip handed to the next one of the take"
     )
+    min_scale_hands: int = Field(
+        default=20, ge=1, description="hands in frames that a scale from hands needs"
+    )
+    max_hand_scale_spread: float = Field(
+        default=0.4, gt=0, description="robust deviation of the hands' scales: wider is no scale"
+    )
     seed: int = Field(default=0, ge=0, description="of every random choice")
 
 
@@ -113,6 +119,11 @@ class DepthAnythingSettings(DepthScaleSettings):
 
 class CameraProbeSettings(ProbeSettings):
     """Thresholds of the probes of cameras."""
+
+    min_placed_hand_share: Share = Field(
+        default=0.5, ge=0, le=1, description="wearer's hands of a clip with a place in metres"
+    )
+    max_lost_hand_clip_share: Share = Field(default=0.5, ge=0, le=1, description="clips with fewer")
 
     min_frozen_s: float = Field(
         default=0.5, gt=0, description="a pose that stays the same for as long is frozen"

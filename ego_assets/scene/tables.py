@@ -61,14 +61,16 @@ class SceneReconstruction(FrameRow):
     )
     scale_kind: ScaleKind = Field(
         description="metric: world units are metres; so are those of a world whose camera never "
-        "moves, since nothing in it has a length"
+        "moves, since nothing in it has a length; metric_hands: they are as exact as the size of "
+        "the hands that were seen, and the surfaces beside them"
     )
     scale_spread: Annotated[Float32, Unit("relative"), MayBeAbsent()] | None = Field(
         ge=0,
-        description="of a metric scale: robust deviation of what each point says of it (log)",
+        description="of a metric scale: robust deviation of what each point or hand says (log)",
     )
     scale_samples: Annotated[Int32, MayBeAbsent()] | None = Field(
-        ge=1, description="of a metric scale: points that were asked, once for the whole world"
+        ge=1,
+        description="of a metric scale: points or hands that were asked, once for the world",
     )
     camera_model: Text = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
     fx_px: Annotated[Pixels, Plausible(50.0, 20000.0)] = Field(description="focal length, x")

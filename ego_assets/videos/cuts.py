@@ -66,7 +66,7 @@ class FoundCuts:
 
     proposed: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
-    thumbs: dict[int, np.ndarray] = field(default_factory=dict)
+    thumbs: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
     decoded_frames: int = 0
     fallback: str | None = None
 

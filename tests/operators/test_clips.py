@@ -263,4 +263,4 @@ def test_weights_that_are_not_the_networks_are_told_as_such(
     else:
         torch.save(objects[kind], tmp_path / place)
     with pytest.raises(WeightsError, match=re.escape(str(tmp_path / place))):
-        TransitionSplitter.check(ClipSettings(), tmp_path)
+        ClipSplitter.check(ClipSettings(), tmp_path)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ego_assets.operator import DepthSource, FrameSource
+from ego_assets.rows import ScaleKind
 from ego_assets.scene.colmap.mapping import SparseMap
 from ego_assets.scene.colmap.point_tracks import TrackTable
 from ego_assets.scene.colmap.registration import Registration, depths_in
@@ -40,12 +41,13 @@ class SizedDepthSource(DepthSource, Protocol):
 @dataclass(frozen=True)
 class MetricScale:
     """Metres a unit of the map; `spread`: robust standard deviation of the logarithm of what each
-    of `samples` points in `frames` pictures says, so about a relative error of one point."""
+    of `samples` points (or hands) in `frames` pictures says, so about a relative error of one."""
 
     factor: float
     spread: float
     samples: int
     frames: int
+    kind: ScaleKind = "metric"
 
     def to_carried(self) -> dict[str, Any]:
         return {
@@ -53,6 +55,7 @@ class MetricScale:
             "scale_spread": self.spread,
             "scale_samples": self.samples,
             "scale_frames": self.frames,
+            "scale_kind": self.kind,
         }
 
     @staticmethod
@@ -65,12 +68,14 @@ class MetricScale:
             float(carried["scale_spread"]),
             int(carried["scale_samples"]),
             int(carried["scale_frames"]),
+            carried.get("scale_kind", "metric"),
         )
 
     def __str__(self) -> str:
         return (
             f"{self.factor:.4g} m a unit, spread {100 * self.spread:.0f} %, "
-            f"{self.samples} points in {self.frames} pictures"
+            f"{self.samples} {'hands' if self.kind == 'metric_hands' else 'points'} in "
+            f"{self.frames} pictures"
         )
 
 

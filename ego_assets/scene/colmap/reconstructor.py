@@ -31,14 +31,13 @@ from ego_assets.scene.colmap.metric_scale import (
     MetricScale,
     ScaleError,
     SizedDepthSource,
-    choose_views,
-    measure_scale,
 )
 from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
 from ego_assets.scene.colmap.registration import Registration, register_frames
 from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
-from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
+from ego_assets.scene.colmap.take_scale import scale_of_take
+from ego_assets.scene.settings import ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
 from ego_assets.vision.cameras import normalised_points
 from ego_assets.vision.mask_regions import MaskedThings
@@ -84,7 +83,7 @@ class PycolmapReconstructor:
         """A row for every frame of the clip; points (N, 3), colors (N, 3), errors (N) in full px.
 
         Poses are world_from_camera in the world `world_id`, of arbitrary scale unless the backend
-        sees depth. Raises BadInputError if no frame decodes.
+        sees depth, or hands are seen. Raises BadInputError if no frame decodes.
         """
         settings = self.settings
         anchors = Anchors.from_carried(carried)
@@ -111,7 +110,7 @@ class PycolmapReconstructor:
             notes["no_map_of_its_own"] = reason
             if rest is not None:
                 solution = _at_rest(clip, tracks, rest, solution, work, start, anchors)
-        if solution is not None and self.depth is not None:
+        if solution is not None:
             known = MetricScale.from_carried(carried)
             if known is not None and anchors and anchors.world_id == solution.world_id:
                 solution = dataclasses.replace(solution, scale=known)
@@ -181,21 +180,20 @@ class PycolmapReconstructor:
         notes: dict[str, Any],
     ) -> _Solution:
         """The solution in metres, or as it is with the reason in the notes."""
-        settings = self.settings
-        assert isinstance(settings, DepthScaleSettings) and self.depth is not None
-        lens, width = solution.intrinsics, clip.frames.width
-        focal = None if lens.source == "assumed_fov" else lens.fx / width
-        views = choose_views(tracks, solution.scene, solution.registrations, settings.depth_frames)
         try:
-            scale = measure_scale(clip.frames, views, self.depth, focal)
-            notes["metric_scale"] = str(scale)
-            if scale.samples < settings.min_scale_samples:
-                raise ScaleError(f"only {scale.samples} mapped points have a depth")
-            if scale.spread > settings.max_scale_spread:
-                raise ScaleError(f"points disagree about it by {100 * scale.spread:.0f} %")
+            scale = scale_of_take(
+                clip,
+                tracks,
+                solution.scene,
+                solution.registrations,
+                solution.intrinsics,
+                self.settings,
+                self.depth,
+            )
         except ScaleError as error:
             notes["no_metric_scale"] = str(error)
             return solution
+        notes["metric_scale"] = str(scale)
         # What this clip was aligned to stays without a scale: in metres, it is another world.
         follows = anchors is not None and anchors.world_id == solution.world_id
         world_id = clip.clip_id if follows else solution.world_id

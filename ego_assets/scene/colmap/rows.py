@@ -23,7 +23,7 @@ def camera_columns(
     """What all rows of a clip say: its world, in which scale, and the lens."""
     return {
         "world_id": world_id,
-        "scale_kind": "arbitrary" if scale is None else "metric",
+        "scale_kind": "arbitrary" if scale is None else scale.kind,
         "scale_spread": None if scale is None else scale.spread,
         "scale_samples": None if scale is None else scale.samples,
         "camera_model": intrinsics.model,
