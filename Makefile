@@ -40,7 +40,7 @@ up: $(VENV)/.core  ## the Dagster UI over the demo's lake
 test: $(VENV)/.test $(VENV)/.system weights  ## every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-quick: $(VENV)/.test  ## tests that start nothing, need no video and take no time
+quick: $(VENV)/.test weights  ## tests that start nothing, need no video and take no time
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal \
 		-m "not (slow or server or process or video or browser or chaos or heavy)"
 

@@ -25,8 +25,8 @@ from ego_assets.videos.settings import ClipSettings, ManifestSettings
 
 SHARD = "20260101-0000"
 OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "segmenter": ("baseline", ()),
-    "hand_estimator": ("baseline", ("hand_masks",)),
+    "segmenter": ("landmarks", ()),
+    "hand_estimator": ("landmarks", ("hand_masks",)),
     "reconstructor": ("pycolmap", ("object_masks", "hand_masks")),
     "object_pose_estimator": ("baseline", ("object_masks", "hand_masks", "scene_reconstruction")),
     "movement_estimator": (

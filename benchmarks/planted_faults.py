@@ -18,7 +18,7 @@ import pyarrow as pa
 from benchmarks.graph_run import SHARD, probe
 from benchmarks.truth_tables import SIDES, TruthTables
 from ego_assets.catalog import TABLES, all_probes, feature_of
-from ego_assets.hands.probes import finger_flexion_deg
+from ego_assets.hands.skeleton import finger_flexion_deg
 from ego_assets.quality.finding import Evidence, Finding
 from ego_assets.vision.change import picture_change
 from ego_assets.vision.geometry import matrix_from_quaternion, quaternion_from_matrix

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.masks.landmarks.segmenter import LandmarksSegmenter
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 
 KILLER = "killer"
 
 
-class PoisonSegmenter(BaselineSegmenter):
-    """As the baseline, but a video whose name begins with `killer` is read from address 0."""
+class PoisonSegmenter(LandmarksSegmenter):
+    """As by default, but a video whose name begins with `killer` is read from address 0."""
 
     name = "poison"
 

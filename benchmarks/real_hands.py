@@ -30,7 +30,6 @@ Matched = tuple[float, float]
 """(error, 1 if it was found) of a hand."""
 
 TIERS: dict[str, dict[str, str]] = {
-    "baseline": {"segmenter": "baseline", "hand_estimator": "baseline"},
     "learned": {"segmenter": "landmarks", "hand_estimator": "landmarks"},
     "reference": {"segmenter": "sam2", "hand_estimator": "hamer"},
 }

@@ -16,7 +16,7 @@ import numpy as np
 from samples.hand import capsules
 from samples.raster import LIGHT, Canvas
 from samples.scene import Scene
-from samples.truth import HANDS, Truth, runs_of, save_truth
+from samples.truth import FOREARMS, HANDS, Truth, runs_of, save_truth
 
 HORIZONTAL_FOV_DEG = 72.0
 AUDIO_HZ = 48_000
@@ -186,7 +186,7 @@ def _paint_hand(
         canvas.draw_capsule(start, end, (one, other), scene.skin, HANDS + side, light)
     elbow = rotation @ scene.elbow(side, t) + translation
     cuff = joints[0] + 0.30 * (elbow - joints[0])
-    canvas.draw_capsule(joints[0], cuff, (0.024, 0.029), scene.skin * 0.98, HANDS + side, light)
+    canvas.draw_capsule(joints[0], cuff, (0.024, 0.029), scene.skin * 0.98, FOREARMS + side, light)
     for piece in range(4):  # in pieces: what is behind the camera is left out
         start, end = (cuff + x * (elbow - cuff) for x in (piece / 4, (piece + 1) / 4))
         canvas.draw_capsule(start, end, (0.037, 0.039), scene.sleeve, HANDS + 2, light)

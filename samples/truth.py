@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 HANDS = 100
-"""Pixel identities: 0 background, 1 + o object o, HANDS + side a hand, HANDS + 2 a sleeve."""
+"""Pixel identities: 0 background, 1 + o object o, HANDS + side a hand, HANDS + 2 a sleeve,
+FOREARMS + side the bare forearm between the two."""
+FOREARMS = HANDS + 3
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Truth:
     scene; object_visible (F, O); hand_visible (F, 2): at least 0.2 % of the picture shows it.
     joints_camera_m (F, 2, 21, 3), joints_px (F, 2, 21, 2): MANO order. contacts (F, 2, O).
     contact_onsets_s: when something is touched or put down; the audio has a sound then.
-    A hand's mask is its visible skin, the bare part of the forearm included; a sleeve is not.
+    A hand's mask is its visible skin up to the wrist; the forearm and the sleeve are no part of it.
     """
 
     fps: float
@@ -60,8 +62,13 @@ class Truth:
         return mask
 
     def hand_mask(self, frame: int, side: int) -> np.ndarray:
-        """(H, W) bool of a hand's visible skin."""
+        """(H, W) bool of a hand's visible skin, up to the wrist."""
         mask: np.ndarray = self.identities(frame) == HANDS + side
+        return mask
+
+    def forearm_mask(self, frame: int, side: int) -> np.ndarray:
+        """(H, W) bool of the visible skin between wrist and sleeve."""
+        mask: np.ndarray = self.identities(frame) == FOREARMS + side
         return mask
 
 

@@ -73,7 +73,7 @@ def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
         content = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise click.UsageError(f"{path} cannot be read: {error}") from error
-    shape = "give stages with their settings, as in {hand_poses: {smoothing_frames: 2}}"
+    shape = "give stages with their settings, as in {hand_poses: {smoothing_s: 0.1}}"
     if not isinstance(content, dict):
         raise click.UsageError(f"{path}: {shape}")
     for stage, settings in content.items():

@@ -1,8 +1,8 @@
 """A stage that got no GPU in time: what is made without one, and what then waits for one.
 
-The weight-free backend makes rows for the clips that have none; these count as *pending*, with a
-result that later stages may build on, until a run with a GPU makes the real one. What the chosen
-backend has made before is never replaced by less.
+The backend that runs out of the box, which needs no GPU, makes rows for the clips that have none;
+these count as *pending*, with a result that later stages may build on, until a run with a GPU makes
+the real one. What the chosen backend has made before is never replaced by less.
 Not here: how long a step waits (`dagster_project.executors.device_queue`), running anything
 (`runner`).
 """
@@ -20,7 +20,7 @@ from resources.ledger import Entry, Ledger, State
 
 
 def stand_in(real: StageSpec, form: dict[str, Any], why: str) -> StageSpec | None:
-    """The stage by its weight-free backend; None if that is what was chosen anyway.
+    """The stage by the backend that runs out of the box; None if that is what was chosen anyway.
 
     form: settings of the launchpad, of which it takes those that it knows.
     """
@@ -28,14 +28,13 @@ def stand_in(real: StageSpec, form: dict[str, Any], why: str) -> StageSpec | Non
     if entry.name == real.backend:
         return None
     settings = {k: v for k, v in form.items() if k in entry.settings.model_fields}
-    version, weights_hash = registry.version(real.operator, entry.name, settings)
+    version, weights_hash = registry.version(real.operator, entry.name, settings, real.weights_dir)
     return replace(
         real,
         backend=entry.name,
         settings=settings,
         operator_version=version,
         weights_hash=weights_hash,
-        weights_dir="",
         lanes=1,
         publish_behind=False,
         devices=(),

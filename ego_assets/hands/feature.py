@@ -2,7 +2,6 @@
 
 from ego_assets.feature import (
     OF_A_CLIP,
-    OUR_LICENCE,
     BackendEntry,
     Feature,
     Needs,
@@ -13,7 +12,6 @@ from ego_assets.hands.settings import (
     HamerSettings,
     HandPoseSettings,
     HandProbeSettings,
-    LandmarksHandSettings,
 )
 from ego_assets.hands.tables import HandPose
 from ego_assets.models.packaged.declaration import HAND_NETS
@@ -46,16 +44,9 @@ HANDS = Feature(
     backends=(
         BackendEntry(
             "hand_estimator",
-            "baseline",
-            "ego_assets.hands.baseline.estimator:BaselineHandEstimator",
-            HandPoseSettings,
-            OUR_LICENCE,
-        ),
-        BackendEntry(
-            "hand_estimator",
             "landmarks",
             "ego_assets.hands.landmarks.estimator:LandmarksHandEstimator",
-            LandmarksHandSettings,
+            HandPoseSettings,
             "Apache-2.0 (MediaPipe's hand nets)",
             weights=HAND_NETS.paths,
             source="`ego weights fetch hand-nets`",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ego_assets.hands.settings import HandProbeSettings
-from ego_assets.hands.skeleton import BONES
+from ego_assets.hands.skeleton import BACKWARD_DEG, BONES, finger_flexion_deg
 from ego_assets.quality.finding import (
     Evidence,
     Finding,
@@ -33,7 +33,6 @@ FLEXION_LIMITS_DEG = np.array([[-45.0, 90.0], [-5.0, 110.0], [-15.0, 90.0]])
 healthy adults (American Academy of Orthopaedic Surgeons, "Joint Motion", 1965)."""
 THUMB_LIMIT_DEG = 90.0
 _MIDDLE_FINGER = (0, 9, 10, 11, 12)
-_MIRRORED_DEG = -8.0
 _REFERENCE_PX = 1080.0
 
 
@@ -75,7 +74,7 @@ def hands_are_not_mirrored(evidence: Evidence, settings: HandProbeSettings) -> F
     """Fingers bend toward the palm. Where they bend backward, left was taken for right."""
     tracks = Tracks.of(evidence.valid_rows)
     flexion, _ = finger_flexion_deg(tracks.column("joints_camera_m"), _is_right(tracks))
-    is_backward = flexion.mean(axis=(1, 2)) < _MIRRORED_DEG
+    is_backward = flexion.mean(axis=(1, 2)) < BACKWARD_DEG
     return judge(
         tracks.units(is_backward, "mean"),
         settings.max_mirrored_share,
@@ -242,34 +241,6 @@ def joints_fall_on_the_hand_mask(evidence: Evidence, settings: HandProbeSettings
         settings.tolerated_share,
         least=True,
     )
-
-
-def finger_flexion_deg(joints: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angles of (N, 21, 3) joints: (N, 4, 3) of knuckle, middle and end joint of the fingers,
-    positive toward the palm, and (N, 2) of the thumb's two outer joints, without a sign.
-
-    is_right: (N,) the side that the hand is said to be.
-    """
-    joints = np.asarray(joints, np.float64)
-    forward = _unit(joints[:, 9] - joints[:, 0])
-    across = (joints[:, 5] - joints[:, 17]) * np.where(is_right, 1.0, -1.0)[:, None]
-    hinge = _unit(across - forward * (across * forward).sum(axis=1, keepdims=True))
-    bones = np.stack([joints[:, b] - joints[:, a] for a, b in BONES], axis=1).reshape(-1, 5, 4, 3)
-    fingers = bones[:, 1:]
-    fingers = fingers - hinge[:, None, None] * (fingers * hinge[:, None, None]).sum(
-        -1, keepdims=True
-    )
-    before, after = fingers[:, :, :-1], fingers[:, :, 1:]
-    turn = (np.cross(before, after) * hinge[:, None, None]).sum(axis=-1)
-    flexion = np.degrees(np.arctan2(turn, (before * after).sum(axis=-1)))
-    thumb = _unit(bones[:, 0, 1:])
-    cosine = (thumb[:, :-1] * thumb[:, 1:]).sum(axis=-1)
-    return flexion, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    return unit
 
 
 def _is_right(tracks: Tracks) -> np.ndarray:

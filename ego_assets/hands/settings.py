@@ -9,18 +9,6 @@ from ego_assets.settings import RUNTIME, CompileMode, Settings
 
 
 class HandPoseSettings(Settings):
-    """hand_poses."""
-
-    hand_length_m: float = Field(
-        default=0.183, gt=0.1, lt=0.3, description="wrist to the tip of the middle finger"
-    )
-    rounds: int = Field(default=8, ge=1, le=100, description="steps of a fit at most")
-    smoothing_frames: float = Field(
-        default=1.5, ge=0, le=30, description="standard deviation of the smoothing over time"
-    )
-
-
-class LandmarksHandSettings(Settings):
     """hand_poses by landmarks."""
 
     side_px: int = Field(
@@ -33,7 +21,7 @@ class LandmarksHandSettings(Settings):
         default=0.2,
         ge=0,
         le=2,
-        description="gaps of a track up to so long get rows, which are not valid",
+        description="gaps of a track up to this length get rows, which are not valid",
     )
     smoothing_s: float = Field(
         default=0.04,

@@ -1,11 +1,7 @@
-"""An anatomical hand of 21 joints in MANO order: lengths, limits, forward kinematics.
-
-Here: geometry of a hand in its own frame. Not here: fitting it to pictures (`hands`).
+"""The 21 joints of a hand in MANO order: its bones, and the frame it has of its own.
 
 The hand frame has its origin at the wrist, x towards the middle knuckle, z out of the back of the
 hand. Right hands have the thumb at +y; a left hand is the mirror image (y negated).
-Lengths are fractions of the hand's length (Buchholz, Armstrong and Goldstein 1992); a hand is
-taken to be HAND_LENGTH_M long, the mean of men and women (Greiner 1991).
 """
 
 from __future__ import annotations
@@ -16,100 +12,14 @@ import numpy as np
 
 from ego_assets.vision.geometry import quaternion_from_matrix
 
-HAND_LENGTH_M = 0.183
-TIPS = (4, 8, 12, 16, 20)
-BASES = (1, 5, 9, 13, 17)
-_METACARPAL = np.array([0.118, 0.463, 0.446, 0.421, 0.414])
-_METACARPAL_YAW = np.radians([48.0, 15.0, 2.0, -11.0, -24.0])
-_PHALANGES = np.array(
-    [
-        [0.251, 0.196, 0.158],
-        [0.245, 0.143, 0.112],
-        [0.266, 0.170, 0.118],
-        [0.244, 0.165, 0.116],
-        [0.204, 0.117, 0.104],
-    ]
-)
-_RADII = np.array(
-    [
-        [0.070, 0.060, 0.052, 0.044],
-        [0.056, 0.048, 0.043, 0.038],
-        [0.056, 0.049, 0.044, 0.039],
-        [0.053, 0.047, 0.042, 0.037],
-        [0.048, 0.042, 0.037, 0.034],
-    ]
-)
-FLEXION_SHARES = np.array([[0.3, 0.4, 0.3], *[[0.42, 0.38, 0.20]] * 4])
-"""How the flexion of a finger is shared between its joints (they move together when grasping)."""
-FLEXION_LIMITS = (-0.2, 3.6)
-SPREAD_LIMITS = (-0.35, 0.35)
-
 BONES = tuple(
     (a, b)
     for f in range(5)
     for a, b in zip((0, *range(1 + 4 * f, 4 + 4 * f)), range(1 + 4 * f, 5 + 4 * f), strict=True)
 )
 """20 bones as pairs of joints, finger by finger from the wrist."""
-BONE_RADII = (
-    np.concatenate([np.column_stack([[0.075, *r[:-1]], r]) for r in _RADII]) * HAND_LENGTH_M
-)
-"""(20, 2) radius of the flesh at both ends of each bone, metres at scale 1."""
-
-
-SIZE = 14
-"""Parameters of a hand: rotation vector 3, translation 3 (x / z, y / z, log z), flexion 5, spread
-of the thumb, of the fingers, and flexion that all fingers share."""
-
-
-def rest_bases() -> np.ndarray:
-    """(5, 3) first joint of each finger of a right hand in the hand frame, metres."""
-    length = _METACARPAL * HAND_LENGTH_M
-    bases = np.column_stack(
-        [length * np.cos(_METACARPAL_YAW), length * np.sin(_METACARPAL_YAW), np.zeros(5)]
-    )
-    bases[0, 2] = -0.04 * HAND_LENGTH_M
-    return bases
-
-
-_BASES = rest_bases()
-_YAW = _METACARPAL_YAW * np.array([0.75, 0.5, 0.5, 0.5, 0.5])
-_PITCH = np.array([0.35, 0, 0, 0, 0])
-_JOINTS = np.array([[b + bone for b in BASES] for bone in range(4)])
-"""(4, 5) which joints lie at the start, and at the end of each phalanx, of the fingers."""
-
-
-def hand_joints(flexion: np.ndarray, spread: np.ndarray, side: str, scale: float) -> np.ndarray:
-    """(N, 21, 3) joints in the hand frame, metres.
-
-    flexion: (N, 5) radians of each whole finger; spread: (N, 5) radians sideways at its base;
-    side: left or right; scale: of all lengths.
-    """
-    count = len(flexion)
-    joints = np.zeros((count, 21, 3))
-    at = np.broadcast_to(_BASES, (count, 5, 3))
-    yaw = _YAW + spread
-    cosine, sine = np.cos(yaw), np.sin(yaw)
-    pitch = np.zeros((count, 5)) + _PITCH
-    joints[:, _JOINTS[0]] = at
-    direction = np.empty((count, 5, 3))
-    for bone in range(3):
-        pitch = pitch + flexion * FLEXION_SHARES[:, bone]
-        level = np.cos(pitch)
-        np.multiply(cosine, level, out=direction[..., 0])
-        np.multiply(sine, level, out=direction[..., 1])
-        np.negative(np.sin(pitch), out=direction[..., 2])
-        at = at + (_PHALANGES[:, bone, None] * HAND_LENGTH_M) * direction
-        joints[:, _JOINTS[bone + 1]] = at
-    if side == "left":
-        joints[..., 1] *= -1
-    return joints * scale
-
-
-def bone_lengths(joints: np.ndarray) -> np.ndarray:
-    """(20,) metres."""
-    ends = joints[np.array(BONES)]
-    lengths: np.ndarray = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
-    return lengths
+BACKWARD_DEG = -8.0
+"""Mean flexion under which fingers bend backward: no hand does that."""
 
 
 def hand_axes(joints: np.ndarray, side: str) -> np.ndarray:
@@ -130,3 +40,31 @@ def placed_columns(joints: np.ndarray, side: str) -> dict[str, Any]:
         "camera_from_hand_m": joints[0].tolist(),
         "camera_from_hand_xyzw": quaternion_from_matrix(hand_axes(joints, side)).tolist(),
     }
+
+
+def finger_flexion_deg(joints: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Angles of (N, 21, 3) joints: (N, 4, 3) of knuckle, middle and end joint of the fingers,
+    positive toward the palm, and (N, 2) of the thumb's two outer joints, without a sign.
+
+    is_right: (N,) the side that the hand is said to be.
+    """
+    joints = np.asarray(joints, np.float64)
+    forward = _unit(joints[:, 9] - joints[:, 0])
+    across = (joints[:, 5] - joints[:, 17]) * np.where(is_right, 1.0, -1.0)[:, None]
+    hinge = _unit(across - forward * (across * forward).sum(axis=1, keepdims=True))
+    bones = np.stack([joints[:, b] - joints[:, a] for a, b in BONES], axis=1).reshape(-1, 5, 4, 3)
+    fingers = bones[:, 1:]
+    fingers = fingers - hinge[:, None, None] * (fingers * hinge[:, None, None]).sum(
+        -1, keepdims=True
+    )
+    before, after = fingers[:, :, :-1], fingers[:, :, 1:]
+    turn = (np.cross(before, after) * hinge[:, None, None]).sum(axis=-1)
+    flexion = np.degrees(np.arctan2(turn, (before * after).sum(axis=-1)))
+    thumb = _unit(bones[:, 0, 1:])
+    cosine = (thumb[:, :-1] * thumb[:, 1:]).sum(axis=-1)
+    return flexion, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return unit

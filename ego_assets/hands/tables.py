@@ -34,6 +34,7 @@ REASONS = (
     "truncated",
     "too small",
     "not a plausible hand",
+    "bends backward",
     "does not fit in space",
     "jumps",
     "out of reach",

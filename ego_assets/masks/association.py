@@ -1,7 +1,7 @@
 """Which detections are the same thing, and which track each one continues.
 
 Here: overlaps, suppression of doubles, assignment; pure functions of arrays. Not here: how masks
-and boxes are found, tracks of the baseline (`tracking`).
+and boxes are found.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from ego_assets.feature import (
     OF_A_CLIP,
-    OUR_LICENCE,
     SAVED_MODEL,
     BackendEntry,
     Feature,
@@ -11,7 +10,6 @@ from ego_assets.feature import (
     TableInfo,
 )
 from ego_assets.masks.settings import (
-    LandmarksSettings,
     MaskProbeSettings,
     Owlv2Sam2Settings,
     Sam2Settings,
@@ -62,16 +60,9 @@ MASKS = Feature(
     backends=(
         BackendEntry(
             "segmenter",
-            "baseline",
-            "ego_assets.masks.baseline.segmenter:BaselineSegmenter",
-            SegmentSettings,
-            OUR_LICENCE,
-        ),
-        BackendEntry(
-            "segmenter",
             "landmarks",
             "ego_assets.masks.landmarks.segmenter:LandmarksSegmenter",
-            LandmarksSettings,
+            SegmentSettings,
             "Apache-2.0 (MediaPipe's hand nets)",
             weights=HAND_NETS.paths,
             source="`ego weights fetch hand-nets`",
@@ -81,10 +72,10 @@ MASKS = Feature(
             "sam2",
             f"{_LEARNED}.sam2:Sam2Segmenter",
             Sam2Settings,
-            "Apache-2.0 (SAM 2.1, code and weights)",
-            weights=SAVED_MODEL,
+            "Apache-2.0 (SAM 2.1, code and weights; MediaPipe's hand nets)",
+            weights=(*SAVED_MODEL, *HAND_NETS.paths),
             source="https://huggingface.co/facebook/sam2.1-hiera-small (or -tiny, -base-plus, "
-            "-large)",
+            "-large), and `ego weights fetch hand-nets`",
             gpu_memory_gb=6,
             batch="objects_per_batch",
             max_batch=16,

@@ -11,25 +11,7 @@ from ego_assets.settings import RUNTIME, CompileMode, Settings
 
 
 class SegmentSettings(Settings):
-    """detections, object_masks, hand_masks."""
-
-    work_side_px: int = Field(
-        default=480, ge=64, le=4096, description="longer side of the pictures that are looked at"
-    )
-    motion_gap_s: float = Field(
-        default=0.1, gt=0, le=2, description="time between the pictures that motion is seen in"
-    )
-    min_area_share: float = Field(
-        default=0.001, gt=0, lt=1, description="smaller parts of the picture are no hand or object"
-    )
-    min_hand_score: float = Field(
-        default=0.3, ge=0, le=1, description="tracks with less evidence for a hand are dropped"
-    )
-    max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
-
-
-class LandmarksSettings(SegmentSettings):
-    """detections, object_masks, hand_masks: hands by landmarks, objects as the baseline's."""
+    """detections, object_masks, hand_masks: hands by landmarks, objects by what hands move."""
 
     hand_side_px: int = Field(
         default=1920,
@@ -40,6 +22,19 @@ class LandmarksSettings(SegmentSettings):
     scan_interval_s: float = Field(
         default=0.5, ge=0, le=10, description="how often the palm net looks for new hands"
     )
+    work_side_px: int = Field(
+        default=480,
+        ge=64,
+        le=4096,
+        description="longer side of the pictures that objects are looked for in",
+    )
+    motion_gap_s: float = Field(
+        default=0.1, gt=0, le=2, description="time between the pictures that motion is seen in"
+    )
+    min_area_share: float = Field(
+        default=0.001, gt=0, lt=1, description="smaller parts of the picture are no object"
+    )
+    max_objects: int = Field(default=6, ge=0, le=64, description="objects followed in a clip")
 
 
 class Sam2TrackerSettings(Settings):
@@ -71,10 +66,10 @@ class Sam2TrackerSettings(Settings):
 
 
 class Sam2Settings(Sam2TrackerSettings, SegmentSettings):
-    """detections, object_masks, hand_masks by SAM 2.1; those of the baseline are its prompts'."""
+    """detections, object_masks, hand_masks by SAM 2.1; those of landmarks are its prompts."""
 
     prompt_interval_s: float = Field(
-        default=2.0, gt=0, description="how often tracks are held against the baseline's"
+        default=2.0, gt=0, description="how often tracks are held against its prompts"
     )
 
 

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 Side = Literal["left", "right"]
 
 UNSURE = 0.8
 """If the weaker side has this share of the stronger one's votes, words alone do not decide."""
 LOW = 0.55
 """The camera wearer's hands reach below this share of the height."""
+MAX_HANDS = 4
+"""That are followed at a time: the wearer's, and another person's."""
 
 
 @dataclass
@@ -89,3 +93,22 @@ def _together(one: SideEvidence, other: SideEvidence) -> bool:
     """Both the wearer's, and more than now and then in the same frames."""
     shared = len(set(one.seen) & set(other.seen))
     return one.is_wearer and other.is_wearer and 2 * shared > min(len(one.seen), len(other.seen))
+
+
+def entry_x(mask: np.ndarray) -> float:
+    """Where the arm behind a hand enters the picture, as a share of the width (may be outside).
+
+    The long axis of the mask is followed down to the lower border.
+    """
+    rows, columns = np.nonzero(mask)
+    height, width = mask.shape
+    points = np.column_stack([columns, rows]).astype(np.float64)
+    middle = points.mean(axis=0)
+    spread = (points - middle).T @ (points - middle) / len(points)
+    _, vectors = np.linalg.eigh(spread + np.eye(2) * 1e-6)
+    axis = vectors[:, 1]
+    if abs(axis[1]) < 0.25:  # lies across: the side it lies on decides
+        lowest = points[points[:, 1] >= np.percentile(points[:, 1], 90)]
+        return float(lowest[:, 0].mean() / width)
+    x = middle[0] + axis[0] / axis[1] * (height - middle[1])
+    return float(np.clip(x / width, -0.5, 1.5))

@@ -133,7 +133,8 @@ def check(
     chosen, root = entry.settings(**settings or {}), weights_root(weights_dir)
     digest = hash_files(root, entry.files(chosen))
     cls = _class(entry)
-    return f"{cls.check(chosen, root)}, hash {digest[:12]}"
+    words = f"{cls.check(chosen, root)}, " if hasattr(cls, "check") else ""
+    return f"{words}hash {digest[:12]}"
 
 
 def tune(

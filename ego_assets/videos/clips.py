@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ego_assets.media.frame_index import index_frames
+from ego_assets.models.weights import weights_root
 from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
@@ -49,7 +50,8 @@ def merge_short_scenes(
     """Drop boundaries so that no scene is shorter than `min_scene_s`.
 
     A scene that is joins the next one across a cut, else the one before it. Between transitions, or
-    one and an edge of the video, it counts as part of them. pts_s: (F,) time of every frame.
+    one and an edge of the video, it counts as part of them; but a video that has only such scenes
+    keeps them. pts_s: (F,) time of every frame.
     """
     first, last = Boundary(0, 0), Boundary(len(pts_s), len(pts_s))
     kept = [first]
@@ -64,6 +66,8 @@ def merge_short_scenes(
             kept[-1] = boundary
         else:
             kept[-1] = Boundary(kept[-1].end, boundary.start)
+    if kept == [Boundary(0, len(pts_s))]:
+        return [boundary for boundary in found if boundary.end != boundary.start]
     return [boundary for boundary in kept if boundary not in (first, last)]
 
 
@@ -109,75 +113,21 @@ def split_scenes(
 
 
 class ClipSplitter:
-    """An accepted video → its rows of `clips`."""
+    """An accepted video → its rows of `clips`.
 
-    name = "pyscenedetect"
-    version = "4"
-    quality_tier = "baseline"
-    weights_hash = ""
-
-    def __init__(self, settings: ClipSettings) -> None:
-        self.settings = settings
-
-    def network(self) -> Network | None:
-        """Return what tells gradual transitions; None: only cuts are looked for."""
-        return None
-
-    def split(
-        self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT
-    ) -> list[dict[str, Any]]:
-        """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
-        index = index_frames(path)
-        network = self.network()
-        found = find_cuts(path, self.settings, max_bytes_in_flight, keep_thumbs=network is not None)
-        transitions = (
-            find_transitions(path, found.thumbs, index.pts_s, network, max_bytes_in_flight)
-            if network is not None
-            else []
-        )
-        edges = boundaries(found.cuts, transitions)
-        edges = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
-        rows = []
-        megapixels = index.width * index.height / 1e6
-        scenes = split_scenes(edges, index.pts_s, index.duration_s, self.settings)
-        if not scenes:
-            raise BadInputError(
-                f"{path}: transitions from the first frame to the last, with no scene of "
-                f"{self.settings.min_scene_s:g} s (`min_scene_s`) between them"
-            )
-        for number, clip in enumerate(scenes):
-            take = clip.pop("take")
-            rows.append(
-                {
-                    "video_id": video["video_id"],
-                    "shard": video["shard"],
-                    "clip_id": f"{video['video_id']}-{number:04d}",
-                    "clip_index": number,
-                    "take_id": f"{video['video_id']}-t{take:03d}",
-                    "estimated_cost": megapixels * (clip["end_frame"] - clip["start_frame"]),
-                    **clip,
-                }
-            )
-        return rows
-
-
-class TransitionSplitter(ClipSplitter):
-    """The same, and gradual transitions: stretches that look like one are shown to a network."""
+    Cuts by the colours of neighbouring frames; gradual transitions by a network that is shown the
+    stretches that look like one. It is loaded when it is first asked: most takes need none.
+    """
 
     name = "transnet"
-    version = f"{ClipSplitter.version}.2"
+    version = "3"
     quality_tier = "learned"
+    weights_hash = ""
 
-    def __init__(self, settings: ClipSettings, root: Path) -> None:
-        super().__init__(settings)
-        self._root = root
-
-    def network(self) -> Network:
-        """Return TransNet V2, which is loaded when it is first asked: most takes need none."""
-        return self._look
-
-    def _look(self, frames: np.ndarray) -> np.ndarray:
-        return self._net(frames)
+    def __init__(self, settings: ClipSettings, root: Path | None = None) -> None:
+        """root: the folder of all weights, if not the machine's."""
+        self.settings = settings
+        self._root = root or weights_root()
 
     @cached_property
     def _net(self) -> Network:
@@ -192,3 +142,34 @@ class TransitionSplitter(ClipSplitter):
 
         TransNet(root)
         return "TransNet V2"
+
+    def split(
+        self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT
+    ) -> list[dict[str, Any]]:
+        """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
+        index = index_frames(path)
+        found = find_cuts(path, self.settings, max_bytes_in_flight)
+        transitions = find_transitions(
+            path, found.thumbs, index.pts_s, lambda frames: self._net(frames), max_bytes_in_flight
+        )
+        edges = boundaries(found.cuts, transitions)
+        edges = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
+        rows = []
+        megapixels = index.width * index.height / 1e6
+        scenes = split_scenes(edges, index.pts_s, index.duration_s, self.settings)
+        if not scenes:
+            raise BadInputError(f"{path}: a single transition from the first frame to the last")
+        for number, clip in enumerate(scenes):
+            take = clip.pop("take")
+            rows.append(
+                {
+                    "video_id": video["video_id"],
+                    "shard": video["shard"],
+                    "clip_id": f"{video['video_id']}-{number:04d}",
+                    "clip_index": number,
+                    "take_id": f"{video['video_id']}-t{take:03d}",
+                    "estimated_cost": megapixels * (clip["end_frame"] - clip["start_frame"]),
+                    **clip,
+                }
+            )
+        return rows

@@ -75,8 +75,6 @@ def find_cuts(
     path: Path,
     settings: ClipSettings,
     max_bytes_in_flight: int = BYTES_IN_FLIGHT,
-    *,
-    keep_thumbs: bool = False,
 ) -> FoundCuts:
     """Cuts of a video. Raises BadInputError if it does not decode."""
     index = index_frames(path)
@@ -84,12 +82,12 @@ def find_cuts(
     if settings.search == "fast":
         try:
             stretches = suspect_stretches(path, index, settings)
-            return _search(path, index, settings, stretches, max_bytes_in_flight, keep_thumbs)
+            return _search(path, index, settings, stretches, max_bytes_in_flight)
         except (NoShortcutError, BadInputError) as error:
             reason = str(error)
             log.info("%s: every frame is decoded: %s", path, reason)
     whole = [(0, len(index) - 1)]
-    found = _search(path, index, settings, whole, max_bytes_in_flight, keep_thumbs)
+    found = _search(path, index, settings, whole, max_bytes_in_flight)
     found.fallback = reason
     return found
 
@@ -103,7 +101,6 @@ def _search(
     settings: ClipSettings,
     stretches: list[tuple[int, int]],
     max_bytes_in_flight: int,
-    keep_thumbs: bool,
 ) -> FoundCuts:
     """The cuts at frames first + 1 to last of each stretch (first, last)."""
     found = FoundCuts()
@@ -116,7 +113,7 @@ def _search(
         start = max(0, first + 1 - detector.frames_before)
         end = min(len(index), last + 1 + detector.frames_after)
         frames = ClipFrames(path, start, end, max_bytes_in_flight)
-        for before, at in detector.propose(_see(frames, found, keep_thumbs)):
+        for before, at in detector.propose(_see(frames, found)):
             if first < at.index <= last:
                 found.proposed.append(at.index)
                 if distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
@@ -124,7 +121,7 @@ def _search(
     return found
 
 
-def _see(frames: ClipFrames, found: FoundCuts, keep_thumbs: bool) -> Iterator[_SeenFrame]:
+def _see(frames: ClipFrames, found: FoundCuts) -> Iterator[_SeenFrame]:
     """All of `frames`, counted in `found`."""
     glancer = VideoReformatter()
     size: tuple[int, int] | None = None
@@ -134,8 +131,7 @@ def _see(frames: ClipFrames, found: FoundCuts, keep_thumbs: bool) -> Iterator[_S
         if (picture.width, picture.height) == size:  # others cannot be compared
             turn = frames.index.rotation_deg
             small = glance(glancer, picture)
-            if keep_thumbs:
-                found.thumbs[number] = thumb(small)
+            found.thumbs[number] = thumb(small)
             yield _SeenFrame(number, picture, turn, small)
 
 

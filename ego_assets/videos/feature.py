@@ -58,19 +58,12 @@ VIDEOS = Feature(
         ),
         BackendEntry(
             "split",
-            "scenedetect",
-            "ego_assets.videos.clips:ClipSplitter",
-            ClipSettings,
-            "BSD-3-Clause (PySceneDetect)",
-        ),
-        BackendEntry(
-            "split",
             "transnet",
-            "ego_assets.videos.clips:TransitionSplitter",
+            "ego_assets.videos.clips:ClipSplitter",
             ClipSettings,
             "BSD-3-Clause (PySceneDetect); TransNet V2: MIT, code and weights",
             weights=TRANSNET.paths,
-            source="ego weights fetch transnetv2",
+            source="`ego weights fetch transnetv2`",
         ),
     ),
     external=(

@@ -112,7 +112,7 @@ def test_doctor_lists_backends_and_codecs(tmp_path: Path) -> None:
     findings = ego_json("doctor", "--lake", str(tmp_path / "lake"))
     found = {f["what"]: f for f in findings}
     assert found["codecs"]["state"] == "ok"
-    assert "segmenter: baseline (chosen)" in found
+    assert "segmenter: landmarks (chosen)" in found
     assert all(f["state"] != "missing" for f in findings)
 
 

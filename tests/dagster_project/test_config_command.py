@@ -34,12 +34,12 @@ def test_each_value_says_where_it_comes_from(
     monkeypatch.setenv("EGO_KEEP_VERSIONS", "5")
     monkeypatch.setenv("EGO_ALERT_SLACK_URL", "https://hooks.example/secret")
     settings = tmp_path / "settings.yaml"
-    settings.write_text("hand_poses: {rounds: 4, smoothing_frames: 2}\n")
-    found = told("--config", str(settings), "--set", "hand_poses.rounds=5")
-    assert found["hand_poses.rounds"] == (5, "--set")
-    assert found["hand_poses.smoothing_frames"] == (2.0, str(settings))
-    assert found["hand_poses.hand_length_m"] == (0.183, "default")
-    assert found["hand_poses.backend"] == ("baseline", "default")
+    settings.write_text("hand_poses: {side_px: 640, smoothing_s: 0.2}\n")
+    found = told("--config", str(settings), "--set", "hand_poses.side_px=800")
+    assert found["hand_poses.side_px"] == (800, "--set")
+    assert found["hand_poses.smoothing_s"] == (0.2, str(settings))
+    assert found["hand_poses.depth_smoothing_s"] == (0.15, "default")
+    assert found["hand_poses.backend"] == ("landmarks", "default")
     assert found["EGO_KEEP_VERSIONS"] == ("5", "environment")
     assert found["EGO_ALERT_SLACK_URL"] == ("(set)", "environment")
 
@@ -49,40 +49,40 @@ def test_a_file_of_backends_goes_before_defaults_and_behind_what_a_person_says(
 ) -> None:
     file = tmp_path / "backends.yaml"
     file.write_text(
-        "retargeter: gauss_newton\nsettings: {hand_estimator: {rounds: 3, smoothing_frames: 4}}\n"
+        "retargeter: gauss_newton\nsettings: {hand_estimator: {side_px: 960, smoothing_s: 0.4}}\n"
     )
     monkeypatch.setenv(BACKENDS_FILE, str(file))
     source = f"{file} ({BACKENDS_FILE})"
-    found = told("--set", "hand_poses.rounds=6")
+    found = told("--set", "hand_poses.side_px=1280")
     assert found["robot_mappings.backend"] == ("gauss_newton", source)
-    assert found["hand_poses.rounds"] == (6, "--set")
-    assert found["hand_poses.smoothing_frames"] == (4.0, source)
+    assert found["hand_poses.side_px"] == (1280, "--set")
+    assert found["hand_poses.smoothing_s"] == (0.4, source)
     # As a run takes them.
-    form = {"rounds": 6, "smoothing_frames": 1.5, "hand_length_m": 0.183}
-    used = Backends().settings_of("hand_estimator", form, {"rounds"})
-    assert (used["rounds"], used["smoothing_frames"]) == (6, 4)
+    form = {"side_px": 1280, "smoothing_s": 0.04, "depth_smoothing_s": 0.15}
+    used = Backends().settings_of("hand_estimator", form, {"side_px"})
+    assert (used["side_px"], used["smoothing_s"]) == (1280, 0.4)
 
 
 def test_what_a_person_gives_holds_also_where_it_is_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backends, settings = tmp_path / "backends.yaml", tmp_path / "settings.yaml"
-    backends.write_text("settings: {hand_estimator: {rounds: 3, smoothing_frames: 4}}\n")
+    backends.write_text("settings: {hand_estimator: {side_px: 960, smoothing_s: 0.4}}\n")
     usual = HandPoseSettings()
-    settings.write_text(f"hand_poses: {{smoothing_frames: {usual.smoothing_frames}}}\n")
+    settings.write_text(f"hand_poses: {{smoothing_s: {usual.smoothing_s}}}\n")
     monkeypatch.setenv(BACKENDS_FILE, str(backends))
-    found = told("--config", str(settings), "--set", f"hand_poses.rounds={usual.rounds}")
-    assert found["hand_poses.rounds"] == (usual.rounds, "--set")
-    assert found["hand_poses.smoothing_frames"] == (usual.smoothing_frames, str(settings))
+    found = told("--config", str(settings), "--set", f"hand_poses.side_px={usual.side_px}")
+    assert found["hand_poses.side_px"] == (usual.side_px, "--set")
+    assert found["hand_poses.smoothing_s"] == (usual.smoothing_s, str(settings))
     # The file, too, may say what another one says.
-    found = told("--set", "hand_poses.rounds=3")
-    assert found["hand_poses.rounds"] == (3, "--set")
+    found = told("--set", "hand_poses.side_px=960")
+    assert found["hand_poses.side_px"] == (960, "--set")
 
 
 def test_a_schema_and_a_check_of_files(tmp_path: Path) -> None:
     run = CliRunner().invoke
     schema = json.loads(run(main, ["config", "schema"]).output)
-    assert "rounds" in schema["properties"]["hand_poses"]["properties"]
+    assert "side_px" in schema["properties"]["hand_poses"]["properties"]
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text("clips: {max_clip_s: 10}\n")
     bad.write_text("clips: {max_clips: 10}\n")

@@ -135,7 +135,7 @@ def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.Dagster
         assert set(values.to_pylist()) - {None} <= set(above.to_pylist()), (table, column)
     assert bench.stale(Backends()) == {}
     # Other settings of the hands concern what is made from hands, and nothing else.
-    other = Backends(settings={"hand_estimator": {"rounds": 3}})
+    other = Backends(settings={"hand_estimator": {"side_px": 960}})
     assert bench.stale(other) == {"hand_poses": 1, "robot_mappings": 1}
     bench.job = bench.build(backends=other)
     assert bench.run("hand_poses").success
@@ -195,11 +195,11 @@ def test_what_a_run_says_of_a_stage() -> None:
     form = form_of(STAGES["hand_poses"])
     plain = form()
     assert said(form(force=True)) is None
-    assert said(form(rounds=8)) == Choice({"rounds": 8}), "also where it is the default"
+    assert said(form(side_px=1920)) == Choice({"side_px": 1920}), "also where it is the default"
     assert said(plain, Backends(segmenter="sam2"), segmenter="sam2") is None
     assert said(form(keep_choices=False)) == Choice()
-    few = form(rounds=3, only=["c"])
-    assert said(few) == Choice({"rounds": 3}, {}, ("c",))
+    few = form(side_px=960, only=["c"])
+    assert said(few) == Choice({"side_px": 960}, {}, ("c",))
     # What the deployment says is no choice, also where the launchpad repeats it.
     usual = {"hand_estimator": "hamer", "weights_dir": {"env": "W"}, "settings": {}}
     hamer = Backends(hand_estimator="hamer", weights_dir="/w")

@@ -15,7 +15,7 @@ from dagster_project.cli import main
 from dagster_project.cli.terminal import report
 from dagster_project.run_summary import Summary, fill
 from ego_assets.catalog import TABLES
-from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
 from tests.support.rendered import render_sample
@@ -29,7 +29,7 @@ FAILED = {
 }
 
 
-class MirroredHands(BaselineHandEstimator):
+class MirroredHands(LandmarksHandEstimator):
     """Takes each left hand for a right one, and the other way round."""
 
     name = "mirrored"

@@ -213,9 +213,9 @@ def test_what_is_not_finished_is_found(tmp_path: Path) -> None:
     lake = make_finished_lake(tmp_path, shards=6)
     shards, ledger = lake.shards(), Ledger.of(lake.location)
     assert unfinished(lake) == []
-    every = unfinished(lake, hand_poses={"smoothing_frames": 2.0})
+    every = unfinished(lake, hand_poses={"smoothing_s": 0.1})
     assert every == shards, "another setting makes other rows"
-    assert unfinished(lake, hand_poses={"smoothing_frames": 1.5}) == [], "it is the default"
+    assert unfinished(lake, hand_poses={"smoothing_s": 0.04}) == [], "it is the default"
     ledger.requeue("hand_poses", [e.item_id for e in ledger.entries(shard=shards[0])], "again")
     changed = sorted((tmp_path / "raw").iterdir())[1]
     changed.write_bytes(b"another video")

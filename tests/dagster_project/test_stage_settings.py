@@ -18,9 +18,9 @@ from resources.lake import Lake
 
 def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text("hand_poses: {smoothing_frames: 3}\nclips: {max_clip_s: 10}\n")
-    found = read_settings(["hand_poses.smoothing_frames=2"], file)
-    assert found == {"hand_poses": {"smoothing_frames": 2.0}, "clips": {"max_clip_s": 10.0}}
+    file.write_text("hand_poses: {smoothing_s: 0.3}\nclips: {max_clip_s: 10}\n")
+    found = read_settings(["hand_poses.smoothing_s=0.2"], file)
+    assert found == {"hand_poses": {"smoothing_s": 0.2}, "clips": {"max_clip_s": 10.0}}
 
 
 def test_a_table_names_the_stage_that_makes_it() -> None:
@@ -38,12 +38,12 @@ def test_the_run_has_them_as_the_launchpad_would_give_them(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("hand_pose.smoothing_frames=2", "there is no stage hand_pose; did you mean hand_poses?"),
-        ("hand_poses.smoothing_frame=2", "did you mean smoothing_frames?"),
-        ("hand_poses.smoothing_frames=many", "hand_poses.smoothing_frames: Input should be"),
+        ("hand_pose.smoothing_s=0.2", "there is no stage hand_pose; did you mean hand_poses?"),
+        ("hand_poses.smoothing=2", "did you mean smoothing_s?"),
+        ("hand_poses.smoothing_s=many", "hand_poses.smoothing_s: Input should be"),
         ("detections.max_objects=-1", "greater than or equal to 0"),
-        ("hand_poses.smoothing_frames", "give STAGE.SETTING=VALUE"),
-        ("hand_poses.smoothing_frames=[", "the value is no YAML"),
+        ("hand_poses.smoothing_s", "give STAGE.SETTING=VALUE"),
+        ("hand_poses.smoothing_s=[", "the value is no YAML"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "retry"])
@@ -99,8 +99,8 @@ def test_the_program_hands_them_to_the_runs(
 
 
 def test_settings_are_given_a_name() -> None:
-    found = read_settings(["hand_poses.rounds=3", "clips.threshold=25"], None, "wide-cuts")
-    assert found["hand_poses"] == {"rounds": 3, "profile": "wide-cuts"}
+    found = read_settings(["hand_poses.side_px=960", "clips.threshold=25"], None, "wide-cuts")
+    assert found["hand_poses"] == {"side_px": 960, "profile": "wide-cuts"}
     assert found["clips"]["profile"] == "wide-cuts"
     for given, name, words in (
         ([], "wide-cuts", "name the settings of --set or --config"),

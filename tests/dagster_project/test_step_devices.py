@@ -15,7 +15,7 @@ from dagster_project.executors.step_devices import steps_without_device
 from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
-from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.intake.shards import find_files, register_files
 from resources.devices.gpu import find_gpus
 from resources.devices.leases import LeaseBook, Request
@@ -28,7 +28,7 @@ ASKING = {"segmentation", "hand_poses", "scene_reconstruction", "object_poses"}
 SHARD = "20260101-0000"
 
 
-class OnDevice(BaselineHandEstimator):
+class OnDevice(LandmarksHandEstimator):
     on_device = True
 
 
@@ -80,14 +80,14 @@ def test_what_the_machines_file_chooses_counts(
     (tmp_path / "backends.yaml").write_text("segmenter: sam2\nobject_pose_estimator: baseline\n")
     monkeypatch.setenv("EGO_BACKENDS", str(tmp_path / "backends.yaml"))
     assert asking(lake, instance) == {"segmentation"}
-    assert asking(lake, instance, backends={"segmenter": "baseline"}) == set()
+    assert asking(lake, instance, backends={"segmenter": "landmarks"}) == set()
 
 
 def test_what_was_chosen_for_a_shard_counts(lake: Lake, instance: dg.DagsterInstance) -> None:
     hands = Choice(backends={"hand_estimator": f"{__name__}:OnDevice"}, items=("a clip",))
     Choices(lake).keep("hand_estimator", SHARD, hands)
     assert asking(lake, instance) == {"hand_poses"}
-    Choices(lake).keep("hand_estimator", SHARD, Choice(backends={"hand_estimator": "baseline"}))
+    Choices(lake).keep("hand_estimator", SHARD, Choice(backends={"hand_estimator": "landmarks"}))
     assert asking(lake, instance) == set()
 
 
@@ -127,7 +127,7 @@ def test_a_run_by_default_does_not_wait_for_the_only_device(
         )
         assert result.success
         said = json.dumps([e.message for e in result.all_events])
-    assert "segmentation takes no device: baseline computes on the CPU" in said
+    assert "segmentation takes no device: landmarks computes on the CPU" in said
     assert lake.read("hand_masks", shard).num_rows > 0
     assert [c.step_key for c in LeaseBook().claims()] == ["hoards"]
     taken.release()

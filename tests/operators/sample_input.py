@@ -17,6 +17,8 @@ from ego_assets.vision.rle import encode_mask, mask_box
 from samples import Truth
 
 SIDES = ("left", "right")
+NO_JOINTS = dict.fromkeys(("keypoints_px", "keypoints_hand_m", "presence", "side_score"))
+"""What a mask says that was not found by joints."""
 
 
 def clip_input(
@@ -60,7 +62,7 @@ def with_truth(clip: ClipInput, truth: Truth) -> ClipInput:
         for side in (0, 1):
             if truth.hand_visible[frame, side]:
                 mask = _mask_row(base, f"t-h{side:03d}", truth.hand_mask(frame, side))
-                hands.append(mask | {"side": SIDES[side], "is_wearer": True})
+                hands.append(mask | {"side": SIDES[side], "is_wearer": True} | NO_JOINTS)
         for index in range(len(truth.object_names)):
             if truth.object_mask(frame, index).sum() >= 40:
                 mask = truth.object_mask(frame, index)

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, "tests/operators")
 from sample_input import clip_input
 from ego_assets.masks.settings import SegmentSettings
-from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.masks.landmarks.segmenter import LandmarksSegmenter
 from ego_assets.vision.threads import limit_threads
 from ego_assets.operator import Intrinsics
 
@@ -33,7 +33,7 @@ def resident():
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 limit_threads(1)
-segmenter = BaselineSegmenter(SegmentSettings())
+segmenter = LandmarksSegmenter(SegmentSettings())
 lens = Intrinsics("PINHOLE", 400, 400, 240, 135)
 warm = clip_input(Path(sys.argv[1]), lens, 0, 12)
 segmenter.process(warm, None)

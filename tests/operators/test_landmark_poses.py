@@ -14,12 +14,12 @@ from ego_assets.catalog import TABLES
 from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.hands.landmarks.space import lengths_of, place, with_lengths
 from ego_assets.hands.landmarks.validity import HandFacts, confidence_of, reason_against
-from ego_assets.hands.settings import LandmarksHandSettings
-from ego_assets.hands.skeleton import hand_joints
+from ego_assets.hands.settings import HandPoseSettings
 from ego_assets.hands.tables import REASONS
 from ego_assets.operator import ClipInput, Intrinsics
 from ego_assets.vision.cameras import project_points
 from ego_assets.vision.rle import encode_mask
+from samples.hand import GRASP, joints_in_hand
 
 LENSES = [
     Intrinsics("PINHOLE", 600, 600, 320, 240),
@@ -32,7 +32,7 @@ AHEAD = np.array([0, 0, 0.4])
 
 def true_hand(turn: tuple[float, float, float] = (0.4, 0.2, 0.1)) -> np.ndarray:
     """(21, 3) a right hand, about its middle."""
-    joints = hand_joints(np.full((1, 5), 0.6), np.zeros((1, 5)), "right", 1.0)[0]
+    joints = joints_in_hand(GRASP, side=1, scale=1.0)
     joints = joints @ Rotation.from_rotvec(turn).as_matrix().T
     return joints - joints.mean(axis=0)
 
@@ -121,7 +121,7 @@ def clip_of(rows: list[dict[str, Any]], frames: Any = None) -> ClipInput:
 
 
 def estimator(root: Path) -> LandmarksHandEstimator:
-    return LandmarksHandEstimator(LandmarksHandSettings(), root)
+    return LandmarksHandEstimator(HandPoseSettings(), root)
 
 
 def test_rows_say_what_was_measured_smoothed_and_filled(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_what_is_doubtful_is_not_valid(
 
 def facts(**more: Any) -> HandFacts:
     good = {"presence": 0.98, "side_score": 0.99, "score": 0.95, "inside": 1.0, "size_px": 120.0}
-    rest = {"residual": 0.03, "jump": 0.02, "distance_m": 0.5, "is_wearer": True}
-    return HandFacts(**{**good, **rest, **more})
+    rest = {"residual": 0.03, "jump": 0.02, "distance_m": 0.5, "flexion_deg": 20.0}
+    return HandFacts(**{**good, **rest, "is_wearer": True, **more})
 
 
 def test_reasons_are_of_a_closed_list_and_lower_the_confidence() -> None:
@@ -210,6 +210,7 @@ def test_reasons_are_of_a_closed_list_and_lower_the_confidence() -> None:
         {"residual": 0.4},
         {"residual": None},
         {"jump": 0.5},
+        {"flexion_deg": -20.0},
     ]
     best = confidence_of(facts())
     assert reason_against(facts()) is None

@@ -13,9 +13,9 @@ import pytest
 from sample_input import clip_input, empty_tables, intrinsics_of
 
 from ego_assets.catalog import TABLES
-from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.hands.settings import HandPoseSettings
-from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.masks.landmarks.segmenter import LandmarksSegmenter
 from ego_assets.masks.settings import SegmentSettings
 from ego_assets.objects.baseline.movements import BaselineMovementEstimator
 from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
@@ -90,8 +90,8 @@ def all_rows(clip: ClipInput) -> dict[str, Any]:
     found: dict[str, Any] = {}
     tables = dict(empty_tables(clip).tables)
     for operator in (
-        BaselineSegmenter(SegmentSettings(work_side_px=320)),
-        BaselineHandEstimator(HandPoseSettings()),
+        LandmarksSegmenter(SegmentSettings(work_side_px=320)),
+        LandmarksHandEstimator(HandPoseSettings()),
         BaselineObjectPoseEstimator(ObjectPoseSettings()),
         BaselineMovementEstimator(MovementSettings()),
     ):
@@ -106,7 +106,7 @@ def all_rows(clip: ClipInput) -> dict[str, Any]:
     return found
 
 
-def test_rows_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+def test_rows_do_not_depend_on_the_number_of_threads(tmp_path: Path, hand_nets: Path) -> None:
     path = render_sample(tmp_path, seed=4, duration_s=1.2, width=320, height=180)
     clip = clip_input(path, intrinsics_of(load_truth(path)))
     found = []

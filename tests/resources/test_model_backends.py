@@ -34,9 +34,10 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
 from tests.support.instances import dagster_instance
+from tests.support.linked_weights import link_hand_nets
 from tests.support.rendered import render_sample
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "hand_nets")
 
 SAM2_FOLDER, HAMER_FOLDER = "sam2.1-hiera-small", "hamer"
 DEPTH_FOLDER = "Depth-Anything-V2-Metric-Indoor-Small-hf"
@@ -101,6 +102,7 @@ class Graph:
 @pytest.mark.heavy
 def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     weights = tmp_path / "weights"
+    link_hand_nets(weights)
     tiny_sam2(weights / "mine")
     tiny_hamer(weights / HAMER_FOLDER)
     tiny_depth_anything(weights / DEPTH_FOLDER)
@@ -130,7 +132,7 @@ def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> 
     settings = json.loads(origin(lake, "hand_masks", shard)["settings"])
     assert settings["checkpoint"] == "mine"
     assert "work_side_px" in settings, "the asset's form reaches the model too"
-    assert "rounds" not in json.loads(origin(lake, "hand_poses", shard)["settings"])
+    assert "side_px" not in json.loads(origin(lake, "hand_poses", shard)["settings"])
     # The same weights elsewhere: nothing to do. Other weights: done again.
     weights = weights.rename(tmp_path / "moved")
     assert run(**chosen | {"weights_dir": str(weights)}).success
@@ -228,6 +230,7 @@ def findings(weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[
 
 
 def test_doctor_finds_whole_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link_hand_nets(tmp_path)
     tiny_sam2(tmp_path / SAM2_FOLDER)
     tiny_hamer(tmp_path / HAMER_FOLDER)
     tiny_sam3(tmp_path / SAM3_FOLDER)
@@ -250,6 +253,7 @@ def test_doctor_says_where_missing_ones_belong(
 def test_doctor_tells_damaged_and_wrong_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    link_hand_nets(tmp_path)
     sam2, hamer = tmp_path / SAM2_FOLDER, tmp_path / HAMER_FOLDER
     tiny_sam2(sam2)
     config = json.loads((sam2 / "config.json").read_text())
@@ -266,6 +270,7 @@ def test_doctor_tells_damaged_and_wrong_ones(
 def test_doctor_tells_broken_models_of_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    link_hand_nets(tmp_path)
     sam3, owlv2 = tiny_sam3(tmp_path / SAM3_FOLDER), tiny_owlv2(tmp_path / OWLV2_FOLDER)
     tiny_sam2(tmp_path / SAM2_FOLDER)
     told = tmp_path / "told"
@@ -287,6 +292,7 @@ def test_doctor_tells_broken_models_of_words(
 
 
 def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link_hand_nets(tmp_path)
     told, sam2 = tmp_path / "told", tmp_path / SAM2_FOLDER
     tiny_sam2(sam2)
     (sam2 / "model.safetensors").write_bytes(pickle.dumps(Tattletale(told)))
@@ -303,6 +309,7 @@ def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_doctor_wants_what_the_file_chooses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    link_hand_nets(tmp_path)
     file = tmp_path / "backends.yaml"
     file.write_text(
         f"segmenter: sam2\nweights_dir: {tmp_path}\nsettings: {{segmenter: {{checkpoint: mine}}}}\n"
@@ -326,12 +333,12 @@ def test_a_file_names_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     file.write_text("segmenter: sam2\nsettings: {segmenter: {checkpoint: mine}}\n")
     monkeypatch.setenv("EGO_BACKENDS", str(file))
     assert Backends().chosen("segmenter") == "sam2"
-    assert Backends().chosen("hand_estimator") == "baseline"
-    form = {"work_side_px": 320, "min_hand_score": 0.5}
+    assert Backends().chosen("hand_estimator") == "landmarks"
+    form = {"work_side_px": 320, "scan_interval_s": 0.7}
     assert Backends().settings_of("segmenter", form) == form | {"checkpoint": "mine"}
     # What a person picks in the launchpad counts before it, and then so do other settings.
-    picked = Backends(segmenter="baseline")
-    assert picked.chosen("segmenter") == "baseline"
+    picked = Backends(segmenter="landmarks")
+    assert picked.chosen("segmenter") == "landmarks"
     assert picked.settings_of("segmenter", form) == form
 
 

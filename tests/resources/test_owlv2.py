@@ -241,7 +241,7 @@ def test_an_object_is_never_labelled_as_a_hand(sight: _Sight) -> None:
 
 
 def test_settings_that_would_do_nothing_are_refused() -> None:
-    for name in ("prompt_interval_s", "min_hand_score", "work_side_px"):
+    for name in ("prompt_interval_s", "scan_interval_s", "work_side_px"):
         assert name not in Owlv2Sam2Settings.model_fields
 
 

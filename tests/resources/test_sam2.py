@@ -22,6 +22,7 @@ from ego_assets.models import device, registry
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from ego_assets.vision.rle import decode_mask, encode_mask
+from tests.support.linked_weights import link_hand_nets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,8 +32,10 @@ PROMPTS = {0: {"a": BOXES["a"]}, 5: {"b": BOXES["b"]}, 17: {"a": BOXES["b"]}}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_sam2(tmp_path_factory.mktemp("weights") / "tiny")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, hand_nets: Path) -> Path:
+    root = tmp_path_factory.mktemp("weights")
+    link_hand_nets(root)
+    return tiny_sam2(root / "tiny")
 
 
 def track(tracker: Sam2Tracker, frames: range, only: str = "ab") -> list[dict[str, Tracked]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from stage_bench import SHARD, Bench
@@ -160,14 +161,16 @@ def test_damage_to_such_a_result_is_found_and_made_good(bench: Bench) -> None:
     assert degrade(bench, run_id="degraded again").done == 1
 
 
-def test_the_stand_in_is_the_backend_without_weights(bench: Bench) -> None:
+def test_the_stand_in_is_the_backend_that_runs_out_of_the_box(
+    bench: Bench, hand_nets: Path
+) -> None:
     real = replace(bench.spec, operator="segmenter", backend="sam2", settings={"checkpoint": "x"})
     form = {"work_side_px": 320, "checkpoint": "x"}
     found = stand_in(real, form, WHY)
     assert found is not None
-    assert (found.backend, found.settings) == ("baseline", {"work_side_px": 320})
-    assert found.operator_version == plan_version("baseline")
-    assert stand_in(replace(real, backend="baseline"), form, WHY) is None
+    assert (found.backend, found.settings) == ("landmarks", {"work_side_px": 320})
+    assert found.operator_version == plan_version("landmarks")
+    assert stand_in(replace(real, backend="landmarks"), form, WHY) is None
 
 
 def plan_version(backend: str) -> str:

@@ -1,7 +1,7 @@
 """The squares of a picture that HaMeR looks at, and where a hand is by what it says of one.
 
-Here: cutting, and the camera of a crop as a place in the real camera. Not here: which boxes there
-are (`hand_masks`), the network (`network`).
+Here: the hand in a mask, cutting, and the camera of a crop as a place in the real camera. Not here:
+masks (`hand_masks`), the network (`network`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import numpy as np
 from ego_assets.hands.hamer.network import BOX_ASPECT
 from ego_assets.operator import Intrinsics
 from ego_assets.vision.cameras import normalised_points
+from ego_assets.vision.rle import MaskCrop
 
 BOX_SCALE = 2.0
-"""A crop is so many times the hand's box (without the forearm), as the network was trained."""
+"""The side of a crop over that of the hand's box (no forearm), as the network was trained."""
 BLUR_OVER = 1.1
 """A crop that is shrunk by more than twice as much is blurred: what the official code takes."""
 MIN_SCALE = 1e-2
 """Smaller predictions of the camera's scale are noise; they would put the hand beyond 100 m."""
+_WORK_PX = 110
+_ARM_RADII = 5.5
+"""A mask that is longer, in radii of the palm, has a forearm in it; a flat hand has 5."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,83 @@ class Crop:
         x, y = normalised_points(intrinsics, np.array([self.centre]))[0] * depth
         flip = -1 if self.is_left else 1
         return np.array([x + flip * camera[1], y + camera[2], depth])
+
+
+def hand_box(mask: np.ndarray | MaskCrop) -> list[float] | None:
+    """Box x_min, y_min, x_max, y_max of the hand in a mask, in pixels. None if it is too small to
+    tell.
+
+    mask: (H, W) bool, or the part of it that holds its pixels. A bare forearm may be part of the
+    mask, and is left out: of masks longer than a hand is.
+    """
+    mask = mask if isinstance(mask, MaskCrop) else MaskCrop.of(mask)
+    small = _shrunk(mask)
+    if small is None:
+        return None
+    crop, (x0, y0, shrink), (left, top, right, bottom) = small
+    inside = cv2.distanceTransform(crop, cv2.DIST_L2, 5)
+    points = np.argwhere(crop)
+    along = points @ np.linalg.eigh(np.cov(points.T))[1][:, 1]
+    if np.ptp(along) < _ARM_RADII * inside.max():
+        return [float(v) for v in (left, top, right + 1, bottom + 1)]
+    *_, hand = _palm(crop, inside, mask.shape, (x0, y0, shrink))
+    low = np.maximum(hand.min(axis=0) / shrink + (x0, y0), (left, top))
+    high = np.minimum((hand.max(axis=0) + 1) / shrink + (x0, y0), (right + 1, bottom + 1))
+    return [*low.tolist(), *high.tolist()]
+
+
+def _shrunk(
+    mask: MaskCrop,
+) -> tuple[np.ndarray, tuple[float, float, float], tuple[int, int, int, int]] | None:
+    """(crop of a mask, uint8; its first pixel and its scale; left, top, right, bottom of the mask),
+    or None if the mask is too small."""
+    if np.count_nonzero(mask.pixels) < 60:
+        return None
+    left, top = mask.left, mask.top
+    bottom, right = top + mask.pixels.shape[0] - 1, left + mask.pixels.shape[1] - 1
+    shrink = min(1.0, _WORK_PX / max(bottom - top, right - left, 1))
+    pad = 0.25 * max(bottom - top, right - left) + 4
+    width, height = int((right - left + 2 * pad) * shrink), int((bottom - top + 2 * pad) * shrink)
+    x0, y0 = left - pad, top - pad
+    # OpenCV rounds by the place in the whole picture; of this one, only the part is ever touched.
+    whole = np.zeros(mask.shape, np.uint8)
+    whole[top : bottom + 1, left : right + 1] = mask.pixels
+    move = np.array([[shrink, 0, -x0 * shrink], [0, shrink, -y0 * shrink]])
+    crop = cv2.warpAffine(whole, move, (width, height), flags=cv2.INTER_NEAREST)
+    crop = cv2.medianBlur(crop, 3)
+    if not crop.any():
+        return None
+    return crop, (x0, y0, shrink), (left, top, right, bottom)
+
+
+def _palm(
+    crop: np.ndarray, inside: np.ndarray, shape: tuple[int, ...], frame: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """(palm centre, direction of the fingers, palm radius, points of the hand), crop pixels."""
+    rows, columns = np.nonzero(crop)
+    points = np.column_stack([columns, rows]).astype(np.float64)
+    x0, y0, shrink = frame
+    full = points / shrink + [x0, y0]
+    edge = (full[:, 0] < 3) | (full[:, 0] > shape[1] - 4) | (full[:, 1] > shape[0] - 4)
+    if edge.sum() >= 4:
+        arm = points[edge].mean(axis=0)
+    else:  # the wearer's arm comes from below
+        low = points[:, 1] >= np.percentile(points[:, 1], 94)
+        arm = points[low].mean(axis=0)
+    middle = points.mean(axis=0)
+    axis = (middle - arm) / max(1e-6, float(np.linalg.norm(middle - arm)))
+    along = (points - arm) @ axis
+    depth = inside[rows, columns]
+    length = float(along.max())
+    # The palm: wide, and beyond the arm's own width.
+    score = depth * (0.55 + 0.45 * np.clip(along / max(length, 1e-6), 0, 0.75) / 0.75)
+    best = int(np.argmax(score))
+    palm, radius = points[best], float(depth[best])
+    far = points[along > along[best] + 0.5 * radius]
+    ahead = (far.mean(axis=0) if len(far) else points[along.argmax()]) - palm
+    ahead /= max(1e-6, float(np.linalg.norm(ahead)))
+    reach = (palm - arm) / max(1e-6, float(np.linalg.norm(palm - arm)))
+    direction = 0.6 * ahead + 0.4 * reach
+    direction /= max(1e-6, float(np.linalg.norm(direction)))
+    hand = points[(points - palm) @ direction > -1.25 * radius]
+    return palm, direction, radius, hand

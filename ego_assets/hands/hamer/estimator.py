@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.hands.baseline.fit import hand_box
 from ego_assets.hands.hamer.checkpoint import read_checkpoint
-from ego_assets.hands.hamer.crops import Crop
+from ego_assets.hands.hamer.crops import Crop, hand_box
 from ego_assets.hands.hamer.network import HamerNetwork
 from ego_assets.hands.mano import ManoHand, read_mano
 from ego_assets.hands.settings import HamerSettings

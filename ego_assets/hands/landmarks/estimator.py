@@ -17,9 +17,10 @@ from ego_assets.hands import takes
 from ego_assets.hands.landmarks.measure import Measured, measure, measured_by_mask
 from ego_assets.hands.landmarks.space import PlacedHand, lengths_of, place, with_lengths
 from ego_assets.hands.landmarks.validity import HandFacts, confidence_of, reason_against
-from ego_assets.hands.settings import LandmarksHandSettings
-from ego_assets.hands.skeleton import placed_columns
+from ego_assets.hands.settings import HandPoseSettings
+from ego_assets.hands.skeleton import finger_flexion_deg, placed_columns
 from ego_assets.models.packaged.declaration import HAND_NETS
+from ego_assets.models.weights import weights_root
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Rows
 from ego_assets.vision.smoothing import smoother
 
@@ -44,16 +45,17 @@ class LandmarksHandEstimator:
     """`hand_masks` → `hand_poses`: metric, since the net knows how large hands are."""
 
     name = "landmarks"
-    version = "2"
+    version = "3"
     quality_tier = "learned"
     weights_hash = ""
 
-    def __init__(self, settings: LandmarksHandSettings, root: Path) -> None:
+    def __init__(self, settings: HandPoseSettings, root: Path | None = None) -> None:
+        """root: the folder of all weights, if not the machine's."""
         self.settings = settings
-        self._folder = root / HAND_NETS.archive.folder
+        self._folder = (root or weights_root()) / HAND_NETS.archive.folder
 
     @staticmethod
-    def check(settings: LandmarksHandSettings, root: Path) -> str:
+    def check(settings: HandPoseSettings, root: Path) -> str:
         """Read the weights. Raises WeightsError."""
         from ego_assets.models.hand_nets.landmarks import LandmarkNet
         from ego_assets.models.hand_nets.runtime import runtime_here
@@ -153,7 +155,7 @@ class LandmarksHandEstimator:
         presence: float,
     ) -> dict[str, Any]:
         mask = moment.mask
-        facts = _facts(clip, moment, measured, points, placed, presence)
+        facts = _facts(clip, moment, measured, points, hand, placed, presence)
         reason = "not measured" if moment.seen is None else reason_against(facts)
         joints = hand + np.array([0, 0, _FALLBACK_M]) if placed is None else placed.joints
         origin = "filled" if moment.seen is None else "smoothed" if is_smoothed else "measured"
@@ -214,12 +216,14 @@ def _facts(
     moment: _Moment,
     measured: np.ndarray,
     points: np.ndarray,
+    hand: np.ndarray,
     placed: PlacedHand | None,
     presence: float,
 ) -> HandFacts:
     mask = moment.mask
     size = max(float(np.ptp(measured, axis=0).max()), 1e-6)
     limits = np.array([clip.frames.width, clip.frames.height])
+    flexion, _ = finger_flexion_deg(hand[None], np.array([mask["side"] == "right"]))
     inside = ((measured >= 0) & (measured < limits)).all(axis=1).mean()
     side_score = mask["side_score"]
     return HandFacts(
@@ -231,5 +235,6 @@ def _facts(
         residual=None if placed is None else placed.residual,
         jump=float(np.linalg.norm(measured - points, axis=1).mean()) / size,
         distance_m=0.0 if placed is None else float(np.linalg.norm(placed.joints.mean(axis=0))),
+        flexion_deg=float(flexion.mean()),
         is_wearer=bool(mask["is_wearer"]),
     )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ego_assets.hands.skeleton import BACKWARD_DEG
+
 MIN_PRESENCE = 0.8
 MIN_SIDE = 0.6
 MIN_SCORE = 0.5
@@ -29,7 +31,8 @@ class HandFacts:
     presence: of its mask's row, and no more than around it; side_score, score: of that row; inside:
     share of its joints in the picture; size_px; residual: of its placing, None if it could not be
     placed; jump: how far the measured joints are from the smoothed ones, as a share of its size;
-    distance_m: of its middle.
+    distance_m: of its middle; flexion_deg: of its fingers on average, negative if they bend
+    backward, as where left is taken for right.
     """
 
     presence: float
@@ -40,6 +43,7 @@ class HandFacts:
     residual: float | None
     jump: float
     distance_m: float
+    flexion_deg: float
     is_wearer: bool
 
 
@@ -48,6 +52,7 @@ def reason_against(facts: HandFacts) -> str | None:
     checks = (
         ("presence low", facts.presence < MIN_PRESENCE),
         ("not a plausible hand", facts.score < MIN_SCORE),
+        ("bends backward", facts.flexion_deg < BACKWARD_DEG),
         ("side unsure", facts.side_score < MIN_SIDE),
         ("too small", facts.size_px < MIN_SIZE_PX),
         ("truncated", facts.inside < MIN_INSIDE),
@@ -62,5 +67,8 @@ def confidence_of(facts: HandFacts) -> float:
     """How likely it is that a row is right, 0 to 1."""
     residual = 1.0 if facts.residual is None else facts.residual
     fit = float(np.exp(-0.5 * (residual / MAX_RESIDUAL) ** 2 - 0.5 * (facts.jump / MAX_JUMP) ** 2))
-    sure = facts.presence * facts.side_score * facts.inside * min(1.0, facts.score / MIN_SCORE)
+    bends = 0.5 if facts.flexion_deg < BACKWARD_DEG else 1.0
+    sure = (
+        bends * facts.presence * facts.side_score * facts.inside * min(1.0, facts.score / MIN_SCORE)
+    )
     return float(np.clip(sure * fit, 0, 1))

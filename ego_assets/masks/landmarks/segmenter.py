@@ -1,26 +1,29 @@
 """The segmenter by landmarks: hands by two small networks, objects by what hands move.
 
 Here: the order of the steps, and the rows. Not here: how hands are found (`scan`, `follow`), drawn
-(`shape`) and told apart (`persons`); objects (`objects`).
+(`shape`) and told apart (`persons`); objects (`moved`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ego_assets.masks.baseline.rows import mask_columns, mask_rows
-from ego_assets.masks.landmarks import carry, objects
+from ego_assets.masks.landmarks import carry
 from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
 from ego_assets.masks.landmarks.persons import Hand, PictureView, persons_hands
 from ego_assets.masks.landmarks.scan import HandScan
-from ego_assets.masks.settings import LandmarksSettings
+from ego_assets.masks.moved.objects import ObjectLook
+from ego_assets.masks.moved.rows import mask_columns, object_rows, seed_rows
+from ego_assets.masks.settings import SegmentSettings
 from ego_assets.models.packaged.declaration import HAND_NETS
+from ego_assets.models.weights import weights_root
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Frame, Rows
 from ego_assets.vision.mask_scaling import encode_enlarged
+from ego_assets.vision.patches import Patch
 
 MIN_FRAMES, MIN_MEAN_PRESENCE = 3, 0.6
 """Of a track that is a hand."""
@@ -32,16 +35,17 @@ class LandmarksSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "landmarks"
-    version = "2"
+    version = "3"
     quality_tier = "learned"
     weights_hash = ""
 
-    def __init__(self, settings: LandmarksSettings, root: Path) -> None:
+    def __init__(self, settings: SegmentSettings, root: Path | None = None) -> None:
+        """root: the folder of all weights, if not the machine's."""
         self.settings = settings
-        self._scan = HandScan(root / HAND_NETS.archive.folder)
+        self._scan = HandScan((root or weights_root()) / HAND_NETS.archive.folder)
 
     @staticmethod
-    def check(settings: LandmarksSettings, root: Path) -> str:
+    def check(settings: SegmentSettings, root: Path) -> str:
         """Read the weights. Raises WeightsError."""
         from ego_assets.models.hand_nets.runtime import runtime_here
 
@@ -52,7 +56,7 @@ class LandmarksSegmenter:
         """A clip in which nothing is found gives no rows."""
         before = carried or {}
         follower = HandFollower(self._scan, self.settings.scan_interval_s)
-        seen = objects.ObjectLook(self.settings)
+        seen = ObjectLook(self.settings)
         shown: list[Frame] = []
         for frame in clip.frames.read(max_side_px=self.settings.hand_side_px):
             follower.see(frame)
@@ -63,14 +67,17 @@ class LandmarksSegmenter:
         tracks = linked(without_doubles(pieces))
         view = PictureView(size[1], size[0], clip.intrinsics.fx * shown[0].scale)
         hands = self._hands(tracks, view, before, clip.first_track_number)
-        things, state = seen.find(hands, before, clip.first_track_number)
+        shown_hands: dict[int, list[Patch]] = {}
+        for hand in hands:
+            for index, drawn in hand.drawn.items():
+                shown_hands.setdefault(index, []).append(drawn.mask)
+        things, seeds, state = seen.find(shown_hands, before, clip.first_track_number)
+        found = self._detections(clip, tracks, shown[0].scale, seen.pts_s)
+        found += seed_rows(clip, seeds, seen.shape, seen.pts_s)
         rows = {
             "hand_masks": self._hand_rows(clip, hands, shown[0].scale, seen.pts_s),
-            # They are found as the baseline finds them, whatever finds the hands.
-            "object_masks": mask_rows(clip, things, seen.pts_s, "baseline", "baseline")[
-                "object_masks"
-            ],
-            "detections": self._detections(clip, tracks, shown[0].scale, seen.pts_s),
+            "object_masks": object_rows(clip, things, seen.pts_s),
+            "detections": _numbered(found),
         }
         state |= carry.carried_hands(hands, seen.pts_s, clip.first_track_number, before)
         notes = {"hand tracks": len(hands), "object tracks": len(things)}
@@ -127,18 +134,13 @@ class LandmarksSegmenter:
     def _detections(
         self, clip: ClipInput, tracks: list[HandTrack], scale: float, pts_s: dict[int, float]
     ) -> Rows:
-        by_frame: dict[int, list[Any]] = {}
+        rows = []
         for track in tracks:
             for frame, look in track.looks.items():
-                by_frame.setdefault(frame, []).append(look)
-        rows = []
-        for frame, looks in sorted(by_frame.items()):
-            for index, look in enumerate(looks):
                 low, high = look.points.min(axis=0), look.points.max(axis=0)
                 rows.append(
                     clip.row(frame, pts_s[frame])
                     | {
-                        "detection_index": index,
                         "label": "hand",
                         "side": "right" if look.right > 0.5 else "left",
                         "score": float(np.clip(look.presence, 0, 1)),
@@ -148,6 +150,16 @@ class LandmarksSegmenter:
                     }
                 )
         return rows
+
+
+def _numbered(rows: Rows) -> Rows:
+    """Rows of `detections` in the order of frames, each with its number there."""
+    rows = sorted(rows, key=lambda row: row["frame_index"])
+    count: Counter[int] = Counter()
+    for row in rows:
+        row["detection_index"] = count[row["frame_index"]]
+        count[row["frame_index"]] += 1
+    return rows
 
 
 def _is_hand(track: HandTrack, frames: int) -> bool:

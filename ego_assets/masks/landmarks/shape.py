@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ego_assets.masks.baseline.skin import bins_of, looked_up, skin_prior
+from ego_assets.masks.colors import bins_of, looked_up, skin_prior
 from ego_assets.vision.patches import Patch
 
 _SIDE = 112

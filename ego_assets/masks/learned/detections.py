@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.masks.baseline.hand_masks import MAX_HANDS
 from ego_assets.masks.settings import VocabularySettings
-from ego_assets.masks.sides import UNSURE, Side, SideEvidence, settle_sides
+from ego_assets.masks.sides import MAX_HANDS, UNSURE, Side, SideEvidence, settle_sides
 from ego_assets.operator import Carried, ClipInput, Frame
 
 HANDS, OBJECTS = "hand_masks", "object_masks"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ego_assets.masks.association import assign, box_overlaps, keepers
-from ego_assets.masks.baseline.hand_masks import MAX_HANDS
 from ego_assets.masks.learned import sam2
 from ego_assets.masks.learned.detections import (
     HANDS,
@@ -28,7 +27,7 @@ from ego_assets.masks.learned.detections import (
 )
 from ego_assets.masks.learned.track_memory import shown_again
 from ego_assets.masks.settings import Owlv2Sam2Settings
-from ego_assets.masks.sides import LOW
+from ego_assets.masks.sides import LOW, MAX_HANDS
 from ego_assets.models.device import autocast, pick_device, to_host
 from ego_assets.models.memory import ElasticBatch
 from ego_assets.models.pretrained import load_pretrained, text_tokens
@@ -268,7 +267,7 @@ class Owlv2Sam2Segmenter(sam2.Sam2Segmenter):
     """`detections` by OWLv2 at intervals; their boxes prompt SAM 2.1, which makes the masks."""
 
     name = "owlv2_sam2"
-    version = "2"
+    version = f"{sam2.Sam2Segmenter.version}.2"
     settings: Owlv2Sam2Settings  # type: ignore[assignment]
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:

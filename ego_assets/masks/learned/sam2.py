@@ -1,8 +1,8 @@
 """SAM 2.1 video masks (Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024).
 
 Here: the tracker (transformers' Sam2VideoModel, without its processor, which needs torchvision)
-and the segmenter, which prompts it with the boxes of the baseline. Not here: finding hands and
-objects; the network itself.
+and the segmenter, which prompts it with the boxes that landmarks and motion give. Not here: finding
+hands and objects; the network itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.masks.landmarks.segmenter import LandmarksSegmenter
 from ego_assets.masks.learned.track_memory import (
     OBJECTS,
     Tracked,
@@ -42,7 +42,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORGOTTEN_AFTER_S = 5.0
 """A track that is out of sight for so long is given up; it may be prompted anew."""
 SAME_IOU = 0.7
-"""A box that covers a tracked one like this is the same thing, whatever the baseline calls it."""
+"""A box that covers a tracked one like this is the same thing, whatever it is called."""
 
 Box = Sequence[float]
 
@@ -140,15 +140,16 @@ def load_model(folder: Path) -> Any:
 
 
 class Sam2Segmenter:
-    """`detections`, `object_masks`, `hand_masks`: what the baseline finds, followed by SAM 2.1.
+    """`detections`, `object_masks`, `hand_masks`: what landmarks and motion find,
+    followed by SAM 2.1.
 
-    A thing is prompted when the baseline first sees it and, at every `prompt_interval_s`, if the
+    A thing is prompted when it is first found and, at every `prompt_interval_s`, if the
     two disagree about where it is. Frames that a clip shares with the one before are not tracked
-    again: they have its masks. `detections` are the baseline's, and say so.
+    again: they have its masks. `detections` are its prompters', and say so.
     """
 
     name = "sam2"
-    version = "2"
+    version = "3"
     quality_tier = "reference"
     weights_hash = ""
     on_device = True
@@ -160,7 +161,7 @@ class Sam2Segmenter:
         )
         self.try_batch = self.tracker.try_batch
         kept = {name: getattr(settings, name) for name in SegmentSettings.model_fields}
-        self.prompter: ClipOperator = BaselineSegmenter(SegmentSettings(**kept))
+        self.prompter: ClipOperator = LandmarksSegmenter(SegmentSettings(**kept), weights)
 
     @staticmethod
     def check(settings: Sam2TrackerSettings, weights: Path) -> str:
@@ -169,7 +170,7 @@ class Sam2Segmenter:
         return f"SAM 2.1 of {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
-        """A clip in which the baseline finds nothing gives no rows."""
+        """A clip in which nothing is found gives no rows."""
         carried = carried or {}
         seen = self.prompter.process(clip, _unprefixed(carried) or None)
         sight = self.sight(clip, carried)
@@ -207,7 +208,7 @@ class Sam2Segmenter:
 
     def sight(self, clip: ClipInput, carried: Carried) -> Sight:
         """What is known of a clip's take so far."""
-        return _BaselineSight(self.settings, carried)
+        return _PromptedSight(self.settings, carried)
 
 
 _PREFIX = "prompter_"
@@ -268,8 +269,8 @@ class Sight:
         return gone
 
 
-class _BaselineSight(Sight):
-    """The baseline's boxes are prompts. interval: the one of `prompt_interval_s` that is on."""
+class _PromptedSight(Sight):
+    """Boxes that were found are prompts. interval: the one of `prompt_interval_s` that is on."""
 
     settings: Sam2Settings
 
@@ -281,7 +282,7 @@ class _BaselineSight(Sight):
         return super().export() | {"interval": self.interval}
 
     def name(self, row: dict[str, Any], table: str) -> None:
-        """Take over what the baseline says of a track; what was said first counts for the take."""
+        """Take over what is said of a track; what was said first counts for the take."""
         said = {k: row.get(k) for k in ("label", "side", "is_wearer")}
         self.things.setdefault(row["track_id"], said | {"table": table})
 

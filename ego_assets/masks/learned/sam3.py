@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ego_assets.masks.association import assign, keepers, mask_overlaps
-from ego_assets.masks.baseline.hand_masks import MAX_HANDS, entry_x
 from ego_assets.masks.learned.detections import (
     Cast,
     detection_rows,
@@ -39,7 +38,7 @@ from ego_assets.masks.learned.track_memory import (
     shown_again,
 )
 from ego_assets.masks.settings import Sam3Settings
-from ego_assets.masks.sides import LOW
+from ego_assets.masks.sides import LOW, MAX_HANDS, entry_x
 from ego_assets.models.device import autocast
 from ego_assets.models.memory import persist
 from ego_assets.models.pretrained import text_tokens

@@ -1,6 +1,7 @@
-"""Another backend of the hand estimator, which fits fewer times."""
+"""Another backend of the hand estimator, which looks at smaller pictures."""
 
-from ego_assets.feature import OUR_LICENCE, BackendEntry
+from ego_assets.feature import BackendEntry
+from ego_assets.models.packaged.declaration import HAND_NETS
 from ego_fast_hands.settings import FastHandsSettings
 
 FAST_HANDS = BackendEntry(
@@ -8,5 +9,7 @@ FAST_HANDS = BackendEntry(
     "fast_hands",
     "ego_fast_hands.estimator:FastHandEstimator",
     FastHandsSettings,
-    OUR_LICENCE,
+    "Apache-2.0 (MediaPipe's hand nets)",
+    weights=HAND_NETS.paths,
+    source="`ego weights fetch hand-nets`",
 )

@@ -1,23 +1,26 @@
 """The implementation. It is imported only when somebody chooses it."""
 
+from pathlib import Path
 from typing import Any
 
-from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from ego_fast_hands.settings import FastHandsSettings
 
 
 class FastHandEstimator:
-    """The baseline's fit, broken off early."""
+    """Landmarks in smaller pictures."""
 
     name = "fast_hands"
     version = "1"
-    quality_tier = "baseline"
+    quality_tier = "learned"
     weights_hash = ""
 
-    def __init__(self, settings: FastHandsSettings) -> None:
-        rounds = min(settings.rounds, settings.max_rounds)
-        self.estimator = BaselineHandEstimator(settings.model_copy(update={"rounds": rounds}))
+    def __init__(self, settings: FastHandsSettings, weights: Path) -> None:
+        side = min(settings.side_px, settings.max_side_px)
+        self.estimator = LandmarksHandEstimator(
+            settings.model_copy(update={"side_px": side}), weights
+        )
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         output = self.estimator.process(clip, carried)

@@ -1,4 +1,4 @@
-"""What a person can set of it: `settings: {hand_estimator: {max_rounds: 3}}`."""
+"""What a person can set of it: `settings: {hand_estimator: {max_side_px: 640}}`."""
 
 from pydantic import Field
 
@@ -8,4 +8,6 @@ from ego_assets.hands.settings import HandPoseSettings
 class FastHandsSettings(HandPoseSettings):
     """hand_poses by fast_hands."""
 
-    max_rounds: int = Field(default=2, ge=1, le=100, description="steps of a fit, at most")
+    max_side_px: int = Field(
+        default=960, ge=192, le=8192, description="longer side of the pictures, at most"
+    )

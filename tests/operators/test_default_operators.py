@@ -1,4 +1,4 @@
-"""The weight-free operators on a sample with truth, on odd input, and through a take."""
+"""The operators that run out of the box: on a sample with truth, on odd input, through a take."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 from sample_input import clip_input, empty_tables, intrinsics_of, with_truth
 
 from ego_assets.catalog import TABLES
-from ego_assets.hands.baseline.estimator import BaselineHandEstimator
+from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.hands.settings import HandPoseSettings
 from ego_assets.hands.skeleton import BONES
-from ego_assets.masks.baseline.segmenter import BaselineSegmenter
+from ego_assets.hands.tables import REASONS
+from ego_assets.masks.landmarks.segmenter import LandmarksSegmenter
 from ego_assets.masks.settings import SegmentSettings
 from ego_assets.objects.baseline.movements import BaselineMovementEstimator
 from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
@@ -28,8 +29,8 @@ from ego_assets.vision.rle import decode_mask, mask_iou
 from samples import Truth, load_truth
 from tests.support.rendered import render_sample
 
-FRAMES = 150
-pytestmark = pytest.mark.slow
+FRAMES = 90
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hand_nets")]
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def clip(sample: tuple[Path, Truth]) -> ClipInput:
 
 
 @pytest.fixture(scope="module")
-def segmented(clip: ClipInput) -> ClipOutput:
-    return BaselineSegmenter(SegmentSettings()).process(clip, None)
+def segmented(clip: ClipInput, hand_nets: Path) -> ClipOutput:
+    return LandmarksSegmenter(SegmentSettings()).process(clip, None)
 
 
 @pytest.fixture(scope="module")
-def hand_poses(clip: ClipInput) -> list[dict[str, Any]]:
-    operator = BaselineHandEstimator(HandPoseSettings())
+def hand_poses(clip: ClipInput, hand_nets: Path) -> list[dict[str, Any]]:
+    operator = LandmarksHandEstimator(HandPoseSettings())
     return operator.process(clip, None).tables["hand_poses"]
 
 
@@ -87,38 +88,42 @@ def test_hands_are_found_with_their_sides(segmented: ClipOutput, sample) -> None
                 shown = truth.hand_mask(frame, side)
                 ious[track].append(mask_iou(masks[frame], shown) if frame in masks else 0.0)
         best = max(ious, key=lambda t: float(np.mean(ious[t])))
-        assert np.mean(ious[best]) >= 0.75
+        assert np.mean(ious[best]) >= 0.6  # the measured figure is in docs/accuracy.md
         assert sides[best] == name
 
 
-def test_segmentation_is_deterministic(clip: ClipInput, segmented: ClipOutput) -> None:
-    again = BaselineSegmenter(SegmentSettings()).process(clip, None)
-    assert again.tables == segmented.tables
+def test_segmentation_is_deterministic(sample) -> None:  # type: ignore[no-untyped-def]
+    path, truth = sample
+    clip = clip_input(path, intrinsics_of(truth), 0, 24)
+    segmenter = LandmarksSegmenter(SegmentSettings())
+    one, again = segmenter.process(clip, None), segmenter.process(clip, None)
+    assert one.tables["hand_masks"]
+    assert one.tables == again.tables
 
 
 def test_tracks_keep_their_names_through_a_take(sample, segmented: ClipOutput) -> None:  # type: ignore[no-untyped-def]
     path, truth = sample
-    operator = BaselineSegmenter(SegmentSettings())
-    first = clip_input(path, intrinsics_of(truth), 0, 95)
-    second = clip_input(path, intrinsics_of(truth), 50, FRAMES, number=1, context=45)
+    operator = LandmarksSegmenter(SegmentSettings())
+    first = clip_input(path, intrinsics_of(truth), 0, 60)
+    second = clip_input(path, intrinsics_of(truth), 35, FRAMES, number=1, context=25)
     one = operator.process(first, None)
     other = operator.process(second, one.carried)
     for table in ("hand_masks",):
         before = masks_by_track(one.tables[table])
         after = masks_by_track(other.tables[table])
         for track, masks in before.items():
-            shared = [f for f in range(60, 90, 10) if f in masks and track in after]
+            shared = [f for f in range(38, 60, 7) if f in masks and track in after]
             ious = [mask_iou(masks[f], after[track][f]) for f in shared if f in after[track]]
-            if len(masks) > 60:
+            if len(masks) > 40:
                 assert ious, f"{track} is gone"
                 assert np.mean(ious) > 0.6
-    assert all(r["is_context"] == (r["frame_index"] < 95) for r in other.tables["hand_masks"])
+    assert all(r["is_context"] == (r["frame_index"] < 60) for r in other.tables["hand_masks"])
 
 
 def test_names_do_not_come_again_behind_a_clip_that_failed(sample) -> None:  # type: ignore[no-untyped-def]
     path, truth = sample
     clip = clip_input(path, intrinsics_of(truth), FRAMES - 20, FRAMES, number=2)
-    found = BaselineSegmenter(SegmentSettings()).process(clip, None)
+    found = LandmarksSegmenter(SegmentSettings()).process(clip, None)
     tracks = {r["track_id"] for t in ("hand_masks", "object_masks") for r in found.tables[t]}
     assert tracks
     assert all(t.rpartition("-")[2][1:].startswith("200") for t in tracks)
@@ -132,11 +137,16 @@ def test_bones_keep_their_length(hand_poses: list[dict[str, Any]]) -> None:
 
 
 def test_joints_project_where_they_are_said_to_be(hand_poses, sample) -> None:  # type: ignore[no-untyped-def]
+    """To within what the fit of fixed bones leaves over."""
     _, truth = sample
-    for row in hand_poses[::25]:
-        joints = np.array(row["joints_camera_m"])
-        x = truth.fx * joints[:, 0] / joints[:, 2] + truth.cx
-        assert np.allclose(x, np.array(row["joints_px"])[:, 0], atol=1e-3)
+    valid = [row for row in hand_poses if row["is_valid"]]
+    assert len(valid) > FRAMES
+    for row in valid[::15]:
+        joints, seen = np.array(row["joints_camera_m"]), np.array(row["joints_px"])
+        focal, middle = (truth.fx, truth.fy), (truth.cx, truth.cy)
+        shown = joints[:, :2] / joints[:, 2:] * focal + middle
+        apart = np.sqrt(((shown - seen) ** 2).sum(axis=1).mean())
+        assert apart < 0.15 * np.ptp(seen, axis=0).max()
         axes = matrix_from_quaternion(np.array(row["camera_from_hand_xyzw"]))
         ahead = joints[9] - joints[0]
         assert np.allclose(axes[:, 0], ahead / np.linalg.norm(ahead), atol=1e-5)
@@ -151,7 +161,7 @@ def test_hand_joints_are_near_the_truth(hand_poses, sample) -> None:  # type: ig
         joints = truth.joints_px[row["frame_index"], side]
         off = np.linalg.norm(np.array(row["joints_px"]) - joints, axis=1).mean()
         errors.append(off / np.ptp(joints, axis=0).max())
-    assert np.median(errors) < 0.3  # the measured figure is in docs/accuracy.md
+    assert np.median(errors) < 0.15  # the measured figure is in docs/accuracy.md
 
 
 def test_object_rotation_is_near_the_truth(object_poses, sample) -> None:  # type: ignore[no-untyped-def]
@@ -224,13 +234,13 @@ def odd_video(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["tiny", "black", "noise", "one"])
 def test_odd_clips_give_sane_rows(tmp_path: Path, kind: str) -> None:
     clip = clip_input(odd_video(tmp_path, kind), Intrinsics("PINHOLE", 100, 100, 80, 45))
-    found = BaselineSegmenter(SegmentSettings()).process(clip, None)
+    found = LandmarksSegmenter(SegmentSettings()).process(clip, None)
     tables = dict(empty_tables(clip).tables)
     for table, rows in found.tables.items():
         tables[table] = TABLES[table].from_rows(rows)
     clip = replace(clip, tables=tables)
     operators: list[tuple[str, Any]] = [
-        ("hand_poses", BaselineHandEstimator(HandPoseSettings())),
+        ("hand_poses", LandmarksHandEstimator(HandPoseSettings())),
         ("object_poses", BaselineObjectPoseEstimator(ObjectPoseSettings())),
     ]
     for table, operator in operators:
@@ -250,9 +260,9 @@ def test_a_speck_for_a_hand_is_invalid_and_finite(clip: ClipInput) -> None:
 
     row |= {"rle": encode_mask(speck), "box": mask_box(speck), "area_px": 16}
     alone = replace(clip, tables={"hand_masks": pa.Table.from_pylist([row])})
-    operator = BaselineHandEstimator(HandPoseSettings())
+    operator = LandmarksHandEstimator(HandPoseSettings())
     found = operator.process(alone, None).tables["hand_poses"]
     TABLES["hand_poses"].from_rows(found)
     assert found[0]["is_valid"] is False
-    assert "too small" in found[0]["invalid_reason"]
+    assert found[0]["invalid_reason"] in REASONS
     assert np.isfinite(np.array(found[0]["joints_camera_m"])).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ego_assets.hands.baseline.fit import hand_box
+from ego_assets.hands.hamer.crops import hand_box
 from ego_assets.vision.rle import mask_box
 from samples import Truth, load_truth
 from tests.support.rendered import render_sample
@@ -21,7 +21,8 @@ def test_a_bare_forearm_is_left_out(truth: Truth) -> None:
     compared = []
     for frame in range(0, len(truth.pts_s), 5):
         for side in np.flatnonzero(truth.hand_visible[frame]):
-            mask, joints = truth.hand_mask(frame, side), truth.joints_px[frame, side]
+            mask = truth.hand_mask(frame, side) | truth.forearm_mask(frame, side)
+            joints = truth.joints_px[frame, side]
             found, whole = hand_box(mask), mask_box(mask)
             if found is None or whole is None or joints.min() < 0:
                 continue

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ego_assets.masks.baseline.skin import SkinModel, bins_of, relative_shares
+from ego_assets.masks.colors import ColorCounts, bins_of
 from ego_assets.vision.patches import BitFrames, Patch, Shelf
 from ego_assets.vision.rle import edges_of, mask_iou
 from ego_assets.vision.threads import each
@@ -122,7 +122,7 @@ def mover_colors(
     images: Mapping[int, np.ndarray], changed: BitFrames, moving: BitFrames, barred: Lazily
 ) -> np.ndarray:
     """(bins,) 0 to 1: how much each colour of the clip belongs to what moves, hands left out."""
-    parts = SkinModel()
+    parts = ColorCounts()
 
     def look(frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         still = ~(cv2.dilate(moving[frame].view(np.uint8), np.ones((5, 5))) > 0)
@@ -131,7 +131,7 @@ def mover_colors(
 
     for seen in each(look, sorted(images)[::LEARN_EVERY]):
         parts.learn(*seen)
-    return relative_shares(parts.hand, parts.rest)
+    return parts.shares()
 
 
 def arm_parts(moving: np.ndarray, hands: Patch | None) -> np.ndarray:
