@@ -69,8 +69,8 @@ class Canvas:
             plane.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         visible &= self._inside(matrix, size, width, height)
-        self.image[view][visible] = warped[visible]
-        self.near[view][visible] = near[visible]
+        cv2.copyTo(warped, visible.view(np.uint8), self.image[view])
+        np.copyto(self.near[view], near, where=visible)
         self.ids[view][visible] = identity
 
     def _inside(

@@ -52,6 +52,7 @@ from dagster_project.web.hosts import Authority, parse_allowed
 from dagster_project.web.listener import Listener
 from ego_assets.environment import fault_of_folder
 from ego_assets.upkeep.overview import read_footage
+from ego_assets.upkeep.profiles import Profiles, read_profiles
 from ego_assets.upkeep.recovery.differences import find_differences
 from resources.ledger.adoption import Adoption
 
@@ -195,7 +196,8 @@ def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     adoption = Adoption(ledger)
     counts, footage = adoption.counts(), read_footage(lake)
     differences = find_differences(lake, ledger, counts=counts)
-    found = describe(lake, ledger, shown, differences, counts, footage)
+    profiles = read_profiles(lake, Profiles())
+    found = describe(lake, ledger, shown, differences, counts, footage, profiles)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -206,16 +208,18 @@ def status(lake_root: str, watch: bool, shown: int, as_json: bool) -> None:
     compared = time.monotonic()
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            found = describe(lake, ledger, shown, differences, adoption.counts(), footage)
+            counts = adoption.counts()
+            found = describe(lake, ledger, shown, differences, counts, footage, profiles)
             live.update(overview(found, differences, console.width), refresh=True)
             time.sleep(2)
             if time.monotonic() - compared > COMPARED_EVERY_S:
                 differences, footage = find_differences(lake, ledger), read_footage(lake)
-                compared = time.monotonic()
+                profiles, compared = Profiles(), time.monotonic()
+            profiles = read_profiles(lake, profiles)
 
 
 COMPARED_EVERY_S = 60.0
-"""While `ego status --watch` looks on."""
+"""While `ego status --watch` looks on; what was chosen for a shard is read again as often."""
 
 
 @main.command()

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.cli.terminal import check_line, count_of, hanging, plain, waiting
-from ego_assets.catalog import STAGES, TABLES
-from ego_assets.engine.choices import ChoiceError, Choices
+from ego_assets.catalog import TABLES
 from ego_assets.quality.failed import failed_checks
 from ego_assets.upkeep.overview import (
     Footage,
@@ -22,6 +21,7 @@ from ego_assets.upkeep.overview import (
     progress,
     waiting_files,
 )
+from ego_assets.upkeep.profiles import Profiles
 from ego_assets.upkeep.recovery.differences import Differences
 from resources.lake import Lake
 from resources.ledger import Ledger, State
@@ -40,8 +40,9 @@ def describe(
     differences: Differences,
     counts: Counts,
     footage: Footage,
+    profiles: Profiles,
 ) -> dict[str, Any]:
-    """Return all that is known, of failures and files no more than `shown`."""
+    """Return all that is known, of failures, files and profiles no more than `shown`."""
     bad = ledger.entries(states=[State.QUARANTINED, State.FAILED], limit=shown)
     tables = progress(lake, footage, counts)
     shards = lake.shards()
@@ -70,7 +71,9 @@ def describe(
             for e, file in zip(bad, files_of_entries(ledger, footage, bad), strict=True)
         ],
         "checks": {"failed": len(checks), "first": checks[:shown]},
-        "profiles": _profiles(lake),
+        "profiles": profiles.rows[:shown],
+        "profiles_counted": _counted(profiles)[:shown],
+        "profiles_not_read": profiles.not_read,
         "waiting": {"files": len(open_files), "first": open_files[:shown]},
         "waiting_for_gpu": [
             {"stage": stage, "shard": shard, "units": units, "reason": why}
@@ -82,32 +85,6 @@ def describe(
             "first": [asdict(d) for d in differences.found[:shown]],
         },
     }
-
-
-def _profiles(lake: Lake) -> list[dict[str, Any]]:
-    """Return the settings and backends that a person chose for shards, and that hold."""
-    choices = Choices(lake)
-    found: list[dict[str, Any]] = []
-    for stage in dict.fromkeys(stage.operator for stage in STAGES.values()):
-        for shard in choices.shards(stage):
-            place = {"stage": stage, "shard": shard}
-            try:
-                held = choices.of(stage, shard)
-            except ChoiceError as error:
-                found.append(place | {"name": "unreadable", "settings": str(error)})
-                continue
-            found += [
-                place
-                | {
-                    "name": choice.name,
-                    "only": list(choice.items),
-                    "settings": dict(choice.settings) | dict(choice.backends),
-                    "run": choice.run_id,
-                }
-                for choice in held
-                if not choice.is_default
-            ]
-    return found
 
 
 def show(found: dict[str, Any], differences: Differences, console: Console) -> None:
@@ -166,12 +143,15 @@ def _length(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} hours"
 
 
-def _counted(profiles: list[dict[str, Any]]) -> list[tuple[tuple[str, str, str], int]]:
-    """Return ((name, stage, settings), shards), the most frequent first."""
+def _counted(profiles: Profiles) -> list[dict[str, Any]]:
+    """Return of each profile for how many shards it is, the most frequent first."""
     counts = Counter(
-        (p["name"], p["stage"], json.dumps(p["settings"], sort_keys=True)) for p in profiles
+        (p["name"], p["stage"], json.dumps(p["settings"], sort_keys=True)) for p in profiles.rows
     )
-    return counts.most_common()
+    return [
+        {"name": name, "stage": stage, "settings": json.loads(settings), "shards": shards}
+        for (name, stage, settings), shards in counts.most_common()
+    ]
 
 
 def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
@@ -196,9 +176,14 @@ def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
     if (more := found["checks"]["failed"] - NAMED) > 0:
         lines.append(Text(f"… {count_of(more, 'more failed check')}"))
     lines += [
-        plain(f"profile {name} of {stage}: {settings} for {count_of(shards, 'shard')}")
-        for (name, stage, settings), shards in _counted(found["profiles"])[:NAMED]
+        plain(
+            f"profile {p['name']} of {p['stage']}: {json.dumps(p['settings'], sort_keys=True)} for "
+            + count_of(p["shards"], "shard")
+        )
+        for p in found["profiles_counted"][:NAMED]
     ]
+    if skipped := found["profiles_not_read"]:
+        lines.append(Text(f"not read for lack of time: {count_of(skipped, 'profile')} of shards"))
     lines += [plain(f"waits: {file}") for file in found["waiting"]["first"][:NAMED]]
     if (more := found["waiting"]["files"] - NAMED) > 0:
         lines.append(Text(f"… {waiting(more, 'more file')}"))

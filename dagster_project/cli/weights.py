@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from ego_assets.models.packaged.declaration import (
     PackagedWeights,
     all_weights,
 )
-from ego_assets.models.packaged.fetching import FetchError, fetch, state_of
+from ego_assets.models.packaged.fetching import fetch, state_of
 from ego_assets.models.packaged.hub import fetch_model, hub_state
+from ego_assets.models.packaged.landing import FetchError
 from ego_assets.models.packaged.packing import pack, unpack
 from ego_assets.models.suggestions import did_you_mean
-from ego_assets.models.weights import weights_root
+from ego_assets.models.weights import read_sha256, sha256, weights_root
 
+Digest = Callable[[Path], str]
 _COLORS = {"there": "green", "missing": "dim", "damaged": "red", "unrecorded": "yellow"}
 
 
@@ -53,10 +57,19 @@ def weights() -> None:
     """
 
 
-def _state(root: Path, each: PackagedWeights | HubModel) -> str:
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Say of errors that a person can do something about what they are, and no more."""
+    try:
+        yield
+    except (FetchError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _state(root: Path, each: PackagedWeights | HubModel, digest: Digest = sha256) -> str:
     if isinstance(each, HubModel):
-        return hub_state(root, each)
-    states = {state_of(root, path, file) for path, file in each.contents.items()}
+        return hub_state(root, each, digest)
+    states = {state_of(root, path, file, digest) for path, file in each.contents.items()}
     return next(s for s in ("damaged", "missing", "there") if s in states)
 
 
@@ -84,7 +97,8 @@ def _described(root: Path, each: PackagedWeights | HubModel) -> dict[str, Any]:
 def list_weights(root: Path, as_json: bool) -> None:
     """Show all weights that can be fetched: which are here, under which licence, and which are
     not fetched by default, and why."""
-    found = [_described(root, each) for each in all_weights()]
+    with _errors_told():
+        found = [_described(root, each) for each in all_weights()]
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
@@ -134,13 +148,11 @@ def fetch_weights(
     if models and folder is not None:
         raise click.UsageError(f"--from is for packaged weights, and {min(models)} is of the hub")
     say = Console(stderr=True)
-    try:
+    with _errors_told():
         fetched = fetch(list(packaged.values()), root, lambda text: say.print(plain(text)), folder)
         for name, revision in models.items():
             if fetch_model(HUB[name], root, lambda text: say.print(plain(text)), revision):
                 fetched.append(name)
-    except FetchError as error:
-        raise click.ClickException(str(error)) from error
     there = [name for name in (*packaged, *models) if name not in fetched]
     click.echo(f"{root}: fetched {_listed(fetched)}; there already: {_listed(there)}")
 
@@ -155,7 +167,8 @@ def _listed(names: list[str]) -> str:
 def verify(root: Path, as_json: bool) -> None:
     """Read all weights that are here and compare their hashes. Exit status 1 if some are damaged,
     or if default ones are missing."""
-    states = {each.name: _state(root, each) for each in all_weights()}
+    with _errors_told():
+        states = {each.name: _state(root, each, read_sha256) for each in all_weights()}
     bad = [
         name
         for name, state in states.items()
@@ -178,10 +191,8 @@ def verify(root: Path, as_json: bool) -> None:
 @ROOT_OPTION
 def pack_weights(file: Path, root: Path) -> None:
     """Put the packaged weights that are here into one FILE (tar), for `ego weights unpack`."""
-    try:
+    with _errors_told():
         names = pack(root, file)
-    except (FetchError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(f"{file}: {_listed(names)}, {file.stat().st_size / 1e6:.0f} MB")
 
 
@@ -191,10 +202,8 @@ def pack_weights(file: Path, root: Path) -> None:
 def unpack_weights(file: Path, root: Path) -> None:
     """Bring the weights of a packed FILE to their places. Only what this release declares is taken
     out of it, and only with the hashes that it declares."""
-    try:
+    with _errors_told():
         names, left_out = unpack(file, root)
-    except (FetchError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     for entry in left_out:
         click.echo(plain(f"left out, not known here: {entry}").plain, err=True)
     click.echo(f"{root}: {_listed(names)}")

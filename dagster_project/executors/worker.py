@@ -22,7 +22,6 @@ from dagster_project.executors.surroundings import Surroundings, reseed
 from resources.devices.leases import hold, let_go
 from resources.environment import LEASE, VISIBLE_DEVICES
 from resources.processes.forking import INTERRUPTS, load
-from resources.processes.lifetime import adopt_orphans
 
 MAIN = "dagster_project.executors.worker:work"
 DEVICE_FILE = re.compile(r"/dev/nvidia\d")
@@ -69,7 +68,6 @@ def work(connection: Connection, argument: tuple[str, dict[str, str]]) -> None:
     for number in INTERRUPTS:
         signal.signal(number, _remember_interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-    adopt_orphans()  # what a step starts stays findable below us
     reseed()  # the server's state of numpy and torch is in all of us
     step: Step = load(name)
     surroundings = Surroundings()

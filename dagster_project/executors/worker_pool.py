@@ -17,12 +17,18 @@ from typing import Any
 
 from dagster_project.executors.worker import MAIN, PINS, Finished, Task
 from resources.devices.leases import Lease
-from resources.processes.fork_server import CLOSING_S, Forked, ForkServer, ForkServerError
+from resources.processes.fork_server import (
+    CLOSING_S,
+    MOST_DEATHS,
+    TOO_OFTEN,
+    Forked,
+    ForkServer,
+    ForkServerError,
+)
 from resources.processes.owned_folders import sweep
 
 LEAVING_S = 30.0
 """What a worker may do at its end: others may wait for its devices."""
-SERVER_DEATHS = 3
 _HINT = ", most often by the kernel because memory ran out"
 
 
@@ -211,13 +217,12 @@ class WorkerPool:
         self.server.kill_strays()
         for worker in list(self.workers.values()):
             worker.is_gone(CLOSING_S)
+            worker.has_ended()
             self._bury(worker)
         self.server.close()
         self.server_deaths += 1
-        if self.server_deaths >= SERVER_DEATHS:
-            raise ForkServerError(
-                f"the server of the workers died {self.server_deaths} times in a row"
-            )
+        if self.server_deaths >= MOST_DEATHS:
+            raise ForkServerError(TOO_OFTEN)
         self._start_server()
 
     def _receive(self, worker: Worker, source: Any) -> None:

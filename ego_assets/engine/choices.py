@@ -86,8 +86,9 @@ class Choices:
         return _holding(self._read(stage, shard))
 
     def shards(self, stage: str) -> list[str]:
-        """Return the shards for which something was chosen."""
+        """Return the shards for which something was chosen, as they are listed now."""
         keys = self._lake.storage.list(f"{FOLDER}/{stage}")
+        self._known[stage] = set(keys)
         return sorted(key.rpartition("/")[2].removesuffix(".json") for key in keys)
 
     def _read(self, stage: str, shard: str) -> list[Choice]:

@@ -15,7 +15,7 @@ from typing import Any
 from resources.processes.fork_server import Forked, ForkServer, ForkServerError
 
 LIMIT_S = 20.0
-"""For one header, and the start of the child."""
+"""For one header, and for the start of the child."""
 MAX_LOST = 3
 """Children lost to files; then no other is started, and durations are guessed."""
 MIN_BYTES = 64
@@ -36,8 +36,7 @@ class HeaderReader:
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        if self._server is not None:
-            self._server.close()
+        self._close_server()
 
     def duration_s(self, path: Path) -> float:
         """What the header of a file claims; 0 if that cannot be told."""
@@ -45,13 +44,15 @@ class HeaderReader:
             return 0.0
         try:
             self._server = self._server or ForkServer(MAIN)
-            self._child = self._child or self._server.fork(None)
+            self._child = self._child or self._server.fork(None, timeout_s=LIMIT_S)
             self._child.say(path)
             if self._child.connection.poll(LIMIT_S):
                 return float(self._child.connection.recv())
         except (OSError, EOFError, ForkServerError):
             pass
         self.lost += 1  # it died, or hung, or this machine lets no other start
+        if self._child is None:
+            self._close_server()  # one that did not fork in time will not do so later
         self._end()
         return 0.0
 
@@ -60,6 +61,11 @@ class HeaderReader:
             self._child.kill()
             self._child.close()
             self._child = None
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
 
 def _may_have_header(path: Path) -> bool:

@@ -78,15 +78,23 @@ def _matched(root: Path, names: Iterable[WeightFiles]) -> Iterator[str]:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file; known if it was hashed before and its size and mtime are the same."""
-    stat = path.stat()
-    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    cache = cache_file("hashes.json")
-    if isinstance(digest := _known(cache).get(key), str):
-        return digest
+    digest = _known(cache_file("hashes.json")).get(_state(path))
+    return digest if isinstance(digest, str) else read_sha256(path)
+
+
+def read_sha256(path: Path) -> str:
+    """SHA-256 of a file as it is read now: a disk may damage one that looks the same. What `sha256`
+    knows of it is put right."""
+    state = _state(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    update_cache(cache, {key: found})
+    update_cache(cache_file("hashes.json"), {state: found})
     return found
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def check_numbers(place: Path, weights: Mapping[str, Any]) -> None:

@@ -29,8 +29,15 @@ from resources.processes.last_words import LastWords
 from resources.processes.lifetime import cause_of_death, is_running, kill_marked, kill_tree
 
 CLOSING_S = 5.0
+MOST_DEATHS = 3
+"""Of a server, in a row: then no other is started."""
+TOO_OFTEN = (
+    f"the server of the workers died {MOST_DEATHS} times in a row, most often because memory ran "
+    "out and the kernel killed it: give the machine or its container more, or run fewer workers"
+)
 MARK_VARIABLE = "EGO_WORKERS_OF"
-"""In the environment of all that a server and its processes start: whose it is."""
+"""In the environment of all that a server and its processes start: the mark of that server, and of
+those that it is below itself."""
 _SERVE = (
     "import sys; sys.path[:] = {}; from resources.processes.forking import serve; serve({}, {})"
 )
@@ -70,9 +77,11 @@ class Forked:
     @property
     def how(self) -> str:
         """How it has ended; completes "the process …"."""
-        if self.status is None:
+        if self.status is not None:
+            return cause_of_death(self.status)
+        if self.ended.closed:
             return "was killed together with the server of the workers"
-        return cause_of_death(self.status)
+        return "has ended, and nobody says how" if self.is_gone() else "has not ended"
 
     def last_words(self) -> str:
         """Return the last lines of its standard error, if they are kept."""
@@ -129,10 +138,12 @@ class ForkServer:
         self.ready = self.is_dead = False
         self.unloaded: dict[str, str] = {}
         self._lock = threading.Lock()
-        self.mark = {MARK_VARIABLE: secrets.token_hex(8)}
+        self.mark = secrets.token_hex(8)
+        marks = f"{os.environ.get(MARK_VARIABLE, '')} {self.mark}".strip()
+        self.marked = {MARK_VARIABLE: marks}
         self.control, self.process = _ahead.pop() if _ahead else self._spawn(own_group)
         order: dict[str, Any] = {"main": main, "needs": [*needs], "modules": [*modules]}
-        order |= {"path": [*path], "environment": {**(environment or {}), **self.mark}}
+        order |= {"path": [*path], "environment": {**(environment or {}), **self.marked}}
         self.control.send(json.dumps(order).encode())
 
     def _spawn(self, own_group: bool) -> tuple[socket.socket, psutil.Process]:
@@ -141,7 +152,7 @@ class ForkServer:
             process = psutil.Popen(
                 [sys.executable, "-c", _SERVE.format(sys.path, theirs.fileno(), os.getpid())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | self.mark,
+                env=os.environ | self.marked,
                 process_group=0 if own_group else None,
             )
         return ours, process
@@ -151,14 +162,15 @@ class ForkServer:
         argument: Any,
         words: LastWords | None = None,
         environment: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> Forked:
         """Fork a process, and hand it its argument. Waits until the server is ready.
 
         words: where its standard error goes. environment: what it has beside what this process has
-        now, and with it our `sys.path`; None: it has both as the server does. Raises
-        ForkServerError.
+        now, and with it our `sys.path`; None: it has both as the server does. timeout_s: how long
+        the server may take; one that takes longer is killed. Raises ForkServerError.
         """
-        ours = None if environment is None else {**os.environ, **environment}
+        ours = None if environment is None else {**os.environ, **environment, **self.marked}
         connection, theirs = Pipe()
         ended, tells = Pipe(duplex=False)
         given = [theirs.fileno(), tells.fileno(), *([words.fileno()] if words else [])]
@@ -166,6 +178,9 @@ class ForkServer:
             with theirs, tells, suppress(BrokenPipeError, ConnectionResetError):
                 socket.send_fds(self.control, [str(len(given)).encode()], given)
             try:
+                if not ended.poll(timeout_s):
+                    self.process.kill()
+                    raise TimeoutError(f"the server of the workers took more than {timeout_s:g} s")
                 said = ended.recv()  # its process id, or why there is none
                 if isinstance(said, str):
                     raise OSError(said)
@@ -181,6 +196,8 @@ class ForkServer:
         """What this error of a fork means."""
         if isinstance(error, ProcessLookupError):
             return "the worker was killed as it was started"
+        if isinstance(error, TimeoutError):
+            return f"{error} to start one, and was killed"
         why = str(error) or "too many open files"  # what was handed over did not arrive
         while select.select([self.control], [], [], 0)[0]:
             if not self.hear():
@@ -205,7 +222,7 @@ class ForkServer:
 
     def kill_strays(self) -> None:
         """Kill what the server's processes have started, after it died: else it does so itself."""
-        psutil.wait_procs(list(kill_marked(self.mark)), CLOSING_S)
+        psutil.wait_procs(list(kill_marked(MARK_VARIABLE, self.mark)), CLOSING_S)
 
     def close(self) -> None:
         """Have the server kill what is left, and end."""
@@ -230,17 +247,27 @@ def fork_from_shared(
 ) -> Forked:
     """Fork a process from the server that this process has for `main` as long as it lives; one that
     was killed is started again. As `ForkServer.fork`, but it has our environment."""
-    while True:
-        with _sharing:
-            server = _shared.get(main)
-            if server is None or server.owner != os.getpid() or not is_running(server.process):
-                server = _shared[main] = ForkServer(main, needs)
+    for _ in range(MOST_DEATHS):
+        server = _shared_server(main, needs)
         try:
             return server.fork(argument, words, environment or {})
         except ForkServerError:
             if not (server.ready and server.is_dead):
                 raise
             server.process.wait()
+    raise ForkServerError(TOO_OFTEN)
+
+
+def _shared_server(main: str, needs: Sequence[str]) -> ForkServer:
+    with _sharing:
+        server = _shared.get(main)
+        if server is not None and server.owner == os.getpid():
+            if is_running(server.process):
+                return server
+            server.kill_strays()
+            server.process.wait()  # its socket stays: another thread may be about to use it
+        _shared[main] = ForkServer(main, needs)
+        return _shared[main]
 
 
 def shared_pids() -> set[int | None]:

@@ -2,10 +2,10 @@
 
 Its parent (`fork_server` is that side) starts one. It imports what the others will need once, and
 then forks: a process starts in milliseconds, with everything loaded. It is one thread without state
-worth keeping. It is the *subreaper* of all that is started below it: when a process dies, what it
-left behind becomes the server's child and is killed; when the parent dies, the server sees it and
-kills everything. Should the server itself be killed, the kernel kills what it has forked
-(PR_SET_PDEATHSIG).
+worth keeping. It and each process that it forks are *subreapers*: what their descendants leave
+behind stays below them. So when a process dies, what it leaves, and nothing of the others, becomes
+the server's child and is killed; when the parent dies, the server sees it and kills everything.
+Should the server itself be killed, the kernel kills what it has forked (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -166,6 +166,7 @@ class _Server:
         status = 1
         try:
             die_with_parent(server)
+            adopt_orphans()  # what becomes the server's child is killed with the next that ends
             self.selector.close()
             self.control.close()
             for pidfd, (_, other) in self.forked.items():

@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
@@ -59,11 +59,12 @@ def kill_descendants(root: psutil.Process) -> None:
             process.kill()
 
 
-def kill_marked(mark: Mapping[str, str]) -> Iterator[psutil.Process]:
-    """SIGKILL all that have this in their environment, with everything below them."""
+def kill_marked(variable: str, mark: str) -> Iterator[psutil.Process]:
+    """SIGKILL all that have this among the marks in a variable of their environment, with
+    everything below them."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if mark.items() <= process.environ().items():
+            if mark in process.environ().get(variable, "").split():
                 kill_tree(process.pid)
                 yield process
 

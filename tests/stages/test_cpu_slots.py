@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from ego_assets.engine.outcome import StageReport
 from ego_assets.engine.runner import run_stage
+from ego_assets.engine.workers import supervisor
 from resources.processes import machine
+from resources.processes.fork_server import ForkServerError
 from resources.processes.slots import take_cpu
 from tests.stages.stage_bench import SHARD, Bench, make_bench
 
@@ -69,6 +72,19 @@ def test_a_stage_takes_the_cpus_that_others_leave(bench: Bench) -> None:
     for descriptor in (mine, others[2]):
         assert descriptor is not None
         os.close(descriptor)
+
+
+def test_a_worker_that_cannot_be_started_keeps_no_cpu(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = Mock(side_effect=ForkServerError("no memory"))
+    monkeypatch.setattr(supervisor, "fork_from_shared", fork)
+    with pytest.raises(ForkServerError):
+        run_stage(bench.spec, workers=5, shares_cpus=True)
+    free = [cpu for _ in range(CPUS) if (cpu := take_cpu()) is not None]
+    for descriptor in free:
+        os.close(descriptor)
+    assert len(free) == CPUS
 
 
 def test_a_number_of_workers_that_a_person_gives_holds(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
@@ -130,6 +131,36 @@ def test_a_worker_killed_in_the_middle_of_a_message_costs_one_attempt(bench: Ben
     supervisor.listen()
     assert (report.worker_deaths, supervisor.slots) == (1, [])
     assert list(supervisor.queue) == [group], "it is not tried again"
+
+
+def _stop_talking(pipe: Connection) -> None:
+    pipe.close()
+    time.sleep(600)
+
+
+def test_a_worker_that_is_stuck_at_its_end_is_killed_and_said_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "ENDING_S", 0.2)
+    ours, theirs = multiprocessing.Pipe()
+    stuck = multiprocessing.get_context("fork").Process(
+        target=_stop_talking, args=(theirs,), daemon=True
+    )
+    process = as_forked(stuck, ours)
+    theirs.close()
+    item = WorkItem(SHORT, None, "", "", 1.0, 1.0, {})
+    bench.ledger.expect(TABLE, SHARD, [(SHORT, None)])
+    attempt = bench.ledger.start(TABLE, SHORT, fingerprint="f", worker="w", run_id="r")
+    supervisor = Supervisor(bench.spec, bench.ledger, Tally(StageReport("s", SHARD)))
+    slot = Slot(process, "", groups={SHORT: Group((item,))})
+    supervisor.slots = [slot]
+    supervisor.take(slot, Started(item, {TABLE: attempt}))
+    while supervisor.slots:
+        supervisor.listen()
+    stuck.join(PATIENCE_S)
+    assert stuck.exitcode == -signal.SIGKILL
+    (entry,) = bench.ledger.entries(stage=TABLE, item_id=SHORT)
+    assert "stopped talking, did not end within 0.2 s, and was killed" in (entry.error or "")
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -127,7 +127,12 @@ class Supervisor:
         if device:
             environment[VISIBLE_DEVICES] = device
         order = Order(self.spec, self.threads, used_account())
-        process = fork_from_shared(MAIN, NEEDS, order, LastWords(), environment)
+        try:
+            process = fork_from_shared(MAIN, NEEDS, order, LastWords(), environment)
+        except BaseException:
+            if cpu is not None:
+                os.close(cpu)
+            raise
         return Slot(process, device, cpu=cpu)
 
     def _fill(self) -> None:
@@ -252,12 +257,16 @@ class Supervisor:
         Of several clips at a time it is not known which one it was: none is charged, and each is
         tried again alone.
         """
-        slot.process.has_ended(ENDING_S)
+        if not (has_ended := slot.process.has_ended(ENDING_S)):
+            slot.process.kill()
+            slot.process.has_ended(ENDING_S)
         self._hear_out(slot)
         self.report.worker_deaths += 1
         error_class, how = "WorkerDied", slot.process.how
         if hung is not None:
             how = self._how_hung(slot, hung)
+        elif not has_ended:
+            how = f"stopped talking, did not end within {ENDING_S:g} s, and was killed"
         elif slot.process.status == -signal.SIGKILL and self._memory_ran_out():
             error_class = OUT_OF_MEMORY
             how += f" by the kernel, for want of memory ({memory_figures()})"

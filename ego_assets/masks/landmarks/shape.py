@@ -17,7 +17,7 @@ import numpy as np
 from ego_assets.masks.colors import bins_of, looked_up, skin_prior
 from ego_assets.vision.patches import Patch
 
-_SIDE = 112
+_SIDE = 80
 """Pixels of the longer side of the crop that a hand is drawn in."""
 _MARGIN = 0.3
 _SHIFT = 4
@@ -39,7 +39,7 @@ _BEHIND_M = 0.008
 """How far behind the wrist's joint the crease lies that a hand ends at."""
 _CORE, _REACH = 0.55, 1.5
 """Of the drawn breadth: what is surely hand, and beyond what nothing is."""
-_ROUNDS = 2
+_ROUNDS = 1
 _HOLE = 0.04
 _BIN, _NEAR = 8, 16.0
 _LEAST_SPREAD = np.array([22.0, 4.5, 4.5], np.float32)

