@@ -50,7 +50,8 @@ def merge_short_scenes(
     """Drop boundaries so that no scene is shorter than `min_scene_s`.
 
     A scene that is joins the next one across a cut, else the one before it. Between transitions, or
-    one and an edge of the video, it counts as part of them. pts_s: (F,) time of every frame.
+    one and an edge of the video, it counts as part of them; but a video that has only such scenes
+    keeps them. pts_s: (F,) time of every frame.
     """
     first, last = Boundary(0, 0), Boundary(len(pts_s), len(pts_s))
     kept = [first]
@@ -65,6 +66,8 @@ def merge_short_scenes(
             kept[-1] = boundary
         else:
             kept[-1] = Boundary(kept[-1].end, boundary.start)
+    if kept == [Boundary(0, len(pts_s))]:
+        return [boundary for boundary in found if boundary.end != boundary.start]
     return [boundary for boundary in kept if boundary not in (first, last)]
 
 
@@ -155,10 +158,7 @@ class ClipSplitter:
         megapixels = index.width * index.height / 1e6
         scenes = split_scenes(edges, index.pts_s, index.duration_s, self.settings)
         if not scenes:
-            raise BadInputError(
-                f"{path}: transitions from the first frame to the last, with no scene of "
-                f"{self.settings.min_scene_s:g} s (`min_scene_s`) between them"
-            )
+            raise BadInputError(f"{path}: a single transition from the first frame to the last")
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
             rows.append(

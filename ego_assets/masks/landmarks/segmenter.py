@@ -35,7 +35,7 @@ class LandmarksSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "landmarks"
-    version = "2"
+    version = "3"
     quality_tier = "learned"
     weights_hash = ""
 

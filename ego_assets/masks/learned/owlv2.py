@@ -267,7 +267,7 @@ class Owlv2Sam2Segmenter(sam2.Sam2Segmenter):
     """`detections` by OWLv2 at intervals; their boxes prompt SAM 2.1, which makes the masks."""
 
     name = "owlv2_sam2"
-    version = "2"
+    version = f"{sam2.Sam2Segmenter.version}.2"
     settings: Owlv2Sam2Settings  # type: ignore[assignment]
 
     def __init__(self, settings: Owlv2Sam2Settings, weights: Path) -> None:
