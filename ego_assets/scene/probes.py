@@ -34,11 +34,13 @@ _LEAST_LIKENESS = 0.9
 """Slow noise of two clips that have nothing in common is alike by less, 99 times of 100."""
 
 
-@probe("scene_reconstruction", severity="error", reads=_POSE)
+@probe("scene_reconstruction", severity="error", reads=(*_POSE, "motion_kind"))
 def cameras_move_with_the_image(evidence: Evidence, settings: CameraProbeSettings) -> Finding:
     """A pose that stays the same for half a second, as identity poses do, has a picture that stays
-    the same, too. Pictures are looked at only where a pose is frozen."""
-    tracks = Tracks.of(evidence.valid_rows, _CLIP)
+    the same, too. Pictures are looked at only where a pose is frozen. A camera that says that it
+    stands still has points of the background to show for it."""
+    moving = evidence.valid_rows.filter(pc.field("motion_kind") != "static")
+    tracks = Tracks.of(moving, _CLIP)
     look = evidence.look
     where, frames, changes = [], [], []
     stretches = frozen_stretches(tracks, settings.min_frozen_s)
