@@ -106,9 +106,10 @@ def run_paths(
     """Run every asset over the videos in folders and `s3://` prefixes, or named one by one.
 
     options: as of `Options`. A video's failure never raises. Raises FileNotFoundError for a place
-    that is not there, ValueError if there is no video.
+    that is not there, ValueError if there is no video, WeightsMissingError before anything is done.
     """
     places = list(places)
+    (options.get("overrides") or {}).get("backends", Backends()).require_weights()
     found = find_files(places)
     if not found.files:
         refused = "".join(f"\n{uri}: {why}" for uri, why in found.refused.items())
@@ -137,9 +138,12 @@ def run_shards(
 ) -> Summary:
     """Run every asset over shards that are registered; the summary is of `uris`, or of all.
 
-    options: as of `Options`. Raises KeyboardInterrupt after Ctrl-C, when the runs are canceled.
+    options: as of `Options`. Raises WeightsMissingError, and KeyboardInterrupt after Ctrl-C, when the
+    runs are canceled.
     """
     chosen = Options(**{name: value for name, value in options.items() if value is not None})
+    backends = chosen.overrides.get("backends", Backends())
+    backends.require_weights()
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()
@@ -147,7 +151,6 @@ def run_shards(
     summary = Summary(lake.location, list(shards))
     with open_instance(lake.location) as instance:
         instance.add_dynamic_partitions(SHARDS, lake.shards())
-        backends = chosen.overrides.get("backends", Backends())
         todo: Iterable[str] = summary.shards
         if not chosen.forces:
             todo = find_unfinished(

@@ -32,6 +32,7 @@ from rich.text import Text
 from dagster_project.startup import prepare, prepare_text
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.environment import fault_of_folder
+from ego_assets.models.weights import WeightsError
 from resources.devices.leases import LeaseError
 from resources.environment import (
     BACKENDS_FILE,
@@ -180,6 +181,7 @@ class Commands(click.Group):
             LeaseError,
             LedgerDamagedError,
             LedgerVersionError,
+            WeightsError,
         ) as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:

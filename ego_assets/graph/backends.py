@@ -9,8 +9,10 @@ import dagster as dg
 from pydantic import Field
 
 from ego_assets.catalog import STAGES
+from ego_assets.feature import WeightFiles
 from ego_assets.models import registry
-from ego_assets.models.choice import default_name, machine_choice
+from ego_assets.models.choice import OPERATORS, default_name, machine_choice
+from ego_assets.models.weights import find_files, weights_root
 
 
 class BackendsOf(dg.ConfigurableResource[Any]):
@@ -63,6 +65,16 @@ class BackendsOf(dg.ConfigurableResource[Any]):
         """Folder of all models' weights; "" is the machine's."""
         return self.weights_dir or machine_choice().weights_dir
 
+    def require_weights(self) -> None:
+        """Raise WeightsMissingError, which names the command that brings them all, unless the files
+        of every chosen backend are there."""
+        wanted: list[WeightFiles] = []
+        for operator in OPERATORS:
+            entry = registry.find(operator, self.chosen(operator))
+            if entry.weights:
+                wanted += entry.files(entry.settings(**self.settings_of(operator, {})))
+        find_files(weights_root(self.weights()), dict.fromkeys(wanted))
+
 
 def _fields() -> dict[str, Any]:
     """A field for each operator: the name of its backend."""
@@ -79,5 +91,5 @@ def _fields() -> dict[str, Any]:
 class Backends(type("_Operators", (BackendsOf,), _fields())):  # type: ignore[misc]
     """Which implementation runs: a name of the registry, or your own as package.module:Class.
 
-    What is left empty is as the file says that EGO_BACKENDS names, else the one without weights.
+    What is left empty is as the file says that EGO_BACKENDS names, else the one that runs out of the box.
     """

@@ -371,6 +371,21 @@ def test_what_is_missing_names_the_command_that_brings_it(
         find_files(there, ["sam3/model.safetensors"])
 
 
+def test_a_run_without_weights_ends_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names all that is missing, and the one command that brings it."""
+    monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("EGO_BACKENDS", "")
+    video, lake = tmp_path / "v.mp4", tmp_path / "lake"
+    video.write_bytes(b"is not looked at")
+    done = CliRunner().invoke(main, ["run", str(video), "--lake", str(lake)])
+    assert done.exit_code == 1
+    assert "run `ego weights fetch hand-nets transnetv2`" in done.output
+    assert "Traceback" not in done.output
+    assert not lake.exists()
+
+
 def test_what_is_declared_is_distinct_and_whole() -> None:
     paths = [path for each in PACKAGED.values() for path in each.contents]
     assert len(set(paths)) == len(paths)

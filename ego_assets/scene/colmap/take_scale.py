@@ -76,11 +76,12 @@ def _by_hands(
     intrinsics: Intrinsics,
     settings: ReconstructSettings,
 ) -> MetricScale:
+    hands = clip.tables.get("hand_masks")
+    if hands is None:
+        raise ScaleError("there are no hand masks")
     registrations = {int(f): r for f, r in zip(tracks.frame_index, found, strict=True)}
     zoom = np.array([clip.frames.width, clip.frames.height]) / tracks.size
-    scale = scale_from_hands(
-        clip.tables["hand_masks"], registrations, scene.points, intrinsics, zoom
-    )
+    scale = scale_from_hands(hands, registrations, scene.points, intrinsics, zoom)
     if scale.samples < settings.min_scale_hands:
         raise ScaleError(f"only {scale.samples} hands are seen beside mapped points")
     if scale.spread > settings.max_hand_scale_spread:
