@@ -93,6 +93,8 @@ def holding_devices(
     pid = os.fork()
     if pid == 0:
         status = 1
+        # A background job of a shell inherits an ignored SIGINT.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             backends = simulated_backends(segmenter=f"{__name__}:MeetsOthers")
             run_shards(lake.location, lake.shards(), overrides={"backends": backends})
