@@ -11,11 +11,9 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
-import signal
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from dagster_project.executors.run_process import RunCommand
 from dagster_project.executors.worker import Finished, Task, Told
 from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
 from dagster_project.home import open_instance
+from dagster_project.interrupts import Interrupts
 from dagster_project.run_progress import Progress, Tell, Watch
 from dagster_project.run_queue import runs_at_once
 from dagster_project.run_summary import (
@@ -138,8 +137,8 @@ def run_shards(
 ) -> Summary:
     """Run every asset over shards that are registered; the summary is of `uris`, or of all.
 
-    options: as of `Options`. Raises WeightsMissingError, and KeyboardInterrupt after Ctrl-C, when the
-    runs are canceled.
+    options: as of `Options`. Raises WeightsMissingError before anything is done, and
+    KeyboardInterrupt after Ctrl-C, when the runs are canceled.
     """
     chosen = Options(**{name: value for name, value in options.items() if value is not None})
     backends = chosen.overrides.get("backends", Backends())
@@ -156,8 +155,8 @@ def run_shards(
             todo = find_unfinished(
                 lake, ledger, instance, summary.shards, backends, chosen.settings
             )
-        runs = _Runs(lake, ledger, instance, chosen, tell)
-        with _terminated_as_interrupted(), pictures_served():
+        with Interrupts() as interrupts, pictures_served():
+            runs = _Runs(lake, ledger, instance, chosen, tell, interrupts)
             ended = runs.run(todo)
         for shard, run_id in ended.items():
             add_run(summary, instance, shard, run_id, runs.problems.get(shard, ""))
@@ -182,19 +181,6 @@ def _noting(tell: Tell | None) -> Callable[[str], None] | None:
     return (lambda words: tell(Progress(note=words))) if tell else None
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM end the runs as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class _Runs:
     """The runs of one command: so many at a time, each in a process that is forked for it."""
 
@@ -205,8 +191,10 @@ class _Runs:
         instance: dg.DagsterInstance,
         options: Options,
         tell: Tell | None,
+        interrupts: Interrupts,
     ) -> None:
         self.lake = lake
+        self.interrupts = interrupts
         self.instance = instance
         self.ref = pickle.dumps(instance.get_ref())
         self.config = options.run_config(lake)
@@ -230,9 +218,11 @@ class _Runs:
                 try:
                     while following is not None or self.busy:
                         while following is not None and pool.ready and len(self.busy) < self.limit:
-                            self._start(pool.take(""), following)
+                            with self.interrupts.held():
+                                self._start(pool.take(""), following)
                             following = next(todo, None)
-                        self._listen(pool)
+                        with self.interrupts.held():
+                            self._listen(pool)
                 except KeyboardInterrupt:
                     self._stop(pool)
                     raise
@@ -280,17 +270,22 @@ class _Runs:
 
     def _stop(self, pool: WorkerPool) -> None:
         """Have what runs canceled, and wait for it; a second Ctrl-C kills it."""
-        for worker in list(pool.workers.values()):
-            if worker.pid in self.busy:
-                _, run_id = self.busy[worker.pid]
-                run = self.instance.get_run_by_id(run_id)
-                # Dagster records an interrupted run as failed, unless it is marked before.
-                if run is not None and not run.is_finished:
-                    self.instance.report_run_canceling(run, run_process.STOPPED)
-                worker.interrupt()
         with suppress(KeyboardInterrupt):
+            with self.interrupts.held():
+                for worker in list(pool.workers.values()):
+                    if worker.pid in self.busy:
+                        self._cancel(worker)
             while self.busy:
-                self._listen(pool)
+                with self.interrupts.held():
+                    self._listen(pool)
+
+    def _cancel(self, worker: Worker) -> None:
+        _, run_id = self.busy[worker.pid]
+        run = self.instance.get_run_by_id(run_id)
+        # Dagster records an interrupted run as failed, unless it is marked before.
+        if run is not None and not run.is_finished:
+            self.instance.report_run_canceling(run, run_process.STOPPED)
+        worker.interrupt()
 
     def _end_what_is_left(self, error: BaseException | None = None) -> None:
         """Record the end of runs whose process did not. error: what ended the command."""

@@ -25,7 +25,8 @@ from resources.ledger import Ledger
 from resources.storage import Storage
 
 _PAGE = 16
-"""Shards that are judged before the first of them is run."""
+"""Shards of which the ledger is asked at a time. Their files are looked at one shard after the
+other, when it is their turn: that may take minutes, while the shards before them can run."""
 _TABLES = [table for stage in STAGES_OF_A_SHARD.values() for table in stage.tables]
 
 
@@ -45,20 +46,23 @@ def find_unfinished(
     recipes = Recipes(storage, backends)
     said = _said(storage, backends, settings)
 
-    def is_left(shard: str) -> bool:
-        if shard not in recorded:
+    def is_left(inputs: ShardInputs) -> bool:
+        if inputs.shard not in recorded:
             return True
         try:
-            made = zip(STAGES_OF_A_SHARD, recipes.of(shard), strict=True)
+            made = zip(STAGES_OF_A_SHARD, recipes.of(inputs.shard), strict=True)
         except ChoiceError:
             return True  # its run says what is wrong
         recipe = [said.get(op, parts) for op, parts in made]
-        return has_work(ShardInputs(lake, ledger, shard), recipe)
+        return has_work(inputs, recipe)
 
     for start in range(0, len(shards), _PAGE):
+        page = [ShardInputs(lake, ledger, shard) for shard in shards[start : start + _PAGE]]
         with ledger.joint_reading():
-            left = [shard for shard in shards[start : start + _PAGE] if is_left(shard)]
-        yield from left
+            for inputs in page:
+                if inputs.shard in recorded:
+                    inputs.read_ledger()
+        yield from (inputs.shard for inputs in page if is_left(inputs))
 
 
 def _recorded(instance: dg.DagsterInstance) -> set[str]:

@@ -206,6 +206,10 @@ class ShardInputs:
         """The ledger's: {table: {item: entry}}."""
         return entries_of(self.ledger, self.shard)
 
+    def read_ledger(self) -> None:
+        """Read all that is the ledger's now, and not when it is first asked for."""
+        _ = self.sources, self.entries
+
     def results(self, table: str) -> dict[str, str]:
         """{item: fingerprint} of what those who build on the table may use."""
         mine = self.entries.get(table, {})

@@ -91,5 +91,6 @@ def _fields() -> dict[str, Any]:
 class Backends(type("_Operators", (BackendsOf,), _fields())):  # type: ignore[misc]
     """Which implementation runs: a name of the registry, or your own as package.module:Class.
 
-    What is left empty is as the file says that EGO_BACKENDS names, else the one that runs out of the box.
+    What is left empty is as the file says that EGO_BACKENDS names, else the one that runs out of
+    the box.
     """

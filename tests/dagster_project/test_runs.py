@@ -94,6 +94,8 @@ def holding_devices(
     pid = os.fork()
     if pid == 0:
         status = 1
+        # A background job of a shell inherits an ignored SIGINT.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             backends = simulated_backends(segmenter=f"{__name__}:MeetsOthers")
             run_shards(lake.location, lake.shards(), overrides={"backends": backends})
@@ -155,6 +157,28 @@ def test_a_run_without_a_device_goes_on_if_it_may_not_wait(
         lease.release()
     assert set(summary.waiting_for_gpu) >= {"detections", "hand_poses", "object_poses"}
     assert "held by hoards of run greedy" in summary.degraded
+
+
+def test_a_shard_is_run_before_the_files_of_the_next_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make_finished_lake(tmp_path, shards=3)
+    looked: list[str] = []
+
+    def hashes(lake: Lake, ledger: Ledger, shard: str) -> bool:
+        looked.append(shard)
+        return False
+
+    monkeypatch.setattr("ego_assets.upkeep.unfinished.are_as_read", hashes)
+    for shard in lake.shards():
+        for file in files_of(lake, shard):
+            os.utime(file.uri)  # only reading it tells that it is as it was
+    with open_instance(lake.location) as instance:
+        ledger = Ledger.of(lake.location)
+        found = find_unfinished(lake, ledger, instance, lake.shards(), Backends(), {})
+        for number, shard in enumerate(lake.shards(), start=1):
+            assert next(found) == shard
+            assert looked == lake.shards()[:number]
 
 
 def is_alive(process: psutil.Process) -> bool:
