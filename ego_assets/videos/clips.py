@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ego_assets.media.frame_index import index_frames
+from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.models.weights import weights_root
-from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
 from ego_assets.videos.transitions.gradual import Network, Transition, find_transitions
@@ -152,13 +151,11 @@ class ClipSplitter:
         transitions = find_transitions(
             path, found.thumbs, index.pts_s, lambda frames: self._net(frames), max_bytes_in_flight
         )
-        edges = boundaries(found.cuts, transitions)
-        edges = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
+        scenes = self._scenes(boundaries(found.cuts, transitions), index)
+        # A transition lies between scenes: where there would be none, it was something else.
+        scenes = scenes or self._scenes(boundaries(found.cuts, []), index)
         rows = []
         megapixels = index.width * index.height / 1e6
-        scenes = split_scenes(edges, index.pts_s, index.duration_s, self.settings)
-        if not scenes:
-            raise BadInputError(f"{path}: a single transition from the first frame to the last")
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
             rows.append(
@@ -173,3 +170,7 @@ class ClipSplitter:
                 }
             )
         return rows
+
+    def _scenes(self, edges: Sequence[Boundary], index: FrameIndex) -> list[dict[str, Any]]:
+        kept = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
+        return split_scenes(kept, index.pts_s, index.duration_s, self.settings)

@@ -29,6 +29,7 @@ from ego_assets.videos.settings import ClipSettings
 from ego_assets.videos.transitions import gradual
 from ego_assets.videos.transitions.gradual import Transition
 from samples import load_truth
+from tests.stages.stage_bench import write_video
 from tests.support.rendered import render_sample
 
 PILLOW = "hands_pillow_portrait.mp4"
@@ -214,6 +215,14 @@ def test_the_network_tells_what_only_looks_like_a_transition(
 ) -> None:
     rows = transnet.split({"video_id": "v", "shard": "s"}, real_data / "videos" / PILLOW)
     assert {r["take_id"] for r in rows} == {"v-t000"}
+
+
+def test_a_video_that_fades_from_end_to_end_is_one_clip(
+    tmp_path: Path, transnet: ClipSplitter
+) -> None:
+    write_video(tmp_path / "fades.mp4", frames=10)
+    (row,) = transnet.split({"video_id": "v", "shard": "s"}, tmp_path / "fades.mp4")
+    assert (row["start_frame"], row["end_frame"], row["split_reason"]) == (0, 10, "start")
 
 
 def test_hard_cuts_stay_as_they_are(real_data: Path, transnet: ClipSplitter) -> None:
