@@ -56,7 +56,6 @@ from ego_assets.upkeep.profiles import Profiles, read_profiles
 from ego_assets.upkeep.recovery.differences import find_differences
 from resources.ledger.adoption import Adoption
 
-
 DEMO_SEEDS = (2, 8)
 """Rooms in which a network sees both of the rendered hands."""
 
