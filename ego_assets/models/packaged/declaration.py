@@ -181,6 +181,7 @@ XFEAT = PackagedWeights(
         "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
         11_357,
     ),
+    why_not="no backend uses them yet",
 )
 
 PACKAGED: dict[str, PackagedWeights] = {
