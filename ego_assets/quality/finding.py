@@ -297,7 +297,7 @@ def judge(
     if value is not None:
         sentence += f", the worst {value:.3g}"
     else:
-        sentence = f"nothing to look at ({what})"
+        sentence = f"not judged: nothing to look at ({what})"
     return Finding(
         name="",
         passed=passed,

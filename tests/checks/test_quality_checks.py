@@ -312,4 +312,4 @@ def test_a_check_with_nothing_to_look_at_says_so(
 ) -> None:
     lake = lake_with(tmp_path, sample[0] | {"hand_poses": [], "hand_masks": []})
     result = check(lake, "hand_poses")["hands_do_not_jitter"]
-    assert str(result.description).startswith("nothing to look at (")
+    assert str(result.description).startswith("not judged: nothing to look at (")
