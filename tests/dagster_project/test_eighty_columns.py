@@ -14,7 +14,7 @@ from pseudo_terminal import on_terminal
 from dagster_project.cli import main
 from ego_assets.catalog import BACKENDS
 from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench
-from tests.support.linked_weights import link_hand_nets
+from tests.support.linked_weights import link_default_weights
 
 RUN_A, RUN_B = (f"46b2a307-fe62-41ba-a3f1-4e9c0c0365c{n}" for n in "ab")
 
@@ -51,7 +51,7 @@ def lake(tmp_path: Path) -> list[str]:
 def test_doctor_does_not_cut_what_is_to_be_copied(
     tmp_path: Path, hand_nets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link_hand_nets(tmp_path / "weights")
+    link_default_weights(tmp_path / "weights")
     monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
     told = ego("doctor", "--lake", str(tmp_path / "lake"))
     urls = {u for e in BACKENDS.values() for u in re.findall(r"https://[^\s;,)]+", e.source)}
@@ -66,7 +66,7 @@ def test_doctor_does_not_cut_what_is_to_be_copied(
 def test_doctor_does_not_warn_of_models_that_nobody_chose(
     tmp_path: Path, hand_nets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link_hand_nets(tmp_path / "weights")
+    link_default_weights(tmp_path / "weights")
     monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
     lines = ego("doctor", "--lake", str(tmp_path / "lake")).splitlines()
     of_models = [line for line in lines if re.match(r"\w+ +(segmenter|hand_estimator): ", line)]

@@ -45,6 +45,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
 from tests.support.instances import dagster_instance
+from tests.support.linked_weights import link_default_weights
 from tests.support.rendered import render_sample
 
 SIZE = (120, 160)
@@ -598,6 +599,7 @@ class AnyDepth(FlatDepth):
 def test_the_graph(tmp_path: Path) -> None:
     """Chosen by a line, in a real worker, whose first process dies: its clip is tried again."""
     weights = tmp_path / "weights"
+    link_default_weights(weights)
     checkout = fake_checkout(weights / "FoundationPose", {f: truth_at(0) for f in range(256)})
     write_box(weights / "object_meshes" / "object.obj")
     (checkout / "estimater.py").write_text(

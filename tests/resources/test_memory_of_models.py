@@ -23,7 +23,7 @@ from ego_assets.models.memory import DeviceMemoryError, ElasticBatch
 from ego_assets.operator import ClipOutput
 from ego_assets.vision.rle import decode_mask
 from tests.stages.memory_backends import Allocator, OutOfMemoryError
-from tests.support.linked_weights import link_hand_nets
+from tests.support.linked_weights import link_default_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,7 +33,7 @@ MASKS = ("hand_masks", "object_masks")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, hand_nets: Path) -> Path:
     root = tmp_path_factory.mktemp("weights")
-    link_hand_nets(root)
+    link_default_weights(root)
     tiny_sam2(root / "sam2")
     tiny_owlv2(root / "owlv2")
     tiny_sam3(root / "sam3")

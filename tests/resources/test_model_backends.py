@@ -34,10 +34,10 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
 from tests.support.instances import dagster_instance
-from tests.support.linked_weights import link_hand_nets
+from tests.support.linked_weights import link_default_weights
 from tests.support.rendered import render_sample
 
-pytestmark = pytest.mark.usefixtures("one_thread", "hand_nets")
+pytestmark = pytest.mark.usefixtures("one_thread", "packaged_weights")
 
 SAM2_FOLDER, HAMER_FOLDER = "sam2.1-hiera-small", "hamer"
 DEPTH_FOLDER = "Depth-Anything-V2-Metric-Indoor-Small-hf"
@@ -102,7 +102,7 @@ class Graph:
 @pytest.mark.heavy
 def test_the_graph_with_models(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     weights = tmp_path / "weights"
-    link_hand_nets(weights)
+    link_default_weights(weights)
     tiny_sam2(weights / "mine")
     tiny_hamer(weights / HAMER_FOLDER)
     tiny_depth_anything(weights / DEPTH_FOLDER)
@@ -156,6 +156,7 @@ def test_other_words_are_another_result(
     tmp_path: Path, instance: dg.DagsterInstance, name: str
 ) -> None:
     weights = tmp_path / "weights"
+    link_default_weights(weights)
     tiny_sam3(weights / SAM3_FOLDER)
     tiny_sam2(weights / SAM2_FOLDER)
     tiny_owlv2(weights / OWLV2_FOLDER)
@@ -230,7 +231,7 @@ def findings(weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[
 
 
 def test_doctor_finds_whole_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link_hand_nets(tmp_path)
+    link_default_weights(tmp_path)
     tiny_sam2(tmp_path / SAM2_FOLDER)
     tiny_hamer(tmp_path / HAMER_FOLDER)
     tiny_sam3(tmp_path / SAM3_FOLDER)
@@ -253,7 +254,7 @@ def test_doctor_says_where_missing_ones_belong(
 def test_doctor_tells_damaged_and_wrong_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link_hand_nets(tmp_path)
+    link_default_weights(tmp_path)
     sam2, hamer = tmp_path / SAM2_FOLDER, tmp_path / HAMER_FOLDER
     tiny_sam2(sam2)
     config = json.loads((sam2 / "config.json").read_text())
@@ -270,7 +271,7 @@ def test_doctor_tells_damaged_and_wrong_ones(
 def test_doctor_tells_broken_models_of_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link_hand_nets(tmp_path)
+    link_default_weights(tmp_path)
     sam3, owlv2 = tiny_sam3(tmp_path / SAM3_FOLDER), tiny_owlv2(tmp_path / OWLV2_FOLDER)
     tiny_sam2(tmp_path / SAM2_FOLDER)
     told = tmp_path / "told"
@@ -292,7 +293,7 @@ def test_doctor_tells_broken_models_of_words(
 
 
 def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link_hand_nets(tmp_path)
+    link_default_weights(tmp_path)
     told, sam2 = tmp_path / "told", tmp_path / SAM2_FOLDER
     tiny_sam2(sam2)
     (sam2 / "model.safetensors").write_bytes(pickle.dumps(Tattletale(told)))
@@ -309,7 +310,7 @@ def test_doctor_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_doctor_wants_what_the_file_chooses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link_hand_nets(tmp_path)
+    link_default_weights(tmp_path)
     file = tmp_path / "backends.yaml"
     file.write_text(
         f"segmenter: sam2\nweights_dir: {tmp_path}\nsettings: {{segmenter: {{checkpoint: mine}}}}\n"

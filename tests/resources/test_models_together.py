@@ -14,6 +14,7 @@ from tiny_models import tiny_depth_anything, tiny_hamer, tiny_sam3
 from dagster_project.runs import run_paths
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
+from tests.support.linked_weights import link_default_weights
 from tests.support.rendered import render_sample
 
 CHOICE = {
@@ -46,6 +47,7 @@ SETTINGS = {
 @pytest.mark.heavy
 def test_the_whole_graph_with_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "weights"
+    link_default_weights(weights)
     tiny_sam3(weights / "sam3")
     tiny_hamer(weights / "hamer")
     tiny_depth_anything(weights / "depth")

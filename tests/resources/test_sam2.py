@@ -22,7 +22,7 @@ from ego_assets.models import device, registry
 from ego_assets.models.weights import WeightsError, WeightsMissingError
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from ego_assets.vision.rle import decode_mask, encode_mask
-from tests.support.linked_weights import link_hand_nets
+from tests.support.linked_weights import link_default_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +34,7 @@ PROMPTS = {0: {"a": BOXES["a"]}, 5: {"b": BOXES["b"]}, 17: {"a": BOXES["b"]}}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, hand_nets: Path) -> Path:
     root = tmp_path_factory.mktemp("weights")
-    link_hand_nets(root)
+    link_default_weights(root)
     return tiny_sam2(root / "tiny")
 
 
