@@ -61,6 +61,7 @@ def test_the_memory_of_this_process_is_measured() -> None:
     script = """
 import json, numpy
 from ego_assets.models.tuning import measure
+from tests.support.linked_weights import link_default_weights
 
 held = []
 found = measure(
@@ -167,10 +168,11 @@ def test_depth_can_be_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [b for b, _ in found.samples] == [1, 2]
 
 
-@pytest.mark.usefixtures("gauges")
+@pytest.mark.usefixtures("gauges", "packaged_weights")
 def test_trackers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "TRIALS", (1, 2))
     tiny_sam2(tmp_path / "x")
+    link_default_weights(tmp_path)
     entry, settings = registry.find("segmenter", "sam2"), {"checkpoint": "x"}
     facts = doctor._tuned(entry, settings, str(tmp_path)).facts
     assert "not measured without a GPU" in facts
