@@ -49,7 +49,7 @@ def lake(tmp_path: Path) -> list[str]:
 
 
 def test_doctor_does_not_cut_what_is_to_be_copied(
-    tmp_path: Path, hand_nets: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, packaged_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link_default_weights(tmp_path / "weights")
     monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))
@@ -64,7 +64,7 @@ def test_doctor_does_not_cut_what_is_to_be_copied(
 
 
 def test_doctor_does_not_warn_of_models_that_nobody_chose(
-    tmp_path: Path, hand_nets: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, packaged_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link_default_weights(tmp_path / "weights")
     monkeypatch.setenv("EGO_WEIGHTS", str(tmp_path / "weights"))

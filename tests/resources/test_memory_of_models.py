@@ -31,7 +31,7 @@ MASKS = ("hand_masks", "object_masks")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory, hand_nets: Path) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory, packaged_weights: Path) -> Path:
     root = tmp_path_factory.mktemp("weights")
     link_default_weights(root)
     tiny_sam2(root / "sam2")

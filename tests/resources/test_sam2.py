@@ -32,7 +32,7 @@ PROMPTS = {0: {"a": BOXES["a"]}, 5: {"b": BOXES["b"]}, 17: {"a": BOXES["b"]}}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, hand_nets: Path) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, packaged_weights: Path) -> Path:
     root = tmp_path_factory.mktemp("weights")
     link_default_weights(root)
     return tiny_sam2(root / "tiny")

@@ -15,6 +15,7 @@ from dagster_project import doctor
 from ego_assets.engine import plan
 from ego_assets.models import registry, tuning
 from ego_assets.models.tuning import TARGET, MemoryModel, fit, measure
+from tests.support.linked_weights import link_default_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,7 +62,6 @@ def test_the_memory_of_this_process_is_measured() -> None:
     script = """
 import json, numpy
 from ego_assets.models.tuning import measure
-from tests.support.linked_weights import link_default_weights
 
 held = []
 found = measure(
