@@ -46,6 +46,7 @@ from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files, shards_of
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.devices.gpu import find_gpus
+from resources.environment import degrade_after_s
 from resources.lake import Lake, LakeError
 from resources.ledger import Ledger
 from resources.raw.places import files_of
@@ -108,7 +109,7 @@ def run_paths(
     that is not there, ValueError if there is no video, WeightsMissingError before anything is done.
     """
     places = list(places)
-    (options.get("overrides") or {}).get("backends", Backends()).require_weights()
+    _require_weights(_options(options))
     found = find_files(places)
     if not found.files:
         refused = "".join(f"\n{uri}: {why}" for uri, why in found.refused.items())
@@ -127,6 +128,16 @@ def run_paths(
     return summary
 
 
+def _options(given: Mapping[str, Any]) -> Options:
+    return Options(**{name: value for name, value in given.items() if value is not None})
+
+
+def _require_weights(chosen: Options) -> None:
+    """Raise WeightsMissingError if a run lacks weights, those of stand-ins included."""
+    may_degrade = chosen.degrade_after_s is not None or degrade_after_s() is not None
+    chosen.overrides.get("backends", Backends()).require_weights(may_degrade=may_degrade)
+
+
 def run_shards(
     lake_root: str | Path,
     shards: Iterable[str],
@@ -140,9 +151,9 @@ def run_shards(
     options: as of `Options`. Raises WeightsMissingError before anything is done, and
     KeyboardInterrupt after Ctrl-C, when the runs are canceled.
     """
-    chosen = Options(**{name: value for name, value in options.items() if value is not None})
+    chosen = _options(options)
+    _require_weights(chosen)
     backends = chosen.overrides.get("backends", Backends())
-    backends.require_weights()
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()

@@ -41,7 +41,7 @@ VARIABLES = (
     Variable("EGO_LAKE", DEFAULT_LAKE),
     Variable("EGO_LEDGER_URL", "SQLite in the lake", is_secret=True),
     Variable("EGO_RAW", ".ego/raw"),
-    Variable("EGO_BACKENDS", "no file: the backends without weights"),
+    Variable("EGO_BACKENDS", "no file: the backends that run out of the box"),
     Variable("EGO_WEIGHTS", "~/.cache/ego"),
     Variable(PICTURES, "served, by `ego up` and `ego run`; else embedded"),
     Variable("EGO_SCRATCH", "a folder of this user among the temporary files"),

@@ -65,14 +65,20 @@ class BackendsOf(dg.ConfigurableResource[Any]):
         """Folder of all models' weights; "" is the machine's."""
         return self.weights_dir or machine_choice().weights_dir
 
-    def require_weights(self) -> None:
-        """Raise WeightsMissingError, which names the command that brings them all, unless the files
-        of every chosen backend are there."""
+    def require_weights(self, *, may_degrade: bool = False) -> None:
+        """Raise WeightsMissingError, which names what brings them all, unless the files of every
+        chosen backend are there.
+
+        may_degrade: and those of the backends that stand in where a stage gets no GPU.
+        """
         wanted: list[WeightFiles] = []
         for operator in OPERATORS:
             entry = registry.find(operator, self.chosen(operator))
             if entry.weights:
                 wanted += entry.files(entry.settings(**self.settings_of(operator, {})))
+            stand_in = registry.default(operator)
+            if may_degrade and stand_in.weights:
+                wanted += stand_in.files(stand_in.settings())
         find_files(weights_root(self.weights()), dict.fromkeys(wanted))
 
 

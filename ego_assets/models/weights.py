@@ -53,7 +53,10 @@ def _remedy(root: Path, missing: list[str]) -> str:
     if not names:
         return "put them there (docs/models.md says where they come from)"
     place = "" if root == weights_root() else f" --weights-dir {shlex.quote(str(root))}"
-    return f"run `ego weights fetch {' '.join(names)}{place}`"
+    command = f"run `ego weights fetch {' '.join(names)}{place}`"
+    if all(names_of([path]) for path in missing):
+        return command
+    return f"{command}, put the others there (docs/models.md says where they come from)"
 
 
 def hash_files(root: Path, names: Iterable[WeightFiles]) -> str:

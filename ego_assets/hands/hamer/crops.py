@@ -103,7 +103,7 @@ def hand_box(mask: np.ndarray | MaskCrop) -> list[float] | None:
     along = points @ np.linalg.eigh(np.cov(points.T))[1][:, 1]
     if np.ptp(along) < _ARM_RADII * inside.max():
         return [float(v) for v in (left, top, right + 1, bottom + 1)]
-    *_, hand = _palm(crop, inside, mask.shape, (x0, y0, shrink))
+    hand = _without_arm(crop, inside, mask.shape, (x0, y0, shrink))
     low = np.maximum(hand.min(axis=0) / shrink + (x0, y0), (left, top))
     high = np.minimum((hand.max(axis=0) + 1) / shrink + (x0, y0), (right + 1, bottom + 1))
     return [*low.tolist(), *high.tolist()]
@@ -133,10 +133,10 @@ def _shrunk(
     return crop, (x0, y0, shrink), (left, top, right, bottom)
 
 
-def _palm(
+def _without_arm(
     crop: np.ndarray, inside: np.ndarray, shape: tuple[int, ...], frame: tuple[float, float, float]
-) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """(palm centre, direction of the fingers, palm radius, points of the hand), crop pixels."""
+) -> np.ndarray:
+    """(N, 2) pixels of the crop that are the hand's: from its palm on, away from the arm."""
     rows, columns = np.nonzero(crop)
     points = np.column_stack([columns, rows]).astype(np.float64)
     x0, y0, shrink = frame
@@ -162,5 +162,5 @@ def _palm(
     reach = (palm - arm) / max(1e-6, float(np.linalg.norm(palm - arm)))
     direction = 0.6 * ahead + 0.4 * reach
     direction /= max(1e-6, float(np.linalg.norm(direction)))
-    hand = points[(points - palm) @ direction > -1.25 * radius]
-    return palm, direction, radius, hand
+    hand: np.ndarray = points[(points - palm) @ direction > -1.25 * radius]
+    return hand

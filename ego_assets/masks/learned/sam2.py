@@ -149,7 +149,7 @@ class Sam2Segmenter:
     """
 
     name = "sam2"
-    version = "3"
+    version = f"{LandmarksSegmenter.version}.3"
     quality_tier = "reference"
     weights_hash = ""
     on_device = True

@@ -21,9 +21,11 @@ from ego_assets.scene.colmap.metric_scale import MetricScale, ScaleError, robust
 from ego_assets.scene.colmap.registration import Registration, depths_in
 from ego_assets.vision.cameras import normalised_points
 
-_COLUMNS = ("frame_index", "keypoints_px", "keypoints_hand_m", "presence")
+_COLUMNS = ("frame_index", "keypoints_px", "keypoints_hand_m", "presence", "score")
 _SURE = 0.8
 """Presence from which a hand is measured."""
+_LIVELY = 0.5
+"""Score under which it may be a robot's or a statue's."""
 _BESIDE = 0.5
 """How far beyond a hand's box its surroundings reach, in sizes of the hand."""
 _LEAST_POINTS = 4
@@ -42,6 +44,8 @@ def scale_from_hands(
     registrations: by frame index; points: (P, 3) of the map; intrinsics: of the full-size picture;
     zoom: (2,) pixels of that picture to one of those that `Registration.xy` is in.
     """
+    if not set(_COLUMNS) <= set(hand_masks.column_names) or not _have_joints(hand_masks):
+        raise ScaleError("the hand masks bring no joints")
     ratios, frames = [], set()
     for hand in _hands(hand_masks):
         found = registrations.get(hand["frame_index"])
@@ -64,8 +68,6 @@ def scale_from_hands(
 
 def _hands(hand_masks: pa.Table) -> Sequence[dict[str, Any]]:
     """Rows of hands whose joints are known and sure."""
-    if not set(_COLUMNS) <= set(hand_masks.column_names):
-        return []
     rows: list[dict[str, Any]] = hand_masks.select(_COLUMNS).to_pylist()
     return [
         row
@@ -73,7 +75,13 @@ def _hands(hand_masks: pa.Table) -> Sequence[dict[str, Any]]:
         if row["keypoints_px"] is not None
         and row["keypoints_hand_m"] is not None
         and (row["presence"] or 0.0) >= _SURE
+        and row["score"] >= _LIVELY
     ]
+
+
+def _have_joints(hand_masks: pa.Table) -> bool:
+    joints = hand_masks["keypoints_hand_m"]
+    return not hand_masks.num_rows or joints.null_count < len(joints)
 
 
 def _beside(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -85,11 +93,22 @@ def _beside(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _distance_m(pixels: np.ndarray, hand: np.ndarray, intrinsics: Intrinsics) -> float | None:
-    """How far away a hand of (21, 3) metres is that looks as large as (21, 2) pixels; None where
-    the lens cannot have seen it (weak perspective)."""
-    rays = normalised_points(intrinsics, pixels)
-    if not np.isfinite(rays).all() or np.abs(rays).max() > _FAR:
+    """Depth along z of a hand of (21, 3) metres, along the axes of the picture around it, that
+    looks as large as (21, 2) pixels; None where the lens cannot have seen it.
+
+    Weak perspective about the hand's own ray: in the picture's plane it would look larger, and so
+    nearer, the further it is off the axis.
+    """
+    flat = normalised_points(intrinsics, pixels)
+    if not np.isfinite(flat).all() or np.abs(flat).max() > _FAR:
         return None
-    seen = float(((rays - rays.mean(axis=0)) ** 2).sum())
+    rays = np.column_stack([flat, np.ones(len(flat))])
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    ahead = rays.mean(axis=0)
+    ahead /= np.linalg.norm(ahead)
+    around = rays / (rays @ ahead)[:, None] - ahead
+    seen = float(((around - around.mean(axis=0)) ** 2).sum())
     real = float(((hand[:, :2] - hand[:, :2].mean(axis=0)) ** 2).sum())
-    return float(np.sqrt(real / seen)) if seen > 0 and real > 0 else None
+    if seen <= 0 or real <= 0:
+        return None
+    return float(np.sqrt(real / seen) * ahead[2])

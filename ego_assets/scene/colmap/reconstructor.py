@@ -189,6 +189,7 @@ class PycolmapReconstructor:
                 solution.intrinsics,
                 self.settings,
                 self.depth,
+                notes,
             )
         except ScaleError as error:
             notes["no_metric_scale"] = str(error)

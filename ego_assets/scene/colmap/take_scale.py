@@ -7,6 +7,7 @@ Here: the order, and what a scale has to show for itself. Not here: how one is m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +34,10 @@ def scale_of_take(
     intrinsics: Intrinsics,
     settings: ReconstructSettings,
     depth: SizedDepthSource | None,
+    notes: dict[str, Any],
 ) -> MetricScale:
-    """The metres of a map. found: a registration for each frame of `tracks`. Raises ScaleError
-    with all reasons if nothing gives any."""
+    """The metres of a map. found: a registration for each frame of `tracks`; notes: are told why
+    depth gave none. Raises ScaleError with all reasons if nothing gives any."""
     reasons = []
     if depth is not None:
         assert isinstance(settings, DepthScaleSettings)
@@ -43,6 +45,7 @@ def scale_of_take(
             return _by_depth(clip, tracks, scene, found, intrinsics, settings, depth)
         except ScaleError as error:
             reasons.append(str(error))
+            notes["no_scale_by_depth"] = str(error)
     try:
         return _by_hands(clip, tracks, scene, found, intrinsics, settings)
     except ScaleError as error:
