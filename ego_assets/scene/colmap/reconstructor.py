@@ -33,7 +33,7 @@ from ego_assets.scene.colmap.metric_scale import (
     SizedDepthSource,
 )
 from ego_assets.scene.colmap.point_tracks import Seeds, TrackTable, collect_tracks
-from ego_assets.scene.colmap.registration import Registration, register_frames
+from ego_assets.scene.colmap.registration import Registration, by_frame, register_frames
 from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.colmap.take_scale import scale_of_take
@@ -212,7 +212,7 @@ class PycolmapReconstructor:
     ) -> ClipOutput:
         intrinsics = start if solution is None else solution.intrinsics
         world_id = clip.clip_id if solution is None else solution.world_id
-        found = {} if solution is None else _by_frame(tracks, solution.registrations)
+        found = {} if solution is None else by_frame(tracks, solution.registrations)
         decoded = set(tracks.frame_index.tolist())
         scale = None if solution is None else solution.scale
         common = camera_columns(world_id, intrinsics, scale)
@@ -281,11 +281,7 @@ def _checked_keyframes(
 
 
 def _poses(tracks: TrackTable, found: list[Registration]) -> dict[int, np.ndarray]:
-    return {f: r.pose for f, r in _by_frame(tracks, found).items() if r.pose is not None}
-
-
-def _by_frame(tracks: TrackTable, found: list[Registration]) -> dict[int, Registration]:
-    return {int(f): r for f, r in zip(tracks.frame_index, found, strict=True)}
+    return {f: r.pose for f, r in by_frame(tracks, found).items() if r.pose is not None}
 
 
 def _pairs(anchors: Anchors, scene: SparseMap) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,11 @@ class Registration:
         return self.inliers / self.matches if self.matches else 0.0
 
 
+def by_frame(tracks: TrackTable, found: Sequence[Registration]) -> dict[int, Registration]:
+    """{frame index: registration} of one for each frame of `tracks`, in order."""
+    return {int(f): r for f, r in zip(tracks.frame_index, found, strict=True)}
+
+
 def register_frames(
     tracks: TrackTable, scene: SparseMap, settings: ReconstructSettings
 ) -> list[Registration]:

@@ -22,7 +22,7 @@ from ego_assets.scene.colmap.metric_scale import (
     measure_scale,
 )
 from ego_assets.scene.colmap.point_tracks import TrackTable
-from ego_assets.scene.colmap.registration import Registration
+from ego_assets.scene.colmap.registration import Registration, by_frame
 from ego_assets.scene.settings import DepthScaleSettings, ReconstructSettings
 
 
@@ -82,9 +82,8 @@ def _by_hands(
     hands = clip.tables.get("hand_masks")
     if hands is None:
         raise ScaleError("there are no hand masks")
-    registrations = {int(f): r for f, r in zip(tracks.frame_index, found, strict=True)}
     zoom = np.array([clip.frames.width, clip.frames.height]) / tracks.size
-    scale = scale_from_hands(hands, registrations, scene.points, intrinsics, zoom)
+    scale = scale_from_hands(hands, by_frame(tracks, found), scene.points, intrinsics, zoom)
     if scale.samples < settings.min_scale_hands:
         raise ScaleError(f"only {scale.samples} hands are seen beside mapped points")
     if scale.spread > settings.max_hand_scale_spread:
