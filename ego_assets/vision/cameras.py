@@ -12,6 +12,9 @@ import numpy as np
 
 from ego_assets.operator import Intrinsics
 
+_FAR = 10.0
+"""A normalised coordinate beyond it is one that the lens model cannot undo."""
+
 
 def scaled_intrinsics(intrinsics: Intrinsics, scale_x: float, scale_y: float) -> Intrinsics:
     """Intrinsics of the picture resized by (scale_x, scale_y); pixel centres at integers."""
@@ -42,6 +45,12 @@ def normalised_points(intrinsics: Intrinsics, points_px: np.ndarray) -> np.ndarr
         return cv2.undistortPoints(points, matrix, lens).reshape(-1, 2)
     flat = points.reshape(-1, 2)
     return (flat - (intrinsics.cx, intrinsics.cy)) / (intrinsics.fx, intrinsics.fy)
+
+
+def seen_points(intrinsics: Intrinsics, points_px: np.ndarray) -> np.ndarray | None:
+    """As `normalised_points`; None unless the lens can have seen every one of them."""
+    points = normalised_points(intrinsics, points_px)
+    return points if np.isfinite(points).all() and np.abs(points).max() <= _FAR else None
 
 
 def project_points(intrinsics: Intrinsics, points_camera: np.ndarray) -> np.ndarray:

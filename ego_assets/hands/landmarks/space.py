@@ -13,10 +13,8 @@ import numpy as np
 
 from ego_assets.hands.skeleton import BONES
 from ego_assets.operator import Intrinsics
-from ego_assets.vision.cameras import normalised_points
+from ego_assets.vision.cameras import seen_points
 
-_FAR = 10.0
-"""A normalised coordinate beyond it is one that the lens model cannot undo."""
 _STARTS, _ENDS = np.array(BONES).T
 
 
@@ -56,8 +54,8 @@ def place(hand: np.ndarray, points: np.ndarray, intrinsics: Intrinsics) -> Place
     Perspective-n-point (Lepetit et al. 2009; refined by Levenberg and Marquardt) from the pose in
     which the hand is seen along its own ray.
     """
-    rays = normalised_points(intrinsics, points)
-    if not np.isfinite(rays).all() or np.abs(rays).max() > _FAR:
+    rays = seen_points(intrinsics, points)
+    if rays is None:
         return None
     middle = np.array([*rays.mean(axis=0), 1.0])
     ray = middle / np.linalg.norm(middle)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ego_assets.operator import Intrinsics
 from ego_assets.scene.colmap.metric_scale import MetricScale, ScaleError, robust_scale
 from ego_assets.scene.colmap.registration import Registration, depths_in
-from ego_assets.vision.cameras import normalised_points
+from ego_assets.vision.cameras import seen_points
 
 _COLUMNS = ("frame_index", "keypoints_px", "keypoints_hand_m", "presence", "score")
 _SURE = 0.8
@@ -29,7 +29,6 @@ _LIVELY = 0.5
 _BESIDE = 0.5
 """How far beyond a hand's box its surroundings reach, in sizes of the hand."""
 _LEAST_POINTS = 4
-_FAR = 10.0
 
 
 def scale_from_hands(
@@ -99,8 +98,8 @@ def _distance_m(pixels: np.ndarray, hand: np.ndarray, intrinsics: Intrinsics) ->
     Weak perspective about the hand's own ray: in the picture's plane it would look larger, and so
     nearer, the further it is off the axis.
     """
-    flat = normalised_points(intrinsics, pixels)
-    if not np.isfinite(flat).all() or np.abs(flat).max() > _FAR:
+    flat = seen_points(intrinsics, pixels)
+    if flat is None:
         return None
     rays = np.column_stack([flat, np.ones(len(flat))])
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
