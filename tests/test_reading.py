@@ -16,7 +16,7 @@ import pytest
 from ego_assets.catalog import TABLES
 from ego_assets.reading import LakeError, decode_mask, encode_mask, open_lake, read_frames
 from resources.lake import Lake, Provenance
-from samples import render_sample
+from tests.support.rendered import render_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "lake_schema_2"

@@ -17,7 +17,7 @@ from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
 from tests.stages.stage_bench import make_bench
 from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench, flip
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 
 def ego(*arguments: str, status: int = 0) -> str:
@@ -146,7 +146,7 @@ def test_without_a_lake_each_says_so(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_a_damaged_lake_is_verified_repaired_and_retried(tmp_path: Path) -> None:
     """The whole graph: damage, repair, retry, and each row traced to its video."""
-    video = render_sample(tmp_path / "raw", seed=8, duration_s=1.0)
+    video = small_sample(tmp_path / "raw")
     lake_root = str(tmp_path / "lake")
     ran: dict[str, Any] = json.loads(ego("run", str(video), "--lake", lake_root, "--json"))
     lake, ledger = Lake(lake_root), Ledger.beside(Path(lake_root))

@@ -24,7 +24,7 @@ from resources.storage import Storage
 from tests.stages.raw_bench import RawBench
 from tests.stages.test_audit import ITEMS, TABLE, Bench
 from tests.support.instances import dagster_instance
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 DIFFER = "the ledger and the lake differ in 1 table of a shard: `ego verify --repair`"
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_a_database_is_named(bench: Bench, monkeypatch: pytest.Mo
 @pytest.mark.heavy
 def test_nothing_is_computed_again_after_a_loss(tmp_path: Path) -> None:
     """The whole graph, twice: rows, files and what is done are as they were."""
-    video = render_sample(tmp_path / "raw", seed=8, duration_s=1.0)
+    video = small_sample(tmp_path / "raw")
     lake_root = tmp_path / "lake"
     first = found("run", str(video), "--lake", str(lake_root))
     assert first["ok"]

@@ -31,7 +31,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.storage import Storage
 from tests.support.instances import dagster_instance
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 pytestmark = pytest.mark.heavy
 
@@ -109,7 +109,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    video = render_sample(tmp_path / "raw", seed=6, duration_s=2.0)
+    video = small_sample(tmp_path / "raw")
     bench = Bench(tmp_path, [video], instance)
     assert bench.run().success
     before = {}
@@ -149,7 +149,7 @@ def test_the_whole_graph_then_nothing_to_do(tmp_path: Path, instance: dg.Dagster
 def test_what_is_chosen_for_a_shard_stays_until_a_run_chooses_otherwise(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    videos = [render_sample(tmp_path / "raw", seed=s, duration_s=1.0) for s in (6, 7)]
+    videos = [small_sample(tmp_path / "raw", seed) for seed in (5, 6)]
     bench = Bench(tmp_path, videos, instance)
     tables = ("video_manifest", "clips")
 
@@ -218,7 +218,7 @@ def test_what_a_run_says_of_a_stage() -> None:
 
 
 def test_one_table_of_three_is_made_alone(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    video = render_sample(tmp_path / "raw", seed=7, duration_s=1.0)
+    video = small_sample(tmp_path / "raw")
     bench = Bench(tmp_path, [video], instance)
     assert bench.run("video_manifest", "clips", "hand_masks").success
     assert bench.lake.read("hand_masks", bench.shard).num_rows > 0
@@ -263,7 +263,7 @@ def test_every_odd_file_goes_through_the_whole_graph(
 def test_what_failed_is_in_the_events_that_the_ui_shows(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    videos = [render_sample(tmp_path / "raw", seed=s, duration_s=1.0) for s in (6, 7)]
+    videos = [small_sample(tmp_path / "raw", seed) for seed in (5, 6)]
     bench = Bench(tmp_path, videos, instance)
     assert bench.run("video_manifest", "clips", "detections").success
     ledger = Ledger.beside(bench.lake.root)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from dagster_project.cli import main
 from dagster_project.run_progress import Progress, Watch
 from dagster_project.runs import run_shards
 from ego_assets.catalog import TABLES
@@ -26,6 +28,13 @@ def ego(*arguments: str, status: int = 0) -> Any:
     done = subprocess.run([EGO, *arguments, "--json"], capture_output=True, text=True, timeout=500)
     assert done.returncode == status, f"{done.stdout}\n{done.stderr[-4000:]}"
     return json.loads(done.stdout or "null")  # what makes no sense is only told on stderr
+
+
+def ego_here(*arguments: str, status: int = 0) -> Any:
+    """As `ego`, without a process of its own: for what starts no run."""
+    done = CliRunner().invoke(main, [*arguments, "--json"])
+    assert done.exit_code == status, done.output
+    return json.loads(done.stdout or "null")
 
 
 @contextmanager
@@ -114,23 +123,23 @@ def test_files_that_move_and_vanish_are_no_dead_end(
     work = {(e.stage, e.item_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
     (raw / "b.mp4").rename(raw / "z.mp4")
     (raw / "c.mp4").unlink()
-    summary = ego("run", str(raw), "--lake", str(lake))
+    summary = ego_here("run", str(raw), "--lake", str(lake))
     assert summary["moved"] == [{"uri": str(raw / "z.mp4"), "was_at": str(raw / "b.mp4")}]
     (gone,) = summary["gone"]
     assert gone["uri"] == str(raw / "c.mp4")
     assert summary["videos"] == {"total": 2, "accepted": 2, "rejected": 0}
     assert rows(lake) == before
-    summary = ego("run", str(raw), "--lake", str(lake))
+    summary = ego_here("run", str(raw), "--lake", str(lake))
     assert (summary["moved"], summary["gone"], summary["failures"]) == ([], [], [])
     raw.rename(folder / "renamed")
-    summary = ego("run", str(folder / "renamed"), "--lake", str(lake))
+    summary = ego_here("run", str(folder / "renamed"), "--lake", str(lake))
     assert len(summary["moved"]) == 2
-    ego("run", str(raw), "--lake", str(lake), status=2)
+    ego_here("run", str(raw), "--lake", str(lake), status=2)
     assert rows(lake) == before
-    assert ego("retry", "--lake", str(lake)) == {"shards": []}
-    assert ego("stale", "--lake", str(lake)) == {}
-    assert ego("status", "--lake", str(lake))["failures"] == []
-    assert ego("verify", "--lake", str(lake))["problems"] == []
+    assert ego_here("retry", "--lake", str(lake)) == {"shards": []}
+    assert ego_here("stale", "--lake", str(lake)) == {}
+    assert ego_here("status", "--lake", str(lake))["failures"] == []
+    assert ego_here("verify", "--lake", str(lake))["problems"] == []
     again = {(e.stage, e.item_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
     assert again == work
 

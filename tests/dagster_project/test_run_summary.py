@@ -18,7 +18,7 @@ from ego_assets.catalog import TABLES
 from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 FAILED = {
     "check": "hands_are_not_mirrored",
@@ -51,7 +51,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_failed_check_is_a_failure_of_the_run(tmp_path: Path) -> None:
     """The run is on a terminal, where its progress moves to the end; then it is told again."""
-    video = render_sample(tmp_path / "raw", seed=5, duration_s=1.5)
+    video = small_sample(tmp_path / "raw")
     backends = tmp_path / "backends.yaml"
     backends.write_text(f"hand_estimator: {__name__}:MirroredHands\n")
     lake = ["--lake", str(tmp_path / "lake")]

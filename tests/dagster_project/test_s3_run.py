@@ -13,7 +13,7 @@ import pytest
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 pytestmark = pytest.mark.heavy
 SECRET = "planted-secret-5b1c"  # pragma: allowlist secret
@@ -39,7 +39,7 @@ def test_the_whole_graph_into_a_bucket(tmp_path: Path, monkeypatch: pytest.Monke
         assert done.returncode == status, f"{done.stdout}\n{done.stderr[-3000:]}"
         return json.loads(done.stdout) if status == 0 else done.stderr
 
-    video = render_sample(tmp_path / "rendered", seed=9, duration_s=1.0)
+    video = small_sample(tmp_path / "rendered")
     with s3_server(monkeypatch):
         bucket = new_bucket()
         location = f"s3://{bucket}/team/lake"

@@ -21,7 +21,7 @@ from resources.devices.gpu import find_gpus
 from resources.devices.leases import LeaseBook, Request
 from resources.lake import Lake
 from resources.storage import Storage
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 ASKING = {"segmentation", "hand_poses", "scene_reconstruction", "object_poses"}
 """Whose tags ask for a device."""
@@ -110,7 +110,7 @@ def test_a_run_by_default_does_not_wait_for_the_only_device(
     monkeypatch.setenv("EGO_LAKE", str(tmp_path / "lake"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     lake = Lake(tmp_path / "lake")
-    video = render_sample(tmp_path / "raw", seed=6, duration_s=1.0)
+    video = small_sample(tmp_path / "raw")
     (shard,) = register_files(lake, find_files([video]).files)
     taken = LeaseBook().ask(Request(1, run_id="greedy", step_key="hoards"), find_gpus())
     assert taken.poll()

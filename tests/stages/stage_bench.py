@@ -26,12 +26,14 @@ SHARD = "20260101-0000"
 
 
 def write_video(path: Path, frames: int = 12) -> None:
+    """A bar that moves over a grey wall: nothing that looks like a cut or a fade."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         for i in range(frames):
-            picture = np.full((32, 32, 3), i * 20 % 255, np.uint8)
+            picture = np.full((32, 32, 3), 90, np.uint8)
+            picture[:, i % 32] = 200
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         container.mux(stream.encode())
 

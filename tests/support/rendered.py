@@ -38,9 +38,10 @@ def _of_renderer() -> Path:
     return folder
 
 
-def small_sample(out_dir: Path) -> Path:
-    """A second of video in which hands and objects are found: for tests of the whole graph."""
-    return render_sample(out_dir, seed=5, duration_s=1.0, width=320, height=180)
+def small_sample(out_dir: Path, seed: int = 5) -> Path:
+    """A second of small video: for tests of the whole graph. Hands and objects are found in that of
+    seed 5."""
+    return render_sample(out_dir, seed, duration_s=1.0, width=320, height=180)
 
 
 def render_sample(out_dir: Path, seed: int, name: str | None = None, **options: Any) -> Path:
