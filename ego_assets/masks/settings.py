@@ -20,7 +20,7 @@ class SegmentSettings(Settings):
         description="longer side of the pictures that hands are looked for in",
     )
     scan_interval_s: float = Field(
-        default=0.5, ge=0, le=10, description="how often the palm net looks for new hands"
+        default=0.3, ge=0, le=10, description="how often the palm net looks for new hands"
     )
     work_side_px: int = Field(
         default=480,

@@ -13,7 +13,7 @@ from ego_assets.masks.landmarks.carry import carried_hands, known_hands, name_ha
 from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
 from ego_assets.masks.landmarks.persons import PictureView, forearm_entry, persons_hands
-from ego_assets.masks.landmarks.scan import HandScan, are_one, box_of
+from ego_assets.masks.landmarks.scan import _TURNS, HandScan, are_one, box_of
 from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand, pixels_a_metre
 from ego_assets.models.hand_nets.landmarks import HandLook, region_of
 from ego_assets.models.hand_nets.palms import Palm, Region
@@ -201,10 +201,7 @@ def test_what_appears_and_holds_still_is_looked_at_by_all_turns(
     thing[30:110, 30:110] = np.random.default_rng(0).integers(0, 255, (80, 80, 1), np.uint8)
     assert len(turns_of(empty)) == 4
     assert turns_of(empty) == []
-    there = turns_of(thing)
-    assert len(there) == 2
-    assert sorted(there + turns_of(thing)) == sorted([0.0, np.pi, np.pi / 2, -np.pi / 2])
-    assert looked and all(w.side < HEIGHT for w in looked), "large ones were, by all turns"
+    assert sorted(turn for _ in range(4) for turn in turns_of(thing)) == sorted(_TURNS)
     assert turns_of(thing) == []
     assert not looked
 
@@ -233,6 +230,33 @@ def test_a_real_hand_is_followed_both_ways_from_where_it_is_found(
     assert set(chain.looks) == set(range(16)) - {7, 8}
     moved = chain.looks[15].points.mean(axis=0) - chain.looks[0].points.mean(axis=0)
     assert moved == pytest.approx([150, 0], abs=12)
+
+
+def test_a_lost_hand_is_searched_for_where_it_was(
+    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two scans, one window a search, whatever else has changed in the picture."""
+    scan = HandScan(hand_nets)
+    looked: list[Region] = []
+    find = scan._palms.find
+
+    def noted(image: np.ndarray, window: Region, least: float) -> list[Palm]:
+        looked.append(window)
+        return find(image, window, least)
+
+    monkeypatch.setattr(scan._palms, "find", noted)
+    follower = HandFollower(scan, interval_s=100.0)
+    for frame in shown[:7]:
+        follower.see(frame)
+    [track] = follower.tracks
+    there = track.looks[6].next_region
+    looked.clear()
+    for frame in shown[7:9]:
+        follower.see(Frame(frame.index, frame.pts_s, np.roll(frame.image, 1, 0), 1.0))
+    assert 1 <= len(looked) <= 2
+    assert {(w.x, w.y) for w in looked} == {(there.x, there.y)}
+    follower.see(Frame(9, 0.9, shown[6].image, 1.0))
+    assert [t.frames for t in follower.tracks] == [[*range(7)], [9]]
 
 
 def test_frames_are_held_within_a_budget(

@@ -3,8 +3,8 @@
 Here: which look belongs to which hand of a clip. Not here: sides and persons (`persons`), masks.
 
 A hand is looked at where it was, carried on by its motion; the palm net is asked again only from
-time to time, and at once where a hand was lost. A hand that a scan finds is followed backwards too,
-to the scan before, so that scanning now and then loses nothing.
+time to time, and at once around the place where a hand was lost. A hand that it finds is followed
+backwards too, beyond the scan before, so that scanning now and then, by one turn, loses nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from ego_assets.models.hand_nets.palms import Region, wrapped
 from ego_assets.operator import Frame
 
 _RETRIES_S = 0.15
-"""Between scans for a hand that was lost."""
+"""Between searches for a hand that was lost."""
 _SEARCH_S = 0.6
 """How long a lost hand is searched for out of turn."""
 _ASIDE, _TURNED = 0.08, 0.25
 """Of a region's side, and radians: the net is less exact for a hand further off its middle."""
 _JUMP = 0.7
 """Shares of its size that a hand moves from frame to frame at most, beyond its motion before."""
-_MAX_HELD_BYTES = 96 << 20
-"""Of the frames since the last scan: in half a second of 1080p at 30 frames/s are 89 MiB."""
+_BACK_S, _MAX_HELD_BYTES = 1.2, 96 << 20
+"""Of the frames that are held, to follow a new hand backwards: half a second of 1080p at 30
+frames/s has 89 MiB."""
 
 
 @dataclass(eq=False)
@@ -72,7 +73,7 @@ class HandFollower:
         self._alive: list[HandTrack] = []
         self._lost: list[tuple[Region, float]] = []
         self._recent: list[Frame] = []
-        self._scanned_s = -np.inf
+        self._scanned_s = self._searched_s = -np.inf
         scan.forget()
 
     def see(self, frame: Frame) -> None:
@@ -88,13 +89,28 @@ class HandFollower:
         self._alive = self._apart(alive, frame)
         self._lost = [(r, t) for r, t in self._lost if frame.pts_s - t <= _SEARCH_S]
         self._recent.append(frame)
-        wait = _RETRIES_S if self._lost else self._interval_s
-        is_due = frame.pts_s - self._scanned_s >= min(wait, self._interval_s)
+        self._let_go(self._scanned_s)
+        is_due = frame.pts_s - self._scanned_s >= self._interval_s
         if is_due or self._held_bytes() > _MAX_HELD_BYTES:
-            self._look_around(frame)
+            self._begin(self._scan.find(frame.image, self._known(frame)), frame)
+            self._scanned_s = frame.pts_s
+            self._let_go(frame.pts_s)
+        if self._lost and frame.pts_s - self._searched_s >= _RETRIES_S:
+            lost = [region for region, _ in self._lost]
+            self._begin(self._scan.search(frame.image, self._known(frame), lost), frame)
+            self._searched_s = frame.pts_s
 
     def _held_bytes(self) -> int:
         return sum(frame.image.nbytes for frame in self._recent)
+
+    def _let_go(self, before_s: float) -> None:
+        """Let go of the oldest frames that are too many or too old, those before a time only."""
+        newest = self._recent[-1].pts_s
+        while len(self._recent) > 1 and self._recent[0].pts_s < before_s:
+            is_old = newest - self._recent[0].pts_s > _BACK_S
+            if not is_old and self._held_bytes() <= _MAX_HELD_BYTES:
+                break
+            del self._recent[0]
 
     def _follow(self, track: HandTrack, frame: Frame, step: int = -1) -> HandLook | None:
         """The hand of a track in a frame next to its last (or, step 0, its first) one."""
@@ -148,20 +164,20 @@ class HandFollower:
                 kept.append(track)
         return sorted(kept, key=lambda t: t.key)
 
-    def _look_around(self, frame: Frame) -> None:
-        known = [track.looks[frame.index] for track in self._alive]
-        lost = [region for region, _ in self._lost]
-        for look in self._scan.find(frame.image, known, lost):
+    def _known(self, frame: Frame) -> list[HandLook]:
+        return [track.looks[frame.index] for track in self._alive]
+
+    def _begin(self, found: list[HandLook], frame: Frame) -> None:
+        """Begin a track with each new hand."""
+        for look in found:
             track = HandTrack(len(self.tracks))
             track.add(frame, look)
             self.tracks.append(track)
             self._alive.append(track)
             self._back(track)
-        self._scanned_s = frame.pts_s
-        self._recent = [frame]
 
     def _back(self, track: HandTrack) -> None:
-        """Follow a new hand to the frames since the last scan."""
+        """Follow a new hand to the frames that are held."""
         for frame in reversed(self._recent[:-1]):
             look = self._follow(track, frame, step=0)
             if look is None or self._is_taken(look, frame.index, track):

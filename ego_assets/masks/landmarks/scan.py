@@ -5,6 +5,7 @@ Here: which windows, and which finds are one hand. Not here: hands over time (`f
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,13 +13,13 @@ import cv2
 import numpy as np
 
 from ego_assets.models.hand_nets.landmarks import HandLook, LandmarkNet
-from ego_assets.models.hand_nets.palms import PalmDetector, Region, windows
+from ego_assets.models.hand_nets.palms import PalmDetector, Region, windows, wrapped
 
 MIN_PALM = 0.5
 MIN_PRESENCE, KEEP_PRESENCE = 0.5, 0.25
 """A hand begins to be followed with the first, and is lost under the second."""
-_TURNS = ((0.0, np.pi), (np.pi / 2, -np.pi / 2))
-"""One after the other: most palms are found at any turn."""
+_TURNS = (0.0, np.pi / 2, np.pi, -np.pi / 2)
+"""One a scan: of the hands that any of them shows, each shows six of seven."""
 _SIDES = (1.4, 1.0, 0.6, 0.36, 0.22)
 """Of the windows, as shares of the longer side of the picture. In one that is larger, a hand at the
 border is not cut off, but lies in front of black."""
@@ -29,6 +30,8 @@ _THUMBNAIL = 48
 _CHANGE = 10.0
 _CELLS = 2
 """Changed cells of the thumbnail that are a reason to look at a window again."""
+_AROUND = 2.5
+"""Sides of a lost hand's region that the window has in which it is searched for."""
 _SAME = 0.35
 """Hands whose joints are closer, on average, than this share of their size are one."""
 
@@ -39,9 +42,9 @@ class HandScan:
     def __init__(self, folder: Path) -> None:
         self._palms = PalmDetector(folder)
         self._joints = LandmarkNet(folder)
-        self._before: list[np.ndarray] = []
-        """Thumbnails of the last two pictures."""
-        self._count = 0
+        self._before: deque[np.ndarray] = deque(maxlen=len(_TURNS))
+        """Thumbnails of the last pictures, one for each turn."""
+        self._scans = self._searches = 0
 
     def look(self, image: np.ndarray, region: Region) -> HandLook:
         """What is in one region."""
@@ -60,27 +63,35 @@ class HandScan:
 
     def forget(self) -> None:
         """Look at everything the next time."""
-        self._before, self._count = [], 0
+        self._before.clear()
+        self._scans = self._searches = 0
 
-    def find(
-        self, image: np.ndarray, known: Sequence[HandLook], lost: Sequence[Region] = ()
-    ) -> list[HandLook]:
-        """Hands in a picture, (H, W, 3) uint8 RGB, that are not known.
+    def find(self, image: np.ndarray, known: Sequence[HandLook]) -> list[HandLook]:
+        """Hands anywhere in a picture, (H, W, 3) uint8 RGB, that are not known.
 
-        A window is looked at where the picture has changed since it was last looked at by the same
-        turns, away from the known hands, or where a hand was lost: the nets say the same of the
-        same picture.
+        The first time, windows are looked at by all turns, then by one after the other. A window is
+        looked at where the picture has changed since it was last looked at by the same turn, away
+        from the known hands: the nets say the same of the same picture.
         """
         height, width = image.shape[:2]
-        groups = zip(self._windows(width, height), self._changes(image, known), strict=True)
-        due = [
-            window
-            for group, changed in groups
-            for window in group
-            if _has_changed(changed, window, width) or _holds(window, lost)
-        ]
+        changed = self._changes(image, known)
+        due = [w for w in self._windows(width, height) if _has_changed(changed, w, width)]
+        return self._in_windows(image, due, known)
+
+    def search(
+        self, image: np.ndarray, known: Sequence[HandLook], lost: Iterable[Region]
+    ) -> list[HandLook]:
+        """Hands around the regions where some were lost."""
+        turn = _TURNS[self._searches % len(_TURNS)]
+        self._searches += 1
+        around = [Region(r.x, r.y, _AROUND * r.side, wrapped(r.angle + turn)) for r in lost]
+        return self._in_windows(image, around, known)
+
+    def _in_windows(
+        self, image: np.ndarray, looked_at: Iterable[Region], known: Sequence[HandLook]
+    ) -> list[HandLook]:
         found: list[HandLook] = []
-        for window in due:
+        for window in looked_at:
             for palm in self._palms.find(image, window, MIN_PALM):
                 if any(_is_looked_at(palm.region, hand) for hand in (*known, *found)):
                     continue
@@ -89,35 +100,30 @@ class HandScan:
                     found.append(hand)
         return distinct(found, known)
 
-    def _windows(self, width: int, height: int) -> tuple[list[Region], list[Region]]:
-        """The squares of one scan: large ones at each turn, small ones at every other."""
-        all_turns = (*_TURNS[0], *_TURNS[1])
-        turns = _TURNS[self._count % 2] if self._count else all_turns
-        self._count += 1
+    def _windows(self, width: int, height: int) -> list[Region]:
+        """The squares of one scan."""
+        turns = [_TURNS[self._scans % len(_TURNS)]] if self._scans else _TURNS
+        self._scans += 1
         longer = max(width, height)
-        large = [s for s in _SIDES if s >= 1]
-        small = [s for s in _SIDES if s < 1 and (s > 0.5 or s * longer >= _LEAST_SIDE)]
-        return windows(width, height, large, all_turns), windows(width, height, small, turns)
+        sides = [s for s in _SIDES if s > 0.5 or s * longer >= _LEAST_SIDE]
+        return windows(width, height, sides, turns)
 
-    def _changes(self, image: np.ndarray, known: Sequence[HandLook]) -> tuple[np.ndarray, ...]:
-        """(h, w) bool, for large and for small windows: cells that are not as they were in the last
-        scan, and in the one before it, which had the turns of this one; away from known hands."""
+    def _changes(self, image: np.ndarray, known: Sequence[HandLook]) -> np.ndarray:
+        """(h, w) bool: cells that are not as they were in the last scan that had the turn of this
+        one, away from known hands."""
         height, width = image.shape[:2]
         scale = _THUMBNAIL / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         cells = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        before = [b for b in self._before if b.shape == cells.shape]
-        self._before = [*before[-1:], cells]
-        if not before:
-            return (np.ones(cells.shape[:2], bool),) * 2
-        changes = []
-        for then in (before[-1], before[0]):
-            changed: np.ndarray = np.abs(cells - then).max(axis=2) > _CHANGE
-            for hand in known:
-                x0, y0, x1, y1 = (box_of(hand.points) * scale).astype(int)
-                changed[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = False
-            changes.append(changed)
-        return tuple(changes)
+        then = self._before[0] if self._before else None
+        self._before.append(cells)
+        if then is None or then.shape != cells.shape:
+            return np.ones(cells.shape[:2], bool)
+        changed: np.ndarray = np.abs(cells - then).max(axis=2) > _CHANGE
+        for hand in known:
+            x0, y0, x1, y1 = (box_of(hand.points) * scale).astype(int)
+            changed[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = False
+        return changed
 
 
 def _has_changed(changed: np.ndarray, window: Region, width: int) -> bool:
@@ -127,14 +133,6 @@ def _has_changed(changed: np.ndarray, window: Region, width: int) -> bool:
         :, : int(2 * half) + 1
     ]
     return int(np.count_nonzero(part)) >= _CELLS
-
-
-def _holds(window: Region, places: Iterable[Region]) -> bool:
-    return any(
-        max(abs(place.x - window.x), abs(place.y - window.y)) < window.side / 2
-        and window.side / 8 < place.side < window.side
-        for place in places
-    )
 
 
 def _is_looked_at(region: Region, hand: HandLook) -> bool:

@@ -35,7 +35,7 @@ class LandmarksSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "landmarks"
-    version = "3"
+    version = "4"
     quality_tier = "learned"
     weights_hash = ""
 
