@@ -200,7 +200,7 @@ def score_true_hands(clips: Iterable[dict[str, Any]], truth: Any) -> Values:
     from ego_assets.models import registry
     from ego_assets.operator import ClipInput, Intrinsics
 
-    operator = registry.build("retargeter", "dex_retargeting", {})
+    operator = registry.build("retargeter", registry.default("retargeter").name, {})
     camera = Intrinsics("PINHOLE", truth.fx, truth.fy, truth.cx, truth.cy)
     errors: list[float] = []
     for clip in clips:

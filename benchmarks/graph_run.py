@@ -33,7 +33,7 @@ OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
         "baseline",
         ("object_masks", "hand_masks", "object_poses", "scene_reconstruction"),
     ),
-    "retargeter": ("dex_retargeting", ("hand_poses",)),
+    "retargeter": ("gauss_newton", ("hand_poses",)),
 }
 """Backend and inputs of each operator, in the order of the graph."""
 

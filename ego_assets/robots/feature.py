@@ -31,17 +31,17 @@ ROBOTS = Feature(
     backends=(
         BackendEntry(
             "retargeter",
-            "dex_retargeting",
-            "ego_assets.robots.retargeting:DexRetargeter",
-            RetargetSettings,
-            "MIT (dex-retargeting)",
-        ),
-        BackendEntry(
-            "retargeter",
             "gauss_newton",
             "ego_assets.robots.gauss_newton.retargeter:GaussNewtonRetargeter",
             RetargetSettings,
             OUR_LICENCE,
+        ),
+        BackendEntry(
+            "retargeter",
+            "dex_retargeting",
+            "ego_assets.robots.retargeting:DexRetargeter",
+            RetargetSettings,
+            "MIT (dex-retargeting)",
         ),
     ),
     probes="ego_assets.robots.probes:PROBES",

@@ -114,7 +114,7 @@ def test_a_spent_budget_is_a_stop_and_dexpilot_is_refused():
     rows = rows_of(operator, 1)
     (row,) = operator.process(clip_of(rows, 0, 1), None).tables["robot_mappings"]
     assert row["solver_status"] == "stopped"
-    with pytest.raises(BadInputError, match="vector and position"):
+    with pytest.raises(BadInputError, match="needs retargeter: dex_retargeting"):
         make_solver("dexpilot")
 
 

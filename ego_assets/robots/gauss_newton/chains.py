@@ -57,7 +57,10 @@ class HandChains:
         base = solver.expand(np.zeros(len(solver.free)))
         spread = np.column_stack([solver.expand(u) - base for u in np.eye(len(solver.free))])
         if spread[[model.idx_qs[j] for j in _chain(model, solver.wrist_index)]].any():
-            raise BadInputError(f"{solver.spec.name}: joints that are to be solved move its wrist")
+            raise BadInputError(
+                f"{solver.spec.name}: joints that are to be solved move its wrist, which needs "
+                "retargeter: dex_retargeting"
+            )
         pin.computeJointJacobians(model, data, base)
         if every_joint:
             base, spread = np.zeros(len(base)), np.eye(len(base))

@@ -44,7 +44,7 @@ class GaussNewtonSolver(HandSolver):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if self.method == "dexpilot":
-            raise BadInputError("gauss_newton solves vector and position; dexpilot is nlopt's")
+            raise BadInputError("method dexpilot needs retargeter: dex_retargeting")
         zero = np.zeros(len(self.free))
         self.base = base = self.expand(zero)
         self.spread = np.column_stack([self.expand(unit) - base for unit in np.eye(len(self.free))])
