@@ -211,8 +211,3 @@ def aligned_joint_error(found: np.ndarray, true: np.ndarray) -> float:
     scale, rotation, translation = umeyama(found, true)
     moved = scale * found @ rotation.T + translation
     return float(np.linalg.norm(moved - true, axis=1).mean())
-
-
-def mean_distance(found: np.ndarray, true: np.ndarray) -> float:
-    """Mean distance of points (..., 3), such as fingertips to their targets."""
-    return float(np.linalg.norm(np.asarray(found) - np.asarray(true), axis=-1).mean())

@@ -38,7 +38,6 @@ RADII_M = np.array(
         [0.0090, 0.0078, 0.0070, 0.0062],
     ]
 )
-FINGER_OF_JOINT = [(f, k) for f in range(5) for k in range(4)]
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,6 @@ class Patch:
         mask[self.top : self.bottom, self.left : self.right] = self.pixels()
         return mask
 
-    def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, columns) of the pixels inside, row by row."""
-        rows, columns = np.nonzero(self.pixels())
-        return rows + self.top, columns + self.left
-
     def window(self, margin: int) -> tuple[slice, slice]:
         """The box and so many pixels around it, as far as the picture goes: rows, columns."""
         height, width = self.shape

@@ -122,11 +122,6 @@ def _transposed(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.T) if cv2 is None else cv2.transpose(pixels)
 
 
-def mask_area(counts: bytes) -> int:
-    """Pixels inside the mask, without decoding it."""
-    return int(_unpack(counts)[1::2].sum())
-
-
 def mask_contains(counts: bytes, height: int, width: int, points: np.ndarray) -> np.ndarray:
     """(N,) whether the pixels that (N, 2) points x, y lie on are in the mask, without decoding it.
 

@@ -86,7 +86,3 @@ class ArrayFiles:
         if fingerprint is not None and done_under != fingerprint:
             return None
         return carried | {k.removeprefix("a_"): v for k, v in loaded.items()}
-
-    def carried_items(self, stage: str, shard: str) -> set[str]:
-        """The items that left something for the next one."""
-        return set(newest(self.storage, f"_carried/{stage}/{shard}"))

@@ -229,9 +229,6 @@ class LocalStorage:
         with suppress(OSError):
             self.path(prefix).rmdir()
 
-    def delete_folder(self, prefix: str) -> None:
-        shutil.rmtree(self.path(prefix), ignore_errors=True)
-
 
 class AsideFile:
     """The file that `open_aside` hands out; `published` tells how it ended."""

@@ -156,7 +156,3 @@ def test_aligned_joint_error_forgives_a_similarity_only():
     joints = rng.normal(size=(21, 3))
     assert scoring.aligned_joint_error(joints @ turn_z(33).T * 2 + 1, joints) < 1e-9
     assert scoring.aligned_joint_error(joints * [1, 1, 2], joints) > 0.1
-
-
-def test_mean_distance_of_fingertips():
-    assert scoring.mean_distance([[0, 0, 0], [0, 3, 4]], [[0, 0, 1], [0, 0, 0]]) == 3.0

@@ -32,8 +32,6 @@ def test_a_patch_is_its_mask(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(patch.whole(), mask)
     assert patch.area == np.count_nonzero(mask)
     assert patch.box == (mask_box(mask) or [0.0] * 4)
-    rows, columns = patch.points()
-    np.testing.assert_array_equal(np.column_stack([rows, columns]), np.argwhere(mask))
     part = Patch.of(mask[10:50, 20:80], (20, 10), mask.shape)
     np.testing.assert_array_equal(part.whole()[10:50, 20:80], mask[10:50, 20:80])
     window = slice(5, 41), slice(30, 77)
