@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.calibration import Judged
 from benchmarks.graph_run import GraphRun, run_graph
 from benchmarks.real_scores import _ARIA_TO_MANO, _pixel
 from benchmarks.truth_tables import SIDES
@@ -39,10 +40,12 @@ _WITHOUT_OBJECTS = {"segmenter": {"max_objects": 0}}
 
 @dataclass
 class HandScores:
-    """values: over all videos; by_video: counts of the data's script, for masks and valid poses."""
+    """values: over all videos; by_video: counts of the data's script, for masks and valid poses;
+    judged: all poses of annotated frames, valid or not, but those of hands too hard to judge."""
 
     values: Values = field(default_factory=dict)
     by_video: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
 
 
 def available_tiers() -> dict[str, str]:
@@ -64,21 +67,38 @@ def score_tier(data: Path, tier: str, videos: Iterable[str] | None = None) -> Ha
     truth = json.loads((data / "annotations" / "hands_objects.json").read_text())
     chosen = {n: t for n, t in truth.items() if videos is None or n in videos}
     seen: dict[str, dict[str, dict[int, dict[str, Any]]]] = {"masks": {}, "poses": {}}
+    found = HandScores()
     for name, entry in chosen.items():
         run = _run(data / "videos" / name, tier)
         frames = [f["frame_index"] for f in entry["frames"]]
         seen["masks"][Path(name).stem] = _by_frame(frames, run.rows("hand_masks"), _mask)
         valid = [r for r in run.rows("hand_poses") if r["is_valid"]]
         seen["poses"][Path(name).stem] = _by_frame(frames, valid, _pose)
+        found.judged += _judged(script, name, entry, run.rows("hand_poses"))
     without_objects = {
         name: entry | {"frames": [f | {"objects": []} for f in entry["frames"]]}
         for name, entry in chosen.items()
     }
-    found = HandScores()
     for kind, predicted in seen.items():
         total, each = script.score(without_objects, predicted)
         found.by_video[kind] = each
         found.values |= _values(kind, total)
+    return found
+
+
+def _judged(script: Any, name: str, entry: Any, rows: list[dict[str, Any]]) -> list[Judged]:
+    """Each pose of an annotated frame by itself: right if its box and its side are a hand's."""
+    found = []
+    for frame in entry["frames"]:
+        index = frame["frame_index"]
+        only = {name: entry | {"frames": [frame | {"objects": []}]}}
+        for row in rows:
+            if row["frame_index"] != index or row["confidence"] is None:
+                continue
+            total, _ = script.score(only, {Path(name).stem: {index: {"hands": [_pose(row)]}}})
+            if not total.get("ignored"):
+                is_right = total.get("tp", 0) == 1 and total.get("side_ok", 0) == 1
+                found.append(Judged(row["confidence"], is_right, row["is_valid"], name))
     return found
 
 

@@ -7,6 +7,7 @@ and boxes are found.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def mask_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -22,17 +23,23 @@ def mask_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     return overlaps
 
 
-def box_overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N, M) intersection over union of boxes x_min, y_min, x_max, y_max, (N, 4) and (M, 4)."""
-    first = np.asarray(ones, np.float64).reshape(-1, 1, 4)
-    second = np.asarray(others, np.float64).reshape(1, -1, 4)
+def box_iou(ones: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """Intersection over union of boxes x_min, y_min, x_max, y_max, (..., 4), which are broadcast; 0
+    for those without area."""
+    first, second = np.asarray(ones, np.float64), np.asarray(others, np.float64)
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., 2:], second[..., 2:])
     both = np.clip(high - low, 0, None).prod(-1)
     areas = [np.clip(b[..., 2:] - b[..., :2], 0, None).prod(-1) for b in (first, second)]
     union = areas[0] + areas[1] - both
-    overlaps: np.ndarray = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
-    return overlaps
+    found: np.ndarray = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return found
+
+
+def box_overlaps(ones: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """(N, M) intersection over union of boxes (N, 4) and (M, 4)."""
+    first = np.asarray(ones, np.float64).reshape(-1, 1, 4)
+    return box_iou(first, np.asarray(others, np.float64).reshape(1, -1, 4))
 
 
 def keepers(scores: np.ndarray, overlaps: np.ndarray, max_overlap: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from ego_assets.masks.association import box_iou
 from ego_assets.masks.settings import MaskProbeSettings
 from ego_assets.quality.finding import Evidence, Finding, Tracks, Units, judge, probe
 
@@ -155,16 +156,6 @@ def masks_do_not_hug_the_border(evidence: Evidence, settings: MaskProbeSettings)
         "tracks that hug the border",
         settings.tolerated_share,
     )
-
-
-def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(N,) intersection over union of boxes (N, 4), pairwise; 0 for boxes without area."""
-    low, high = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
-    common = np.prod(np.maximum(high - low, 0.0), axis=1)
-    areas = [np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1) for b in (one, other)]
-    union = areas[0] + areas[1] - common
-    overlaps: np.ndarray = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return overlaps
 
 
 PROBES = (

@@ -18,7 +18,7 @@ from benchmarks.planted_faults import (
 )
 from ego_assets.catalog import TABLES, all_probes, feature_of
 from ego_assets.hands.skeleton import finger_flexion_deg
-from ego_assets.masks.probes import box_iou
+from ego_assets.masks.association import box_iou
 from ego_assets.quality import drift
 from ego_assets.quality.drift import drift_of, features, histograms
 from ego_assets.quality.finding import Evidence, Finding, Units, judge, merge

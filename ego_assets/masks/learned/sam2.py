@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ego_assets.masks.association import box_iou, box_overlaps
 from ego_assets.masks.landmarks.segmenter import LandmarksSegmenter
 from ego_assets.masks.learned.track_memory import (
     OBJECTS,
@@ -296,25 +297,17 @@ class _PromptedSight(Sight):
         for row in rows:
             track, box = row["track_id"], row["box"]
             if track in self.boxes:
-                wanted = is_due and box_iou(self.boxes[track], box) < self.settings.min_agreement
+                was = self.boxes[track]
+                agrees = was is not None and box_iou(was, box) >= self.settings.min_agreement
+                wanted = is_due and not agrees
             else:
                 table = self.things[track]["table"]
-                others = [b for t, b in self.boxes.items() if self.things[t]["table"] == table]
-                wanted = all(box_iou(b, box) < SAME_IOU for b in others)
+                others = [
+                    b for t, b in self.boxes.items() if b and self.things[t]["table"] == table
+                ]
+                wanted = bool((box_overlaps(others, [box]) < SAME_IOU).all())
             if wanted:
                 height, width = size
                 found[track] = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
                 self.seen_s[track] = pts_s
         return found
-
-
-def box_iou(one: Box | None, other: Box) -> float:
-    """Intersection over union of two boxes x_min, y_min, x_max, y_max; 0 for none."""
-    if one is None:
-        return 0.0
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
-    return width * height / (sum(areas) - width * height)
