@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ego_assets.scene.colmap.keyframes import parallax_px
+from ego_assets.scene.colmap.mapping import SparseMap
 from ego_assets.scene.colmap.point_tracks import TrackTable, collect_tracks
-from ego_assets.scene.colmap.registration import Registration
+from ego_assets.scene.colmap.registration import Registration, register_frames
 from ego_assets.scene.colmap.witnesses import Witnesses, epipolar_errors, without_contradicted
 from ego_assets.scene.settings import ReconstructSettings
 from ego_assets.vision.geometry import invert_pose, pose_matrix
@@ -81,7 +82,8 @@ def test_masked_features_are_not_heard() -> None:
 @pytest.mark.parametrize("way", [(0.3, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.4)])
 def test_points_lie_where_the_poses_allow_them(way: tuple[float, float, float]) -> None:
     points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 5), (50, 3))
-    second_from_first = invert_pose(pose_matrix(cv2.Rodrigues(np.array([0.0, 0.1, 0.02]))[0], way))
+    turn = cv2.Rodrigues(np.array([0.0, 0.1, 0.02]))[0]
+    second_from_first = invert_pose(pose_matrix(turn, np.array(way)))
     there = points @ second_from_first[:3, :3].T + second_from_first[:3, 3]
     a, b = (p[:, :2] / p[:, 2:] for p in (points, there))
     assert epipolar_errors(second_from_first, a, b).max() < 1e-9
@@ -90,14 +92,36 @@ def test_points_lie_where_the_poses_allow_them(way: tuple[float, float, float]) 
     assert np.median(epipolar_errors(turned, a, b)) > 0.01
 
 
+@pytest.mark.parametrize(("size_m", "is_valid"), [(0.2, False), (1.2, True)])
+def test_points_in_one_part_of_the_picture_make_no_pose(size_m: float, is_valid: bool) -> None:
+    """They may be a thing that moves, and hardly tell a turn from a way."""
+    points = np.random.default_rng(0).uniform((0.4, 0.2, 2.0), (0.7, 0.4, 2.4), (60, 3))
+    points = (points - (0.55, 0.3, 2.2)) * (size_m / 0.3, size_m / 0.3, 1) + (0.55, 0.3, 2.2)
+    xy = LENS.fx * points[:, :2] / points[:, 2:] + (LENS.cx, LENS.cy)
+    nothing = np.zeros(60)
+    scene = SparseMap({}, points, np.arange(60), nothing, nothing, LENS)
+    tracks = TrackTable(
+        frame_index=np.arange(1),
+        pts_s=np.zeros(1),
+        starts=np.array([0, 60]),
+        track=np.arange(60),
+        xy=xy.astype(np.float32),
+        colours=np.zeros((60, 3), np.uint8),
+        size=(384, 216),
+    )
+    (found,) = register_frames(tracks, scene, SETTINGS)
+    assert found.inliers == 60
+    assert (found.pose is not None) == is_valid
+    assert found.reason == (None if is_valid else "mapped points in one part of the picture")
+
+
 def seen_by(zoom: float, steps_m: float) -> tuple[TrackTable, list[np.ndarray]]:
     """Points before a camera that turns a little, goes forward and zooms, over 12 pictures."""
     points = np.random.default_rng(0).uniform((-1.5, -1, 2.0), (1.5, 1, 6.0), (200, 3))
     flat = []
     for step in range(12):
-        pose = pose_matrix(
-            cv2.Rodrigues(np.array([0.0, 0.01 * step, 0.0]))[0], [0, 0, steps_m * step]
-        )
+        turn = cv2.Rodrigues(np.array([0.0, 0.01 * step, 0.0]))[0]
+        pose = pose_matrix(turn, np.array([0, 0, steps_m * step]))
         camera = (points - pose[:3, 3]) @ pose[:3, :3]
         flat.append((1 + zoom * step) * camera[:, :2] / camera[:, 2:])
     tracks = TrackTable(

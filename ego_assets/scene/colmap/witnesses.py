@@ -70,8 +70,8 @@ class Witnesses:
         grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
         forbidden = mask_of(frame.index, (grey.shape[0], grey.shape[1]))
         free = None if forbidden is None else np.where(forbidden, 0, 255).astype(np.uint8)
-        keypoints = _spread(self._detector.detect(grey, free), grey.shape)
-        keypoints, found = self._detector.compute(grey, keypoints)
+        spread = _spread(self._detector.detect(grey, free), grey.shape)
+        keypoints, found = self._detector.compute(grey, spread)
         xy = np.array([k.pt for k in keypoints], np.float64).reshape(-1, 2)
         descriptors: Any = np.empty((0, 32)) if found is None else found
         view = _View(frame.index, frame.pts_s, xy, np.asarray(descriptors).astype(np.uint8))
