@@ -74,6 +74,10 @@ REAL_FLOORS: dict[tuple[str, str], Floor] = {
     ("hand_estimator", "glasses, hands found"): Floor(1.0, at_least=True),
     ("hand_estimator", "FreiHAND, 2D joint error / hand box"): Floor(0.16),
     ("hand_estimator", "FreiHAND, hands found"): Floor(1.0, at_least=True),
+    ("reconstructor", "real videos, frames with a valid camera"): Floor(0.90, at_least=True),
+    ("reconstructor", "real videos, wearer's valid hands with a place in metres"): Floor(
+        0.80, at_least=True
+    ),
 }
 """Of the tier `learned` on real footage."""
 
@@ -244,6 +248,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--hands-only", action="store_true", help="only the hands of the annotated real videos"
     )
+    parser.add_argument(
+        "--cameras-only", action="store_true", help="only the cameras of all real videos"
+    )
     parser.add_argument("--json", type=Path, default=None, help="write everything here too")
     return parser.parse_args(arguments)
 
@@ -253,6 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.hands_only:
         return 1 if _report_hands() else 0
+    if options.cameras_only:
+        return 1 if _report_cameras() else 0
     seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
     lines, failures = measure(seeds, oracle=options.oracle, quick=options.quick)
     fed = "the truth" if options.oracle else "the operators before them"
@@ -262,7 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for operator, reason in failed.items():
             print(f"FAILED  seed {seed}: {operator}: {reason}")
     real = [] if options.no_real else _report_real(options.quick)
-    missed = False if options.no_real or options.quick else _report_hands()
+    missed = False
+    if not options.no_real and not options.quick:
+        missed = _report_hands()
+        missed |= _report_cameras()
     ratios = {(x.operator, x.metric): x.worst_ratio for x in lines if x.worst_ratio is not None}
     worst = max(ratios, key=lambda key: ratios[key] or 0.0)
     failed_any = bool(failures) or missed or any(r > 1.0 for r in ratios.values() if r is not None)
@@ -324,6 +336,27 @@ def _report_hands() -> bool:
         print(render_table(lines))
         missed |= any(line.verdict == "FAIL" for line in lines)
     return missed
+
+
+def _report_cameras() -> bool:
+    """Print the cameras of all real videos; True: a floor is missed."""
+    from benchmarks import real_cameras
+    from benchmarks.real_scores import real_data_folder
+
+    data = real_data_folder()
+    if data is None:
+        print("\nCameras of real videos skipped: no folder videos/ in EGO_REAL_DATA")
+        return False
+    found = real_cameras.measure_cameras(data)
+    values = real_cameras.values_of(list(found.values()))
+    lines = [
+        Line(*key, values={"real": value}, floor=REAL_FLOORS.get(key))
+        for key, value in values.items()
+    ]
+    print("\nCameras of real videos")
+    print(real_cameras.camera_table(found))
+    print(render_table(lines))
+    return any(line.verdict == "FAIL" for line in lines)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,17 @@ class ReconstructSettings(Settings):
     min_inlier_share: float = Field(
         default=0.5, ge=0, le=1, description="inliers over matches that a frame's pose needs"
     )
+    min_inlier_cells: int = Field(
+        default=4, ge=1, le=16, description="of 16 parts of the picture, those with inliers"
+    )
     min_registered_share: float = Field(
         default=0.3, ge=0, le=1, description="a map that fewer of the clip's frames fit is dropped"
+    )
+    min_witness_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="features that agree with a pose, over the most that any rigid motion explains",
     )
     max_reprojection_error_px: float = Field(
         default=2.5, gt=0, description="a point further off, in work px, is an outlier"

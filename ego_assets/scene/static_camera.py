@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.colmap.point_tracks import CELLS, TrackTable, cells_of
 from ego_assets.scene.colmap.registration import Registration
 from ego_assets.scene.settings import ReconstructSettings
 
@@ -26,9 +26,6 @@ _LIFE_S = 0.4
 _MAX_DRIFT_PX = 1.5
 """What the background moves together over a clip; a slow pan adds up to more."""
 _MIN_SHARED = 8
-_CELLS = 4
-_MIN_CELLS = 4
-"""Of 16 parts of the picture, those with points in place: marks of the picture lie in few."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,10 @@ class StaticCamera:
             self.still.tolist(), self.seen.tolist(), self.error.tolist(), self.in_place, strict=True
         ):
             evidence = {"inliers": still, "matches": seen, "error": error}
-            why = f"the camera moved: {still} of {seen} points of the background stayed in place"
             found.append(
                 Registration(pose, "static", **nothing, **evidence)
                 if there
-                else Registration(None, reason=why, **evidence)
+                else Registration(None, reason="camera moved from its place", **evidence)
             )
         return found
 
@@ -88,7 +84,7 @@ def find_static(tracks: TrackTable, settings: ReconstructSettings) -> StaticCame
     share = count / np.maximum(seen, 1)
     is_typical = np.median(share) >= settings.min_static_share
     enough = (count >= settings.min_inliers) & (share >= settings.min_static_share / 2)
-    calm = enough & (_cells(tracks, frame, still) >= _MIN_CELLS)
+    calm = enough & (_cells(tracks, frame, still) >= settings.min_inlier_cells)
     rest, drift_px = _longest_rest(tracks, still, calm)
     in_place = np.zeros(len(tracks), bool)
     in_place[rest] = calm[rest]
@@ -117,11 +113,10 @@ def _places(tracks: TrackTable, frame: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _cells(tracks: TrackTable, frame: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """Return the number of parts of the picture in which points are in place, (F,)."""
-    size = np.array(tracks.size, np.float64)
-    column, row = np.clip((tracks.xy[still] / size * _CELLS).astype(int), 0, _CELLS - 1).T
-    filled = np.zeros((len(tracks), _CELLS**2), bool)
-    filled[frame[still], row * _CELLS + column] = True
+    """Return the number of parts of the picture in which points are in place, (F,): marks of the
+    picture lie in few."""
+    filled = np.zeros((len(tracks), CELLS), bool)
+    filled[frame[still], cells_of(tracks.xy[still], tracks.size)] = True
     count: np.ndarray = filled.sum(axis=1)
     return count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -29,6 +29,25 @@ from resources.lake.table import (
     Vec3,
 )
 
+CameraReason = Literal[
+    "the frame does not decode",
+    "too few frames",
+    "too little texture",
+    "no parallax",
+    "no rigid scene",
+    "lens not determined",
+    "mapping took too long",
+    "map fits too few frames",
+    "other features disagree",
+    "few mapped points in view",
+    "few mapped points agree",
+    "mapped points in one part of the picture",
+    "jumps",
+    "camera moved from its place",
+]
+"""Why a frame has no camera of the backend `pycolmap`."""
+REASONS: tuple[str, ...] = get_args(CameraReason)
+
 
 class SceneReconstruction(FrameRow):
     """One row per frame: the camera. The points lie in the file that `points_uri` names."""
@@ -40,7 +59,10 @@ class SceneReconstruction(FrameRow):
         description="clip whose reconstruction fixes the world frame: poses compare only within"
     )
     is_valid: Bool = Field(description="false: the frame is not registered, the pose is null")
-    invalid_reason: Text | None = Field(description="why the frame or clip is not registered")
+    invalid_reason: Text | None = Field(
+        description="why the frame or clip is not registered; of the backend pycolmap one of: "
+        + ", ".join(REASONS)
+    )
     world_from_camera_m: Annotated[Vec3, Unit("world units")] | None = Field(
         description="camera centre in the world"
     )

@@ -16,6 +16,7 @@ from ego_assets.scene.colmap import mapping
 from ego_assets.scene.colmap import reconstructor as reconstruct
 from ego_assets.scene.colmap.mapping import build_map, solver_device
 from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.colmap.witnesses import Witnesses
 from ego_assets.scene.settings import ReconstructSettings
 
 LENS = Intrinsics("PINHOLE", 300.0, 300.0, 159.5, 119.5)
@@ -105,11 +106,11 @@ def test_a_clip_says_what_it_was_mapped_on(
     monkeypatch.setattr(
         reconstruct, "build_map", lambda *a: dataclasses.replace(plain(*a), device="gpu")
     )
-    monkeypatch.setattr(reconstruct, "_checked_keyframes", lambda *_: list(range(VIEWS)))
+    monkeypatch.setattr(reconstruct, "checked_keyframes", lambda *_: list(range(VIEWS)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-7,3")
     operator = reconstruct.PycolmapReconstructor(ReconstructSettings())
     notes: dict[str, Any] = {}
     clip: Any = SimpleNamespace(clip_id="c")
-    operator._solve(clip, tracks, LENS, LENS, None, notes)
+    operator._solve(clip, tracks, Witnesses(), LENS, LENS, None, notes)
     assert notes["mapped on"] == "gpu"
     assert json.loads(notes["accelerator"]) == {"gpu": "GPU-7", "used_by": "pycolmap"}

@@ -6,10 +6,15 @@ Here: choices made from point tracks alone. Not here: tracking, mapping, poses.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 
+from ego_assets.operator import Intrinsics
+from ego_assets.scene.colmap.mapping import MappingError
 from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.settings import ReconstructSettings
+from ego_assets.vision.cameras import normalised_points
 
 _MIN_SHARED = 20
 _MIN_SURVIVAL = 0.5
@@ -18,6 +23,40 @@ _FEW = 10
 _STILL_PX = 0.5
 _STILL_STEP_S = 0.45
 _MIN_COMMON_SHARE = 0.25
+_ZOOM_ROUNDS = 5
+_OFF_MIDDLE = 0.1
+"""Distance from the optical axis on z = 1 from which a point tells of a zoom."""
+
+
+def checked_keyframes(
+    tracks: TrackTable,
+    work: Intrinsics,
+    focal_is_known: bool,
+    settings: ReconstructSettings,
+    notes: dict[str, Any],
+) -> list[int]:
+    """Keyframes of a clip that can be mapped. Raises `MappingError` with the reason if none can."""
+    if len(tracks) < settings.min_keyframes:
+        raise MappingError("too few frames", f"{len(tracks)}")
+    typical = float(np.median(np.diff(tracks.starts)))
+    notes["tracks"] = int(typical)
+    if typical < settings.min_texture_tracks:
+        raise MappingError("too little texture", f"{typical:.0f} points in the median frame")
+    still = still_share(tracks)
+    notes["still_share"] = round(still, 3)
+    if still > settings.max_still_share:
+        raise MappingError("no parallax", f"{100 * still:.0f} % of the points never move")
+    chosen = choose_keyframes(tracks, settings.keyframe_motion, settings.max_keyframes)
+    notes["keyframes"] = len(chosen)
+    if len(chosen) < settings.min_keyframes:
+        raise MappingError("no parallax", f"{len(chosen)} keyframes, the picture hardly moves")
+    flat = [normalised_points(work, tracks.at(p)[1]) for p in chosen]
+    parallax = parallax_px(tracks, chosen, flat, work.fx, focal_is_known)
+    notes["parallax_px"] = round(parallax, 2)
+    if parallax < settings.min_parallax_px:
+        how = "a turn explains" if focal_is_known else "a turn and a zoom explain"
+        raise MappingError("no parallax", f"{how} all but {parallax:.2f} px")
+    return chosen
 
 
 def choose_keyframes(tracks: TrackTable, motion: float, most: int) -> list[int]:
@@ -103,12 +142,15 @@ def parallax_px(
 ) -> float:
     """The largest median motion, over pairs of keyframes, that no pure rotation explains.
 
+    A lens that is not known may be a zoom, whose picture grows like that of a wall which comes
+    nearer: then a rotation and a zoom together must not explain it either.
+
     normalised: (n, 2) coordinates on z = 1 of each keyframe's tracks, in `tracks.at` order.
     While the focal length is a guess, others are tried too and the one that explains most
     counts: else a wrong guess would look like parallax.
     """
     ratios = (1.0,) if focal_is_known else (0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.8)
-    best = np.zeros(len(ratios))
+    best, zoomed = np.zeros(len(ratios)), 0.0
     # What few points a pair has in common may all lie on one thing that moves.
     few = max(_MIN_SHARED, _MIN_COMMON_SHARE * float(np.median(np.diff(tracks.starts))))
     for i, first in enumerate(keyframes):
@@ -120,7 +162,9 @@ def parallax_px(
             b = normalised[j][np.isin(tracks.at(keyframes[j])[0], ids, assume_unique=True)]
             for k, ratio in enumerate(ratios):
                 best[k] = max(best[k], _rotation_residual_px(a, b, focal_px, ratio))
-    return float(best.min())
+            if not focal_is_known:
+                zoomed = max(zoomed, _zoom_residual_px(a, b, focal_px))
+    return float(best.min()) if focal_is_known else min(zoomed, float(best.min()))
 
 
 def _rotation_residual_px(a: np.ndarray, b: np.ndarray, focal_px: float, ratio: float) -> float:
@@ -131,6 +175,21 @@ def _rotation_residual_px(a: np.ndarray, b: np.ndarray, focal_px: float, ratio: 
         return 0.0
     flat = predicted[ahead, :2] / predicted[ahead, 2:]
     return float(np.median(np.linalg.norm(flat * ratio - b[ahead], axis=1))) * focal_px
+
+
+def _zoom_residual_px(a: np.ndarray, b: np.ndarray, focal_px: float) -> float:
+    """Median motion that is left of a rotation and a zoom about the middle of the picture."""
+    zoom, flat = 1.0, a
+    for _ in range(_ZOOM_ROUNDS):
+        rays_a = _rays(a)
+        turned = rays_a @ rotation_between(rays_a, _rays(b / zoom)).T
+        flat = turned[:, :2] / np.maximum(turned[:, 2:], 0.1)
+        out = np.linalg.norm(flat, axis=1) > _OFF_MIDDLE
+        if not out.any():
+            break
+        along = np.einsum("ni,ni->n", b, flat)[out] / np.einsum("ni,ni->n", flat, flat)[out]
+        zoom = max(float(np.median(along)), 0.1)
+    return float(np.median(np.linalg.norm(flat * zoom - b, axis=1))) * focal_px
 
 
 def _rays(normalised: np.ndarray) -> np.ndarray:

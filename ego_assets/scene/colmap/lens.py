@@ -30,7 +30,8 @@ def calibrated(start: Intrinsics, work: Intrinsics, found: Intrinsics) -> Intrin
     bend = max((abs(d) for d in found.distortion), default=0.0)
     if not _FOCAL_RANGE[0] <= ratio <= _FOCAL_RANGE[1] or bend > _MAX_DISTORTION:
         raise MappingError(
-            f"the lens ran away: {ratio:.2f} times the assumed focal length, distortion {bend:.2f}"
+            "lens not determined",
+            f"{ratio:.2f} times the assumed focal length, distortion {bend:.2f}",
         )
     return dataclasses.replace(
         start,

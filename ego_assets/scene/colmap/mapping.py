@@ -23,6 +23,7 @@ import numpy as np
 from ego_assets.operator import Intrinsics
 from ego_assets.scene.colmap.point_tracks import TrackTable
 from ego_assets.scene.settings import ReconstructSettings
+from ego_assets.scene.tables import CameraReason
 from resources.environment import leased_devices
 from resources.processes.owned_folders import temporary_folder
 
@@ -65,7 +66,11 @@ class SparseMap:
 
 
 class MappingError(Exception):
-    """No map came out; the message is the reason for the rows."""
+    """No map came out: `reason` is for the rows, the message, with details, for the notes."""
+
+    def __init__(self, reason: CameraReason, details: str) -> None:
+        super().__init__(f"{reason}: {details}")
+        self.reason = reason
 
 
 def _import_pycolmap() -> Any:
@@ -109,11 +114,13 @@ def build_map(
         camera = _camera(pycolmap, intrinsics, tracks.size, refine_focal)
         pairs = _fill_database(pycolmap, database, tracks, keyframes, camera, settings)
         if not pairs:
-            raise MappingError("no two keyframes see enough points of one rigid scene")
+            raise MappingError(
+                "no rigid scene", "no two keyframes see enough points that move together"
+            )
         device = solver_device(pycolmap, len(keyframes))
         found = _run_mapper(pycolmap, database, folder, pairs, refine_focal, settings, device)
     if found is None:
-        raise MappingError("the mapper found no pair of keyframes to begin with: little parallax")
+        raise MappingError("no parallax", "the mapper found no pair of keyframes to begin with")
     return dataclasses.replace(_to_map(found, tracks, keyframes, intrinsics), device=device)
 
 
@@ -173,7 +180,8 @@ def _fill_database(
     def verify(i: int, j: int, matches: np.ndarray) -> Any:
         if time.monotonic() > deadline:  # as with a camera that is not this video's
             raise MappingError(
-                f"keyframes were not compared within {settings.max_mapping_s} s (max_mapping_s)"
+                "mapping took too long",
+                f"keyframes were not compared within {settings.max_mapping_s} s (max_mapping_s)",
             )
         return pycolmap.estimate_calibrated_two_view_geometry(
             camera, keypoints[i], camera, keypoints[j], matches, options

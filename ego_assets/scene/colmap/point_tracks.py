@@ -19,6 +19,9 @@ from ego_assets.operator import Frame
 MaskOf = Callable[[int, tuple[int, int]], np.ndarray | None]
 """(frame index, (height, width)) to a bool picture of what must not be tracked, or None."""
 
+_SIDE_CELLS = 4
+CELLS = _SIDE_CELLS**2
+"""Parts of a picture, to tell whether points lie all over it."""
 _WINDOW_PX = 15
 _LEVELS = 4
 _MAX_BACKWARD_ERROR_PX = 0.5
@@ -202,6 +205,13 @@ def collect_tracks(
         colours=np.concatenate(tracker.colours),
         size=size,
     )
+
+
+def cells_of(xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which of the `CELLS` parts of a picture of `size` (width, height) points (N, 2) lie in."""
+    column, row = np.clip((xy / np.array(size) * _SIDE_CELLS).astype(int), 0, _SIDE_CELLS - 1).T
+    cells: np.ndarray = row * _SIDE_CELLS + column
+    return cells
 
 
 def _colours(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -1,16 +1,16 @@
 """The camera of every frame of a clip, and sparse points of its scene, without any weights.
 
 Here: the operator: what is masked, the order of the steps. Not here: the steps themselves
-(`point_tracks`, `keyframes`, `mapping`, `registration`, `take_alignment`), rows with their evidence
-(`rows`).
+(`point_tracks`, `keyframes`, `mapping`, `registration`, `witnesses`, `take_alignment`), rows with
+their evidence (`rows`).
 
 A backend that sees depth (`metric_scale`) gives a take its metres: the first clip of a world fixes
 them, and those that are moved into it follow.
 
 Points are followed through shrunken pictures with hands and objects masked out; keyframes are
-mapped by COLMAP; every frame is then registered against the map, each with its own evidence. A
-camera that stands still has one pose (`static_camera`). A frame or clip that bears neither is
-invalid, with the reason, and has no pose.
+mapped by COLMAP; every frame is then registered against the map, each with its own evidence, and
+its pose held against features that the map does not know. A camera that stands still has one pose
+(`static_camera`). A frame or clip that bears neither is invalid, with the reason, and has no pose.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Intrinsics, Rows
-from ego_assets.scene.colmap import keyframes as kf
+from ego_assets.scene.colmap.keyframes import checked_keyframes
 from ego_assets.scene.colmap.lens import calibrated, start_intrinsics, work_intrinsics
 from ego_assets.scene.colmap.mapping import MappingError, SparseMap, build_map, has_cuda
 from ego_assets.scene.colmap.metric_scale import (
@@ -37,9 +37,10 @@ from ego_assets.scene.colmap.registration import Registration, by_frame, registe
 from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.colmap.take_scale import scale_of_take
+from ego_assets.scene.colmap.witnesses import Witnesses, without_contradicted
 from ego_assets.scene.settings import ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
-from ego_assets.vision.cameras import normalised_points
+from ego_assets.scene.tables import CameraReason
 from ego_assets.vision.mask_regions import MaskedThings
 from resources.environment import leased_devices
 
@@ -65,7 +66,7 @@ class PycolmapReconstructor:
     """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
 
     name = "pycolmap"
-    version = "3"
+    version = "4"
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None
@@ -89,8 +90,10 @@ class PycolmapReconstructor:
         anchors = Anchors.from_carried(carried)
         start = start_intrinsics(clip.intrinsics, anchors)
         masks = MaskedThings(clip.tables, settings.mask_margin_px)
+        witnesses = Witnesses()
+        frames = clip.frames.read(max_side_px=settings.work_side_px)
         tracks = collect_tracks(
-            clip.frames.read(max_side_px=settings.work_side_px),
+            witnesses.watch(frames, masks.forbidden),
             masks.forbidden,
             settings.max_tracks,
             _seeds(anchors, clip),
@@ -98,16 +101,16 @@ class PycolmapReconstructor:
         work = work_intrinsics(start, tracks.size, clip)
         notes: dict[str, Any] = {}
         solution: _Solution | None = None
-        reason = "no frame"
+        reason: CameraReason = "the frame does not decode"
         rest = find_static(tracks, settings)
         try:
             if rest is not None and rest.share >= _ALL_STILL:
-                raise MappingError(f"no parallax: the camera stands still ({rest})")
-            solution = self._solve(clip, tracks, work, start, anchors, notes)
+                raise MappingError("no parallax", f"the camera stands still ({rest})")
+            solution = self._solve(clip, tracks, witnesses, work, start, anchors, notes)
         except MappingError as error:
-            reason = str(error)
-            solution = self._locate(tracks, work, start, anchors)
-            notes["no_map_of_its_own"] = reason
+            reason = error.reason
+            solution = self._locate(tracks, witnesses, work, start, anchors)
+            notes["no_map_of_its_own"] = str(error)
             if rest is not None:
                 solution = _at_rest(clip, tracks, rest, solution, work, start, anchors)
         if solution is not None:
@@ -122,6 +125,7 @@ class PycolmapReconstructor:
         self,
         clip: ClipInput,
         tracks: TrackTable,
+        witnesses: Witnesses,
         work: Intrinsics,
         start: Intrinsics,
         anchors: Anchors | None,
@@ -130,7 +134,7 @@ class PycolmapReconstructor:
         """A map of the clip's own, moved into the take's world where that is sound."""
         settings = self.settings
         guessed = start.source == "assumed_fov"
-        chosen = _checked_keyframes(tracks, work, not guessed, settings, notes)
+        chosen = checked_keyframes(tracks, work, not guessed, settings, notes)
         # A short look around does not fix a focal length: then the guess is the better one.
         calibrate = guessed and len(chosen) >= settings.min_calibration_keyframes
         scene = build_map(tracks, chosen, work, calibrate, settings)
@@ -142,11 +146,19 @@ class PycolmapReconstructor:
         angle = float(np.median(scene.angle_deg)) if len(scene.angle_deg) else 0.0
         notes |= {"points": len(scene.points), "triangulation_angle_deg": round(angle, 2)}
         if angle < settings.min_triangulation_angle_deg:
-            raise MappingError(f"no parallax: the points' median angle is {angle:.2f} deg")
+            raise MappingError("no parallax", f"the points' median angle is {angle:.2f} deg")
         found = register_frames(tracks, scene, settings)
         share = sum(r.pose is not None for r in found) / len(found)
         if share < settings.min_registered_share:
-            raise MappingError(f"the map explains only {100 * share:.0f} % of the frames")
+            raise MappingError("map fits too few frames", f"{100 * share:.0f} %")
+        agreeing = witnesses.agreeing(tracks, found, scene.intrinsics, settings)
+        if not np.isnan(agreeing).all():
+            typical = float(np.nanmedian(agreeing))
+            notes["witness_share"] = round(typical, 2)
+            if typical < settings.min_witness_share:
+                details = f"{100 * typical:.0f} % lie where the poses have them"
+                raise MappingError("other features disagree", details)
+        found = without_contradicted(found, agreeing, settings.min_witness_share)
         solution = _Solution(clip.clip_id, scene, found, intrinsics)
         if anchors is None:
             return solution
@@ -160,13 +172,20 @@ class PycolmapReconstructor:
         return _moved(solution, alignment.similarity, anchors.world_id)
 
     def _locate(
-        self, tracks: TrackTable, work: Intrinsics, start: Intrinsics, anchors: Anchors | None
+        self,
+        tracks: TrackTable,
+        witnesses: Witnesses,
+        work: Intrinsics,
+        start: Intrinsics,
+        anchors: Anchors | None,
     ) -> _Solution | None:
         """A clip that bears no map itself, found in the points of the clip before it."""
         if anchors is None or not len(anchors.points) or not len(tracks):
             return None
         scene = _map_of(anchors.points, work)
         found = register_frames(tracks, scene, self.settings)
+        agreeing = witnesses.agreeing(tracks, found, work, self.settings)
+        found = without_contradicted(found, agreeing, self.settings.min_witness_share)
         if not any(r.pose is not None for r in found):
             return None
         return _Solution(anchors.world_id, scene, found, start)
@@ -207,7 +226,7 @@ class PycolmapReconstructor:
         tracks: TrackTable,
         solution: _Solution | None,
         start: Intrinsics,
-        reason: str,
+        reason: CameraReason,
         notes: dict[str, Any],
     ) -> ClipOutput:
         intrinsics = start if solution is None else solution.intrinsics
@@ -222,7 +241,7 @@ class PycolmapReconstructor:
         full_px = clip.frames.width / max(1, tracks.size[0])
         rows: Rows = []
         for frame in range(clip.clip["start_frame"], clip.clip["end_frame"]):
-            why = reason if frame in decoded else "the frame does not decode"
+            why: CameraReason = reason if frame in decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
             evidence = evidence_of(registration, full_px)
             rows.append(clip.row(frame, clip.frames.time_of(frame)) | common | evidence)
@@ -248,36 +267,6 @@ def _seeds(anchors: Anchors | None, clip: ClipInput) -> Seeds | None:
     full = np.full((len(anchors.points), 2), -10.0)
     full[names] = pixels
     return Seeds(shared[0], full, (clip.frames.width, clip.frames.height))
-
-
-def _checked_keyframes(
-    tracks: TrackTable,
-    work: Intrinsics,
-    focal_is_known: bool,
-    settings: ReconstructSettings,
-    notes: dict[str, Any],
-) -> list[int]:
-    """Keyframes of a clip that can be mapped. Raises `MappingError` with the reason if none can."""
-    if len(tracks) < settings.min_keyframes:
-        raise MappingError(f"too few frames: {len(tracks)}")
-    typical = float(np.median(np.diff(tracks.starts)))
-    notes["tracks"] = int(typical)
-    if typical < settings.min_texture_tracks:
-        raise MappingError(f"too little texture: {typical:.0f} points in the median frame")
-    still = kf.still_share(tracks)
-    notes["still_share"] = round(still, 3)
-    if still > settings.max_still_share:
-        raise MappingError(f"no parallax: {100 * still:.0f} % of the points never move")
-    chosen = kf.choose_keyframes(tracks, settings.keyframe_motion, settings.max_keyframes)
-    notes["keyframes"] = len(chosen)
-    if len(chosen) < settings.min_keyframes:
-        raise MappingError(f"no parallax: {len(chosen)} keyframes, the picture hardly moves")
-    flat = [normalised_points(work, tracks.at(p)[1]) for p in chosen]
-    parallax = kf.parallax_px(tracks, chosen, flat, work.fx, focal_is_known)
-    notes["parallax_px"] = round(parallax, 2)
-    if parallax < settings.min_parallax_px:
-        raise MappingError(f"no parallax: rotation explains all but {parallax:.2f} px")
-    return chosen
 
 
 def _poses(tracks: TrackTable, found: list[Registration]) -> dict[int, np.ndarray]:

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from ego_assets.scene.colmap.mapping import SparseMap
-from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.colmap.point_tracks import TrackTable, cells_of
 from ego_assets.scene.settings import ReconstructSettings
+from ego_assets.scene.tables import CameraReason
 from ego_assets.vision.cameras import normalised_points
 from ego_assets.vision.geometry import invert_pose, pose_matrix, rotation_angle_deg
 
@@ -38,7 +39,7 @@ class Registration:
     inliers: int = 0
     matches: int = 0
     error: float = 0.0
-    reason: str | None = None
+    reason: CameraReason | None = None
     points: np.ndarray | None = None
     xy: np.ndarray | None = None
 
@@ -79,7 +80,7 @@ def _register(
     rows, xy = rows[known], xy[known]
     count = len(rows)
     if count < settings.min_inliers:
-        return Registration(None, matches=count, reason=f"only {count} mapped points in view")
+        return Registration(None, matches=count, reason="few mapped points in view")
     points = scene.points[rows]
     flat = normalised_points(scene.intrinsics, xy)
     focal = scene.intrinsics.fx
@@ -89,7 +90,7 @@ def _register(
     if pose is None:
         pose = _solve(points, flat, guess, limit, settings)
     if pose is None:
-        return Registration(None, matches=count, reason=f"no pose fits {count} mapped points")
+        return Registration(None, matches=count, reason="few mapped points agree")
     camera_from_world = invert_pose(pose)
     if kind == "pnp":
         camera_from_world = refine_pose(camera_from_world, points, flat, limit)
@@ -99,9 +100,10 @@ def _register(
     rms = float(np.sqrt(np.mean(error[good] ** 2))) * focal if inliers else 0.0
     evidence: dict[str, Any] = {"inliers": inliers, "matches": count, "error": rms}
     if inliers < settings.min_inliers or inliers < settings.min_inlier_share * count:
-        return Registration(
-            None, reason=f"only {inliers} of {count} mapped points agree", **evidence
-        )
+        return Registration(None, reason="few mapped points agree", **evidence)
+    # What lies in one corner may be a thing that moves, and hardly tells a turn from a way.
+    if len(np.unique(cells_of(xy[good], tracks.size))) < settings.min_inlier_cells:
+        return Registration(None, reason="mapped points in one part of the picture", **evidence)
     return Registration(
         invert_pose(camera_from_world), kind, points=rows[good], xy=xy[good], **evidence
     )
@@ -221,6 +223,6 @@ def reject_jumps(
         ):
             kept[here] = Registration(
                 None, inliers=middle.inliers, matches=middle.matches, error=middle.error,
-                reason=f"jump of {off / max(depth, 1e-9):.3f} depths and {turn:.1f} deg",
+                reason="jumps",
             )  # fmt: skip
     return kept

@@ -44,7 +44,7 @@ def evidence_of(found: Registration, full_px: float) -> dict[str, Any]:
     motion = "static" if found.kind == "static" else "moving"
     return {
         "is_valid": valid,
-        "invalid_reason": None if valid else found.reason or "not registered",
+        "invalid_reason": None if valid else found.reason,
         "motion_kind": motion if valid else "unknown",
         "world_from_camera_m": None if pose is None else pose[:3, 3].tolist(),
         "world_from_camera_xyzw": (
