@@ -313,6 +313,7 @@ def _report_real(quick: bool) -> list[Line]:
 def _report_hands() -> bool:
     """Print the hands of annotated real videos, a tier after the other; True: a floor is missed."""
     from benchmarks import real_hands
+    from benchmarks.calibration import reliability, reliability_table
     from benchmarks.real_scores import real_data_folder
 
     data = real_data_folder()
@@ -327,12 +328,14 @@ def _report_hands() -> bool:
         scores = real_hands.score_tier(data, tier)
         values = scores.values | real_hands.score_glasses(data, tier)
         values |= real_hands.score_freihand(data, tier)
+        values |= real_hands.calibration_values(scores)
         floors = REAL_FLOORS if tier == "learned" else {}
         lines = [
             Line(*key, values={tier: value}, floor=floors.get(key)) for key, value in values.items()
         ]
         print(f"\nAnnotated hands of real videos, tier {tier}")
         print(real_hands.video_table(scores))
+        print(f"\n{reliability_table(reliability(scores.judged))}\n")
         print(render_table(lines))
         missed |= any(line.verdict == "FAIL" for line in lines)
     return missed

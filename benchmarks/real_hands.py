@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.calibration import Judged
+from benchmarks.calibration import Judged, calibration_error, reliability
 from benchmarks.graph_run import GraphRun, run_graph
 from benchmarks.real_scores import _ARIA_TO_MANO, _pixel
 from benchmarks.truth_tables import SIDES
@@ -161,6 +161,12 @@ def _values(kind: str, total: Mapping[str, float]) -> Values:
             "mask_hands_sum", total.get("mask_hands_n", 0)
         ),
     }
+
+
+def calibration_values(scores: HandScores) -> Values:
+    """How far the confidence of poses is from how often they are right."""
+    error = calibration_error(reliability(scores.judged))
+    return {("hand_estimator", "annotated hands, calibration error of confidence"): error}
 
 
 def video_table(scores: HandScores) -> str:

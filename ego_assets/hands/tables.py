@@ -59,7 +59,7 @@ class HandPose(FrameRow):
         description="why not valid; of the backend landmarks one of: " + ", ".join(REASONS)
     )
     confidence: Annotated[Score, MayBeAbsent()] | None = Field(
-        default=None, description="how likely it is that the row is right"
+        default=None, description="how likely it is that box and side are right"
     )
     joints_origin: Annotated[Literal["measured", "smoothed", "filled"], MayBeAbsent()] | None = (
         Field(

@@ -45,7 +45,7 @@ class LandmarksHandEstimator:
     """`hand_masks` → `hand_poses`: metric, since the net knows how large hands are."""
 
     name = "landmarks"
-    version = "3"
+    version = "4"
     quality_tier = "learned"
     weights_hash = ""
 
