@@ -45,6 +45,16 @@ class MotionField:
         camera's motion. change: grey values by which the picture differs from what the camera's
         motion alone predicts; it is small in the halo that smooth flow has around what moves.
         """
+        flow, background, change = self.flows(earlier, later, masked)
+        off = np.subtract(flow, background, out=background)
+        return np.hypot(off[..., 0], off[..., 1]), change
+
+    def flows(
+        self, earlier: np.ndarray, later: np.ndarray, masked: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(flow, background, change): (H, W, 2) float32 from each pixel of the later frame to the
+        earlier one, the same as the camera's motion alone would have it, and (H, W) change as in
+        `residual`."""
         homography = camera_homography(later, earlier, masked)
         flow = self._flow.calc(later, earlier, np.zeros((*later.shape, 2), np.float32))
         height, width = later.shape
@@ -53,21 +63,19 @@ class MotionField:
         h = homography.astype(np.float32)
         w = h[2, 0] * columns + h[2, 1] * rows
         w += h[2, 2]
-        off = []
+        background = np.empty_like(flow)
         for axis, place in enumerate((columns, rows)):
             moved = h[axis, 0] * columns + h[axis, 1] * rows
             moved += h[axis, 2]
             moved /= w
-            moved -= place
-            off.append(np.subtract(flow[..., axis], moved, out=moved))
-        residual = np.hypot(off[0], off[1], out=off[0])
+            np.subtract(moved, place, out=background[..., axis])
         size = (width, height)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         predicted = cv2.warpPerspective(
             earlier, homography, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         change = cv2.blur(cv2.absdiff(predicted, later).astype(np.float32), (3, 3))
-        return residual, change
+        return flow, background, change
 
 
 def camera_homography(

@@ -132,6 +132,18 @@ class Patch:
         union = self.area + other.area - both
         return both / union if union else 0.0
 
+    def moved(self, right: float, down: float) -> Patch:
+        """The same pixels so many further right and down, rounded; what leaves the picture is cut
+        off."""
+        x, y = round(right), round(down)
+        height, width = self.shape
+        left, top = max(0, self.left + x), max(0, self.top + y)
+        end, bottom = min(width, self.right + x), min(height, self.bottom + y)
+        if left >= end or top >= bottom:
+            return Patch.of(np.zeros((0, 0), bool), shape=self.shape)
+        pixels = self.within((slice(top - y, bottom - y), slice(left - x, end - x)))
+        return Patch.of(pixels, (left, top), self.shape)
+
     def joined(self, other: Patch) -> Patch:
         """The pixels of either."""
         return Patch.of(self.whole() | other.whole())
