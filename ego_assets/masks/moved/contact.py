@@ -20,7 +20,7 @@ from ego_assets.masks.moved.cutting import Crop, cut_out, disc, smooth, touching
 from ego_assets.vision.egomotion import MotionField
 from ego_assets.vision.patches import Patch
 
-REACHES = (1.3, 3.0)
+REACHES = (1.3, 3.0, 5.0)
 """How far around the hand an object is looked for, in sizes of the hand: wider if it goes on."""
 _MOVES_PX, _WITH, _STAYS = 1.5, 0.35, 0.25
 """Of work size: the least motion of a hand that tells; shares of it that pixels are off the hand's
@@ -100,7 +100,7 @@ def with_the_hand(moved: Moved, hand: HandSeen) -> np.ndarray | None:
     if motion is None or inliers.mean() < 0.4:
         return None
     low, high = hand.points.min(axis=0), hand.points.max(axis=0)
-    crop = Crop.around(low, high, REACHES[-1] * hand.size, hand.mask.shape)
+    crop = Crop.around(low, high, REACHES[1] * hand.size, hand.mask.shape)
     if crop is None:
         return None
     x = np.arange(crop.left, crop.right, dtype=np.float32)
