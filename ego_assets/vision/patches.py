@@ -1,6 +1,6 @@
 """Masks and pictures of a clip as they are kept: each no larger than it must be.
 
-Here: a mask as the bits of its box, whole frames of bits, arrays that go to a file when there are
+Here: a mask as the bits of its box, arrays that go to a file when there are
 too many. Not here: what the masks are of.
 
 An operator that looks at a whole clip at once keeps hundreds of masks and pictures. A mask at work
@@ -147,20 +147,6 @@ class Patch:
     def joined(self, other: Patch) -> Patch:
         """The pixels of either."""
         return Patch.of(self.whole() | other.whole())
-
-
-class BitFrames:
-    """(H, W) bool pictures by frame, kept as bits."""
-
-    def __init__(self) -> None:
-        self._bits: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
-
-    def __setitem__(self, frame: int, mask: np.ndarray) -> None:
-        self._bits[frame] = (np.packbits(mask), mask.shape)
-
-    def __getitem__(self, frame: int) -> np.ndarray:
-        bits, shape = self._bits[frame]
-        return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).view(bool)
 
 
 class Shelf(Mapping[Any, np.ndarray]):

@@ -25,15 +25,18 @@ REACHES = (1.3, 3.0, 5.0)
 _MOVES_PX, _WITH, _STAYS = 1.5, 0.35, 0.25
 """Of work size: the least motion of a hand that tells; shares of it that pixels are off the hand's
 motion, or the background's."""
-_CHANGE, _NO_CHANGE, _DETAIL = 5.0, 3.0, 2.0
-"""Grey values by which a picture differs from the one before where something moves, and where not if
-there is that much to see."""
+_CHANGE, _LEFT = 5.0, 0.6
+"""Grey values by which a picture differs from the one before where something moves; the share of them
+that is left where it moves as is said."""
 _LEAST_WITH, _LEAST_SEED = 0.05, 0.02
 """Of the area of the hand."""
 _KNOWN, _FAR = 0.15, 0.6
 """Share of a crop that is seen to stay, of which colours can be learned; else what lies so many sizes of
 the hand away is taken for what the object is not."""
 _LEAST_AREA, _MOST_AREA = 0.06, 40.0
+_FRINGE, _OFF_HAND = 0.1, 0.25
+"""Of the size of a hand: so near to it may be flesh that its mask leaves out; the share of an object that
+must lie further off."""
 _CONTRAST, _CLEAR = 7.0, 0.55
 """CIELAB distance across a border that is seen, and how much of a border must be seen."""
 _FOR = 0.5
@@ -67,20 +70,24 @@ class HandSeen:
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """How the picture came about from one shortly before: (H, W, 2) flow, flow of the background;
-    (H, W) change that the background's motion does not explain; (H, W) how much there is to see, in
-    grey values a pixel."""
+    """How a picture came about from one shortly before: (H, W, 2) flow, flow of the background;
+    (H, W) change that the background's motion does not explain, and that the flow does not."""
 
     flow: np.ndarray
     background: np.ndarray
     change: np.ndarray
-    detail: np.ndarray
+    left: np.ndarray
 
     @classmethod
     def between(cls, field: MotionField, earlier: np.ndarray, later: np.ndarray) -> Moved:
-        slope = [cv2.Sobel(later, cv2.CV_32F, *way, scale=0.125) for way in ((1, 0), (0, 1))]
-        detail = cv2.blur(cv2.magnitude(*slope), (5, 5))
-        return cls(*field.flows(earlier, later), detail)
+        flow, background, change = field.flows(earlier, later)
+        columns = np.arange(later.shape[1], dtype=np.float32) + flow[..., 0]
+        rows = np.arange(later.shape[0], dtype=np.float32)[:, None] + flow[..., 1]
+        seen = cv2.remap(
+            earlier, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        left = cv2.blur(cv2.absdiff(seen, later).astype(np.float32), (3, 3))
+        return cls(flow, background, change, left)
 
 
 def with_the_hand(moved: Moved, hand: HandSeen) -> np.ndarray | None:
@@ -114,7 +121,9 @@ def with_the_hand(moved: Moved, hand: HandSeen) -> np.ndarray | None:
     off_hand = np.linalg.norm(moved.flow[window] - own, axis=-1)
     off_scene = np.linalg.norm(moved.flow[window] - moved.background[window], axis=-1)
     change = moved.change[window]
+    # Flow drags along what lies beside the hand: what does move must look as it did.
     held = (off_hand < _WITH * apart) & (change > _CHANGE)
+    held &= moved.left[window] < _LEFT * change
     # No change says nothing: a plain part of what moves shows none.
     stays = (off_scene < _STAYS * apart) & ~held
     found = np.zeros(hand.mask.shape, np.int8)
@@ -214,7 +223,10 @@ def _cut_in(
     if cut is None:
         return None
     cut = touching(smooth(cut), seed | at_fingers)
-    return cut if _LEAST_AREA * area <= cut.sum() <= _MOST_AREA * area else None
+    if not _LEAST_AREA * area <= cut.sum() <= _MOST_AREA * area:
+        return None
+    fringe = cv2.dilate(barred.view("u1"), disc(_FRINGE * size)).view(bool)
+    return cut if (cut & ~fringe).sum() >= _OFF_HAND * cut.sum() else None
 
 
 def _forearm(shape: tuple[int, ...], points: np.ndarray, size: float) -> np.ndarray:

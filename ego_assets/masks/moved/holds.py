@@ -75,7 +75,7 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
     seen in."""
     frames = look.frames
     keys = [f for f in frames if f in look.keys and any(f in hand.masks for hand in hands)]
-    motion = MotionField(1)
+    motion = MotionField()
 
     def evidence_of(frame: int) -> dict[int, np.ndarray | None]:
         now = look.grey(frame)
