@@ -1,7 +1,7 @@
 """Scores of touched and held objects on real videos that were annotated by eye.
 
-Here: running the segmenter, what the data's own `annotations/score.py` says of its object masks, and
-how often an empty hand is said to hold something. Not here: hands (`real_hands`), the table
+Here: running the segmenter, what the data's own `annotations/score.py` says of its object masks,
+and how often an empty hand is said to hold something. Not here: hands (`real_hands`), the table
 (`accuracy`).
 """
 
@@ -74,12 +74,13 @@ def frames_with_empty_hands(entry: Mapping[str, Any]) -> list[int]:
     return [
         frame["frame_index"]
         for frame in entry["frames"]
-        if frame["complete"] and not any(o["touched"] and not o["by_robot"] for o in frame["objects"])
+        if frame["complete"]
+        and not any(o["touched"] and not o["by_robot"] for o in frame["objects"])
     ]
 
 
 def says_held(objects: list[dict[str, Any]], hands: list[dict[str, Any]]) -> bool:
-    """Whether an object mask of a frame lies at a hand mask, as near as movements take for touch."""
+    """Whether an object mask of a frame lies as near to a hand mask as movements take for touch."""
     share = MovementSettings().touch_share
     for row in objects:
         mask = _pixels(row)

@@ -56,7 +56,7 @@ def scene(held: bool) -> tuple[ObjectLook, HandPath, dict[int, np.ndarray]]:
     for frame in range(FRAMES):
         image = back.copy()
         wrist = place(frame)
-        corner = wrist + (44, -40) if held else np.array([255.0, 170.0])
+        corner = wrist + np.array([44, -40]) if held else np.array([255.0, 170.0])
         box = box_mask(corner)
         shift = np.round(corner).astype(int)
         image[box] = np.roll(red, shift[::-1], axis=(0, 1))[box]

@@ -18,8 +18,8 @@ from ego_assets.vision.patches import Patch, Shelf
 CARRY_S = 2.5
 CARRY_STEP = 5
 PICTURE_BYTES, KEY_BYTES = 512 * 2**20, 128 * 2**20
-"""Of the pictures of a clip at work size, and of the larger ones of its key frames, that are held in
-memory; more than that lies in a temporary file."""
+"""Of the pictures of a clip at work size, and of the larger ones of its key frames, that are held
+in memory; more than that lies in a temporary file."""
 
 
 @dataclass

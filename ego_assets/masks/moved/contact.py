@@ -26,17 +26,17 @@ _MOVES_PX, _WITH, _STAYS = 1.5, 0.35, 0.25
 """Of work size: the least motion of a hand that tells; shares of it that pixels are off the hand's
 motion, or the background's."""
 _CHANGE, _LEFT = 5.0, 0.6
-"""Grey values by which a picture differs from the one before where something moves; the share of them
-that is left where it moves as is said."""
+"""Grey values by which a picture differs from the one before where something moves; the share of
+them that is left where it moves as is said."""
 _LEAST_WITH, _LEAST_SEED = 0.05, 0.02
 """Of the area of the hand."""
 _KNOWN, _FAR = 0.15, 0.6
-"""Share of a crop that is seen to stay, of which colours can be learned; else what lies so many sizes of
-the hand away is taken for what the object is not."""
+"""Share of a crop that is seen to stay, of which colours can be learned; else what lies so many
+sizes of the hand away is taken for what the object is not."""
 _LEAST_AREA, _MOST_AREA = 0.06, 40.0
 _FRINGE, _OFF_HAND = 0.1, 0.25
-"""Of the size of a hand: so near to it may be flesh that its mask leaves out; the share of an object that
-must lie further off."""
+"""Of the size of a hand: so near to it may be flesh that its mask leaves out; the share of an
+object that must lie further off."""
 _CONTRAST, _CLEAR = 7.0, 0.55
 """CIELAB distance across a border that is seen, and how much of a border must be seen."""
 _FOR = 0.5
@@ -83,9 +83,7 @@ class Moved:
         flow, background, change = field.flows(earlier, later)
         columns = np.arange(later.shape[1], dtype=np.float32) + flow[..., 0]
         rows = np.arange(later.shape[0], dtype=np.float32)[:, None] + flow[..., 1]
-        seen = cv2.remap(
-            earlier, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        seen = cv2.remap(earlier, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         left = cv2.blur(cv2.absdiff(seen, later).astype(np.float32), (3, 3))
         return cls(flow, background, change, left)
 
@@ -189,7 +187,8 @@ def _flesh(crop: Crop, hand: HandSeen, others: np.ndarray) -> np.ndarray:
     flesh = crop.mask(hand.mask) | crop.mask(others)
     points = (hand.points - (crop.left, crop.top) + 0.5) * crop.scale - 0.5
     arm = _forearm(flesh.shape, points, hand.size * crop.scale)
-    return cv2.dilate(flesh.view("u1"), disc(1)).view(bool) | arm
+    found: np.ndarray = cv2.dilate(flesh.view("u1"), disc(1)).view(bool) | arm
+    return found
 
 
 def _cut_in(

@@ -117,7 +117,8 @@ def cut_out(
     labels[never] = cv2.GC_BGD
     labels[sure & ~never] = cv2.GC_FGD
     cv2.grabCut(image, labels, whole, back, fore, 1, cv2.GC_EVAL_FREEZE_MODEL)
-    return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    found: np.ndarray = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    return found
 
 
 def touching(mask: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -126,7 +127,8 @@ def touching(mask: np.ndarray, where: np.ndarray) -> np.ndarray:
     keep = np.zeros(count, bool)
     keep[np.unique(labels[where & mask])] = True
     keep[0] = False
-    return keep[labels]
+    found: np.ndarray = keep[labels]
+    return found
 
 
 def smooth(mask: np.ndarray) -> np.ndarray:

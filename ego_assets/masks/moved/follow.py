@@ -31,8 +31,8 @@ _COVERED = 0.6
 _OTHER_COLORS = 0.6
 """Less alike than that, an outline has lost what it was drawn around."""
 _SAME, _PART, _MOST_GROWTH = 0.5, 0.8, 3.0
-"""IoU with what is cut out at a hand, that it is the same thing; how much of it a cut must hold that
-shows more of it, and how much more that may be."""
+"""IoU with what is cut out at a hand, that it is the same thing; how much of it a cut must hold
+that shows more of it, and how much more that may be."""
 _BAND = 0.12
 """Of its side: how far an outline may be off."""
 
@@ -103,8 +103,8 @@ class Follower:
         places = np.floor(lab * bins / 256).astype(int)
         counts = np.zeros((6, 16, 16), np.float32)
         np.add.at(counts, tuple(places.T), 1)
-        counts = cv2.GaussianBlur(counts.reshape(6 * 16, 16), (3, 3), 0)
-        return counts / counts.sum()
+        soft: np.ndarray = cv2.GaussianBlur(counts.reshape(6 * 16, 16), (3, 3), 0)
+        return soft / soft.sum()
 
     def _held(self, frame: int, patch: Patch) -> Patch | None:
         """The outline as it is cut out at a hand in a frame, if that is of the same thing."""

@@ -73,41 +73,12 @@ def covered_by(hands: Sequence[HandPath]) -> dict[int, Patch]:
 def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> list[Hold]:
     """What hands hold in key frames, the surest first. gap_s: between the pictures that motion is
     seen in."""
-    frames = look.frames
-    keys = [f for f in frames if f in look.keys and any(f in hand.masks for hand in hands)]
-    motion = MotionField()
-
-    def evidence_of(frame: int) -> dict[int, np.ndarray | None]:
-        now = look.grey(frame)
-        moved: dict[int, Moved] = {}
-        found = {}
-        for number, hand in enumerate(hands):
-            if frame in hand.masks:
-                other = _frame_before(look, hand, frame, gap_s)
-                if other not in moved:
-                    moved[other] = Moved.between(motion, look.grey(other), now)
-                found[number] = with_the_hand(moved[other], hand.seen(frame))
-        return found
-
-    evidence = dict(zip(keys, each(evidence_of, keys), strict=True))
-
-    def cuts_of(frame: int) -> list[tuple[int, Cut]]:
-        seen = {n: hand.seen(frame) for n, hand in enumerate(hands) if frame in hand.masks}
-        found = []
-        for number, hand in seen.items():
-            others = np.zeros(look.shape, bool)
-            for other_number, other_hand in seen.items():
-                if other_number != number:
-                    others |= other_hand.mask
-            close = [f for f in keys if abs(look.pts_s[f] - look.pts_s[frame]) <= _VOTERS_S]
-            said = {f: e for f in close if (e := evidence[f].get(number)) is not None}
-            votes = _votes(hands[number], said, frame)
-            cuts = cut_held(look.keys[frame], said.get(frame), votes, hand, others)
-            found += [(number, cut) for cut in cuts]
-        return found
-
+    keys = [f for f in look.frames if f in look.keys and any(f in hand.masks for hand in hands)]
+    search = _Search(look, hands, keys, gap_s)
+    seen = each(search.evidence_of, keys)
+    search.evidence.update(zip(keys, seen, strict=True))
     cuts: dict[int, dict[int, list[Cut]]] = {}
-    for frame, found in zip(keys, each(cuts_of, keys), strict=True):
+    for frame, found in zip(keys, each(search.cuts_of, keys), strict=True):
         for number, cut in found:
             cuts.setdefault(number, {}).setdefault(frame, []).append(cut)
     holds = []
@@ -118,6 +89,49 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
                 if support is not None:
                     holds.append(Hold(frame, number, cut, support))
     return sorted(_joined(holds), key=lambda hold: -hold.strength)
+
+
+@dataclass
+class _Search:
+    """Looks at the hands of a clip in one key frame at a time.
+
+    evidence: by frame and hand, what moves with it; it must be complete before anything is cut out.
+    """
+
+    look: ScannedClip
+    hands: Sequence[HandPath]
+    keys: Sequence[int]
+    gap_s: float
+    motion: MotionField = field(default_factory=MotionField)
+    evidence: dict[int, dict[int, np.ndarray | None]] = field(default_factory=dict)
+
+    def evidence_of(self, frame: int) -> dict[int, np.ndarray | None]:
+        now = self.look.grey(frame)
+        moved: dict[int, Moved] = {}
+        found = {}
+        for number, hand in enumerate(self.hands):
+            if frame in hand.masks:
+                other = _frame_before(self.look, hand, frame, self.gap_s)
+                if other not in moved:
+                    moved[other] = Moved.between(self.motion, self.look.grey(other), now)
+                found[number] = with_the_hand(moved[other], hand.seen(frame))
+        return found
+
+    def cuts_of(self, frame: int) -> list[tuple[int, Cut]]:
+        times = self.look.pts_s
+        close = [f for f in self.keys if abs(times[f] - times[frame]) <= _VOTERS_S]
+        seen = {n: hand.seen(frame) for n, hand in enumerate(self.hands) if frame in hand.masks}
+        found = []
+        for number, hand in seen.items():
+            others = np.zeros(self.look.shape, bool)
+            for other in seen.values():
+                if other is not hand:
+                    others |= other.mask
+            said = {f: e for f in close if (e := self.evidence[f].get(number)) is not None}
+            votes = _votes(self.hands[number], said, frame)
+            cuts = cut_held(self.look.keys[frame], said.get(frame), votes, hand, others)
+            found += [(number, cut) for cut in cuts]
+        return found
 
 
 def _joined(holds: Sequence[Hold]) -> list[Hold]:
@@ -199,9 +213,7 @@ def _support(
         if other == frame or abs(look.pts_s[other] - look.pts_s[frame]) > _SPAN_S:
             continue
         x, y = hand.points[frame].mean(axis=0) - hand.points[other].mean(axis=0)
-        alike = max(
-            max(mine.iou(one.mask), mine.iou(one.mask.moved(x, y))) for one in theirs
-        )
+        alike = max(max(mine.iou(one.mask), mine.iou(one.mask.moved(x, y))) for one in theirs)
         if alike > _ALIKE:
             likenesses.append(alike)
     return 1.0 + sum(likenesses) if len(likenesses) >= _LEAST_WITNESSES else None
