@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ego_assets.masks.moved.cutting import Crop, cut_out, disc, smooth, touching
+from ego_assets.masks.moved.cutting import CutWindow, cut_out, disc, smooth, touching
 from ego_assets.vision.egomotion import MotionField
 from ego_assets.vision.patches import Patch
 
@@ -69,7 +69,7 @@ class HandSeen:
 
 
 @dataclass(frozen=True, eq=False)
-class Moved:
+class SeenMotion:
     """How a picture came about from one shortly before: (H, W, 2) flow, flow of the background;
     (H, W) change that the background's motion does not explain, and that the flow does not."""
 
@@ -79,7 +79,7 @@ class Moved:
     left: np.ndarray
 
     @classmethod
-    def between(cls, field: MotionField, earlier: np.ndarray, later: np.ndarray) -> Moved:
+    def between(cls, field: MotionField, earlier: np.ndarray, later: np.ndarray) -> SeenMotion:
         flow, background, change = field.flows(earlier, later)
         columns = np.arange(later.shape[1], dtype=np.float32) + flow[..., 0]
         rows = np.arange(later.shape[0], dtype=np.float32)[:, None] + flow[..., 1]
@@ -88,7 +88,7 @@ class Moved:
         return cls(flow, background, change, left)
 
 
-def with_the_hand(moved: Moved, hand: HandSeen) -> np.ndarray | None:
+def with_the_hand(moved: SeenMotion, hand: HandSeen) -> np.ndarray | None:
     """(H, W) int8: 1 what moves with a hand, -1 what stays behind, 0 what cannot be told; None if
     the hand hardly moves."""
     rows, columns = np.nonzero(hand.mask)
@@ -105,7 +105,7 @@ def with_the_hand(moved: Moved, hand: HandSeen) -> np.ndarray | None:
     if motion is None or inliers.mean() < 0.4:
         return None
     low, high = hand.points.min(axis=0), hand.points.max(axis=0)
-    crop = Crop.around(low, high, REACHES[1] * hand.size, hand.mask.shape)
+    crop = CutWindow.around(low, high, REACHES[1] * hand.size, hand.mask.shape)
     if crop is None:
         return None
     x = np.arange(crop.left, crop.right, dtype=np.float32)
@@ -161,7 +161,7 @@ def _cut_around(
 ) -> Cut | None:
     low, high = hand.points.min(axis=0), hand.points.max(axis=0)
     for reach in REACHES:
-        crop = Crop.around(low, high, reach * hand.size, hand.mask.shape)
+        crop = CutWindow.around(low, high, reach * hand.size, hand.mask.shape)
         if crop is None:
             return None
         cut = _cut_in(crop, picture, guess, votes, hand, others)
@@ -182,7 +182,7 @@ def _cut_around(
     return found
 
 
-def _flesh(crop: Crop, hand: HandSeen, others: np.ndarray) -> np.ndarray:
+def _flesh(crop: CutWindow, hand: HandSeen, others: np.ndarray) -> np.ndarray:
     """(h, w) bool of a crop: hands and the forearm."""
     flesh = crop.mask(hand.mask) | crop.mask(others)
     points = (hand.points - (crop.left, crop.top) + 0.5) * crop.scale - 0.5
@@ -192,7 +192,7 @@ def _flesh(crop: Crop, hand: HandSeen, others: np.ndarray) -> np.ndarray:
 
 
 def _cut_in(
-    crop: Crop,
+    crop: CutWindow,
     picture: np.ndarray,
     guess: np.ndarray | None,
     votes: np.ndarray | None,

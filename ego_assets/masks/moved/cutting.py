@@ -18,7 +18,7 @@ SIDE = 112
 
 
 @dataclass(frozen=True)
-class Crop:
+class CutWindow:
     """Part of a picture, and the size that it is looked at in."""
 
     left: int
@@ -31,7 +31,7 @@ class Crop:
     @classmethod
     def around(
         cls, low: np.ndarray, high: np.ndarray, margin: float, shape: tuple[int, ...]
-    ) -> Crop | None:
+    ) -> CutWindow | None:
         """A box and a margin around it; None if next to nothing of it lies in the picture."""
         left, top = (max(0, int(v)) for v in np.floor(low - margin))
         right = min(shape[1], int(np.ceil(high[0] + margin)))

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ego_assets.masks.moved.carry import ScannedClip
-from ego_assets.masks.moved.cutting import Crop, cut_out, disc, largest, smooth
+from ego_assets.masks.moved.cutting import CutWindow, cut_out, disc, largest, smooth
 from ego_assets.vision.patches import Patch
 from ego_assets.vision.rle import mask_iou
 from ego_assets.vision.threads import each
@@ -130,7 +130,7 @@ class Follower:
         """Let the colours correct an outline, away from hands and within reason."""
         side = math.sqrt(patch.area)
         low, high = np.array([patch.left, patch.top]), np.array([patch.right, patch.bottom])
-        crop = Crop.around(low, high, max(6.0, 0.3 * side), patch.shape)
+        crop = CutWindow.around(low, high, max(6.0, 0.3 * side), patch.shape)
         if crop is None:
             return patch
         outline = crop.part(patch.within(crop.window))

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ego_assets.masks.moved.carry import ScannedClip
-from ego_assets.masks.moved.contact import Cut, HandSeen, Moved, cut_held, with_the_hand
+from ego_assets.masks.moved.contact import Cut, HandSeen, SeenMotion, cut_held, with_the_hand
 from ego_assets.vision.egomotion import MotionField
 from ego_assets.vision.patches import Patch
 from ego_assets.vision.threads import each
@@ -107,13 +107,13 @@ class _Search:
 
     def evidence_of(self, frame: int) -> dict[int, np.ndarray | None]:
         now = self.look.grey(frame)
-        moved: dict[int, Moved] = {}
+        moved: dict[int, SeenMotion] = {}
         found = {}
         for number, hand in enumerate(self.hands):
             if frame in hand.masks:
                 other = _frame_before(self.look, hand, frame, self.gap_s)
                 if other not in moved:
-                    moved[other] = Moved.between(self.motion, self.look.grey(other), now)
+                    moved[other] = SeenMotion.between(self.motion, self.look.grey(other), now)
                 found[number] = with_the_hand(moved[other], hand.seen(frame))
         return found
 
