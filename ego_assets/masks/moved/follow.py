@@ -104,7 +104,8 @@ class Follower:
         counts = np.zeros((6, 16, 16), np.float32)
         np.add.at(counts, tuple(places.T), 1)
         soft: np.ndarray = cv2.GaussianBlur(counts.reshape(6 * 16, 16), (3, 3), 0)
-        return soft / soft.sum()
+        soft /= soft.sum()
+        return soft
 
     def _held(self, frame: int, patch: Patch) -> Patch | None:
         """The outline as it is cut out at a hand in a frame, if that is of the same thing."""
