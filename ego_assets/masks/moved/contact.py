@@ -43,6 +43,8 @@ _FOR = 0.5
 """Of the pixels that speak against a cut, that must speak for it."""
 _CUT_OFF = 0.25
 """Of the side of an object, that may lie at the end of the crop."""
+_AT_BORDER = 0.6
+"""Of the side of an object, that may lie at the border of the picture."""
 _TIPS = ((3, 4), (7, 8), (11, 12), (15, 16), (19, 20))
 
 
@@ -221,11 +223,26 @@ def _cut_in(
     cut = cut_out(crop.picture(picture), seed, never, elsewhere)
     if cut is None:
         return None
-    cut = touching(smooth(cut), seed | at_fingers)
+    cut = _not_backdrop(touching(smooth(cut), seed | at_fingers), crop)
     if not _LEAST_AREA * area <= cut.sum() <= _MOST_AREA * area:
         return None
     fringe = cv2.dilate(barred.view("u1"), disc(_FRINGE * size)).view(bool)
     return cut if (cut & ~fringe).sum() >= _OFF_HAND * cut.sum() else None
+
+
+def _not_backdrop(cut: np.ndarray, crop: CutWindow) -> np.ndarray:
+    """The parts of a cut that do not lie along the border of the picture, as what is behind does."""
+    rim = np.zeros(cut.shape, bool)
+    rim[:1] |= crop.top == 0
+    rim[:, :1] |= crop.left == 0
+    rim[-1:] |= crop.bottom == crop.shape[0]
+    rim[:, -1:] |= crop.right == crop.shape[1]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(cut.view("u1"), connectivity=4)
+    along = np.bincount(labels[rim], minlength=count)
+    keep = along <= _AT_BORDER * np.sqrt(stats[:, cv2.CC_STAT_AREA])
+    keep[0] = False
+    found: np.ndarray = keep[labels]
+    return found
 
 
 def _forearm(shape: tuple[int, ...], points: np.ndarray, size: float) -> np.ndarray:
