@@ -231,7 +231,7 @@ def _cut_in(
 
 
 def _not_backdrop(cut: np.ndarray, crop: CutWindow) -> np.ndarray:
-    """The parts of a cut that do not lie along the border of the picture, as what is behind does."""
+    """The parts of a cut that do not lie along the border of the picture, as a backdrop does."""
     rim = np.zeros(cut.shape, bool)
     rim[:1] |= crop.top == 0
     rim[:, :1] |= crop.left == 0
