@@ -69,6 +69,8 @@ REAL_FLOORS: dict[tuple[str, str], Floor] = {
     ("segmenter", "annotated hands, recall of the wearer's"): Floor(0.85, at_least=True),
     ("segmenter", "annotated hands, sides"): Floor(0.95, at_least=True),
     ("segmenter", "annotated hands, mask IoU"): Floor(0.75, at_least=True),
+    ("segmenter", "annotated objects, recall of touched ones"): Floor(0.50, at_least=True),
+    ("segmenter", "annotated objects, mask IoU of held ones"): Floor(0.60, at_least=True),
     ("hand_estimator", "annotated hands, precision of valid poses"): Floor(0.95, at_least=True),
     ("hand_estimator", "glasses, 2D joint error / hand box"): Floor(0.09),
     ("hand_estimator", "glasses, hands found"): Floor(1.0, at_least=True),
@@ -251,6 +253,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cameras-only", action="store_true", help="only the cameras of all real videos"
     )
+    parser.add_argument(
+        "--objects-only", action="store_true", help="only the objects of the annotated real videos"
+    )
     parser.add_argument("--json", type=Path, default=None, help="write everything here too")
     return parser.parse_args(arguments)
 
@@ -262,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if _report_hands() else 0
     if options.cameras_only:
         return 1 if _report_cameras() else 0
+    if options.objects_only:
+        return 1 if _report_objects() else 0
     seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
     lines, failures = measure(seeds, oracle=options.oracle, quick=options.quick)
     fed = "the truth" if options.oracle else "the operators before them"
@@ -273,8 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     real = [] if options.no_real else _report_real(options.quick)
     missed = False
     if not options.no_real and not options.quick:
-        missed = _report_hands()
-        missed |= _report_cameras()
+        missed = _report_hands() | _report_objects() | _report_cameras()
     ratios = {(x.operator, x.metric): x.worst_ratio for x in lines if x.worst_ratio is not None}
     worst = max(ratios, key=lambda key: ratios[key] or 0.0)
     failed_any = bool(failures) or missed or any(r > 1.0 for r in ratios.values() if r is not None)
@@ -360,6 +366,33 @@ def _report_cameras() -> bool:
     print(real_cameras.camera_table(found))
     print(render_table(lines))
     return any(line.verdict == "FAIL" for line in lines)
+
+
+def _report_objects() -> bool:
+    """Print the objects of annotated real videos; True: a floor is missed."""
+    from benchmarks import real_hands, real_objects
+    from benchmarks.real_scores import real_data_folder
+
+    data = real_data_folder()
+    if data is None or not (data / "annotations").is_dir():
+        print("\nAnnotated objects skipped: no folder annotations/ in EGO_REAL_DATA")
+        return False
+    missed = False
+    for tier, why_not in real_hands.available_tiers().items():
+        if why_not:
+            print(f"\nAnnotated objects, tier {tier}, skipped: {why_not}")
+            continue
+        scores = real_objects.score_objects(data, tier)
+        floors = REAL_FLOORS if tier == "learned" else {}
+        lines = [
+            Line(*key, values={tier: value}, floor=floors.get(key))
+            for key, value in scores.values.items()
+        ]
+        print(f"\nAnnotated objects of real videos, tier {tier}")
+        print(real_objects.object_table(scores))
+        print(render_table(lines))
+        missed |= any(line.verdict == "FAIL" for line in lines)
+    return missed
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def available_tiers() -> dict[str, str]:
 
 def score_tier(data: Path, tier: str, videos: Iterable[str] | None = None) -> HandScores:
     """Run a tier over the annotated videos, and score it. videos: names of some."""
-    script = _script(data)
+    script = annotation_script(data)
     truth = json.loads((data / "annotations" / "hands_objects.json").read_text())
     chosen = {n: t for n, t in truth.items() if videos is None or n in videos}
     seen: dict[str, dict[str, dict[int, dict[str, Any]]]] = {"masks": {}, "poses": {}}
@@ -102,7 +102,8 @@ def _judged(script: Any, name: str, entry: Any, rows: list[dict[str, Any]]) -> l
     return found
 
 
-def _script(data: Path) -> Any:
+def annotation_script(data: Path) -> Any:
+    """Return the data's own `annotations/score.py` as a module."""
     spec = importlib.util.spec_from_file_location("hand_score", data / "annotations" / "score.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Colours in bins: what may be skin, and which colours belong to what moves.
+"""Colours in bins: what may be skin.
 
 Here: tables by bin of CIELAB. Not here: hands, objects.
 """
@@ -54,51 +54,3 @@ def skin_prior() -> np.ndarray:
 
 def _ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((x - low) / (high - low), 0, 1)
-
-
-class ColorCounts:
-    """Histograms of what belongs to a part of the pictures of a clip, and of what does not."""
-
-    def __init__(self) -> None:
-        size = int(np.prod(_BINS))
-        self.part = np.zeros(size, np.float32)
-        self.rest = np.zeros(size, np.float32)
-
-    def learn(self, bins: np.ndarray, part: np.ndarray, rest: np.ndarray) -> None:
-        """Count the colours of a part's pixels and of others: (H, W) bool masks over (H, W)
-        bins."""
-        size = len(self.part)
-        key = part.astype(np.uint16)
-        key += 2 * rest.astype(np.uint16)
-        key *= size
-        key += bins
-        counts = np.bincount(key.ravel(), minlength=4 * size)
-        _, only_part, only_rest, both = counts.reshape(4, size)
-        self.part += (only_part + both).astype(np.float32)
-        self.rest += (only_rest + both).astype(np.float32)
-
-    def shares(self) -> np.ndarray:
-        """(bins,) 0 to 1: share of each colour's pixels that are of the part.
-
-        Relative to what its most typical colours reach: what moves rests too, so even the colours
-        of what moves are not always seen to move.
-        """
-        share = _smooth(self.part) / (_smooth(self.part) + _smooth(self.rest) + 1.0)
-        weight = _smooth(self.part)
-        if weight.sum() <= 0:
-            return np.zeros_like(share)
-        order = np.argsort(-share)
-        mass = np.cumsum(weight[order])
-        reference = float(share[order][np.searchsorted(mass, 0.5 * mass[-1])])
-        found: np.ndarray = np.clip(share / max(reference, 1e-6), 0, 1).astype(np.float32)
-        return found
-
-
-def _smooth(histogram: np.ndarray) -> np.ndarray:
-    cube = histogram.reshape(_BINS)
-    for axis in range(3):
-        padded = np.take(cube, [0, *range(cube.shape[axis]), cube.shape[axis] - 1], axis=axis)
-        low = np.take(padded, range(cube.shape[axis]), axis=axis)
-        high = np.take(padded, range(2, cube.shape[axis] + 2), axis=axis)
-        cube = 0.5 * cube + 0.25 * low + 0.25 * high
-    return cube.ravel()

@@ -11,7 +11,7 @@ from ego_assets.settings import RUNTIME, CompileMode, Settings
 
 
 class SegmentSettings(Settings):
-    """detections, object_masks, hand_masks: hands by landmarks, objects by what hands move."""
+    """detections, object_masks, hand_masks: hands by landmarks, objects by what hands hold."""
 
     hand_side_px: int = Field(
         default=1920,

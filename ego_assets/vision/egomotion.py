@@ -1,6 +1,6 @@
-"""The camera's motion in the picture, and what moves otherwise.
+"""The camera's motion in the picture, and all motion.
 
-Here: homographies between frames and residual motion. Not here: what the moving things are.
+Here: homographies between frames, and dense flow beside them. Not here: what the moving things are.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ import cv2
 import numpy as np
 
 _MAX_CORNERS = 400
-_NOISE_PX = 0.6
-"""Residual motion below this is noise of the flow."""
 
 
 class MotionField:
-    """Residual motion of each frame against one `gap` frames earlier, camera motion taken out.
+    """All motion between two frames, and that of the camera alone.
 
     The camera's motion is a homography fitted robustly to tracked corners: exact for a rotating
     camera or a plane, and close for a short gap. What the homography leaves of a dense flow
     (DIS, Kroeger et al. 2016) is motion of its own, or parallax. Several threads may ask at a time.
     """
 
-    def __init__(self, gap: int) -> None:
-        self.gap = gap
+    def __init__(self) -> None:
         self._own = threading.local()
 
     @property
@@ -35,15 +32,16 @@ class MotionField:
         flow: cv2.DISOpticalFlow = self._own.flow
         return flow
 
-    def residual(
+    def flows(
         self, earlier: np.ndarray, later: np.ndarray, masked: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(residual, change): (H, W) float32 each, at the pixels of the later frame.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(flow, background, change): (H, W, 2) float32 from each pixel of the later frame to the
+        earlier one; the same as the camera's motion alone would have it; (H, W) grey values by
+        which the picture differs from what the camera's motion alone predicts.
 
-        earlier, later: (H, W) uint8 grey pictures; masked: (H, W) bool, pixels of `later` that
-        are not to decide on the camera's motion. residual: pixels that the flow is off the
-        camera's motion. change: grey values by which the picture differs from what the camera's
-        motion alone predicts; it is small in the halo that smooth flow has around what moves.
+        earlier, later: (H, W) uint8 grey pictures; masked: (H, W) bool, pixels of `later` that are
+        not to decide on the camera's motion. The change is small in the halo that smooth flow has
+        around what moves.
         """
         homography = camera_homography(later, earlier, masked)
         flow = self._flow.calc(later, earlier, np.zeros((*later.shape, 2), np.float32))
@@ -53,21 +51,19 @@ class MotionField:
         h = homography.astype(np.float32)
         w = h[2, 0] * columns + h[2, 1] * rows
         w += h[2, 2]
-        off = []
+        background = np.empty_like(flow)
         for axis, place in enumerate((columns, rows)):
             moved = h[axis, 0] * columns + h[axis, 1] * rows
             moved += h[axis, 2]
             moved /= w
-            moved -= place
-            off.append(np.subtract(flow[..., axis], moved, out=moved))
-        residual = np.hypot(off[0], off[1], out=off[0])
+            np.subtract(moved, place, out=background[..., axis])
         size = (width, height)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         predicted = cv2.warpPerspective(
             earlier, homography, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         change = cv2.blur(cv2.absdiff(predicted, later).astype(np.float32), (3, 3))
-        return residual, change
+        return flow, background, change
 
 
 def camera_homography(
@@ -87,10 +83,3 @@ def camera_homography(
         0
     ]
     return np.eye(3) if found is None or not np.isfinite(found).all() else found
-
-
-def moving_pixels(residual: np.ndarray, gap: int) -> np.ndarray:
-    """(H, W) bool: residual motion over what noise and parallax of the background explain."""
-    spread = float(np.median(residual))
-    moving: np.ndarray = residual > max(_NOISE_PX * np.sqrt(gap), 3.0 * spread + 0.3)
-    return moving

@@ -1,6 +1,6 @@
 """Masks and pictures of a clip as they are kept: each no larger than it must be.
 
-Here: a mask as the bits of its box, whole frames of bits, arrays that go to a file when there are
+Here: a mask as the bits of its box, arrays that go to a file when there are
 too many. Not here: what the masks are of.
 
 An operator that looks at a whole clip at once keeps hundreds of masks and pictures. A mask at work
@@ -127,23 +127,21 @@ class Patch:
         union = self.area + other.area - both
         return both / union if union else 0.0
 
+    def moved(self, right: float, down: float) -> Patch:
+        """The same pixels so many further right and down, rounded; what leaves the picture is cut
+        off."""
+        x, y = round(right), round(down)
+        height, width = self.shape
+        left, top = max(0, self.left + x), max(0, self.top + y)
+        end, bottom = min(width, self.right + x), min(height, self.bottom + y)
+        if left >= end or top >= bottom:
+            return Patch.of(np.zeros((0, 0), bool), shape=self.shape)
+        pixels = self.within((slice(top - y, bottom - y), slice(left - x, end - x)))
+        return Patch.of(pixels, (left, top), self.shape)
+
     def joined(self, other: Patch) -> Patch:
         """The pixels of either."""
         return Patch.of(self.whole() | other.whole())
-
-
-class BitFrames:
-    """(H, W) bool pictures by frame, kept as bits."""
-
-    def __init__(self) -> None:
-        self._bits: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
-
-    def __setitem__(self, frame: int, mask: np.ndarray) -> None:
-        self._bits[frame] = (np.packbits(mask), mask.shape)
-
-    def __getitem__(self, frame: int) -> np.ndarray:
-        bits, shape = self._bits[frame]
-        return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).view(bool)
 
 
 class Shelf(Mapping[Any, np.ndarray]):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ego_assets.vision.patches import BitFrames, Patch, Shelf
+from ego_assets.vision.patches import Patch, Shelf
 from ego_assets.vision.rle import mask_box, mask_iou
 
 
@@ -45,12 +45,15 @@ def test_a_patch_is_its_mask(mask: np.ndarray) -> None:
         np.testing.assert_array_equal(patch.joined(Patch.of(other)).whole(), mask | other)
 
 
-def test_bits_are_an_eighth_of_a_picture() -> None:
-    frames = BitFrames()
-    for number, mask in enumerate(MASKS):
-        frames[number] = mask
-    for number, mask in enumerate(MASKS):
-        np.testing.assert_array_equal(frames[number], mask)
+def test_a_moved_patch_loses_what_leaves_the_picture() -> None:
+    for mask in MASKS:
+        for right, down in ((3, 2), (-25, 10), (200, 0), (0.4, -0.4)):
+            x, y = round(right), round(down)
+            expected = np.zeros_like(mask)
+            rows, columns = np.nonzero(mask)
+            keep = (rows + y >= 0) & (rows + y < 60) & (columns + x >= 0) & (columns + x < 90)
+            expected[rows[keep] + y, columns[keep] + x] = True
+            np.testing.assert_array_equal(Patch.of(mask).moved(right, down).whole(), expected)
 
 
 def test_a_shelf_holds_so_much_and_files_the_rest() -> None:

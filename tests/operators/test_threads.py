@@ -107,7 +107,7 @@ def all_rows(clip: ClipInput) -> dict[str, Any]:
 
 
 def test_rows_do_not_depend_on_the_number_of_threads(tmp_path: Path, hand_nets: Path) -> None:
-    path = render_sample(tmp_path, seed=5, duration_s=1.2, width=320, height=180)
+    path = render_sample(tmp_path, seed=5, duration_s=1.6, width=320, height=180)
     clip = clip_input(path, intrinsics_of(load_truth(path)))
     found = []
     for count in (1, 4):

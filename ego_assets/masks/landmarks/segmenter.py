@@ -1,4 +1,4 @@
-"""The segmenter by landmarks: hands by two small networks, objects by what hands move.
+"""The segmenter by landmarks: hands by two small networks, objects by what hands hold.
 
 Here: the order of the steps, and the rows. Not here: how hands are found (`scan`, `follow`), drawn
 (`shape`) and told apart (`persons`); objects (`moved`).
@@ -16,14 +16,14 @@ from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
 from ego_assets.masks.landmarks.persons import Hand, PictureView, persons_hands
 from ego_assets.masks.landmarks.scan import HandScan
+from ego_assets.masks.moved.holds import HandPath
 from ego_assets.masks.moved.objects import ObjectLook
-from ego_assets.masks.moved.rows import mask_columns, object_rows, seed_rows
+from ego_assets.masks.moved.rows import hold_rows, mask_columns, object_rows
 from ego_assets.masks.settings import SegmentSettings
 from ego_assets.models.packaged.declaration import HAND_NETS
 from ego_assets.models.weights import weights_root
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Frame, Rows
 from ego_assets.vision.mask_scaling import encode_enlarged
-from ego_assets.vision.patches import Patch
 
 MIN_FRAMES, MIN_MEAN_PRESENCE = 3, 0.6
 """Of a track that is a hand."""
@@ -67,13 +67,10 @@ class LandmarksSegmenter:
         tracks = linked(without_doubles(pieces))
         view = PictureView(size[1], size[0], clip.intrinsics.fx * shown[0].scale)
         hands = self._hands(tracks, view, before, clip.first_track_number)
-        shown_hands: dict[int, list[Patch]] = {}
-        for hand in hands:
-            for index, drawn in hand.drawn.items():
-                shown_hands.setdefault(index, []).append(drawn.mask)
-        things, seeds, state = seen.find(shown_hands, before, clip.first_track_number)
+        paths = [_path_of(hand) for hand in hands]
+        things, holds, state = seen.find(paths, before, clip.first_track_number)
         found = self._detections(clip, tracks, shown[0].scale, seen.pts_s)
-        found += seed_rows(clip, seeds, seen.shape, seen.pts_s)
+        found += hold_rows(clip, holds, seen.shape, seen.pts_s)
         rows = {
             "hand_masks": self._hand_rows(clip, hands, shown[0].scale, seen.pts_s),
             "object_masks": object_rows(clip, things, seen.pts_s),
@@ -150,6 +147,13 @@ class LandmarksSegmenter:
                     }
                 )
         return rows
+
+
+def _path_of(hand: Hand) -> HandPath:
+    return HandPath(
+        {frame: drawn.mask for frame, drawn in hand.drawn.items()},
+        {frame: look.points for frame, look in hand.looks.items()},
+    )
 
 
 def _numbered(rows: Rows) -> Rows:

@@ -7,32 +7,37 @@ that go on. Not here: how anything is found (`objects`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import cv2
 import numpy as np
 
 from ego_assets.operator import Carried
-from ego_assets.vision.patches import BitFrames, Patch, Shelf
+from ego_assets.vision.patches import Patch, Shelf
 
 CARRY_S = 2.5
 CARRY_STEP = 5
-PICTURE_BYTES, EVIDENCE_BYTES = 512 * 2**20, 128 * 2**20
-"""Of a clip at work size that are held in memory; more than that lies in a temporary file."""
+PICTURE_BYTES, KEY_BYTES = 512 * 2**20, 128 * 2**20
+"""Of the pictures of a clip at work size, and of the larger ones of its key frames, that are held
+in memory; more than that lies in a temporary file."""
 
 
 @dataclass
 class ScannedClip:
-    """One clip at work size, by frame index."""
+    """One clip at work size, by frame index. keys: larger pictures of some frames."""
 
     images: Shelf = field(default_factory=lambda: Shelf(PICTURE_BYTES))
-    evidence: Shelf = field(default_factory=lambda: Shelf(EVIDENCE_BYTES))
+    keys: Shelf = field(default_factory=lambda: Shelf(KEY_BYTES))
     pts_s: dict[int, float] = field(default_factory=dict)
-    moving: BitFrames = field(default_factory=BitFrames)
-    changed: BitFrames = field(default_factory=BitFrames)
     shape: tuple[int, int] = (0, 0)
 
-    @property
+    @cached_property
     def frames(self) -> list[int]:
+        """All frames, once they have been seen."""
         return sorted(self.pts_s)
+
+    def grey(self, frame: int) -> np.ndarray:
+        return cv2.cvtColor(self.images[frame], cv2.COLOR_RGB2GRAY)
 
 
 @dataclass

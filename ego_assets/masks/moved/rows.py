@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ego_assets.masks.moved.carry import Thing
-from ego_assets.masks.moved.object_masks import Seed
+from ego_assets.masks.moved.holds import Hold
 from ego_assets.operator import ClipInput, Rows
 from ego_assets.vision.mask_scaling import CodedMask, encode_enlarged
 from ego_assets.vision.patches import Patch
@@ -58,21 +58,21 @@ def object_rows(clip: ClipInput, things: Sequence[Thing], pts_s: Mapping[int, fl
     return rows
 
 
-def seed_rows(
-    clip: ClipInput, seeds: Sequence[Seed], shape: tuple[int, int], pts_s: Mapping[int, float]
+def hold_rows(
+    clip: ClipInput, holds: Sequence[Hold], shape: tuple[int, int], pts_s: Mapping[int, float]
 ) -> Rows:
-    """Return what `detections` say of where things were first seen to move, at work size `shape`,
-    but for their numbers in the frame."""
+    """Return what `detections` say of what was seen in a hand, at work size `shape`, but for their
+    numbers in the frame."""
     scale = clip.frames.width / shape[1]
     return [
-        clip.row(seed.frame, pts_s[seed.frame])
+        clip.row(hold.frame, pts_s[hold.frame])
         | {
             "label": "object",
             "side": None,
-            "score": float(np.clip(seed.strength / (4.0 * max(1.0, seed.mask.area)), 0, 1)),
-            "box": [v * scale for v in seed.mask.box],
+            "score": float(np.clip(hold.cut.clear, 0, 1)),
+            "box": [v * scale for v in hold.cut.mask.box],
             "backend": BACKEND,
             "quality_tier": TIER,
         }
-        for seed in seeds
+        for hold in holds
     ]

@@ -106,6 +106,8 @@ def static_start(
     """
     best: tuple[list[int], dict[int, np.ndarray]] | None = None
     usable = [f for f in frames if f in cameras]
+    if not _has_baseline([cameras[f] for f in usable]):
+        return None
     for length in (90, 60, 40, 25):
         for start in range(0, max(1, len(usable) - length + 1), max(5, length // 4)):
             window = usable[start : start + length]
@@ -116,6 +118,15 @@ def static_start(
         if best is not None:
             return best
     return best
+
+
+def _has_baseline(cameras: list[np.ndarray]) -> bool:
+    """Whether cameras (camera_from_world) are at different places: from one, nothing has depth."""
+    if not cameras:
+        return False
+    poses = np.stack(cameras)
+    places = -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
+    return bool(np.ptp(places, axis=0).max() > 1e-9)
 
 
 def two_view_start(

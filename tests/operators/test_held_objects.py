@@ -1,0 +1,116 @@
+"""What a hand holds is cut out and followed; an empty hand holds nothing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ego_assets.masks.moved.carry import ScannedClip, Thing
+from ego_assets.masks.moved.holds import HandPath, Hold, covered_by, find_holds
+from ego_assets.masks.moved.objects import ObjectLook, follow_objects
+from ego_assets.masks.settings import SegmentSettings
+from ego_assets.operator import Frame
+from ego_assets.vision.patches import Patch
+
+SHAPE = (240, 320)
+FPS, FRAMES = 30, 60
+# A hand that points to the right: wrist, then thumb and fingers from the palm to their tips.
+JOINTS = np.array(
+    [
+        [0, 0],
+        *[[8 + 7 * k, -16 - 2 * k] for k in range(4)],
+        *[[22 + 7 * k, -9] for k in range(4)],
+        *[[23 + 8 * k, -2] for k in range(4)],
+        *[[22 + 7 * k, 5] for k in range(4)],
+        *[[20 + 6 * k, 11] for k in range(4)],
+    ],
+    float,
+)
+
+
+def noise(seed: int, low: int, high: int, cell: int) -> np.ndarray:
+    """Texture: a background or an object with features."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(low, high, (SHAPE[0] // cell, SHAPE[1] // cell, 3), dtype=np.uint8)
+    return cv2.resize(small, SHAPE[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def place(frame: int) -> np.ndarray:
+    """Where the wrist is: it goes to and fro and up and down."""
+    angle = 2 * np.pi * frame / 45
+    return np.array([90 + 45 * np.sin(angle), 120 + 30 * np.cos(angle)])
+
+
+def box_mask(corner: np.ndarray) -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    x, y = np.round(corner).astype(int)
+    cv2.rectangle(mask, (int(x), int(y)), (int(x) + 44, int(y) + 58), 1, -1)
+    return mask.view(bool)
+
+
+def scene(held: bool) -> tuple[ObjectLook, HandPath, dict[int, np.ndarray]]:
+    """A clip in which a hand moves: with a red box, or with the box left lying far from it."""
+    back = noise(0, 70, 160, 8)
+    red = noise(1, 0, 60, 6) // 2 + np.array([170, 10, 20], np.uint8)
+    look, hand, truth = ObjectLook(SegmentSettings(work_side_px=320)), HandPath(), {}
+    for frame in range(FRAMES):
+        image = back.copy()
+        wrist = place(frame)
+        corner = wrist + np.array([44, -40]) if held else np.array([255.0, 170.0])
+        box = box_mask(corner)
+        shift = np.round(corner).astype(int)
+        image[box] = np.roll(red, shift[::-1], axis=(0, 1))[box]
+        flesh = np.zeros(SHAPE, np.uint8)
+        points = JOINTS + wrist
+        for chain in ((0, 1, 2, 3, 4), *[(0, *range(5 + 4 * f, 9 + 4 * f)) for f in range(4)]):
+            lines = np.round(points[list(chain)]).astype(np.int32)
+            cv2.polylines(flesh, [lines], False, 1, 7)
+        arm = np.round(np.array([wrist, [wrist[0] - 200, wrist[1] + 40]])).astype(np.int32)
+        cv2.line(image, arm[0].tolist(), arm[1].tolist(), (205, 160, 130), 22)
+        image[flesh.view(bool)] = (210, 160, 130)
+        truth[frame] = box & ~flesh.view(bool)
+        hand.masks[frame] = Patch.of(flesh.view(bool))
+        hand.points[frame] = points
+        look.see(Frame(frame, frame / FPS, image, 1.0))
+    return look, hand, truth
+
+
+def found_in(look: ObjectLook, hand: HandPath) -> tuple[list[Thing], list[Hold]]:
+    things, holds, _ = look.find([hand], {}, 0)
+    return things, holds
+
+
+def test_what_moves_with_a_hand_is_cut_out_and_followed() -> None:
+    look, hand, truth = scene(held=True)
+    things, holds = found_in(look, hand)
+    assert holds
+    best = max(things, key=lambda thing: len(thing.masks))
+    shares = [
+        best.masks[f].iou(Patch.of(truth[f])) if f in best.masks else 0.0 for f in range(FRAMES)
+    ]
+    assert np.mean(shares) > 0.6
+    assert np.mean(np.array(shares) > 0.5) > 0.8
+
+
+def test_an_empty_hand_that_moves_holds_nothing() -> None:
+    look, hand, _ = scene(held=False)
+    things, holds = found_in(look, hand)
+    assert things == []
+    assert holds == []
+
+
+def test_a_cut_that_no_other_bears_out_is_no_object() -> None:
+    look, hand, _ = scene(held=True)
+    keys = sorted(look._look.keys)
+    few = HandPath(
+        {f: m for f, m in hand.masks.items() if f in keys[:2]},
+        {f: p for f, p in hand.points.items() if f in keys[:2]},
+    )
+    assert find_holds(look._look, [few], 0.1) == []
+
+
+def test_no_hand_no_object() -> None:
+    look, _, _ = scene(held=True)
+    assert follow_objects(look._look, covered_by([]), [], SegmentSettings(), {}) == []
+    assert isinstance(look._look, ScannedClip)
+    assert look.find([], {}, 0)[0] == []
