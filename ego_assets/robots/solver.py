@@ -13,6 +13,7 @@ become a status, and nothing is printed. Joint order is pinocchio's throughout.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,15 @@ class HandSolver:
         self.limits = np.array(self.robot.joint_limits, dtype=np.float64)
         self.wrist_index = self.robot.get_link_index(spec.wrist_link)
         self.tip_indices = [self.robot.get_link_index(link) for link in self.tip_links]
-        self.optimizer = self._build_optimizer(urdf)
-        self.optimizer.opt.set_maxeval(max_evaluations)
-        self.free = np.array(self.optimizer.idx_pin2target)
+        self.max_evaluations = max_evaluations
+        self.mimics = mimic_joints(urdf)
+        tied = {m.joint for m in self.mimics} | set(spec.fixed_joints)
+        free = [at for at, name in enumerate(self.joint_names) if name not in tied]
+        self.free = np.array(free, dtype=np.int64)
+        self._followers = [self.joint_names.index(m.joint) for m in self.mimics]
+        self._leaders = [self.joint_names.index(m.leader) for m in self.mimics]
+        self._multipliers = np.array([m.multiplier for m in self.mimics])
+        self._offsets = np.array([m.offset for m in self.mimics])
         self.free_limits = self.limits[self.free]
         neutral = self.expand(np.clip(np.zeros(len(self.free)), *self.free_limits.T))
         self.root_from_wrist = self._wrist_pose(neutral)
@@ -145,16 +152,17 @@ class HandSolver:
             )
         return robot
 
-    def _build_optimizer(self, urdf: Path) -> Any:
+    @cached_property
+    def optimizer(self) -> Any:
+        """The library's objective and nlopt, which bring torch along."""
         import torch
         from dex_retargeting import optimizer as dex
         from dex_retargeting.kinematics_adaptor import MimicJointKinematicAdaptor
 
         # Tensors of a few numbers: more threads only cost.
         torch.set_num_threads(1)
-        mimics = mimic_joints(urdf)
-        tied = {m.joint for m in mimics} | set(self.spec.fixed_joints)
-        free = [n for n in self.joint_names if n not in tied]
+        mimics = self.mimics
+        free = [self.joint_names[at] for at in self.free]
         count = len(self.tip_links)
         human = np.arange(count)
         optimizer: Any
@@ -173,8 +181,8 @@ class HandSolver:
             raise ValueError(f"method {self.method!r}: there are vector, position, dexpilot")
         optimizer.norm_delta = self.regularisation
         optimizer.opt.set_ftol_abs(_TOLERANCE[self.method])
-        limits = self.limits[optimizer.idx_pin2target]
-        optimizer.set_joint_limit(limits, epsilon=0.0)
+        optimizer.opt.set_maxeval(self.max_evaluations)
+        optimizer.set_joint_limit(self.free_limits, epsilon=0.0)
         if mimics:
             optimizer.set_kinematic_adaptor(
                 MimicJointKinematicAdaptor(
@@ -192,8 +200,7 @@ class HandSolver:
         """(A,) free joints to (D,) all joints: mimic joints follow, fixed ones stay at zero."""
         full = np.zeros(len(self.joint_names))
         full[self.free] = free
-        if self.optimizer.adaptor is not None:
-            full = self.optimizer.adaptor.forward_qpos(full)
+        full[self._followers] = full[self._leaders] * self._multipliers + self._offsets
         return full
 
     def clip(self, positions: np.ndarray) -> np.ndarray:
@@ -299,7 +306,9 @@ class HandSolver:
         _, found, status, reason = best
         if status == "failed":
             found = before
-        projected = np.array(getattr(self.optimizer, "projected", np.zeros(0, dtype=bool)))
+        projected = np.zeros(0, dtype=bool)
+        if self.method == "dexpilot":
+            projected = np.array(self.optimizer.projected)
         return self._finish(found, targets, projected, state, (status, reason))
 
     def _finish(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -27,6 +28,21 @@ def make_solver(method: str = "position", **changes) -> GaussNewtonSolver:
 def rows_of(operator: DexRetargeter, count: int = 40) -> list[dict]:
     hands = reachable_hands(operator, "ego_hand", count)
     return [pose_row(hand, i) for i, hand in enumerate(hands)]
+
+
+WITHOUT_TORCH = """
+import sys
+from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver
+from ego_assets.robots.robot_hands import find_robot
+spec = find_robot("ego_hand")
+solver = GaussNewtonSolver(spec, spec.urdf("right")[0], "vector")
+solver.solve(solver.fingertips(solver.expand(solver.start())), None)
+assert not {"torch", "nlopt"} & set(sys.modules), "a second and 300 MB that nobody needs"
+"""
+
+
+def test_it_brings_no_torch_along():
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True)
 
 
 def test_is_chosen_by_a_line():

@@ -48,7 +48,7 @@ class GaussNewtonSolver(HandSolver):
         zero = np.zeros(len(self.free))
         self.base = base = self.expand(zero)
         self.spread = np.column_stack([self.expand(unit) - base for unit in np.eye(len(self.free))])
-        self.evaluations = int(self.optimizer.opt.get_maxeval())
+        self.evaluations = self.max_evaluations
         self.chains = HandChains.of(self)
         self.all_joints = HandChains.of(self, every_joint=True)
         self._scale = 1 / np.sqrt(len(self.tip_links) * HUBER_M)
