@@ -23,7 +23,7 @@ from ego_assets.objects.settings import MovementSettings, ObjectPoseSettings
 from ego_assets.operator import ClipInput
 from ego_assets.vision import threads
 from samples import load_truth
-from tests.support.rendered import render_sample
+from tests.support.rendered import small_sample
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def all_rows(clip: ClipInput) -> dict[str, Any]:
 
 
 def test_rows_do_not_depend_on_the_number_of_threads(tmp_path: Path, hand_nets: Path) -> None:
-    path = render_sample(tmp_path, seed=5, duration_s=1.6, width=320, height=180)
+    path = small_sample(tmp_path)
     clip = clip_input(path, intrinsics_of(load_truth(path)))
     found = []
     for count in (1, 4):
