@@ -23,6 +23,7 @@ from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand
 from ego_assets.models.hand_nets.landmarks import HandLook, region_of
 from ego_assets.models.hand_nets.palms import Region, wrapped
 from ego_assets.operator import Frame
+from ego_assets.vision.threads import each
 
 _RETRIES_S = 0.15
 """Between searches for a hand that was lost."""
@@ -53,9 +54,10 @@ class HandTrack:
     def frames(self) -> list[int]:
         return sorted(self.looks)
 
-    def add(self, frame: Frame, look: HandLook) -> None:
+    def add(self, frame: Frame, look: HandLook, drawn: DrawnHand | None = None) -> None:
+        """Enter a frame. drawn: as `drawn_in` has it, if it is drawn already."""
         self.looks[frame.index] = look
-        self.drawn[frame.index] = draw_hand(frame.image, look.points, look.metres)
+        self.drawn[frame.index] = drawn or drawn_in(frame, look)
         self.times[frame.index] = frame.pts_s
 
     def drop(self, frame: int) -> None:
@@ -63,8 +65,13 @@ class HandTrack:
         del self.looks[frame], self.drawn[frame], self.times[frame]
 
 
+def drawn_in(frame: Frame, look: HandLook) -> DrawnHand:
+    """Return the mask of a hand."""
+    return draw_hand(frame.image, look.points, look.metres)
+
+
 class HandFollower:
-    """Tracks of a clip, frame by frame."""
+    """Tracks of a clip, frame by frame; hands of a frame are looked at side by side."""
 
     def __init__(self, scan: HandScan, interval_s: float) -> None:
         self.tracks: list[HandTrack] = []
@@ -79,12 +86,12 @@ class HandFollower:
     def see(self, frame: Frame) -> None:
         """Enter the next frame."""
         alive = []
-        for track in self._alive:
-            look = self._follow(track, frame)
-            if look is None:
+        seen = each(lambda track: self._seen(track, frame), self._alive)
+        for track, found in zip(self._alive, seen, strict=True):
+            if found is None:
                 self._lost.append((track.looks[track.frames[-1]].next_region, frame.pts_s))
             else:
-                track.add(frame, look)
+                track.add(frame, *found)
                 alive.append(track)
         self._alive = self._apart(alive, frame)
         self._lost = [(r, t) for r, t in self._lost if frame.pts_s - t <= _SEARCH_S]
@@ -111,6 +118,10 @@ class HandFollower:
             if not is_old and self._held_bytes() <= _MAX_HELD_BYTES:
                 break
             del self._recent[0]
+
+    def _seen(self, track: HandTrack, frame: Frame) -> tuple[HandLook, DrawnHand] | None:
+        look = self._follow(track, frame)
+        return None if look is None else (look, drawn_in(frame, look))
 
     def _follow(self, track: HandTrack, frame: Frame, step: int = -1) -> HandLook | None:
         """The hand of a track in a frame next to its last (or, step 0, its first) one."""

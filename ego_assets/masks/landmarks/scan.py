@@ -14,6 +14,7 @@ import numpy as np
 
 from ego_assets.models.hand_nets.landmarks import HandLook, LandmarkNet
 from ego_assets.models.hand_nets.palms import PalmDetector, Region, windows, wrapped
+from ego_assets.vision.threads import each
 
 MIN_PALM = 0.5
 MIN_PRESENCE, KEEP_PRESENCE = 0.5, 0.25
@@ -91,8 +92,8 @@ class HandScan:
         self, image: np.ndarray, looked_at: Iterable[Region], known: Sequence[HandLook]
     ) -> list[HandLook]:
         found: list[HandLook] = []
-        for window in looked_at:
-            for palm in self._palms.find(image, window, MIN_PALM):
+        for palms in each(lambda w: self._palms.find(image, w, MIN_PALM), looked_at):
+            for palm in palms:
                 if any(_is_looked_at(palm.region, hand) for hand in (*known, *found)):
                     continue
                 hand = self._settled(image, palm.region)

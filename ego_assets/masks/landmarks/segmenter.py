@@ -24,6 +24,7 @@ from ego_assets.models.packaged.declaration import HAND_NETS
 from ego_assets.models.weights import weights_root
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Frame, Rows
 from ego_assets.vision.mask_scaling import encode_enlarged
+from ego_assets.vision.threads import side_by_side
 
 MIN_FRAMES, MIN_MEAN_PRESENCE = 3, 0.6
 """Of a track that is a hand."""
@@ -58,10 +59,11 @@ class LandmarksSegmenter:
         follower = HandFollower(self._scan, self.settings.scan_interval_s)
         seen = ObjectLook(self.settings)
         shown: list[Frame] = []
-        for frame in clip.frames.read(max_side_px=self.settings.hand_side_px):
-            follower.see(frame)
-            seen.see(frame)
-            shown = [frame]
+        with side_by_side():
+            for frame in clip.frames.read(max_side_px=self.settings.hand_side_px):
+                follower.see(frame)
+                seen.see(frame)
+                shown = [frame]
         size = shown[0].image.shape
         pieces = [track for track in follower.tracks if _is_hand(track, len(seen.pts_s))]
         tracks = linked(without_doubles(pieces))

@@ -7,6 +7,8 @@ The two agree to about 1e-4 in what the hand nets give; LiteRT takes a fifth of 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,7 +21,7 @@ Runtime = Literal["litert", "opencv"]
 
 
 class Net(Protocol):
-    """A network that looks at a picture at a time. One thread at a time may use it."""
+    """A network that looks at a picture at a time."""
 
     def run(self, picture: np.ndarray) -> dict[str, np.ndarray]:
         """(H, W, 3) float32 in, its outputs by name."""
@@ -32,14 +34,30 @@ def runtime_here() -> Runtime:
 
 
 def load_net(path: Path, outputs: tuple[str, ...], runtime: Runtime | None = None) -> Net:
-    """Read a network. outputs: the names of those that are wanted. Raises WeightsError."""
+    """Read a network, which several threads may use at a time. outputs: the names of those that are
+    wanted. Raises WeightsError."""
     kind = _LiteRtNet if (runtime or runtime_here()) == "litert" else _OpenCvNet
     try:
-        return kind(path, outputs)
+        return _NetOfEachThread(lambda: kind(path, outputs))
     except Exception as error:  # each library has its own for files that are not theirs
         raise WeightsError(
             f"{path} cannot be read as a TFLite network: {type(error).__name__}: {error}"
         ) from error
+
+
+class _NetOfEachThread:
+    """A network for each thread that looks at a picture: neither library's can be shared."""
+
+    def __init__(self, read: Callable[[], Net]) -> None:
+        self._read = read
+        self._own = threading.local()
+        self._own.net = read()
+
+    def run(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        if not hasattr(self._own, "net"):
+            self._own.net = self._read()
+        net: Net = self._own.net
+        return net.run(picture)
 
 
 class _LiteRtNet:
