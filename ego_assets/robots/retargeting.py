@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Rows
-from ego_assets.robots.robot_hands import HUMAN_TIPS, find_robot
+from ego_assets.robots.robot_hands import HUMAN_TIPS, RobotSpec, find_robot
 from ego_assets.robots.settings import RetargetSettings
 from ego_assets.robots.solver import (
     HandRun,
@@ -83,7 +84,6 @@ class DexRetargeter:
     version = "2"
     quality_tier = "baseline"
     weights_hash = ""
-    solver_class: type[HandSolver] = HandSolver
 
     def __init__(self, settings: RetargetSettings) -> None:
         self.settings = settings
@@ -97,16 +97,18 @@ class DexRetargeter:
         if (robot, side) not in self._solvers:
             spec = next(s for s in self.specs if s.name == robot)
             urdf, mirrored = spec.urdf(side)
-            solver = self.solver_class(
-                spec.of(urdf),
-                urdf,
-                self.settings.method,
-                low_pass_alpha=self.settings.low_pass_alpha,
-                regularisation=self.settings.regularisation,
-                max_evaluations=self.settings.max_evaluations,
-            )
-            self._solvers[robot, side] = solver, mirrored
+            self._solvers[robot, side] = self._built(HandSolver, spec.of(urdf), urdf), mirrored
         return self._solvers[robot, side]
+
+    def _built(self, kind: type[HandSolver], spec: RobotSpec, urdf: Path) -> HandSolver:
+        return kind(
+            spec,
+            urdf,
+            self.settings.method,
+            low_pass_alpha=self.settings.low_pass_alpha,
+            regularisation=self.settings.regularisation,
+            max_evaluations=self.settings.max_evaluations,
+        )
 
     def process(self, clip: ClipInput, carried: Carried | None) -> ClipOutput:
         """Rows of `robot_mappings`; what is carried lets the next clip go on as one long run."""

@@ -12,11 +12,13 @@ from test_retarget import clip_of, errors_mm, pose_row, reachable_hands, setting
 
 from benchmarks import retarget as benchmark
 from ego_assets.models import registry
-from ego_assets.operator import BadInputError, ClipOperator
-from ego_assets.robots.gauss_newton.retargeter import GaussNewtonRetargeter
+from ego_assets.operator import ClipOperator
+from ego_assets.robots.gauss_newton.chains import UnsuitedHandError
+from ego_assets.robots.gauss_newton.retargeter import GaussNewtonRetargeter, _solve_together
 from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver
 from ego_assets.robots.retargeting import DexRetargeter
 from ego_assets.robots.robot_hands import find_robot
+from ego_assets.robots.solver import HandRun, solve_run
 from ego_assets.robots.tables import RobotMapping
 
 
@@ -125,13 +127,30 @@ def test_two_clips_of_a_take_equal_one_long_run():
         assert one["joint_positions"] == other["joint_positions"]
 
 
-def test_a_spent_budget_is_a_stop_and_dexpilot_is_refused():
+def test_a_spent_budget_is_a_stop():
     operator = GaussNewtonRetargeter(settings(max_evaluations=5))
     rows = rows_of(operator, 1)
     (row,) = operator.process(clip_of(rows, 0, 1), None).tables["robot_mappings"]
     assert row["solver_status"] == "stopped"
-    with pytest.raises(BadInputError, match="needs retargeter: dex_retargeting"):
+
+
+def test_what_it_cannot_solve_is_solved_by_the_library_beside_its_own():
+    """As it is for a lake whose shards chose dexpilot while the library was the default."""
+    with pytest.raises(UnsuitedHandError):
         make_solver("dexpilot")
+    operator = GaussNewtonRetargeter(settings(method="dexpilot"))
+    rows = rows_of(operator, 3)
+    mapped = operator.process(clip_of(rows, 0, 3), None).tables["robot_mappings"]
+    library = DexRetargeter(settings(method="dexpilot"))
+    theirs = library.process(clip_of(rows, 0, 3), None).tables["robot_mappings"]
+    assert [r["joint_positions"] for r in mapped] == [r["joint_positions"] for r in theirs]
+    ours, other = make_solver(), library.solver("ego_hand", "right")[0]
+    targets = benchmark.targets_of(ours, 2, 0)
+    runs = [HandRun(s, targets, np.array([True, False]), None) for s in [ours, other] * 5]
+    found = _solve_together(runs)
+    for run, solutions in zip(runs[:2], found[:2], strict=True):
+        for one, alone in zip(solutions, solve_run(run), strict=True):
+            np.testing.assert_allclose(one.positions, alone.positions, atol=1e-6)
 
 
 def test_the_benchmark_runs(capsys, monkeypatch):

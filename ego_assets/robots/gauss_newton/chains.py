@@ -17,8 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.operator import BadInputError
 from ego_assets.robots.solver import HandSolver
+
+
+class UnsuitedHandError(ValueError):
+    """Our solver cannot solve this hand, or by this method; the library's can."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class HandChains:
     def of(cls, solver: HandSolver, every_joint: bool = False) -> HandChains:
         """One hand; its free joints are those of the solver, or all that there are.
 
-        Raises BadInputError if the solver's free joints move the wrist.
+        Raises UnsuitedHandError if the solver's free joints move the wrist.
         """
         import pinocchio as pin
 
@@ -57,9 +60,8 @@ class HandChains:
         base = solver.expand(np.zeros(len(solver.free)))
         spread = np.column_stack([solver.expand(u) - base for u in np.eye(len(solver.free))])
         if spread[[model.idx_qs[j] for j in _chain(model, solver.wrist_index)]].any():
-            raise BadInputError(
-                f"{solver.spec.name}: joints that are to be solved move its wrist, which needs "
-                "retargeter: dex_retargeting"
+            raise UnsuitedHandError(
+                f"{solver.spec.name}: joints that are to be solved move its wrist"
             )
         pin.computeJointJacobians(model, data, base)
         if every_joint:

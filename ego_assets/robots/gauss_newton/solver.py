@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.operator import BadInputError
-from ego_assets.robots.gauss_newton.chains import HandChains
+from ego_assets.robots.gauss_newton.chains import HandChains, UnsuitedHandError
 from ego_assets.robots.solver import HandSolver
 
 HUBER_M = 0.02
@@ -38,13 +37,13 @@ def used_up(evaluations: int) -> str:
 class GaussNewtonSolver(HandSolver):
     """A HandSolver whose regularisation means the same.
 
-    Raises BadInputError for `dexpilot`, and for a hand whose free joints move its wrist.
+    Raises UnsuitedHandError for `dexpilot`, and for a hand whose free joints move its wrist.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if self.method == "dexpilot":
-            raise BadInputError("method dexpilot needs retargeter: dex_retargeting")
+            raise UnsuitedHandError("dexpilot is the library's")
         zero = np.zeros(len(self.free))
         self.base = base = self.expand(zero)
         self.spread = np.column_stack([self.expand(unit) - base for unit in np.eye(len(self.free))])
