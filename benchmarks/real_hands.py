@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.calibration import Judged, calibration_error, reliability
+from benchmarks.calibration import Judged, calibration_error, left_out_error, reliability
 from benchmarks.graph_run import GraphRun, run_graph
 from benchmarks.real_scores import _ARIA_TO_MANO, _pixel
 from benchmarks.truth_tables import SIDES
@@ -166,8 +166,13 @@ def _values(kind: str, total: Mapping[str, float]) -> Values:
 
 def calibration_values(scores: HandScores) -> Values:
     """How far the confidence of poses is from how often they are right."""
-    error = calibration_error(reliability(scores.judged))
-    return {("hand_estimator", "annotated hands, calibration error of confidence"): error}
+    named = "annotated hands, calibration error"
+    return {
+        ("hand_estimator", f"{named} of confidence"): calibration_error(reliability(scores.judged)),
+        ("hand_estimator", f"{named} fitted with each video left out"): left_out_error(
+            scores.judged
+        ),
+    }
 
 
 def video_table(scores: HandScores) -> str:

@@ -70,12 +70,14 @@ def score_objects(data: Path, tier: str, videos: Iterable[str] | None = None) ->
 
 
 def frames_with_empty_hands(entry: Mapping[str, Any]) -> list[int]:
-    """The annotated frames of a video in which no human hand touches anything."""
+    """The annotated frames of a video that show hands, none of which touches anything; nor does a
+    robot's."""
     return [
         frame["frame_index"]
         for frame in entry["frames"]
         if frame["complete"]
-        and not any(o["touched"] and not o["by_robot"] for o in frame["objects"])
+        and any(not hand["difficult"] for hand in frame["hands"])
+        and not any(o["touched"] or o["by_robot"] for o in frame["objects"])
     ]
 
 

@@ -54,7 +54,10 @@ class ReconstructSettings(Settings):
         default=0.5, ge=0, le=1, description="inliers over matches that a frame's pose needs"
     )
     min_inlier_cells: int = Field(
-        default=4, ge=1, le=16, description="of 16 parts of the picture, those with inliers"
+        default=4,
+        ge=1,
+        le=16,
+        description="of 16 parts of the picture: in how many inliers lie",
     )
     min_registered_share: float = Field(
         default=0.3, ge=0, le=1, description="a map that fewer of the clip's frames fit is dropped"

@@ -45,7 +45,7 @@ CameraReason = Literal[
     "jumps",
     "camera moved from its place",
 ]
-"""Why a frame has no camera of the backend `pycolmap`."""
+"""Why a frame has no camera, by `pycolmap` and its kin with depth."""
 REASONS: tuple[str, ...] = get_args(CameraReason)
 
 
@@ -60,7 +60,7 @@ class SceneReconstruction(FrameRow):
     )
     is_valid: Bool = Field(description="false: the frame is not registered, the pose is null")
     invalid_reason: Text | None = Field(
-        description="why the frame or clip is not registered; of the backend pycolmap one of: "
+        description="why the frame or clip is not registered; of our own backends one of: "
         + ", ".join(REASONS)
     )
     world_from_camera_m: Annotated[Vec3, Unit("world units")] | None = Field(

@@ -31,7 +31,7 @@ def ego(*arguments: str, status: int = 0) -> Any:
 
 
 def ego_here(*arguments: str, status: int = 0) -> Any:
-    """As `ego`, without a process of its own: for what starts no run."""
+    """As `ego`, without a process of its own: for what computes nothing."""
     done = CliRunner().invoke(main, [*arguments, "--json"])
     assert done.exit_code == status, done.output
     return json.loads(done.stdout or "null")

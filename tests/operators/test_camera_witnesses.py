@@ -20,9 +20,9 @@ from tests.operators.plane_scene import LENS, Scene, head_motion, room
 
 FRAMES = 60
 SETTINGS = ReconstructSettings()
-WRONG = range(24, 40)
-AMONG = slice(32, 33)
-"""Between two pictures of the wrong stretch: at its ends, right ones are asked, too."""
+WRONG = range(15, FRAMES)
+AMONG = slice(40, 55)
+"""Inside of the wrong stretch: near its begin, pictures of the right one are asked, too."""
 
 
 @cache
@@ -49,15 +49,14 @@ def test_features_agree_with_the_true_poses() -> None:
 def test_a_pose_that_features_contradict_is_dropped_and_keeps_its_evidence() -> None:
     """As of a map that rests on a person who walks: it is smooth, and wrong."""
     witnesses, tracks = watched()
-    rng = np.random.default_rng(0)
-    away = {f: pose_matrix(cv2.Rodrigues(rng.normal(0, 0.1, 3))[0], np.zeros(3)) for f in WRONG}
+    turns = {f: 0.03 * (f - WRONG[0]) * np.array([0.3, 1.0, 0.1]) for f in WRONG}
+    away = {f: pose_matrix(cv2.Rodrigues(turn)[0], np.zeros(3)) for f, turn in turns.items()}
     found = registered([head_motion(f) @ away.get(f, np.eye(4)) for f in range(FRAMES)])
     share = witnesses.agreeing(tracks, found, LENS, SETTINGS)
     kept = without_contradicted(found, share, SETTINGS.min_witness_share)
     dropped = kept[AMONG]
     assert {(r.pose is None, r.reason) for r in dropped} == {(True, "other features disagree")}
     assert {(r.inliers, r.matches, r.error) for r in dropped} == {(40, 50, 0.5)}
-    assert all(r.pose is not None for r in [*kept[:6], *kept[-6:]])
 
 
 def test_pictures_without_features_contradict_nothing() -> None:

@@ -217,6 +217,12 @@ def test_reasons_are_of_a_closed_list_and_lower_the_confidence() -> None:
     for change in worse:
         assert reason_against(facts(**change)) in REASONS
         assert confidence_of(facts(**change)) < 0.8 * best
+    # What speaks against a row lowers it also where it gives no reason, or another one already.
+    for change in ({"presence": 0.85}, {"side_score": 0.7}, {"inside": 0.8}, {"residual": 0.1}):
+        assert reason_against(facts(**change)) is None
+        assert confidence_of(facts(**change)) < best
+        turned = facts(flexion_deg=-20.0)
+        assert confidence_of(facts(flexion_deg=-20.0, **change)) < confidence_of(turned)
     assert reason_against(facts(size_px=8.0)) == "too small"
     assert reason_against(facts(distance_m=3.0)) == "out of reach"
     assert reason_against(facts(distance_m=3.0, is_wearer=False)) is None

@@ -4,7 +4,7 @@ Here: which look belongs to which hand of a clip. Not here: sides and persons (`
 
 A hand is looked at where it was, carried on by its motion; the palm net is asked again only from
 time to time, and at once around the place where a hand was lost. A hand that it finds is followed
-backwards too, beyond the scan before, so that scanning now and then, by one turn, loses nothing.
+backwards too, as far as frames are held, so that scanning now and then, by one turn, loses little.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ MIN_PALM = 0.5
 MIN_PRESENCE, KEEP_PRESENCE = 0.5, 0.25
 """A hand begins to be followed with the first, and is lost under the second."""
 _TURNS = (0.0, np.pi / 2, np.pi, -np.pi / 2)
-"""One a scan: of the hands that any of them shows, each shows six of seven."""
+"""One a scan: each turn alone finds six of seven of the hands that all four find."""
 _SIDES = (1.4, 1.0, 0.6, 0.36, 0.22)
 """Of the windows, as shares of the longer side of the picture. In one that is larger, a hand at the
 border is not cut off, but lies in front of black."""

@@ -148,9 +148,7 @@ class PycolmapReconstructor:
         if angle < settings.min_triangulation_angle_deg:
             raise MappingError("no parallax", f"the points' median angle is {angle:.2f} deg")
         found = register_frames(tracks, scene, settings)
-        share = sum(r.pose is not None for r in found) / len(found)
-        if share < settings.min_registered_share:
-            raise MappingError("map fits too few frames", f"{100 * share:.0f} %")
+        _must_fit(found, settings.min_registered_share)
         agreeing = witnesses.agreeing(tracks, found, scene.intrinsics, settings)
         if not np.isnan(agreeing).all():
             typical = float(np.nanmedian(agreeing))
@@ -159,6 +157,7 @@ class PycolmapReconstructor:
                 details = f"{100 * typical:.0f} % lie where the poses have them"
                 raise MappingError("other features disagree", details)
         found = without_contradicted(found, agreeing, settings.min_witness_share)
+        _must_fit(found, settings.min_registered_share)
         solution = _Solution(clip.clip_id, scene, found, intrinsics)
         if anchors is None:
             return solution
@@ -277,6 +276,13 @@ def _pairs(anchors: Anchors, scene: SparseMap) -> tuple[np.ndarray, np.ndarray]:
     """The points of both maps that are one track: in this clip's world, in the take's."""
     shared = scene.track < len(anchors.points)
     return scene.points[shared], anchors.points[scene.track[shared]]
+
+
+def _must_fit(found: Sequence[Registration], least: float) -> None:
+    """Raises MappingError if a smaller share of the frames than `least` has a pose."""
+    share = sum(r.pose is not None for r in found) / len(found)
+    if share < least:
+        raise MappingError("map fits too few frames", f"{100 * share:.0f} %")
 
 
 def _moved(solution: _Solution, to_take: Similarity, world_id: str) -> _Solution:

@@ -6,8 +6,9 @@ where the poses say they must. Not here: the tracks that the map is made of (`po
 A map of dough, or of a person who walks, is consistent in itself: what does not fit was never
 mapped, or is no longer tracked. Features that are found again after a second, wherever they are,
 do not know which points the map chose. Where another motion explains far more of them than a pose
-does, it is not the pose of the camera. Source: Rublee et al., "ORB: an
-efficient alternative to SIFT or SURF", 2011.
+does, it is not the pose of the camera.
+
+Source: Rublee et al., "ORB: an efficient alternative to SIFT or SURF", 2011.
 """
 
 from __future__ import annotations
