@@ -48,10 +48,9 @@ class HandPath:
 
 @dataclass(frozen=True, eq=False)
 class Hold:
-    """A cut that others bear out. hand: the number of the hand; support: how many, by likeness."""
+    """A cut that others bear out. support: how many, by likeness."""
 
     frame: int
-    hand: int
     cut: Cut
     support: float
 
@@ -87,7 +86,7 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
             for cut in mine:
                 support = _support(look, hands[number], by_frame, frame, cut)
                 if support is not None:
-                    holds.append(Hold(frame, number, cut, support))
+                    holds.append(Hold(frame, cut, support))
     return sorted(_joined(holds), key=lambda hold: -hold.strength)
 
 
@@ -143,8 +142,7 @@ def _joined(holds: Sequence[Hold]) -> list[Hold]:
             one, two = hold.cut.mask, other.cut.mask
             if one.overlap(two) > _OVERLAP * min(one.area, two.area):
                 clear = min(hold.cut.clear, other.cut.clear)
-                cut = Cut(one.joined(two), hold.cut.moves or other.cut.moves, clear)
-                known[place] = Hold(hold.frame, other.hand, cut, other.support)
+                known[place] = Hold(hold.frame, Cut(one.joined(two), clear), other.support)
                 break
         else:
             known.append(hold)
