@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
+from ego_assets.masks.moved import holds as holds_module
 from ego_assets.masks.moved.carry import ScannedClip, Thing
 from ego_assets.masks.moved.holds import HandPath, Hold, covered_by, find_holds
 from ego_assets.masks.moved.objects import ObjectLook, follow_objects
@@ -114,3 +116,19 @@ def test_no_hand_no_object() -> None:
     assert follow_objects(look._look, covered_by([]), [], SegmentSettings(), {}) == []
     assert isinstance(look._look, ScannedClip)
     assert look.find([], {}, 0)[0] == []
+
+
+def test_what_is_seen_to_move_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    look, hand, _ = scene(held=True)
+    keys = sorted(look._look.keys)
+    limit = 3 * SHAPE[0] * SHAPE[1]
+    cuts = []
+    for most in (holds_module.EVIDENCE_BYTES, limit):
+        monkeypatch.setattr(holds_module, "EVIDENCE_BYTES", most)
+        search = holds_module._Search(look._look, [hand], keys, 0.1)
+        search.gather()
+        found = [cut for key in keys for cut in search.cuts_of(key)]
+        cuts.append([(number, cut.clear, cut.mask.bits.tobytes()) for number, cut in found])
+    assert cuts[0] == cuts[1] != []
+    assert len(search.evidence) > 3
+    assert sum(votes.nbytes for votes in search.evidence._held.values()) <= limit
