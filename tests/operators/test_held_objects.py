@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
@@ -132,3 +134,32 @@ def test_what_is_seen_to_move_takes_bounded_memory(monkeypatch: pytest.MonkeyPat
     assert cuts[0] == cuts[1] != []
     assert len(search.evidence) > 3
     assert sum(votes.nbytes for votes in search.evidence._held.values()) <= limit
+
+
+def seen_against(frame: int, count: int, step: float, unseen: Sequence[int] = ()) -> int:
+    """The frame that motion is seen against, where a hand moves `step` pixels a frame."""
+    look, hand = ScannedClip(pts_s={f: f / FPS for f in range(count)}), HandPath()
+    hand.points = {f: JOINTS + np.array([step * f, 0]) for f in range(count) if f not in unseen}
+    return holds_module._frame_before(look, hand, frame, 0.1)
+
+
+@pytest.mark.parametrize("frame", range(12))
+def test_motion_is_seen_over_the_gap_at_either_end_of_a_clip(frame: int) -> None:
+    assert seen_against(frame, 12, 10.0) == (frame - 3 if frame >= 3 else frame + 3)
+
+
+def test_motion_is_seen_against_a_frame_in_which_the_hand_was_elsewhere() -> None:
+    assert seen_against(20, 60, 1.0) == 13  # 7 pixels off
+    assert seen_against(20, 60, 0.0) == 8  # it rests: as far off as is looked
+    assert seen_against(1, 60, 1.0) == 8
+
+
+def test_motion_is_seen_against_a_later_frame_where_a_hand_has_just_come() -> None:
+    assert seen_against(20, 60, 10.0, unseen=range(17)) == 17
+    assert seen_against(20, 60, 10.0, unseen=range(18)) == 23
+    assert seen_against(20, 60, 1.0, unseen=range(18)) == 27
+
+
+def test_motion_is_seen_against_the_farthest_frame_of_a_clip_shorter_than_the_gap() -> None:
+    assert [seen_against(frame, 3, 10.0) for frame in range(3)] == [2, 0, 0]
+    assert seen_against(0, 1, 10.0) == 0

@@ -187,25 +187,27 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _frame_before(look: ScannedClip, hand: HandPath, frame: int, gap_s: float) -> int:
     """The frame that motion is seen against: the last one, `gap_s` earlier or more, in which the
-    hand was elsewhere; a later one at the begin of a clip."""
+    hand was elsewhere; a later one if it was not seen so early; a nearer one if neither is there."""
     here = hand.points[frame].mean(axis=0)
     times = look.pts_s
-    chosen = frame
+    nearer: dict[int, float] = {frame: 0.0}
     for way in (-1, 1):
         place = look.frames.index(frame)
+        chosen: int | None = None
         while 0 <= (place := place + way) < len(look.frames):
             other = look.frames[place]
             apart = abs(times[other] - times[frame])
-            if apart > _LONGEST * gap_s + 1e-6 or (other not in hand.points and apart > gap_s):
+            if apart < gap_s - 1e-6:
+                nearer[other] = apart
+                continue
+            if apart > _LONGEST * gap_s + 1e-6 or other not in hand.points:
                 break
             chosen = other
-            if apart < gap_s - 1e-6 or other not in hand.points:
-                continue
             if np.linalg.norm(hand.points[other].mean(axis=0) - here) > _FAR_ENOUGH_PX:
                 return other
-        if chosen != frame:
+        if chosen is not None:
             return chosen
-    return chosen
+    return max(nearer, key=lambda other: nearer[other])
 
 
 def _support(
