@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import cv2
 import numpy as np
 import pytest
 
 from ego_assets.masks.moved import holds as holds_module
-from ego_assets.masks.moved.carry import ScannedClip, Thing
+from ego_assets.masks.moved.carry import ScannedClip, Thing, carry, name_tracks
+from ego_assets.masks.moved.contact import Cut
 from ego_assets.masks.moved.holds import HandPath, Hold, covered_by, find_holds
 from ego_assets.masks.moved.objects import ObjectLook, follow_objects
 from ego_assets.masks.settings import SegmentSettings
@@ -163,3 +165,36 @@ def test_motion_is_seen_against_a_later_frame_where_a_hand_has_just_come() -> No
 def test_motion_is_seen_against_the_farthest_frame_of_a_clip_shorter_than_the_gap() -> None:
     assert [seen_against(frame, 3, 10.0) for frame in range(3)] == [2, 0, 0]
     assert seen_against(0, 1, 10.0) == 0
+
+
+def area(left: int, right: int) -> Patch:
+    mask = np.zeros(SHAPE, bool)
+    mask[80:130, left:right] = True
+    return Patch.of(mask)
+
+
+@pytest.mark.parametrize("start", [0, 29])
+def test_two_parts_of_one_cut_become_one_track(start: int) -> None:
+    look = ObjectLook(SegmentSettings(work_side_px=320))
+    image = noise(0, 70, 160, 8)
+    whole, parts = area(100, 160), [area(100, 122), area(138, 160)]
+    image[whole.whole()] = (noise(1, 0, 60, 6) // 2 + np.array([170, 10, 20]))[whole.whole()]
+    for frame in range(30):
+        look.see(Frame(frame, frame / FPS, image, 1.0))
+    seen = [Hold(start, Cut(part, 1.0), 3.0) for part in parts]
+    seen.append(Hold(12, Cut(whole, 1.0), 2.0))
+    one, two = follow_objects(look._look, covered_by([]), seen, look.settings, {})
+    assert set(one.masks) == set(one.outlines) == set(range(30))
+    assert one.masks[12].iou(whole) == 1.0
+    own = range(12) if start < 12 else range(13, 30)
+    assert set(two.masks) == set(two.score) == set(two.outlines) == set(own)
+    assert not any(two.masks[frame].overlap(one.masks[frame]) for frame in own)
+    # The clip after it follows each object once, though it was given both.
+    state = carry(look._look, [one, two], name_tracks([one, two], 0))
+    assert {frame for number, frame in state["mask_owners"].tolist() if number == two.number} == {
+        frame for frame in own if frame % 5 == 0
+    }
+    again = follow_objects(look._look, covered_by([]), seen[2:], look.settings, state)
+    for frame in range(30):
+        shown = [thing.masks[frame] for thing in again if frame in thing.masks]
+        assert all(a.iou(b) < 0.7 for a, b in combinations(shown, 2))

@@ -187,7 +187,7 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _frame_before(look: ScannedClip, hand: HandPath, frame: int, gap_s: float) -> int:
     """The frame that motion is seen against: the last one, `gap_s` earlier or more, in which the
-    hand was elsewhere; a later one if it was not seen so early; a nearer one if neither is there."""
+    hand was elsewhere; a later one if it was not seen so early; else the farthest of the nearer."""
     here = hand.points[frame].mean(axis=0)
     times = look.pts_s
     nearer: dict[int, float] = {frame: 0.0}
