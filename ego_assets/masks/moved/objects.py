@@ -46,8 +46,8 @@ class ObjectLook:
         return self._look.shape
 
     def see(self, frame: Frame) -> None:
-        """Keep a frame, shrunk to work size; and larger now and then, at times of the video, so
-        that neighbouring clips agree on them."""
+        """Keep a frame, shrunk to work size; and larger now and then: the first frame of the clip,
+        then at times of the video, on which neighbouring clips agree."""
         small = _shrunk_picture(frame.image, self.settings.work_side_px)
         self._look.images[frame.index] = small
         self._look.pts_s[frame.index] = frame.pts_s
