@@ -33,17 +33,16 @@ class MotionField:
         return flow
 
     def flows(
-        self, earlier: np.ndarray, later: np.ndarray, masked: np.ndarray | None = None
+        self, earlier: np.ndarray, later: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(flow, background, change): (H, W, 2) float32 from each pixel of the later frame to the
         earlier one; the same as the camera's motion alone would have it; (H, W) grey values by
         which the picture differs from what the camera's motion alone predicts.
 
-        earlier, later: (H, W) uint8 grey pictures; masked: (H, W) bool, pixels of `later` that are
-        not to decide on the camera's motion. The change is small in the halo that smooth flow has
-        around what moves.
+        earlier, later: (H, W) uint8 grey pictures. The change is small in the halo that smooth flow
+        has around what moves.
         """
-        homography = camera_homography(later, earlier, masked)
+        homography = camera_homography(later, earlier)
         flow = self._flow.calc(later, earlier, np.zeros((*later.shape, 2), np.float32))
         height, width = later.shape
         columns = np.arange(width, dtype=np.float32)
@@ -66,12 +65,9 @@ class MotionField:
         return flow, background, change
 
 
-def camera_homography(
-    source: np.ndarray, target: np.ndarray, masked: np.ndarray | None = None
-) -> np.ndarray:
+def camera_homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(3, 3) source -> target of most of the picture; identity if too little can be tracked."""
-    usable = None if masked is None else np.where(masked, 0, 255).astype(np.uint8)
-    corners = cv2.goodFeaturesToTrack(source, _MAX_CORNERS, 0.005, 7, mask=usable)
+    corners = cv2.goodFeaturesToTrack(source, _MAX_CORNERS, 0.005, 7)
     if corners is None or len(corners) < 12:
         return np.eye(3)
     moved, tracked, _ = cv2.calcOpticalFlowPyrLK(source, target, corners, None)  # type: ignore[call-overload]

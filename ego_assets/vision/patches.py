@@ -183,6 +183,9 @@ class Shelf(Mapping[Any, np.ndarray]):
             left, start = left[found:], start + found
         return array
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._held or key in self._filed  # without reading it
+
     def __iter__(self) -> Iterator[Any]:
         yield from self._held
         yield from self._filed

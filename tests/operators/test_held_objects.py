@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import cv2
 import numpy as np
+import pytest
 
-from ego_assets.masks.moved.carry import ScannedClip, Thing
+from ego_assets.masks.moved import holds as holds_module
+from ego_assets.masks.moved.carry import ScannedClip, Thing, carry, name_tracks
+from ego_assets.masks.moved.contact import Cut
 from ego_assets.masks.moved.holds import HandPath, Hold, covered_by, find_holds
 from ego_assets.masks.moved.objects import ObjectLook, follow_objects
 from ego_assets.masks.settings import SegmentSettings
@@ -114,3 +120,81 @@ def test_no_hand_no_object() -> None:
     assert follow_objects(look._look, covered_by([]), [], SegmentSettings(), {}) == []
     assert isinstance(look._look, ScannedClip)
     assert look.find([], {}, 0)[0] == []
+
+
+def test_what_is_seen_to_move_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    look, hand, _ = scene(held=True)
+    keys = sorted(look._look.keys)
+    limit = 3 * SHAPE[0] * SHAPE[1]
+    cuts = []
+    for most in (holds_module.EVIDENCE_BYTES, limit):
+        monkeypatch.setattr(holds_module, "EVIDENCE_BYTES", most)
+        search = holds_module._Search(look._look, [hand], keys, 0.1)
+        search.gather()
+        found = [cut for key in keys for cut in search.cuts_of(key)]
+        cuts.append([(number, cut.clear, cut.mask.bits.tobytes()) for number, cut in found])
+    assert cuts[0] == cuts[1] != []
+    assert len(search.evidence) > 3
+    assert sum(votes.nbytes for votes in search.evidence._held.values()) <= limit
+
+
+def seen_against(frame: int, count: int, step: float, unseen: Sequence[int] = ()) -> int:
+    """The frame that motion is seen against, where a hand moves `step` pixels a frame."""
+    look, hand = ScannedClip(pts_s={f: f / FPS for f in range(count)}), HandPath()
+    hand.points = {f: JOINTS + np.array([step * f, 0]) for f in range(count) if f not in unseen}
+    return holds_module._frame_before(look, hand, frame, 0.1)
+
+
+@pytest.mark.parametrize("frame", range(12))
+def test_motion_is_seen_over_the_gap_at_either_end_of_a_clip(frame: int) -> None:
+    assert seen_against(frame, 12, 10.0) == (frame - 3 if frame >= 3 else frame + 3)
+
+
+def test_motion_is_seen_against_a_frame_in_which_the_hand_was_elsewhere() -> None:
+    assert seen_against(20, 60, 1.0) == 13  # 7 pixels off
+    assert seen_against(20, 60, 0.0) == 8  # it rests: as far off as is looked
+    assert seen_against(1, 60, 1.0) == 8
+
+
+def test_motion_is_seen_against_a_later_frame_where_a_hand_has_just_come() -> None:
+    assert seen_against(20, 60, 10.0, unseen=range(17)) == 17
+    assert seen_against(20, 60, 10.0, unseen=range(18)) == 23
+    assert seen_against(20, 60, 1.0, unseen=range(18)) == 27
+
+
+def test_motion_is_seen_against_the_farthest_frame_of_a_clip_shorter_than_the_gap() -> None:
+    assert [seen_against(frame, 3, 10.0) for frame in range(3)] == [2, 0, 0]
+    assert seen_against(0, 1, 10.0) == 0
+
+
+def area(left: int, right: int) -> Patch:
+    mask = np.zeros(SHAPE, bool)
+    mask[80:130, left:right] = True
+    return Patch.of(mask)
+
+
+@pytest.mark.parametrize("start", [0, 29])
+def test_two_parts_of_one_cut_become_one_track(start: int) -> None:
+    look = ObjectLook(SegmentSettings(work_side_px=320))
+    image = noise(0, 70, 160, 8)
+    whole, parts = area(100, 160), [area(100, 122), area(138, 160)]
+    image[whole.whole()] = (noise(1, 0, 60, 6) // 2 + np.array([170, 10, 20]))[whole.whole()]
+    for frame in range(30):
+        look.see(Frame(frame, frame / FPS, image, 1.0))
+    seen = [Hold(start, Cut(part, 1.0), 3.0) for part in parts]
+    seen.append(Hold(12, Cut(whole, 1.0), 2.0))
+    one, two = follow_objects(look._look, covered_by([]), seen, look.settings, {})
+    assert set(one.masks) == set(one.outlines) == set(range(30))
+    assert one.masks[12].iou(whole) == 1.0
+    own = range(12) if start < 12 else range(13, 30)
+    assert set(two.masks) == set(two.score) == set(two.outlines) == set(own)
+    assert not any(two.masks[frame].overlap(one.masks[frame]) for frame in own)
+    # The clip after it follows each object once, though it was given both.
+    state = carry(look._look, [one, two], name_tracks([one, two], 0))
+    assert {frame for number, frame in state["mask_owners"].tolist() if number == two.number} == {
+        frame for frame in own if frame % 5 == 0
+    }
+    again = follow_objects(look._look, covered_by([]), seen[2:], look.settings, state)
+    for frame in range(30):
+        shown = [thing.masks[frame] for thing in again if frame in thing.masks]
+        assert all(a.iou(b) < 0.7 for a, b in combinations(shown, 2))

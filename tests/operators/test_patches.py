@@ -70,4 +70,5 @@ def test_a_shelf_holds_so_much_and_files_the_rest() -> None:
     for key, array in arrays.items():
         np.testing.assert_array_equal(shelf[key], array)
         assert shelf[key].dtype == array.dtype
+    assert all(key in shelf for key in arrays)
     assert 12 not in shelf

@@ -1,8 +1,8 @@
 """SAM 2.1 video masks (Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024).
 
 Here: the tracker (transformers' Sam2VideoModel, without its processor, which needs torchvision)
-and the segmenter, which prompts it with the boxes that landmarks and motion give. Not here: finding
-hands and objects; the network itself.
+and the segmenter, which prompts it with the boxes of hands that landmarks give, and of what is cut
+out at them. Not here: finding hands and objects; the network itself.
 """
 
 from __future__ import annotations

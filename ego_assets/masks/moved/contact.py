@@ -50,11 +50,10 @@ _TIPS = ((3, 4), (7, 8), (11, 12), (15, 16), (19, 20))
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What was cut out beside a hand: visible pixels at work size; whether it moves with the hand;
-    how much of its border is seen, 0 to 1."""
+    """What was cut out beside a hand: visible pixels at work size; how much of its border is seen,
+    0 to 1."""
 
     mask: Patch
-    moves: bool
     clear: float
 
 
@@ -174,7 +173,7 @@ def _cut_around(
     if cut is None:
         return None
     clear = _seen_border(crop.picture(picture), cut, _flesh(crop, hand, others))
-    found = Cut(crop.patch(cut), votes is not None, clear)
+    found = Cut(crop.patch(cut), clear)
     if clear < _CLEAR or not found.mask.area:
         return None
     if votes is not None:

@@ -19,9 +19,11 @@ import numpy as np
 from ego_assets.masks.moved.carry import ScannedClip
 from ego_assets.masks.moved.contact import Cut, HandSeen, SeenMotion, cut_held, with_the_hand
 from ego_assets.vision.egomotion import MotionField
-from ego_assets.vision.patches import Patch
+from ego_assets.vision.patches import Patch, Shelf
 from ego_assets.vision.threads import each
 
+EVIDENCE_BYTES = 64 * 2**20
+"""Of what is seen to move with hands, that is held in memory; more lies in a temporary file."""
 _SPAN_S = 0.9
 """Cuts no further apart bear each other out."""
 _VOTERS_S = 0.65
@@ -48,10 +50,9 @@ class HandPath:
 
 @dataclass(frozen=True, eq=False)
 class Hold:
-    """A cut that others bear out. hand: the number of the hand; support: how many, by likeness."""
+    """A cut that others bear out. support: how many, by likeness."""
 
     frame: int
-    hand: int
     cut: Cut
     support: float
 
@@ -75,8 +76,7 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
     seen in."""
     keys = [f for f in look.frames if f in look.keys and any(f in hand.masks for hand in hands)]
     search = _Search(look, hands, keys, gap_s)
-    seen = each(search.evidence_of, keys)
-    search.evidence.update(zip(keys, seen, strict=True))
+    search.gather()
     cuts: dict[int, dict[int, list[Cut]]] = {}
     for frame, found in zip(keys, each(search.cuts_of, keys), strict=True):
         for number, cut in found:
@@ -87,7 +87,7 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
             for cut in mine:
                 support = _support(look, hands[number], by_frame, frame, cut)
                 if support is not None:
-                    holds.append(Hold(frame, number, cut, support))
+                    holds.append(Hold(frame, cut, support))
     return sorted(_joined(holds), key=lambda hold: -hold.strength)
 
 
@@ -95,7 +95,8 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
 class _Search:
     """Looks at the hands of a clip in one key frame at a time.
 
-    evidence: by frame and hand, what moves with it; it must be complete before anything is cut out.
+    evidence: by frame and hand, what moves with it, if it moves; it is gathered before anything is
+    cut out.
     """
 
     look: ScannedClip
@@ -103,9 +104,15 @@ class _Search:
     keys: Sequence[int]
     gap_s: float
     motion: MotionField = field(default_factory=MotionField)
-    evidence: dict[int, dict[int, np.ndarray | None]] = field(default_factory=dict)
+    evidence: Shelf = field(default_factory=lambda: Shelf(EVIDENCE_BYTES))
 
-    def evidence_of(self, frame: int) -> dict[int, np.ndarray | None]:
+    def gather(self) -> None:
+        for frame, seen in zip(self.keys, each(self._evidence_of, self.keys), strict=True):
+            for number, votes in seen.items():
+                if votes is not None:
+                    self.evidence[frame, number] = votes
+
+    def _evidence_of(self, frame: int) -> dict[int, np.ndarray | None]:
         now = self.look.grey(frame)
         moved: dict[int, SeenMotion] = {}
         found = {}
@@ -127,11 +134,28 @@ class _Search:
             for other in seen.values():
                 if other is not hand:
                     others |= other.mask
-            said = {f: e for f in close if (e := self.evidence[f].get(number)) is not None}
-            votes = _votes(self.hands[number], said, frame)
-            cuts = cut_held(self.look.keys[frame], said.get(frame), votes, hand, others)
+            own = self.evidence.get((frame, number))
+            votes = self._votes(number, frame, close)
+            cuts = cut_held(self.look.keys[frame], own, votes, hand, others)
             found += [(number, cut) for cut in cuts]
         return found
+
+    def _votes(self, number: int, frame: int, close: Sequence[int]) -> np.ndarray | None:
+        """The sum of what some frames say of the surroundings of a hand, as it lies in one of
+        them."""
+        points = self.hands[number].points
+        total: np.ndarray | None = None
+        for other in close:
+            votes = self.evidence.get((other, number))
+            if votes is None:
+                continue
+            if other != frame:
+                motion = _similarity(points[other], points[frame])
+                size = votes.shape[::-1]
+                votes = cv2.warpAffine(votes.view("u1"), motion, size, flags=cv2.INTER_NEAREST)
+                votes = votes.view(np.int8)
+            total = votes.copy() if total is None else total + votes
+        return total
 
 
 def _joined(holds: Sequence[Hold]) -> list[Hold]:
@@ -143,27 +167,11 @@ def _joined(holds: Sequence[Hold]) -> list[Hold]:
             one, two = hold.cut.mask, other.cut.mask
             if one.overlap(two) > _OVERLAP * min(one.area, two.area):
                 clear = min(hold.cut.clear, other.cut.clear)
-                cut = Cut(one.joined(two), hold.cut.moves or other.cut.moves, clear)
-                known[place] = Hold(hold.frame, other.hand, cut, other.support)
+                known[place] = Hold(hold.frame, Cut(one.joined(two), clear), other.support)
                 break
         else:
             known.append(hold)
     return [hold for some in found.values() for hold in some]
-
-
-def _votes(hand: HandPath, evidence: Mapping[int, np.ndarray], frame: int) -> np.ndarray | None:
-    """The sum of what some frames say of the surroundings of a hand, as it lies in one of them."""
-    if not evidence:
-        return None
-    total: np.ndarray | None = None
-    for other, votes in evidence.items():
-        if other != frame:
-            motion = _similarity(hand.points[other], hand.points[frame])
-            size = votes.shape[::-1]
-            votes = cv2.warpAffine(votes.view("u1"), motion, size, flags=cv2.INTER_NEAREST)
-            votes = votes.view(np.int8)
-        total = votes.copy() if total is None else total + votes
-    return total
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -179,25 +187,27 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _frame_before(look: ScannedClip, hand: HandPath, frame: int, gap_s: float) -> int:
     """The frame that motion is seen against: the last one, `gap_s` earlier or more, in which the
-    hand was elsewhere; a later one at the begin of a clip."""
+    hand was elsewhere; a later one if it was not seen so early; else the farthest of the nearer."""
     here = hand.points[frame].mean(axis=0)
     times = look.pts_s
-    chosen = frame
+    nearer: dict[int, float] = {frame: 0.0}
     for way in (-1, 1):
         place = look.frames.index(frame)
+        chosen: int | None = None
         while 0 <= (place := place + way) < len(look.frames):
             other = look.frames[place]
             apart = abs(times[other] - times[frame])
-            if apart > _LONGEST * gap_s + 1e-6 or (other not in hand.points and apart > gap_s):
+            if apart < gap_s - 1e-6:
+                nearer[other] = apart
+                continue
+            if apart > _LONGEST * gap_s + 1e-6 or other not in hand.points:
                 break
             chosen = other
-            if apart < gap_s - 1e-6 or other not in hand.points:
-                continue
             if np.linalg.norm(hand.points[other].mean(axis=0) - here) > _FAR_ENOUGH_PX:
                 return other
-        if chosen != frame:
+        if chosen is not None:
             return chosen
-    return chosen
+    return max(nearer, key=lambda other: nearer[other])
 
 
 def _support(

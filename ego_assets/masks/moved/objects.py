@@ -6,6 +6,7 @@ Here: what is kept of a clip's frames, and the order of the steps. Not here: the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -23,6 +24,8 @@ KEY_S = 0.2
 """Between frames in which objects are looked for, and drawn again."""
 KEY_SIDE_PX = 960
 """Longer side of the pictures of these: a hand further off has few pixels at work size."""
+_SAME = 0.7
+"""IoU of the masks of two tracks that show one thing."""
 
 
 class ObjectLook:
@@ -43,8 +46,8 @@ class ObjectLook:
         return self._look.shape
 
     def see(self, frame: Frame) -> None:
-        """Keep a frame, shrunk to work size; and larger now and then, at times of the video, so
-        that neighbouring clips agree on them."""
+        """Keep a frame, shrunk to work size; and larger now and then: the first frame of the clip,
+        then at times of the video, on which neighbouring clips agree."""
         small = _shrunk_picture(frame.image, self.settings.work_side_px)
         self._look.images[frame.index] = small
         self._look.pts_s[frame.index] = frame.pts_s
@@ -115,19 +118,43 @@ def follow_objects(
     for hold in holds:
         cuts.setdefault(hold.frame, []).append(hold.cut.mask)
     follower = Follower(look, hands, cuts)
-    followed: list[tuple[FollowedObject, int]] = []
+    things: list[Thing] = []
+
+    def add(frame: int, outline: Patch, number: int) -> None:
+        thing = _visible(follower.follow(frame, outline), number, hands)
+        _end_where_same(thing, frame, things)
+        if thing.outlines:
+            things.append(thing)
+
     for number, frame, outline in carried_outlines(carried, look):
-        followed.append((follower.follow(frame, Patch.of(outline)), number))
+        add(frame, Patch.of(outline), number)
     for hold in holds:
-        if len(followed) >= settings.max_objects:
+        if len(things) >= settings.max_objects:
             break
-        if any(_is_of(o.outlines.get(hold.frame), hold.cut.mask) for o, _ in followed):
-            continue
-        followed.append((follower.follow(hold.frame, hold.cut.mask), -1))
-    return [_visible(o, number, hands) for o, number in followed]
+        if not any(_shows_part(t.outlines.get(hold.frame), hold.cut.mask) for t in things):
+            add(hold.frame, hold.cut.mask, -1)
+    return things
 
 
-def _is_of(outline: Patch | None, part: Patch) -> bool:
+def _end_where_same(thing: Thing, start: int, others: Sequence[Thing]) -> None:
+    """End a track, both ways from where it starts, where its mask becomes that of another.
+
+    Two parts of one thing are apart until it is cut out as a whole, which both take for theirs.
+    """
+    same = [
+        frame
+        for frame, mask in thing.masks.items()
+        if any(frame in o.masks and mask.iou(o.masks[frame]) > _SAME for o in others)
+    ]
+    before = max((f for f in same if f <= start), default=-math.inf)
+    after = min((f for f in same if f >= start), default=math.inf)
+    for by_frame in (thing.masks, thing.score, thing.outlines):
+        for frame in [f for f in by_frame if not before < f < after]:
+            del by_frame[frame]
+
+
+def _shows_part(outline: Patch | None, part: Patch) -> bool:
+    """Tell whether what was cut out is what an outline is drawn around, or a part of that."""
     if outline is None:
         return False
     window = part.window(0)
