@@ -24,8 +24,8 @@ MAX_JUMP = 0.15
 NEAR_M, WEARER_M, FAR_M = 0.08, 1.4, 4.0
 _SLOPE, _OFFSET, _IF_VALID = 0.2, 0.38, 3.37
 """Of the calibration: log odds of being right, by those of the raw figure. Fitted to 116 poses of
-the annotated frames; with each video left out in turn, what is said is off by 0.06 on average,
-0.20 before (docs/accuracy.md)."""
+the annotated frames; such a curve is off by 0.07 on average on videos that were left out of the
+fit, and the raw figure by 0.20 (docs/accuracy.md)."""
 
 
 @dataclass(frozen=True)
