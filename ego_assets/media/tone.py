@@ -35,7 +35,8 @@ BT709_FROM_BT2020 = np.array(
 _CODES = np.arange(65536) / 65535
 _TOP = PEAK / REFERENCE_WHITE
 """Light that comes out white; more is clipped."""
-_STEPS = np.float32(65535 / np.sqrt(_TOP))
+_SQUARED_STEPS = (BT709_FROM_BT2020 * 65535**2 / _TOP).astype(np.float32)
+"""From light in BT.2020 to the squares of the steps that it is coded by."""
 _ROWS = 16
 """Done at a time, so that what is between the steps stays in the processor's cache."""
 
@@ -45,11 +46,8 @@ def to_bt709(codes: np.ndarray, kind: str) -> np.ndarray:
 
     OpenCV does it where it is installed, and numpy otherwise, to within a level.
     """
-    light, coded = _tables(kind)
     out = np.empty(codes.shape, np.uint8)
-    one_strip = _strip_by_numpy if _opencv() is None else _strip_by_opencv
-    for top in range(0, len(codes), _ROWS):
-        one_strip(codes[top : top + _ROWS], light, coded, out[top : top + _ROWS])
+    (_by_numpy if _opencv() is None else _by_opencv)(codes, *_tables(kind), out)
     return out
 
 
@@ -63,22 +61,26 @@ def _opencv() -> Any | None:
     return cv2 if int(cv2.__version__.split(".")[0]) >= 5 else None
 
 
-def _strip_by_opencv(
-    codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray
-) -> None:
+def _by_opencv(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray) -> None:
     cv2: Any = _opencv()
-    linear = cv2.transform(cv2.LUT(codes, light), BT709_FROM_BT2020.astype(np.float32))
-    cv2.max(linear, 0, dst=linear)
-    cv2.sqrt(linear, dst=linear)  # as finely in shadows as 8 bits need
-    cv2.LUT(cv2.multiply(linear, float(_STEPS), dtype=cv2.CV_16U), coded, dst=out)
+    linear, mixed = np.empty((2, _ROWS, *codes.shape[1:]), np.float32)
+    steps = np.empty(linear.shape, np.uint16)
+    for top in range(0, len(codes), _ROWS):
+        part = codes[top : top + _ROWS]
+        rows = len(part)
+        cv2.LUT(part, light, dst=linear[:rows])
+        cv2.transform(linear[:rows], _SQUARED_STEPS, dst=mixed[:rows])
+        cv2.max(mixed[:rows], 0, dst=mixed[:rows])
+        cv2.sqrt(mixed[:rows], dst=mixed[:rows])
+        cv2.multiply(mixed[:rows], 1.0, dst=steps[:rows], dtype=cv2.CV_16U)
+        cv2.LUT(steps[:rows], coded, dst=out[top : top + rows])
 
 
-def _strip_by_numpy(
-    codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray
-) -> None:
-    linear = light[codes] @ BT709_FROM_BT2020.T.astype(np.float32)
-    steps = np.sqrt(np.maximum(linear, 0)) * _STEPS
-    out[:] = coded[np.rint(np.minimum(steps, 65535)).astype(np.uint16)]
+def _by_numpy(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray) -> None:
+    for top in range(0, len(codes), _ROWS):
+        mixed = light[codes[top : top + _ROWS]] @ _SQUARED_STEPS.T
+        steps = np.rint(np.minimum(np.sqrt(np.maximum(mixed, 0)), 65535))
+        out[top : top + _ROWS] = coded[steps.astype(np.uint16)]
 
 
 @lru_cache(maxsize=3)
