@@ -41,7 +41,8 @@ def from_primaries(*corners: tuple[float, float]) -> np.ndarray:
     """XYZ from linear RGB, from chromaticities of the primaries, with D65."""
     xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in (*corners, (0.3127, 0.3290))])
     scale = np.linalg.solve(xyz[:3].T, xyz[3])
-    return xyz[:3].T * scale
+    matrix: np.ndarray = xyz[:3].T * scale
+    return matrix
 
 
 BT2020_FROM_BT709 = np.linalg.solve(
@@ -53,7 +54,8 @@ BT2020_FROM_BT709 = np.linalg.solve(
 def pq_codes(nits: np.ndarray) -> np.ndarray:
     """The inverse EOTF of ST 2084."""
     y = (np.maximum(nits, 0) / 10000) ** 0.1593017578125
-    return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
+    codes: np.ndarray = ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
+    return codes
 
 
 def hlg_codes(nits: np.ndarray) -> np.ndarray:
@@ -206,7 +208,7 @@ def test_a_matrix_that_libav_has_not_is_the_nearest(matrix: int) -> None:
         picture = av.VideoFrame.from_ndarray(np.full((48, 64), 90, np.uint8), format="yuv420p")
         picture.colorspace, picture.color_range = code, 1
         pictures.append(converted(picture, Colours()))
-    assert np.array_equal(*pictures)
+    assert np.array_equal(pictures[0], pictures[1])
 
 
 @pytest.mark.parametrize("kind", ["pq", "hlg", "wide"])

@@ -52,7 +52,8 @@ def interlaced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("interlaced") / f"{request.param}.mp4"
     shown_first = 0 if request.param == "tff" else 1
     flags = av.filter.Graph()
-    source = flags.add_buffer(width=WIDTH, height=HEIGHT, format="yuv420p", time_base=RATE)
+    layout = av.VideoFormat("yuv420p")
+    source = flags.add_buffer(width=WIDTH, height=HEIGHT, format=layout, time_base=RATE)
     setter = flags.add("setfield", mode=request.param)
     flags.link_nodes(source, setter, flags.add("buffersink")).configure()
     options = {"x264-params": f"{request.param}=1", "flags": "+ildct+ilme", "g": "10", "qp": "8"}
