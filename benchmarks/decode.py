@@ -25,10 +25,11 @@ from typing import Any
 
 BAR = 0.5
 SIZE, FPS, SIDE_PX = (1920, 1080), 30, 640
+X265 = "log-level=none:bframes=0:frame-threads=1"
 PQ_TAGS = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
 KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "standard range": ("libx265", "yuv420p", {"x265-params": "log-level=none"}),
-    "HDR": ("libx265", "yuv420p10le", {"x265-params": f"log-level=none:{PQ_TAGS}"}),
+    "standard range": ("libx265", "yuv420p", {"x265-params": X265}),
+    "HDR": ("libx265", "yuv420p10le", {"x265-params": f"{X265}:{PQ_TAGS}"}),
     "interlaced": ("libx264", "yuv420p", {"x264-params": "tff=1", "flags": "+ildct+ilme"}),
 }
 

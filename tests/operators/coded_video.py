@@ -12,6 +12,8 @@ import numpy as np
 
 LUMA = {"bt709": (0.2126, 0.0722), "bt601": (0.299, 0.114), "bt2020": (0.2627, 0.0593)}
 """Weights of red and blue in luma."""
+X265 = "log-level=none:qp=2:bframes=0:frame-threads=1"
+"""With several threads, a file of a single picture cannot always be written."""
 
 
 def ycbcr(rgb: np.ndarray, matrix: str, bits: int = 8, *, full: bool = False) -> np.ndarray:
@@ -67,10 +69,10 @@ def write_coded(
         for number, codes in enumerate(pictures):
             layout = "yuv420p" if codes.dtype == np.uint8 else "yuv420p10le"
             if stream is None:
-                quiet = {"x265-params": "log-level=none:qp=2"} if codec == "libx265" else {}
-                stream = container.add_stream(
-                    codec, rate=30, options={"qp": "2"} | quiet | (options or {})
-                )
+                settings = {"qp": "2", "x265-params": X265} | (options or {})
+                if codec != "libx265":
+                    del settings["x265-params"]
+                stream = container.add_stream(codec, rate=30, options=settings)
                 stream.height, stream.width = codes.shape[:2]
                 stream.pix_fmt = layout
                 for name, value in (tags or {}).items():
