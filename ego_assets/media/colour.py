@@ -21,7 +21,8 @@ from av.video.reformatter import VideoReformatter
 
 UNSPECIFIED = 2
 """Of matrix, transfer and primaries, as H.273 has it."""
-_RESERVED = 3
+RESERVED = 3
+"""A matrix that says nothing either; libav does not take it."""
 BT709, BT470BG, SMPTE170M, BT2020, BT2020_CONSTANT = 1, 5, 6, 9, 10
 PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
@@ -89,7 +90,7 @@ class Colours:
     def or_else(self, other: Colours) -> Colours:
         """These, and where they say nothing, what the other says."""
         return Colours(
-            other.matrix if self.matrix in (UNSPECIFIED, _RESERVED) else self.matrix,
+            other.matrix if self.matrix in (UNSPECIFIED, RESERVED) else self.matrix,
             self.range or other.range,
             other.transfer if self.transfer not in TRANSFERS else self.transfer,
             other.primaries if self.primaries not in PRIMARIES else self.primaries,

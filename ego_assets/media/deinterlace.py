@@ -15,6 +15,8 @@ from typing import Any
 import av
 import av.filter
 
+from ego_assets.media.colour import RESERVED, UNSPECIFIED
+
 _TICK = Fraction(1, 1000)
 Indexed = tuple[int, Any]
 
@@ -23,6 +25,8 @@ def deinterlaced(pictures: Iterator[Indexed]) -> Iterator[Indexed]:
     """(index, picture) of each of these, in order. Every picture's time stamp becomes its index."""
     graph, shape = None, None
     for index, picture in pictures:
+        if picture.colorspace == RESERVED:
+            picture.colorspace = UNSPECIFIED
         found = (picture.width, picture.height, picture.format.name)
         if graph is None or found != shape:
             if graph is not None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ego_assets.media.decode import ClipFrames
+from ego_assets.media.deinterlace import deinterlaced
 from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import Frame
 from ego_assets.videos.inspection import probe_video
@@ -126,3 +127,18 @@ def test_the_search_for_cuts_sees_pictures_as_they_are_stored(interlaced: Path) 
         stored = [p.to_ndarray() for p in container.decode(video=0)]
     seen = [p.to_ndarray() for _, p in ClipFrames(interlaced, 0, FRAMES).read_pictures()]
     assert all(np.array_equal(*pair) for pair in zip(stored, seen, strict=True))
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj420p", "yuv422p10le", "uyvy422", "nv12"])
+@pytest.mark.parametrize("matrix", [1, 2, 3, 9])
+def test_pictures_of_any_kind_come_out_one_for_one(layout: str, matrix: int) -> None:
+    """Also where the size changes on the way; 3 is a matrix that libav's filters refuse."""
+    pictures = []
+    for number, side in enumerate([48, 48, 48, 64, 64]):
+        image = np.full((side, side, 3), 40 * number, np.uint8)
+        picture: Any = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=layout)
+        picture.colorspace, picture.color_range = matrix, 1
+        pictures.append((number, picture))
+    found = list(deinterlaced(iter(pictures)))
+    assert [(n, p.width) for n, p in found] == [(0, 48), (1, 48), (2, 48), (3, 64), (4, 64)]
+    assert all(p.colorspace == (2 if matrix == 3 else matrix) for _, p in found)

@@ -19,10 +19,9 @@ Stream = tuple[str, int, int, int]
 """Codec, width, height, pictures."""
 PROXY, MAIN = ("libx264", 160, 120, 12), ("libx264", 640, 480, 12)
 STILL = ("mjpeg", 1280, 960, 1)
-THUMBNAILS = ("mjpeg", 1280, 960, 3)
 
 
-def write_streams(path: Path, streams: Sequence[Stream], *, thumbnails: bool = False) -> Path:
+def write_streams(path: Path, streams: Sequence[Stream]) -> Path:
     """Each stream is as light as its place: 60, 120, 180."""
     with av.open(str(path), "w") as container:
         made: list[tuple[Any, Stream]] = []
@@ -30,8 +29,6 @@ def write_streams(path: Path, streams: Sequence[Stream], *, thumbnails: bool = F
             stream: Any = container.add_stream(codec, rate=30)
             stream.width, stream.height = width, height
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-            if thumbnails and codec == "mjpeg":
-                stream.disposition = av.stream.Disposition.timed_thumbnails
             made.append((stream, (codec, width, height, count)))
         for place, (stream, (_, width, height, count)) in enumerate(made):
             image = np.full((height, width, 3), 60 * (place + 1), np.uint8)
