@@ -29,6 +29,7 @@ _OPTIONS = {
     "use_absolute_path": "0",
     "max_streams": "64",
 }
+STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 MAX_PICTURE_PIXELS = 16384 * 8640
 """No decoder makes a larger picture, whatever a stream says of itself half way through."""
 
@@ -82,22 +83,40 @@ def unless_of_storage(error: BaseException, path: Path) -> None:
 
 
 def choose_video_stream(container: av.container.InputContainer) -> Any | None:
-    """The stream that is meant to be seen: the default one, else the largest; no cover pictures."""
-    streams = [
-        s
-        for s in container.streams.video
-        if s.codec_context is not None and not _has(s, av.stream.Disposition.attached_pic)
-    ]
+    """The largest real video: no cover picture, thumbnail or single picture if there is another.
+
+    Streams come in any order, and muxers call the first the default one, which may be the small
+    proxy of a camera. Of streams of one size the default one is taken, then the first.
+    """
+    streams = video_streams(container)
     if not streams:
         return None
     return max(
         streams,
         key=lambda s: (
             s.width * s.height > 0,
-            _has(s, av.stream.Disposition.default),
+            not _is_still(s),
             s.width * s.height,
+            _has(s, av.stream.Disposition.default),
             -s.index,
         ),
+    )
+
+
+def video_streams(container: av.container.InputContainer) -> list[Any]:
+    """Streams of moving pictures that have a decoder."""
+    return [
+        s
+        for s in container.streams.video
+        if s.codec_context is not None and not _has(s, av.stream.Disposition.attached_pic)
+    ]
+
+
+def _is_still(stream: Any) -> bool:
+    """Whether it looks like one picture, or thumbnails, beside a video."""
+    flags = av.stream.Disposition.timed_thumbnails | av.stream.Disposition.still_image
+    return _has(stream, flags) or (
+        stream.codec_context.codec.canonical_name in STILL_CODECS and stream.frames <= 1
     )
 
 

@@ -1,7 +1,8 @@
 """Decodes a stretch of a video, ahead of its reader and with bounded memory.
 
 Here: frames, pictures, keyframes; in software or on a GPU. Not here: opening (`containers`), which
-frames there are (`frame_index`), cuts (`ego_assets.videos.cuts`).
+frames there are (`frame_index`), their colours (`colour`) and fields (`deinterlace`), cuts
+(`ego_assets.videos.cuts`).
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import os
 import queue
 import threading
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from ego_assets.media import nvdec, progress
+from ego_assets.media.colour import RgbConverter
 from ego_assets.media.containers import libav_says, must_be_damage, open_media, unless_of_storage
+from ego_assets.media.deinterlace import deinterlaced
 from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.operator import BadInputError, Frame
 from resources.raw.limits import BYTES_IN_FLIGHT
@@ -192,12 +194,22 @@ class ClipFrames:
     def _decode(self, scale: float, wanted: list[int] | None) -> Iterator[Frame]:
         first = wanted[0] if wanted else self.start_frame
         last = wanted[-1] if wanted else self.end_frame - 1
-        chosen = set(wanted) if wanted is not None else None
-        # One for all frames; for each of them it would be set up, with threads, again.
-        scaler = VideoReformatter()
-        for index, picture in self._indexed(first, last):
-            if chosen is None or index in chosen:
-                yield self._frame(scaler, picture, index, scale)
+        chosen = set(wanted) if wanted is not None else range(first, last + 1)
+        converter = RgbConverter(self.index.colours)
+        for index, picture in self._whole_pictures(first, last, chosen):
+            if index in chosen:
+                yield self._frame(converter, picture, index, scale)
+
+    def _whole_pictures(
+        self, first: int, last: int, chosen: Container[int]
+    ) -> Iterator[tuple[int, Any]]:
+        """As `_indexed`; interlaced pictures are deinterlaced, and come with some that are not
+        chosen."""
+        if not self.index.is_interlaced:
+            return self._indexed(first, last)
+        pictures = self._indexed(max(first - 1, 0), min(last + 1, len(self.index) - 1))
+        neighbours = (p for p in pictures if any(p[0] + d in chosen for d in (-1, 0, 1)))
+        return deinterlaced(neighbours)
 
     def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) of the frames from `first` to `last`, both included."""
@@ -290,18 +302,11 @@ class ClipFrames:
                 for picture in packet.decode():
                     yield nvdec.as_software_has_it(picture)
 
-    def _frame(self, scaler: VideoReformatter, picture: Any, index: int, scale: float) -> Frame:
+    def _frame(self, converter: RgbConverter, picture: Any, index: int, scale: float) -> Frame:
         turned = self.index.rotation_deg in (90, 270)
         width, height = max(1, round(self.width * scale)), max(1, round(self.height * scale))
         size = (height, width) if turned else (width, height)
-        image: np.ndarray = scaler.reformat(
-            picture,
-            format="rgb24",
-            width=size[0],
-            height=size[1],
-            interpolation="AREA" if scale < 1 else "BILINEAR",
-            threads=1,
-        ).to_ndarray()
+        image = converter.convert(picture, *size, shrinks=scale < 1)
         if self.index.rotation_deg:
             # Our turn is clockwise, numpy's is not.
             image = np.ascontiguousarray(np.rot90(image, -self.index.rotation_deg // 90))

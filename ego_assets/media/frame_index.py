@@ -17,11 +17,15 @@ import av
 import numpy as np
 
 from ego_assets.media import progress
+from ego_assets.media.colour import UNTAGGED, Colours, colours_of
 from ego_assets.media.containers import choose_video_stream, must_be_damage, open_media
 from ego_assets.operator import BadInputError
 
 ORDERED_PICTURES = 64
 """So many tell whether a stream's times are in order: more than any decoder holds back."""
+PROGRESSIVE = "progressive"
+FIELD_ORDERS = {1: PROGRESSIVE, 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
+"""libav's numbers, and ffprobe's names: the field that is stored first, and that shown first."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class FrameIndex:
     pts: (F,) int64 time stamps in units of time_base, strictly ascending;
     packet_bytes: (F,) int64 size of what is stored for each of them;
     keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame;
-    is_stored_in_order: whether packets lie in the file as their time stamps have it.
+    is_stored_in_order: whether packets lie in the file as their time stamps have it;
+    colours: as the first picture says, or else the container; field_order: of `FIELD_ORDERS`, or
+    `interlaced` where only the first picture tells, or None: not known.
     """
 
     stream_index: int
@@ -45,9 +51,16 @@ class FrameIndex:
     width: int
     height: int
     is_stored_in_order: bool
+    colours: Colours = UNTAGGED
+    field_order: str | None = None
 
     def __len__(self) -> int:
         return len(self.pts)
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether pictures may consist of two fields, each of its own moment."""
+        return self.field_order not in (None, PROGRESSIVE)
 
     @cached_property
     def pts_s(self) -> np.ndarray:
@@ -84,10 +97,18 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
         stream = choose_video_stream(container)
         if stream is None:
             raise BadInputError(f"{path}: no video stream")
+        # Before anything is decoded: decoders write over it.
+        colours = colours_of(stream.codec_context)
+        order = FIELD_ORDERS.get(int(stream.codec_context.field_order))
         times, sizes, keys, end = _read_packets(path, container, stream)
         if not times:
             raise BadInputError(f"{path}: the video stream holds no frame")
-        rotation = _rotation(path, stream.index)
+        first = _first_picture(path, stream.index)
+        rotation = 0 if first is None else round(-first.rotation / 90) * 90 % 360
+        if first is not None:
+            colours = colours_of(first).or_else(colours)
+            if first.interlaced_frame and order in (None, PROGRESSIVE):
+                order = "interlaced"
         width, height = stream.width, stream.height
         pts, frame = np.unique(np.array(times, dtype=np.int64), return_inverse=True)
         if rotation in (90, 270):
@@ -104,6 +125,8 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
             width=width,
             height=height,
             is_stored_in_order=times == sorted(times),
+            colours=colours,
+            field_order=order,
         )
 
 
@@ -139,17 +162,16 @@ def _nominal_step(stream: Any) -> int:
     return max(1, round(1 / (rate * stream.time_base))) if stream.time_base else 1
 
 
-def _rotation(path: Path, stream_index: int) -> int:
-    """Clockwise turn in degrees that makes the stored picture upright: 0, 90, 180, 270."""
+def _first_picture(path: Path, stream_index: int) -> Any | None:
+    """The first picture as it is stored, which says how it is to be shown; None: none decodes."""
     with open_media(path) as container:
         stream: Any = container.streams[stream_index]
         try:
-            first: Any = next(container.decode(stream))
-            rotation: float = first.rotation
-            return round(-rotation / 90) * 90 % 360
+            picture = next(container.decode(stream))
         except (av.FFmpegError, StopIteration) as error:
             must_be_damage(error, path)
-            return 0
+            return None
+        return picture
 
 
 def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:

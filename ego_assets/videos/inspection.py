@@ -23,10 +23,12 @@ import numpy as np
 
 from ego_assets.media import progress
 from ego_assets.media.containers import (
+    STILL_CODECS,
     choose_video_stream,
     libav_says,
     open_media,
     unless_of_storage,
+    video_streams,
 )
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, has_times_of_decoding, index_frames
@@ -36,9 +38,8 @@ from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
 from resources.raw.uris import SIDECAR
 
-VERSION = "3"
+VERSION = "4"
 """Of the rows: raise it when they change."""
-STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
 """A file of whose looked-at frames fewer decode is corrupt."""
@@ -210,8 +211,10 @@ def _rejection(reason: RejectReason, detail: str) -> dict[str, str]:
 def _blank() -> dict[str, Any]:
     names = (
         "reject_reason reject_detail container video_codec pixel_format width_px height_px "
-        "rotation_deg sample_aspect_ratio frame_count average_rate_fps is_variable_rate "
-        "duration_s start_pts_s audio_codec audio_rate_hz audio_channels camera_model fx_px "
+        "rotation_deg sample_aspect_ratio color_transfer color_primaries color_matrix color_range "
+        "bit_depth field_order video_stream_index video_stream_count frame_count "
+        "average_rate_fps is_variable_rate duration_s start_pts_s audio_codec audio_rate_hz "
+        "audio_channels camera_model fx_px "
         "fy_px cx_px cy_px distortion intrinsics_source"
     )
     return {"accepted": False} | dict.fromkeys(names.split())
@@ -229,6 +232,7 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
         if stream is None:
             raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
         _fill_stream(row, stream)
+        row["video_stream_count"] = len(video_streams(container))
         _check_stream(stream, settings)
     index = index_frames(path)
     _fill_index(row, index)
@@ -269,6 +273,9 @@ def _fill_stream(row: dict[str, Any], stream: Any) -> None:
     row["pixel_format"] = stream.pix_fmt
     ratio = stream.sample_aspect_ratio
     row["sample_aspect_ratio"] = float(ratio) if ratio else 1.0
+    row["video_stream_index"] = stream.index
+    if stream.codec_context.format is not None:
+        row["bit_depth"] = max(c.bits for c in stream.codec_context.format.components)
 
 
 def _check_stream(stream: Any, settings: ManifestSettings) -> None:
@@ -285,6 +292,8 @@ def _check_stream(stream: Any, settings: ManifestSettings) -> None:
 def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
     row["width_px"], row["height_px"] = index.width, index.height
     row["rotation_deg"] = index.rotation_deg
+    row |= index.colours.names()
+    row["field_order"] = index.field_order
     row["frame_count"] = len(index)
     row["duration_s"] = index.duration_s
     row["start_pts_s"] = float(index.pts[0] * index.time_base)

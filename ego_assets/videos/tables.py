@@ -55,6 +55,40 @@ class VideoManifest(VideoRow):
         description="clockwise turn applied to make the stored picture upright: 0, 90, 180, 270"
     )
     sample_aspect_ratio: Float32 | None = Field(description="width of a pixel over its height")
+    color_transfer: Annotated[Text, MayBeAbsent()] | None = Field(
+        default=None,
+        description="transfer characteristics as FFmpeg names them: bt709, smpte2084 (PQ), "
+        "arib-std-b67 (HLG) …; null: the stream does not say",
+    )
+    color_primaries: Annotated[Text, MayBeAbsent()] | None = Field(
+        default=None, description="primaries as FFmpeg names them; null: the stream does not say"
+    )
+    color_matrix: Annotated[Text, MayBeAbsent()] | None = Field(
+        default=None,
+        description="matrix from RGB as FFmpeg names it (its color_space); null: the stream does "
+        "not say, and BT.709 is assumed from 720 lines on, BT.601 below",
+    )
+    color_range: Annotated[Literal["limited", "full"], MayBeAbsent()] | None = Field(
+        default=None,
+        description="of the samples; null: the stream does not say, and limited is assumed",
+    )
+    bit_depth: Annotated[Int32, Unit("bits"), MayBeAbsent()] | None = Field(
+        default=None, description="of a sample of the chosen video stream"
+    )
+    field_order: (
+        Annotated[Literal["progressive", "tt", "bb", "tb", "bt", "interlaced"], MayBeAbsent()]
+        | None
+    ) = Field(
+        default=None,
+        description="as ffprobe has it: which field is stored first, and which is shown first; "
+        "interlaced: in an order that only the pictures tell; null: not known",
+    )
+    video_stream_index: Annotated[Int32, MayBeAbsent()] | None = Field(
+        default=None, description="index of the chosen video stream in the file: the largest"
+    )
+    video_stream_count: Annotated[Int32, MayBeAbsent()] | None = Field(
+        default=None, description="video streams in the file, without cover pictures"
+    )
     frame_count: Int32 | None = Field(description="frames in the chosen stream")
     average_rate_fps: (
         Annotated[Float32, Unit("frames per second"), Plausible(5.0, 240.0)] | None

@@ -1,0 +1,141 @@
+"""Maps BT.2020 pictures, PQ, HLG or of standard range, to BT.709, by tables and one matrix.
+
+1. Light of the display, in units of HDR reference white (203 cd/m², ITU-R BT.2408): for PQ by the
+   EOTF of SMPTE ST 2084; for HLG by the inverse OETF of ITU-R BT.2100 and a system gamma of 1.2 (a
+   display of 1000 cd/m²) on each channel; for standard range by BT.1886.
+2. BT.2020's primaries to BT.709's (ITU-R BT.2087); light outside BT.709's gamut is clipped.
+3. The EETF of ITU-R BT.2390 on each channel: highlights up to 1000 cd/m² are rolled off, with
+   reference white at 90 %, and what is darker than 93 cd/m² keeps its light. Standard range: none.
+4. The inverse of BT.1886 (gamma 2.4), to 8 bits.
+
+HLG's gamma is applied to each channel as a camera and a display of standard range do it together,
+so that the colours are those of a recording in standard range. BT.2100 applies it to luminance,
+which would leave saturated colours less saturated than that.
+
+Nothing adapts to a picture or to metadata: equal values come out equal in every frame and file.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+REFERENCE_WHITE, PEAK = 203.0, 1000.0
+"""cd/m²."""
+HLG_GAMMA, DISPLAY_GAMMA = 1.2, 2.4
+BT709_FROM_BT2020 = np.array(
+    [
+        [1.660491, -0.587641, -0.072850],
+        [-0.124550, 1.132900, -0.008349],
+        [-0.018151, -0.100579, 1.118730],
+    ]
+)
+_CODES = np.arange(65536) / 65535
+_TOP = PEAK / REFERENCE_WHITE
+"""Light that comes out white; more is clipped."""
+_SQUARED_STEPS = (BT709_FROM_BT2020 * 65535**2 / _TOP).astype(np.float32)
+"""From light in BT.2020 to the squares of the steps that it is coded by."""
+_ROWS = 16
+"""Done at a time, so that what is between the steps stays in the processor's cache."""
+
+
+def to_bt709(codes: np.ndarray, kind: str) -> np.ndarray:
+    """Return (H, W, 3) uint8 of (H, W, 3) uint16 RGB codes; kind: pq, hlg or wide.
+
+    OpenCV does it where it is installed, and numpy otherwise, to within a level.
+    """
+    out = np.empty(codes.shape, np.uint8)
+    (_by_numpy if _opencv() is None else _by_opencv)(codes, *_tables(kind), out)
+    return out
+
+
+@cache
+def _opencv() -> Any | None:
+    """OpenCV, if it is there and has tables of 16 bits; reading a lake does without."""
+    try:
+        import cv2
+    except ImportError:
+        return None
+    return cv2 if int(cv2.__version__.split(".")[0]) >= 5 else None
+
+
+def _by_opencv(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray) -> None:
+    cv2: Any = _opencv()
+    linear, mixed = np.empty((2, _ROWS, *codes.shape[1:]), np.float32)
+    steps = np.empty(linear.shape, np.uint16)
+    for top in range(0, len(codes), _ROWS):
+        part = codes[top : top + _ROWS]
+        rows = len(part)
+        cv2.LUT(part, light, dst=linear[:rows])
+        cv2.transform(linear[:rows], _SQUARED_STEPS, dst=mixed[:rows])
+        cv2.max(mixed[:rows], 0, dst=mixed[:rows])
+        cv2.sqrt(mixed[:rows], dst=mixed[:rows])
+        cv2.multiply(mixed[:rows], 1.0, dst=steps[:rows], dtype=cv2.CV_16U)
+        cv2.LUT(steps[:rows], coded, dst=out[top : top + rows])
+
+
+def _by_numpy(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray) -> None:
+    for top in range(0, len(codes), _ROWS):
+        mixed = light[codes[top : top + _ROWS]] @ _SQUARED_STEPS.T
+        steps = np.rint(np.minimum(np.sqrt(np.maximum(mixed, 0)), 65535))
+        out[top : top + _ROWS] = coded[steps.astype(np.uint16)]
+
+
+@lru_cache(maxsize=3)
+def _tables(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Light of each code, over reference white; 8-bit code of each step of the root of light."""
+    light = {"pq": pq_light, "hlg": hlg_light, "wide": sdr_light}[kind](_CODES) / REFERENCE_WHITE
+    out = _CODES**2 * _TOP
+    if kind != "wide":
+        out = roll_off(out * REFERENCE_WHITE) / REFERENCE_WHITE
+    coded = 255 * np.clip(out, 0, 1) ** (1 / DISPLAY_GAMMA)
+    return light.astype(np.float32), np.rint(coded).astype(np.uint8)
+
+
+_M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
+_C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+
+
+def pq_light(code: np.ndarray) -> np.ndarray:
+    """Light in cd/m² of PQ codes of 0 to 1 (the EOTF of ST 2084)."""
+    power = code ** (1 / _M2)
+    light: np.ndarray = 1e4 * (np.maximum(power - _C1, 0) / (_C2 - _C3 * power)) ** (1 / _M1)
+    return light
+
+
+def pq_code(light: np.ndarray) -> np.ndarray:
+    """PQ codes of light in cd/m²."""
+    power = (light / 1e4) ** _M1
+    code: np.ndarray = ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2
+    return code
+
+
+def hlg_light(code: np.ndarray) -> np.ndarray:
+    """Light in cd/m² of HLG codes of 0 to 1, on a display of 1000 cd/m²."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
+    light: np.ndarray = PEAK * scene**HLG_GAMMA
+    return light
+
+
+def sdr_light(code: np.ndarray) -> np.ndarray:
+    """Light in cd/m² of codes of standard range, white at reference white (BT.1886)."""
+    light: np.ndarray = REFERENCE_WHITE * code**DISPLAY_GAMMA
+    return light
+
+
+def roll_off(light: np.ndarray) -> np.ndarray:
+    """Light up to `PEAK` brought below `REFERENCE_WHITE`: the EETF of BT.2390, black at 0."""
+    peak = pq_code(np.array(PEAK))
+    code = np.minimum(pq_code(light) / peak, 1)
+    top = pq_code(np.array(REFERENCE_WHITE)) / peak
+    knee = 1.5 * top - 0.5
+    t = np.maximum((code - knee) / (1 - knee), 0)
+    curve = (
+        (2 * t**3 - 3 * t**2 + 1) * knee
+        + (t**3 - 2 * t**2 + t) * (1 - knee)
+        + (3 * t**2 - 2 * t**3) * top
+    )
+    return pq_light(np.where(code < knee, code, curve) * peak)

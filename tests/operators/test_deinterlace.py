@@ -1,0 +1,144 @@
+"""Interlaced pictures come out whole, each under its own number, and others as they are.
+
+Every picture carries its number as bars along the top; a box moves from field to field.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.filter
+import numpy as np
+import pytest
+
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.deinterlace import deinterlaced
+from ego_assets.media.frame_index import index_frames
+from ego_assets.operator import Frame
+from ego_assets.videos.inspection import probe_video
+from ego_assets.videos.settings import ManifestSettings
+
+WIDTH, HEIGHT, FRAMES, BITS = 320, 240, 40, 8
+RATE = Fraction(1, 25)
+STEP = 6
+"""Pixels that the box moves from one field to the next."""
+
+
+def field(number: int, moment: int) -> np.ndarray:
+    """A picture whose bars say `number` and whose box is where it is at `moment`."""
+    image = np.full((HEIGHT, WIDTH), 90, np.uint8)
+    for bit in range(BITS):
+        image[:40, bit * WIDTH // BITS : (bit + 1) * WIDTH // BITS] = 235 * (number >> bit & 1)
+    left = moment * STEP % (WIDTH - 48)
+    image[120:200, left : left + 48] = 220
+    return image
+
+
+def number_of(image: np.ndarray) -> int:
+    places = (np.arange(BITS) * 2 + 1) * image.shape[1] // (2 * BITS)
+    return int(((image[image.shape[0] // 12, places, 1] > 128) << np.arange(BITS)).sum())
+
+
+def combing(image: np.ndarray) -> float:
+    """How much each row of the box differs from the mean of those beside it."""
+    rows = image[124:196, :, 1].astype(float)
+    return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
+
+
+@pytest.fixture(scope="module", params=["tff", "bff"])
+def interlaced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("interlaced") / f"{request.param}.mp4"
+    shown_first = 0 if request.param == "tff" else 1
+    flags = av.filter.Graph()
+    layout = av.VideoFormat("yuv420p")
+    source = flags.add_buffer(width=WIDTH, height=HEIGHT, format=layout, time_base=RATE)
+    setter = flags.add("setfield", mode=request.param)
+    flags.link_nodes(source, setter, flags.add("buffersink")).configure()
+    options = {"x264-params": f"{request.param}=1", "flags": "+ildct+ilme", "g": "10", "qp": "8"}
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(FRAMES):
+            woven = np.empty((HEIGHT, WIDTH), np.uint8)
+            woven[shown_first::2] = field(number, 2 * number)[shown_first::2]
+            woven[1 - shown_first :: 2] = field(number, 2 * number + 1)[1 - shown_first :: 2]
+            planes = np.concatenate([woven, np.full((HEIGHT // 2, WIDTH), 128, np.uint8)])
+            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            picture.pts, picture.time_base = number, RATE
+            flags.push(picture)  # what the encoder believes
+            container.mux(stream.encode(flags.pull()))
+        container.mux(stream.encode())
+    return path
+
+
+def read(path: Path, start: int = 0, end: int = FRAMES, **options: Any) -> list[Frame]:
+    return list(ClipFrames(path, start, end).read(**options))
+
+
+def test_every_frame_comes_out_once_under_its_own_number(interlaced: Path) -> None:
+    frames = read(interlaced)
+    assert [f.index for f in frames] == list(range(FRAMES))
+    assert [number_of(f.image) for f in frames] == list(range(FRAMES))
+    times = index_frames(interlaced).pts_s
+    assert [f.pts_s for f in frames] == times.tolist()
+
+
+def test_two_moments_become_the_first(interlaced: Path) -> None:
+    with av.open(str(interlaced)) as container:
+        woven = [p.to_ndarray(format="rgb24") for p in container.decode(video=0)]
+    for frame in read(interlaced)[1:-1]:
+        box = np.flatnonzero(frame.image[160, :, 1] > 160)
+        left = 2 * frame.index * STEP % (WIDTH - 48)
+        if left + 48 + STEP < WIDTH - 48:  # where the box does not jump back
+            assert abs(box[0] - left) <= 1
+            assert abs(box[-1] - (left + 47)) <= 1
+            assert combing(frame.image) < 0.25 * combing(woven[frame.index])
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 5), (10, 12), (11, 19), (20, 21), (39, 40)])
+def test_a_stretch_shows_what_the_whole_shows_interlaced(
+    interlaced: Path, start: int, end: int
+) -> None:
+    whole = read(interlaced)
+    part = read(interlaced, start, end)
+    assert [f.index for f in part] == list(range(start, end))
+    assert all(np.array_equal(f.image, whole[f.index].image) for f in part)
+
+
+def test_single_frames_are_those_of_the_whole(interlaced: Path) -> None:
+    whole = read(interlaced)
+    chosen = [0, 3, 4, 17, 30, 39]
+    some = read(interlaced, indices=chosen)
+    assert [f.index for f in some] == chosen
+    assert all(np.array_equal(f.image, whole[f.index].image) for f in some)
+
+
+def test_the_manifest_tells_the_field_order(interlaced: Path) -> None:
+    row = probe_video(interlaced, ManifestSettings())
+    assert row["accepted"]
+    assert row["field_order"] == {"tff": "tt", "bff": "bb"}[interlaced.stem]
+
+
+def test_the_search_for_cuts_sees_pictures_as_they_are_stored(interlaced: Path) -> None:
+    with av.open(str(interlaced)) as container:
+        stored = [p.to_ndarray() for p in container.decode(video=0)]
+    seen = [p.to_ndarray() for _, p in ClipFrames(interlaced, 0, FRAMES).read_pictures()]
+    assert all(np.array_equal(*pair) for pair in zip(stored, seen, strict=True))
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj420p", "yuv422p10le", "uyvy422", "nv12"])
+@pytest.mark.parametrize("matrix", [1, 2, 3, 9])
+def test_pictures_of_any_kind_come_out_one_for_one(layout: str, matrix: int) -> None:
+    """Also where the size changes on the way; 3 is a matrix that libav's filters refuse."""
+    pictures = []
+    for number, side in enumerate([48, 48, 48, 64, 64]):
+        image = np.full((side, side, 3), 40 * number, np.uint8)
+        picture: Any = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=layout)
+        picture.colorspace, picture.color_range = matrix, 1
+        pictures.append((number, picture))
+    found = list(deinterlaced(iter(pictures)))
+    assert [(n, p.width) for n, p in found] == [(0, 48), (1, 48), (2, 48), (3, 64), (4, 64)]
+    assert all(p.colorspace == (2 if matrix == 3 else matrix) for _, p in found)
