@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from ego_assets.masks.landmarks.scan import HandScan
+from ego_assets.models.hand_nets import runtime
 from ego_assets.models.hand_nets.landmarks import HandLook, LandmarkNet, region_of
 from ego_assets.models.hand_nets.palms import PalmDetector, Region, anchors, windows
 from ego_assets.models.hand_nets.runtime import load_net
@@ -48,6 +51,28 @@ def test_both_runtimes_give_the_same(hand_nets: Path, pictures: list[np.ndarray]
                 assert np.abs(one[name] - other[name]).max() < EQUAL * max(
                     1, np.abs(one[name]).max()
                 )
+
+
+def test_many_threads_share_a_few_copies_of_a_net(
+    hand_nets: Path, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[object] = []
+
+    class Counted(runtime._OpenCvNet):
+        def __init__(self, *arguments: Any) -> None:
+            built.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(runtime, "_OpenCvNet", Counted)
+    net = load_net(hand_nets / "palm_detection_full.tflite", ("Identity_1",), "opencv")
+    crops = [whole(image, 1.4, turn).crop(image, 192) for image in pictures for turn in range(4)]
+    alone = [net.run(crop)["Identity_1"] for crop in crops]
+    assert len(built) == 1
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda crop: net.run(crop)["Identity_1"], crops))
+    assert len(built) <= runtime.MOST_COPIES
+    for one, other in zip(alone, found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def best_look(hand_nets: Path, image: np.ndarray) -> HandLook:

@@ -18,6 +18,8 @@ import numpy as np
 from ego_assets.models.weights import WeightsError
 
 Runtime = Literal["litert", "opencv"]
+MOST_COPIES = 4
+"""Of a network in a process: on more cores a frame has no more to look at, but they take memory."""
 
 
 class Net(Protocol):
@@ -37,27 +39,37 @@ def load_net(path: Path, outputs: tuple[str, ...], runtime: Runtime | None = Non
     """Read a network, which several threads may use at a time. outputs: the names of those that are
     wanted. Raises WeightsError."""
     kind = _LiteRtNet if (runtime or runtime_here()) == "litert" else _OpenCvNet
-    try:
-        return _NetOfEachThread(lambda: kind(path, outputs))
-    except Exception as error:  # each library has its own for files that are not theirs
-        raise WeightsError(
-            f"{path} cannot be read as a TFLite network: {type(error).__name__}: {error}"
-        ) from error
+
+    def build() -> Net:
+        try:
+            return kind(path, outputs)
+        except Exception as error:  # each library has its own for files that are not theirs
+            raise WeightsError(
+                f"{path} cannot be read as a TFLite network: {type(error).__name__}: {error}"
+            ) from error
+
+    return _NetOfMany(build)
 
 
-class _NetOfEachThread:
-    """A network for each thread that looks at a picture: neither library's can be shared."""
+class _NetOfMany:
+    """A network of which there are copies, since threads can share neither library's; some wait if
+    many look at a time."""
 
-    def __init__(self, read: Callable[[], Net]) -> None:
-        self._read = read
-        self._own = threading.local()
-        self._own.net = read()
+    def __init__(self, build: Callable[[], Net]) -> None:
+        self._build = build
+        self._free = [build()]
+        self._turns = threading.BoundedSemaphore(MOST_COPIES)
 
     def run(self, picture: np.ndarray) -> dict[str, np.ndarray]:
-        if not hasattr(self._own, "net"):
-            self._own.net = self._read()
-        net: Net = self._own.net
-        return net.run(picture)
+        with self._turns:
+            try:
+                net = self._free.pop()
+            except IndexError:
+                net = self._build()
+            try:
+                return net.run(picture)
+            finally:
+                self._free.append(net)
 
 
 class _LiteRtNet:

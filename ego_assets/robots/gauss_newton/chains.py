@@ -21,7 +21,7 @@ from ego_assets.robots.solver import HandSolver
 
 
 class UnsuitedHandError(ValueError):
-    """Our solver cannot solve this hand, or by this method; the library's can."""
+    """Our solver cannot solve this hand, or use this method; the library's can."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class GaussNewtonSolver(HandSolver):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if self.method == "dexpilot":
-            raise UnsuitedHandError("dexpilot is the library's")
+            raise UnsuitedHandError("dexpilot is only available from dex_retargeting")
         zero = np.zeros(len(self.free))
         self.base = base = self.expand(zero)
         self.spread = np.column_stack([self.expand(unit) - base for unit in np.eye(len(self.free))])
