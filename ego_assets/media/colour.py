@@ -22,7 +22,7 @@ from av.video.reformatter import VideoReformatter
 UNSPECIFIED = 2
 """Of matrix, transfer and primaries, as H.273 has it."""
 RESERVED = 3
-"""A matrix that says nothing either; libav does not take it."""
+"""Says nothing either; libav refuses it."""
 BT709, BT470BG, SMPTE170M, BT2020, BT2020_CONSTANT = 1, 5, 6, 9, 10
 PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
@@ -90,7 +90,7 @@ class Colours:
     def or_else(self, other: Colours) -> Colours:
         """These, and where they say nothing, what the other says."""
         return Colours(
-            other.matrix if self.matrix in (UNSPECIFIED, RESERVED) else self.matrix,
+            other.matrix if self.matrix == UNSPECIFIED else self.matrix,
             self.range or other.range,
             other.transfer if self.transfer not in TRANSFERS else self.transfer,
             other.primaries if self.primaries not in PRIMARIES else self.primaries,
@@ -116,16 +116,29 @@ class Colours:
 
 
 UNTAGGED = Colours()
+_NEAREST = {RESERVED: UNSPECIFIED, BT2020_CONSTANT: BT2020}
 
 
 def colours_of(described: Any) -> Colours:
     """What a picture of libav's, or a codec context, says."""
+    matrix = int(described.colorspace)
     return Colours(
-        int(described.colorspace),
+        UNSPECIFIED if matrix == RESERVED else matrix,
         int(described.color_range),
         int(described.color_trc),
         int(described.color_primaries),
     )
+
+
+def convertible(picture: Any) -> Any:
+    """The picture, tagged with the nearest matrix that libav converts from, if it lacks its own.
+
+    To be called before libav converts or filters a picture. Others keep what they say.
+    """
+    nearest = _NEAREST.get(int(picture.colorspace))
+    if nearest is not None:
+        picture.colorspace = nearest
+    return picture
 
 
 def matrix_by_size(width: int, height: int) -> int:
@@ -147,7 +160,7 @@ class RgbConverter:
 
     def convert(self, picture: Any, width: int, height: int, *, shrinks: bool) -> np.ndarray:
         """Return (height, width, 3) uint8. Raises libav's errors for a matrix it does not know."""
-        own = colours_of(picture)
+        own = colours_of(convertible(picture))
         colours = own.or_else(self._said)
         kind = colours.kind
         shown = self._scaler.reformat(

@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from ego_assets.media import nvdec, progress
-from ego_assets.media.colour import RgbConverter
+from ego_assets.media.colour import RgbConverter, convertible
 from ego_assets.media.containers import libav_says, must_be_damage, open_media, unless_of_storage
 from ego_assets.media.deinterlace import deinterlaced
 from ego_assets.media.frame_index import FrameIndex, index_frames
@@ -54,7 +54,7 @@ def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]
                 raise
             at = index.nearest(picture.pts) if picture.pts is not None else None
             if at is not None:
-                yield at, picture
+                yield at, convertible(picture)
 
 
 class _DamagedPictureError(Exception):
@@ -234,7 +234,7 @@ class ClipFrames:
             if index > last:
                 return
             seen = index
-            yield index, picture
+            yield index, convertible(picture)
             if index == last:
                 return
 

@@ -18,8 +18,9 @@ from ego_assets.media import nvdec, tone
 from ego_assets.media.colour import Colours, RgbConverter, colours_of
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
+from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.inspection import probe_video
-from ego_assets.videos.settings import ManifestSettings
+from ego_assets.videos.settings import ClipSettings, ManifestSettings
 from tests.operators.coded_video import middles, patches, write_coded, ycbcr
 
 CASES = Path(__file__).with_name("colour_cases")
@@ -201,7 +202,7 @@ def test_what_a_picture_does_not_say_the_container_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("matrix", [3, 10])
-def test_a_matrix_that_libav_has_not_is_the_nearest(matrix: int) -> None:
+def test_a_matrix_that_libav_lacks_is_the_nearest(matrix: int) -> None:
     """It refuses to convert with a reserved matrix, and with the other one of BT.2020."""
     pictures = []
     for code in (matrix, 6 if matrix == 3 else 9):
@@ -209,6 +210,33 @@ def test_a_matrix_that_libav_has_not_is_the_nearest(matrix: int) -> None:
         picture.colorspace, picture.color_range = code, 1
         pictures.append(converted(picture, Colours()))
     assert np.array_equal(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "code", "matrix"),
+    [
+        ("reserved.ts", "mpeg2video", 3, "bt601"),
+        ("reserved.mkv", "libvpx-vp9", 3, "bt601"),
+        ("constant.mp4", "libx264", 10, "bt2020"),
+    ],
+)
+def test_files_whose_matrix_libav_lacks_are_read_and_cut(
+    tmp_path: Path, name: str, codec: str, code: int, matrix: str
+) -> None:
+    """The container of some says the same matrix, so that it is no help."""
+    options = {"qmin": "1", "qmax": "2", "crf": "2"} if codec != "libx264" else None
+    scenes = [COLOURS] * 6 + [255 - COLOURS] * 6
+    pictures = [ycbcr(patches((s / 255).tolist(), 192, 64), matrix) for s in scenes]
+    tags = {"colorspace": code, "color_range": 1}
+    path = write_coded(tmp_path / name, pictures, tags, codec=codec, options=options)
+    assert int(next(av.open(str(path)).decode(video=0)).colorspace) == code
+    found = middles(first(path), len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 5, found
+    row = probe_video(path, ManifestSettings())
+    assert row["accepted"], row["reject_detail"]
+    assert row["color_matrix"] == (None if code == 3 else "bt2020c")
+    for search in ("exact", "fast", "pyscenedetect"):
+        assert find_cuts(path, ClipSettings(search=search)).cuts == [6]
 
 
 @pytest.mark.parametrize("kind", ["pq", "hlg", "wide"])
