@@ -96,6 +96,15 @@ class Colours:
             other.primaries if self.primaries not in PRIMARIES else self.primaries,
         )
 
+    def where_silent(self, other: Colours) -> Colours:
+        """These, but only what the other leaves open."""
+        return Colours(
+            self.matrix if other.matrix == UNSPECIFIED else UNSPECIFIED,
+            self.range if not other.range else 0,
+            self.transfer if other.transfer not in TRANSFERS else UNSPECIFIED,
+            self.primaries if other.primaries not in PRIMARIES else UNSPECIFIED,
+        )
+
     def names(self) -> dict[str, str | None]:
         """Columns of `video_manifest`; None: the stream does not say."""
         return {

@@ -195,7 +195,7 @@ class ClipFrames:
         first = wanted[0] if wanted else self.start_frame
         last = wanted[-1] if wanted else self.end_frame - 1
         chosen = set(wanted) if wanted is not None else range(first, last + 1)
-        converter = RgbConverter(self.index.colours)
+        converter = RgbConverter(self.index.container_colours)
         for index, picture in self._whole_pictures(first, last, chosen):
             if index in chosen:
                 yield self._frame(converter, picture, index, scale)

@@ -239,6 +239,41 @@ def test_files_whose_matrix_libav_lacks_are_read_and_cut(
         assert find_cuts(path, ClipSettings(search=search)).cuts == [6]
 
 
+def join(paths: list[Path], joined: Path) -> Path:
+    """One after the other, as they are coded."""
+    with av.open(str(joined), "w") as out:
+        stream: Any = None
+        begin = 0
+        for path in paths:
+            with av.open(str(path)) as part:
+                source = part.streams.video[0]
+                stream = stream or out.add_stream_from_template(source)
+                for packet in part.demux(source):
+                    if packet.size and packet.pts is not None and packet.dts is not None:
+                        packet.pts, packet.dts = packet.pts + begin, packet.dts + begin
+                        packet.stream = stream
+                        out.mux(packet)
+            begin += 90000
+    return joined
+
+
+@pytest.mark.parametrize("order", [["hdr", "plain"], ["plain", "hdr"]])
+def test_a_stretch_without_tags_is_not_taken_for_the_one_before(
+    tmp_path: Path, order: list[str]
+) -> None:
+    hdr = write_hdr(tmp_path / "hdr.ts", light_of(COLOURS), PQ)
+    codes = ycbcr(patches((COLOURS / 255).tolist(), 192, 64), "bt601", bits=10)
+    plain = write_coded(tmp_path / "plain.ts", [codes] * 3, codec="libx265")
+    parts = {"hdr": hdr, "plain": plain}
+    path = join([parts[name] for name in order], tmp_path / "joined.ts")
+    frames = list(ClipFrames(path, 0, 6).read())
+    for frame in frames:
+        found = middles(frame.image, len(COLOURS))
+        assert np.abs(found - COLOURS).max() <= 4, (frame.index, found)
+    told = index_frames(path).colours.names()["color_transfer"]
+    assert told == ("smpte2084" if order[0] == "hdr" else None)
+
+
 @pytest.mark.parametrize("kind", ["pq", "hlg", "wide"])
 def test_without_opencv_the_same_comes_out(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     codes = np.random.default_rng(0).integers(0, 65536, (37, 50, 3), dtype=np.uint16)
