@@ -7,8 +7,9 @@ tables of the tone mapping (`tone`), decoding (`decode`).
 - The stream's matrix and range are honoured. A picture says it, or else the container.
 - Without a matrix, a picture of 720 lines or more is BT.709, and a smaller one BT.601, whichever
   way up it is stored; so is one of 1280 columns, which lost lines to a wide-screen crop.
-- PQ and HLG are tone-mapped to BT.709, and BT.2020 in standard range is brought to BT.709's
-  primaries. Pictures are shrunk to the size that is asked for before that.
+- PQ and HLG are tone-mapped to BT.709, whatever their primaries; without any, BT.2020 is assumed.
+  BT.2020 and Display P3 in standard range are brought to BT.709's primaries. Pictures are shrunk to
+  the size that is asked for before that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ UNSPECIFIED = 2
 RESERVED = 3
 """Says nothing either; libav refuses it."""
 BT709, BT470BG, SMPTE170M, BT2020, BT2020_CONSTANT = 1, 5, 6, 9, 10
+P3_D65 = 12
 PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
 _HD_LINES, _HD_COLUMNS = 720, 1280
@@ -56,7 +58,7 @@ PRIMARIES = {
     BT2020: "bt2020",
     10: "smpte428",
     11: "smpte431",
-    12: "smpte432",
+    P3_D65: "smpte432",
     22: "ebu3213",
 }
 MATRICES = {
@@ -121,7 +123,15 @@ class Colours:
             return "pq"
         if self.transfer == HLG:
             return "hlg"
-        return "wide" if self.primaries == BT2020 else None
+        return "wide" if self.gamut != BT709 else None
+
+    @property
+    def gamut(self) -> int:
+        """Of `tone.TO_BT709`. Primaries that it lacks are near those of BT.709, or rare."""
+        if self.primaries in (BT2020, P3_D65):
+            return self.primaries
+        is_unsaid_hdr = self.transfer in (PQ, HLG) and self.primaries not in PRIMARIES
+        return BT2020 if is_unsaid_hdr else BT709
 
 
 UNTAGGED = Colours()
@@ -187,7 +197,7 @@ class RgbConverter:
             return image
         from ego_assets.media.tone import to_bt709
 
-        return to_bt709(image, kind)
+        return to_bt709(image, kind, colours.gamut)
 
 
 def _matrix_to_take(own: Colours, colours: Colours, picture: Any) -> int | None:
@@ -195,7 +205,8 @@ def _matrix_to_take(own: Colours, colours: Colours, picture: Any) -> int | None:
     matrix = colours.matrix
     if picture.format.is_rgb:
         return None
-    if matrix == BT2020_CONSTANT or (matrix == UNSPECIFIED and colours.primaries == BT2020):
+    is_wide = colours.transfer in (PQ, HLG) or colours.primaries == BT2020
+    if matrix == BT2020_CONSTANT or (matrix == UNSPECIFIED and is_wide):
         return BT2020  # libav has no other of BT.2020; the two are near each other
     if matrix == UNSPECIFIED:
         matrix = matrix_by_size(picture.width, picture.height)

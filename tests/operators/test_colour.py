@@ -46,10 +46,12 @@ def from_primaries(*corners: tuple[float, float]) -> np.ndarray:
     return matrix
 
 
-BT2020_FROM_BT709 = np.linalg.solve(
-    from_primaries((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    from_primaries((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
-)
+XYZ = {
+    1: from_primaries((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
+    9: from_primaries((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    12: from_primaries((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+"""From linear RGB, by primaries."""
 
 
 def pq_codes(nits: np.ndarray) -> np.ndarray:
@@ -66,13 +68,14 @@ def hlg_codes(nits: np.ndarray) -> np.ndarray:
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), log)
 
 
-def light_of(rgb: np.ndarray) -> np.ndarray:
-    """BT.2020 light in cd/m² of 8-bit codes, white at 203 (BT.1886, BT.2408)."""
-    return 203 * (rgb / 255) ** 2.4 @ BT2020_FROM_BT709.T
+def light_of(rgb: np.ndarray, primaries: int = 9) -> np.ndarray:
+    """Light in cd/m², of these primaries, of 8-bit codes, white at 203 (BT.1886, BT.2408)."""
+    light: np.ndarray = 203 * (rgb / 255) ** 2.4 @ np.linalg.solve(XYZ[primaries], XYZ[1]).T
+    return light
 
 
 def write_hdr(path: Path, light: np.ndarray, tags: dict[str, int]) -> Path:
-    coded = (pq_codes if tags is PQ else hlg_codes)(light)
+    coded = (pq_codes if tags["color_trc"] == 16 else hlg_codes)(light)
     codes = ycbcr(patches(coded.tolist(), 192, 64), "bt2020", bits=10)
     return write_coded(path, [codes] * 3, tags, codec="libx265")
 
@@ -84,6 +87,24 @@ def test_what_hdr_shows_of_standard_range_comes_out_as_it_was(
 ) -> None:
     path = write_hdr(tmp_path / "hdr.mp4", light_of(COLOURS), tags)
     found = middles(first(path, max_side_px), len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 4, found
+
+
+@pytest.mark.parametrize("tags", [PQ, HLG], ids=["pq", "hlg"])
+@pytest.mark.parametrize("primaries", [1, 12])
+def test_hdr_of_other_primaries_comes_out_as_it_was(
+    tmp_path: Path, tags: dict[str, int], primaries: int
+) -> None:
+    tagged = tags | {"color_primaries": primaries}
+    path = write_hdr(tmp_path / "hdr.mp4", light_of(COLOURS, primaries), tagged)
+    found = middles(first(path), len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 4, found
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_hdr_that_says_only_its_transfer_is_bt2020(tmp_path: Path, transfer: int) -> None:
+    path = write_hdr(tmp_path / "hdr.mp4", light_of(COLOURS), {"color_trc": transfer})
+    found = middles(first(path), len(COLOURS))
     assert np.abs(found - COLOURS).max() <= 4, found
 
 
@@ -150,10 +171,16 @@ def test_matrix_and_range_are_honoured(
     assert row["color_range"] == ("full" if full else "limited")
 
 
-def test_wide_primaries_of_standard_range_are_brought_to_bt709(tmp_path: Path) -> None:
-    coded = (light_of(COLOURS) / 203).clip(0) ** (1 / 2.4)
-    codes = ycbcr(patches(coded.tolist(), 192, 64), "bt2020", bits=10)
-    path = write_coded(tmp_path / "wide.mp4", [codes], PQ | {"color_trc": 14}, codec="libx265")
+@pytest.mark.parametrize(
+    ("primaries", "code", "matrix"), [(9, 9, "bt2020"), (9, 2, "bt2020"), (12, 1, "bt709")]
+)
+def test_wide_primaries_of_standard_range_are_brought_to_bt709(
+    tmp_path: Path, primaries: int, code: int, matrix: str
+) -> None:
+    coded = (light_of(COLOURS, primaries) / 203).clip(0) ** (1 / 2.4)
+    codes = ycbcr(patches(coded.tolist(), 192, 64), matrix, bits=10)
+    tags = PQ | {"color_trc": 14, "color_primaries": primaries, "colorspace": code}
+    path = write_coded(tmp_path / "wide.mp4", [codes], tags, codec="libx265")
     found = middles(first(path), len(COLOURS))
     assert np.abs(found - COLOURS).max() <= 4, found
 
@@ -275,11 +302,14 @@ def test_a_stretch_without_tags_is_not_taken_for_the_one_before(
 
 
 @pytest.mark.parametrize("kind", ["pq", "hlg", "wide"])
-def test_without_opencv_the_same_comes_out(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("gamut", list(tone.TO_BT709))
+def test_without_opencv_the_same_comes_out(
+    monkeypatch: pytest.MonkeyPatch, kind: str, gamut: int
+) -> None:
     codes = np.random.default_rng(0).integers(0, 65536, (37, 50, 3), dtype=np.uint16)
-    with_opencv = tone.to_bt709(codes, kind)
+    with_opencv = tone.to_bt709(codes, kind, gamut)
     monkeypatch.setattr(tone, "_opencv", lambda: None)
-    apart = np.abs(tone.to_bt709(codes, kind).astype(int) - with_opencv)
+    apart = np.abs(tone.to_bt709(codes, kind, gamut).astype(int) - with_opencv)
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.001
 
