@@ -75,6 +75,9 @@ MATRICES = {
     12: "chroma-derived-nc",
     13: "chroma-derived-c",
     14: "ictcp",
+    15: "ipt-c2",
+    16: "ycgco-re",
+    17: "ycgco-ro",
 }
 RANGES = {LIMITED: "limited", FULL: "full"}
 """Code points of H.273, and the names that FFmpeg has for them (its ranges are tv and pc)."""
@@ -135,6 +138,7 @@ class Colours:
 
 
 UNTAGGED = Colours()
+_CONVERTED = {0, BT709, UNSPECIFIED, 4, BT470BG, SMPTE170M, 7, BT2020}
 _NEAREST = {RESERVED: UNSPECIFIED, BT2020_CONSTANT: BT2020}
 
 
@@ -147,6 +151,14 @@ def colours_of(described: Any) -> Colours:
         int(described.color_trc),
         int(described.color_primaries),
     )
+
+
+def unsupported_matrix(colours: Colours) -> str | None:
+    """Say so of a matrix that libav does not convert from, nor from one near it; None: it does."""
+    if colours.matrix in _CONVERTED or colours.matrix in _NEAREST:
+        return None
+    name = MATRICES.get(colours.matrix, f"number {colours.matrix}")
+    return f"its colours are coded with the matrix {name}, which is not supported"
 
 
 def convertible(picture: Any) -> Any:

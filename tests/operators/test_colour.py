@@ -266,6 +266,16 @@ def test_files_whose_matrix_libav_lacks_are_read_and_cut(
         assert find_cuts(path, ClipSettings(search=search)).cuts == [6]
 
 
+@pytest.mark.parametrize(("code", "name"), [(8, "ycgco"), (14, "ictcp"), (12, "chroma-derived-nc")])
+def test_a_matrix_that_is_not_supported_is_no_damage(tmp_path: Path, code: int, name: str) -> None:
+    codes = ycbcr(patches((COLOURS / 255).tolist(), 192, 64), "bt709", bits=10)
+    tags = {"colorspace": code, "color_range": 1}
+    path = write_coded(tmp_path / "v.mp4", [codes] * 6, tags, codec="libx265")
+    row = probe_video(path, ManifestSettings())
+    assert (row["reject_reason"], row["color_matrix"]) == ("unsupported_codec", name)
+    assert f"the matrix {name}, which is not supported" in row["reject_detail"]
+
+
 def join(paths: list[Path], joined: Path) -> Path:
     """One after the other, as they are coded."""
     with av.open(str(joined), "w") as out:
