@@ -144,7 +144,7 @@ def test_files_of_other_encoders(name: str, within: int, max_side_px: int | None
         ((1280, 536), "bt709"),
     ],
 )
-def test_a_stream_without_tags_is_taken_by_its_size(
+def test_a_stream_without_tags_is_guessed_from_its_size(
     tmp_path: Path, size: tuple[int, int], matrix: str
 ) -> None:
     codes = ycbcr(patches((COLOURS / 255).tolist(), *size), matrix)
