@@ -206,10 +206,16 @@ class ClipFrames:
         """As `_indexed`; interlaced pictures are deinterlaced, and come with some that are not
         chosen."""
         if not self.index.is_interlaced:
-            return self._indexed(first, last)
+            for index, picture in self._indexed(first, last):
+                if index in chosen and picture.interlaced_frame:
+                    first = index
+                    break  # once more from here on, with the picture before it
+                yield index, picture
+            else:
+                return
         pictures = self._indexed(max(first - 1, 0), min(last + 1, len(self.index) - 1))
         neighbours = (p for p in pictures if any(p[0] + d in chosen for d in (-1, 0, 1)))
-        return deinterlaced(neighbours)
+        yield from (p for p in deinterlaced(neighbours) if p[0] >= first)
 
     def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) of the frames from `first` to `last`, both included."""

@@ -21,7 +21,7 @@ from ego_assets.media.frame_index import index_frames
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.settings import ClipSettings, ManifestSettings
-from tests.operators.coded_video import middles, patches, write_coded, ycbcr
+from tests.operators.coded_video import join, middles, patches, write_coded, ycbcr
 
 CASES = Path(__file__).with_name("colour_cases")
 COLOURS = np.array(
@@ -274,24 +274,6 @@ def test_a_matrix_that_is_not_supported_is_no_damage(tmp_path: Path, code: int, 
     row = probe_video(path, ManifestSettings())
     assert (row["reject_reason"], row["color_matrix"]) == ("unsupported_codec", name)
     assert f"the matrix {name}, which is not supported" in row["reject_detail"]
-
-
-def join(paths: list[Path], joined: Path) -> Path:
-    """One after the other, as they are coded."""
-    with av.open(str(joined), "w") as out:
-        stream: Any = None
-        begin = 0
-        for path in paths:
-            with av.open(str(path)) as part:
-                source = part.streams.video[0]
-                stream = stream or out.add_stream_from_template(source)
-                for packet in part.demux(source):
-                    if packet.size and packet.pts is not None and packet.dts is not None:
-                        packet.pts, packet.dts = packet.pts + begin, packet.dts + begin
-                        packet.stream = stream
-                        out.mux(packet)
-            begin += 90000
-    return joined
 
 
 @pytest.mark.parametrize("order", [["hdr", "plain"], ["plain", "hdr"]])
