@@ -62,7 +62,10 @@ class FrameIndex:
 
     @property
     def is_interlaced(self) -> bool:
-        """Whether pictures may consist of two fields, each of its own moment."""
+        """Whether pictures may consist of two fields, each of its own moment, from the first on.
+
+        In other videos later pictures still may: each says so.
+        """
         return self.field_order not in (None, PROGRESSIVE)
 
     @cached_property

@@ -83,7 +83,8 @@ class VideoManifest(VideoRow):
     ) = Field(
         default=None,
         description="as ffprobe has it: which field is stored first, and which is shown first; "
-        "interlaced: in an order that only the pictures tell; null: not known",
+        "interlaced: in an order that only the pictures tell; null: not known. It is that of the "
+        "beginning, and may change later",
     )
     video_stream_index: Annotated[Int32, MayBeAbsent()] | None = Field(
         default=None,
