@@ -18,6 +18,7 @@ from ego_assets.media import nvdec, tone
 from ego_assets.media.colour import Colours, RgbConverter, colours_of
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
+from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.settings import ClipSettings, ManifestSettings
@@ -274,6 +275,9 @@ def test_a_matrix_that_is_not_supported_is_no_damage(tmp_path: Path, code: int, 
     row = probe_video(path, ManifestSettings())
     assert (row["reject_reason"], row["color_matrix"]) == ("unsupported_codec", name)
     assert f"the matrix {name}, which is not supported" in row["reject_detail"]
+    for search in ("exact", "fast", "pyscenedetect"):
+        with pytest.raises(BadInputError, match="cannot be converted"):
+            find_cuts(path, ClipSettings(search=search))
 
 
 @pytest.mark.parametrize("order", [["hdr", "plain"], ["plain", "hdr"]])
