@@ -7,8 +7,9 @@ tables of the tone mapping (`tone`), decoding (`decode`).
 - The stream's matrix and range are honoured. A picture says it, or else the container.
 - Without a matrix, a picture of 720 lines or more is BT.709, and a smaller one BT.601, whichever
   way up it is stored; so is one of 1280 columns, which lost lines to a wide-screen crop.
-- PQ and HLG are tone-mapped to BT.709, and BT.2020 in standard range is brought to BT.709's
-  primaries. Pictures are shrunk to the size that is asked for before that.
+- PQ and HLG are tone-mapped to BT.709, whatever their primaries; without any, BT.2020 is assumed.
+  BT.2020 and Display P3 in standard range are brought to BT.709's primaries. Pictures are shrunk to
+  the size that is asked for before that.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from av.video.reformatter import VideoReformatter
 UNSPECIFIED = 2
 """Of matrix, transfer and primaries, as H.273 has it."""
 RESERVED = 3
-"""A matrix that says nothing either; libav does not take it."""
+"""Says nothing either; libav refuses it."""
 BT709, BT470BG, SMPTE170M, BT2020, BT2020_CONSTANT = 1, 5, 6, 9, 10
+P3_D65 = 12
 PQ, HLG = 16, 18
 LIMITED, FULL = 1, 2
 _HD_LINES, _HD_COLUMNS = 720, 1280
@@ -56,7 +58,7 @@ PRIMARIES = {
     BT2020: "bt2020",
     10: "smpte428",
     11: "smpte431",
-    12: "smpte432",
+    P3_D65: "smpte432",
     22: "ebu3213",
 }
 MATRICES = {
@@ -73,6 +75,9 @@ MATRICES = {
     12: "chroma-derived-nc",
     13: "chroma-derived-c",
     14: "ictcp",
+    15: "ipt-c2",
+    16: "ycgco-re",
+    17: "ycgco-ro",
 }
 RANGES = {LIMITED: "limited", FULL: "full"}
 """Code points of H.273, and the names that FFmpeg has for them (its ranges are tv and pc)."""
@@ -90,10 +95,19 @@ class Colours:
     def or_else(self, other: Colours) -> Colours:
         """These, and where they say nothing, what the other says."""
         return Colours(
-            other.matrix if self.matrix in (UNSPECIFIED, RESERVED) else self.matrix,
+            other.matrix if self.matrix == UNSPECIFIED else self.matrix,
             self.range or other.range,
             other.transfer if self.transfer not in TRANSFERS else self.transfer,
             other.primaries if self.primaries not in PRIMARIES else self.primaries,
+        )
+
+    def where_silent(self, other: Colours) -> Colours:
+        """These, but only what the other leaves open."""
+        return Colours(
+            self.matrix if other.matrix == UNSPECIFIED else UNSPECIFIED,
+            self.range if not other.range else 0,
+            self.transfer if other.transfer not in TRANSFERS else UNSPECIFIED,
+            self.primaries if other.primaries not in PRIMARIES else UNSPECIFIED,
         )
 
     def names(self) -> dict[str, str | None]:
@@ -112,20 +126,50 @@ class Colours:
             return "pq"
         if self.transfer == HLG:
             return "hlg"
-        return "wide" if self.primaries == BT2020 else None
+        return "wide" if self.gamut != BT709 else None
+
+    @property
+    def gamut(self) -> int:
+        """Of `tone.TO_BT709`. Primaries that it lacks are near those of BT.709, or rare."""
+        if self.primaries in (BT2020, P3_D65):
+            return self.primaries
+        is_unsaid_hdr = self.transfer in (PQ, HLG) and self.primaries not in PRIMARIES
+        return BT2020 if is_unsaid_hdr else BT709
 
 
 UNTAGGED = Colours()
+_CONVERTED = {0, BT709, UNSPECIFIED, 4, BT470BG, SMPTE170M, 7, BT2020}
+_NEAREST = {RESERVED: UNSPECIFIED, BT2020_CONSTANT: BT2020}
 
 
 def colours_of(described: Any) -> Colours:
     """What a picture of libav's, or a codec context, says."""
+    matrix = int(described.colorspace)
     return Colours(
-        int(described.colorspace),
+        UNSPECIFIED if matrix == RESERVED else matrix,
         int(described.color_range),
         int(described.color_trc),
         int(described.color_primaries),
     )
+
+
+def unsupported_matrix(colours: Colours) -> str | None:
+    """Say so of a matrix that libav does not convert from, nor from one near it; None: it does."""
+    if colours.matrix in _CONVERTED or colours.matrix in _NEAREST:
+        return None
+    name = MATRICES.get(colours.matrix, f"number {colours.matrix}")
+    return f"its colours are coded with the matrix {name}, which is not supported"
+
+
+def convertible(picture: Any) -> Any:
+    """The picture, tagged with the nearest matrix that libav converts from, if it lacks its own.
+
+    To be called before libav converts or filters a picture. Others keep what they say.
+    """
+    nearest = _NEAREST.get(int(picture.colorspace))
+    if nearest is not None:
+        picture.colorspace = nearest
+    return picture
 
 
 def matrix_by_size(width: int, height: int) -> int:
@@ -147,7 +191,7 @@ class RgbConverter:
 
     def convert(self, picture: Any, width: int, height: int, *, shrinks: bool) -> np.ndarray:
         """Return (height, width, 3) uint8. Raises libav's errors for a matrix it does not know."""
-        own = colours_of(picture)
+        own = colours_of(convertible(picture))
         colours = own.or_else(self._said)
         kind = colours.kind
         shown = self._scaler.reformat(
@@ -165,7 +209,7 @@ class RgbConverter:
             return image
         from ego_assets.media.tone import to_bt709
 
-        return to_bt709(image, kind)
+        return to_bt709(image, kind, colours.gamut)
 
 
 def _matrix_to_take(own: Colours, colours: Colours, picture: Any) -> int | None:
@@ -173,7 +217,8 @@ def _matrix_to_take(own: Colours, colours: Colours, picture: Any) -> int | None:
     matrix = colours.matrix
     if picture.format.is_rgb:
         return None
-    if matrix == BT2020_CONSTANT or (matrix == UNSPECIFIED and colours.primaries == BT2020):
+    is_wide = colours.transfer in (PQ, HLG) or colours.primaries == BT2020
+    if matrix == BT2020_CONSTANT or (matrix == UNSPECIFIED and is_wide):
         return BT2020  # libav has no other of BT.2020; the two are near each other
     if matrix == UNSPECIFIED:
         matrix = matrix_by_size(picture.width, picture.height)

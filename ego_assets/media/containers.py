@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ _OPTIONS = {
     "max_streams": "64",
 }
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
+_STILLS = av.stream.Disposition.timed_thumbnails | av.stream.Disposition.still_image
+_PACKETS_LOOKED_AT = 1024
+"""Streams are stored side by side, so that many seconds of each are among these."""
 MAX_PICTURE_PIXELS = 16384 * 8640
 """No decoder makes a larger picture, whatever a stream says of itself half way through."""
 
@@ -89,13 +94,14 @@ def choose_video_stream(container: av.container.InputContainer) -> Any | None:
     proxy of a camera. Of streams of one size the default one is taken, then the first.
     """
     streams = video_streams(container)
-    if not streams:
-        return None
+    if len(streams) < 2:
+        return streams[0] if streams else None
+    counts = _picture_counts(container, streams)
     return max(
         streams,
         key=lambda s: (
             s.width * s.height > 0,
-            not _is_still(s),
+            min(counts[s.index], 1 if _has(s, _STILLS) else 2),
             s.width * s.height,
             _has(s, av.stream.Disposition.default),
             -s.index,
@@ -112,12 +118,29 @@ def video_streams(container: av.container.InputContainer) -> list[Any]:
     ]
 
 
-def _is_still(stream: Any) -> bool:
-    """Whether it looks like one picture, or thumbnails, beside a video."""
-    flags = av.stream.Disposition.timed_thumbnails | av.stream.Disposition.still_image
-    return _has(stream, flags) or (
-        stream.codec_context.codec.canonical_name in STILL_CODECS and stream.frames <= 1
-    )
+def _picture_counts(
+    container: av.container.InputContainer, streams: Sequence[Any]
+) -> dict[int, int]:
+    """Pictures of each stream, by its index; where the file does not count them, up to 2 of its
+    beginning."""
+    counts = {s.index: s.frames for s in streams}
+    open_ends = {index for index, count in counts.items() if count < 1}
+    if not open_ends:
+        return counts
+    path = Path(container.name.removeprefix("file:"))
+    with open_media(path) as again:  # the caller reads the packets of the other from the first on
+        try:
+            for packet in islice(again.demux(), _PACKETS_LOOKED_AT):
+                index = packet.stream.index
+                if packet.size and index in open_ends:
+                    counts[index] = max(counts[index], 0) + 1
+                    if counts[index] == 2:
+                        open_ends.remove(index)
+                if not open_ends:
+                    break
+        except av.FFmpegError as error:
+            must_be_damage(error, path)  # what came before it counts
+    return counts
 
 
 def _has(stream: Any, flag: av.stream.Disposition) -> bool:

@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from ego_assets.media import nvdec, progress
-from ego_assets.media.colour import RgbConverter
+from ego_assets.media.colour import RgbConverter, convertible
 from ego_assets.media.containers import libav_says, must_be_damage, open_media, unless_of_storage
 from ego_assets.media.deinterlace import deinterlaced
 from ego_assets.media.frame_index import FrameIndex, index_frames
@@ -54,7 +54,7 @@ def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]
                 raise
             at = index.nearest(picture.pts) if picture.pts is not None else None
             if at is not None:
-                yield at, picture
+                yield at, convertible(picture)
 
 
 class _DamagedPictureError(Exception):
@@ -195,7 +195,7 @@ class ClipFrames:
         first = wanted[0] if wanted else self.start_frame
         last = wanted[-1] if wanted else self.end_frame - 1
         chosen = set(wanted) if wanted is not None else range(first, last + 1)
-        converter = RgbConverter(self.index.colours)
+        converter = RgbConverter(self.index.container_colours)
         for index, picture in self._whole_pictures(first, last, chosen):
             if index in chosen:
                 yield self._frame(converter, picture, index, scale)
@@ -206,10 +206,16 @@ class ClipFrames:
         """As `_indexed`; interlaced pictures are deinterlaced, and come with some that are not
         chosen."""
         if not self.index.is_interlaced:
-            return self._indexed(first, last)
+            for index, picture in self._indexed(first, last):
+                if index in chosen and picture.interlaced_frame:
+                    first = index
+                    break  # once more from here on, with the picture before it
+                yield index, picture
+            else:
+                return
         pictures = self._indexed(max(first - 1, 0), min(last + 1, len(self.index) - 1))
         neighbours = (p for p in pictures if any(p[0] + d in chosen for d in (-1, 0, 1)))
-        return deinterlaced(neighbours)
+        yield from (p for p in deinterlaced(neighbours) if p[0] >= first)
 
     def _indexed(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) of the frames from `first` to `last`, both included."""
@@ -234,7 +240,7 @@ class ClipFrames:
             if index > last:
                 return
             seen = index
-            yield index, picture
+            yield index, convertible(picture)
             if index == last:
                 return
 

@@ -1,7 +1,7 @@
 """Makes whole pictures of interlaced ones: libav's `bwdif`, one picture out for each one in.
 
 The picture shows the moment of its first field; lines of the second are interpolated from the
-field, and from the pictures before and behind. So each needs its neighbours, and comes out the same
+field, and from the pictures before and after. So each needs its neighbours, and comes out the same
 wherever decoding began as long as they are there. Pictures that are flagged as progressive pass
 through as they are.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import av
 import av.filter
 
-from ego_assets.media.colour import RESERVED, UNSPECIFIED
+from ego_assets.media.colour import convertible
 
 _TICK = Fraction(1, 1000)
 Indexed = tuple[int, Any]
@@ -25,8 +25,7 @@ def deinterlaced(pictures: Iterator[Indexed]) -> Iterator[Indexed]:
     """(index, picture) of each of these, in order. Every picture's time stamp becomes its index."""
     graph, shape = None, None
     for index, picture in pictures:
-        if picture.colorspace == RESERVED:
-            picture.colorspace = UNSPECIFIED
+        convertible(picture)
         found = (picture.width, picture.height, picture.format.name)
         if graph is None or found != shape:
             if graph is not None:

@@ -36,8 +36,10 @@ class FrameIndex:
     packet_bytes: (F,) int64 size of what is stored for each of them;
     keyframe_pts: (K,) time stamps at which decoding can begin; end_pts: end of the last frame;
     is_stored_in_order: whether packets lie in the file as their time stamps have it;
-    colours: as the first picture says, or else the container; field_order: of `FIELD_ORDERS`, or
-    `interlaced` where only the first picture tells, or None: not known.
+    colours: as the first picture says, or else the container; container_colours: what only the
+    container says, for pictures that say nothing (what the first picture says too, libav may have
+    from there); field_order: of `FIELD_ORDERS`, or `interlaced` where only the first picture tells,
+    or None: not known.
     """
 
     stream_index: int
@@ -52,6 +54,7 @@ class FrameIndex:
     height: int
     is_stored_in_order: bool
     colours: Colours = UNTAGGED
+    container_colours: Colours = UNTAGGED
     field_order: str | None = None
 
     def __len__(self) -> int:
@@ -59,7 +62,10 @@ class FrameIndex:
 
     @property
     def is_interlaced(self) -> bool:
-        """Whether pictures may consist of two fields, each of its own moment."""
+        """Whether pictures may consist of two fields, each of its own moment, from the first on.
+
+        In other videos later pictures still may: each says so.
+        """
         return self.field_order not in (None, PROGRESSIVE)
 
     @cached_property
@@ -98,7 +104,7 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
         if stream is None:
             raise BadInputError(f"{path}: no video stream")
         # Before anything is decoded: decoders write over it.
-        colours = colours_of(stream.codec_context)
+        colours = of_container = colours_of(stream.codec_context)
         order = FIELD_ORDERS.get(int(stream.codec_context.field_order))
         times, sizes, keys, end = _read_packets(path, container, stream)
         if not times:
@@ -106,7 +112,8 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
         first = _first_picture(path, stream.index)
         rotation = 0 if first is None else round(-first.rotation / 90) * 90 % 360
         if first is not None:
-            colours = colours_of(first).or_else(colours)
+            said = colours_of(first)
+            colours, of_container = said.or_else(colours), colours.where_silent(said)
             if first.interlaced_frame and order in (None, PROGRESSIVE):
                 order = "interlaced"
         width, height = stream.width, stream.height
@@ -126,6 +133,7 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
             height=height,
             is_stored_in_order=times == sorted(times),
             colours=colours,
+            container_colours=of_container,
             field_order=order,
         )
 

@@ -20,6 +20,7 @@ from typing import Any
 import av
 import av.codec.hwaccel
 
+from ego_assets.media.colour import convertible
 from resources.environment import visible_devices
 
 NAME = "NVDEC"
@@ -65,7 +66,7 @@ def as_software_has_it(picture: Any) -> Any:
     layout = _PLANAR.get(picture.format.name)
     if layout is None:
         raise HardwareDecodingError(f"the device makes no pictures of {picture.format.name}")
-    return picture.reformat(format=layout)
+    return convertible(picture).reformat(format=layout)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Maps BT.2020 pictures, PQ, HLG or of standard range, to BT.709, by tables and one matrix.
+"""Maps pictures of PQ, HLG or wide primaries to BT.709, by tables and one matrix.
 
 1. Light of the display, in units of HDR reference white (203 cd/m², ITU-R BT.2408): for PQ by the
    EOTF of SMPTE ST 2084; for HLG by the inverse OETF of ITU-R BT.2100 and a system gamma of 1.2 (a
    display of 1000 cd/m²) on each channel; for standard range by BT.1886.
-2. BT.2020's primaries to BT.709's (ITU-R BT.2087); light outside BT.709's gamut is clipped.
+2. Primaries of BT.2020 (ITU-R BT.2087) or Display P3 to those of BT.709; light outside BT.709's
+   gamut is clipped.
 3. The EETF of ITU-R BT.2390 on each channel: highlights up to 1000 cd/m² are rolled off, with
    reference white at 90 %, and what is darker than 93 cd/m² keeps its light. Standard range: none.
 4. The inverse of BT.1886 (gamma 2.4), to 8 bits.
@@ -22,32 +23,48 @@ from typing import Any
 
 import numpy as np
 
+from ego_assets.media.colour import BT709, BT2020, P3_D65
+
 REFERENCE_WHITE, PEAK = 203.0, 1000.0
 """cd/m²."""
 HLG_GAMMA, DISPLAY_GAMMA = 1.2, 2.4
-BT709_FROM_BT2020 = np.array(
-    [
-        [1.660491, -0.587641, -0.072850],
-        [-0.124550, 1.132900, -0.008349],
-        [-0.018151, -0.100579, 1.118730],
-    ]
-)
+TO_BT709 = {
+    BT709: np.eye(3),
+    BT2020: np.array(
+        [
+            [1.660491, -0.587641, -0.072850],
+            [-0.124550, 1.132900, -0.008349],
+            [-0.018151, -0.100579, 1.118730],
+        ]
+    ),
+    P3_D65: np.array(
+        [
+            [1.224940, -0.224940, 0.000000],
+            [-0.042057, 1.042057, 0.000000],
+            [-0.019638, -0.078636, 1.098274],
+        ]
+    ),
+}
+"""Of linear light, by primaries."""
 _CODES = np.arange(65536) / 65535
 _TOP = PEAK / REFERENCE_WHITE
 """Light that comes out white; more is clipped."""
-_SQUARED_STEPS = (BT709_FROM_BT2020 * 65535**2 / _TOP).astype(np.float32)
-"""From light in BT.2020 to the squares of the steps that it is coded by."""
+_SQUARED_STEPS = {p: (m * 65535**2 / _TOP).astype(np.float32) for p, m in TO_BT709.items()}
+"""From light to the squares of the steps that it is coded by."""
 _ROWS = 16
 """Done at a time, so that what is between the steps stays in the processor's cache."""
 
 
-def to_bt709(codes: np.ndarray, kind: str) -> np.ndarray:
-    """Return (H, W, 3) uint8 of (H, W, 3) uint16 RGB codes; kind: pq, hlg or wide.
+def to_bt709(codes: np.ndarray, kind: str, gamut: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 of (H, W, 3) uint16 RGB codes.
+
+    kind: pq, hlg, or wide for standard range; gamut: their primaries, a key of `TO_BT709`.
 
     OpenCV does it where it is installed, and numpy otherwise, to within a level.
     """
     out = np.empty(codes.shape, np.uint8)
-    (_by_numpy if _opencv() is None else _by_opencv)(codes, *_tables(kind), out)
+    by = _by_numpy if _opencv() is None else _by_opencv
+    by(codes, *_tables(kind), _SQUARED_STEPS[gamut], out)
     return out
 
 
@@ -61,7 +78,9 @@ def _opencv() -> Any | None:
     return cv2 if int(cv2.__version__.split(".")[0]) >= 5 else None
 
 
-def _by_opencv(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray) -> None:
+def _by_opencv(
+    codes: np.ndarray, light: np.ndarray, coded: np.ndarray, mix: np.ndarray, out: np.ndarray
+) -> None:
     cv2: Any = _opencv()
     linear, mixed = np.empty((2, _ROWS, *codes.shape[1:]), np.float32)
     steps = np.empty(linear.shape, np.uint16)
@@ -69,16 +88,18 @@ def _by_opencv(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.
         part = codes[top : top + _ROWS]
         rows = len(part)
         cv2.LUT(part, light, dst=linear[:rows])
-        cv2.transform(linear[:rows], _SQUARED_STEPS, dst=mixed[:rows])
+        cv2.transform(linear[:rows], mix, dst=mixed[:rows])
         cv2.max(mixed[:rows], 0, dst=mixed[:rows])
         cv2.sqrt(mixed[:rows], dst=mixed[:rows])
         cv2.multiply(mixed[:rows], 1.0, dst=steps[:rows], dtype=cv2.CV_16U)
         cv2.LUT(steps[:rows], coded, dst=out[top : top + rows])
 
 
-def _by_numpy(codes: np.ndarray, light: np.ndarray, coded: np.ndarray, out: np.ndarray) -> None:
+def _by_numpy(
+    codes: np.ndarray, light: np.ndarray, coded: np.ndarray, mix: np.ndarray, out: np.ndarray
+) -> None:
     for top in range(0, len(codes), _ROWS):
-        mixed = light[codes[top : top + _ROWS]] @ _SQUARED_STEPS.T
+        mixed = light[codes[top : top + _ROWS]] @ mix.T
         steps = np.rint(np.minimum(np.sqrt(np.maximum(mixed, 0)), 65535))
         out[top : top + _ROWS] = coded[steps.astype(np.uint16)]
 

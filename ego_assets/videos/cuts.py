@@ -28,10 +28,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from ego_assets.media.containers import libav_says, unless_of_storage
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.operator import BadInputError
@@ -104,6 +106,23 @@ def _search(
 ) -> FoundCuts:
     """The cuts at frames first + 1 to last of each stretch (first, last)."""
     found = FoundCuts()
+    try:
+        _search_into(found, path, index, settings, stretches, max_bytes_in_flight)
+    except av.error.OSError as error:  # libav, of a picture whose matrix it lacks
+        unless_of_storage(error, path)
+        words = f"a picture cannot be converted: {libav_says(error)}"
+        raise BadInputError(f"{path}: {words}") from error
+    return found
+
+
+def _search_into(
+    found: FoundCuts,
+    path: Path,
+    index: FrameIndex,
+    settings: ClipSettings,
+    stretches: list[tuple[int, int]],
+    max_bytes_in_flight: int,
+) -> None:
     for first, last in stretches:
         detector = (
             _PySceneDetect(settings)
@@ -118,7 +137,6 @@ def _search(
                 found.proposed.append(at.index)
                 if distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
                     found.cuts.append(at.index)
-    return found
 
 
 def _see(frames: ClipFrames, found: FoundCuts) -> Iterator[_SeenFrame]:

@@ -22,6 +22,7 @@ import av
 import numpy as np
 
 from ego_assets.media import progress
+from ego_assets.media.colour import unsupported_matrix
 from ego_assets.media.containers import (
     STILL_CODECS,
     choose_video_stream,
@@ -214,8 +215,7 @@ def _blank() -> dict[str, Any]:
         "rotation_deg sample_aspect_ratio color_transfer color_primaries color_matrix color_range "
         "bit_depth field_order video_stream_index video_stream_count frame_count "
         "average_rate_fps is_variable_rate duration_s start_pts_s audio_codec audio_rate_hz "
-        "audio_channels camera_model fx_px "
-        "fy_px cx_px cy_px distortion intrinsics_source"
+        "audio_channels camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
     )
     return {"accepted": False} | dict.fromkeys(names.split())
 
@@ -281,9 +281,8 @@ def _fill_stream(row: dict[str, Any], stream: Any) -> None:
 def _check_stream(stream: Any, settings: ManifestSettings) -> None:
     pixels = stream.width * stream.height
     if pixels > settings.max_pixels:
-        detail = (
-            f"{stream.width} x {stream.height} is over the limit of {settings.max_pixels} pixels"
-        )
+        size = f"{stream.width} x {stream.height}"
+        detail = f"{size} is over the limit of {settings.max_pixels} pixels"
         raise RejectedError(RejectReason.TOO_LARGE, detail)
     if pixels == 0:
         raise RejectedError(RejectReason.CORRUPT, "the video stream has no size")
@@ -347,9 +346,10 @@ def _check_decoding(path: Path, index: FrameIndex) -> None:
         finally:
             progress.moved()
     if good < MIN_DECODED_SHARE * len(places):
-        raise RejectedError(
-            RejectReason.CORRUPT, f"{good} of {len(places)} frames spread over the video decode"
-        )
+        if (words := unsupported_matrix(index.colours)) is not None:
+            raise RejectedError(RejectReason.UNSUPPORTED_CODEC, words)
+        words = f"{good} of {len(places)} frames spread over the video decode"
+        raise RejectedError(RejectReason.CORRUPT, words)
 
 
 def _fill_camera(

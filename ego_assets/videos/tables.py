@@ -66,11 +66,13 @@ class VideoManifest(VideoRow):
     color_matrix: Annotated[Text, MayBeAbsent()] | None = Field(
         default=None,
         description="matrix from RGB as FFmpeg names it (its color_space); null: the stream does "
-        "not say, and BT.709 is assumed from 720 lines on, BT.601 below",
+        "not say. Then BT.2020 is assumed for HDR and BT.2020 primaries; otherwise BT.709 from "
+        "720 pixels on the shorter side, or 1280 on the longer, and BT.601 below",
     )
     color_range: Annotated[Literal["limited", "full"], MayBeAbsent()] | None = Field(
         default=None,
-        description="of the samples; null: the stream does not say, and limited is assumed",
+        description="of the samples; null: the stream does not say, and limited is assumed for "
+        "luma and chroma, full for RGB",
     )
     bit_depth: Annotated[Int32, Unit("bits"), MayBeAbsent()] | None = Field(
         default=None, description="of a sample of the chosen video stream"
@@ -81,13 +83,17 @@ class VideoManifest(VideoRow):
     ) = Field(
         default=None,
         description="as ffprobe has it: which field is stored first, and which is shown first; "
-        "interlaced: in an order that only the pictures tell; null: not known",
+        "interlaced: in an order that only the pictures tell; null: not known. It is that of the "
+        "beginning, and may change later",
     )
     video_stream_index: Annotated[Int32, MayBeAbsent()] | None = Field(
-        default=None, description="index of the chosen video stream in the file: the largest"
+        default=None,
+        description="index of the chosen video stream in the file: the largest, except cover "
+        "pictures, thumbnails and single pictures if there is another",
     )
     video_stream_count: Annotated[Int32, MayBeAbsent()] | None = Field(
-        default=None, description="video streams in the file, without cover pictures"
+        default=None,
+        description="video streams in the file that have a decoder, without cover pictures",
     )
     frame_count: Int32 | None = Field(description="frames in the chosen stream")
     average_rate_fps: (

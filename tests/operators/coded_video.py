@@ -84,3 +84,22 @@ def write_coded(
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return path
+
+
+def join(paths: Sequence[Path], joined: Path) -> Path:
+    """One transport stream after the other, as they are coded."""
+    with av.open(str(joined), "w") as out:
+        stream: Any = None
+        begin = end = 0
+        for path in paths:
+            with av.open(str(path)) as part:
+                source = part.streams.video[0]
+                stream = stream or out.add_stream_from_template(source)
+                for packet in part.demux(source):
+                    if packet.size and packet.pts is not None and packet.dts is not None:
+                        packet.pts, packet.dts = packet.pts + begin, packet.dts + begin
+                        end = max(end, packet.pts)
+                        packet.stream = stream
+                        out.mux(packet)
+            begin = end + 3600
+    return joined

@@ -18,9 +18,11 @@ from ego_assets.media import nvdec, tone
 from ego_assets.media.colour import Colours, RgbConverter, colours_of
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
+from ego_assets.operator import BadInputError
+from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.inspection import probe_video
-from ego_assets.videos.settings import ManifestSettings
-from tests.operators.coded_video import middles, patches, write_coded, ycbcr
+from ego_assets.videos.settings import ClipSettings, ManifestSettings
+from tests.operators.coded_video import join, middles, patches, write_coded, ycbcr
 
 CASES = Path(__file__).with_name("colour_cases")
 COLOURS = np.array(
@@ -45,10 +47,12 @@ def from_primaries(*corners: tuple[float, float]) -> np.ndarray:
     return matrix
 
 
-BT2020_FROM_BT709 = np.linalg.solve(
-    from_primaries((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
-    from_primaries((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
-)
+XYZ = {
+    1: from_primaries((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
+    9: from_primaries((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    12: from_primaries((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+}
+"""From linear RGB, by primaries."""
 
 
 def pq_codes(nits: np.ndarray) -> np.ndarray:
@@ -65,13 +69,14 @@ def hlg_codes(nits: np.ndarray) -> np.ndarray:
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), log)
 
 
-def light_of(rgb: np.ndarray) -> np.ndarray:
-    """BT.2020 light in cd/m² of 8-bit codes, white at 203 (BT.1886, BT.2408)."""
-    return 203 * (rgb / 255) ** 2.4 @ BT2020_FROM_BT709.T
+def light_of(rgb: np.ndarray, primaries: int = 9) -> np.ndarray:
+    """Light in cd/m², of these primaries, of 8-bit codes, white at 203 (BT.1886, BT.2408)."""
+    light: np.ndarray = 203 * (rgb / 255) ** 2.4 @ np.linalg.solve(XYZ[primaries], XYZ[1]).T
+    return light
 
 
 def write_hdr(path: Path, light: np.ndarray, tags: dict[str, int]) -> Path:
-    coded = (pq_codes if tags is PQ else hlg_codes)(light)
+    coded = (pq_codes if tags["color_trc"] == 16 else hlg_codes)(light)
     codes = ycbcr(patches(coded.tolist(), 192, 64), "bt2020", bits=10)
     return write_coded(path, [codes] * 3, tags, codec="libx265")
 
@@ -83,6 +88,24 @@ def test_what_hdr_shows_of_standard_range_comes_out_as_it_was(
 ) -> None:
     path = write_hdr(tmp_path / "hdr.mp4", light_of(COLOURS), tags)
     found = middles(first(path, max_side_px), len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 4, found
+
+
+@pytest.mark.parametrize("tags", [PQ, HLG], ids=["pq", "hlg"])
+@pytest.mark.parametrize("primaries", [1, 12])
+def test_hdr_of_other_primaries_comes_out_as_it_was(
+    tmp_path: Path, tags: dict[str, int], primaries: int
+) -> None:
+    tagged = tags | {"color_primaries": primaries}
+    path = write_hdr(tmp_path / "hdr.mp4", light_of(COLOURS, primaries), tagged)
+    found = middles(first(path), len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 4, found
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_hdr_that_says_only_its_transfer_is_bt2020(tmp_path: Path, transfer: int) -> None:
+    path = write_hdr(tmp_path / "hdr.mp4", light_of(COLOURS), {"color_trc": transfer})
+    found = middles(first(path), len(COLOURS))
     assert np.abs(found - COLOURS).max() <= 4, found
 
 
@@ -122,7 +145,7 @@ def test_files_of_other_encoders(name: str, within: int, max_side_px: int | None
         ((1280, 536), "bt709"),
     ],
 )
-def test_a_stream_without_tags_is_taken_by_its_size(
+def test_a_stream_without_tags_is_guessed_from_its_size(
     tmp_path: Path, size: tuple[int, int], matrix: str
 ) -> None:
     codes = ycbcr(patches((COLOURS / 255).tolist(), *size), matrix)
@@ -149,10 +172,16 @@ def test_matrix_and_range_are_honoured(
     assert row["color_range"] == ("full" if full else "limited")
 
 
-def test_wide_primaries_of_standard_range_are_brought_to_bt709(tmp_path: Path) -> None:
-    coded = (light_of(COLOURS) / 203).clip(0) ** (1 / 2.4)
-    codes = ycbcr(patches(coded.tolist(), 192, 64), "bt2020", bits=10)
-    path = write_coded(tmp_path / "wide.mp4", [codes], PQ | {"color_trc": 14}, codec="libx265")
+@pytest.mark.parametrize(
+    ("primaries", "code", "matrix"), [(9, 9, "bt2020"), (9, 2, "bt2020"), (12, 1, "bt709")]
+)
+def test_wide_primaries_of_standard_range_are_brought_to_bt709(
+    tmp_path: Path, primaries: int, code: int, matrix: str
+) -> None:
+    coded = (light_of(COLOURS, primaries) / 203).clip(0) ** (1 / 2.4)
+    codes = ycbcr(patches(coded.tolist(), 192, 64), matrix, bits=10)
+    tags = PQ | {"color_trc": 14, "color_primaries": primaries, "colorspace": code}
+    path = write_coded(tmp_path / "wide.mp4", [codes], tags, codec="libx265")
     found = middles(first(path), len(COLOURS))
     assert np.abs(found - COLOURS).max() <= 4, found
 
@@ -201,7 +230,7 @@ def test_what_a_picture_does_not_say_the_container_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("matrix", [3, 10])
-def test_a_matrix_that_libav_has_not_is_the_nearest(matrix: int) -> None:
+def test_a_matrix_that_libav_lacks_is_the_nearest(matrix: int) -> None:
     """It refuses to convert with a reserved matrix, and with the other one of BT.2020."""
     pictures = []
     for code in (matrix, 6 if matrix == 3 else 9):
@@ -211,12 +240,72 @@ def test_a_matrix_that_libav_has_not_is_the_nearest(matrix: int) -> None:
     assert np.array_equal(pictures[0], pictures[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "code", "matrix"),
+    [
+        ("reserved.ts", "mpeg2video", 3, "bt601"),
+        ("reserved.mkv", "libvpx-vp9", 3, "bt601"),
+        ("constant.mp4", "libx264", 10, "bt2020"),
+    ],
+)
+def test_files_whose_matrix_libav_lacks_are_read_and_cut(
+    tmp_path: Path, name: str, codec: str, code: int, matrix: str
+) -> None:
+    """The container of some says the same matrix, so that it is no help."""
+    options = {"qmin": "1", "qmax": "2", "crf": "2"} if codec != "libx264" else None
+    scenes = [COLOURS] * 6 + [255 - COLOURS] * 6
+    pictures = [ycbcr(patches((s / 255).tolist(), 192, 64), matrix) for s in scenes]
+    tags = {"colorspace": code, "color_range": 1}
+    path = write_coded(tmp_path / name, pictures, tags, codec=codec, options=options)
+    assert int(next(av.open(str(path)).decode(video=0)).colorspace) == code
+    found = middles(first(path), len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 5, found
+    row = probe_video(path, ManifestSettings())
+    assert row["accepted"], row["reject_detail"]
+    assert row["color_matrix"] == (None if code == 3 else "bt2020c")
+    for search in ("exact", "fast", "pyscenedetect"):
+        assert find_cuts(path, ClipSettings(search=search)).cuts == [6]
+
+
+@pytest.mark.parametrize(("code", "name"), [(8, "ycgco"), (14, "ictcp"), (12, "chroma-derived-nc")])
+def test_a_matrix_that_is_not_supported_is_no_damage(tmp_path: Path, code: int, name: str) -> None:
+    codes = ycbcr(patches((COLOURS / 255).tolist(), 192, 64), "bt709", bits=10)
+    tags = {"colorspace": code, "color_range": 1}
+    path = write_coded(tmp_path / "v.mp4", [codes] * 6, tags, codec="libx265")
+    row = probe_video(path, ManifestSettings())
+    assert (row["reject_reason"], row["color_matrix"]) == ("unsupported_codec", name)
+    assert f"the matrix {name}, which is not supported" in row["reject_detail"]
+    for search in ("exact", "fast", "pyscenedetect"):
+        with pytest.raises(BadInputError, match="cannot be converted"):
+            find_cuts(path, ClipSettings(search=search))
+
+
+@pytest.mark.parametrize("order", [["hdr", "plain"], ["plain", "hdr"]])
+def test_a_stretch_without_tags_is_not_taken_for_the_one_before(
+    tmp_path: Path, order: list[str]
+) -> None:
+    hdr = write_hdr(tmp_path / "hdr.ts", light_of(COLOURS), PQ)
+    codes = ycbcr(patches((COLOURS / 255).tolist(), 192, 64), "bt601", bits=10)
+    plain = write_coded(tmp_path / "plain.ts", [codes] * 3, codec="libx265")
+    parts = {"hdr": hdr, "plain": plain}
+    path = join([parts[name] for name in order], tmp_path / "joined.ts")
+    frames = list(ClipFrames(path, 0, 6).read())
+    for frame in frames:
+        found = middles(frame.image, len(COLOURS))
+        assert np.abs(found - COLOURS).max() <= 4, (frame.index, found)
+    told = index_frames(path).colours.names()["color_transfer"]
+    assert told == ("smpte2084" if order[0] == "hdr" else None)
+
+
 @pytest.mark.parametrize("kind", ["pq", "hlg", "wide"])
-def test_without_opencv_the_same_comes_out(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("gamut", list(tone.TO_BT709))
+def test_without_opencv_the_same_comes_out(
+    monkeypatch: pytest.MonkeyPatch, kind: str, gamut: int
+) -> None:
     codes = np.random.default_rng(0).integers(0, 65536, (37, 50, 3), dtype=np.uint16)
-    with_opencv = tone.to_bt709(codes, kind)
+    with_opencv = tone.to_bt709(codes, kind, gamut)
     monkeypatch.setattr(tone, "_opencv", lambda: None)
-    apart = np.abs(tone.to_bt709(codes, kind).astype(int) - with_opencv)
+    apart = np.abs(tone.to_bt709(codes, kind, gamut).astype(int) - with_opencv)
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.001
 

@@ -18,7 +18,12 @@ from ego_assets.videos.settings import ManifestSettings
 Stream = tuple[str, int, int, int]
 """Codec, width, height, pictures."""
 PROXY, MAIN = ("libx264", 160, 120, 12), ("libx264", 640, 480, 12)
-STILL = ("mjpeg", 1280, 960, 1)
+STILL, SINGLE, MOTION_JPEG = (
+    ("mjpeg", 1280, 960, 1),
+    ("libx264", 1280, 960, 1),
+    ("mjpeg", 640, 480, 12),
+)
+EMPTY = ("libx264", 1280, 960, 0)
 
 
 def write_streams(path: Path, streams: Sequence[Stream]) -> Path:
@@ -40,6 +45,7 @@ def write_streams(path: Path, streams: Sequence[Stream]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])  # the latter does not count its pictures
 @pytest.mark.parametrize(
     ("streams", "chosen"),
     [
@@ -48,17 +54,39 @@ def write_streams(path: Path, streams: Sequence[Stream]) -> Path:
         ([MAIN, MAIN], 0),
         ([STILL, PROXY], 1),
         ([PROXY, STILL, MAIN], 2),
+        ([SINGLE, PROXY], 1),
+        ([PROXY, SINGLE], 0),
+        ([MOTION_JPEG, PROXY], 0),
+        ([PROXY, MOTION_JPEG], 1),
     ],
-    ids=["proxy first", "proxy last", "equal", "still first", "still between"],
+    ids=[
+        "proxy first",
+        "proxy last",
+        "equal",
+        "still first",
+        "still between",
+        "single first",
+        "single last",
+        "motion jpeg first",
+        "motion jpeg last",
+    ],
 )
-def test_the_largest_video_is_taken(tmp_path: Path, streams: Sequence[Stream], chosen: int) -> None:
-    path = write_streams(tmp_path / "v.mp4", streams)
+def test_the_largest_video_is_taken(
+    tmp_path: Path, streams: Sequence[Stream], chosen: int, ending: str
+) -> None:
+    path = write_streams(tmp_path / f"v.{ending}", streams)
     row = probe_video(path, ManifestSettings())
     assert row["accepted"], row["reject_detail"]
     assert (row["video_stream_index"], row["video_stream_count"]) == (chosen, len(streams))
     assert (row["width_px"], row["height_px"]) == streams[chosen][1:3]
     frames = list(ClipFrames(path, 0, row["frame_count"]).read())
     assert frames[0].image.mean() == pytest.approx(60 * (chosen + 1), abs=3)
+
+
+def test_a_stream_without_pictures_is_not_taken(tmp_path: Path) -> None:
+    path = write_streams(tmp_path / "v.mkv", [EMPTY, PROXY])
+    row = probe_video(path, ManifestSettings())
+    assert (row["accepted"], row["video_stream_index"], row["video_stream_count"]) == (True, 1, 2)
 
 
 def test_a_still_picture_alone_is_rejected_as_one(tmp_path: Path) -> None:
