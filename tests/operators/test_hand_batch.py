@@ -11,10 +11,9 @@ import pytest
 from test_retarget import clip_of, pose_row, reachable_hands, settings
 
 from benchmarks import retarget as benchmark
-from ego_assets.operator import BadInputError
 from ego_assets.robots.gauss_newton import retargeter as backend
 from ego_assets.robots.gauss_newton.batch import solve_runs
-from ego_assets.robots.gauss_newton.chains import HandChains
+from ego_assets.robots.gauss_newton.chains import HandChains, UnsuitedHandError
 from ego_assets.robots.gauss_newton.retargeter import GaussNewtonRetargeter
 from ego_assets.robots.gauss_newton.solver import GaussNewtonSolver
 from ego_assets.robots.robot_hands import RobotSpec, find_robot
@@ -149,5 +148,5 @@ def test_lanes_are_solved_together(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrist_that_is_moved_is_refused() -> None:
     whole = find_robot("ego_hand")
     moved = replace(whole, wrist_link=whole.fingertips["index"])
-    with pytest.raises(BadInputError, match="move its wrist"):
+    with pytest.raises(UnsuitedHandError, match="move its wrist"):
         solver_of(moved)
