@@ -335,15 +335,9 @@ def _report_hands() -> bool:
         values = scores.values | real_hands.score_glasses(data, tier)
         values |= real_hands.score_freihand(data, tier)
         values |= real_hands.calibration_values(scores)
-        floors = REAL_FLOORS if tier == "learned" else {}
-        lines = [
-            Line(*key, values={tier: value}, floor=floors.get(key)) for key, value in values.items()
-        ]
-        print(f"\nAnnotated hands of real videos, tier {tier}")
-        print(real_hands.video_table(scores))
-        print(f"\n{reliability_table(reliability(scores.judged))}\n")
-        print(render_table(lines))
-        missed |= any(line.verdict == "FAIL" for line in lines)
+        table = real_hands.video_table(scores)
+        table += f"\n\n{reliability_table(reliability(scores.judged))}\n"
+        missed |= _misses(f"Annotated hands of real videos, tier {tier}", table, values, tier)
     return missed
 
 
@@ -357,20 +351,14 @@ def _report_cameras() -> bool:
         print("\nCameras of real videos skipped: no folder videos/ in EGO_REAL_DATA")
         return False
     found = real_cameras.measure_cameras(data)
-    values = real_cameras.values_of(list(found.values()))
-    lines = [
-        Line(*key, values={"real": value}, floor=REAL_FLOORS.get(key))
-        for key, value in values.items()
-    ]
-    print("\nCameras of real videos")
-    print(real_cameras.camera_table(found))
-    print(render_table(lines))
-    return any(line.verdict == "FAIL" for line in lines)
+    values, table = real_cameras.values_of(list(found.values())), real_cameras.camera_table(found)
+    return _misses("Cameras of real videos", table, values, "real")
 
 
 def _report_objects() -> bool:
     """Print the objects of annotated real videos; True: a floor is missed."""
     from benchmarks import real_hands, real_objects
+    from benchmarks.real_objects import object_table
     from benchmarks.real_scores import real_data_folder
 
     data = real_data_folder()
@@ -383,16 +371,18 @@ def _report_objects() -> bool:
             print(f"\nAnnotated objects, tier {tier}, skipped: {why_not}")
             continue
         scores = real_objects.score_objects(data, tier)
-        floors = REAL_FLOORS if tier == "learned" else {}
-        lines = [
-            Line(*key, values={tier: value}, floor=floors.get(key))
-            for key, value in scores.values.items()
-        ]
-        print(f"\nAnnotated objects of real videos, tier {tier}")
-        print(real_objects.object_table(scores))
-        print(render_table(lines))
-        missed |= any(line.verdict == "FAIL" for line in lines)
+        title, table = f"Annotated objects of real videos, tier {tier}", object_table(scores)
+        missed |= _misses(title, table, scores.values, tier)
     return missed
+
+
+def _misses(title: str, table: str, values: Values, run: str) -> bool:
+    """Print what was measured on real videos, of each and of all; True: a floor is missed, which
+    the reference tier has none of."""
+    floors = {} if run == "reference" else REAL_FLOORS
+    lines = [Line(*key, values={run: v}, floor=floors.get(key)) for key, v in values.items()]
+    print(f"\n{title}\n{table}\n{render_table(lines)}")
+    return any(line.verdict == "FAIL" for line in lines)
 
 
 if __name__ == "__main__":

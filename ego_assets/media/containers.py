@@ -31,7 +31,6 @@ _OPTIONS = {
     "use_absolute_path": "0",
     "max_streams": "64",
 }
-STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 _STILLS = av.stream.Disposition.timed_thumbnails | av.stream.Disposition.still_image
 _PACKETS_LOOKED_AT = 1024
 """Streams are stored side by side, so that many seconds of each are among these."""

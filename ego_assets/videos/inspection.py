@@ -24,7 +24,6 @@ import numpy as np
 from ego_assets.media import progress
 from ego_assets.media.colour import unsupported_matrix
 from ego_assets.media.containers import (
-    STILL_CODECS,
     choose_video_stream,
     libav_says,
     open_media,
@@ -41,6 +40,7 @@ from resources.raw.uris import SIDECAR
 
 VERSION = "4"
 """Of the rows: raise it when they change."""
+STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
 """A file of whose looked-at frames fewer decode is corrupt."""

@@ -175,10 +175,8 @@ def test_boxes_and_sameness() -> None:
     assert box_of(points)[3] == pytest.approx(300)
 
 
-def test_what_appears_and_holds_still_is_looked_at_by_all_turns(
-    hand_nets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = HandScan(hand_nets)
+def noted_windows(scan: HandScan, monkeypatch: pytest.MonkeyPatch) -> list[Region]:
+    """The windows in which palms are looked for, as they come."""
     looked: list[Region] = []
     find = scan._palms.find
 
@@ -187,6 +185,14 @@ def test_what_appears_and_holds_still_is_looked_at_by_all_turns(
         return find(image, window, least)
 
     monkeypatch.setattr(scan._palms, "find", noted)
+    return looked
+
+
+def test_what_appears_and_holds_still_is_looked_at_by_all_turns(
+    hand_nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = HandScan(hand_nets)
+    looked = noted_windows(scan, monkeypatch)
 
     def turns_of(picture: np.ndarray) -> list[float]:
         """Of the small windows in the upper left corner."""
@@ -237,14 +243,7 @@ def test_a_lost_hand_is_searched_for_where_it_was(
 ) -> None:
     """Between two scans, one window a search, whatever else has changed in the picture."""
     scan = HandScan(hand_nets)
-    looked: list[Region] = []
-    find = scan._palms.find
-
-    def noted(image: np.ndarray, window: Region, least: float) -> list[Palm]:
-        looked.append(window)
-        return find(image, window, least)
-
-    monkeypatch.setattr(scan._palms, "find", noted)
+    looked = noted_windows(scan, monkeypatch)
     follower = HandFollower(scan, interval_s=100.0)
     for frame in shown[:7]:
         follower.see(frame)

@@ -165,14 +165,15 @@ def _cut_around(
         crop = CutWindow.around(low, high, reach * hand.size, hand.mask.shape)
         if crop is None:
             return None
-        cut = _cut_in(crop, picture, guess, votes, hand, others)
+        barred = _flesh(crop, hand, others)
+        cut = _cut_in(crop, picture, guess, votes, hand, barred)
         if cut is None or not (cut & crop.ends(5)).sum() > 2 * _CUT_OFF * np.sqrt(cut.sum()):
             break
     else:
         return None
     if cut is None:
         return None
-    clear = _seen_border(crop.picture(picture), cut, _flesh(crop, hand, others))
+    clear = _seen_border(crop.picture(picture), cut, barred)
     found = Cut(crop.patch(cut), clear)
     if clear < _CLEAR or not found.mask.area:
         return None
@@ -186,8 +187,7 @@ def _cut_around(
 def _flesh(crop: CutWindow, hand: HandSeen, others: np.ndarray) -> np.ndarray:
     """(h, w) bool of a crop: hands and the forearm."""
     flesh = crop.mask(hand.mask) | crop.mask(others)
-    points = (hand.points - (crop.left, crop.top) + 0.5) * crop.scale - 0.5
-    arm = _forearm(flesh.shape, points, hand.size * crop.scale)
+    arm = _forearm(flesh.shape, crop.points(hand.points), hand.size * crop.scale)
     found: np.ndarray = cv2.dilate(flesh.view("u1"), disc(1)).view(bool) | arm
     return found
 
@@ -198,11 +198,10 @@ def _cut_in(
     guess: np.ndarray | None,
     votes: np.ndarray | None,
     hand: HandSeen,
-    others: np.ndarray,
+    barred: np.ndarray,
 ) -> np.ndarray | None:
-    """(h, w) bool: what is cut out in a crop."""
-    flesh, barred = crop.mask(hand.mask), _flesh(crop, hand, others)
-    points = (hand.points - (crop.left, crop.top) + 0.5) * crop.scale - 0.5
+    """(h, w) bool: what is cut out in a crop. barred: what `_flesh` says of it."""
+    flesh, points = crop.mask(hand.mask), crop.points(hand.points)
     size, area = hand.size * crop.scale, max(1, int(flesh.sum()))
     at_fingers = _at_fingers(barred.shape, points, size) & ~barred
     stays = np.zeros_like(barred) if votes is None else crop.mask(votes < 0)

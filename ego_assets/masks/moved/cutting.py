@@ -53,6 +53,11 @@ class CutWindow:
             max(8, round((self.bottom - self.top) * self.scale)),
         )
 
+    def points(self, xy: np.ndarray) -> np.ndarray:
+        """(N, 2) pixels of the picture as pixels of the crop; centres lie at integers."""
+        found: np.ndarray = (xy - (self.left, self.top) + 0.5) * self.scale - 0.5
+        return found
+
     def picture(self, whole: np.ndarray) -> np.ndarray:
         ratio = whole.shape[1] / self.shape[1]
         x0, x1 = round(self.left * ratio), round(self.right * ratio)
