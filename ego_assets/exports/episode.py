@@ -9,17 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ego_assets.exports.grid import ExportError, Grid
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Pictures = Callable[[], Iterable[np.ndarray]]
 """Begins to read; gives one (H, W, 3) uint8 RGB picture a tick. It may be called several times."""
@@ -125,14 +120,3 @@ def _as_rows(words: Sequence[Words] | None) -> list[list[Any]] | None:
     if words is None:
         return None
     return [[w.content, w.tick, w.style, w.role, w.camera] for w in words]
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let errors of the disk say which file they are about; libraries often leave that out."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -1,4 +1,4 @@
-"""Episodes whose pictures carry their number as 16 bars, least significant bit left, white = 1."""
+"""Episodes whose pictures carry their number."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ import numpy as np
 
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import Grid, make_grid
+from tests.exports.bars import picture_of
 
-BITS = 16
 EGO, SIDE = "observation.images.ego", "observation.images.side"
-
-
-def picture_of(number: int, width: int = 192, height: int = 108, shade: int = 90) -> np.ndarray:
-    picture = np.full((height, width, 3), shade, np.uint8)
-    picture[:, :, 2] = 40
-    for bit in range(BITS):
-        bar = slice(bit * width // BITS, (bit + 1) * width // BITS)
-        picture[: height // 3, bar] = 235 if number >> bit & 1 else 16
-    return picture
-
-
-def number_in(picture: np.ndarray) -> int:
-    height, width = picture.shape[:2]
-    middles = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
-    levels = picture[height // 12 : height // 4, middles].mean(axis=(0, 2))
-    return sum(int(level > 128) << bit for bit, level in enumerate(levels))
 
 
 def plain_grid(frames: int, fps: int = 30, first: int = 0) -> Grid:

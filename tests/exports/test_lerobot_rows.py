@@ -13,8 +13,9 @@ from ego_assets.exports.grid import make_grid
 from ego_assets.exports.lerobot import packs
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
+from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import DataSet, read
-from tests.exports.numbered import EGO, SIDE, episode, number_in, with_words
+from tests.exports.numbered import EGO, SIDE, episode, with_words
 
 
 def assert_rows_show_themselves(found: DataSet) -> None:

@@ -8,9 +8,7 @@ packs, without coding again. The folder of a pack is there whole or not at all. 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ego_assets.exports.episode import naming
+from ego_assets.exports.files import made_whole, naming
 from ego_assets.exports.lerobot.video import Stretch, join
 
 MAX_SECONDS = 1024
@@ -109,17 +107,6 @@ def join_pack(episodes: Sequence[Coded], folder: Path, fps: int) -> PackFiles:
             write_rows(files.rows, (episode.read_rows() for episode in episodes))
             write_records(files.records, [episode.record for episode in episodes])
     return PackFiles.within(folder, cameras)
-
-
-@contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which gets its name when the block ends without an error."""
-    aside = folder.with_name(f"{folder.name}.unfinished")
-    with naming(aside):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    yield aside
-    aside.rename(folder)
 
 
 def write_rows(path: Path, tables: Iterator[pa.Table]) -> None:

@@ -7,42 +7,23 @@ meet a half-changed data set only while files are renamed.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ego_assets.exports.episode import naming
-from ego_assets.exports.grid import ExportError
+from ego_assets.exports.files import naming, sync
 
 STAGING = ".ego_export"
 _JOURNAL = "journal.json"
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other exports out of the folder while the block runs."""
-    with naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExportError(f"{folder}: another export is writing to it") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def publish(folder: Path, moves: Mapping[str, Path], deletes: Sequence[str]) -> None:
     """Give files their names in the folder, in order, and delete others. moves: {name: file}."""
     staging = folder / STAGING
     for path in moves.values():
-        _sync(path)
+        sync(path)
     journal = {
         "moves": {name: str(path.relative_to(staging)) for name, path in moves.items()},
         "deletes": list(deletes),
@@ -50,9 +31,9 @@ def publish(folder: Path, moves: Mapping[str, Path], deletes: Sequence[str]) -> 
     aside = staging / f"{_JOURNAL}.unfinished"
     with naming(aside):
         aside.write_text(json.dumps(journal))
-    _sync(aside)
+    sync(aside)
     aside.rename(staging / _JOURNAL)
-    _sync(staging)
+    sync(staging)
     finish(folder)
 
 
@@ -73,7 +54,7 @@ def finish(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             (folder / name).parent.rmdir()
-    _sync(folder)
+    sync(folder)
     discard(folder)
 
 
@@ -84,12 +65,3 @@ def discard(folder: Path) -> None:
         if path.is_dir():
             shutil.rmtree(path)
     shutil.rmtree(staging, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    with naming(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from ego_assets.exports.episode import naming
+from ego_assets.exports.files import naming
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from ego_assets.exports.episode import ExportEpisode, naming
+from ego_assets.exports.episode import ExportEpisode
+from ego_assets.exports.files import alone_in, made_whole, naming
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot import packs, statistics, tables, video
 from ego_assets.exports.lerobot.contents import DatasetContents, names_of
 from ego_assets.exports.lerobot.numbering import Numbering
 from ego_assets.exports.lerobot.packs import Coded, PackFiles, Record
-from ego_assets.exports.lerobot.publishing import STAGING, alone_in, discard, finish, publish
+from ego_assets.exports.lerobot.publishing import STAGING, discard, finish, publish
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 
 VERSION = "1"
@@ -150,8 +151,10 @@ class _Export:
             self._staged = dict(self._look_at_staging(list(episode.pictures)))
         if found := self._staged.get(digest):
             return found
+        if not self.plan.exists():
+            self._save_plan()
         folder = self.out / STAGING / "parts" / digest
-        with packs.made_whole(folder) as aside:
+        with made_whole(folder) as aside:
             files = PackFiles.within(aside, list(episode.pictures))
             counters = {}
             for key, path in files.videos.items():
@@ -207,11 +210,16 @@ class _Export:
         if key not in self.sizes:
             height, width = picture.shape[:2]
             self.sizes[key] = video.target_size((width, height), self.settings.max_side_px)
-            aside = self.plan.with_suffix(".unfinished")
-            with naming(self.plan):
-                aside.write_text(json.dumps({"coded_under": self.coded_under, "sizes": self.sizes}))
-                aside.replace(self.plan)
+            self._save_plan()
         return self.sizes[key]
+
+    def _save_plan(self) -> None:
+        """Say what the episodes in the staging folder were coded under."""
+        aside = self.plan.with_suffix(".unfinished")
+        with naming(self.plan):
+            self.plan.parent.mkdir(exist_ok=True)
+            aside.write_text(json.dumps({"coded_under": self.coded_under, "sizes": self.sizes}))
+            aside.replace(self.plan)
 
     def _add(self, coded: Coded) -> None:
         """Let an episode wait for others that share its files."""
