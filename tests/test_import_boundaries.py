@@ -44,6 +44,7 @@ ALLOWED: dict[str, list[str]] = {
     ],
     "ego_assets.vision": ["ego_assets.vision", "ego_assets.operator"],
     "ego_assets.media": ["ego_assets.media", "ego_assets.vision", *GROUND, "resources"],
+    "ego_assets.exports": ["ego_assets.exports", "ego_assets.operator", "ego_assets.settings"],
     "ego_assets.models": ["ego_assets.models", "ego_assets.catalog", *GROUND, "resources"],
     "ego_assets.quality": ["ego_assets.quality", "ego_assets.catalog", *GROUND, "resources.lake"],
     **{
