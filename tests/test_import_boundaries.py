@@ -44,7 +44,13 @@ ALLOWED: dict[str, list[str]] = {
     ],
     "ego_assets.vision": ["ego_assets.vision", "ego_assets.operator"],
     "ego_assets.media": ["ego_assets.media", "ego_assets.vision", *GROUND, "resources"],
-    "ego_assets.exports": ["ego_assets.exports", "ego_assets.operator", "ego_assets.settings"],
+    "ego_assets.exports": [
+        "ego_assets.exports",
+        "ego_assets.reading",
+        "ego_assets.operator",
+        "ego_assets.settings",
+        "resources.lake",
+    ],
     "ego_assets.models": ["ego_assets.models", "ego_assets.catalog", *GROUND, "resources"],
     "ego_assets.quality": ["ego_assets.quality", "ego_assets.catalog", *GROUND, "resources.lake"],
     **{

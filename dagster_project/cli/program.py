@@ -22,6 +22,7 @@ from rich.text import Text
 
 from dagster_project.cli.config import config
 from dagster_project.cli.episodes import EPISODES
+from dagster_project.cli.exports import export
 from dagster_project.cli.history import HISTORY
 from dagster_project.cli.quarantine import quarantine, retry
 from dagster_project.cli.sql import sql
@@ -268,5 +269,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*UPKEEP, *HISTORY, *EPISODES, quarantine, retry, config, sql, weights):
+for _command in (*UPKEEP, *HISTORY, *EPISODES, export, quarantine, retry, config, sql, weights):
     main.add_command(_command)
