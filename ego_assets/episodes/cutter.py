@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from ego_assets.episodes.cleaning import continuous as continuous_turns
 from ego_assets.episodes.rules import Stretch, presence, stretches
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.takes import READS, TakeFrames, takes_of
-from ego_assets.episodes.words import EpisodeFacts, find_captioner, instruction
+from ego_assets.episodes.words import EpisodeFacts, find_captioner, instruction, version_of
 from ego_assets.operator import ClipOutput, Rows, TablesInput
 from ego_assets.quality.blame import failed_clips, reads_of_probes
 
@@ -58,6 +59,11 @@ class EpisodeCutter:
             table: tuple(dict.fromkeys((*columns, *probed.get(table, ()))))
             for table, columns in READS.items()
         }
+
+    @staticmethod
+    def identity(settings: EpisodeSettings, root: Path) -> str:
+        """What results depend on beside the settings: the package of the captioner."""
+        return version_of(settings.captioner) if settings.captioner else ""
 
     def process(self, item: TablesInput) -> ClipOutput:
         """Rows of `footage`, `episodes`, `episode_frames` and `episode_hands` of a shard."""
