@@ -14,7 +14,7 @@ ONLY_PACKING = {"video_file_mb", "data_file_mb", "robot_type", "split"}
 
 
 class LeRobotSettings(Settings):
-    """How pictures are coded and how large files get."""
+    """How pictures are encoded and how large files get."""
 
     codec: Literal["h264", "av1"] = Field(
         "h264", description="Of the videos. AV1 takes about two thirds of the room and longer."
@@ -65,7 +65,7 @@ class LeRobotSettings(Settings):
         description="What all episodes of the folder are for.",
     )
 
-    def coded_under(self) -> dict[str, Any]:
+    def encoded_under(self) -> dict[str, Any]:
         """What an episode's pictures and rows depend on."""
         found = self.model_dump(exclude=self.runtime_fields() | ONLY_PACKING)
         return found | {"preset": self.speed, "crf": self.quality}

@@ -27,9 +27,9 @@ FIXED = {
 }
 """Columns that every data set has."""
 TRUE_TIME, SOURCE_FRAME, IS_HELD = "true_time_s", "source_frame", "is_held"
-LASTING, EVENTS = "language_persistent", "language_events"
-_RESERVED = {*FIXED, TRUE_TIME, SOURCE_FRAME, IS_HELD, LASTING, EVENTS, "task", "task_index"}
-_LASTING_STYLES = ("subtask", "plan", "memory", "motion", "task_aug")
+PERSISTENT, EVENTS = "language_persistent", "language_events"
+_RESERVED = {*FIXED, TRUE_TIME, SOURCE_FRAME, IS_HELD, PERSISTENT, EVENTS, "task", "task_index"}
+_PERSISTENT_STYLES = ("subtask", "plan", "memory", "motion", "task_aug")
 _EVENT_STYLES = ("interjection", "vqa", "trace")
 _OF_A_CAMERA = ("vqa", "trace")
 _NEVER_NULL = ("role", "timestamp")
@@ -52,7 +52,7 @@ def features_of(episode: ExportEpisode, sizes: Mapping[str, Size]) -> dict[str, 
         shape = [height, width, 3]
         features[key] = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in FIXED.items()}
-    for key, words in ((LASTING, episode.lasting), (EVENTS, episode.events)):
+    for key, words in ((PERSISTENT, episode.persistent), (EVENTS, episode.events)):
         if words is not None:
             features[key] = {"dtype": "language", "shape": [1], "names": None}
     return features
@@ -68,7 +68,10 @@ def check_keys(episode: ExportEpisode) -> None:
     for key in episode.pictures:
         if not key.startswith(PICTURES):
             raise ExportError(f"pictures {key!r}: LeRobot wants {PICTURES}NAME")
-    for words, styles in ((episode.lasting, _LASTING_STYLES), (episode.events, _EVENT_STYLES)):
+    for words, styles in (
+        (episode.persistent, _PERSISTENT_STYLES),
+        (episode.events, _EVENT_STYLES),
+    ):
         for one in words or ():
             _check_words(one, styles, episode.pictures)
 
@@ -86,8 +89,8 @@ def rows_of(episode: ExportEpisode) -> pa.Table:
         "index": pa.array(ticks),
         "task_index": pa.array(zeros),
     }
-    if episode.lasting is not None:
-        columns[LASTING] = _words_array([list(episode.lasting)] * len(episode), timestamps)
+    if episode.persistent is not None:
+        columns[PERSISTENT] = _words_array([list(episode.persistent)] * len(episode), timestamps)
     if episode.events is not None:
         at: dict[int, list[Words]] = {}
         for one in episode.events:
@@ -113,7 +116,7 @@ def numbers_of(rows: pa.Table) -> dict[str, np.ndarray]:
     """Columns that have statistics, as (T, n)."""
     found: dict[str, np.ndarray] = {}
     for name in rows.column_names:
-        if name in (LASTING, EVENTS):
+        if name in (PERSISTENT, EVENTS):
             continue
         column = rows[name].combine_chunks()
         width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
