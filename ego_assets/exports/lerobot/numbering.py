@@ -153,7 +153,7 @@ class Numbering:
             row |= {"ego_episode_id": record.episode_id}
             rows.append(row)
             ticks = np.arange(record.frames)
-            fixed = {
+            fixed: dict[str, np.ndarray] = {
                 "timestamp": (ticks / self._fps).astype(np.float32),
                 "frame_index": ticks,
                 "episode_index": np.full(record.frames, first_episode + n),

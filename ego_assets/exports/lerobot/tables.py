@@ -38,7 +38,7 @@ PICTURES = "observation.images."
 
 def features_of(episode: ExportEpisode, sizes: Mapping[str, Size]) -> dict[str, dict[str, Any]]:
     """What `info.json` says of the columns; pictures without `info`."""
-    columns = episode.columns | _of_grid(episode)
+    columns = dict(episode.columns) | _of_grid(episode)
     features: dict[str, dict[str, Any]] = {
         key: {
             "dtype": str(column.values.dtype),
@@ -81,7 +81,9 @@ def rows_of(episode: ExportEpisode) -> pa.Table:
     ticks = np.arange(len(episode), dtype=np.int64)
     zeros = np.zeros(len(episode), np.int64)
     timestamps = (ticks / episode.grid.fps).astype(np.float32)
-    columns = {key: _array(c.values) for key, c in (episode.columns | _of_grid(episode)).items()}
+    columns = {
+        key: _array(c.values) for key, c in (dict(episode.columns) | _of_grid(episode)).items()
+    }
     columns |= {
         "timestamp": pa.array(timestamps),
         "frame_index": pa.array(ticks),

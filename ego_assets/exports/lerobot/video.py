@@ -197,7 +197,7 @@ def _format_of(stream: Any) -> tuple[Any, ...]:
     return context.name, context.width, context.height, bytes(context.extradata or b"")
 
 
-def _packets(source: Any, stretch: Stretch) -> Iterator[av.Packet]:
+def _packets(source: Any, stretch: Stretch) -> Iterator[Any]:
     """The packets of a stretch, in order. Raises ExportError if there are fewer."""
     stream = source.streams.video[0]
     if stretch.first:
