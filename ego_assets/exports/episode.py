@@ -82,7 +82,7 @@ class ExportEpisode:
         """Hash of all that an export of it depends on."""
         parts: dict[str, Any] = {
             "id": self.episode_id,
-            "pictures": [self.fingerprint, *self.pictures],
+            "pictures": [self.fingerprint, *sorted(self.pictures)],
             "task": self.task,
             "persistent": _as_rows(self.persistent),
             "events": _as_rows(self.events),
@@ -92,7 +92,8 @@ class ExportEpisode:
         }
         found = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
         arrays = [self.grid.frames, self.grid.pts_s, self.grid.is_held]
-        for values in (*arrays, *(c.values for c in self.columns.values())):
+        columns = [self.columns[key].values for key in sorted(self.columns)]
+        for values in (*arrays, *columns):
             found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
 from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import Tree, read, tree
-from tests.exports.numbered import EGO, episode
+from tests.exports.numbered import EGO, SIDE, episode
 
 SIZE = (64, 36)
 
@@ -148,6 +149,24 @@ def test_the_source_of_each_episode_is_kept(tmp_path: Path) -> None:
     records = packs.read_records(tmp_path / "meta/ego_episodes/chunk-000/file-000.parquet")
     assert [r.provenance["video_id"] for r in records] == ["video of e0", "video of e1"]
     assert [r["ego_episode_id"] for r in read(tmp_path).episodes] == ["e0", "e1"]
+
+
+def test_columns_and_cameras_may_come_in_any_order(tmp_path: Path) -> None:
+    made = episodes(0, 1, 2, cameras=(EGO, SIDE))
+
+    def turned(made: ExportEpisode) -> ExportEpisode:
+        both = {name: dict(reversed(vars(made)[name].items())) for name in ("columns", "pictures")}
+        return replace(made, **both)
+
+    with pytest.raises(ValueError, match="no task"):
+        write_dataset(tmp_path, [*made[:2], replace(made[2], task="")])
+    report = write_dataset(tmp_path, [turned(made[0]), made[1], turned(made[2])])
+    assert report.encoded == 1
+    assert write_dataset(tmp_path, [made[0], *map(turned, made[1:])]).encoded == 0
+    found = read(tmp_path)
+    for row in found.rows:
+        assert number_in(found.picture(row, EGO)) == row["number"]
+        assert number_in(found.picture(row, SIDE)) == 65535 - row["number"]
 
 
 @pytest.mark.parametrize("stop", ["encoded", "joined"])

@@ -8,7 +8,7 @@ packs, without encoding again. The folder of a pack is there whole or not at all
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -54,8 +54,8 @@ class PackFiles:
     records: Path
 
     @classmethod
-    def within(cls, folder: Path, cameras: Sequence[str]) -> PackFiles:
-        videos = {key: folder / f"{n}.mp4" for n, key in enumerate(cameras)}
+    def within(cls, folder: Path, cameras: Iterable[str]) -> PackFiles:
+        videos = {key: folder / f"{n}.mp4" for n, key in enumerate(sorted(cameras))}
         return cls(folder / "rows.parquet", videos, folder / "records.parquet")
 
     def encoded(self) -> list[Encoded]:

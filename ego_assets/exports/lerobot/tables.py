@@ -38,7 +38,7 @@ PICTURES = "observation.images."
 
 def features_of(episode: ExportEpisode, sizes: Mapping[str, Size]) -> dict[str, dict[str, Any]]:
     """What `info.json` says of the columns; pictures without `info`."""
-    columns = dict(episode.columns) | _of_grid(episode)
+    columns = _in_order(episode.columns) | _of_grid(episode)
     features: dict[str, dict[str, Any]] = {
         key: {
             "dtype": str(column.values.dtype),
@@ -47,7 +47,7 @@ def features_of(episode: ExportEpisode, sizes: Mapping[str, Size]) -> dict[str, 
         }
         for key, column in columns.items()
     }
-    for key in episode.pictures:
+    for key in sorted(episode.pictures):
         width, height = sizes.get(key, (0, 0))
         shape = [height, width, 3]
         features[key] = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
@@ -82,7 +82,7 @@ def rows_of(episode: ExportEpisode) -> pa.Table:
     zeros = np.zeros(len(episode), np.int64)
     timestamps = (ticks / episode.grid.fps).astype(np.float32)
     columns = {
-        key: _array(c.values) for key, c in (dict(episode.columns) | _of_grid(episode)).items()
+        key: _array(c.values) for key, c in (_in_order(episode.columns) | _of_grid(episode)).items()
     }
     columns |= {
         "timestamp": pa.array(timestamps),
@@ -158,6 +158,11 @@ def episodes_table(rows: Sequence[dict[str, Any]], stats: Sequence[dict[str, Any
         for name in statistics.NAMES:
             columns[f"stats/{key}/{name}"] = pa.array([each[key][name] for each in stats])
     return pa.table(columns)
+
+
+def _in_order(columns: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Sort columns, so that episodes may bring them in any order."""
+    return dict(sorted(columns.items()))
 
 
 def _of_grid(episode: ExportEpisode) -> dict[str, Numbers]:

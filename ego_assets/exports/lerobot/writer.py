@@ -85,7 +85,7 @@ class _Export:
     kept: int = 0
     _waiting: list[Encoded] = field(default_factory=list)
     _new: list[PackFiles] = field(default_factory=list)
-    _staged: dict[str, Encoded] = field(default_factory=dict)
+    _staged: dict[str, Encoded] | None = None
 
     def run(self, episodes: Iterable[ExportEpisode]) -> ExportReport:
         self._begin()
@@ -149,7 +149,7 @@ class _Export:
 
     def _encode(self, episode: ExportEpisode, digest: str) -> Encoded:
         """Encode an episode by itself, unless an export that was killed has done so."""
-        if not self._staged:
+        if self._staged is None:
             self._staged = dict(self._look_at_staging(list(episode.pictures)))
         if found := self._staged.get(digest):
             return found
