@@ -25,7 +25,7 @@ from ego_assets.settings import Settings
 
 SIDES = ("left", "right")
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `observation.hand_origin`; 0: no hand, and the state is that of the last tick with one.
+"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one.
 """
 _TIPS = (4, 8, 12, 16, 20)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
@@ -192,12 +192,12 @@ class LakeEpisodes:
             columns={
                 "observation.state": Numbers(state, names),
                 "action": Numbers(np.concatenate([state[1:], state[-1:]]), names),
-                "observation.hand_origin": Numbers(grid.take(hands.origin), SIDES),
+                "hand_origin": Numbers(grid.take(hands.origin), SIDES),
                 **_camera_columns(cameras, grid),
-                **({"observation.joints_known": joints.known_on(grid)} if joints else {}),
+                **({"joints_known": joints.known_on(grid)} if joints else {}),
             },
             pictures={"observation.images.ego": self._pictures(row, grid)},
-            lasting=[Words(row["instruction"], 0)],
+            persistent=[Words(row["instruction"], 0)],
             provenance={
                 "video_id": row["video_id"],
                 "take_id": row["take_id"],
@@ -368,8 +368,8 @@ def _camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
         pose[known, 3:] = rows["world_from_camera_xyzw"].to_pylist()
     state = held(np.concatenate([pose[:, :3], rotation_6d(pose[:, 3:])], axis=1))
     return {
-        "observation.camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
-        "observation.camera_known": Numbers(grid.take(known[:, None]), ("known",)),
+        "camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
+        "camera_known": Numbers(grid.take(known[:, None]), ("known",)),
     }
 
 
