@@ -72,7 +72,7 @@ def lerobot_dataset(
         "folder": dg.MetadataValue.path(str(out)),
         "episodes": done.report.episodes,
         "frames": done.report.frames,
-        "coded now": done.report.coded,
+        "encoded now": done.report.encoded,
         "kept from before": done.report.kept,
         "removed": done.report.removed,
     }

@@ -114,7 +114,7 @@ def _lerobot() -> click.Command:
         report = done.report
         click.echo(
             f"{out}: {count_of(report.episodes, 'episode')}, {count_of(report.frames, 'frame')}; "
-            f"{report.coded:,} coded now, {report.kept:,} kept from before, {report.removed:,} "
+            f"{report.encoded:,} encoded now, {report.kept:,} kept from before, {report.removed:,} "
             "removed"
         )
         for episode, why in sorted(done.skipped.items()):

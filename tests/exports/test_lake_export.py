@@ -159,10 +159,10 @@ def test_rows_show_the_frames_and_poses_of_the_lake(tmp_path: Path) -> None:
 
 def test_the_same_command_again_codes_nothing_and_changes_no_byte(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    assert made.export()["coded"] == 1
+    assert made.export()["encoded"] == 1
     before = tree(tmp_path / "out")
     again = made.export()
-    assert (again["coded"], again["kept"], again["written"]) == (0, 1, [])
+    assert (again["encoded"], again["kept"], again["written"]) == (0, 1, [])
     assert tree(tmp_path / "out") == before
 
 
