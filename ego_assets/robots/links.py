@@ -83,6 +83,10 @@ class LinkTree:
             link = self.parents[link]
         return found
 
+    def finger_of(self, link: str) -> str:
+        """The finger that a link leads to; "" of the palm and of what carries it."""
+        return next((f for i, f in self.fingers.items() if self.names[i] == link), "")
+
     def fingers_of_joints(self) -> dict[str, str]:
         """The finger that each joint bends."""
         frames = self.model.frames
