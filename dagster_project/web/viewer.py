@@ -1,8 +1,8 @@
 """Serves one Rerun recording, and Rerun's web viewer to look at it, to browsers of this machine.
 
 The page is our own: that of Rerun asks other servers for fonts, and the viewer reports how it is
-used. Nothing but this server may be spoken to (Content-Security-Policy), and nobody but this machine
-may ask. Not here: what is in the recording (`ego_assets.viewing`).
+used. The page may speak to nothing but this server (Content-Security-Policy), and nobody but this
+machine may ask. Not here: what is in the recording (`ego_assets.viewing`).
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _unpack_viewer(folder: Path) -> None:
-    """Put the viewer's files into a folder. They lie inside of Rerun's program, which hands them out
-    as a server only: it runs for a moment, on this machine's own address, with nothing to show.
+    """Put the viewer's files into a folder. They are inside Rerun's program, which hands them out
+    only as a server: it runs for a moment, for this machine alone, with nothing to show.
 
     Raises ViewerMissingError.
     """

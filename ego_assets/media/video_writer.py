@@ -25,8 +25,9 @@ def write_mp4(path: Path, frames: Iterable[tuple[float, np.ndarray]]) -> int:
 
     4:2:0 in BT.709, limited range, and tagged so; no B-frames, so that any frame is found by its
     time; the index first, so that a browser plays it while it loads. Times are kept as they are,
-    from the first frame on. The file is there whole or not at all. Raises ValueError without frames,
-    or if their sizes differ.
+    from the first frame on. The file is there whole or not at all.
+
+    Raises ValueError without pictures, or if their sizes differ.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

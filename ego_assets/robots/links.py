@@ -64,6 +64,11 @@ class LinkTree:
         urdf, mirrored = spec.urdf(side)
         return cls(spec.of(urdf), urdf), mirrored
 
+    @property
+    def joint_names(self) -> list[str]:
+        """Names of the joints that move, as `hand_from_links` takes them."""
+        return [str(name) for name in self.model.names[1:]]
+
     def _fingers(self) -> Iterator[tuple[int, str]]:
         """The finger of each link between a fingertip and where its chain meets another one."""
         links = {name: i for i, name in self.names.items()}

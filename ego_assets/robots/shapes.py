@@ -1,7 +1,7 @@
 """What the links of a robot look like: the shapes that its URDF names, as triangles.
 
-Here: boxes, cylinders, spheres and mesh files, in the frame of their link. Not here: where the links
-are (`links`), colours, textures.
+Here: boxes, cylinders, spheres, mesh files, in the frame of their link. Not here: where links are
+(`links`), colours, textures.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Shows clips to a person: what all tables say of them, in one recording or video.
 
 Here: Rerun recordings (`recording`), plain videos (`overlay`), both made of `footage`. Not here:
-serving and the command (`dagster_project`), the picture of a single table (`preview.py` of its room).
+serving, the command (`dagster_project`), the picture of one table (`preview.py` of its room).
 """

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from ego_assets.viewing.footage import Footage
 from ego_assets.viewing.tape import TIME
 
 
-def layout(footage: Footage) -> Any:
+class Eye(NamedTuple):
+    """Where space is looked at from, and where to; points and a direction of the world."""
+
+    place: tuple[float, ...]
+    target: tuple[float, ...]
+    up: tuple[float, ...]
+
+
+def layout(eye: Eye) -> Any:
     """The picture on the left, 3D on the right; below, how sure what is, and what is wrong."""
     import rerun.blueprint as rrb
 
@@ -17,9 +24,7 @@ def layout(footage: Footage) -> Any:
         origin="/world",
         contents=["$origin/**", "- /world/camera/lens/boxes"],
         name="space",
-        eye_controls=rrb.EyeControls3D(
-            position=(0.1, -0.35, -0.35), look_target=(0.0, 0.02, 0.45), eye_up=(0.0, -1.0, 0.0)
-        ),
+        eye_controls=rrb.EyeControls3D(position=eye.place, look_target=eye.target, eye_up=eye.up),
     )
     plots = rrb.Vertical(
         rrb.TimeSeriesView(

@@ -38,10 +38,10 @@ def about(footage: Footage) -> str:
         f"Pictures of {footage.size[0]} x {footage.size[1]} pixels; the video has "
         f"{footage.video['width_px']} x {footage.video['height_px']}.",
         "",
-        "- blue: left hand, orange: right hand (as the wearer sees them); hands and cameras that are "
-        "not valid are not drawn",
+        "- blue: left hand, orange: right hand (as the wearer sees them)",
+        "- hands and cameras that are not valid are not drawn",
         "- robot hands are drawn beside the human ones, their fingers in colours of their own",
-        "- lines in 3D: the ways of the camera (white) and of objects (in the colour of their mask)",
+        "- lines in 3D: the paths of the camera (white) and of objects (in their colours)",
         "- metres, camera frame x right, y down, z forward",
     ]
     return "\n".join(lines)
@@ -95,17 +95,20 @@ def _runs(name: str, rows: dict[int, dict[str, Any]]) -> Iterator[Note]:
     start: int | None = None
     frames = sorted(rows)
     for at, frame in enumerate(frames):
-        why = None if rows[frame]["is_valid"] else rows[frame]["invalid_reason"] or "no reason given"
+        why = _why_not(rows[frame])
         if why is None:
             start = None
             continue
         start = frame if start is None else start
         after = frames[at + 1] if at + 1 < len(frames) else None
-        goes_on = after == frame + 1 and not rows[after]["is_valid"]
-        if not goes_on or (rows[after]["invalid_reason"] or "no reason given") != why:
+        if after != frame + 1 or _why_not(rows[after]) != why:
             stretch = f"frame {frame}" if frame == start else f"frames {start} to {frame}"
             yield Note(start, "WARN", f"{name}: not valid: {why} ({stretch})")
             start = None
+
+
+def _why_not(row: dict[str, Any]) -> str | None:
+    return None if row["is_valid"] else row["invalid_reason"] or "no reason given"
 
 
 def _movements(clip: ClipRows) -> Iterator[Note]:
@@ -115,7 +118,9 @@ def _movements(clip: ClipRows) -> Iterator[Note]:
             continue
         by = f" by the {row['touching_side']} hand" if row["touching_side"] else ""
         words = f"object {draw.short_track(row['track_id'])}: {row['state']}{by}"
-        yield Note(frame, "INFO", f"{words} (frames {row['start_frame']} to {row['end_frame'] - 1})")
+        yield Note(
+            frame, "INFO", f"{words} (frames {row['start_frame']} to {row['end_frame'] - 1})"
+        )
 
 
 def _checks(footage: Footage, clip: ClipRows) -> Iterator[Note]:
@@ -130,9 +135,7 @@ def _checks(footage: Footage, clip: ClipRows) -> Iterator[Note]:
             yield Note(inside, level, f"{name}: {what}")
 
 
-def _places(
-    footage: Footage, clip: ClipRows, table: str, check: str
-) -> Iterator[tuple[int, str]]:
+def _places(footage: Footage, clip: ClipRows, table: str, check: str) -> Iterator[tuple[int, str]]:
     """(frame, what is wrong there) of a check's probe over this clip alone, by the thresholds that
     it has unless somebody chose others."""
     probe = next((p for p in catalog.probes(table) if p.name == check), None)

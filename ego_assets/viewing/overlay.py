@@ -11,7 +11,7 @@ import numpy as np
 from ego_assets.media.sheets import Rows
 from ego_assets.media.video_writer import write_mp4
 from ego_assets.operator import Frame
-from ego_assets.viewing.footage import ClipRows, Footage, hand_name, object_name
+from ego_assets.viewing.footage import Footage, hand_name, object_name
 from ego_assets.vision import draw
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix
 from ego_assets.vision.mask_scaling import decode_area

@@ -1,7 +1,7 @@
 """Makes a Rerun recording of clips: the picture with all that was found in it, and the same in 3D.
 
-Here: pictures, masks, hands, cameras, points, objects. Not here: robots (`robot_hands`), what is said
-about rows (`notes`), the layout (`blueprint`).
+Here: pictures, masks, hands, cameras, points, objects. Not here: robots (`robot_hands`), what is
+said about rows (`notes`), the layout (`blueprint`).
 
 Pictures are JPEGs, one a frame, because every viewer shows them, and each at its own frame: a video
 in a recording plays only where the browser (or an ffmpeg beside the native viewer) has its codec.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from ego_assets.viewing import blueprint, notes, robot_hands
 from ego_assets.viewing.footage import ClipRows, Footage, hand_name, object_name
 from ego_assets.viewing.tape import HERE, Tape, entity
 from ego_assets.vision import draw
+from ego_assets.vision.geometry import matrix_from_quaternion
 from ego_assets.vision.mask_scaling import decode_area
 
 APPLICATION = "ego-assets"
 PICTURE_BYTES = 80_000
 WORLD, CAMERA, LENS = "/world", "/world/camera", "/world/camera/lens"
+AXIS_SHARE = 0.12
+"""Length of an object's axes, of its distance."""
 _ALPHA = 110
 Tell = Callable[[str], None]
 
@@ -41,21 +45,17 @@ def write_recording(footage: Footage, path: Path, tell: Tell = lambda _: None) -
 
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     stream = rr.RecordingStream(APPLICATION, recording_id=footage.name, send_properties=False)
+    clips = footage.read()
+    first = next(clips)
     try:
-        stream.save(aside, default_blueprint=blueprint.layout(footage))
+        stream.save(aside, default_blueprint=blueprint.layout(_eye(first)))
         stream.send_recording_name(f"{footage.name} ({footage.file})")
         tape = Tape(stream)
         tape.static("/about", rr.TextDocument(notes.about(footage), media_type="text/markdown"))
         tape.static(WORLD, rr.ViewCoordinates.RDF)
-        for clip in footage.read():
+        for clip in chain([first], clips):
             tell(f"clip {clip.name}: {len(clip.frames)} frames")
-            _show_pictures(tape, footage, clip)
-            _show_cameras(tape, footage, clip)
-            _show_hands(tape, footage, clip)
-            _show_objects(tape, clip)
-            robot_hands.show(tape, footage, clip, f"{CAMERA}/robots")
-            notes.show(tape, footage, clip)
-            tape.end_clip(clip)
+            _show_clip(tape, footage, clip)
         stream.flush()
         stream.disconnect()
         aside.replace(path)
@@ -63,6 +63,29 @@ def write_recording(footage: Footage, path: Path, tell: Tell = lambda _: None) -
         stream.disconnect()
         aside.unlink(missing_ok=True)
     return path
+
+
+def _show_clip(tape: Tape, footage: Footage, clip: ClipRows) -> None:
+    """Small things first: a viewer shows what it has while it loads the rest."""
+    notes.show(tape, footage, clip)
+    _show_cameras(tape, footage, clip)
+    _show_hands(tape, footage, clip)
+    _show_objects(tape, clip)
+    robot_hands.show(tape, footage, clip, f"{CAMERA}/robots")
+    _show_pictures(tape, footage, clip)
+    tape.end_clip(clip)
+
+
+def _eye(clip: ClipRows) -> blueprint.Eye:
+    """Where the space is looked at from at first: beside the camera, towards the hands."""
+    depth = _hand_depth(clip)
+    there = (row for row in clip.tables["scene_reconstruction"] if row["is_valid"])
+    row = next(there, {"world_from_camera_m": HERE[0], "world_from_camera_xyzw": HERE[1]})
+    turned = matrix_from_quaternion(np.array(row["world_from_camera_xyzw"]))
+    points = np.array([(0.3, -0.9, -0.1), (0.0, 0.05, 0.9), (0.0, -1.0, 0.0)]) * depth
+    eye, target, up = points @ turned.T
+    place = np.array(row["world_from_camera_m"])
+    return blueprint.Eye(tuple(eye + place), tuple(target + place), tuple(up))
 
 
 def _show_pictures(tape: Tape, footage: Footage, clip: ClipRows) -> None:
@@ -136,10 +159,15 @@ def _show_hands(tape: Tape, footage: Footage, clip: ClipRows) -> None:
             metres = {f: np.array(r["joints_camera_m"]) for f, r in valid.items()}
             tape.skeleton(entity(f"{LENS}/hands", name), clip, pixels, color)
             tape.skeleton(entity(f"{CAMERA}/hands", name), clip, metres, color)
-        scores = [(f, r["score"] if r["confidence"] is None else r["confidence"]) for f, r in rows.items()]
+        scores = {f: _confidence(row) for f, row in rows.items()}
         curve = entity("/confidence", name)
         tape.static(curve, rr.SeriesLines(colors=[color], names=[name]))
-        _plot(tape, curve, clip, dict(scores))
+        _plot(tape, curve, clip, scores)
+
+
+def _confidence(row: dict[str, Any]) -> float:
+    found: float = row["score"] if row["confidence"] is None else row["confidence"]
+    return found
 
 
 def shown_px(points: Any, scale: float) -> np.ndarray:
@@ -158,8 +186,8 @@ def _plot(tape: Tape, path: str, clip: ClipRows, values: dict[int, float | None]
 
 
 def _show_cameras(tape: Tape, footage: Footage, clip: ClipRows) -> None:
-    """The camera of each frame. Frames without one hide all that hangs on it, unless no frame of the
-    clip has one: then the camera stays where it is."""
+    """The camera of each frame. Frames without one hide all that hangs on it, unless no frame of
+    the clip has one: then the camera stays where it is."""
     import rerun as rr
 
     rows = {row["frame_index"]: row for row in clip.tables["scene_reconstruction"]}
@@ -176,13 +204,15 @@ def _show_cameras(tape: Tape, footage: Footage, clip: ClipRows) -> None:
         image_from_camera=[matrix],
         resolution=[footage.size],
         camera_xyz=[rr.components.ViewCoordinates.RDF],
-        image_plane_distance=[_picture_depth(clip)],
+        image_plane_distance=[1.4 * _hand_depth(clip)],  # behind the hands
     )
     tape.at(LENS, clip, clip.frames[:1], lens)
     if points:
         every = np.concatenate(points)
         column = rr.Points3D.columns(positions=every).partition([len(every)])
-        tape.static(f"{WORLD}/points", rr.Points3D.from_fields(colors=[(150, 150, 150)], radii=[-1.5]))
+        tape.static(
+            f"{WORLD}/points", rr.Points3D.from_fields(colors=[(150, 150, 150)], radii=[-1.5])
+        )
         tape.at(f"{WORLD}/points", clip, clip.frames[:1], column)
     places = {frame: np.array(pose[0]) for frame, pose in poses.items()}
     _show_path(tape, f"{WORLD}/paths/camera", clip, places, draw.WHITE)
@@ -190,10 +220,10 @@ def _show_cameras(tape: Tape, footage: Footage, clip: ClipRows) -> None:
     _plot(tape, "/confidence/camera", clip, {f: r["inlier_share"] for f, r in rows.items()})
 
 
-def _picture_depth(clip: ClipRows) -> float:
-    """How far from the camera the picture is shown in 3D: behind the hands."""
+def _hand_depth(clip: ClipRows) -> float:
+    """How far hands are from the camera, half a metre where none is known."""
     wrists = [row["camera_from_hand_m"][2] for row in clip.tables["hand_poses"] if row["is_valid"]]
-    return 1.4 * float(np.median(wrists)) if wrists else 0.5
+    return float(np.median(wrists)) if wrists else 0.5
 
 
 def _show_path(
@@ -236,7 +266,12 @@ def _show_objects(tape: Tape, clip: ClipRows) -> None:
         distance = np.median([np.linalg.norm(r["camera_from_object_m"]) for r in valid.values()])
         dot = rr.Points3D([[0, 0, 0]], labels=[name], colors=[color], radii=[-4.0])
         tape.pose(below, clip, poses)
-        tape.at(below, clip, clip.frames[:1], rr.TransformAxes3D.columns(axis_length=[0.12 * distance]))
+        tape.at(
+            below,
+            clip,
+            clip.frames[:1],
+            rr.TransformAxes3D.columns(axis_length=[AXIS_SHARE * distance]),
+        )
         tape.static(f"{below}/name", dot)
         places = {frame: np.array(pose[0]) for frame, pose in poses.items()}
         _show_path(tape, entity(f"{place}/paths", name), clip, places, color)

@@ -26,37 +26,39 @@ def show(tape: Tape, footage: Footage, clip: ClipRows, below: str) -> None:
     found: dict[tuple[str, str, str], Rows] = defaultdict(list)
     for row in clip.tables["robot_mappings"]:
         found[row["track_id"], row["robot"], row["method"]].append(row)
+    middle = float(np.median([_wrist(row)[0] for rows in found.values() for row in rows] or [0.0]))
     places: dict[str, int] = defaultdict(int)
     for (track, robot, method), rows in found.items():
         name = f"{hand_name(rows[0])} {robot} {method}"
         places[track] += 1
-        _show_hand(tape, footage, clip, entity(below, name), rows, places[track])
+        own = float(np.median([_wrist(row)[0] for row in rows]))
+        away = 1 if own > middle or (own == middle and rows[0]["side"] == "right") else -1
+        shift = np.array([BESIDE_M * places[track] * away, 0.0, 0.0])
+        _show_hand(tape, footage, clip, entity(below, name), rows, shift)
+
+
+def _wrist(row: dict[str, Any]) -> np.ndarray:
+    return np.array(row["camera_from_wrist_m"])
 
 
 def _show_hand(
-    tape: Tape, footage: Footage, clip: ClipRows, path: str, rows: Rows, place: int
+    tape: Tape, footage: Footage, clip: ClipRows, path: str, rows: Rows, shift: np.ndarray
 ) -> None:
     import rerun as rr
 
     side = rows[0]["side"]
-    shift = np.array([BESIDE_M * place * (1 if side == "right" else -1), 0.0, 0.0])
     poses = {
-        row["frame_index"]: (
-            np.array(row["camera_from_wrist_m"]) + shift,
-            row["camera_from_wrist_xyzw"],
-        )
-        for row in rows
+        row["frame_index"]: (_wrist(row) + shift, row["camera_from_wrist_xyzw"]) for row in rows
     }
     tape.pose(path, clip, poses)
-    words = [f"{rows[0]['robot']} ({side})"]
-    tape.static(f"{path}/name", rr.Points3D([[0, 0, 0]], labels=words, radii=[-3.0]))
     folder = footage.lake.settings_of("robot_mappings", clip.clip).get("robots_dir")
     try:
         tree, mirrored = LinkTree.serving(rows[0]["robot"], side, folder)
     except (BadInputError, OSError) as error:
-        text = [f"{words[0]} cannot be drawn: {error}"]
-        tape.at("/notes/robots", clip, clip.frames[:1], rr.TextLog.columns(text=text, level=["WARN"]))
+        _warn(tape, clip, f"{rows[0]['robot']} cannot be drawn: {error}")
         return
+    for missing in tree.shapes.missing:
+        _warn(tape, clip, f"a shape of {rows[0]['robot']} cannot be read: {missing}")
     # Transforms are rotations: where the robot is its mirror image, its meshes are mirrored, too.
     flip = _FLIP if mirrored else np.eye(3)
     for name, shapes in tree.shapes.of_link.items():
@@ -85,6 +87,13 @@ def _show_hand(
             quaternion=quaternion_from_matrix(stacked[:, :3, :3] @ flip).astype(np.float32),
         )
         tape.at(entity(f"{path}/links", name), clip, frames, columns)
+
+
+def _warn(tape: Tape, clip: ClipRows, words: str) -> None:
+    import rerun as rr
+
+    line = rr.TextLog.columns(text=[words], level=["WARN"])
+    tape.at("/notes/robots", clip, clip.frames[:1], line)
 
 
 def _rgb(color: str) -> Any:

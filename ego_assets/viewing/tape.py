@@ -1,7 +1,7 @@
 """Writes entities of a Rerun recording, clip by clip, on the timelines `frame` and `video_time`.
 
-Here: what Rerun needs to be told so that each frame shows its own rows and no others. Not here: what
-is shown (`recording`).
+Here: what Rerun needs to be told so that each frame shows its own rows and no others. Not here:
+what is shown (`recording`).
 """
 
 from __future__ import annotations
