@@ -15,7 +15,7 @@ from dagster_project.cli.names import find_clips
 from dagster_project.cli.terminal import LAKE_OPTION, existing_lake, plain
 
 if TYPE_CHECKING:
-    from ego_assets.viewing.footage import Footage
+    from ego_assets.viewing.footage import ShownClips
 
 NEEDS_RERUN = (
     "`ego view` needs rerun-sdk: pip install 'ego-assets[view]' (or make a plain video: --mp4 FILE)"
@@ -71,15 +71,15 @@ def view(
     `video_manifest`, or the name of the raw file.
     """
     from ego_assets.reading import open_lake
-    from ego_assets.viewing.footage import Footage
+    from ego_assets.viewing.footage import ShownClips
 
     if (save or not mp4) and find_spec("rerun") is None:
         raise click.ClickException(NEEDS_RERUN)
     lake = open_lake(existing_lake(lake_root).location)
     clips = find_clips(lake, name)
 
-    def footage(side: int) -> Footage:
-        return Footage.of(lake, name, clips, max_side_px or side)
+    def footage(side: int) -> ShownClips:
+        return ShownClips.of(lake, name, clips, max_side_px or side)
 
     try:
         if mp4:
@@ -105,13 +105,13 @@ def _explained(error: Exception, name: str) -> str:
     return f"{name}: {error}"
 
 
-def _record(footage: Footage, path: Path) -> None:
+def _record(footage: ShownClips, path: Path) -> None:
     from ego_assets.viewing.recording import write_recording
 
     write_recording(footage, path, _tell)
 
 
-def _show(footage: Footage, port: int, browse: Callable[[str], object] | None) -> None:
+def _show(footage: ShownClips, port: int, browse: Callable[[str], object] | None) -> None:
     """Serve the recording until Ctrl-C or SIGTERM."""
     from dagster_project.web.viewer import ViewerMissingError, ViewerServer
     from resources.processes.owned_folders import temporary_folder

@@ -66,8 +66,8 @@ class ClipRows:
 
 
 @dataclass(frozen=True)
-class Footage:
-    """Clips of one video, in order. name: what a person asked for."""
+class ShownClips:
+    """Clips of one video, in order. name: what a person asked for; max_side_px: of the pictures."""
 
     lake: LakeReader
     name: str
@@ -79,7 +79,7 @@ class Footage:
     @classmethod
     def of(
         cls, lake: LakeReader, name: str, clips: Sequence[dict[str, Any]], max_side_px: int
-    ) -> Footage:
+    ) -> ShownClips:
         """The clips of a video, rows of `clips`. Raises BadInputError if there is no such video."""
         shard, video_id = clips[0]["shard"], clips[0]["video_id"]
         videos = lake.table("video_manifest", shards=[shard]).filter(

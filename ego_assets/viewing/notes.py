@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from ego_assets import catalog
 from ego_assets.quality.finding import Evidence
-from ego_assets.viewing.footage import ClipRows, Footage, hand_name
+from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name
 from ego_assets.viewing.tape import Tape, entity
 from ego_assets.vision import draw
 
-VALID, INVALID = "valid", "not valid"
-_COLORS = {VALID: (0, 158, 115), INVALID: (213, 94, 0)}
+VALID, INVALID, ABSENT = "valid", "not valid", "no row"
+_COLORS = {VALID: (0, 158, 115), INVALID: (213, 94, 0), ABSENT: (140, 140, 140)}
 _LEVELS = {"error": "ERROR", "warn": "WARN"}
 
 
@@ -27,7 +27,7 @@ class Note(NamedTuple):
     text: str
 
 
-def about(footage: Footage) -> str:
+def about(footage: ShownClips) -> str:
     """What the recording shows, in Markdown."""
     first, last = footage.clips[0], footage.clips[-1]
     lines = [
@@ -47,24 +47,24 @@ def about(footage: Footage) -> str:
     return "\n".join(lines)
 
 
-def show(tape: Tape, footage: Footage, clip: ClipRows) -> None:
+def show(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     """The log and the lanes of a clip."""
     import rerun as rr
 
     for name, rows in _judged(clip):
         states: dict[int, str] = {}
-        before = None
+        before = ""
         for frame in map(int, clip.frames):
             row = rows.get(frame)
-            state = None if row is None else VALID if row["is_valid"] else INVALID
+            state = ABSENT if row is None else VALID if row["is_valid"] else INVALID
             if state != before:
-                states[frame] = state or ""
+                states[frame] = state
             before = state
         values = list(_COLORS)
         look = rr.StateConfiguration(values=values, colors=[_COLORS[v] for v in values])
         tape.static(entity("/valid", name), look)
-        found = [state or None for state in states.values()]
-        tape.at(entity("/valid", name), clip, list(states), rr.StateChange.columns(state=found))
+        column = rr.StateChange.columns(state=list(states.values()))
+        tape.at(entity("/valid", name), clip, list(states), column)
     _log(tape, clip, "/notes/rows", [n for name, rows in _judged(clip) for n in _runs(name, rows)])
     _log(tape, clip, "/notes/movements", list(_movements(clip)))
     _log(tape, clip, "/notes/checks", list(_checks(footage, clip)))
@@ -123,7 +123,7 @@ def _movements(clip: ClipRows) -> Iterator[Note]:
         )
 
 
-def _checks(footage: Footage, clip: ClipRows) -> Iterator[Note]:
+def _checks(footage: ShownClips, clip: ClipRows) -> Iterator[Note]:
     """Each check that failed in the clip's shard, and where it finds this clip at fault."""
     start = int(clip.frames[0])
     for failed in footage.lake.failed_checks(clip.clip["shard"]):
@@ -135,7 +135,9 @@ def _checks(footage: Footage, clip: ClipRows) -> Iterator[Note]:
             yield Note(inside, level, f"{name}: {what}")
 
 
-def _places(footage: Footage, clip: ClipRows, table: str, check: str) -> Iterator[tuple[int, str]]:
+def _places(
+    footage: ShownClips, clip: ClipRows, table: str, check: str
+) -> Iterator[tuple[int, str]]:
     """(frame, what is wrong there) of a check's probe over this clip alone, by the thresholds that
     it has unless somebody chose others."""
     probe = next((p for p in catalog.probes(table) if p.name == check), None)

@@ -11,7 +11,7 @@ import numpy as np
 from ego_assets.media.sheets import Rows
 from ego_assets.media.video_writer import write_mp4
 from ego_assets.operator import Frame
-from ego_assets.viewing.footage import Footage, hand_name, object_name
+from ego_assets.viewing.footage import ShownClips, hand_name, object_name
 from ego_assets.vision import draw
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix
 from ego_assets.vision.mask_scaling import decode_area
@@ -23,7 +23,7 @@ LISTED = 8
 
 
 def write_overlay(
-    footage: Footage, path: Path, tell: Callable[[str], None] = lambda _: None
+    footage: ShownClips, path: Path, tell: Callable[[str], None] = lambda _: None
 ) -> int:
     """Write the video of clips. Returns how many frames it has.
 
@@ -33,7 +33,7 @@ def write_overlay(
     return write_mp4(path, _frames(footage, tell))
 
 
-def _frames(footage: Footage, tell: Callable[[str], None]) -> Iterator[tuple[float, np.ndarray]]:
+def _frames(footage: ShownClips, tell: Callable[[str], None]) -> Iterator[tuple[float, np.ndarray]]:
     legend = list(_legend(footage.objects()))
     for clip in footage.read():
         tell(f"clip {clip.name}: {len(clip.frames)} frames")
@@ -48,7 +48,7 @@ def _frames(footage: Footage, tell: Callable[[str], None]) -> Iterator[tuple[flo
             yield frame.pts_s, np.concatenate([title, draw.with_legend(image, "", legend)])
 
 
-def _draw_objects(footage: Footage, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_objects(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     for row in rows:
         _draw_mask(image, row, draw.color_of(row["track_id"]))
     for row in rows:  # above all masks
@@ -63,12 +63,12 @@ def _draw_mask(image: np.ndarray, row: dict[str, Any], color: tuple[int, int, in
     draw.overlay_mask(image, mask, color)
 
 
-def _draw_hand_masks(footage: Footage, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_hand_masks(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     for row in rows:
         _draw_mask(image, row, draw.side_color(row["side"]))
 
 
-def _draw_hands(footage: Footage, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_hands(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     for row in rows:
         color, words = draw.side_color(row["side"]), hand_name(row)
         if row["is_valid"]:
@@ -79,7 +79,7 @@ def _draw_hands(footage: Footage, frame: Frame, image: np.ndarray, rows: Rows) -
         draw.draw_label(image, words, left, bottom + 2, color)
 
 
-def _draw_axes(footage: Footage, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_axes(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     matrix = footage.intrinsics.matrix(frame.scale)
     for row in rows:
         if row["is_valid"] and row["camera_from_object_m"] is not None:
@@ -89,7 +89,7 @@ def _draw_axes(footage: Footage, frame: Frame, image: np.ndarray, rows: Rows) ->
             draw.draw_axes(image, matrix, pose_matrix(turned, place), length)
 
 
-_DRAWN: dict[str, Callable[[Footage, Frame, np.ndarray, Rows], None]] = {
+_DRAWN: dict[str, Callable[[ShownClips, Frame, np.ndarray, Rows], None]] = {
     "object_masks": _draw_objects,
     "hand_masks": _draw_hand_masks,
     "hand_poses": _draw_hands,

@@ -20,7 +20,7 @@ import numpy as np
 
 from ego_assets.operator import Frame
 from ego_assets.viewing import blueprint, notes, robot_hands
-from ego_assets.viewing.footage import ClipRows, Footage, hand_name, object_name
+from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name, object_name
 from ego_assets.viewing.tape import HERE, Tape, entity
 from ego_assets.vision import draw
 from ego_assets.vision.geometry import matrix_from_quaternion
@@ -35,7 +35,7 @@ _ALPHA = 110
 Tell = Callable[[str], None]
 
 
-def write_recording(footage: Footage, path: Path, tell: Tell = lambda _: None) -> Path:
+def write_recording(footage: ShownClips, path: Path, tell: Tell = lambda _: None) -> Path:
     """Write the recording of clips to a file, which is there whole or not at all.
 
     Raises BadInputError, FileNotFoundError if the video cannot be read, ModuleNotFoundError
@@ -65,7 +65,7 @@ def write_recording(footage: Footage, path: Path, tell: Tell = lambda _: None) -
     return path
 
 
-def _show_clip(tape: Tape, footage: Footage, clip: ClipRows) -> None:
+def _show_clip(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     """Small things first: a viewer shows what it has while it loads the rest."""
     notes.show(tape, footage, clip)
     _show_cameras(tape, footage, clip)
@@ -88,7 +88,7 @@ def _eye(clip: ClipRows) -> blueprint.Eye:
     return blueprint.Eye(tuple(eye + place), tuple(target + place), tuple(up))
 
 
-def _show_pictures(tape: Tape, footage: Footage, clip: ClipRows) -> None:
+def _show_pictures(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     import rerun as rr
 
     hands, objects = clip.by_frame("hand_masks"), clip.by_frame("object_masks")
@@ -147,7 +147,7 @@ def _color(row: dict[str, Any]) -> tuple[int, int, int]:
     return draw.side_color(row["side"]) if "side" in row else draw.color_of(row["track_id"])
 
 
-def _show_hands(tape: Tape, footage: Footage, clip: ClipRows) -> None:
+def _show_hands(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     import rerun as rr
 
     for rows in clip.by_track("hand_poses").values():
@@ -185,7 +185,7 @@ def _plot(tape: Tape, path: str, clip: ClipRows, values: dict[int, float | None]
     tape.each(path, clip, rr.Scalars.columns(scalars=[np.nan if v is None else v for v in found]))
 
 
-def _show_cameras(tape: Tape, footage: Footage, clip: ClipRows) -> None:
+def _show_cameras(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     """The camera of each frame. Frames without one hide all that hangs on it, unless no frame of
     the clip has one: then the camera stays where it is."""
     import rerun as rr
@@ -264,7 +264,6 @@ def _show_objects(tape: Tape, clip: ClipRows) -> None:
         color, place = draw.color_of(track), WORLD if in_world else CAMERA
         below = entity(f"{place}/objects", name)
         distance = np.median([np.linalg.norm(r["camera_from_object_m"]) for r in valid.values()])
-        dot = rr.Points3D([[0, 0, 0]], labels=[name], colors=[color], radii=[-4.0])
         tape.pose(below, clip, poses)
         tape.at(
             below,
@@ -272,6 +271,13 @@ def _show_objects(tape: Tape, clip: ClipRows) -> None:
             clip.frames[:1],
             rr.TransformAxes3D.columns(axis_length=[AXIS_SHARE * distance]),
         )
-        tape.static(f"{below}/name", dot)
+        shown = [int(int(frame) in poses) for frame in clip.frames]
+        dots = rr.Points3D.columns(
+            positions=np.zeros((sum(shown), 3)),
+            labels=[name] * sum(shown),
+            colors=[color] * sum(shown),
+            radii=[-4.0] * sum(shown),
+        )
+        tape.each(f"{below}/name", clip, dots.partition(shown))
         places = {frame: np.array(pose[0]) for frame, pose in poses.items()}
         _show_path(tape, entity(f"{place}/paths", name), clip, places, color)

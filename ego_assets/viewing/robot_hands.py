@@ -12,7 +12,7 @@ from ego_assets.media.sheets import Rows
 from ego_assets.operator import BadInputError
 from ego_assets.robots.links import LinkTree
 from ego_assets.robots.preview import COLORS, PALM
-from ego_assets.viewing.footage import ClipRows, Footage, hand_name
+from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name
 from ego_assets.viewing.tape import Tape, entity
 from ego_assets.vision.geometry import quaternion_from_matrix
 
@@ -21,7 +21,7 @@ BESIDE_M = 0.2
 _FLIP = np.diag([1.0, -1.0, 1.0])
 
 
-def show(tape: Tape, footage: Footage, clip: ClipRows, below: str) -> None:
+def show(tape: Tape, footage: ShownClips, clip: ClipRows, below: str) -> None:
     """The robots of each hand: the first beside it, each further one beside the one before."""
     found: dict[tuple[str, str, str], Rows] = defaultdict(list)
     for row in clip.tables["robot_mappings"]:
@@ -42,7 +42,7 @@ def _wrist(row: dict[str, Any]) -> np.ndarray:
 
 
 def _show_hand(
-    tape: Tape, footage: Footage, clip: ClipRows, path: str, rows: Rows, shift: np.ndarray
+    tape: Tape, footage: ShownClips, clip: ClipRows, path: str, rows: Rows, shift: np.ndarray
 ) -> None:
     import rerun as rr
 

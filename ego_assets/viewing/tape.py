@@ -16,6 +16,8 @@ from ego_assets.viewing.footage import ClipRows
 FRAME, TIME = "frame", "video_time"
 HERE = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 """A pose that moves nothing."""
+SPECK = 1e-4
+"""A scale at which nothing is seen: Rerun warns of transforms whose scale is zero."""
 
 
 def entity(above: str, *names: str) -> str:
@@ -104,12 +106,12 @@ class Tape:
 
 
 def _poses(poses: Sequence[tuple[Any, Any] | None]) -> Any:
-    """Transforms; None: one that makes all below it vanish."""
+    """Transforms; None: one by which all below it is too small to be seen."""
     import rerun as rr
 
     moved, turned = zip(*(HERE if pose is None else pose for pose in poses), strict=True)
     return rr.Transform3D.columns(
         translation=np.array(moved, np.float32),
         quaternion=np.array(turned, np.float32),
-        scale=[(0.0,) * 3 if pose is None else (1.0,) * 3 for pose in poses],
+        scale=[(SPECK,) * 3 if pose is None else (1.0,) * 3 for pose in poses],
     )

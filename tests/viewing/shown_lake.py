@@ -1,4 +1,4 @@
-"""A lake of one video whose pictures tell their numbers, and rows whose values tell their frames."""
+"""A lake of one video whose pictures tell their numbers, and rows that tell their frames."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def joints_px(frame: int, left: bool = False) -> np.ndarray:
     wrist = np.array([60.0 + 5 * frame, 60.0 + 110 * left])
     steps = [wrist]
     for finger in range(5):
-        steps += [wrist + (8 * (joint + 1), 10 * (finger - 2)) for joint in range(4)]
+        bones = [np.array([8 * (joint + 1), 10 * (finger - 2)]) for joint in range(4)]
+        steps += [wrist + bone for bone in bones]
     return np.array(steps)
 
 

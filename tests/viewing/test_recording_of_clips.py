@@ -13,7 +13,7 @@ import pytest
 from ego_assets.quality.failed import note_failed
 from ego_assets.reading import open_lake
 from ego_assets.robots.links import LinkTree
-from ego_assets.viewing.footage import Footage
+from ego_assets.viewing.footage import ShownClips
 from ego_assets.viewing.recording import write_recording
 from ego_assets.viewing.robot_hands import BESIDE_M
 from tests.viewing.shown_lake import (
@@ -74,10 +74,10 @@ class Recorded:
         return [(frame, line[0]) for frame, found in sorted(lines.items()) for line in found]
 
 
-def footage_of(shown: ShownLake, *names: str, side: int = WIDTH // 2) -> Footage:
+def footage_of(shown: ShownLake, *names: str, side: int = WIDTH // 2) -> ShownClips:
     lake = open_lake(shown.root)
     clips = [c for c in lake.table("clips").to_pylist() if c["clip_id"] in names]
-    return Footage.of(lake, VIDEO, clips, side)
+    return ShownClips.of(lake, VIDEO, clips, side)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_cameras_are_poses_and_vanish_without_one(recorded: Recorded) -> None:
     sizes = recorded.column(CAMERA, "Transform3D:scale")
     for frame in range(FRAMES):
         if frame in NO_CAMERA:
-            assert sizes[frame][0] == [0.0, 0.0, 0.0]
+            assert max(sizes[frame][0]) < 1e-3
         else:
             np.testing.assert_allclose(places[frame][0], camera_at(frame), atol=1e-6)
     matrix = recorded.column(LENS, "Pinhole:image_from_camera")[0][0]
@@ -174,7 +174,7 @@ def test_the_robot_moves_as_its_joints_say_beside_the_hand(recorded: Recorded) -
     away = np.array(wrists[9][0]) - joints_m(9)[0]
     np.testing.assert_allclose(np.abs(away), [BESIDE_M, 0, 0], atol=1e-6)
     hidden = recorded.column(robot, "Transform3D:scale")
-    assert {f for f, size in hidden.items() if not any(size[0])} == {ABSENT, *JUMPS}
+    assert {f for f, size in hidden.items() if max(size[0]) < 1e-3} == {ABSENT, *JUMPS}
 
 
 def test_what_is_wrong_stands_on_the_timeline(recorded: Recorded) -> None:
@@ -193,7 +193,7 @@ def test_what_is_wrong_stands_on_the_timeline(recorded: Recorded) -> None:
         0: ["valid"],
         5: ["not valid"],
         7: ["valid"],
-        8: None,
+        8: ["no row"],
         9: ["valid"],
     }
     curve = recorded.column("/confidence/right h000", "Scalars:scalars")
