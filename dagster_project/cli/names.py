@@ -90,30 +90,33 @@ def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
     """The clips that a name stands for, rows of `clips`: that of a clip, of a video, or of the file
     of a video (or its path). Raises UnknownNameError.
     """
-    columns = ["video_id", "uri", "accepted", "reject_reason", "reject_detail"]
+    columns = ["video_id", "shard", "uri", "accepted", "reject_reason", "reject_detail"]
     videos = lake.table("video_manifest", columns=columns).to_pylist()
     mine = [v for v in videos if name == v["video_id"] or _is_file(name, v["uri"])]
-    video_ids = {v["video_id"] for v in mine} or {name.rpartition("-")[0]}
-    if len(video_ids) > 1:
-        raise UnknownNameError(
-            f"{name} are {len(video_ids)} videos in {lake.location}: say which one, "
-            f"{', '.join(sorted(video_ids))}"
-        )
-    known: list[str] = []
-    for rows in lake.by_shard("clips"):
-        clips = [c for c in rows.to_pylist() if c["video_id"] in video_ids]
-        found = clips if mine else [c for c in clips if c["clip_id"] == name]
-        if found:
-            return found
-        known += rows["clip_id"].to_pylist()
+    if len({video["video_id"] for video in mine}) > 1:
+        ids = ", ".join(sorted({video["video_id"] for video in mine}))
+        raise UnknownNameError(f"{name} may be one of these videos in {lake.location}: {ids}")
+    of_clip = [v for v in videos if v["video_id"] == name.rpartition("-")[0]]
+    for video in mine or of_clip:
+        clips = [
+            clip
+            for clip in lake.table("clips", shards=[video["shard"]]).to_pylist()
+            if clip["video_id"] == video["video_id"] and (mine or clip["clip_id"] == name)
+        ]
+        if clips:
+            return clips
     for video in mine:
         if not video["accepted"]:
             why = f"{video['reject_reason']}: {video['reject_detail']}"
             raise UnknownNameError(f"the video {name} was rejected, so it has no clips: {why}")
     if mine:
         raise UnknownNameError(f"the video {name} has no clips in {lake.location} yet: `ego run`")
-    known += [name for v in videos for name in (v["video_id"], Path(v["uri"]).name)]
-    more = did_you_mean(name, known[:LOOKED_AT])
+    known = [each for v in videos for each in (v["video_id"], Path(v["uri"]).name)]
+    for rows in lake.by_shard("clips", columns=["clip_id"]):
+        known += rows["clip_id"].to_pylist()
+        if len(known) > LOOKED_AT:
+            break
+    more = did_you_mean(name, known)
     raise UnknownNameError(f"there is no clip or video {name} in {lake.location}{more}")
 
 

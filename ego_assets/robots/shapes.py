@@ -76,7 +76,7 @@ def _mesh(geometry: ElementTree.Element, folder: Path) -> Any:
         size = (_ROUND // 2, _ROUND)
         return trimesh.creation.uv_sphere(float(given["radius"]), count=size)
     if geometry.tag == "mesh":
-        mesh = trimesh.load(_file(given["filename"], folder), force="mesh")
+        mesh: Any = trimesh.load(_file(given["filename"], folder), force="mesh")
         mesh.apply_scale(np.array(_numbers(given.get("scale", "1 1 1"))))
         return mesh
     raise ValueError("a shape that URDF does not have")

@@ -5,8 +5,8 @@ Here: reading. Not here: drawing, and which clips a name stands for (`dagster_pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,13 @@ class ClipRows:
     def name(self) -> str:
         found: str = self.clip["clip_id"]
         return found
+
+    def timed(self, times: Mapping[int, float]) -> ClipRows:
+        """The clip with the times that its frames turned out to have, where they are known."""
+        seconds = self.seconds.copy()
+        for frame, at in times.items():
+            seconds[frame - self.frames[0]] = at
+        return replace(self, seconds=seconds)
 
     def by_track(self, table: str) -> dict[str, dict[int, dict[str, Any]]]:
         """{track: {frame: row}} of a table; of several rows (robots, methods), the first."""
@@ -94,12 +101,10 @@ class ShownClips:
     def file(self) -> str:
         return Path(self.video["uri"]).name
 
-    @cached_property
+    @property
     def scale(self) -> float:
         """Width of the pictures that are shown over that of the video."""
-        width, height = self.video["width_px"], self.video["height_px"]
-        share = min(1.0, self.max_side_px / max(width, height))
-        return max(1, round(width * share)) / float(width)
+        return self.size[0] / float(self.video["width_px"])
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -123,10 +128,9 @@ class ShownClips:
 
     def objects(self) -> dict[str, str]:
         """{track: name} of every object in the clips."""
-        shown = pc.field("clip_id").isin([clip["clip_id"] for clip in self.clips])
         found: dict[str, str] = {}
         for shard in dict.fromkeys(clip["shard"] for clip in self.clips):
-            rows = self._table("object_masks", shard).filter(shown).select(["track_id", "label"])
+            rows = self._table("object_masks", shard).select(["track_id", "label"])
             for row in rows.group_by(["track_id", "label"]).aggregate([]).to_pylist():
                 found.setdefault(row["track_id"], object_name(row))
         return found
@@ -155,12 +159,13 @@ class ShownClips:
     def _table(self, name: str, shard: str) -> Any:
         key = name, shard
         if key not in self._tables:
-            self._tables[key] = self.lake.table(name, shards=[shard])
+            shown = pc.field("clip_id").isin([clip["clip_id"] for clip in self.clips])
+            self._tables[key] = self.lake.table(name, shards=[shard]).filter(shown)
         return self._tables[key]
 
 
 def _seconds(clip: dict[str, Any], frames: np.ndarray, tables: dict[str, Rows]) -> np.ndarray:
-    """(F,) times of frames: as rows have it, and evenly spread where there is no row."""
+    """(F,) times of frames: as rows have it, and evenly spread in between where there is none."""
     known = {
         row["frame_index"]: row["pts_s"]
         for rows in tables.values()
@@ -170,7 +175,8 @@ def _seconds(clip: dict[str, Any], frames: np.ndarray, tables: dict[str, Rows]) 
     known.setdefault(clip["start_frame"], clip["start_pts_s"])
     known.setdefault(clip["end_frame"], clip["end_pts_s"])
     at = sorted(known)
-    return np.interp(frames, at, [known[index] for index in at])
+    seconds: np.ndarray = np.interp(frames, at, [known[index] for index in at])
+    return seconds
 
 
 def hand_name(row: dict[str, Any]) -> str:

@@ -66,6 +66,7 @@ def show(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
         column = rr.StateChange.columns(state=list(states.values()))
         tape.at(entity("/valid", name), clip, list(states), column)
     _log(tape, clip, "/notes/rows", [n for name, rows in _judged(clip) for n in _runs(name, rows)])
+    _log(tape, clip, "/notes/space", list(_scale(clip)))
     _log(tape, clip, "/notes/movements", list(_movements(clip)))
     _log(tape, clip, "/notes/checks", list(_checks(footage, clip)))
 
@@ -109,6 +110,13 @@ def _runs(name: str, rows: dict[int, dict[str, Any]]) -> Iterator[Note]:
 
 def _why_not(row: dict[str, Any]) -> str | None:
     return None if row["is_valid"] else row["invalid_reason"] or "no reason given"
+
+
+def _scale(clip: ClipRows) -> Iterator[Note]:
+    """A note where what is in space is not to one scale."""
+    if any(row["scale_kind"] == "arbitrary" for row in clip.tables["scene_reconstruction"]):
+        words = "the scale of the world is arbitrary: hands are in metres, points and paths are not"
+        yield Note(int(clip.frames[0]), "INFO", words)
 
 
 def _movements(clip: ClipRows) -> Iterator[Note]:

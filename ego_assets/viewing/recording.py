@@ -10,10 +10,10 @@ in a recording plays only where the browser (or an ffmpeg beside the native view
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,12 +67,14 @@ def write_recording(footage: ShownClips, path: Path, tell: Tell = lambda _: None
 
 def _show_clip(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     """Small things first: a viewer shows what it has while it loads the rest."""
+    drawn = list(_draw_pictures(footage, clip))
+    clip = clip.timed({picture.frame: picture.pts_s for picture in drawn})
     notes.show(tape, footage, clip)
     _show_cameras(tape, footage, clip)
     _show_hands(tape, footage, clip)
     _show_objects(tape, clip)
     robot_hands.show(tape, footage, clip, f"{CAMERA}/robots")
-    _show_pictures(tape, footage, clip)
+    _show_pictures(tape, clip, drawn)
     tape.end_clip(clip)
 
 
@@ -88,31 +90,51 @@ def _eye(clip: ClipRows) -> blueprint.Eye:
     return blueprint.Eye(tuple(eye + place), tuple(target + place), tuple(up))
 
 
-def _show_pictures(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
-    import rerun as rr
+class _Picture(NamedTuple):
+    """A frame as it is shown. boxes: (box, name, color) of each mask."""
 
+    frame: int
+    pts_s: float
+    jpeg: bytes
+    masks_png: bytes
+    boxes: list[tuple[tuple[float, ...], str, tuple[int, int, int]]]
+
+
+def _draw_pictures(footage: ShownClips, clip: ClipRows) -> Iterator[_Picture]:
     hands, objects = clip.by_frame("hand_masks"), clip.by_frame("object_masks")
-    frames, pictures, masks, boxes = [], [], [], []
     for frame in footage.pictures(clip):
         rows = [*objects.get(frame.index, []), *hands.get(frame.index, [])]
-        frames.append(frame.index)
-        pictures.append(draw.encode_jpeg(frame.image, PICTURE_BYTES))
-        masks.append(_mask_picture(frame, rows))
-        boxes.append([(_box(row["box"], frame.scale), _name(row), _color(row)) for row in rows])
-    jpeg, png = ["image/jpeg"] * len(frames), ["image/png"] * len(frames)
-    tape.at(
-        f"{LENS}/picture", clip, frames, rr.EncodedImage.columns(blob=pictures, media_type=jpeg)
-    )
+        yield _Picture(
+            frame.index,
+            frame.pts_s,
+            draw.encode_jpeg(frame.image, PICTURE_BYTES),
+            _mask_picture(frame, rows),
+            [(_box(row["box"], frame.scale), _name(row), _color(row)) for row in rows],
+        )
+
+
+def _show_pictures(tape: Tape, clip: ClipRows, drawn: list[_Picture]) -> None:
+    import rerun as rr
+
+    frames = [picture.frame for picture in drawn]
+
+    def show(name: str, blobs: list[bytes], kind: str) -> None:
+        kinds = [kind] * len(blobs)
+        columns = rr.EncodedImage.columns(blob=blobs, media_type=kinds)
+        tape.at(f"{LENS}/{name}", clip, frames, columns)
+
+    show("picture", [picture.jpeg for picture in drawn], "image/jpeg")
     tape.static(f"{LENS}/masks", rr.EncodedImage.from_fields(draw_order=1.0))
-    tape.at(f"{LENS}/masks", clip, frames, rr.EncodedImage.columns(blob=masks, media_type=png))
-    every = [one for of_frame in boxes for one in of_frame]
+    show("masks", [picture.masks_png for picture in drawn], "image/png")
+    every = [one for picture in drawn for one in picture.boxes]
     columns = rr.Boxes2D.columns(
         centers=np.array([box[:2] for box, _, _ in every]).reshape(-1, 2),
         half_sizes=np.array([box[2:] for box, _, _ in every]).reshape(-1, 2),
         labels=[name for _, name, _ in every],
         colors=[color for _, _, color in every],
     )
-    tape.at(f"{LENS}/boxes", clip, frames, columns.partition([len(b) for b in boxes]))
+    counts = [len(picture.boxes) for picture in drawn]
+    tape.at(f"{LENS}/boxes", clip, frames, columns.partition(counts))
 
 
 def _mask_picture(frame: Frame, rows: list[dict[str, Any]]) -> bytes:
@@ -177,7 +199,7 @@ def shown_px(points: Any, scale: float) -> np.ndarray:
     return found
 
 
-def _plot(tape: Tape, path: str, clip: ClipRows, values: dict[int, float | None]) -> None:
+def _plot(tape: Tape, path: str, clip: ClipRows, values: Mapping[int, float | None]) -> None:
     """A curve, with gaps where there is no value."""
     import rerun as rr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from ego_assets.quality.failed import note_failed
 from ego_assets.reading import open_lake
 from ego_assets.robots.links import LinkTree
+from ego_assets.viewing import notes
 from ego_assets.viewing.footage import ShownClips
+from ego_assets.viewing.overlay import write_overlay
 from ego_assets.viewing.recording import write_recording
 from ego_assets.viewing.robot_hands import BESIDE_M
 from tests.viewing.shown_lake import (
@@ -52,13 +55,17 @@ class Recorded:
         self.timelines: set[str] = set()
         for chunk in RrdReader(path).stream():
             entity = chunk.entity_path.replace("\\", "")
-            for row in chunk.to_record_batch().to_pylist():
+            batch = chunk.to_record_batch()
+            if not chunk.is_static:  # nanoseconds, which Python's own type does not hold
+                at = batch.schema.get_field_index("video_time")
+                batch = batch.set_column(at, "video_time", batch["video_time"].cast("int64"))
+            for row in batch.to_pylist():
                 values = {k: v for k, v in row.items() if ":" in k}
                 if chunk.is_static:
                     self.static[entity] |= values
                     continue
                 self.timelines |= set(row) - set(values) - {"rerun.controls.RowId"}
-                self.times[row["frame"]] = row["video_time"].total_seconds()
+                self.times[row["frame"]] = row["video_time"] / 1e9
                 for name, value in values.items():
                     if name.startswith(("TextLog", "Clear")):
                         self.at[entity][name].setdefault(row["frame"], []).append(value)
@@ -199,6 +206,27 @@ def test_what_is_wrong_stands_on_the_timeline(recorded: Recorded) -> None:
     curve = recorded.column("/confidence/right h000", "Scalars:scalars")
     assert curve[13] == [pytest.approx(0.3)]
     assert np.isnan(curve[ABSENT][0])
+
+
+def test_a_clip_of_which_nothing_is_known_yet_is_shown(tmp_path: Path) -> None:
+    shown = ShownLake(tmp_path)
+    for table in shown.rows:
+        if table not in ("video_manifest", "clips"):
+            shutil.rmtree(Path(shown.root) / table)
+    found = Recorded(write_recording(footage_of(shown, FIRST), tmp_path / "bare.rrd"))
+    assert len(found.column(f"{LENS}/picture", "EncodedImage:blob")) == 14
+    assert found.times == {frame: pytest.approx(time_of(frame), abs=1e-6) for frame in range(14)}
+    assert found.column(CAMERA, "Transform3D:scale")[0] == [[1.0, 1.0, 1.0]]
+    assert write_overlay(footage_of(shown, FIRST), tmp_path / "bare.mp4") == 14
+
+
+def test_a_world_of_arbitrary_scale_is_said(shown: ShownLake) -> None:
+    (clip,) = footage_of(shown, FIRST).read()
+    assert not list(notes._scale(clip))
+    clip.tables["scene_reconstruction"][0]["scale_kind"] = "arbitrary"
+    ((frame, level, words),) = notes._scale(clip)
+    assert (frame, level) == (0, "INFO")
+    assert "arbitrary" in words
 
 
 def test_a_clip_alone_has_its_context(shown: ShownLake, tmp_path: Path) -> None:
