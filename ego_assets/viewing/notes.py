@@ -124,7 +124,8 @@ def _movements(clip: ClipRows) -> Iterator[Note]:
         frame = max(row["start_frame"], int(clip.frames[0]))
         if frame >= row["end_frame"] or frame > clip.frames[-1]:
             continue
-        by = f" by the {row['touching_side']} hand" if row["touching_side"] else ""
+        touched = "" if row["state"] == "held" else ", touched"
+        by = f"{touched} by the {row['touching_side']} hand" if row["touching_side"] else ""
         words = f"object {draw.short_track(row['track_id'])}: {row['state']}{by}"
         yield Note(
             frame, "INFO", f"{words} (frames {row['start_frame']} to {row['end_frame'] - 1})"
