@@ -18,7 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from dagster_project.web.hosts import LOCAL_NAMES, is_allowed, parse_authority
 from resources.processes.program import Program
@@ -87,7 +86,7 @@ class ViewerMissingError(Exception):
 
 
 class ViewerServer:
-    """Serves a recording until it is closed; a context manager. url: where the page is.
+    """Serves a recording; a context manager, which lets go of the port. url: where the page is.
 
     folder: for files of the viewer; port: 0 takes a free one. Raises OSError if the port cannot be
     had, ViewerMissingError.
@@ -109,12 +108,8 @@ class ViewerServer:
             raise
 
     def serve(self) -> None:
-        """Answer requests until `close` is called elsewhere, or KeyboardInterrupt."""
+        """Answer requests until KeyboardInterrupt."""
         self._server.serve_forever(poll_interval=0.1)
-
-    def close(self) -> None:
-        """Stop serving, and let go of the port."""
-        self._server.shutdown()
 
     def __enter__(self) -> ViewerServer:
         return self
@@ -233,8 +228,3 @@ def _free_port() -> int:
         one.bind((HOST, 0))
         port: int = one.getsockname()[1]
         return port
-
-
-def address_of(url: str, renderer: str | None) -> str:
-    """The page's address, with what the viewer is to draw by (webgl, webgpu; None: its choice)."""
-    return f"{url}?{urlencode({'renderer': renderer})}" if renderer else url
