@@ -6,6 +6,7 @@ masks and videos into arrays. Not here: anything that writes, SQL (`ego sql`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
+from ego_assets.quality.failed import failed_checks
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
 from resources.raw.places import accepted_uris
@@ -135,6 +137,20 @@ class LakeReader:
     def arrays(self, uri: str) -> dict[str, np.ndarray]:
         """Read the arrays that a row points to, such as the points at `points_uri`."""
         return self._lake.read_arrays(uri)
+
+    def settings_of(self, table: str, clip: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the rows of a clip were made with; empty if it has none."""
+        _check_table(table)
+        made = self._lake.provenance(table, clip["shard"], clip["clip_id"])
+        settings: dict[str, Any] = json.loads(made.settings) if made else {}
+        return settings
+
+    def failed_checks(self, shard: str) -> list[dict[str, str]]:
+        """List the quality checks that failed in the last look at a shard, errors first.
+
+        Each has `asset` (its table), `shard`, `check`, `severity` (`error` or `warn`), `reason`.
+        """
+        return [c for c in failed_checks(self._lake, TABLES) if c["shard"] == shard]
 
     def frames(
         self, clip: Mapping[str, Any], *, max_side_px: int | None = None, context: bool = True

@@ -48,6 +48,7 @@ from dagster_project.cli.terminal import (
     report,
 )
 from dagster_project.cli.upkeep import UPKEEP
+from dagster_project.cli.view import view
 from dagster_project.cli.weights import weights
 from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.web.hosts import Authority, parse_allowed
@@ -269,5 +270,16 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*UPKEEP, *HISTORY, *EPISODES, export, quarantine, retry, config, sql, weights):
+for _command in (
+    *UPKEEP,
+    *HISTORY,
+    *EPISODES,
+    export,
+    quarantine,
+    retry,
+    config,
+    sql,
+    view,
+    weights,
+):
     main.add_command(_command)
