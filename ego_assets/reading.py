@@ -128,6 +128,10 @@ class LakeReader:
         rows = self._lake.read(table, shard, columns=list(dict.fromkeys([*names, _CONTEXT])))
         return rows.filter(pc.invert(rows[_CONTEXT])).select(names)
 
+    def episodes(self, shard: str) -> list[dict[str, Any]]:
+        """The rows of `episodes` of a shard."""
+        return self.table("episodes", shards=[shard]).to_pylist()
+
     def versions(self, table: str, shard: str) -> list[str]:
         """Versions of the operators that made a shard's rows: what changes them changes these."""
         _check_table(table)

@@ -150,7 +150,9 @@ class ShownClips:
             if continued and "is_context" in rows.column_names:
                 rows = rows.filter(pc.invert(rows["is_context"]))
             if "frame_index" in rows.column_names:
-                rows = rows.sort_by("frame_index")
+                at = pc.field("frame_index")
+                inside = (at >= clip["start_frame"]) & (at < clip["end_frame"])
+                rows = rows.filter(inside).sort_by("frame_index")
             tables[name] = rows.to_pylist()
         first = clip["start_frame"] + (clip["context_frames"] if continued else 0)
         frames = np.arange(first, clip["end_frame"])
