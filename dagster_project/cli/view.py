@@ -1,4 +1,4 @@
-"""`ego view`: shows a clip, an episode or a video. Not here: what is shown (`ego_assets.viewing`)."""
+"""`ego view`: shows a clip, an episode or a video. Not here: what is shown (`viewing`)."""
 
 from __future__ import annotations
 
