@@ -130,7 +130,8 @@ class LakeReader:
 
     def episodes(self, shard: str) -> list[dict[str, Any]]:
         """The rows of `episodes` of a shard."""
-        return self.table("episodes", shards=[shard]).to_pylist()
+        found: list[dict[str, Any]] = self.table("episodes", shards=[shard]).to_pylist()
+        return found
 
     def versions(self, table: str, shard: str) -> list[str]:
         """Versions of the operators that made a shard's rows: what changes them changes these."""
