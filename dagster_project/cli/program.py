@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_project.cli.config import config
+from dagster_project.cli.footage import FOOTAGE
 from dagster_project.cli.history import HISTORY
 from dagster_project.cli.quarantine import quarantine, retry
 from dagster_project.cli.sql import sql
@@ -267,5 +268,5 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*UPKEEP, *HISTORY, quarantine, retry, config, sql, weights):
+for _command in (*UPKEEP, *HISTORY, *FOOTAGE, quarantine, retry, config, sql, weights):
     main.add_command(_command)
