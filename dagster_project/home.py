@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -173,13 +174,20 @@ def runs_under_way(instance: dg.DagsterInstance, shards: Collection[str]) -> dic
 def erase_in_home(
     instance: dg.DagsterInstance, words: Sequence[str], shards: Collection[str]
 ) -> list[str]:
-    """Erase words from what Dagster keeps of runs (events, settings, logs of steps), and pictures
-    of shards that are inside of events. Returns sentences on what could not be erased."""
+    """Erase words from what Dagster keeps of runs (events, settings, logs of steps), names of files
+    where they stand alone, and pictures of shards that are inside of events. Returns sentences on
+    what could not be erased."""
+    instead = dict.fromkeys(words, INSTEAD)
+    for word in words:
+        if "/" in word:
+            quoted = json.dumps(word.rpartition("/")[2]), json.dumps(INSTEAD)
+            instead |= {quoted[0]: quoted[1]}
+            instead |= {json.dumps(quoted[0])[1:-1]: json.dumps(quoted[1])[1:-1]}
     problems = []
     for engine in _databases(instance):
         try:
             _drop_pictures(engine, shards)
-            erase_words(engine, words)
+            erase_words(engine, instead)
         except sa.exc.SQLAlchemyError as error:
             why = " ".join(str(getattr(error, "orig", None) or error).split())
             problems.append(
@@ -188,12 +196,11 @@ def erase_in_home(
             )
         finally:
             engine.dispose()
-    plain = [word.encode() for word in words]
     for path in Path(instance.root_directory).rglob("*"):
         if path.suffix in {".out", ".err", ".log", ".txt"} and path.is_file():
             data = before = path.read_bytes()
-            for word in plain:
-                data = data.replace(word, INSTEAD.encode())
+            for word in words:
+                data = data.replace(word.encode(), INSTEAD.encode())
             if data != before:
                 path.write_bytes(data)
     return problems

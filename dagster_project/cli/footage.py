@@ -23,6 +23,7 @@ from dagster_project.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from ego_assets.intake.relocation import Relocation
     from ego_assets.upkeep.erasure.erase import Erased
     from ego_assets.upkeep.erasure.survey import Survey
 
@@ -71,7 +72,11 @@ def forget(videos: tuple[str, ...], lake_root: str, reason: str, yes: bool, as_j
     except erase.ForgetError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        content = [asdict(each) for each in done]
+        content = [
+            asdict(each.tombstone)
+            | {"shards": each.shards, "counts": dict(each.counts), "warnings": each.warnings}
+            for each in done
+        ]
         click.echo(json.dumps({"erased": content}))
     else:
         for each in done:
@@ -101,9 +106,10 @@ def _told(found: Survey) -> str:
     video, shards = found.tombstone.video_id, sorted(found.left.shards)
     if not shards:
         return f"{video}: the lake holds nothing of it; it will not be taken in"
-    counts = ", ".join(f"{n:,} {what}" for what, n in found.counts.items() if n)
+    counts = ", ".join(count_of(n, what) for what, n in found.counts.items() if n)
     files = "".join(f"\n  {uri}" for uri in found.left.uris)
-    return f"{video}, in shard {', '.join(shards)}: {counts} to be searched or erased{files}"
+    shown = count_of(len(shards), "shard")
+    return f"{video}: {counts} in {shown}, and all else that is kept of it{files}"
 
 
 def _done(done: Erased) -> str:
@@ -112,4 +118,58 @@ def _done(done: Erased) -> str:
     return f"{done.tombstone.video_id} is forgotten: {counts or 'nothing was there'} erased{where}"
 
 
-FOOTAGE = (forget,)
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@LAKE_OPTION
+@click.option("--check-bytes", is_flag=True, help="Read all files, and compare their SHA-256.")
+@click.option("--partial", is_flag=True, help="Mend what is there, though some of it is missing.")
+@JSON_OPTION
+def relocate(
+    old: str, new: str, lake_root: str, check_bytes: bool, partial: bool, as_json: bool
+) -> None:
+    """Say that the raw files below OLD are below NEW now: folders, or s3://bucket/prefix.
+
+    Their rows, and all that was made of them, stay; nothing is computed again. Each file must be
+    there, with its calibration and the same size (--check-bytes: the same bytes); else what is
+    missing is listed, and nothing is changed. Files are neither moved nor copied. Interrupted, it
+    goes on when it is called again.
+
+    Exit status: 0 if all places are mended, 1 if a file is missing or another one, 2 if no file is
+    below OLD.
+    """
+    from ego_assets.intake.relocation import RelocationError
+    from ego_assets.intake.relocation import relocate as mend
+
+    lake = existing_lake(lake_root)
+    try:
+        found = mend(lake, ledger_of(lake), old, new, check_bytes=check_bytes, partial=partial)
+    except RelocationError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    else:
+        for uri, why in {**found.missing, **found.other}.items():
+            click.echo(plain(f"{uri}: {why}").plain)
+        click.echo(plain(_relocated(found, new)).plain)
+    sys.exit(1 if found.missing or found.other else 0)
+
+
+def _relocated(found: Relocation, new: str) -> str:
+    bad = len(found.missing) + len(found.other)
+    if not found.is_done:
+        return (
+            f"nothing was changed: {count_of(bad, 'file')} of {bad + len(found.found):,} cannot be "
+            "found there; copy what is missing, or mend the rest with --partial"
+        )
+    words = f"{count_of(len(found.found), 'file')} found at {new}, the same videos as before"
+    if found.already:
+        words += f"; {found.already:,} were there already"
+    if bad:
+        words += f"; {count_of(bad, 'file')} left as they were"
+    if waiting := sum(found.waiting.values()):
+        words += f"; {count_of(waiting, 'unit')} waited for them: `ego retry` does them"
+    return words
+
+
+FOOTAGE = (forget, relocate)

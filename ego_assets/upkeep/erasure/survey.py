@@ -37,7 +37,8 @@ class UnknownVideoError(ValueError):
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is of a video. counts: {what: how many}; is_known: whether anything knows it."""
+    """What there is of a video. counts: {what, as one of it is called: how many}; is_known: whether
+    anything knows it."""
 
     tombstone: Tombstone
     left: Left
@@ -72,13 +73,13 @@ def survey(lake: Lake, ledger: Ledger, tombstone: Tombstone) -> Survey:
         left |= known[1]
     counts: Counter[str] = Counter()
     for shard, files in left.shards.items():
-        counts["files"] += len(files)
+        counts["file"] += len(files)
         for table in TABLES:
             with suppress(LakeError):
-                counts["rows"] += _rows(lake, table, shard, video_id)
-            counts["earlier versions"] += len(history.kept(lake, table, shard))
+                counts["row"] += _rows(lake, table, shard, video_id)
+                counts["earlier version"] += _versions(lake, table, shard, video_id)
             arrays = lake.storage.list(f"{table}/_arrays/{shard}", begin=video_id)
-            counts["arrays"] += len(arrays)
+            counts["array"] += len(arrays)
     is_known = bool(left.shards) or known is not None
     return Survey(known[0] if known else tombstone, left, dict(counts), is_known)
 
@@ -200,3 +201,10 @@ def _rows(lake: Lake, table: str, shard: str, video_id: str) -> int:
         return 0
     ids = lake.read(table, shard, columns=[erasure.VIDEO])[erasure.VIDEO].to_pylist()
     return ids.count(video_id)
+
+
+def _versions(lake: Lake, table: str, shard: str, video_id: str) -> int:
+    """How many earlier versions of a table hold a video."""
+    keys = [history.key_of(table, shard, name) for name in history.kept(lake, table, shard)]
+    read = (erasure.read(lake, key, [erasure.VIDEO]) for key in keys)
+    return sum(erasure.holds(batch, video_id) for batch in read)
