@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.good_episodes import good_episodes
 from benchmarks.graph_run import SHARD, probe
 from benchmarks.truth_tables import SIDES, TruthTables
 from ego_assets.catalog import TABLES, all_probes, feature_of
@@ -55,7 +56,7 @@ def good_shard(video: Path) -> Shard:
         shard[table] = [row for clip in clips for row in makers.rows(table, clip)]
     shard["object_movements"] = [r for c in clips for r in _movements(truth, c)]
     shard["robot_mappings"] = [_mapping(row) for row in shard["hand_poses"]]
-    return shard
+    return shard | good_episodes(shard)
 
 
 def render_good_shard(folder: Path, seed: int) -> tuple[Shard, Path]:
@@ -423,6 +424,10 @@ def _levitate(shard: Shard, rng: np.random.Generator) -> None:
         row |= {"state": "moving", "touch_share": 0.0}
 
 
+def _shorten_footage(shard: Shard, rng: np.random.Generator) -> None:
+    shard["footage"][-1]["end_pts_s"] -= 0.5
+
+
 def _sometimes(
     share: float, **values: Any
 ) -> Callable[[dict[str, Any], np.random.Generator], None]:
@@ -576,5 +581,11 @@ FAULTS = (
            "video_manifest:values_are_plausible"),
     _fault("a manifest without sizes", _set("video_manifest", width_px=None, height_px=None),
            "video_manifest:values_are_there"),
+    _fault("a stretch of footage in no bin", _shorten_footage, "footage:every_second_is_in_one_bin",
+           may="footage_is_kept"),
+    _fault("rules that suit no footage", _set("footage", bin="no hands", episode_id=None),
+           "footage:footage_is_kept"),
+    _fault("wrists that jitter after cleaning", _set("episodes", jitter_after_mm=12.0),
+           "episodes:cleaned_wrists_are_smooth"),
 )  # fmt: skip
 """Kinds of faults, each with what has to notice it."""

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from ego_assets.episodes.feature import EPISODES
 from ego_assets.feature import BackendEntry, Feature, ItemKind, Stage, TableInfo, load
 from ego_assets.hands.feature import HANDS
 from ego_assets.masks.feature import MASKS
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "FEATURES", "GROUPS", "STAGES", "STAGES_OF_A_SHARD", "TABLES"]
 
-_rooms = (VIDEOS, MASKS, HANDS, SCENE, OBJECTS, ROBOTS)
+_rooms = (VIDEOS, MASKS, HANDS, SCENE, OBJECTS, ROBOTS, EPISODES)
 FEATURES_GROUP, BACKENDS_GROUP = "ego_assets.features", "ego_assets.backends"
 PROBES_GROUP = "ego_assets.probes"
 

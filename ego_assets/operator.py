@@ -186,15 +186,20 @@ class ClipOperator(Protocol):
 class TablesInput:
     """All that an operator over whole shards may look at: {shard: {table: its rows}}.
 
-    shard: that which the rows are made for.
+    shard: that which the rows are made for; made: {shard: {table: ids of the items that are done}},
+    with or without a row.
     """
 
     shard: str
     shards: Mapping[str, Mapping[str, pa.Table]]
+    made: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
 
 
 class TablesOperator(Protocol):
-    """Shape of a backend that works on a shard, or on the lake, at a time."""
+    """Shape of a backend that works on a shard, or on the lake, at a time.
+
+    It may have `reads`, {table: the columns that it wants}; of other tables it gets all.
+    """
 
     name: str
     version: str

@@ -126,6 +126,12 @@ class LakeReader:
         rows = self._lake.read(table, shard, columns=list(dict.fromkeys([*names, _CONTEXT])))
         return rows.filter(pc.invert(rows[_CONTEXT])).select(names)
 
+    def versions(self, table: str, shard: str) -> list[str]:
+        """Versions of the operators that made a shard's rows: what changes them changes these."""
+        _check_table(table)
+        made = self._lake.provenances(table, shard).values()
+        return sorted({f"{p.operator} {p.operator_version}" for p in made})
+
     def arrays(self, uri: str) -> dict[str, np.ndarray]:
         """Read the arrays that a row points to, such as the points at `points_uri`."""
         return self._lake.read_arrays(uri)

@@ -15,7 +15,7 @@ PACKAGES = ("ego_assets", "resources", "sensors", "dagster_project", "samples")
 HEAVY = {"torch", "transformers", "ray", "pycolmap", "dex_retargeting", "pinocchio", "nlopt"}
 HEAVY |= {"scipy", "matplotlib", "playwright", "librosa", "rerun", "scenedetect"}
 
-ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots")
+ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots", "episodes")
 """The subjects: none imports another."""
 GROUND = ["ego_assets.operator", "ego_assets.settings", "ego_assets.rows", "ego_assets.feature"]
 TOOLS = ["ego_assets.media", "ego_assets.vision", "ego_assets.models", "ego_assets.quality"]
@@ -44,6 +44,13 @@ ALLOWED: dict[str, list[str]] = {
     ],
     "ego_assets.vision": ["ego_assets.vision", "ego_assets.operator"],
     "ego_assets.media": ["ego_assets.media", "ego_assets.vision", *GROUND, "resources"],
+    "ego_assets.exports": [
+        "ego_assets.exports",
+        "ego_assets.reading",
+        "ego_assets.operator",
+        "ego_assets.settings",
+        "resources.lake",
+    ],
     "ego_assets.models": ["ego_assets.models", "ego_assets.catalog", *GROUND, "resources"],
     "ego_assets.quality": ["ego_assets.quality", "ego_assets.catalog", *GROUND, "resources.lake"],
     **{

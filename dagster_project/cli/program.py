@@ -21,6 +21,8 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_project.cli.config import config
+from dagster_project.cli.episodes import EPISODES
+from dagster_project.cli.exports import export
 from dagster_project.cli.footage import FOOTAGE
 from dagster_project.cli.history import HISTORY
 from dagster_project.cli.quarantine import quarantine, retry
@@ -268,5 +270,6 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*UPKEEP, *HISTORY, *FOOTAGE, quarantine, retry, config, sql, weights):
+_COMMANDS = (*UPKEEP, *HISTORY, *EPISODES, *FOOTAGE, export, quarantine, retry, config, sql, weights)
+for _command in _COMMANDS:
     main.add_command(_command)

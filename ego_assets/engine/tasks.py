@@ -211,11 +211,22 @@ class TablesTask:
 
     def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
         self.lake.must_be_there()
+        reads = getattr(self.operator, "reads", {})
+        shards: list[str] = item.payload["shards"]
         tables = TablesInput(
             self.spec.shard,
             {
-                shard: {name: self.lake.read(name, shard) for name in self.spec.inputs}
-                for shard in item.payload["shards"]
+                shard: {
+                    name: self.lake.read(name, shard, columns=reads.get(name))
+                    for name in self.spec.inputs
+                }
+                for shard in shards
+            },
+            {
+                shard: {
+                    name: frozenset(self.lake.provenances(name, shard)) for name in self.spec.inputs
+                }
+                for shard in shards
             },
         )
         self.lake.must_be_there()

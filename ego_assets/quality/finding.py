@@ -40,8 +40,8 @@ class Finding:
 
     value: the worst of all units looked at, None where there was nothing to look at; threshold:
     in the same unit; least: whether less is worse; beyond: how many units were; worst: those, the
-    worst first; values: (looked_at,) of every unit, for a picture; numbers: whatever else is worth
-    a look.
+    worst first (of several shards, the first MOST_OFFENDERS); values: (looked_at,) of every unit,
+    for a picture; numbers: whatever else is worth a look.
     """
 
     name: str
@@ -286,10 +286,7 @@ def judge(
     sign = -1.0 if least else 1.0
     beyond = np.flatnonzero(sign * units.value > sign * threshold)
     order = beyond[np.argsort(-sign * units.value[beyond], kind="stable")]
-    worst = tuple(
-        Offender(units.where[i], units.frame[i], float(units.value[i]))
-        for i in order[:MOST_OFFENDERS]
-    )
+    worst = tuple(Offender(units.where[i], units.frame[i], float(units.value[i])) for i in order)
     value = float(sign * np.max(sign * units.value)) if count else None
     passed = len(beyond) <= tolerated_share * count
     side = "under" if least else "over"

@@ -102,6 +102,28 @@ def plot_counts(
     return as_png(figure, title)
 
 
+def plot_waterfall(steps: Sequence[tuple[str, float]], unit: str, title: str) -> bytes:
+    """What is left after each of some losses: (name, left), from all of it to what is kept."""
+    names = [name for name, _ in steps]
+    left = np.array([value for _, value in steps])
+    figure, axes = _figure(1, 1, (WIDTH_IN, 0.9 + 0.32 * len(steps)))
+    axis = axes[0]
+    for at, (_, value) in enumerate(steps):
+        if at in (0, len(steps) - 1):
+            axis.barh(at, value, color="#009e73" if at else "#555555")
+            axis.text(value, at, f" {value:,.1f} {unit}", va="center", fontsize=7)
+        else:
+            lost = left[at - 1] - value
+            axis.barh(at, lost, left=value, color="#d55e00")
+            words = f" −{lost:,.1f} {unit}, {lost / max(left[0], 1e-9):.0%}"
+            axis.text(left[at - 1], at, words, va="center", fontsize=7)
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlim(0, max(left[0], 1e-9) * 1.18)
+    axis.set_xlabel(f"footage [{unit}]")
+    return as_png(figure, title)
+
+
 def plot_shares(values: Mapping[str, float], unit: str, title: str) -> bytes:
     """One bar a name, the largest on top."""
     names = sorted(values, key=lambda n: values[n])

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 
 
 class ContractError(ValueError):

@@ -87,7 +87,8 @@ def test_lakes_of_every_release_are_read(folder: Path, table: str) -> None:
     lake = Lake(folder)
     rows = lake.read(table, SHARD)
     assert rows.schema.equals(TABLES[table].arrow_schema())
-    assert rows.num_rows == 2
+    # A table that this release did not have yet is empty.
+    assert rows.num_rows == (2 if (folder / table).exists() else 0)
     assert TABLES[table].violations(rows) == []
     assert lake.scan(table).collect().height == 2
     with Catalog(lake) as catalog:

@@ -1,0 +1,168 @@
+"""Cleans trajectories: rejects outliers, fills short gaps, takes jitter out without lag.
+
+Positions are filled by a monotone cubic (PCHIP; Fritsch and Carlson, 1980), which does not
+overshoot, rotations by SLERP (Shoemake, 1985). Jitter is taken out by a parabola fitted to the
+frames around each (Savitzky and Golay, 1964), which is symmetric in time and so has no lag. Here:
+arrays over the frames of an episode. Not here: tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+MEASURED, SMOOTHED, FILLED, ABSENT = range(4)
+"""Where a frame's pose comes from."""
+_NEIGHBOURS = 7
+_ROBUST = 1.4826
+"""A standard deviation over the median absolute deviation, of normal noise."""
+
+
+@dataclass(frozen=True)
+class CleanPath:
+    """A rigid frame's path, and of points in that frame.
+
+    origin: (N,); position: (N, 3), xyzw: (N, 4), local: (N, P, 3), NaN where absent; rejected:
+    how many measured frames were outliers; before, after: jitter in mm/frame², NaN without any.
+    """
+
+    origin: np.ndarray
+    position: np.ndarray
+    xyzw: np.ndarray
+    local: np.ndarray
+    rejected: int
+    before_mm: float
+    after_mm: float
+
+
+def clean(
+    pts_s: np.ndarray,
+    position: np.ndarray,
+    xyzw: np.ndarray,
+    local: np.ndarray,
+    *,
+    fill_gap_s: float,
+    outlier_m: float,
+    smoothing_s: float,
+) -> CleanPath:
+    """Clean a path of N frames.
+
+    pts_s: (N,); position: (N, 3) metres and xyzw: (N, 4), NaN where not measured; local: (N, P, 3)
+    points in the moving frame; fill_gap_s: longest gap that is filled, from the last measured
+    frame before it to the first one behind; outlier_m: of `outliers`; smoothing_s: of `smooth`.
+    """
+    is_there = np.isfinite(position).all(axis=1) & np.isfinite(xyzw).all(axis=1)
+    is_out = outliers(position, is_there, outlier_m)
+    before = jitter_mm(position, is_there)
+    is_there = is_there & ~is_out
+    origin = np.where(is_there, MEASURED, ABSENT)
+    position, local = position.copy(), local.copy()
+    xyzw = continuous(xyzw)
+    for first, last in fillable(pts_s, is_there, fill_gap_s):
+        origin[first:last] = FILLED
+    fill(pts_s, is_there, origin == FILLED, position, xyzw, local)
+    for first, last in segments(origin != ABSENT):
+        done = smooth(pts_s, position, xyzw, local, slice(first, last), smoothing_s)
+        origin[first:last][done & (origin[first:last] == MEASURED)] = SMOOTHED
+    absent = origin == ABSENT
+    position[absent], xyzw[absent], local[absent] = np.nan, np.nan, np.nan
+    return CleanPath(
+        origin, position, xyzw, local, int(is_out.sum()), before, jitter_mm(position, ~absent)
+    )
+
+
+def outliers(position: np.ndarray, is_there: np.ndarray, least_m: float) -> np.ndarray:
+    """(N,) which positions (N, 3) lie far from the median of their neighbours in time: by more
+    than `least_m`, and by more than three robust deviations (Hampel's identifier)."""
+    found = np.zeros(len(position), bool)
+    at = np.flatnonzero(is_there)
+    if len(at) < _NEIGHBOURS:
+        return found
+    half = _NEIGHBOURS // 2
+    known = np.pad(position[at], ((half, half), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(known, _NEIGHBOURS, axis=0)
+    median = np.median(windows, axis=2)
+    spread = _ROBUST * np.median(np.linalg.norm(windows - median[:, :, None], axis=1), axis=1)
+    apart = np.linalg.norm(position[at] - median, axis=1)
+    found[at] = apart > np.maximum(least_m, 3 * spread)
+    return found
+
+
+def fillable(pts_s: np.ndarray, is_there: np.ndarray, longest_s: float) -> list[tuple[int, int]]:
+    """(first, one past the last) of the gaps between two frames that are there, up to a length."""
+    at = np.flatnonzero(is_there)
+    gaps = pairwise(at)
+    return [(int(a) + 1, int(b)) for a, b in gaps if b - a > 1 and pts_s[b] - pts_s[a] <= longest_s]
+
+
+def fill(
+    pts_s: np.ndarray,
+    is_there: np.ndarray,
+    is_gap: np.ndarray,
+    position: np.ndarray,
+    xyzw: np.ndarray,
+    local: np.ndarray,
+) -> None:
+    """Write poses into the frames of gaps, from all that are there."""
+    from scipy.interpolate import PchipInterpolator
+    from scipy.spatial.transform import Rotation, Slerp
+
+    if not is_gap.any():
+        return
+    when, gaps = pts_s[is_there], pts_s[is_gap]
+    position[is_gap] = PchipInterpolator(when, position[is_there])(gaps)
+    local[is_gap] = PchipInterpolator(when, local[is_there])(gaps)
+    xyzw[is_gap] = Slerp(when, Rotation.from_quat(xyzw[is_there]))(gaps).as_quat()
+    xyzw[:] = continuous(xyzw)
+
+
+def smooth(
+    pts_s: np.ndarray,
+    position: np.ndarray,
+    xyzw: np.ndarray,
+    local: np.ndarray,
+    here: slice,
+    length_s: float,
+) -> np.ndarray:
+    """Smooth a segment without gaps in place; (n,) which of its frames were.
+
+    At the ends, where the window is not whole, the parabola of the first or last whole one holds.
+    """
+    count = here.stop - here.start
+    step = float(np.median(np.diff(pts_s[here]))) if count > 1 else 0.0
+    window = 2 * int(length_s / step / 2) + 1 if step > 0 else 1
+    window = min(window, count - (count + 1) % 2)
+    if window < 5:
+        return np.zeros(count, bool)
+    from scipy.signal import savgol_filter
+
+    for values in (position, local, xyzw):
+        values[here] = savgol_filter(values[here], window, 2, axis=0)
+    xyzw[here] /= np.linalg.norm(xyzw[here], axis=1, keepdims=True)
+    return np.ones(count, bool)
+
+
+def continuous(xyzw: np.ndarray) -> np.ndarray:
+    """Quaternions (N, 4) with the sign that is closer to the one before; NaN stays."""
+    found = xyzw.copy()
+    at = np.flatnonzero(np.isfinite(xyzw).all(axis=1))
+    flips = (found[at][1:] * found[at][:-1]).sum(axis=1) < 0
+    found[at[1:]] *= np.where(np.cumsum(flips) % 2, -1.0, 1.0)[:, None]
+    return found
+
+
+def jitter_mm(position: np.ndarray, is_there: np.ndarray) -> float:
+    """Mean length of second differences of positions (N, 3) in metres, in mm/frame²; NaN where no
+    three frames are there in a row."""
+    second = np.diff(np.where(is_there[:, None], position, np.nan), n=2, axis=0)
+    lengths = np.linalg.norm(second, axis=1)
+    known = lengths[np.isfinite(lengths)]
+    return float(1000 * known.mean()) if len(known) else float("nan")
+
+
+def segments(mask: np.ndarray) -> list[tuple[int, int]]:
+    """(first, one past the last) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,0 +1,400 @@
+"""Makes the episodes of a shard from its tables.
+
+Here: the operator of the stage, tables in and rows out. Not here: the rules (`rules`), the
+cleaning (`cleaning`), the words (`words`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ego_assets.episodes.cleaning import (
+    ABSENT,
+    FILLED,
+    MEASURED,
+    SMOOTHED,
+    CleanPath,
+    clean,
+    fill,
+    fillable,
+)
+from ego_assets.episodes.cleaning import continuous as continuous_turns
+from ego_assets.episodes.rules import Stretch, presence, stretches
+from ego_assets.episodes.settings import EpisodeSettings
+from ego_assets.episodes.takes import READS, TakeFrames, takes_of
+from ego_assets.episodes.words import EpisodeFacts, find_captioner, instruction
+from ego_assets.operator import ClipOutput, Rows, TablesInput
+from ego_assets.quality.blame import failed_clips, reads_of_probes
+
+MOVED_PX = 20.0
+"""What a hand holds is moved, not only held, where it gets so far in the picture."""
+_ORIGINS = {MEASURED: "measured", SMOOTHED: "smoothed", FILLED: "filled"}
+_MADE_BY = ("scene_reconstruction", "hand_poses", "object_movements")
+"""Tables without whose item a clip counts as not processed."""
+
+
+class EpisodeCutter:
+    """The backend `rules` of the operator `episode_cutter`."""
+
+    name = "rules"
+    version = "1"
+    quality_tier = "baseline"
+    weights_hash = ""
+
+    def __init__(self, settings: EpisodeSettings) -> None:
+        self.settings = settings
+        if settings.captioner:
+            find_captioner(settings.captioner)
+        probed = reads_of_probes(settings.failed_checks, READS)
+        self.reads = {
+            table: tuple(dict.fromkeys((*columns, *probed.get(table, ()))))
+            for table, columns in READS.items()
+        }
+
+    def process(self, item: TablesInput) -> ClipOutput:
+        """Rows of `footage`, `episodes`, `episode_frames` and `episode_hands` of a shard."""
+        tables = item.shards[item.shard]
+        made = item.made.get(item.shard, {})
+        done = [made.get(table, frozenset[str]()) for table in _MADE_BY]
+        failed = failed_clips(self.settings.failed_checks, tables)
+        rows = _Rows(item.shard, self.settings, tables)
+        by_video: dict[str, list[tuple[TakeFrames, list[Stretch]]]] = defaultdict(list)
+        for take in takes_of(tables, frozenset.intersection(*done), self.settings.whose_hands):
+            by_video[take.video_id].append((take, stretches(take, self.settings, failed)))
+        for video in tables["video_manifest"].sort_by("video_id").to_pylist():
+            if video["accepted"]:
+                rows.add_video(video, by_video.get(video["video_id"], []))
+        rows.add_rejected(tables["video_manifest"])
+        kept = sum(r["end_pts_s"] - r["start_pts_s"] for r in rows.episodes)
+        return ClipOutput(
+            tables={
+                "footage": rows.footage,
+                "episodes": rows.episodes,
+                "episode_frames": rows.frames,
+                "episode_hands": rows.hands,
+            },
+            notes={"episodes": len(rows.episodes), "seconds kept": round(kept, 1)},
+        )
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """{(clip, track): label}, and the movements of each clip."""
+
+    labels: Mapping[tuple[str, str], str]
+    movements: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+class _Rows:
+    """The rows of a shard, episode by episode."""
+
+    def __init__(
+        self, shard: str, settings: EpisodeSettings, tables: Mapping[str, pa.Table]
+    ) -> None:
+        self.shard = shard
+        self.settings = settings
+        self.footage: Rows = []
+        self.episodes: Rows = []
+        self.frames: Rows = []
+        self.hands: Rows = []
+        self._objects = _objects_of(tables)
+
+    def add_video(
+        self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[Stretch]]]
+    ) -> None:
+        """The stretches of an accepted video: its takes, and what lies between them."""
+        frame, second = 0, 0.0
+        for take, found in takes:
+            self._gap(video, frame, take.start, second, float(take.pts_s[0]), "between clips")
+            for stretch in found:
+                self._stretch(take, stretch)
+            frame, second = take.start + len(take.pts_s), float(take.end_s[-1])
+        why = "between clips" if takes else "not processed"
+        self._gap(video, frame, video["frame_count"], second, video["duration_s"], why)
+
+    def add_rejected(self, manifest: pa.Table) -> None:
+        """A row for each content that was rejected, with the duration that is known of it."""
+        rejected = pl.DataFrame(manifest).filter(~pl.col("accepted"))
+        for (video_id,), part in sorted(rejected.group_by("video_id"), key=lambda g: str(g[0])):
+            reasons = sorted({str(r) for r in part["reject_reason"].drop_nulls()})
+            base = {"video_id": video_id, "shard": self.shard, "bin": "rejected"}
+            self.footage.append(
+                base
+                | {"start_frame": 0, "end_frame": 0, "start_pts_s": 0.0}
+                | {"end_pts_s": float(part["duration_s"].fill_null(0.0).sum())}
+                | {"take_id": None, "episode_id": None, "detail": ", ".join(reasons) or None}
+            )
+
+    def _gap(
+        self,
+        video: Mapping[str, Any],
+        first: int,
+        last: int,
+        start_s: float,
+        end_s: float,
+        why: str,
+    ) -> None:
+        if last <= first and end_s - start_s < 1e-6:
+            return
+        self.footage.append(
+            {
+                "video_id": video["video_id"],
+                "shard": self.shard,
+                "bin": why,
+                "start_frame": first,
+                "end_frame": max(last, first),
+                "start_pts_s": start_s,
+                "end_pts_s": max(end_s, start_s),
+                "take_id": None,
+                "episode_id": None,
+                "detail": None,
+            }
+        )
+
+    def _stretch(self, take: TakeFrames, stretch: Stretch) -> None:
+        first, last = stretch.first, stretch.last
+        kept = stretch.why == "kept"
+        place = {
+            "video_id": take.video_id,
+            "shard": self.shard,
+            "start_frame": take.start + first,
+            "end_frame": take.start + last,
+            "start_pts_s": float(take.pts_s[first]),
+            "end_pts_s": float(take.end_s[last - 1]),
+            "take_id": take.take_id,
+        }
+        episode_id = f"{take.take_id}-e{take.start + first:06d}" if kept else None
+        more = {"bin": stretch.why, "episode_id": episode_id, "detail": stretch.detail}
+        self.footage.append(place | more)
+        if kept:
+            self._episode(take, stretch, place | {"episode_id": episode_id})
+
+    def _episode(self, take: TakeFrames, stretch: Stretch, place: dict[str, Any]) -> None:
+        here = slice(stretch.first, stretch.last)
+        camera = _Cameras.of(take, here, self.settings.fill_gap_s)
+        base = {k: place[k] for k in ("video_id", "shard", "episode_id")}
+        self.frames += camera.rows(take, here, base)
+        paths = {side: self._clean(take, side, here, camera) for side in take.hands}
+        sides = [side for side, path in paths.items() if (path.origin != ABSENT).any()]
+        rows = [r for side in sides for r in _hand_rows(take, side, here, paths[side], camera)]
+        self.hands += [base | row for row in rows]
+        labels, is_moved = self._held(take, place["start_frame"], place["end_frame"])
+        facts = EpisodeFacts(
+            take.video_id, place["start_pts_s"], place["end_pts_s"], labels, is_moved, sides
+        )
+        settings = self.settings
+        words = instruction(
+            facts,
+            settings.instruction,
+            settings.instruction_without_objects,
+            settings.captioner,
+        )
+        worlds = take.camera.world[here]
+        world = worlds[worlds >= 0]
+        before, after = ([getattr(p, n) for p in paths.values()] for n in ("before_mm", "after_mm"))
+        self.episodes.append(
+            place
+            | {
+                "split": split_of(take.video_id, settings),
+                "instruction": words.text,
+                "instruction_source": words.source,
+                "objects": labels,
+                "left_hand_share": float((paths["left"].origin != ABSENT).mean()),
+                "right_hand_share": float((paths["right"].origin != ABSENT).mean()),
+                "valid_hand_share": float(presence(take, settings)[1][here].mean()),
+                "valid_camera_share": float(take.camera.is_valid[here].mean()),
+                "filled_hand_share": sum(r["origin"] == "filled" for r in rows) / max(len(rows), 1),
+                "rejected_hand_rows": sum(p.rejected for p in paths.values()),
+                "jitter_before_mm": _mean(before),
+                "jitter_after_mm": _mean(after),
+                "world_id": take.camera.world_ids[world[0]] if len(world) else None,
+                "scale_kind": _scale_kind(take, here),
+            }
+        )
+
+    def _clean(self, take: TakeFrames, side: str, here: slice, camera: _Cameras) -> CleanPath:
+        """A hand's path, cleaned in the world where the camera is known in metres all along."""
+        hand, settings = take.hands[side], self.settings
+        position, xyzw, local = _in_hand(
+            hand.hand_m[here], hand.hand_xyzw[here], hand.joints_m[here]
+        )
+        if camera.is_whole:
+            position, xyzw = camera.to_world(position, xyzw)
+        return clean(
+            take.pts_s[here],
+            position,
+            xyzw,
+            local,
+            fill_gap_s=settings.fill_gap_s,
+            outlier_m=settings.outlier_m,
+            smoothing_s=settings.smoothing_s,
+        )
+
+    def _held(self, take: TakeFrames, start: int, end: int) -> tuple[list[str], bool]:
+        """(labels of what is held or touched from start to end, the longest first; whether any of
+        it is moved)."""
+        frames: dict[str, int] = defaultdict(int)
+        is_moved = False
+        for clip in dict.fromkeys(take.clip_ids):
+            for row in self._objects.movements.get(clip, ()):
+                shared = min(row["end_frame"], end) - max(row["start_frame"], start)
+                if shared <= 0 or not (row["state"] == "held" or row["touching_side"]):
+                    continue
+                label = self._objects.labels.get((clip, row["track_id"]), "object")
+                frames[label] += shared
+                is_moved |= row["displacement_px"] >= MOVED_PX
+        return sorted(frames, key=lambda label: (-frames[label], label)), is_moved
+
+
+@dataclass(frozen=True)
+class _Cameras:
+    """The cameras of an episode of n frames in metres, with short gaps filled; NaN where not
+    known. origin: (n,); is_whole: known in every frame."""
+
+    origin: np.ndarray
+    position: np.ndarray
+    xyzw: np.ndarray
+
+    @classmethod
+    def of(cls, take: TakeFrames, here: slice, fill_gap_s: float) -> _Cameras:
+        known, pts = take.camera.is_metric[here], take.pts_s[here]
+        position = np.where(known[:, None], take.camera.position[here], np.nan)
+        xyzw = continuous_turns(np.where(known[:, None], take.camera.xyzw[here], np.nan))
+        origin = np.where(known, MEASURED, ABSENT)
+        for first, last in fillable(pts, known, fill_gap_s):
+            origin[first:last] = FILLED
+        fill(pts, known, origin == FILLED, position, xyzw, np.empty((len(pts), 0, 3)))
+        return cls(origin, position, xyzw)
+
+    @property
+    def is_whole(self) -> bool:
+        return bool((self.origin != ABSENT).all())
+
+    def rows(
+        self, take: TakeFrames, here: slice, base: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        columns = (
+            take.frames[here].tolist(),
+            take.pts_s[here].tolist(),
+            _or_none(self.position, self.origin != ABSENT),
+            _or_none(self.xyzw, self.origin != ABSENT),
+            self.origin.tolist(),
+        )
+        for frame, pts, position, xyzw, origin in zip(*columns, strict=True):
+            yield {
+                **base,
+                "frame_index": frame,
+                "pts_s": pts,
+                "world_from_camera_m": position,
+                "world_from_camera_xyzw": xyzw,
+                "camera_origin": _ORIGINS.get(origin),
+            }
+
+    def to_world(self, position: np.ndarray, xyzw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Poses in the camera as poses in the world."""
+        from scipy.spatial.transform import Rotation
+
+        camera = Rotation.from_quat(self.xyzw)
+        turned = np.full_like(xyzw, np.nan)
+        known = np.isfinite(xyzw).all(axis=1)
+        turned[known] = (camera[known] * Rotation.from_quat(xyzw[known])).as_quat()
+        return camera.apply(position) + self.position, turned
+
+
+def _in_hand(
+    hand_m: np.ndarray, hand_xyzw: np.ndarray, joints_m: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(position, rotation, joints in the hand frame) of hand poses; NaN stays."""
+    from scipy.spatial.transform import Rotation
+
+    local = np.full_like(joints_m, np.nan)
+    known = np.isfinite(hand_xyzw).all(axis=1)
+    if known.any():
+        matrix = Rotation.from_quat(hand_xyzw[known]).as_matrix()
+        local[known] = (joints_m[known] - hand_m[known][:, None]) @ matrix
+    return hand_m, hand_xyzw, local
+
+
+def _hand_rows(
+    take: TakeFrames, side: str, here: slice, path: CleanPath, camera: _Cameras
+) -> Iterator[dict[str, Any]]:
+    """The rows of a hand, in the camera and, where that is known in metres, in the world."""
+    from scipy.spatial.transform import Rotation
+
+    at = np.flatnonzero(path.origin != ABSENT)
+    turn = Rotation.from_quat(path.xyzw[at])
+    position, matrix = path.position[at], turn.as_matrix()
+    in_world = camera.origin[at] != ABSENT
+    of_camera = Rotation.from_quat(np.where(in_world[:, None], camera.xyzw[at], [0, 0, 0, 1.0]))
+    camera_m = np.where(in_world[:, None], camera.position[at], 0.0)
+    if camera.is_whole:  # then the path is one in the world
+        world_m, world_turn = position, turn
+        position, turn = of_camera.inv().apply(position - camera_m), of_camera.inv() * turn
+        matrix = turn.as_matrix()
+    else:
+        world_m, world_turn = of_camera.apply(position) + camera_m, of_camera * turn
+    joints = np.einsum("nij,npj->npi", matrix, path.local[at]) + position[:, None]
+    world = np.einsum("nij,npj->npi", of_camera.as_matrix(), joints) + camera_m[:, None]
+    row = np.where(path.origin[at] == FILLED, -1, take.hands[side].row[here][at])
+    columns = {
+        "frame_index": take.frames[here][at].tolist(),
+        "pts_s": take.pts_s[here][at].tolist(),
+        "origin": [_ORIGINS[o] for o in path.origin[at].tolist()],
+        "clip_id": _names(take.hand_rows["clip_id"], row),
+        "track_id": _names(take.hand_rows["track_id"], row),
+        "joints_camera_m": joints.tolist(),
+        "camera_from_hand_m": position.tolist(),
+        "camera_from_hand_xyzw": turn.as_quat().tolist(),
+        "joints_world_m": _or_none(world, in_world),
+        "world_from_hand_m": _or_none(world_m, in_world),
+        "world_from_hand_xyzw": _or_none(world_turn.as_quat(), in_world),
+    }
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True)) | {"side": side}
+
+
+def _or_none(values: np.ndarray, is_there: np.ndarray) -> list[Any]:
+    pairs = zip(values.tolist(), is_there.tolist(), strict=True)
+    return [value if there else None for value, there in pairs]
+
+
+def _names(column: pa.ChunkedArray, row: np.ndarray) -> list[str | None]:
+    """The values of a column in some rows; None for row -1."""
+    picked: list[str | None] = column.take(pa.array(row, mask=row < 0)).to_pylist()
+    return picked
+
+
+def split_of(recording: str, settings: EpisodeSettings) -> str:
+    """The split of a recording: it depends on nothing but its name and the seed, so it stays when
+    others come or go."""
+    digest = hashlib.sha256(f"{settings.split_seed}/{recording}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < settings.test_share:
+        return "test"
+    return "validation" if place < settings.test_share + settings.validation_share else "train"
+
+
+def _objects_of(tables: Mapping[str, pa.Table]) -> _Objects:
+    masks = pl.DataFrame(tables["object_masks"].select(["clip_id", "track_id", "label"])).unique()
+    movements: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in tables["object_movements"].select(READS["object_movements"]).to_pylist():
+        movements[row["clip_id"]].append(row)
+    return _Objects({(c, t): label for c, t, label in masks.sort("label").iter_rows()}, movements)
+
+
+def _scale_kind(take: TakeFrames, here: slice) -> str:
+    kinds = take.camera.scale_kind[here][take.camera.is_metric[here]]
+    return str(kinds[0]) if len(kinds) else "arbitrary"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,1 @@
+"""Writes episodes as data sets of other projects: formats and files, no Dagster, no lake."""

@@ -1,0 +1,62 @@
+"""Writes files of an export so that errors say where, and that a crash leaves nothing half done."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ego_assets.exports.grid import ExportError
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the disk say which file they are about; libraries often leave that out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name when the block ends without an error."""
+    aside = folder.with_name(f"{folder.name}.unfinished")
+    with naming(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    yield aside
+    for path in (*aside.iterdir(), aside):
+        sync(path)
+    aside.rename(folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other exports out of the folder while the block runs."""
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExportError(f"{folder}: another export is writing to it") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,304 @@
+"""Writes a LeRobot data set (version 3), or brings one up to date.
+
+The folder says itself what is in it (`meta/ego_provenance.json`: packs, their episodes and digests,
+sizes of files). What is there and has not changed is left alone to the byte. New episodes get files
+of their own; files that held an episode which changed or is gone are joined again from what remains
+in them. An export that was killed goes on: coded episodes wait in the staging folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ego_assets.exports.episode import ExportEpisode
+from ego_assets.exports.files import alone_in, made_whole, naming
+from ego_assets.exports.grid import ExportError
+from ego_assets.exports.lerobot import packs, statistics, tables, video
+from ego_assets.exports.lerobot.contents import DatasetContents, names_of
+from ego_assets.exports.lerobot.numbering import Numbering
+from ego_assets.exports.lerobot.packs import Coded, PackFiles, Record
+from ego_assets.exports.lerobot.publishing import STAGING, discard, finish, publish
+from ego_assets.exports.lerobot.settings import LeRobotSettings
+
+VERSION = "1"
+"""Raised when the same episode would be written otherwise."""
+Progress = Callable[[str, int], None]
+"""Called with what was done (`kept`, `coded`, `joined`), and frames."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did. Files are relative to the folder."""
+
+    episodes: int
+    frames: int
+    kept: int
+    coded: int
+    removed: int
+    written: list[str]
+    deleted: list[str]
+
+
+def write_dataset(
+    out: Path,
+    episodes: Iterable[ExportEpisode],
+    settings: LeRobotSettings | None = None,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Make `out` the data set of exactly these episodes.
+
+    They are taken one at a time, and need to fit together: one rate, one set of columns and
+    cameras, one shape of pictures a camera. provenance: what the data set comes from (lake, version
+    of the code), as JSON; if it differs each time, so does the file it is kept in. Raises
+    ExportError for episodes that do not fit, and OSError with the path of a file that cannot be
+    written.
+    """
+    settings = settings or LeRobotSettings()
+    with alone_in(out):
+        finish(out)
+        return _Export(
+            out, settings, provenance or {}, progress or (lambda what, frames: None)
+        ).run(episodes)
+
+
+@dataclass
+class _Export:
+    out: Path
+    settings: LeRobotSettings
+    provenance: Mapping[str, Any]
+    progress: Progress
+    before: DatasetContents | None = None
+    features: dict[str, Any] = field(default_factory=dict)
+    fps: int = 0
+    coded: int = 0
+    kept: int = 0
+    _waiting: list[Coded] = field(default_factory=list)
+    _new: list[PackFiles] = field(default_factory=list)
+    _staged: dict[str, Coded] = field(default_factory=dict)
+
+    def run(self, episodes: Iterable[ExportEpisode]) -> ExportReport:
+        self._begin()
+        wanted: dict[str, str] = {}
+        there = self.before.intact(self.out) if self.before else {}
+        for episode in episodes:
+            digest = self._check(episode)
+            if episode.episode_id in wanted:
+                raise ExportError(f"episode {episode.episode_id} comes twice")
+            wanted[episode.episode_id] = digest
+            if there.get(episode.episode_id) == digest:
+                self.kept += 1
+                self.progress("kept", len(episode))
+            else:
+                self._add(self._code(episode, digest))
+        if not wanted:
+            raise ExportError("there are no episodes: nothing was written")
+        self._close()
+        return self._publish({i: d for i, d in wanted.items() if there.get(i) == d})
+
+    def _begin(self) -> None:
+        """Look at what is there, published and staged."""
+        self.before = DatasetContents.read(self.out)
+        if self.before is None and any(p.name != STAGING for p in self.out.iterdir()):
+            raise ExportError(f"{self.out} holds other files: give an empty folder, or an export")
+        self.coded_under = self.settings.coded_under() | {"version": VERSION}
+        kept = (
+            self.before.sizes if self.before and self.before.coded_under == self.coded_under else {}
+        )
+        self.plan = self.out / STAGING / "plan.json"
+        plan = json.loads(self.plan.read_text()) if self.plan.exists() else {}
+        if plan.get("coded_under") != self.coded_under:
+            discard(self.out)
+            plan = {"coded_under": self.coded_under, "sizes": kept}
+        self.sizes: dict[str, video.Size] = {k: (w, h) for k, (w, h) in plan["sizes"].items()}
+
+    def _check(self, episode: ExportEpisode) -> str:
+        """Raise ExportError unless the episode fits the others. Returns its digest."""
+        episode.check()
+        tables.check_keys(episode)
+        features = tables.features_of(episode, {})
+        if not self.features:
+            self.features, self.fps = features, episode.grid.fps
+        if episode.grid.fps != self.fps:
+            raise ExportError(
+                f"episode {episode.episode_id} has {episode.grid.fps} frames a second, others have "
+                f"{self.fps}: a data set has one rate. Choose one for all grids"
+            )
+        if features != self.features:
+            differ = {
+                k for k in features | self.features if features.get(k) != self.features.get(k)
+            }
+            raise ExportError(
+                f"episode {episode.episode_id} has other columns than those before it: "
+                + ", ".join(sorted(differ))
+            )
+        text = json.dumps([episode.digest(), self.coded_under], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _code(self, episode: ExportEpisode, digest: str) -> Coded:
+        """Code an episode by itself, unless an export that was killed has done so."""
+        if not self._staged:
+            self._staged = dict(self._look_at_staging(list(episode.pictures)))
+        if found := self._staged.get(digest):
+            return found
+        if not self.plan.exists():
+            self._save_plan()
+        folder = self.out / STAGING / "parts" / digest
+        with made_whole(folder) as aside:
+            files = PackFiles.within(aside, list(episode.pictures))
+            counters = {}
+            for key, path in files.videos.items():
+                counters[key] = self._code_pictures(episode, key, path)
+            rows = tables.rows_of(episode)
+            packs.write_rows(files.rows, iter([rows]))
+            packs.write_records(files.records, [_record(episode, digest, files, counters)])
+        self.coded += 1
+        self.progress("coded", len(episode))
+        return PackFiles.within(folder, list(episode.pictures)).coded()[0]
+
+    def _look_at_staging(self, cameras: list[str]) -> Iterator[tuple[str, Coded]]:
+        staging = self.out / STAGING
+        for folder in (*staging.glob("packs/*"), *staging.glob("parts/*")):
+            if folder.suffix != ".unfinished":
+                for coded in PackFiles.within(folder, cameras).coded():
+                    yield coded.record.digest, coded
+
+    def _code_pictures(
+        self, episode: ExportEpisode, key: str, path: Path
+    ) -> statistics.PictureCounter:
+        counter = statistics.PictureCounter(len(episode))
+        incoming = iter(episode.pictures[key]())
+        first = next(incoming, None)
+        if first is None:
+            raise ExportError(f"episode {episode.episode_id}: {key} has no pictures")
+        pictures = video.resized(
+            itertools.chain([first], incoming),
+            self._size(key, first),
+            self.settings.fit == "letterbox",
+        )
+        try:
+            count = video.encode(
+                counter.watch(itertools.islice(pictures, len(episode) + 1)),
+                path,
+                self.sizes[key],
+                self.fps,
+                self.settings,
+            )
+        except ExportError as error:
+            raise ExportError(f"episode {episode.episode_id}: {key}: {error}") from error
+        if count != len(episode):
+            more = "more than " if count > len(episode) else ""
+            count = min(count, len(episode))
+            raise ExportError(
+                f"episode {episode.episode_id}: {key} has {more}{count} pictures, and the grid "
+                f"{len(episode)} ticks"
+            )
+        return counter
+
+    def _size(self, key: str, picture: np.ndarray) -> video.Size:
+        """Size of a camera's pictures: the first one of all says."""
+        if key not in self.sizes:
+            height, width = picture.shape[:2]
+            self.sizes[key] = video.target_size((width, height), self.settings.max_side_px)
+            self._save_plan()
+        return self.sizes[key]
+
+    def _save_plan(self) -> None:
+        """Say what the episodes in the staging folder were coded under."""
+        aside = self.plan.with_suffix(".unfinished")
+        with naming(self.plan):
+            self.plan.parent.mkdir(exist_ok=True)
+            aside.write_text(json.dumps({"coded_under": self.coded_under, "sizes": self.sizes}))
+            aside.replace(self.plan)
+
+    def _add(self, coded: Coded) -> None:
+        """Let an episode wait for others that share its files."""
+        limits = dict.fromkeys(coded.videos, self.settings.video_file_mb * 2**20)
+        limits[packs.ROWS] = self.settings.data_file_mb * 2**20
+        if not packs.have_room([c.record for c in (*self._waiting, coded)], limits, self.fps):
+            self._close()
+        self._waiting.append(coded)
+
+    def _close(self) -> None:
+        """Join those that wait, and remove them one by one."""
+        if self._waiting:
+            self._new.append(self._join(self._waiting))
+            parts = self.out / STAGING / "parts"
+            for coded in self._waiting:
+                shutil.rmtree(parts / coded.record.digest, ignore_errors=True)
+            self._waiting = []
+
+    def _join(self, episodes: list[Coded]) -> PackFiles:
+        name = packs.name_of([coded.record.digest for coded in episodes])
+        files = packs.join_pack(episodes, self.out / STAGING / "packs" / name, self.fps)
+        self.progress("joined", sum(coded.record.frames for coded in episodes))
+        return files
+
+    def _publish(self, kept: Mapping[str, str]) -> ExportReport:
+        """Number all packs, and replace the files that differ."""
+        before = self.before.packs if self.before else []
+        aside = self.out / STAGING / "numbered"
+        shutil.rmtree(aside, ignore_errors=True)
+        numbering = Numbering(self.out, aside, self.features, self.sizes, self.fps, self.settings)
+        for pack in before:
+            remain = {e.digest for e in pack.episodes if kept.get(e.episode_id) == e.digest}
+            files = names_of(pack.number, self._cameras).files(self.out)
+            if len(remain) == len(pack.episodes):
+                numbering.add(pack.number, files, pack)
+            elif remain:
+                stay = [coded for coded in files.coded() if coded.record.digest in remain]
+                numbering.add(pack.number, self._join(stay), None)
+        first = max((pack.number for pack in before), default=-1) + 1
+        for number, files in enumerate(self._new, first):
+            numbering.add(number, files, None)
+        numbering.finish(self.coded_under, self.provenance)
+        deletes = sorted({name for pack in before for name in pack.sizes} - numbering.names)
+        if numbering.moves or deletes:
+            publish(self.out, numbering.moves, deletes)
+        else:
+            discard(self.out)
+        return ExportReport(
+            episodes=numbering.episodes,
+            frames=numbering.frames,
+            kept=self.kept,
+            coded=self.coded,
+            removed=sum(len(pack.episodes) for pack in before) - self.kept,
+            written=list(numbering.moves),
+            deleted=deletes,
+        )
+
+    @property
+    def _cameras(self) -> list[str]:
+        return [key for key, feature in self.features.items() if feature["dtype"] == "video"]
+
+
+def _record(
+    episode: ExportEpisode,
+    digest: str,
+    files: PackFiles,
+    counters: Mapping[str, statistics.PictureCounter],
+) -> Record:
+    numbers = tables.numbers_of(tables.rows_of(episode))
+    stats = {k: statistics.of_rows(v) for k, v in numbers.items() if k not in tables.FIXED}
+    stats |= {k: statistics.of_pictures(c.bins, c.pictures) for k, c in counters.items()}
+    sizes = {key: path.stat().st_size for key, path in files.videos.items()}
+    return Record(
+        episode_id=episode.episode_id,
+        digest=digest,
+        task=episode.task,
+        frames=len(episode),
+        provenance=episode.provenance,
+        sizes=sizes | {packs.ROWS: files.rows.stat().st_size},
+        stats=stats,
+        bins={key: counter.bins.tolist() for key, counter in counters.items()},
+    )

@@ -1,0 +1,216 @@
+"""Tables of a made video, as the stages above episodes write them: hands move where a test says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ego_assets.catalog import TABLES
+from ego_assets.episodes.cutter import EpisodeCutter
+from ego_assets.episodes.settings import EpisodeSettings
+from ego_assets.hands.skeleton import placed_columns
+from ego_assets.operator import TablesInput
+
+SHARD = "20261130-0000"
+FPS = 30.0
+
+
+def open_hand(side: str) -> np.ndarray:
+    """(21, 3) joints of a flat hand in metres, the palm toward the camera, fingers up."""
+    sign = 1.0 if side == "right" else -1.0
+    joints = np.zeros((21, 3))
+    for finger in range(5):
+        for joint in range(4):
+            out = 0.05 + 0.025 * joint if finger else 0.02 + 0.02 * joint
+            joints[1 + 4 * finger + joint] = [sign * (0.02 * finger - 0.05), -out, 0.004 * joint]
+    return joints
+
+
+@dataclass
+class MadeVideo:
+    """A video of one take by default: both hands of the wearer circle, the camera is static.
+
+    wrist_m: (N, 3) of the right hand in the camera, the left one 30 cm beside it; scale: (N,) of
+    its place and size, which a picture does not show; is_there and
+    is_valid: (N,) of both hands; camera_m, camera_xyzw: (N, 3), (N, 4); camera_valid: (N,).
+    """
+
+    count: int = 300
+    video_id: str = "00000000000000a1"
+    cuts: tuple[int, ...] = ()
+    gap_frames: int = 0
+    sides: tuple[str, ...] = ("left", "right")
+    is_wearer: bool | None = True
+    wrist_m: np.ndarray = field(default_factory=lambda: np.empty(0))
+    scale: np.ndarray = field(default_factory=lambda: np.empty(0))
+    is_there: np.ndarray = field(default_factory=lambda: np.empty(0))
+    is_valid: np.ndarray = field(default_factory=lambda: np.empty(0))
+    camera_m: np.ndarray = field(default_factory=lambda: np.empty(0))
+    camera_xyzw: np.ndarray = field(default_factory=lambda: np.empty(0))
+    camera_valid: np.ndarray = field(default_factory=lambda: np.empty(0))
+    damaged: tuple[int, ...] = ()
+    scale_kind: str = "metric_hands"
+    objects: tuple[dict[str, Any], ...] = ()
+    unmade: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = self.count
+        angle = 2 * np.pi * np.arange(n) / FPS / 2
+        circle = np.stack([0.1 * np.cos(angle), 0.1 * np.sin(angle), np.full(n, 0.5)], axis=1)
+        still = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
+        for name, default in {
+            "wrist_m": circle,
+            "scale": np.ones(n),
+            "is_there": np.ones(n, bool),
+            "is_valid": np.ones(n, bool),
+            "camera_m": np.zeros((n, 3)),
+            "camera_xyzw": still,
+            "camera_valid": np.ones(n, bool),
+        }.items():
+            if not len(getattr(self, name)):
+                setattr(self, name, default)
+
+    @property
+    def clips(self) -> list[dict[str, Any]]:
+        edges = [0, *self.cuts, self.count]
+        found = []
+        for index, (start, end) in enumerate(pairwise(edges)):
+            start += self.gap_frames if index else 0
+            found.append(
+                {
+                    "video_id": self.video_id,
+                    "shard": SHARD,
+                    "clip_id": f"{self.video_id}-{index:04d}",
+                    "clip_index": index,
+                    "take_id": f"{self.video_id}-t{index:03d}",
+                    "index_in_take": 0,
+                    "start_frame": start,
+                    "end_frame": end,
+                    "start_pts_s": start / FPS,
+                    "end_pts_s": end / FPS,
+                    "context_frames": 0,
+                    "split_reason": "cut" if index else "start",
+                    "estimated_cost": 1.0,
+                }
+            )
+        return found
+
+    def manifest(self) -> dict[str, Any]:
+        row = dict.fromkeys(TABLES["video_manifest"].arrow_schema().names)
+        return row | {
+            "video_id": self.video_id,
+            "shard": SHARD,
+            "uri": f"/raw/{self.video_id}.mp4",
+            "byte_size": 1,
+            "sha256": self.video_id * 4,
+            "accepted": True,
+            "frame_count": self.count,
+            "duration_s": self.count / FPS,
+        }
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows by table, with the columns that episodes are made from."""
+        scene: list[dict[str, Any]] = []
+        hands: list[dict[str, Any]] = []
+        for index, clip in enumerate(self.clips):
+            if index in self.unmade:
+                continue
+            for frame in range(clip["start_frame"], clip["end_frame"]):
+                base = {
+                    "clip_id": clip["clip_id"],
+                    "frame_index": frame,
+                    "pts_s": frame / FPS,
+                    "is_context": False,
+                }
+                scene.append(base | self._camera(clip, frame))
+                if self.is_there[frame] and frame not in self.damaged:
+                    hands += [base | self._hand(clip, side, frame) for side in self.sides]
+        return {
+            "video_manifest": [self.manifest()],
+            "clips": self.clips,
+            "scene_reconstruction": scene,
+            "hand_poses": hands,
+            "object_masks": [
+                {"clip_id": self.clips[0]["clip_id"], "track_id": o["track_id"]}
+                | {"label": o["label"]}
+                for o in self.objects
+            ],
+            "object_movements": [
+                {"clip_id": self.clips[0]["clip_id"]} | {k: v for k, v in o.items() if k != "label"}
+                for o in self.objects
+            ],
+        }
+
+    def _camera(self, clip: dict[str, Any], frame: int) -> dict[str, Any]:
+        decodes = frame not in self.damaged
+        valid = bool(self.camera_valid[frame]) and decodes
+        reason = None if valid else "no parallax" if decodes else "the frame does not decode"
+        return {
+            "world_id": clip["clip_id"],
+            "is_valid": valid,
+            "invalid_reason": reason,
+            "world_from_camera_m": self.camera_m[frame].tolist() if valid else None,
+            "world_from_camera_xyzw": self.camera_xyzw[frame].tolist() if valid else None,
+            "scale_kind": self.scale_kind,
+            "motion_kind": "moving",
+        }
+
+    def _hand(self, clip: dict[str, Any], side: str, frame: int) -> dict[str, Any]:
+        joints = open_hand(side) + self.wrist_m[frame] - [0.3 if side == "left" else 0.0, 0, 0]
+        joints = joints * self.scale[frame]
+        return {
+            "track_id": f"{clip['take_id']}-h{side}",
+            "side": side,
+            "is_valid": bool(self.is_valid[frame]),
+            "is_wearer": self.is_wearer,
+            "joints_origin": "measured",
+            "joints_camera_m": joints.tolist(),
+            **placed_columns(joints, side),
+            "score": 0.9,
+        }
+
+
+def tables_of(*videos: MadeVideo, more: list[dict[str, Any]] | None = None) -> TablesInput:
+    """What the operator gets of a shard with these videos. more: rows of rejected files."""
+    cutter = EpisodeCutter(EpisodeSettings())
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in cutter.reads}
+    for video in videos:
+        for name, mine in video.rows().items():
+            rows[name] += mine
+    rows["video_manifest"] += more or []
+    tables = {}
+    for name, columns in cutter.reads.items():
+        schema = TABLES[name].arrow_schema()
+        chosen = pa.schema([schema.field(c) for c in columns])
+        filled = [{c: row.get(c) for c in columns} for row in rows[name]]
+        tables[name] = pa.Table.from_pylist(filled, schema=chosen)
+    done = frozenset(
+        c["clip_id"] for v in videos for i, c in enumerate(v.clips) if i not in v.unmade
+    )
+    made = {SHARD: dict.fromkeys(cutter.reads, done)}
+    return TablesInput(SHARD, {SHARD: tables}, made)
+
+
+def cut(*videos: MadeVideo, more: list[dict[str, Any]] | None = None, **settings: Any) -> Any:
+    """The tables that the operator makes, checked against the contract: {table: rows}."""
+    made = EpisodeCutter(EpisodeSettings(**settings)).process(tables_of(*videos, more=more))
+    for name, rows in made.tables.items():
+        table = pa.Table.from_pylist(rows, schema=TABLES[name].arrow_schema())
+        assert TABLES[name].violations(table) == [], name
+    return made.tables
+
+
+def bins(footage: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    """(bin, first frame, one past the last) of each stretch, in order."""
+    return [(r["bin"], r["start_frame"], r["end_frame"]) for r in footage]
+
+
+def without(video: MadeVideo, name: str, start: int, end: int) -> MadeVideo:
+    """The same video, where a mask is False from start to end."""
+    mask = getattr(video, name).copy()
+    mask[start:end] = False
+    return replace(video, **{name: mask})
