@@ -270,6 +270,17 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-_COMMANDS = (*UPKEEP, *HISTORY, *EPISODES, *FOOTAGE, export, quarantine, retry, config, sql, weights)
+_COMMANDS = (
+    *UPKEEP,
+    *HISTORY,
+    *EPISODES,
+    *FOOTAGE,
+    export,
+    quarantine,
+    retry,
+    config,
+    sql,
+    weights,
+)
 for _command in _COMMANDS:
     main.add_command(_command)

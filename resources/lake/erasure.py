@@ -1,6 +1,7 @@
 """Erases a video from one table of one shard: its rows in the current file and in earlier versions,
 what is not compacted, and its arrays. All other rows stay as they are, and so does what is said of
-them; no earlier version is kept of what is written here.
+them; no earlier version is kept of what is written here. What is not compacted of an item that is
+of several videos goes as a whole: it is to be made again.
 
 Each file is replaced at once, so that whoever is killed in between goes on where he was. Not here:
 which shards hold a video, and what else there is of it (`ego_assets.upkeep.erasure`).
@@ -60,7 +61,7 @@ def _erase(lake: Lake, table: str, shard: str, video_id: str) -> Counter[str]:
                 found if name == history.CURRENT else 1
             )
     for key in lake.storage.list(f"{table}/_fragments/{shard}"):
-        if _is_fragment_of(lake, table, key, video_id):
+        if _is_fragment_of(lake, key, video_id):
             lake.storage.delete(key)
             done["fragments"] += 1
     for key in lake.storage.list(f"{table}/_arrays/{shard}", begin=video_id):
@@ -72,18 +73,44 @@ def _erase(lake: Lake, table: str, shard: str, video_id: str) -> Counter[str]:
 
 
 def holds(batch: pa.Table, video_id: str) -> bool:
-    """Whether rows of a file, or what it says of its items, are of a video."""
-    if VIDEO in batch.column_names and video_id in set(batch[VIDEO].unique().to_pylist()):
-        return True
-    return any(is_of(item, video_id) for item in items_of(batch))
+    """Whether rows of a file, or what it says of its items, name a video."""
+    return any(is_of(item, video_id) for item in items_of(batch)) or bool(
+        pc.any(rows_of(batch, video_id)).as_py()
+    )
 
 
-def read(lake: Lake, key: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file as it is stored. Raises FileNotFoundError, LakeError."""
+def rows_of(batch: pa.Table, video_id: str) -> pa.ChunkedArray:
+    """For each row of a file, whether it is of a video, or names it in any of its texts."""
+    found = pa.chunked_array([pa.repeat(pa.scalar(False), len(batch))])
+    for column in batch.columns:
+        if pa.types.is_string(column.type):
+            named = pc.fill_null(pc.match_substring(column, video_id), False)
+        elif pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
+            texts = (" ".join(map(str, value or ())) for value in column.to_pylist())
+            named = pa.chunked_array([pa.array([video_id in text for text in texts], pa.bool_())])
+        else:
+            continue
+        found = pc.or_(found, named)
+    return found
+
+
+def texts_of(schema: pa.Schema) -> list[str]:
+    """The columns that may name a video."""
+    kinds = {f.name: f.type.value_type if pa.types.is_list(f.type) else f.type for f in schema}
+    return [name for name, kind in kinds.items() if pa.types.is_string(kind)]
+
+
+def read(
+    lake: Lake, key: str, columns: list[str] | None = None, *, texts: bool = False
+) -> pa.Table:
+    """A Parquet file as it is stored; texts: only the columns that may name a video. Raises
+    FileNotFoundError, LakeError."""
     with lake.storage.open(key) as file:
         try:
-            names = pq.read_schema(file).names
-            wanted = None if columns is None else [c for c in columns if c in names]
+            schema = pq.read_schema(file)
+            wanted = texts_of(schema) if texts else columns
+            if wanted is not None:
+                wanted = [name for name in wanted if name in schema.names]
             return pq.read_table(file, columns=wanted)
         except FileNotFoundError:
             raise
@@ -99,12 +126,10 @@ def items_of(batch: pa.Table) -> dict[str, dict[str, Any]]:
     return items
 
 
-def _is_fragment_of(lake: Lake, table: str, key: str, video_id: str) -> bool:
+def _is_fragment_of(lake: Lake, key: str, video_id: str) -> bool:
     if is_of(item_and_token(key)[0], video_id):
         return True
-    if not key.endswith(".parquet") or TABLES[table].item_column in {"clip_id", VIDEO}:
-        return False
-    return holds(read(lake, key, [VIDEO]), video_id)
+    return key.endswith(".parquet") and holds(read(lake, key, texts=True), video_id)
 
 
 def _rewrite(lake: Lake, table: str, shard: str, name: str, video_id: str) -> int | None:
@@ -113,14 +138,12 @@ def _rewrite(lake: Lake, table: str, shard: str, name: str, video_id: str) -> in
     key = history.key_of(table, shard, name)
     version = lake.storage.version(key)
     try:
-        if not holds(read(lake, key, [VIDEO]), video_id):
+        if not holds(read(lake, key, texts=True), video_id):
             return None
     except FileNotFoundError:
         return None
     batch = read(lake, key)
-    goes = pa.chunked_array([pa.repeat(pa.scalar(False), len(batch))])
-    if VIDEO in batch.column_names:
-        goes = pc.fill_null(pc.equal(batch[VIDEO], video_id), False)
+    goes = rows_of(batch, video_id)
     metadata = dict(batch.schema.metadata or {})
     if ITEMS in metadata:
         gone = set(_gone_items(batch, goes, table, video_id))

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, stage_of
+from ego_assets.feature import LAKE
 from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
 from ego_assets.upkeep.erasure.survey import Survey, at_work, survey
@@ -27,7 +28,6 @@ from resources.lake.holdings import item_and_token
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Tombstone
 from resources.ledger.database import INSTEAD
-from resources.ledger.sources import STAGE
 from resources.raw import tombstones
 from resources.raw.places import take_out
 from resources.raw.scratch import Scratch, ScratchError
@@ -132,6 +132,11 @@ def _steps(
     """What is to be done, in this order: first what would bring something of it back."""
     video_id = tombstone.video_id
     words = words_of(video_id, left.uris)
+    of_tables = [
+        (table, shard)
+        for table in TABLES
+        for shard in ([LAKE] if stage_of(table).item == "lake" else shards)
+    ]
 
     def names() -> None:
         with lake.storage.lock("shards"):
@@ -139,16 +144,15 @@ def _steps(
                 take_out(lake, shard, left.shards[shard])
 
     def tables() -> None:
-        for shard in shards:
-            for table in TABLES:
-                done.counts += erasure.erase(lake, table, shard, video_id)
+        for table, shard in of_tables:
+            done.counts += erasure.erase(lake, table, shard, video_id)
 
     def entries() -> None:
         files = [item for items in left.shards.values() for item in items]
         done.counts["entries of the ledger"] += Contents(ledger).erase(video_id, files, left.uris)
-        for shard in shards:
-            for table in TABLES:
-                note_file(lake, ledger, table, shard)
+        for table, shard in of_tables:
+            _requeue(lake, ledger, table, shard)
+            note_file(lake, ledger, table, shard)
 
     def copies() -> None:
         if not tombstone.sha256:
@@ -167,8 +171,17 @@ def _steps(
     yield copies
     yield lambda: done.counts.update(words=ledger.erase_words(words))
     yield lambda: done.warnings.extend(beyond(words, shards))
-    yield lambda: _purge(lake, video_id, shards, done)
+    yield lambda: _purge(lake, video_id, shards, of_tables, done)
     yield lambda: _prove(lake, ledger, video_id, shards)
+
+
+def _requeue(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
+    """Have made again what is of several videos, where it is not compacted and went as a whole."""
+    if stage_of(table).item in ("shard", "lake"):
+        there = lake.fingerprints(table, shard)
+        entries = ledger.entries(stage=table, shard=shard)
+        gone = [e.item_id for e in entries if e.has_result and e.item_id not in there]
+        ledger.requeue(table, gone, "a video that it was made from was forgotten")
 
 
 def words_of(video_id: str, uris: Iterable[str]) -> list[str]:
@@ -233,16 +246,21 @@ def _lock_of(key: str) -> str:
     return name.replace("/", ".")
 
 
-def _purge(lake: Lake, video_id: str, shards: list[str], done: Erased) -> None:
+def _purge(
+    lake: Lake,
+    video_id: str,
+    shards: list[str],
+    of_tables: list[tuple[str, str]],
+    done: Erased,
+) -> None:
     """Earlier versions of objects, where a bucket keeps them."""
     begins = [PREVIEWS, DAMAGED, *TEXTS, "_carried", "_places"]
     begins += [f"shards/{shard}.json" for shard in shards]
-    for table in TABLES:
-        for shard in shards:
-            begins += [f"{table}/{shard}.parquet", f"{table}/_history/{shard}/"]
-            begins += [f"{table}/_arrays/{shard}/{video_id}"]
-            own = "" if table == STAGE else video_id
-            begins += [f"{table}/_fragments/{shard}/{own}"]
+    for table, shard in of_tables:
+        begins += [f"{table}/{shard}.parquet", f"{table}/_history/{shard}/"]
+        begins += [f"{table}/_arrays/{shard}/{video_id}"]
+        own = video_id if stage_of(table).item in ("video", "clip") else ""
+        begins += [f"{table}/_fragments/{shard}/{own}"]
     try:
         for begin in begins:
             done.counts["earlier versions of objects"] += lake.storage.purge(begin)
@@ -252,7 +270,7 @@ def _purge(lake: Lake, video_id: str, shards: list[str], done: Erased) -> None:
 
 def _prove(lake: Lake, ledger: Ledger, video_id: str, shards: list[str]) -> None:
     """Raises ForgetError if anything of the video is there still, in the shards that had it."""
-    names = [trace.key for trace in find_traces(lake, {video_id}, shards)]
+    names = [trace.key for trace in find_traces(lake, {video_id}, [*shards, LAKE])]
     names += [f"the ledger, shard {s}" for s in Contents(ledger).shards_of(video_id)]
     if names:
         raise ForgetError(

@@ -206,5 +206,5 @@ def _rows(lake: Lake, table: str, shard: str, video_id: str) -> int:
 def _versions(lake: Lake, table: str, shard: str, video_id: str) -> int:
     """How many earlier versions of a table hold a video."""
     keys = [history.key_of(table, shard, name) for name in history.kept(lake, table, shard)]
-    read = (erasure.read(lake, key, [erasure.VIDEO]) for key in keys)
+    read = (erasure.read(lake, key, texts=True) for key in keys)
     return sum(erasure.holds(batch, video_id) for batch in read)

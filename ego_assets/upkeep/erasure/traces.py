@@ -76,7 +76,7 @@ def _inside(lake: Lake, key: str, wanted: set[str]) -> Iterator[Trace]:
         return  # numbers; of whose they are says the name
     if key.endswith(".parquet"):
         with suppress(LakeError):  # damaged: the audit tells
-            found, where = _in_rows(erasure.read(lake, key, _texts(lake, key)), wanted)
+            found, where = _in_rows(erasure.read(lake, key, texts=True), wanted)
             yield from (Trace(video, key, where) for video in sorted(found))
         return
     data = lake.storage.read(key)
@@ -86,16 +86,6 @@ def _inside(lake: Lake, key: str, wanted: set[str]) -> Iterator[Trace]:
             yield from (Trace(video, key, where) for video in sorted(found))
         return
     yield from (Trace(video, key, "its words") for video in sorted(_ids(data, wanted)))
-
-
-def _texts(lake: Lake, key: str) -> list[str]:
-    """The columns that may name a video."""
-    with lake.storage.open(key) as file:
-        try:
-            schema = pq.read_schema(file)
-        except (pa.ArrowInvalid, OSError):
-            return []
-    return [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_list(f.type)]
 
 
 def _in_rows(batch: pa.Table, wanted: set[str]) -> tuple[set[str], str]:
