@@ -187,7 +187,7 @@ def erase_in_home(
     for engine in _databases(instance):
         try:
             _drop_pictures(engine, shards)
-            erase_words(engine, instead)
+            erase_words(engine, instead, but=["forgotten", "uri"])
         except sa.exc.SQLAlchemyError as error:
             why = " ".join(str(getattr(error, "orig", None) or error).split())
             problems.append(
@@ -212,8 +212,8 @@ def _databases(instance: dg.DagsterInstance) -> Iterator[sa.Engine]:
         url = sa.URL.create("sqlite", database=str(path))
         yield sa.create_engine(url, connect_args={"timeout": 60})
     storages = (instance.event_log_storage, instance.run_storage, instance.schedule_storage)
-    for url in sorted({str(getattr(s, "postgres_url", "") or "") for s in storages} - {""}):
-        yield sa.create_engine(url)
+    for given in sorted({str(getattr(s, "postgres_url", "") or "") for s in storages} - {""}):
+        yield sa.create_engine(given)
 
 
 def _drop_pictures(engine: sa.Engine, shards: Collection[str]) -> None:

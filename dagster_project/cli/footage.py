@@ -79,8 +79,9 @@ def forget(videos: tuple[str, ...], lake_root: str, reason: str, yes: bool, as_j
         ]
         click.echo(json.dumps({"erased": content}))
     else:
-        for each in done:
-            click.echo(_done(each))
+        for erased in done:
+            click.echo(_done(erased))
+        click.echo("Exports that hold it: the same `ego export` again takes it out.")
         for words in sorted({words for each in done for words in each.warnings}):
             click.echo(plain(f"left to do: {words}").plain)
     sys.exit(1 if any(each.warnings for each in done) else 0)

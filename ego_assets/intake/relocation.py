@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ego_assets.intake.moves import Move, Moves, enter_all, relabel
+from ego_assets.upkeep.recovery.agreement import note_file
 from resources.lake import Lake, file_item_id
 from resources.lake.s3.client import s3_errors
 from resources.ledger import Ledger
 from resources.ledger.raw_files import RawFiles, Seen
-from resources.ledger.sources import Source, Sources
+from resources.ledger.sources import STAGE, Source, Sources
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.presence import RawAwayError, RawGoneError, RawRefusedError, RawState
 from resources.raw.reader import (
-    RawChangedError,
     RawReader,
     is_remote,
     look,
@@ -77,12 +77,12 @@ def relocate(
     RelocationError.
     """
     enter_all(lake, ledger)
-    begins, target = _beginnings(old), _beginnings(new)[-1]
-    if target == begins[0]:
+    roots, target = _roots(old), _roots(new)[-1]
+    if target == roots[0]:
         raise RelocationError(f"{old} and {new} are one place: nothing is to be done")
-    begins = [begin for begin in begins if begin != target]  # the old root is a link to the new one
+    roots = [root for root in roots if root != target]  # the old one may be a link to the new one
     found = Relocation()
-    files, shards = _files_below(lake, begins, target, found)
+    files, shards = _files_below(lake, roots, target, found)
     if not files and not found.already:
         known = ", ".join(sorted({_folder(f.uri) for f in _all_files(lake)})[:5]) or "none"
         raise RelocationError(f"no raw file of {lake.location} is below {old}: they are in {known}")
@@ -99,6 +99,8 @@ def relocate(
     for start in range(0, len(moves), AT_ONCE):
         with lake.storage.lock("shards"):
             moved = Moves(lake, ledger).apply(moves[start : start + AT_ONCE])
+            for shard in {source.shard for source in moved.removed}:
+                _take_out(lake, ledger, shard)
         for shard, items in moved.again.items():
             if items:
                 found.waiting[shard] = found.waiting.get(shard, 0) + items
@@ -124,7 +126,7 @@ def _agree(lake: Lake, ledger: Ledger, shard: str, target: str) -> None:
         if source is not None and source.uri != file.uri:
             sources.move(source, file.uri, "")
             olds.append((source.uri, shard))
-        elif not file.uri.startswith(target):
+        elif _below(file.uri, target) is None:
             continue
         if file.entered_uri != file.uri:
             olds.append((file.entered_uri, shard))
@@ -134,20 +136,30 @@ def _agree(lake: Lake, ledger: Ledger, shard: str, target: str) -> None:
     relabel(lake, ledger, shard)
 
 
+def _take_out(lake: Lake, ledger: Ledger, shard: str) -> None:
+    """Take the rows of files out of a manifest whose places the relocated ones have: they were
+    copies, and no run of their shard may come."""
+    items = [file.item for file in files_of(lake, shard)]
+    lake.compact(STAGE, shard, items)
+    ledger.forget(STAGE, shard, items)
+    note_file(lake, ledger, STAGE, shard)
+
+
 def _files_below(
-    lake: Lake, begins: list[str], target: str, found: Relocation
+    lake: Lake, roots: list[str], target: str, found: Relocation
 ) -> tuple[list[tuple[RawFileOfShard, str]], list[str]]:
     """Files that are below the old root, each with its path there; and the shards that have any, or
     have some at the new root by now."""
     files: list[tuple[RawFileOfShard, str]] = []
     shards: dict[str, None] = {}
     for file in _all_files(lake):
-        begin = next((b for b in begins if file.uri.startswith(b)), None)
-        if file.uri.startswith(target) and (begin is None or _is_there(file.uri)):
+        below = next((b for r in roots if (b := _below(file.uri, r)) is not None), None)
+        is_new = _below(file.uri, target) is not None
+        if is_new and (below is None or _is_there(file.uri)):
             found.already += 1
             shards[file.shard] = None
-        elif begin is not None:
-            files.append((file, _below(file.uri, begin)))
+        elif below is not None:
+            files.append((file, below))
             shards[file.shard] = None
     return files, list(shards)
 
@@ -189,8 +201,8 @@ def _look_at_all(
             state = look(uri)
             why = _difference(source, uri, state, check_bytes)
         except _ABSENT as error:
-            return None, uri, error.strerror if isinstance(error, OSError) else str(error)
-        except (OSError, RawChangedError) as error:
+            return None, uri, (error.strerror if isinstance(error, OSError) else "") or str(error)
+        except (OSError, ValueError) as error:
             return None, uri, f"it cannot be read: {error}"
         except s3_errors() as error:
             return None, uri, f"it cannot be asked for: {error}"
@@ -229,35 +241,26 @@ def _as_known(source: Source, state: RawState, check_bytes: bool) -> RawState:
     return state if is_same or was_read else replace(state, is_racy=True)
 
 
-def _beginnings(place: str) -> list[str]:
-    """What the uris of files below a place begin with: as it is written, and last as listings name
-    it, without links."""
-    found = [_beginning(place)]
-    if not is_remote(place):
-        found.append(f"{uri_of(Path(os.path.realpath(_absolute(place)))).rstrip('/')}/")
-    return list(dict.fromkeys(found))
-
-
-def _beginning(place: str) -> str:
+def _roots(place: str) -> list[str]:
+    """A place as it is written, and last as listings name it, without links. Each ends with a
+    slash; that of a folder is a plain path, whatever names are in it."""
     if is_remote(place):
-        return f"{place.rstrip('/')}/"
-    return f"{uri_of(_absolute(place)).rstrip('/')}/"
+        return [f"{place.rstrip('/')}/"]
+    # Not resolved: the old root may have become a link.
+    path = Path(os.path.normpath(path_of(place).expanduser().absolute()))
+    return list(dict.fromkeys(f"{str(p).rstrip('/')}/" for p in (path, os.path.realpath(path))))
 
 
-def _absolute(place: str) -> Path:
-    """Without following links: the old root may have become one."""
-    return Path(os.path.normpath(path_of(place).expanduser().absolute()))
+def _below(uri: str, root: str) -> str | None:
+    """The path of a file below a root; None if it is not below."""
+    if is_remote(uri) != is_remote(root):
+        return None
+    text = uri if is_remote(uri) else str(path_of(uri))
+    return text.removeprefix(root) if text.startswith(root) else None
 
 
-def _below(uri: str, begin: str) -> str:
-    """The path of a file below a root, as plain text."""
-    if is_remote(uri):
-        return uri.removeprefix(begin)
-    return str(path_of(uri).relative_to(path_of(begin)))
-
-
-def _joined(target: str, below: str) -> str:
-    return f"{target}{below}" if is_remote(target) else uri_of(path_of(target) / below)
+def _joined(root: str, below: str) -> str:
+    return f"{root}{below}" if is_remote(root) else uri_of(Path(root + below))
 
 
 def _folder(uri: str) -> str:

@@ -218,9 +218,11 @@ class RawFiles:
             mine = sa.and_(
                 _files.c.file_id.in_(ids[start : start + _PAGE]), _files.c.version == FORGOTTEN
             )
-            query = sa.select(_files.c.file_id, _files.c.mark).where(mine)
-            found |= self._read(lambda c, q=query: {r.file_id: r.mark for r in c.execute(q)})
+            found |= self._marks_of(sa.select(_files.c.file_id, _files.c.mark).where(mine))
         return found
+
+    def _marks_of(self, query: sa.Select[Any]) -> dict[str, int]:
+        return self._read(lambda c: {r.file_id: r.mark for r in c.execute(query)})
 
     @patient
     def moved(self, olds: Sequence[tuple[str, str]], news: Sequence[tuple[Seen, str]]) -> None:

@@ -125,6 +125,40 @@ def test_large_files_are_known_by_their_size_and_read_by_the_next_run(
     assert done.attempts() == before.attempts
 
 
+def test_names_of_any_bytes_and_a_root_inside_of_the_old_one(done: RawBench) -> None:
+    (done.raw / "a.mp4").rename(os.fsdecode(os.fsencode(done.raw) + b"/\xff.mp4"))
+    done.run()
+    attempts, new = done.attempts(), done.raw / "2026"
+    new.mkdir()
+    for path in [p for p in done.raw.iterdir() if p != new]:
+        path.rename(new / path.name)
+    for _ in range(2):
+        found = relocate(done.lake, done.ledger, str(done.raw), str(new))
+        assert (found.missing, found.other, found.is_done) == ({}, {}, True)
+    done.run(new)
+    assert len(done.manifest()) == 3
+    assert all("/raw/2026/" in r["uri"] and r["accepted"] for r in done.manifest())
+    assert done.attempts() == attempts
+
+
+def test_copies_that_were_taken_in_as_duplicates_make_room(done: RawBench) -> None:
+    new = done.root / "new"
+    shutil.copytree(done.raw, new)
+    done.run(new)
+    assert [r["reject_reason"] for r in done.manifest()].count("duplicate") == 3
+    attempts = done.attempts()
+    assert len(relocate(done.lake, done.ledger, str(done.raw), str(new)).found) == 3
+    shutil.rmtree(done.raw)
+    done.run(new)
+    assert [(r["accepted"], Path(r["uri"]).parts[-2]) for r in done.manifest()] == [
+        (True, "new"),
+        (True, "new"),
+        (True, "deep er"),
+    ]
+    assert done.attempts() == attempts
+    assert audit.verify(done.lake, done.ledger) == []
+
+
 def test_what_was_gone_with_its_folder_is_done_when_it_is_found(done: RawBench) -> None:
     (source,) = done.sources.at([str(done.raw / "a.mp4")])
     video = source.video_id

@@ -200,7 +200,7 @@ def _rows(lake: Lake, table: str, shard: str, video_id: str) -> int:
     if erasure.VIDEO not in TABLES[table].model_fields:
         return 0
     ids = lake.read(table, shard, columns=[erasure.VIDEO])[erasure.VIDEO].to_pylist()
-    return ids.count(video_id)
+    return int(ids.count(video_id))
 
 
 def _versions(lake: Lake, table: str, shard: str, video_id: str) -> int:
