@@ -8,6 +8,9 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
+    # The release without migrations is taken over table by table.
+    if sa.inspect(op.get_bind()).has_table("forgotten"):
+        return
     op.create_table(
         "forgotten",
         sa.Column("video_id", sa.String(16), primary_key=True),
