@@ -23,6 +23,7 @@ from rich.text import Text
 from dagster_project.cli.config import config
 from dagster_project.cli.episodes import EPISODES, show_waterfall
 from dagster_project.cli.exports import export
+from dagster_project.cli.footage import FOOTAGE
 from dagster_project.cli.history import HISTORY
 from dagster_project.cli.quarantine import quarantine, retry
 from dagster_project.cli.sql import sql
@@ -295,10 +296,11 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (
+_COMMANDS = (
     *UPKEEP,
     *HISTORY,
     *EPISODES,
+    *FOOTAGE,
     export,
     quarantine,
     retry,
@@ -306,5 +308,6 @@ for _command in (
     sql,
     view,
     weights,
-):
+)
+for _command in _COMMANDS:
     main.add_command(_command)

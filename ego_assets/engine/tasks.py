@@ -61,6 +61,9 @@ class FileTask:
             if (handed_on := self._handed_on(item.item_id, uri)) is None:
                 raise
             return ClipOutput(tables={"video_manifest": [handed_on]})
+        if self.contents.is_forgotten(row["video_id"]):
+            why = "its content was forgotten (`ego forget`): `ego verify --repair` erases this row"
+            row |= self.operator.rejected("forgotten", why)
         if row["accepted"]:
             owner, shard = self._claim(row["video_id"], uri, item.item_id)
             if (owner, shard) != (uri, self.spec.shard):

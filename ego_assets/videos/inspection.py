@@ -67,6 +67,7 @@ class RejectReason(StrEnum):
     NO_TIMES = "no_times"
     BAD_CALIBRATION = "bad_calibration"
     DUPLICATE = "duplicate"
+    FORGOTTEN = "forgotten"
 
 
 _SIGNATURES = (

@@ -105,6 +105,21 @@ class Scratch:
         aside.replace(noted)
         return digest
 
+    def erase(self, sha256: str) -> int:
+        """Delete the copies that have these bytes and that nobody holds. Returns how many are held,
+        and still there."""
+        held = 0
+        for noted in self.root.glob(f"*/*{_SHA256}"):
+            with suppress(FileNotFoundError):
+                if noted.read_text() != sha256:
+                    continue
+                try:
+                    with self._lock(noted.parent.name, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                        shutil.rmtree(noted.parent, ignore_errors=True)
+                except BlockingIOError:
+                    held += 1
+        return held
+
     def used_bytes(self) -> int:
         """Of all copies, with those that are being made at their full size."""
         sizes = 0
