@@ -21,12 +21,13 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_project.cli.config import config
-from dagster_project.cli.episodes import EPISODES, show_waterfall
-from dagster_project.cli.exports import export
+from dagster_project.cli.data.episodes import EPISODES, show_waterfall
+from dagster_project.cli.data.exports import export
+from dagster_project.cli.data.sql import sql
+from dagster_project.cli.data.view import view
 from dagster_project.cli.footage import FOOTAGE
 from dagster_project.cli.history import HISTORY
 from dagster_project.cli.quarantine import quarantine, retry
-from dagster_project.cli.sql import sql
 from dagster_project.cli.stage_settings import (
     CONFIG_OPTION,
     PROFILE_OPTION,
@@ -50,7 +51,6 @@ from dagster_project.cli.terminal import (
     report,
 )
 from dagster_project.cli.upkeep import UPKEEP
-from dagster_project.cli.view import view
 from dagster_project.cli.weights import weights
 from dagster_project.startup import ALLOWED_HOSTS
 from dagster_project.web.hosts import Authority, parse_allowed

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from dagster_project.cli import view as view_module
+from dagster_project.cli.data import view as view_module
 from dagster_project.cli.program import main
 from tests.dagster_project.ui import browser_page
 from tests.viewing.shown_lake import (
