@@ -26,9 +26,9 @@ from resources.raw.presence import RawGoneError, RawRefusedError
 from resources.raw.reader import (
     RawChangedError,
     RawReader,
+    find_sidecar,
     is_remote,
     look,
-    sidecar_of,
     sidecar_state,
     sidecar_version,
 )
@@ -115,7 +115,7 @@ class FileTask:
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
         if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
             limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
-            detail = f"{sidecar_of(uri)} is larger than {limit}: it was not fetched"
+            detail = f"{find_sidecar(uri)} is larger than {limit}: it was not fetched"
             columns = self.operator.rejected("bad_calibration", detail)
         return sha256, size, columns
 
@@ -194,6 +194,7 @@ class ClipTask:
             clip["end_frame"],
             max_bytes_in_flight=self.spec.frame_bytes,
             hardware=self.spec.hardware_decoding,
+            stream_index=video.get("video_stream_index"),
         )
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
 

@@ -58,6 +58,11 @@ def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]
                 yield at, convertible(picture)
 
 
+def _time_of(packet: Any) -> int | None:
+    found: int | None = packet.dts if packet.pts is None else packet.pts
+    return found
+
+
 class _DamagedPictureError(Exception):
     """A decoder with several threads came to a damaged picture."""
 
@@ -266,11 +271,6 @@ class ClipFrames:
         if index not in self._spoilt:
             yield index, convertible(picture)
 
-    def _spoil(self, pts: int | None) -> None:
-        """What has this time stamp is damaged, and so is all that refers to it."""
-        if pts is not None and (frame := self.index.nearest(pts)) is not None:
-            self._spoilt |= self.index.spoilt_by(frame)
-
     def _pictures(self, first: int) -> Iterator[Any]:
         """Decoded pictures from the keyframe at or before frame `first` on.
 
@@ -298,24 +298,26 @@ class ClipFrames:
             return
         with open_media(self.path) as container:
             stream: Any = container.streams[self.index.stream_index]
-            # How damage is hidden depends on what other threads have done by then: with one, it is
-            # the same every time.
             stream.thread_type = "NONE" if self._is_damaged else "AUTO"
             stream.codec_context.thread_count = self._threads
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
             packets = container.demux(stream)
+            begin = None if position > 0 else -(2**63)
             while True:
+                packet = None
                 try:
                     packet = next(packets)
+                    if begin is None and packet.size:
+                        if not packet.is_keyframe:
+                            continue  # of a group that began before the place that was found
+                        begin = _time_of(packet)
                     if packet.is_corrupt and self._is_cut_off(packet):
                         continue
                     for picture in packet.decode():
                         progress.moved()
                         if picture.is_corrupt:
-                            if not self._is_damaged:
-                                raise _DamagedPictureError
-                            self._spoil(picture.pts)
+                            self._spoil(picture.pts, begin)
                         yield picture
                 except (StopIteration, av.error.EOFError):
                     return
@@ -325,9 +327,22 @@ class ClipFrames:
                     unless_of_storage(error, self.path)
                     if not self._is_damaged:
                         must_be_damage(error, self.path)
-                        raise _DamagedPictureError from error
-                    self._spoil(packet.dts if packet.pts is None else packet.pts)
+                    self._spoil(None if packet is None else _time_of(packet), begin)
                     # The decoder goes on with the next packet.
+
+    def _spoil(self, pts: int | None, begin: int | None) -> None:
+        """What has this time stamp is damaged, and so is all that refers to it.
+
+        begin: of the keyframe where decoding began: what is shown before it lacks its references
+        for no other reason. Raises _DamagedPictureError while several threads decode: how damage is
+        hidden depends on what the others have done by then.
+        """
+        if pts is not None and begin is not None and pts < begin:
+            return
+        if not self._is_damaged:
+            raise _DamagedPictureError
+        if pts is not None and (frame := self.index.nearest(pts)) is not None:
+            self._spoilt |= self.index.spoilt_by(frame)
 
     def _is_cut_off(self, packet: Any) -> bool:
         """Whether the file ends inside of this packet: the index leaves it out.

@@ -8,13 +8,13 @@ nothing of its content.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,25 @@ from ego_assets.media.containers import (
     unless_of_storage,
     video_streams,
 )
+from ego_assets.media.damage.cut_off import Promise, is_cut_off, promise_of
+from ego_assets.media.damage.spoilt import stretches
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, has_times_of_decoding, index_frames
 from ego_assets.operator import BadInputError
-from ego_assets.videos.calibration import Calibration, CalibrationError, read_calibration
+from ego_assets.videos.calibration.camera import CalibrationError
+from ego_assets.videos.calibration.columns import camera_columns
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
-from resources.raw.uris import SIDECAR
 
-VERSION = "4"
+VERSION = "5"
 """Of the rows: raise it when they change."""
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
 """A file of whose looked-at frames fewer decode is corrupt."""
 LOOKED_AT = 5
+REORDERED = 16
+"""So many pictures at the end of a cut-off file may be stored ahead of ones that are gone."""
 MAX_DETAIL = 500
 """Characters of a sentence on why a file is rejected."""
 
@@ -58,6 +62,7 @@ class RejectReason(StrEnum):
     NOT_MEDIA = "not_media"
     TRUNCATED = "truncated"
     NO_VIDEO = "no_video"
+    NO_SUCH_STREAM = "no_such_stream"
     STILL_IMAGE = "still_image"
     UNSUPPORTED_CODEC = "unsupported_codec"
     CORRUPT = "corrupt"
@@ -214,7 +219,7 @@ def _blank() -> dict[str, Any]:
         "reject_reason reject_detail container video_codec pixel_format width_px height_px "
         "rotation_deg sample_aspect_ratio color_transfer color_primaries color_matrix color_range "
         "bit_depth field_order video_stream_index video_stream_count frame_count "
-        "average_rate_fps is_variable_rate duration_s start_pts_s audio_codec audio_rate_hz "
+        "promised_frame_count missing_s damaged_frames average_rate_fps is_variable_rate duration_s start_pts_s audio_codec audio_rate_hz "
         "audio_channels camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
     )
     return {"accepted": False} | dict.fromkeys(names.split())
@@ -228,18 +233,25 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     with _open(path) as container:
         row["container"] = container.format.name
         _fill_audio(row, container)
-        stream = choose_video_stream(container)
-        if stream is None:
-            raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
+        stream = _choose_stream(container, settings.video_stream)
         _fill_stream(row, stream)
         row["video_stream_count"] = len(video_streams(container))
         _check_stream(stream, settings)
-    index = index_frames(path)
-    _fill_index(row, index)
+        promise = promise_of(container, stream)
+    index = index_frames(path, settings.video_stream)
+    cut_off = is_cut_off(path, row["container"])
+    _fill_index(row, index, cut_off)
+    if cut_off:
+        _fill_missing(row, index, promise)
     _check_length(row, index, settings)
     _check_times(path, index)
-    _check_decoding(path, index)
-    _fill_camera(row, path, index, settings)
+    damaged = _check_decoding(path, index)
+    damaged |= _damage_around(path, index, damaged | index.spoilt)
+    row["damaged_frames"] = [list(each) for each in stretches(damaged)] or None
+    try:
+        row |= camera_columns(path, index, settings)
+    except CalibrationError as error:
+        raise RejectedError(RejectReason.BAD_CALIBRATION, str(error)) from None
 
 
 def _open(path: Path) -> Any:
@@ -256,6 +268,21 @@ def _open(path: Path) -> Any:
         if printable > 0.95 * len(head):
             raise RejectedError(RejectReason.NOT_MEDIA, "text, not a video") from error
         raise RejectedError(RejectReason.UNREADABLE, str(error)) from error
+
+
+def _choose_stream(container: Any, wanted: int | None) -> Any:
+    stream = choose_video_stream(container, wanted)
+    if stream is not None:
+        return stream
+    there = [str(s.index) for s in video_streams(container)]
+    if wanted is None or not there:
+        raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
+    raise RejectedError(
+        RejectReason.NO_SUCH_STREAM,
+        f"its stream {wanted} is no video that can be decoded, and the setting video_stream asks "
+        f"for it; there is {', '.join(there)}: set one of these, or leave the setting empty for "
+        "the largest",
+    )
 
 
 def _fill_audio(row: dict[str, Any], container: Any) -> None:
@@ -288,7 +315,7 @@ def _check_stream(stream: Any, settings: ManifestSettings) -> None:
         raise RejectedError(RejectReason.CORRUPT, "the video stream has no size")
 
 
-def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
+def _fill_index(row: dict[str, Any], index: FrameIndex, cut_off: bool) -> None:
     row["width_px"], row["height_px"] = index.width, index.height
     row["rotation_deg"] = index.rotation_deg
     row |= index.colours.names()
@@ -297,12 +324,32 @@ def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
     row["duration_s"] = index.duration_s
     row["start_pts_s"] = float(index.pts[0] * index.time_base)
     row["average_rate_fps"] = len(index) / index.duration_s
-    steps = np.diff(index.pts)
+    steps = _true_steps(index, cut_off)
     tick = 1  # one unit of rounding in the time base is no variation
     row["is_variable_rate"] = bool(
         len(steps) > 1
         and np.abs(steps - np.median(steps)).max() > max(tick, VARIABLE_SHARE * np.median(steps))
     )
+
+
+def _true_steps(index: FrameIndex, cut_off: bool) -> np.ndarray:
+    """Intervals between frames, without those in which damage has left frames out."""
+    steps = np.diff(index.pts)
+    spoilt = np.isin(np.arange(len(index)), list(index.spoilt))
+    true = steps[~(spoilt[1:] | spoilt[:-1])]
+    return true[: max(2, len(true) - REORDERED)] if cut_off else true
+
+
+def _fill_missing(row: dict[str, Any], index: FrameIndex, promise: Promise) -> None:
+    """How much a cut-off file has not of what it promised, if that is a frame or more."""
+    step_s = 1 / row["average_rate_fps"]
+    frames = max(0, promise.frames - index.stored) if promise.frames else None
+    seconds = max(0.0, (promise.seconds or 0.0) - row["start_pts_s"] - index.duration_s)
+    if frames is not None:
+        seconds = max(seconds, frames * step_s) if frames else 0.0
+    if frames or seconds >= step_s:
+        row["promised_frame_count"] = None if frames is None else len(index) + frames
+        row["missing_s"] = seconds
 
 
 def _check_length(row: dict[str, Any], index: FrameIndex, settings: ManifestSettings) -> None:
@@ -332,68 +379,45 @@ def _check_times(path: Path, index: FrameIndex) -> None:
         )
 
 
-def _check_decoding(path: Path, index: FrameIndex) -> None:
-    """Decode a few frames, at and behind keyframes spread over the video."""
+def _check_decoding(path: Path, index: FrameIndex) -> set[int]:
+    """Decode a few frames, at and behind keyframes spread over the video. Returns damaged ones."""
     places = sorted({round(x) for x in np.linspace(0, len(index) - 1, LOOKED_AT)})
-    good = 0
+    good, damaged = 0, set()
     for place in places:
+        source = ClipFrames(path, place, place + 1, stream_index=index.stream_index)
         try:
-            frames = ClipFrames(path, place, place + 1).read(max_side_px=64)
-            good += sum(1 for _ in frames)
+            good += sum(1 for _ in source.read(max_side_px=64))
         except (BadInputError, av.FFmpegError) as error:
             unless_of_storage(error, path)
             continue
         finally:
+            damaged.update(source.damaged)
             progress.moved()
     if good < MIN_DECODED_SHARE * len(places):
         if (words := unsupported_matrix(index.colours)) is not None:
             raise RejectedError(RejectReason.UNSUPPORTED_CODEC, words)
         words = f"{good} of {len(places)} frames spread over the video decode"
         raise RejectedError(RejectReason.CORRUPT, words)
+    return damaged
 
 
-def _fill_camera(
-    row: dict[str, Any], path: Path, index: FrameIndex, settings: ManifestSettings
-) -> None:
-    try:
-        camera = read_calibration(path, index.width, index.height)
-    except CalibrationError as error:
-        detail = f"{path.with_suffix(SIDECAR).name} is no calibration of this video: {error}"
-        raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from None
-    source = "calibration_file"
-    if camera is None:
-        path.lstat()  # raises if it is the folder that is not there
-        longer = max(index.width, index.height)
-        focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
-        middle = ((index.width - 1) / 2, (index.height - 1) / 2)
-        camera = Calibration(fx=focal, fy=focal, cx=middle[0], cy=middle[1])
-        source = "assumed_fov"
-    row |= _camera_columns(camera) | {"intrinsics_source": source}
+def _damage_around(path: Path, index: FrameIndex, hints: Iterable[int]) -> set[int]:
+    """Frames that are not to be trusted, from the keyframes before `hints` to the next ones.
 
-
-def _camera_columns(camera: Calibration) -> dict[str, Any]:
-    columns: dict[str, Any] = {"camera_model": camera.model, "distortion": camera.distortion}
-    for name in ("fx", "fy", "cx", "cy"):
-        columns[f"{name}_px"] = getattr(camera, name)
-    return columns
-
-
-def is_calibrated_by(row: Mapping[str, Any], video: Path) -> bool:
-    """Whether a manifest row has the camera of the calibration beside a video, if there is one.
-
-    Raises OSError if the file is there and cannot be read.
+    Nothing is decoded of a file without hints.
     """
-    try:
-        camera = read_calibration(video, row["width_px"], row["height_px"])
-    except CalibrationError:
-        return False
-    if camera is None or row["intrinsics_source"] != "calibration_file":
-        return camera is None and row["intrinsics_source"] != "calibration_file"
-    said = _camera_columns(camera)
-    # Columns have the precision that the table gives them.
-    names = [name for name in said if name.endswith("_px")]
-    has, wanted = (
-        np.array([*(camera[n] for n in names), *(camera["distortion"] or [])], np.float32)
-        for camera in (row, said)
-    )
-    return row["camera_model"] == said["camera_model"] and np.array_equal(has, wanted)
+    found = set(index.spoilt)
+    keys = np.flatnonzero(np.isin(index.pts, index.keyframe_pts)).tolist()
+    edges = sorted({0, *keys, len(index)})
+    hints = np.array(sorted(hints), np.int64)
+    for start, end in pairwise(edges):
+        if not ((start <= hints) & (hints < end)).any():
+            continue
+        source = ClipFrames(path, start, end, stream_index=index.stream_index)
+        try:
+            for _ in source.read_pictures():
+                progress.moved()
+        except (BadInputError, av.FFmpegError) as error:
+            unless_of_storage(error, path)
+        found.update(source.damaged)
+    return found

@@ -20,7 +20,8 @@ from ego_assets.media.containers import open_media
 from ego_assets.media.decode import ClipFrames
 from ego_assets.operator import BadInputError
 from ego_assets.videos import inspection as module
-from ego_assets.videos.inspection import hash_file, is_calibrated_by, probe_file, probe_video
+from ego_assets.videos.calibration.columns import is_calibrated_by
+from ego_assets.videos.inspection import hash_file, probe_file, probe_video
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError
 from tests.support.rendered import render_sample

@@ -5,7 +5,7 @@ and says nothing. What can be seen in the packets themselves is seen here, for H
 MP4 and Matroska (lengths of the units that a packet is made of), and for H.264 everywhere (numbers
 of the reference pictures, ITU-T H.264 7.4.3). Other codecs say too little.
 
-Not here: which pictures a damaged packet takes along (`damage`).
+Not here: which pictures a damaged packet takes along (`spoilt`).
 """
 
 from __future__ import annotations
