@@ -44,7 +44,8 @@ class FrameIndex:
     or None: not known;
     order: (P,) int64 frame of every packet as stored; keys: (K,) int64 places in it of keyframes;
     broken: frames whose packets are not whole, or come after lost ones, as the packets show;
-    stored: packets with those that an edit list hides.
+    stored: packets with those that an edit list hides; ends_inside: whether the file ends inside of
+    a packet, which is left out.
     """
 
     stream_index: int
@@ -65,6 +66,7 @@ class FrameIndex:
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     broken: frozenset[int] = frozenset()
     stored: int = 0
+    ends_inside: bool = False
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -168,6 +170,7 @@ def _index_frames(path: Path, stream_index: int | None, *_state: int) -> FrameIn
             keys=keys,
             broken=frozenset(frame[packets.broken].tolist()),
             stored=len(times) + packets.hidden,
+            ends_inside=packets.ends_inside,
         )
 
 
@@ -182,11 +185,13 @@ class _Packets:
     broken: list[int] = field(default_factory=list)
     end: int = 0
     hidden: int = 0
+    ends_inside: bool = False
 
     def drop_last(self) -> None:
         last = len(self.times) - 1
         self.end = max(self.times[:last]) + (self.end - self.times[last] if last else 0)
         del self.times[last], self.sizes[last]
+        self.ends_inside = True
         self.keys = [place for place in self.keys if place != last]
 
 

@@ -324,7 +324,7 @@ def _fill_index(row: dict[str, Any], index: FrameIndex, cut_off: bool) -> None:
     row["duration_s"] = index.duration_s
     row["start_pts_s"] = float(index.pts[0] * index.time_base)
     row["average_rate_fps"] = len(index) / index.duration_s
-    steps = _true_steps(index, cut_off)
+    steps = _true_steps(index, cut_off or index.ends_inside)
     tick = 1  # one unit of rounding in the time base is no variation
     row["is_variable_rate"] = bool(
         len(steps) > 1
@@ -342,7 +342,8 @@ def _true_steps(index: FrameIndex, cut_off: bool) -> np.ndarray:
 
 def _fill_missing(row: dict[str, Any], index: FrameIndex, promise: Promise) -> None:
     """How much a cut-off file has not of what it promised, if that is a frame or more."""
-    step_s = 1 / row["average_rate_fps"]
+    steps = np.diff(index.pts)
+    step_s = float(np.median(steps) * index.time_base) if len(steps) else index.duration_s
     frames = max(0, promise.frames - index.stored) if promise.frames else None
     seconds = max(0.0, (promise.seconds or 0.0) - row["start_pts_s"] - index.duration_s)
     if frames is not None:
