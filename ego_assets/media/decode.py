@@ -86,7 +86,8 @@ class ClipFrames:
     width, height: of the upright, full-size picture. Decoding runs ahead of the reader in a thread
     (PyAV releases the GIL), by at most `max_bytes_in_flight` bytes of pictures. Frames that do
     not decode are left out, and so are those that a decoder makes up where the stream is damaged,
-    up to the next keyframe (`damaged` has them); the others keep their indices.
+    up to the next keyframe (`damaged` has them, `withheld` counts those that came out of the
+    decoder); the others keep their indices.
     stream_index: of the video stream, as the manifest has it; None: the largest.
     Raises BadInputError if the stretch is not in the video.
     """
@@ -113,6 +114,7 @@ class ClipFrames:
         self.width = self.index.width
         self.height = self.index.height
         self._is_damaged = False
+        self.withheld = 0
         self._spoilt = set(self.index.spoilt)
         self._threads = _decoder_threads(self.width * self.height, max_bytes_in_flight)
         self._device, self.decoded_by = None, SOFTWARE
@@ -268,7 +270,9 @@ class ClipFrames:
             yield from self._trusted(*each)
 
     def _trusted(self, index: int, picture: Any) -> Iterator[tuple[int, Any]]:
-        if index not in self._spoilt:
+        if index in self._spoilt:
+            self.withheld += 1
+        else:
             yield index, convertible(picture)
 
     def _pictures(self, first: int) -> Iterator[Any]:
@@ -302,18 +306,11 @@ class ClipFrames:
             stream.codec_context.thread_count = self._threads
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
-            packets = container.demux(stream)
-            begin = None if position > 0 else -(2**63)
+            packets = self._packets(container, stream, position)
             while True:
-                packet = None
+                packet, begin = None, None
                 try:
-                    packet = next(packets)
-                    if begin is None and packet.size:
-                        if not packet.is_keyframe:
-                            continue  # of a group that began before the place that was found
-                        begin = _time_of(packet)
-                    if packet.is_corrupt and self._is_cut_off(packet):
-                        continue
+                    packet, begin = next(packets)
                     for picture in packet.decode():
                         progress.moved()
                         if picture.is_corrupt:
@@ -329,6 +326,22 @@ class ClipFrames:
                         must_be_damage(error, self.path)
                     self._spoil(None if packet is None else _time_of(packet), begin)
                     # The decoder goes on with the next packet.
+
+    def _packets(
+        self, container: Any, stream: Any, position: int
+    ) -> Iterator[tuple[Any, int | None]]:
+        """Packets from a keyframe on, and when that is shown; whole ones, as `_is_cut_off` has it.
+
+        Those of a group that began before the place that was found are left out.
+        """
+        begin = None if position > 0 else -(2**63)
+        for packet in container.demux(stream):
+            if begin is None and packet.size:
+                if not packet.is_keyframe:
+                    continue
+                begin = _time_of(packet)
+            if not (packet.is_corrupt and self._is_cut_off(packet)):
+                yield packet, begin
 
     def _spoil(self, pts: int | None, begin: int | None) -> None:
         """What has this time stamp is damaged, and so is all that refers to it.

@@ -19,8 +19,8 @@ import numpy as np
 from ego_assets.media import progress
 from ego_assets.media.colour import UNTAGGED, Colours, colours_of
 from ego_assets.media.containers import choose_video_stream, must_be_damage, open_media
-from ego_assets.media.damage.spoilt import known_after, spoilt_by
 from ego_assets.media.damage.reference_chain import MAX_GAP_SHARE, PacketChain
+from ego_assets.media.damage.spoilt import known_after, spoilt_by
 from ego_assets.operator import BadInputError
 
 ORDERED_PICTURES = 64

@@ -135,9 +135,7 @@ def _search_into(
         )
         start = max(0, first + 1 - detector.frames_before)
         end = min(len(index), last + 1 + detector.frames_after)
-        frames = ClipFrames(
-            path, start, end, max_bytes_in_flight, stream_index=index.stream_index
-        )
+        frames = ClipFrames(path, start, end, max_bytes_in_flight, stream_index=index.stream_index)
         for before, at in detector.propose(_see(frames, found)):
             if first < at.index <= last:
                 found.proposed.append(at.index)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,9 @@ from ego_assets.media.containers import (
     unless_of_storage,
     video_streams,
 )
-from ego_assets.media.damage.cut_off import Promise, is_cut_off, promise_of
+from ego_assets.media.damage.cut_off import is_cut_off, promise_of
 from ego_assets.media.damage.spoilt import stretches
+from ego_assets.media.damage.survey import damage_around, missing_of, true_steps
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, has_times_of_decoding, index_frames
 from ego_assets.operator import BadInputError
@@ -47,8 +46,6 @@ VARIABLE_SHARE = 0.1
 MIN_DECODED_SHARE = 0.5
 """A file of whose looked-at frames fewer decode is corrupt."""
 LOOKED_AT = 5
-REORDERED = 16
-"""So many pictures at the end of a cut-off file may be stored ahead of ones that are gone."""
 MAX_DETAIL = 500
 """Characters of a sentence on why a file is rejected."""
 
@@ -219,7 +216,8 @@ def _blank() -> dict[str, Any]:
         "reject_reason reject_detail container video_codec pixel_format width_px height_px "
         "rotation_deg sample_aspect_ratio color_transfer color_primaries color_matrix color_range "
         "bit_depth field_order video_stream_index video_stream_count frame_count "
-        "promised_frame_count missing_s damaged_frames average_rate_fps is_variable_rate duration_s start_pts_s audio_codec audio_rate_hz "
+        "promised_frame_count missing_s damaged_frames average_rate_fps is_variable_rate "
+        "duration_s start_pts_s audio_codec audio_rate_hz "
         "audio_channels camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
     )
     return {"accepted": False} | dict.fromkeys(names.split())
@@ -242,11 +240,11 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     cut_off = is_cut_off(path, row["container"])
     _fill_index(row, index, cut_off)
     if cut_off:
-        _fill_missing(row, index, promise)
+        row["promised_frame_count"], row["missing_s"] = missing_of(index, promise)
     _check_length(row, index, settings)
     _check_times(path, index)
     damaged = _check_decoding(path, index)
-    damaged |= _damage_around(path, index, damaged | index.spoilt)
+    damaged |= damage_around(path, index, damaged)
     row["damaged_frames"] = [list(each) for each in stretches(damaged)] or None
     try:
         row |= camera_columns(path, index, settings)
@@ -324,33 +322,12 @@ def _fill_index(row: dict[str, Any], index: FrameIndex, cut_off: bool) -> None:
     row["duration_s"] = index.duration_s
     row["start_pts_s"] = float(index.pts[0] * index.time_base)
     row["average_rate_fps"] = len(index) / index.duration_s
-    steps = _true_steps(index, cut_off or index.ends_inside)
+    steps = true_steps(index, cut_off or index.ends_inside)
     tick = 1  # one unit of rounding in the time base is no variation
     row["is_variable_rate"] = bool(
         len(steps) > 1
         and np.abs(steps - np.median(steps)).max() > max(tick, VARIABLE_SHARE * np.median(steps))
     )
-
-
-def _true_steps(index: FrameIndex, cut_off: bool) -> np.ndarray:
-    """Intervals between frames, without those in which damage has left frames out."""
-    steps = np.diff(index.pts)
-    spoilt = np.isin(np.arange(len(index)), list(index.spoilt))
-    true = steps[~(spoilt[1:] | spoilt[:-1])]
-    return true[: max(2, len(true) - REORDERED)] if cut_off else true
-
-
-def _fill_missing(row: dict[str, Any], index: FrameIndex, promise: Promise) -> None:
-    """How much a cut-off file has not of what it promised, if that is a frame or more."""
-    steps = np.diff(index.pts)
-    step_s = float(np.median(steps) * index.time_base) if len(steps) else index.duration_s
-    frames = max(0, promise.frames - index.stored) if promise.frames else None
-    seconds = max(0.0, (promise.seconds or 0.0) - row["start_pts_s"] - index.duration_s)
-    if frames is not None:
-        seconds = max(seconds, frames * step_s) if frames else 0.0
-    if frames or seconds >= step_s:
-        row["promised_frame_count"] = None if frames is None else len(index) + frames
-        row["missing_s"] = seconds
 
 
 def _check_length(row: dict[str, Any], index: FrameIndex, settings: ManifestSettings) -> None:
@@ -390,7 +367,7 @@ def _check_decoding(path: Path, index: FrameIndex) -> set[int]:
             good += sum(1 for _ in source.read(max_side_px=64))
         except (BadInputError, av.FFmpegError) as error:
             unless_of_storage(error, path)
-            continue
+            good += source.withheld > 0  # it decodes, and is not to be trusted
         finally:
             damaged.update(source.damaged)
             progress.moved()
@@ -400,25 +377,3 @@ def _check_decoding(path: Path, index: FrameIndex) -> set[int]:
         words = f"{good} of {len(places)} frames spread over the video decode"
         raise RejectedError(RejectReason.CORRUPT, words)
     return damaged
-
-
-def _damage_around(path: Path, index: FrameIndex, hints: Iterable[int]) -> set[int]:
-    """Frames that are not to be trusted, from the keyframes before `hints` to the next ones.
-
-    Nothing is decoded of a file without hints.
-    """
-    found = set(index.spoilt)
-    keys = np.flatnonzero(np.isin(index.pts, index.keyframe_pts)).tolist()
-    edges = sorted({0, *keys, len(index)})
-    hints = np.array(sorted(hints), np.int64)
-    for start, end in pairwise(edges):
-        if not ((start <= hints) & (hints < end)).any():
-            continue
-        source = ClipFrames(path, start, end, stream_index=index.stream_index)
-        try:
-            for _ in source.read_pictures():
-                progress.moved()
-        except (BadInputError, av.FFmpegError) as error:
-            unless_of_storage(error, path)
-        found.update(source.damaged)
-    return found

@@ -76,7 +76,11 @@ def test_what_promises_nothing_is_taken_as_it_is(tmp_path: Path) -> None:
     live = write_numbered(tmp_path / "live.mkv", 90, options=PLAIN, mux={"live": "1"})
     for path in (stream, cut(live)):
         row = probe(path)
-        assert (row["accepted"], row["missing_s"], row["promised_frame_count"]) == (True, None, None)
+        assert (row["accepted"], row["missing_s"], row["promised_frame_count"]) == (
+            True,
+            None,
+            None,
+        )
         assert not row["is_variable_rate"]
 
 

@@ -29,7 +29,9 @@ def spoilt_by(frame: int, order: np.ndarray, keys: np.ndarray) -> set[int]:
     ends = [*keys[number : number + 2].tolist(), len(order), len(order)]
     rest = order[place : ends[0]]
     if number and frame < (key := order[keys[number - 1]]):
-        return set(rest[rest < key].tolist())  # it is shown before its keyframe: so is what it harms
+        return set(
+            rest[rest < key].tolist()
+        )  # it is shown before its keyframe: so is what it harms
     spoilt = set(rest.tolist())
     if ends[0] < len(order):
         behind = order[ends[0] : ends[1]]

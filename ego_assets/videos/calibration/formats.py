@@ -24,7 +24,7 @@ MAX_YAML_BYTES = 2**16
 _MAX_NUMBERS = 64
 
 
-class Found(NamedTuple):
+class GivenCamera(NamedTuple):
     """A camera, and whether it is that of the picture as stored, which may be turned.
 
     Ours is of the upright picture; other tools are shown what is in the file.
@@ -34,7 +34,7 @@ class Found(NamedTuple):
     is_stored: bool
 
 
-def parse(data: bytes) -> Found:
+def parse(data: bytes) -> GivenCamera:
     """The camera in a calibration file. Raises CalibrationError."""
     if not data.strip():
         raise CalibrationError("it is empty")
@@ -46,7 +46,7 @@ def parse(data: bytes) -> Found:
         if text.lstrip()[:1] in "{[":
             return _of_json(text)
         if _is_colmap(text):
-            return Found(_of_colmap(text), True)
+            return GivenCamera(_of_colmap(text), True)
         return _of_yaml(text)
     except CalibrationError:
         raise
@@ -59,7 +59,7 @@ def parse(data: bytes) -> Found:
 # -- JSON: ours, and Aria's ----------------------------------------------------------------------
 
 
-def _of_json(text: str) -> Found:
+def _of_json(text: str) -> GivenCamera:
     try:
         found = json.loads(
             text,
@@ -80,8 +80,8 @@ def _of_json(text: str) -> Found:
         raise CalibrationError("it is not a JSON object")
     inner = found.get("calibration", found)
     if isinstance(inner, dict) and "params" in inner:
-        return Found(_of_aria(inner), True)
-    return Found(checked(found), False)
+        return GivenCamera(_of_aria(inner), True)
+    return GivenCamera(checked(found), False)
 
 
 def _whole_number(text: str) -> int:
@@ -170,9 +170,7 @@ def _of_colmap(text: str) -> Calibration:
         numbers[2:4] = [c - 0.5 for c in numbers[2:4]]
         return _of_opencv(numbers[:4], numbers[4:], size)
     if name not in _COLMAP:
-        raise CalibrationError(
-            f"its model is none of {', '.join(_COLMAP)} and FULL_OPENCV"
-        )
+        raise CalibrationError(f"its model is none of {', '.join(_COLMAP)} and FULL_OPENCV")
     model, ours, count = _COLMAP[name]
     if len(numbers) != count:
         raise CalibrationError(f"a camera of its model has {count} parameters")
@@ -184,7 +182,7 @@ def _of_colmap(text: str) -> Calibration:
 # -- YAML: Kalibr's, OpenCV's, ROS's -------------------------------------------------------------
 
 
-def _of_yaml(text: str) -> Found:
+def _of_yaml(text: str) -> GivenCamera:
     if len(text) > MAX_YAML_BYTES:
         raise CalibrationError(f"it is YAML of more than {MAX_YAML_BYTES // 2**10} KiB")
     found = _load_yaml(text)
@@ -196,10 +194,10 @@ def _of_yaml(text: str) -> Found:
     if len(cameras) > 1:
         raise CalibrationError(f"it holds {len(cameras)} cameras: keep that of this video")
     if cameras:
-        return Found(_of_kalibr(cameras[0]), True)
+        return GivenCamera(_of_kalibr(cameras[0]), True)
     if "fx" in found:
-        return Found(checked(found), False)
-    return Found(_of_opencv_file(found), True)
+        return GivenCamera(checked(found), False)
+    return GivenCamera(_of_opencv_file(found), True)
 
 
 def _load_yaml(text: str) -> Any:
@@ -224,7 +222,7 @@ def _load_yaml(text: str) -> Any:
     if text.startswith("%YAML"):  # OpenCV writes a directive that is none
         text = text.partition("\n")[2]
     try:
-        return yaml.load(text, Loader)  # noqa: S506: it is a safe one
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""

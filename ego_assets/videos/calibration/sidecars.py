@@ -19,7 +19,7 @@ from ego_assets.videos.calibration.camera import (
     check_plausible,
     same_aspect,
 )
-from ego_assets.videos.calibration.formats import Found, parse
+from ego_assets.videos.calibration.formats import GivenCamera, parse
 from resources.raw.plain_files import OF_STORAGE, NotAFileError, open_regular
 from resources.raw.uris import (
     CALIBRATION_SUFFIXES,
@@ -65,7 +65,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _upright(found: Found, width: int, height: int, clockwise_deg: int) -> Calibration:
+def _upright(found: GivenCamera, width: int, height: int, clockwise_deg: int) -> Calibration:
     """The camera of the upright picture. Raises CalibrationError."""
     camera = found.camera
     check_lens(camera)
