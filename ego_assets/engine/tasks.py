@@ -169,6 +169,7 @@ class ClipTask:
         with self.raw.hold(item.file_id, video["uri"], video["sha256"]) as path:
             clip = self.clip_input(item, path)
             output: ClipOutput = self.operator.process(clip, carried)
+            _leave_out_damaged(output, clip)
         if self.spec.hardware_decoding:
             output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
         return output
@@ -197,6 +198,16 @@ class ClipTask:
             stream_index=video.get("video_stream_index"),
         )
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
+
+
+def _leave_out_damaged(output: ClipOutput, clip: ClipInput) -> None:
+    """Drop rows of frames that are not to be trusted: operators may fill gaps from both sides."""
+    damaged = {
+        frame for start, end in clip.clip.get("damaged_frames") or () for frame in range(start, end)
+    }.union(getattr(clip.frames, "damaged", ()))
+    for name, rows in output.tables.items() if damaged else ():
+        if "frame_index" in TABLES[name].model_fields:
+            output.tables[name] = [r for r in rows if r["frame_index"] not in damaged]
 
 
 class TablesTask:

@@ -9,10 +9,12 @@ from typing import Any
 import av
 import pytest
 
+from ego_assets.engine.runner import run_stage
 from ego_assets.media.frame_index import index_frames
 from resources.ledger import State
 from tests.operators.numbered_video import numbered, with_hole, without_packets, write_numbered
 from tests.stages.raw_bench import RawBench
+from tests.stages.stage_bench import spec_for
 
 NUMBERING = "tests.stages.numbering_backends:NumberingEstimator"
 FASTSTART = {"movflags": "faststart"}
@@ -40,6 +42,24 @@ def test_no_row_is_made_of_a_concealed_picture(bench: RawBench) -> None:
     (clip,) = bench.rows()["clips"]
     assert clip["damaged_frames"] == [[35, 45]]
     assert bench.counts(State.DONE) == [1, 1, 1]
+
+
+def test_rows_that_fill_a_gap_of_damage_are_dropped(bench: RawBench) -> None:
+    path = bench.raw / "a.mp4"
+    with_hole(write_numbered(path, options={"g": "15"}, mux=FASTSTART), after=b"mdat")
+    bench.run(stages=("probe",))
+    bench.run(stages=("split",))
+    spec = spec_for(
+        "scene_reconstruction",
+        bench.lake,
+        bench.ledger,
+        bench.shards[0],
+        backend="tests.stages.numbering_backends:FillingDetector",
+        operator_version="1",
+    )
+    assert run_stage(spec, workers=1, isolate=False).failed == 0
+    rows = bench.rows()["scene_reconstruction"]
+    assert [r["frame_index"] for r in rows] == [n for n in range(90) if n not in range(35, 45)]
 
 
 def test_rows_behind_lost_packets_have_their_own_pictures(bench: RawBench) -> None:

@@ -38,7 +38,8 @@ def fitted(
     def off(guess: np.ndarray) -> np.ndarray:
         from ego_assets.vision.cameras import project_points
 
-        camera = Intrinsics(model, *guess[:4].tolist(), tuple(guess[4:].tolist()))
+        fx, fy, cx, cy, *lens = guess.tolist()
+        camera = Intrinsics(model, fx, fy, cx, cy, tuple(lens))
         return np.asarray(project_points(camera, points) - wanted).ravel()
 
     begin = np.array([*numbers, 0.0, 0.0, 0.0, 0.0])

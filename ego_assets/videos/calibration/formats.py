@@ -132,7 +132,8 @@ def _fisheye624(rays: np.ndarray, numbers: list[float]) -> np.ndarray:
     shift = 2 * (at @ tangential)[:, None] * at + square[:, None] * tangential
     shift[:, 0] += prism[0] * square + prism[1] * square**2
     shift[:, 1] += prism[2] * square + prism[3] * square**2
-    return (at + shift) * [fx, fy] + [cx, cy]
+    pixels: np.ndarray = (at + shift) * [fx, fy] + [cx, cy]
+    return pixels
 
 
 # -- COLMAP: cameras.txt -------------------------------------------------------------------------
@@ -217,8 +218,10 @@ def _load_yaml(text: str) -> Any:
                 raise CalibrationError("an object in it has two values of one name")
             return found
 
-    matrix = "tag:yaml.org,2002:opencv-matrix"
-    Loader.add_constructor(matrix, lambda loader, node: loader.construct_mapping(node, deep=True))
+    def matrix(loader: Any, node: Any) -> Any:
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", matrix)
     if text.startswith("%YAML"):  # OpenCV writes a directive that is none
         text = text.partition("\n")[2]
     try:
