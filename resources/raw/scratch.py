@@ -219,7 +219,8 @@ def _names(parts: Sequence[Part]) -> list[str]:
     if not (text.isascii() and text.isprintable() and 0 < len(text) <= 100) or text[0] == ".":
         suffix = name.suffix if name.suffix.isalnum() else ""
         name = Path(f"video{suffix}")
-    return [name.name, f"{name.stem}.camera.json"][: len(parts)]
+    beside = Path(parts[-1][0]).suffix  # also of a calibration of the whole folder
+    return [name.name, f"{name.stem}.camera{beside}"][: len(parts)]
 
 
 def _tell(byte_count: int, seconds: float) -> None:
