@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from ego_assets.episodes.feature import EPISODES
+from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings
 from ego_assets.exports.lake_export import export_lerobot
@@ -40,7 +41,7 @@ def _folder(given: str, storage: Storage) -> Path:
         return Path(given).expanduser()
     if "://" in lake.location:
         raise dg.Failure("the lake is on S3: give `out`, a local folder", allow_retries=False)
-    return lake.root / "exports" / "lerobot"
+    return lake.root / IN_LAKE / "lerobot"
 
 
 @dg.asset(
