@@ -65,9 +65,9 @@ class Made:
     folder: Path
     tables: dict[str, list[dict[str, Any]]]
 
-    def export(self, *options: str, ok: bool = True) -> Any:
+    def export(self, *options: str, ok: bool = True, to: str = "lerobot") -> Any:
         out = self.folder / "out"
-        asked = ["export", "lerobot", "--lake", str(self.lake.root), "--out", str(out), "--json"]
+        asked = ["export", to, "--lake", str(self.lake.root), "--out", str(out), "--json"]
         done = CliRunner().invoke(main, [*asked, *options], catch_exceptions=False)
         assert (done.exit_code == 0) is ok, done.output
         return json.loads(done.stdout) if ok else done.output

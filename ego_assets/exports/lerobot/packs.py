@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ego_assets.exports.files import made_whole, naming
-from ego_assets.exports.lerobot.video import Stretch, join
+from ego_assets.exports.video import Stretch, join
 
 MAX_SECONDS = 1024
 """Of a video file, unless one episode alone is longer. Readers compare times as float32 and to 1e-4
