@@ -1,4 +1,4 @@
-"""Commands that write data sets: export lerobot, export webdataset; export check.
+"""Commands that write data sets: export lerobot, export webdataset, export egodex; export check.
 
 Here: options, words, exit status. Not here: work.
 """
@@ -137,6 +137,7 @@ def _command(of: _Format) -> click.Command:
 
 
 def _formats() -> Iterator[_Format]:
+    from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
     from ego_assets.exports.lake_episodes import ContentSettings
     from ego_assets.exports.lerobot.settings import LeRobotSettings
     from ego_assets.exports.webdataset.settings import WebDatasetSettings
@@ -163,6 +164,17 @@ def _formats() -> Iterator[_Format]:
             f'  shards = list(json.load(open("{out}/sizes.json")))\n'
             f'  data = webdataset.WebDataset([f"{out}/{{name}}" for name in shards], '
             "shardshuffle=False)"
+        ),
+    )
+    yield _Format(
+        "egodex",
+        "HDF5 files and videos in the layout of EgoDex",
+        EgoDexContent,
+        EgoDexSettings,
+        lambda out: (
+            "load it (`pip install h5py`):\n"
+            "  import h5py\n"
+            f'  hand = h5py.File("{out}/TASK/0.hdf5")["transforms/rightHand"]  # (N, 4, 4), metres'
         ),
     )
 

@@ -123,6 +123,7 @@ class ExportFolder:
     format: str
     before: FolderIndex | None
     parts: list[FolderPart]
+    _new: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
@@ -212,9 +213,6 @@ class ExportFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         moves[name] = path
-
-    def __post_init__(self) -> None:
-        self._new: dict[str, Path] = {}
 
 
 @dataclass(frozen=True)

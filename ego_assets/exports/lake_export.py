@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ego_assets.exports.egodex.lake import EgoDexEpisodes
+from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
+from ego_assets.exports.egodex.writer import write_egodex
 from ego_assets.exports.folder import ExportReport
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
@@ -72,6 +75,21 @@ def export_webdataset(
     """
     episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
     return _export(lake, out, episodes, content, form, write_shards, tell)
+
+
+def export_egodex(
+    lake: Lake,
+    out: Path,
+    content: EgoDexContent,
+    form: EgoDexSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake in the layout of EgoDex, or bring a folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = EgoDexEpisodes(LakeReader(lake), content, form.max_side_px)
+    return _export(lake, out, episodes, content, form, write_egodex, tell)
 
 
 def _export(
