@@ -1,4 +1,4 @@
-"""Commands that write data sets: export lerobot, export webdataset, export egodex; export check.
+"""Commands that write data sets (`export` and a format), and `export check`.
 
 Here: options, words, exit status. Not here: work.
 """
@@ -137,6 +137,7 @@ def _command(of: _Format) -> click.Command:
 
 
 def _formats() -> Iterator[_Format]:
+    from ego_assets.exports.coco.settings import CocoContent, CocoSettings
     from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
     from ego_assets.exports.lake_episodes import ContentSettings
     from ego_assets.exports.lerobot.settings import LeRobotSettings
@@ -175,6 +176,17 @@ def _formats() -> Iterator[_Format]:
             "load it (`pip install h5py`):\n"
             "  import h5py\n"
             f'  hand = h5py.File("{out}/TASK/0.hdf5")["transforms/rightHand"]  # (N, 4, 4), metres'
+        ),
+    )
+    yield _Format(
+        "coco",
+        "pictures, masks and keypoints as COCO does",
+        CocoContent,
+        CocoSettings,
+        lambda out: (
+            "load it (`pip install pycocotools`):\n"
+            "  from pycocotools.coco import COCO\n"
+            f'  data = COCO("{out}/annotations.json")'
         ),
     )
 

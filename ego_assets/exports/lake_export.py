@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ego_assets.exports.coco.lake import CocoEpisodes
+from ego_assets.exports.coco.settings import CocoContent, CocoSettings
+from ego_assets.exports.coco.writer import write_coco
 from ego_assets.exports.egodex.lake import EgoDexEpisodes
 from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.egodex.writer import write_egodex
@@ -92,6 +95,22 @@ def export_egodex(
     return _export(lake, out, episodes, content, form, write_egodex, tell)
 
 
+def export_coco(
+    lake: Lake,
+    out: Path,
+    content: CocoContent,
+    form: CocoSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write pictures of a lake's episodes, their masks and keypoints as COCO does, or bring a
+    folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = CocoEpisodes(LakeReader(lake), content)
+    return _export(lake, out, episodes, content, form, write_coco, tell)
+
+
 def _export(
     lake: Lake,
     out: Path,
@@ -116,6 +135,11 @@ def _export(
         "content": content.model_dump(),
     }
     try:
+        if not total:
+            raise ExportError(
+                f"{lake.location} has no episodes of the split {content.model_dump()['split']}: "
+                "`ego yield` tells what became of the footage"
+            )
         report = write(out, episodes, form, provenance=provenance, progress=progress)
     except ExportError as error:
         if not episodes.skipped or len(episodes.skipped) < total:

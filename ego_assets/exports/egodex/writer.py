@@ -51,6 +51,7 @@ def write_egodex(
     intrinsics of a row of `video_manifest`. Raises ExportError for others.
     """
     settings = settings or EgoDexSettings()
+    _h5py()
     under = settings.encoded_under() | {"version": VERSION, "by": video.LIBRARY}
     with ExportFolder.opened(out, "egodex") as folder:
         numbers = _Numbers.of(folder)
