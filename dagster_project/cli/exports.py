@@ -218,7 +218,7 @@ def check(folder: Path, as_json: bool) -> None:
         for name, why in wrong.items():
             click.echo(f"{name} {why}")
         click.echo(
-            f"{count_of(len(wrong), 'file')} to mend: run the export again"
+            f"{count_of(len(wrong), 'file')} to mend: delete them, and run the export again"
             if wrong
             else "all files are as they were written"
         )
