@@ -31,7 +31,7 @@ _ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 
 
 @dataclass(frozen=True)
-class Stretch:
+class EncodedRange:
     """Frames of a video file that begin with a key frame."""
 
     path: Path
@@ -84,7 +84,7 @@ def encode(
     return count
 
 
-def join(stretches: Sequence[Stretch], path: Path, fps: int) -> int:
+def join(stretches: Sequence[EncodedRange], path: Path, fps: int) -> int:
     """Copy stretches one behind the other into an MP4. Returns how many frames it has."""
     count = 0
     with naming(path), av.open(str(path), "w", format="mp4", options=_INDEX_FIRST) as out:
@@ -207,7 +207,7 @@ def _format_of(stream: Any) -> tuple[Any, ...]:
     return context.name, context.width, context.height, bytes(context.extradata or b"")
 
 
-def _packets(source: Any, stretch: Stretch) -> Iterator[Any]:
+def _packets(source: Any, stretch: EncodedRange) -> Iterator[Any]:
     """The packets of a stretch, in order. Raises ExportError if there are fewer."""
     stream = source.streams.video[0]
     if stretch.first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,15 @@ def test_a_lens_is_taken_out_of_the_pictures(tmp_path: Path) -> None:
     rows, columns = np.nonzero(bright > 128)
     assert np.abs([columns.mean() - at[0], rows.mean() - at[1]]).max() < 1
     assert np.abs(seen - at).max() > 3
+
+
+def test_without_h5py_nothing_is_encoded_and_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ValueError, match=r"pip install 'ego-assets\[egodex\]'"):
+        write_egodex(tmp_path / "out", [plain("e0", 5, 0)])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

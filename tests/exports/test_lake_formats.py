@@ -6,13 +6,17 @@ import io
 import json
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli.program import main
+from dagster_project.data_sets import DATA_SETS
+from resources.storage import Storage
 from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import tree
+from tests.exports.test_coco import masks_of
 from tests.exports.test_lake_export import MadeVideo, make, of
 from tests.exports.test_webdataset import numbers_of, samples
 
@@ -56,3 +60,34 @@ def test_check_says_which_file_was_cut_off(tmp_path: Path) -> None:
     checked = CliRunner().invoke(main, ["export", "check", str(tmp_path / "out")])
     assert checked.exit_code == 1
     assert checked.stdout.startswith("train-000000.tar has 1,024 bytes instead of ")
+
+
+CONTENT = {"coco": {"every": 45}, "webdataset": {"hand": "robot"}}
+FORM = {"webdataset": {"content": "frames", "every": 30}, "egodex": {"max_side_px": 96}}
+
+
+@pytest.mark.parametrize("name", ["lerobot", "webdataset", "egodex", "coco"])
+def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> None:
+    video = MadeVideo(count=90)
+    lake = make(tmp_path, video, more=masks_of(video)).lake
+    (asset,) = (each for each in DATA_SETS if each.key.to_user_string() == f"{name}_dataset")
+    config = {"content": CONTENT.get(name, {}), "form": FORM.get(name, {})}
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize(
+            [asset],
+            instance=instance,
+            resources={"storage": Storage(lake_root=str(lake.root))},
+            run_config={"ops": {f"{name}_dataset": {"config": config}}},
+            selection=[asset],
+        )
+    (event,) = done.asset_materializations_for_node(f"{name}_dataset")
+    assert event.metadata["episodes written"].value == 1
+    out = lake.root / "exports" / name
+    assert event.metadata["folder"].value == str(out)
+    found = {
+        "lerobot": lambda: len(list(out.rglob("*.mp4"))) == 1,
+        "webdataset": lambda: len(samples(out)) == 3,
+        "egodex": lambda: len(list(out.rglob("*.hdf5"))) == 1,
+        "coco": lambda: len(list(out.rglob("*.jpg"))) == 2,
+    }
+    assert found[name]()
