@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
 from made_footage import SHARD, MadeVideo, cut
 
 ROBOT = ("thumb", "index")
+LENS: dict[str, Any] = {
+    "camera_model": "PINHOLE",
+    "fx_px": 150.0,
+    "fy_px": 151.0,
+    "cx_px": 95.5,
+    "cy_px": 53.5,
+}
 
 
 def write_numbered(path: Path, count: int, fps: int = 30) -> None:
@@ -65,9 +73,9 @@ class Made:
     folder: Path
     tables: dict[str, list[dict[str, Any]]]
 
-    def export(self, *options: str, ok: bool = True) -> Any:
+    def export(self, *options: str, ok: bool = True, to: str = "lerobot") -> Any:
         out = self.folder / "out"
-        asked = ["export", "lerobot", "--lake", str(self.lake.root), "--out", str(out), "--json"]
+        asked = ["export", to, "--lake", str(self.lake.root), "--out", str(out), "--json"]
         done = CliRunner().invoke(main, [*asked, *options], catch_exceptions=False)
         assert (done.exit_code == 0) is ok, done.output
         return json.loads(done.stdout) if ok else done.output
@@ -76,8 +84,16 @@ class Made:
         return read(self.folder / "out")
 
 
-def make(folder: Path, *videos: MadeVideo, **settings: Any) -> Made:
-    """A lake with episodes of numbered videos, robots' joints among its tables."""
+def make(
+    folder: Path,
+    *videos: MadeVideo,
+    more: dict[str, list[dict[str, Any]]] | None = None,
+    **settings: Any,
+) -> Made:
+    """A lake with episodes of numbered videos, robots' joints among its tables.
+
+    more: rows of other tables.
+    """
     lake = Lake(folder / "lake")
     lake.write_shard(SHARD, {"videos": []})
     made = cut(*videos, validation_share=0.0, **settings)
@@ -85,13 +101,32 @@ def make(folder: Path, *videos: MadeVideo, **settings: Any) -> Made:
     for video in videos:
         path = folder / f"{video.video_id}.mp4"
         write_numbered(path, video.count)
-        manifest.append(video.manifest() | {"uri": str(path), "width_px": 192, "height_px": 108})
+        said = {"uri": str(path), "width_px": 192, "height_px": 108} | LENS
+        manifest.append(video.manifest() | said)
+    poses = [pose for video in videos for pose in poses_of(video)]
     rows = made | {"video_manifest": manifest, "robot_mappings": list(robots(made))}
+    rows |= {"hand_poses": poses} | (more or {})
     for table, mine in rows.items():
         item = "unit" if table != "video_manifest" else SHARD
         filled = [dict.fromkeys(TABLES[table].arrow_schema().names) | row for row in mine]
         lake.publish(table, SHARD, item, TABLES[table].from_rows(filled), provenance(item))
     return Made(lake, folder, rows)
+
+
+def poses_of(video: MadeVideo) -> Iterator[dict[str, Any]]:
+    """Rows of hand_poses, as the camera `LENS` sees them."""
+    for row in video.rows()["hand_poses"]:
+        x, y, z = np.array(row["joints_camera_m"]).T
+        u = x / z * LENS["fx_px"] + LENS["cx_px"]
+        v = y / z * LENS["fy_px"] + LENS["cy_px"]
+        yield row | {
+            "video_id": video.video_id,
+            "shard": SHARD,
+            "joints_px": np.stack([u, v], axis=1).tolist(),
+            "box": [float(n) for n in (u.min(), v.min(), u.max(), v.max())],
+            "backend": "made",
+            "quality_tier": "baseline",
+        }
 
 
 def robots(made: dict[str, list[dict[str, Any]]]) -> Any:
