@@ -1,4 +1,4 @@
-"""Commands that say what footage is good for: yield.
+"""Commands that say what footage is good for: yield, reviews.
 
 Here: options, words, exit status. Not here: work.
 """
@@ -6,6 +6,7 @@ Here: options, words, exit status. Not here: work.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import click
 from rich.console import Console
@@ -25,12 +26,15 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
     Every second of footage counts once: it is kept, or the first rule that drops it has it.
     """
     from ego_assets.episodes.waterfall import waterfall_of
+    from ego_assets.reviews.standing import Standing
 
     lake = existing_lake(lake_root)
     check_shards(lake, shards)
     found, made = waterfall_of(lake, shards)
+    reviews = Standing(lake).counts("episode", made)
     if as_json:
-        click.echo(json.dumps({"lake": lake.location, "shards": made} | found.as_json()))
+        about = {"lake": lake.location, "shards": made, "reviews": asdict(reviews)}
+        click.echo(json.dumps(about | found.as_json()))
         return
     if not made:
         click.echo(
@@ -51,6 +55,42 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
     table.add_row("kept", _span(found.kept_s), _share(found.kept_s, found.total_s), "")
     Console().print(table)
     click.echo(f"{count_of(found.episodes, 'episode')} of {count_of(found.videos, 'video')}")
+    if found.episodes:
+        counts = [f"{reviews.judged:,} judged", f"{reviews.rejected:,} of them rejected"]
+        if reviews.out_of_date:
+            counts.append(f"{reviews.out_of_date:,} to judge again, because they have changed")
+        click.echo(f"{', '.join(counts)} (`ego up` has a page for it: /review)")
+
+
+@click.command()
+@LAKE_OPTION
+@JSON_OPTION
+def reviews(lake_root: str, as_json: bool) -> None:
+    """List what people said of episodes and clips at the page /review of `ego up`.
+
+    A review is out of date once its episode or clip has other rows than those that were judged: it
+    has no effect then. `gone`: there is no such episode or clip any more.
+    """
+    from ego_assets.reviews.standing import SWAPPED, reviews_table
+
+    lake = existing_lake(lake_root)
+    rows = reviews_table(lake).to_pylist()
+    if as_json:
+        click.echo(json.dumps({"lake": lake.location, "reviews": rows}))
+        return
+    if not rows:
+        click.echo(f"nobody has judged anything in {lake.location}: `ego up` has a page, /review")
+        return
+    table = Table(title=plain(f"reviews in {lake.location}"))
+    for name in ("episode or clip", "verdict", "reason", "reviewer", "when (UTC)", ""):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        reason = "; ".join(filter(None, [row["reason"], SWAPPED * row["side_swap"]]))
+        state = "" if row["state"] == "current" else row["state"]
+        when = row["time"][:16].replace("T", " ")
+        cells = (row["subject"], row["verdict"], reason, row["reviewer"], when, state)
+        table.add_row(*map(plain, cells))
+    Console().print(table)
 
 
 def _span(seconds: float) -> str:
@@ -62,4 +102,4 @@ def _share(part: float, whole: float) -> str:
     return f"{part / whole if whole else 0:.1%}".replace("%", " %")
 
 
-EPISODES = (yield_,)
+EPISODES = (yield_, reviews)

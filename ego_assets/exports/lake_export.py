@@ -12,6 +12,7 @@ from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.exports.lerobot.writer import ExportReport, write_dataset
 from ego_assets.reading import LakeReader
+from ego_assets.reviews.standing import why_left_out
 from resources.lake import Lake
 from resources.lake.provenance import code_version
 
@@ -42,7 +43,8 @@ def export_lerobot(
 
     Raises ExportError where there is no episode that fits, or they do not fit together.
     """
-    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
+    left_out = why_left_out(lake, content.reviews)
+    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px, left_out)
     total, done = len(episodes), 0
 
     def progress(what: str, frames: int) -> None:
