@@ -82,14 +82,16 @@ def reviews(lake_root: str, as_json: bool) -> None:
         click.echo(f"nobody has judged anything in {lake.location}: `ego up` has a page, /review")
         return
     table = Table(title=plain(f"reviews in {lake.location}"))
-    for name in ("episode or clip", "verdict", "reason", "reviewer", "when (UTC)", ""):
+    for name in ("episode or clip", "what was said", "when (UTC)"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        reason = "; ".join(filter(None, [row["reason"], SWAPPED * row["side_swap"]]))
-        state = "" if row["state"] == "current" else row["state"]
+        by = f" by {row['reviewer']}" if row["reviewer"] else ""
+        swapped = SWAPPED if row["side_swap"] else ""
+        said = f"{row['verdict']}ed{by}", row["reason"], swapped
+        state = "" if row["state"] == "current" else f" ({row['state']})"
         when = row["time"][:16].replace("T", " ")
-        cells = (row["subject"], row["verdict"], reason, row["reviewer"], when, state)
-        table.add_row(*map(plain, cells))
+        words = f"{'; '.join(filter(None, said))}{state}"
+        table.add_row(*map(plain, (row["subject"], words, when)))
     Console().print(table)
 
 
