@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.data_sets import lerobot_dataset
+from dagster_project.data_sets.lerobot import lerobot_dataset
 from ego_assets.catalog import GROUPS, STAGES_OF_A_SHARD, TABLES, tables_of_items
 from ego_assets.graph.metadata import text_table
 from ego_assets.graph.partitions import SHARDS, shards_partitions

@@ -88,7 +88,8 @@ def check_names(lake: Lake, ledger: Ledger, shard: str | None, unit: str | None)
 
 def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
     """The clips that a name stands for, rows of `clips`: that of a clip, of a video, or of the file
-    of a video (or its path). Raises UnknownNameError.
+    of a video (or its path); or the parts of clips that make up an episode. Raises
+    UnknownNameError.
     """
     columns = ["video_id", "shard", "uri", "accepted", "reject_reason", "reject_detail"]
     videos = lake.table("video_manifest", columns=columns).to_pylist()
@@ -96,7 +97,7 @@ def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
     if len({video["video_id"] for video in mine}) > 1:
         ids = ", ".join(sorted({video["video_id"] for video in mine}))
         raise UnknownNameError(f"{name} may be one of these videos in {lake.location}: {ids}")
-    of_clip = [v for v in videos if v["video_id"] == name.rpartition("-")[0]]
+    of_clip = [v for v in videos if v["video_id"] == name.partition("-")[0]]
     for video in mine or of_clip:
         clips = [
             clip
@@ -105,6 +106,8 @@ def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
         ]
         if clips:
             return clips
+        if parts := [] if mine else _parts_of_episode(lake, video["shard"], name):
+            return parts
     for video in mine:
         if not video["accepted"]:
             why = f"{video['reject_reason']}: {video['reject_detail']}"
@@ -117,7 +120,16 @@ def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
         if len(known) > LOOKED_AT:
             break
     more = did_you_mean(name, known)
-    raise UnknownNameError(f"there is no clip or video {name} in {lake.location}{more}")
+    raise UnknownNameError(f"there is no clip, episode or video {name} in {lake.location}{more}")
+
+
+def _parts_of_episode(lake: LakeReader, shard: str, name: str) -> list[dict[str, Any]]:
+    """The clips of an episode, each from its first to its last frame in it."""
+    from ego_assets.viewing.footage import parts_of_episode
+
+    found = [e for e in lake.episodes(shard) if e["episode_id"] == name]
+    clips = lake.table("clips", shards=[shard]).to_pylist() if found else []
+    return [part for episode in found[:1] for part in parts_of_episode(episode, clips)]
 
 
 def _is_file(name: str, uri: str) -> bool:

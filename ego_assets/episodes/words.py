@@ -34,27 +34,31 @@ Captioner = Callable[[EpisodeFacts], str]
 
 
 @dataclass(frozen=True)
-class Words:
+class Instruction:
     """The words of an episode, and what they are made from."""
 
     text: str
     source: str
 
 
-def instruction(facts: EpisodeFacts, with_objects: str, without: str, captioner: str = "") -> Words:
+def instruction(
+    facts: EpisodeFacts, with_objects: str, without: str, captioner: str = ""
+) -> Instruction:
     """Fill in a template, or ask a captioner. Raises BadInputError for a captioner that is not
     installed or says nothing."""
     if captioner:
         text = find_captioner(captioner)(facts).strip()
         if not text:
             raise BadInputError(f"captioner {captioner!r} says nothing of {facts}")
-        return Words(text, captioner)
+        return Instruction(text, captioner)
     template = with_objects if facts.objects else without
     verb = "move" if facts.is_moved else "hold"
     listed = _listed([_plain(name) for name in facts.objects])
     said = (verb, verb.capitalize(), listed, _hands(facts.sides))
     values = dict(zip(PLACES, said, strict=True))
-    return Words(template.format_map(values), "object_movements" if facts.objects else "hand_poses")
+    return Instruction(
+        template.format_map(values), "object_movements" if facts.objects else "hand_poses"
+    )
 
 
 def check_template(template: str) -> str:

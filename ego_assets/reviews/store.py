@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from resources.lake import Lake, LakeError
+from resources.lake import Lake, LakeError, erasure
 
 FOLDER = "_reviews"
 TOGETHER = "together-"
@@ -99,6 +99,25 @@ class ReviewFiles:
         """The last word on each subject, by kind and subject."""
         return {(review.kind, review.subject): review for review in self.all()}
 
+    def erase(self, video_id: str, reword: Callable[[str], str]) -> int:
+        """Erase what was said of a video's clips and episodes. Returns how many reviews that were.
+
+        reword: takes the names of the video out of what people wrote of others.
+        """
+        count = 0
+        for key, said in self._read().items():
+            kept = [
+                replace(each, reason=reword(each.reason), reviewer=reword(each.reviewer))
+                for each in said
+                if not erasure.is_of(each.subject, video_id)
+            ]
+            if kept != list(said):
+                count += len(said) - len(kept)
+                if kept:
+                    self._write_together(kept)
+                self._storage.delete(key)
+        return count
+
     def _read(self) -> dict[str, tuple[Review, ...]]:
         """What each file says. A file never changes, so each is read once."""
         while True:
@@ -122,11 +141,15 @@ class ReviewFiles:
                 files = self._read()
                 gone = {key: files[key] for key in chosen if key in files}
                 found = {r.review_id: r for each in gone.values() for r in each}
-                data = _lines(_in_order(found.values()))
-                target = f"{FOLDER}/{TOGETHER}{hashlib.sha256(data).hexdigest()}.jsonl"
-                self._storage.write(target, data, replace=False)
+                target = self._write_together(_in_order(found.values()))
                 for key in gone.keys() - {target}:
                     self._storage.delete(key)
+
+    def _write_together(self, reviews: Iterable[Review]) -> str:
+        data = _lines(reviews)
+        key = f"{FOLDER}/{TOGETHER}{hashlib.sha256(data).hexdigest()}.jsonl"
+        self._storage.write(key, data, replace=False)
+        return key
 
 
 def _in_order(reviews: Iterable[Review]) -> list[Review]:

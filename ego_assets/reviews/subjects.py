@@ -6,7 +6,7 @@ Here: the order, and facts in words. Not here: what people said (`standing`), pi
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ego_assets.quality.failed import failed_checks
 from ego_assets.quality.finding import Evidence
 from ego_assets.reviews.fingerprints import ID, JUDGED
 from ego_assets.reviews.store import Kind
+from ego_assets.viewing.footage import parts_of_episode
 from resources.lake import Lake
 
 Facts = list[tuple[str, str]]
@@ -77,25 +78,12 @@ def own_frames(clip: Mapping[str, Any]) -> range:
     return range(clip["start_frame"] + clip["context_frames"], clip["end_frame"])
 
 
-def clips_of_episode(
-    episode: Mapping[str, Any], clips: Iterable[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Rows of `clips` for the stretches that an episode is made of, without overlap."""
-    found = []
-    for clip in clips:
-        own = own_frames(clip)
-        start, end = max(own.start, episode["start_frame"]), min(own.stop, episode["end_frame"])
-        if clip["take_id"] == episode["take_id"] and start < end:
-            found.append(clip | {"start_frame": start, "end_frame": end, "context_frames": 0})
-    return found
-
-
 def _clips_of_episodes(
     lake: Lake, shard: str, episodes: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
     clips = lake.read("clips", shard).to_pylist()
     return {
-        episode["episode_id"]: [clip["clip_id"] for clip in clips_of_episode(episode, clips)]
+        episode["episode_id"]: [clip["clip_id"] for clip in parts_of_episode(episode, clips)]
         for episode in episodes
     }
 

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeReader
-from ego_assets.reviews.subjects import Subject, clips_of_episode
-from ego_assets.viewing.footage import ShownClips
+from ego_assets.reviews.subjects import Subject
+from ego_assets.viewing.footage import ShownClips, parts_of_episode
 
 MAX_SIDE_PX = 640
 MOST_VIDEOS = 100
@@ -84,7 +84,7 @@ class OverlayVideos:
             of_video = self._reader.table("clips", shards=[subject.shard]).filter(
                 pc.field("video_id") == row["video_id"]
             )
-            clips = clips_of_episode(row, of_video.to_pylist())
+            clips = parts_of_episode(row, of_video.to_pylist())
         if not clips:
             raise BadInputError(
                 f"shard {subject.shard} has no clips of {subject.name}: materialize clips again"

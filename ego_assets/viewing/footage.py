@@ -5,7 +5,7 @@ Here: reading. Not here: drawing, and which clips a name stands for (`dagster_pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -150,7 +150,9 @@ class ShownClips:
             if continued and "is_context" in rows.column_names:
                 rows = rows.filter(pc.invert(rows["is_context"]))
             if "frame_index" in rows.column_names:
-                rows = rows.sort_by("frame_index")
+                at = pc.field("frame_index")
+                inside = (at >= clip["start_frame"]) & (at < clip["end_frame"])
+                rows = rows.filter(inside).sort_by("frame_index")
             tables[name] = rows.to_pylist()
         first = clip["start_frame"] + (clip["context_frames"] if continued else 0)
         frames = np.arange(first, clip["end_frame"])
@@ -177,6 +179,27 @@ def _seconds(clip: dict[str, Any], frames: np.ndarray, tables: dict[str, Rows]) 
     at = sorted(known)
     seconds: np.ndarray = np.interp(frames, at, [known[index] for index in at])
     return seconds
+
+
+def parts_of_episode(
+    episode: Mapping[str, Any], clips: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The clips (rows of `clips`, of any) that an episode is made of, in order, each from its first
+    to its last frame in it."""
+    start, end = episode["start_frame"], episode["end_frame"]
+    parts: list[dict[str, Any]] = []
+    for clip in sorted(clips, key=lambda clip: int(clip["start_frame"])):
+        first = clip["start_frame"] + clip["context_frames"]
+        if clip["take_id"] != episode["take_id"] or clip["end_frame"] <= start or first >= end:
+            continue
+        part = clip | {"start_frame": max(first, start), "context_frames": 0}
+        part["end_frame"] = min(clip["end_frame"], end)
+        if part["start_frame"] == start:
+            part["start_pts_s"] = episode["start_pts_s"]
+        if part["end_frame"] == end:
+            part["end_pts_s"] = episode["end_pts_s"]
+        parts.append(part)
+    return parts
 
 
 def hand_name(row: dict[str, Any]) -> str:

@@ -18,10 +18,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from dagster_project.cli import view as view_module
+from dagster_project.cli.data import view as view_module
 from dagster_project.cli.program import main
 from tests.dagster_project.ui import browser_page
-from tests.viewing.shown_lake import FIRST, FRAMES, SECOND, VIDEO, ShownLake
+from tests.viewing.shown_lake import (
+    EPISODE,
+    EPISODE_FRAMES,
+    FIRST,
+    FRAMES,
+    SECOND,
+    VIDEO,
+    ShownLake,
+)
 from tests.viewing.test_recording_of_clips import LENS, Recorded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +53,22 @@ def test_a_video_is_all_of_its_clips(lake: ShownLake, tmp_path: Path, name: str)
     assert list(pictures) == list(range(FRAMES))
 
 
+def test_an_episode_is_its_frames_across_clips(lake: ShownLake, tmp_path: Path) -> None:
+    path = tmp_path / "x.rrd"
+    done = ego("view", EPISODE, "--lake", lake.root, "--save", str(path))
+    assert done.exit_code == 0, done.output
+    recorded = Recorded(path)
+    pictures = recorded.column(f"{LENS}/picture", "EncodedImage:blob")
+    assert list(pictures) == list(range(*EPISODE_FRAMES))
+    masks = recorded.column(f"{LENS}/masks", "EncodedImage:blob")
+    assert list(masks) == list(range(*EPISODE_FRAMES))
+
+
 def test_what_is_not_there_is_said_with_what_was_meant(lake: ShownLake, tmp_path: Path) -> None:
     for given, meant in ((f"{VIDEO}-0003", f"{VIDEO}-000"), ("numbered picture.mp4", "numbered")):
         done = ego("view", given, "--lake", lake.root)
         assert done.exit_code == 2
-        assert f"there is no clip or video {given}" in done.output
+        assert f"there is no clip, episode or video {given}" in done.output
         assert f"did you mean {meant}" in done.output
     done = ego("view", FIRST, "--lake", lake.root, "--mp4", str(tmp_path / "no" / "x.mp4"))
     assert done.exit_code == 2

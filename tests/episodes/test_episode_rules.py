@@ -150,6 +150,19 @@ def test_damaged_pictures_are_in_no_episode() -> None:
     assert not {r["frame_index"] for r in made["episode_frames"]} & set(range(120, 125))
 
 
+def test_pictures_that_the_decoder_made_up_are_in_no_episode() -> None:
+    video = MadeVideo(concealed=((120, 123), (200, 205)))
+    made = cut(video)
+    assert bins(made["footage"]) == [
+        ("kept", 0, 120),
+        ("damaged", 120, 123),
+        ("kept", 123, 200),
+        ("damaged", 200, 205),
+        ("kept", 205, 300),
+    ]
+    assert seconds(made["footage"]) == pytest.approx(10.0)
+
+
 def test_a_clip_that_fails_a_check_is_dropped_with_its_name() -> None:
     """Fingers that bend backward: the left hand taken for the right one."""
     good, bad = MadeVideo(), MadeVideo(video_id="00000000000000b2")

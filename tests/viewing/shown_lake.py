@@ -13,15 +13,17 @@ import ego_assets.catalog
 from ego_assets.reading import encode_mask
 from ego_assets.robots.links import LinkTree
 from resources.lake import Lake, Provenance
+from resources.lake.table import SCHEMA_VERSION
 
 SHARD, VIDEO = "20260101-0000", "00000000000000ab"
 FIRST, SECOND = f"{VIDEO}-0000", f"{VIDEO}-0001"
 WIDTH, HEIGHT, FRAMES, CONTEXT, CUT = 320, 240, 24, 4, 14
 BARS, BAR_PX, DARK, LIGHT = 16, 12, 20, 235
 RIGHT, LEFT, CUP = (f"{VIDEO}-t000-{n}" for n in ("h000", "h001", "o000"))
+EPISODE, EPISODE_FRAMES = f"{VIDEO}-t000-e000006", (6, 20)
 ABSENT, JUMPS, NO_CAMERA = 8, (5, 6), (3,)
 """Frames without a right hand, with one that is not valid, and without a camera."""
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "lake_schema_4"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / f"lake_schema_{SCHEMA_VERSION}"
 PROVENANCE = Provenance(
     *("run", 1, "stage", "operator", "1", "", "input", "f", "{}", "code", "then", "host", "{}")
 )
@@ -112,6 +114,7 @@ class ShownLake:
         self.points_uri = self.lake.publish_arrays("scene_reconstruction", SHARD, FIRST, points, 1)
         for clip in self.rows["clips"]:
             self._fill(clip)
+        self._add("episodes", SHARD, [self._episode()])
 
     @property
     def root(self) -> str:
@@ -152,6 +155,19 @@ class ShownLake:
             "start_pts_s": time_of(start),
             "end_pts_s": time_of(end),
             "context_frames": CONTEXT if start else 0,
+        }
+
+    def _episode(self) -> dict[str, Any]:
+        """From the middle of the first clip to that of the second."""
+        start, end = EPISODE_FRAMES
+        return self._blank["episodes"] | {
+            "video_id": VIDEO,
+            "episode_id": EPISODE,
+            "take_id": f"{VIDEO}-t000",
+            "start_frame": start,
+            "end_frame": end,
+            "start_pts_s": time_of(start),
+            "end_pts_s": time_of(end),
         }
 
     def _fill(self, clip: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`ego view`: shows a clip or a video. Not here: what is shown of it (`ego_assets.viewing`)."""
+"""`ego view`: shows a clip, an episode or a video. Not here: what is shown (`viewing`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _in_a_folder(_: click.Context, __: click.Parameter, given: Path | None) -> P
 
 
 @click.command()
-@click.argument("name", metavar="CLIP|VIDEO")
+@click.argument("name", metavar="CLIP|EPISODE|VIDEO")
 @LAKE_OPTION
 @click.option(
     "--save",
@@ -64,11 +64,11 @@ def view(
     port: int,
     no_open: bool,
 ) -> None:
-    """Show a clip, or all clips of a video: what every table says of it, frame by frame.
+    """Show a clip, an episode or a whole video: what every table says of it, frame by frame.
 
     Opens Rerun's viewer in the browser; Ctrl-C ends it. It is served to this machine only, and
-    nothing is asked of other servers. CLIP is an id of the table `clips`; VIDEO an id of
-    `video_manifest`, or the name of the raw file.
+    nothing is asked of other servers. CLIP is an id of the table `clips`, EPISODE of
+    `episodes`; VIDEO is an id of `video_manifest`, or the name of the raw file.
     """
     from ego_assets.reading import open_lake
     from ego_assets.viewing.footage import ShownClips

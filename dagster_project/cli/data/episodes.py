@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,6 +15,9 @@ from rich.table import Table
 
 from dagster_project.cli.names import SHARDS_OPTION, check_shards
 from dagster_project.cli.terminal import JSON_OPTION, LAKE_OPTION, count_of, existing_lake, plain
+
+if TYPE_CHECKING:
+    from ego_assets.episodes.waterfall import Waterfall
 
 
 @click.command("yield")
@@ -42,7 +46,17 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
             "materialization of their group in the UI"
         )
         return
-    table = Table(title=plain(f"yield of {lake.location}"))
+    show_waterfall(found, f"yield of {lake.location}", Console())
+    if found.episodes:
+        counts = [f"{reviews.judged:,} judged", f"{reviews.rejected:,} of them rejected"]
+        if reviews.out_of_date:
+            counts.append(f"{reviews.out_of_date:,} to judge again, because they have changed")
+        click.echo(f"{', '.join(counts)} (`ego up` has a page for it: /review)")
+
+
+def show_waterfall(found: Waterfall, title: str, console: Console) -> None:
+    """Print what each rule drops, and what is kept."""
+    table = Table(title=plain(title))
     table.add_column("")
     for name in ("time", "share", "left"):
         table.add_column(name, justify="right")
@@ -53,13 +67,17 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
             left -= lost
             table.add_row(name, f"-{_span(lost)}", _share(lost, found.total_s), _span(left))
     table.add_row("kept", _span(found.kept_s), _share(found.kept_s, found.total_s), "")
-    Console().print(table)
-    click.echo(f"{count_of(found.episodes, 'episode')} of {count_of(found.videos, 'video')}")
-    if found.episodes:
-        counts = [f"{reviews.judged:,} judged", f"{reviews.rejected:,} of them rejected"]
-        if reviews.out_of_date:
-            counts.append(f"{reviews.out_of_date:,} to judge again, because they have changed")
-        click.echo(f"{', '.join(counts)} (`ego up` has a page for it: /review)")
+    console.print(table)
+    console.print(f"{count_of(found.episodes, 'episode')} of {count_of(found.videos, 'video')}")
+
+
+def _span(seconds: float) -> str:
+    """Hours for what is long, seconds for what is not."""
+    return f"{seconds / 3600:,.2f} h" if abs(seconds) >= 3600 else f"{seconds:,.1f} s"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole if whole else 0:.1%}".replace("%", " %")
 
 
 @click.command()
@@ -93,15 +111,6 @@ def reviews(lake_root: str, as_json: bool) -> None:
         words = f"{'; '.join(filter(None, said))}{state}"
         table.add_row(*map(plain, (row["subject"], words, when)))
     Console().print(table)
-
-
-def _span(seconds: float) -> str:
-    """Hours for what is long, seconds for what is not."""
-    return f"{seconds / 3600:,.2f} h" if abs(seconds) >= 3600 else f"{seconds:,.1f} s"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole if whole else 0:.1%}".replace("%", " %")
 
 
 EPISODES = (yield_, reviews)

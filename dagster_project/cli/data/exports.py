@@ -65,7 +65,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("episodes", total=None)
+        task = bar.add_task("exporting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

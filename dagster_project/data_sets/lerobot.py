@@ -1,4 +1,4 @@
-"""Assets of data sets that are written out of a lake, beside the commands that write them."""
+"""The asset of a LeRobot data set."""
 
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ def lerobot_dataset(
         raise dg.Failure(str(error), allow_retries=False) from error
     metadata: dict[str, Any] = {
         "folder": dg.MetadataValue.path(str(out)),
-        "episodes": done.report.episodes,
-        "frames": done.report.frames,
+        "episode count": done.report.episodes,
+        "frame count": done.report.frames,
         "encoded now": done.report.encoded,
         "kept from before": done.report.kept,
         "removed": done.report.removed,
