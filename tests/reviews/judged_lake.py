@@ -35,6 +35,10 @@ class JudgedLake:
     def build(cls, folder: Path) -> JudgedLake:
         video = MadeVideo(count=270, cuts=(90, 180))
         found = cls(make(folder, video), video)
+        lens = {"camera_model": "PINHOLE", "fx_px": 200.0, "fy_px": 200.0, "cx_px": 96.0}
+        lens |= {"cy_px": 54.0, "distortion": []}
+        manifest = [row | lens for row in found.made.tables["video_manifest"]]
+        found._publish("video_manifest", manifest, SHARD, 1)
         found._publish("clips", video.clips, "clips", 0)
         return found
 
