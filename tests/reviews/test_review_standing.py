@@ -131,8 +131,8 @@ def test_commands_tell_what_was_said(judged: JudgedLake) -> None:
     assert rows[first]["verdict"] == "reject" and rows[first]["state"] == "current"
     assert rows[third]["state"] == "out of date"
     shown = ego("reviews", "--lake", lake)
-    assert "rejected by anna; [bold]blurred" in shown and "accepted (out of date)" in shown
-    assert first in shown
+    for words in (first, "rejected by anna", "[bold]blurred", "accepted (out of date)"):
+        assert words in shown
     frame = pl.DataFrame(reviews_table(judged.lake))
     assert frame.filter(pl.col("verdict") == "reject")["subject"].to_list() == [first]
     said = ego("yield", "--lake", lake)
