@@ -227,13 +227,13 @@ def test_clips_that_a_failed_check_names_come_first(tmp_path: Path) -> None:
         assert facts["right hand"].endswith("0 % of them valid")
 
 
-def test_ego_up_serves_the_page_and_takes_no_review_where_it_may_only_read(
-    judged: JudgedLake, tmp_path: Path
-) -> None:
-    name = judged.episodes[0]
-    with ego_up(judged.lake, tmp_path / "up.log", "--read-only") as server:
+def test_ego_up_serves_the_page_and_takes_no_review_where_it_may_only_read(tmp_path: Path) -> None:
+    shown = ShownLake(tmp_path)
+    with ego_up(shown.lake, tmp_path / "up.log", "--read-only") as server:
         assert "page.js" in requests.get(f"{server.url}/review", timeout=60).text
-        video = requests.get(f"{server.url}/review/video/episode/{name}/f", timeout=120)
+        video = requests.get(f"{server.url}/review/video/clip/{FIRST}/f", timeout=120)
         assert video.headers["content-type"] == "video/mp4"
-        assert judge(server.url, name).status_code == 403
-        assert requests.get(f"{server.url}/server_info", timeout=60).ok
+        said = {"kind": "clip", "name": FIRST, "verdict": "accept", "fingerprint": "f"}
+        answer = requests.post(f"{server.url}/review/judge", json=said, timeout=60)
+        assert (answer.status_code, "read only" in answer.json()["error"]) == (403, True)
+    assert ReviewFiles(shown.lake).all() == []
