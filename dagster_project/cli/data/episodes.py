@@ -100,7 +100,9 @@ def reviews(lake_root: str, as_json: bool) -> None:
         click.echo(f"nobody has judged anything in {lake.location}: `ego up` has a page, /review")
         return
     table = Table(title=plain(f"reviews in {lake.location}"))
-    for name in ("episode or clip", "what was said", "when (UTC)"):
+    # A name that a person copies is whole.
+    table.add_column("episode or clip", min_width=max(len(row["subject"]) for row in rows))
+    for name in ("what was said", "when (UTC)"):
         table.add_column(name, overflow="fold")
     for row in rows:
         by = f" by {row['reviewer']}" if row["reviewer"] else ""
