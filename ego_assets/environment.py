@@ -44,6 +44,7 @@ VARIABLES = (
     Variable("EGO_BACKENDS", "no file: the backends that run out of the box"),
     Variable("EGO_WEIGHTS", "~/.cache/ego"),
     Variable(PICTURES, "served, by `ego up` and `ego run`; else embedded"),
+    Variable("EGO_REVIEWER", "nobody, or whom a person names at the page"),
     Variable("EGO_SCRATCH", "a folder of this user among the temporary files"),
     Variable("EGO_SCRATCH_GB", "half of what is free there"),
     Variable("EGO_KEEP_VERSIONS", "3"),

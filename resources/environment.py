@@ -77,6 +77,11 @@ def weights_folder() -> str:
     return read_text("EGO_WEIGHTS")
 
 
+def reviewer() -> str:
+    """EGO_REVIEWER: who judges episodes and clips, unless a person says so at the page."""
+    return read_text("EGO_REVIEWER").strip()
+
+
 def cache_folder() -> str:
     """XDG_CACHE_HOME: where this user's programs keep what they could compute again."""
     return read_text("XDG_CACHE_HOME") or "~/.cache"

@@ -125,21 +125,12 @@ def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
 
 def _parts_of_episode(lake: LakeReader, shard: str, name: str) -> list[dict[str, Any]]:
     """The clips of an episode, each from its first to its last frame in it."""
+    from ego_assets.viewing.footage import parts_of_episode
+
     found = [e for e in lake.episodes(shard) if e["episode_id"] == name]
-    parts: list[dict[str, Any]] = []
-    for episode in found[:1]:
-        start, end = episode["start_frame"], episode["end_frame"]
-        times = lake.times_of_episode(shard, name)
-        for clip in lake.table("clips", shards=[shard]).sort_by("start_frame").to_pylist():
-            first = clip["start_frame"] + clip["context_frames"]
-            if clip["take_id"] != episode["take_id"] or clip["end_frame"] <= start or first >= end:
-                continue
-            part = clip | {"start_frame": max(first, start), "context_frames": 0}
-            part["end_frame"] = min(clip["end_frame"], end)
-            part["start_pts_s"] = times.get(part["start_frame"], episode["start_pts_s"])
-            part["end_pts_s"] = times.get(part["end_frame"], episode["end_pts_s"])
-            parts.append(part)
-    return parts
+    clips = lake.table("clips", shards=[shard]).to_pylist() if found else []
+    times = lake.times_of_episode(shard, name) if found else {}
+    return [part for episode in found[:1] for part in parts_of_episode(episode, clips, times)]
 
 
 def _is_file(name: str, uri: str) -> bool:

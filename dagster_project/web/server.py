@@ -28,10 +28,13 @@ from dagster_project.web.beside import Beside, pictures_of
 from dagster_project.web.guard import Guard
 from dagster_project.web.guide import docs_folder, guide_of
 from dagster_project.web.hosts import parse_allowed
+from dagster_project.web.review import ReviewPages
 from ego_assets.graph.metadata import GUIDE_URL
 from ego_assets.media.pictures import URL as PICTURES_URL
 from ego_assets.media.pictures import Pictures
+from resources.environment import reviewer
 from resources.lake import Lake
+from resources.processes.owned_folders import temporary_folder
 
 _POLL_MS = 2000
 _CLOSING_S = 20
@@ -50,28 +53,32 @@ def main(
     allowed: tuple[str, ...],
     read_only: bool,
 ) -> None:
-    """Serve the code locations of a workspace file, and a lake's pictures, on sockets that listen
-    already."""
+    """Serve the code locations of a workspace file, a lake's pictures, and the page on which people
+    judge its episodes, on sockets that listen already."""
     configure_loggers()
     hosts = parse_allowed(" ".join(allowed))
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
         )
-        with WorkspaceProcessContext(
-            instance,
-            workspace_load_target=workspace_opts_to_load_target(
-                WorkspaceOpts(workspace=[workspace])
-            ),
-            version=version("dagster-webserver"),
-            read_only=read_only,
-            code_server_log_level="WARNING",
-        ) as context:
+        with (
+            temporary_folder() as folder,
+            WorkspaceProcessContext(
+                instance,
+                workspace_load_target=workspace_opts_to_load_target(
+                    WorkspaceOpts(workspace=[workspace])
+                ),
+                version=version("dagster-webserver"),
+                read_only=read_only,
+                code_server_log_level="WARNING",
+            ) as context,
+        ):
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=_POLL_MS)
+            pages = ReviewPages(app, Lake(lake), folder, reviewer=reviewer(), read_only=read_only)
             pictures = pictures_of(Pictures(Lake(lake)))
             answers = {PICTURES_URL: pictures, GUIDE_URL: guide_of(docs_folder())}
             config = uvicorn.Config(
-                Guard(Beside(app, answers), hosts),
+                Guard(Beside(pages, answers), hosts),
                 log_level="warning",
                 # X-Forwarded-* are what a client says: nothing here needs them.
                 proxy_headers=False,

@@ -21,12 +21,11 @@ from pydantic import Field
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.reading import LakeReader
-from ego_assets.settings import Settings
+from ego_assets.reviews.standing import ReviewSettings
 
 SIDES = ("left", "right")
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one.
-"""
+"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one."""
 _TIPS = (4, 8, 12, 16, 20)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
 _AXES = ("x", "y", "z")
@@ -77,7 +76,7 @@ _VIDEO = (
 )
 
 
-class ContentSettings(Settings):
+class ContentSettings(ReviewSettings):
     """Which episodes are exported, and which numbers of them."""
 
     split: Literal["train", "validation", "test", "all"] = Field(
@@ -108,12 +107,14 @@ class ContentSettings(Settings):
 class LakeEpisodes:
     """The episodes of a lake in the order of their names; iterating reads them one shard at a time.
 
-    max_side_px: of the pictures; skipped: {episode: why it is left out}, filled by iterating.
+    max_side_px: of the pictures; left_out: says why people leave an episode out, None if they do
+    not; skipped: {episode: why it is left out}, filled by iterating.
     """
 
     reader: LakeReader
     settings: ContentSettings
     max_side_px: int
+    left_out: Callable[[str], str | None] = lambda _: None
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[ExportEpisode]:
@@ -127,6 +128,8 @@ class LakeEpisodes:
             tables = _ShardTables.read(self.reader, shard, robot)
             for row in sorted(rows, key=lambda r: str(r["episode_id"])):
                 try:
+                    if why := self.left_out(row["episode_id"]):
+                        raise ExportError(why)
                     yield self._episode(row, tables, fps, robot)
                 except ExportError as error:
                     self.skipped[row["episode_id"]] = str(error)

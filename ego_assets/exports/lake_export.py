@@ -21,6 +21,7 @@ from ego_assets.exports.lerobot.writer import write_dataset
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
+from ego_assets.reviews.standing import ReviewSettings, why_left_out
 from ego_assets.settings import Settings
 from resources.lake import Lake
 from resources.lake.provenance import code_version
@@ -61,7 +62,7 @@ def export_lerobot(
 
     Raises ExportError where there is no episode that fits, or they do not fit together.
     """
-    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
+    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_dataset, tell)
 
 
@@ -76,7 +77,7 @@ def export_webdataset(
 
     Raises what `export_lerobot` does.
     """
-    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
+    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_shards, tell)
 
 
@@ -91,7 +92,7 @@ def export_egodex(
 
     Raises what `export_lerobot` does.
     """
-    episodes = EgoDexEpisodes(LakeReader(lake), content, form.max_side_px)
+    episodes = EgoDexEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_egodex, tell)
 
 
@@ -107,8 +108,13 @@ def export_coco(
 
     Raises what `export_lerobot` does.
     """
-    episodes = CocoEpisodes(LakeReader(lake), content)
+    episodes = CocoEpisodes(LakeReader(lake), content, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_coco, tell)
+
+
+def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:
+    """Why people leave an episode out, by its id."""
+    return why_left_out(lake, content.reviews)
 
 
 def _export(

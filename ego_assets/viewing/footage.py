@@ -5,7 +5,7 @@ Here: reading. Not here: drawing, and which clips a name stands for (`dagster_pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,6 +179,25 @@ def _seconds(clip: dict[str, Any], frames: np.ndarray, tables: dict[str, Rows]) 
     at = sorted(known)
     seconds: np.ndarray = np.interp(frames, at, [known[index] for index in at])
     return seconds
+
+
+def parts_of_episode(
+    episode: Mapping[str, Any], clips: Iterable[dict[str, Any]], times: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """The clips (rows of `clips`, of any) that an episode is made of, in order, each from its first
+    to its last frame in it. times: `pts_s` of the episode's frames."""
+    start, end = episode["start_frame"], episode["end_frame"]
+    parts: list[dict[str, Any]] = []
+    for clip in sorted(clips, key=lambda clip: int(clip["start_frame"])):
+        first = clip["start_frame"] + clip["context_frames"]
+        if clip["take_id"] != episode["take_id"] or clip["end_frame"] <= start or first >= end:
+            continue
+        part = clip | {"start_frame": max(first, start), "context_frames": 0}
+        part["end_frame"] = min(clip["end_frame"], end)
+        part["start_pts_s"] = times.get(part["start_frame"], episode["start_pts_s"])
+        part["end_pts_s"] = times.get(part["end_frame"], episode["end_pts_s"])
+        parts.append(part)
+    return parts
 
 
 def hand_name(row: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from ego_assets.intake.arrivals import Arrivals, ScanReport
 from ego_assets.intake.batches import Limits
 from ego_assets.intake.forgotten import pass_over
 from ego_assets.media.pictures import LATEST, Pictures
+from ego_assets.reviews.store import Review, ReviewFiles
 from ego_assets.upkeep import audit
 from ego_assets.upkeep.erasure import erase
 from ego_assets.upkeep.erasure.survey import UnknownVideoError, find_videos, survey
@@ -57,8 +58,9 @@ def full_lake(bench: RawBench) -> str:
     assert bench.video("copy of anna.mp4")["reject_reason"] == "duplicate"
     video: str = bench.video("anna_kitchen.mp4")["video_id"]
     shard, lake = bench.lake.shards()[0], bench.lake
+    other = f"{bench.video('a.mp4')['video_id']}-0000"
     for table in ("scene_reconstruction", "object_movements"):
-        for clip in (f"{video}-0000", f"{bench.video('a.mp4')['video_id']}-0000"):
+        for clip in (f"{video}-0000", other):
             lake.publish_arrays(table, shard, clip, {"points": np.zeros(3)})
     picture = ("image/png", b"\x89PNG\r\n of three videos")
     Pictures(lake).keep("clips", shard, picture)
@@ -68,6 +70,10 @@ def full_lake(bench: RawBench) -> str:
     lake.storage.write(f"_damaged/clips/{shard}.parquet.1", f"PAR1{video}".encode())
     name = f"{video}-0000.{7:016d}"
     lake.storage.write(f"object_movements/_fragments/{shard}/{name}.floor", b"")
+    for clip, why in ((f"{video}-0000", "anna is seen"), (other, f"as in {video}-0000")):
+        said: dict[str, Any] = {"kind": "clip", "subject": clip, "shard": shard, "reason": why}
+        said |= {"verdict": "reject", "side_swap": False, "reviewer": ""}
+        ReviewFiles(lake).add(Review.now(**said, fingerprint="f", made_by=""))
     assert history.kept(lake, "clips", shard)
     return video
 
@@ -98,9 +104,11 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
     assert len(bytes_with(tmp_path / "lake", video)) > 15
     (done,) = forget(bench, video, reason="consent withdrawn")
     assert done.warnings == []
-    assert {"rows", "versions", "arrays", "carried states", "pictures", "damaged files"} <= {
-        what for what, count in done.counts.items() if count
-    }
+    counted = {what for what, count in done.counts.items() if count}
+    assert {"rows", "versions", "arrays", "carried states", "pictures"} <= counted
+    assert {"damaged files", "reviews"} <= counted
+    assert [review.subject[:16] for review in ReviewFiles(bench.lake).all()] != [video]
+    assert len(ReviewFiles(bench.lake).all()) == 1
     for word in (video, "anna"):
         assert bytes_with(tmp_path / "lake", word) == []
     assert others(bench, video) == before

@@ -1,4 +1,4 @@
-"""Commands that say what footage is good for: yield.
+"""Commands that say what footage is good for: yield, reviews.
 
 Here: options, words, exit status. Not here: work.
 """
@@ -6,6 +6,7 @@ Here: options, words, exit status. Not here: work.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -29,12 +30,15 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
     Every second of footage counts once: it is kept, or the first rule that drops it has it.
     """
     from ego_assets.episodes.waterfall import waterfall_of
+    from ego_assets.reviews.standing import Standing
 
     lake = existing_lake(lake_root)
     check_shards(lake, shards)
     found, made = waterfall_of(lake, shards)
+    reviews = Standing(lake).counts("episode", made)
     if as_json:
-        click.echo(json.dumps({"lake": lake.location, "shards": made} | found.as_json()))
+        about = {"lake": lake.location, "shards": made, "reviews": asdict(reviews)}
+        click.echo(json.dumps(about | found.as_json()))
         return
     if not made:
         click.echo(
@@ -43,6 +47,11 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
         )
         return
     show_waterfall(found, f"yield of {lake.location}", Console())
+    if found.episodes:
+        counts = [f"{reviews.judged:,} judged", f"{reviews.rejected:,} of them rejected"]
+        if reviews.out_of_date:
+            counts.append(f"{reviews.out_of_date:,} to judge again, because they have changed")
+        click.echo(f"{', '.join(counts)} (`ego up` has a page for it: /review)")
 
 
 def show_waterfall(found: Waterfall, title: str, console: Console) -> None:
@@ -71,4 +80,39 @@ def _share(part: float, whole: float) -> str:
     return f"{part / whole if whole else 0:.1%}".replace("%", " %")
 
 
-EPISODES = (yield_,)
+@click.command()
+@LAKE_OPTION
+@JSON_OPTION
+def reviews(lake_root: str, as_json: bool) -> None:
+    """List what people said of episodes and clips at the page /review of `ego up`.
+
+    A review is out of date once its episode or clip has other rows than those that were judged: it
+    has no effect then. `gone`: there is no such episode or clip any more.
+    """
+    from ego_assets.reviews.standing import SWAPPED, reviews_table
+
+    lake = existing_lake(lake_root)
+    rows = reviews_table(lake).to_pylist()
+    if as_json:
+        click.echo(json.dumps({"lake": lake.location, "reviews": rows}))
+        return
+    if not rows:
+        click.echo(f"nobody has judged anything in {lake.location}: `ego up` has a page, /review")
+        return
+    table = Table(title=plain(f"reviews in {lake.location}"))
+    # A name that a person copies is whole.
+    table.add_column("episode or clip", min_width=max(len(row["subject"]) for row in rows))
+    for name in ("what was said", "when (UTC)"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        by = f" by {row['reviewer']}" if row["reviewer"] else ""
+        swapped = SWAPPED if row["side_swap"] else ""
+        said = f"{row['verdict']}ed{by}", row["reason"], swapped
+        state = "" if row["state"] == "current" else f" ({row['state']})"
+        when = row["time"][:16].replace("T", " ")
+        words = f"{'; '.join(filter(None, said))}{state}"
+        table.add_row(*map(plain, (row["subject"], words, when)))
+    Console().print(table)
+
+
+EPISODES = (yield_, reviews)

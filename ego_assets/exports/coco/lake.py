@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ class CocoEpisodes:
 
     reader: LakeReader
     content: CocoContent
+    left_out: Callable[[str], str | None] = lambda _: None
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +58,8 @@ class CocoEpisodes:
             poses = read.rows("hand_poses", _POSE)
             for row in sorted(episodes, key=lambda r: str(r["episode_id"])):
                 try:
+                    if why := self.left_out(row["episode_id"]):
+                        raise ExportError(why)
                     yield self._episode(row, times[row["episode_id"]], masks, poses, read)
                 except ExportError as error:
                     self.skipped[row["episode_id"]] = str(error)

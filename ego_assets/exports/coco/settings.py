@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from ego_assets.reviews.standing import ReviewSettings
 from ego_assets.settings import Settings
 
 
-class CocoContent(Settings):
+class CocoContent(ReviewSettings):
     """Which pictures are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,15 @@ _KEY = ("clip_id", "track_id", "frame_index")
 class EgoDexEpisodes(LakeEpisodes):
     """Episodes whose columns are transforms and confidences."""
 
-    def __init__(self, reader: LakeReader, content: EgoDexContent, max_side_px: int) -> None:
+    def __init__(
+        self,
+        reader: LakeReader,
+        content: EgoDexContent,
+        max_side_px: int,
+        left_out: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         chosen = ContentSettings(split=content.split, frame="world", fps=FPS)
-        super().__init__(reader, chosen, max_side_px)
+        super().__init__(reader, chosen, max_side_px, left_out)
         self._scores: tuple[str, dict[tuple[Any, ...], float]] = ("", {})
 
     def _episode(self, row: Mapping[str, Any], tables: Any, fps: int, robot: str) -> ExportEpisode:

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ego_assets.exports.video_settings import VideoSettings
-from ego_assets.settings import Settings
+from ego_assets.reviews.standing import ReviewSettings
 
 FPS = 30
 
 
-class EgoDexContent(Settings):
+class EgoDexContent(ReviewSettings):
     """Which episodes are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

@@ -20,6 +20,8 @@ from ego_assets.exports.files import IN_LAKE
 from ego_assets.feature import LAKE
 from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
+from ego_assets.reviews.store import FOLDER as REVIEWS
+from ego_assets.reviews.store import ReviewFiles
 from ego_assets.upkeep.erasure.survey import Survey, at_work, survey
 from ego_assets.upkeep.erasure.traces import find_traces, trace_in
 from ego_assets.upkeep.problems import DAMAGED
@@ -155,6 +157,10 @@ def _steps(
             _requeue(lake, ledger, table, shard)
             note_file(lake, ledger, table, shard)
 
+    def reviews() -> None:
+        count = ReviewFiles(lake).erase(video_id, lambda text: _without(text, words))
+        done.counts["reviews"] += count
+
     def copies() -> None:
         if not tombstone.sha256:
             return
@@ -168,6 +174,7 @@ def _steps(
     yield names
     yield tables
     yield lambda: _beside(lake, video_id, shards, words, done)
+    yield reviews
     yield entries
     yield copies
     yield lambda: done.counts.update(words=ledger.erase_words(words))
@@ -249,12 +256,17 @@ def _stem(key: str) -> str:
 
 def _reword(lake: Lake, key: str, words: list[str], done: Erased) -> None:
     with suppress(FileNotFoundError), lake.storage.lock(_lock_of(key)):
-        before = text = lake.storage.read(key).decode()
-        for word in words:
-            text = text.replace(word, INSTEAD)
+        before = lake.storage.read(key).decode()
+        text = _without(before, words)
         if text != before:
             lake.storage.write(key, text.encode())
             done.counts["texts"] += 1
+
+
+def _without(text: str, words: list[str]) -> str:
+    for word in words:
+        text = text.replace(word, INSTEAD)
+    return text
 
 
 def _lock_of(key: str) -> str:
@@ -271,7 +283,7 @@ def _purge(
     done: Erased,
 ) -> None:
     """Earlier versions of objects, where a bucket keeps them."""
-    begins = [PREVIEWS, DAMAGED, *TEXTS, "_carried", "_places"]
+    begins = [PREVIEWS, REVIEWS, DAMAGED, *TEXTS, "_carried", "_places"]
     begins += [f"shards/{shard}.json" for shard in shards]
     for table, shard in of_tables:
         begins += [f"{table}/{shard}.parquet", f"{table}/_history/{shard}/"]
