@@ -14,9 +14,10 @@ from ego_assets.catalog import TABLES
 from ego_assets.media.damage.spoilt import REORDERED, known_after, misplaced, spoilt_by, stretches
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
+from ego_assets.operator import BadInputError
 from ego_assets.quality.finding import Evidence
 from ego_assets.quality.settings import ProbeSettings
-from ego_assets.videos.clips import ClipSplitter, boundaries
+from ego_assets.videos.clips import ClipSplitter, boundaries, split_scenes
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.probes import clips_are_not_damaged, videos_are_not_damaged
 from ego_assets.videos.settings import ClipSettings, ManifestSettings
@@ -157,6 +158,46 @@ def test_a_hole_that_is_longer_than_the_overlap_parts_takes(tmp_path: Path) -> N
     assert rows[1]["start_frame"] - rows[0]["end_frame"] > 45
     for row in rows:
         assert lies(path, row["start_frame"], row["end_frame"]) == []
+
+
+@pytest.fixture
+def spoilt_file(tmp_path: Path) -> Path:
+    """Its only keyframe is damaged: everything refers to it, and most of it decodes."""
+    whole = write_numbered(tmp_path / "whole.mp4", 90, options={"g": "300", "bf": "0"})
+
+    def change(place: int, data: bytes) -> bytes:
+        end = len(data) - len(data) // 3
+        return data[:end] + bytes(len(data) - end) + bytes(8) if place == 0 else data
+
+    return rewritten(whole, tmp_path / "a.mp4", change)
+
+
+def test_a_video_of_damaged_pictures_alone_is_rejected(spoilt_file: Path) -> None:
+    assert len(index_frames(spoilt_file).spoilt) == 90
+    row = probe_video(spoilt_file, ManifestSettings())
+    assert (row["accepted"], row["reject_reason"]) == (False, "corrupt")
+
+
+@pytest.mark.parametrize("search", ["fast", "exact"])
+def test_there_is_no_clip_of_damaged_pictures_alone(spoilt_file: Path, search: Any) -> None:
+    splitter = ClipSplitter(ClipSettings(search=search))
+    with pytest.raises(BadInputError):
+        splitter.split({"video_id": "v", "shard": "s"}, spoilt_file)
+
+
+def test_a_take_ends_where_a_clip_would_be_damaged() -> None:
+    times, settings = np.arange(100) / 1.0, ClipSettings(max_clip_s=20.0, overlap_s=2.0)
+    clips = split_scenes([], times, 100.0, settings, [], set(range(15, 45)))
+    assert [(c["start_frame"], c["end_frame"]) for c in clips] == [
+        (0, 20), (40, 60), (58, 80), (78, 100),
+    ]  # fmt: skip
+    clips = split_scenes([], times, 100.0, settings, [], set(range(15, 65)))
+    names = ("take", "index_in_take", "start_frame", "split_reason")
+    assert [tuple(c[name] for name in names) for c in clips] == [
+        (0, 0, 0, "start"), (1, 0, 60, "damage"), (1, 1, 78, "length"),
+    ]  # fmt: skip
+    assert [c["context_frames"] for c in clips] == [0, 0, 2]
+    assert split_scenes([], times, 100.0, settings, [], set(range(100))) == []
 
 
 def test_a_cut_inside_a_hole_is_found_where_the_scenes_differ(tmp_path: Path) -> None:
