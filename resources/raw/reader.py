@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from resources.raw.presence import (
 )
 from resources.raw.scratch import Scratch
 from resources.raw.uris import (
+    CALIBRATION_SUFFIXES,
     MAX_SIDECAR_BYTES,
     S3,
     is_remote,
@@ -187,16 +188,34 @@ def find_sidecar(uri: str) -> str | None:
     places = sidecars_of(uri)
     if not is_remote(uri):
         return next((place for place in places if os.path.lexists(path_of(place))), None)
-    for own in (sidecar_of(uri), places[-1]):
-        bucket, key = _bucket_and_key(own)
-        prefix = key.rpartition(".")[0] + "."
-        if len(prefix.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
-            continue
-        page = make_client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=100)
-        there = {f"{S3}{bucket}/{found['Key']}" for found in page.get("Contents", ())}
-        if (found := next((place for place in places if place in there), None)) is not None:
-            return found
-    return None
+    half = len(CALIBRATION_SUFFIXES)
+    return _first_object(places[:half]) or _first_object(places[half:])
+
+
+def _first_object(uris: Sequence[str]) -> str | None:
+    """The first of some objects of S3 that is there. Their names differ in their suffix alone, so
+    that one listing tells, whatever else begins like them."""
+    keys = {_bucket_and_key(uri)[1]: uri for uri in uris}
+    bucket, first = _bucket_and_key(uris[0])[0], min(keys)
+    if any(len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES for key in keys):
+        return next((uri for key, uri in keys.items() if _head(bucket, key)), None)
+    pages = (
+        make_client()
+        .get_paginator("list_objects_v2")
+        .paginate(
+            Bucket=bucket,
+            Prefix=f"{first.rpartition('.')[0]}.",
+            Delimiter="/",
+            StartAfter=first[:-1],  # which sorts before it, and behind all that is of no interest
+        )
+    )
+    there: set[str] = set()
+    for page in pages:
+        found = [entry["Key"] for entry in page.get("Contents", ())]
+        there.update(keys.keys() & set(found))
+        if found and found[-1] >= max(keys):
+            break
+    return next((uri for key, uri in keys.items() if key in there), None)
 
 
 def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
