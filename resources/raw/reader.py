@@ -12,16 +12,17 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
-from resources.lake.s3.client import find_object, has_bucket, make_client
+from resources.lake.s3.client import has_bucket, make_client
 from resources.lake.storage import file_sha256
 from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of
+from resources.raw.objects import bucket_and_key, first_object, head_of
 from resources.raw.presence import (
     RawAwayError,
     RawGoneError,
@@ -55,8 +56,6 @@ __all__ = [
     "sidecar_of",
     "uri_of",
 ]
-MAX_KEY_BYTES = 1024
-"""Of a key on S3."""
 
 
 class RawChangedError(ValueError):
@@ -107,7 +106,7 @@ def scan_raw(place: str | Path, suffixes: frozenset[str], after: str = "") -> It
 
 
 def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[RawEntry]:
-    bucket, key = _bucket_and_key(place)
+    bucket, key = bucket_and_key(place)
     client = make_client()
     if key and not key.endswith("/") and (version := raw_version(place)) is not None:
         if not after:
@@ -157,15 +156,8 @@ def raw_version(uri: str) -> tuple[int | str, ...] | None:
         except (OSError, ValueError):
             return None
         return found.st_size, found.st_mtime_ns
-    head = _head(*_bucket_and_key(uri))
+    head = head_of(*bucket_and_key(uri))
     return (head["ContentLength"], head["ETag"]) if head else None
-
-
-def _head(bucket: str, key: str) -> dict[str, Any] | None:
-    """What S3 says of an object; None if there is none."""
-    if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
-        return None
-    return find_object(make_client(), bucket, key)
 
 
 def look(uri: str) -> RawState:
@@ -173,8 +165,8 @@ def look(uri: str) -> RawState:
     botocore's errors."""
     if not is_remote(uri):
         return look_at(path_of(uri))
-    bucket, key = _bucket_and_key(uri)
-    head = _head(bucket, key)
+    bucket, key = bucket_and_key(uri)
+    head = head_of(bucket, key)
     if head is not None:
         size, etag = head["ContentLength"], head["ETag"]
         return RawState(size, etag, f"{etag}:{size}")
@@ -189,33 +181,7 @@ def find_sidecar(uri: str) -> str | None:
     if not is_remote(uri):
         return next((place for place in places if os.path.lexists(path_of(place))), None)
     half = len(CALIBRATION_SUFFIXES)
-    return _first_object(places[:half]) or _first_object(places[half:])
-
-
-def _first_object(uris: Sequence[str]) -> str | None:
-    """The first of some objects of S3 that is there. Their names differ in their suffix alone, so
-    that one listing tells, whatever else begins like them."""
-    keys = {_bucket_and_key(uri)[1]: uri for uri in uris}
-    bucket, first = _bucket_and_key(uris[0])[0], min(keys)
-    if any(len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES for key in keys):
-        return next((uri for key, uri in keys.items() if _head(bucket, key)), None)
-    pages = (
-        make_client()
-        .get_paginator("list_objects_v2")
-        .paginate(
-            Bucket=bucket,
-            Prefix=f"{first.rpartition('.')[0]}.",
-            Delimiter="/",
-            StartAfter=first[:-1],  # which sorts before it, and behind all that is of no interest
-        )
-    )
-    there: set[str] = set()
-    for page in pages:
-        found = [entry["Key"] for entry in page.get("Contents", ())]
-        there.update(keys.keys() & set(found))
-        if found and found[-1] >= max(keys):
-            break
-    return next((uri for key, uri in keys.items() if key in there), None)
+    return first_object(places[:half]) or first_object(places[half:])
 
 
 def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
@@ -410,10 +376,3 @@ def _unread(uri: str, error: OSError) -> RawUnreadError:
 
 def _other_bytes(uri: str) -> str:
     return f"{uri} has other bytes than when its manifest was made: run video_manifest again"
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix(S3).partition("/")
-    if not bucket:
-        raise ValueError(f"not an S3 location: {uri}; write s3://bucket/prefix")
-    return bucket, key

@@ -351,4 +351,4 @@ def test_a_uri_without_an_object_has_no_version(bucket: str) -> None:
     assert raw_version("/no/such/file.mp4") is None
     assert uri_of(Path("/a/b.mp4")) == "/a/b.mp4"
     with pytest.raises(ValueError, match="s3://bucket/prefix"):
-        raw_module._bucket_and_key("s3://")
+        raw_module.bucket_and_key("s3://")

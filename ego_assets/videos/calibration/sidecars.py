@@ -75,8 +75,8 @@ def _upright(found: GivenCamera, width: int, height: int, clockwise_deg: int) ->
     if not found.is_upright and clockwise_deg:
         stored = (height, width) if clockwise_deg in (90, 270) else (width, height)
         upright.append((camera, clockwise_deg, stored))
-    own = (camera.width, camera.height)
-    fits = [u for u in upright if None in own or same_aspect(own, u[2])] or upright[:1]
+    own = (camera.width or 0, camera.height or 0)
+    fits = [u for u in upright if 0 in own or same_aspect(own, u[2])] or upright[:1]
     cameras = [camera.of_picture(*size).turned(*size, turn) for camera, turn, size in fits]
     if not all(is_nearly(each, cameras[0]) for each in cameras[1:]):
         raise CalibrationError(
