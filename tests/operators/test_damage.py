@@ -162,20 +162,27 @@ def test_a_hole_that_is_longer_than_the_overlap_parts_takes(tmp_path: Path) -> N
 
 @pytest.fixture
 def spoilt_file(tmp_path: Path) -> Path:
-    """Its only keyframe is damaged: everything refers to it, and most of it decodes."""
-    whole = write_numbered(tmp_path / "whole.mp4", 90, options={"g": "300", "bf": "0"})
+    """The bytes of its only keyframe are others: pictures come out of the decoder, and all refer to
+    that one."""
+    options = {"g": "300", "bf": "0", "x264-params": "scenecut=0"}
+    whole = write_numbered(tmp_path / "whole.mp4", 90, options=options)
+    dice = random.Random(1)
 
     def change(place: int, data: bytes) -> bytes:
-        end = len(data) - len(data) // 3
-        return data[:end] + bytes(len(data) - end) + bytes(8) if place == 0 else data
+        most = len(data) * 9 // 10
+        return data[:most] + dice.randbytes(len(data) - most) if place == 0 else data
 
     return rewritten(whole, tmp_path / "a.mp4", change)
 
 
 def test_a_video_of_damaged_pictures_alone_is_rejected(spoilt_file: Path) -> None:
-    assert len(index_frames(spoilt_file).spoilt) == 90
+    frames = ClipFrames(spoilt_file, 0, 90)
+    with pytest.raises(BadInputError):
+        list(frames.read(max_side_px=32))
+    assert frames.withheld > 60
     row = probe_video(spoilt_file, ManifestSettings())
     assert (row["accepted"], row["reject_reason"]) == (False, "corrupt")
+    assert row["reject_detail"].startswith("all of its 90 pictures are damaged")
 
 
 @pytest.mark.parametrize("search", ["fast", "exact"])
