@@ -257,7 +257,7 @@ class ClipFrames:
         kept: deque[tuple[int, Any]] = deque()
         for picture in self._pictures(first):
             index = self.index.nearest(picture.pts) if picture.pts is not None else None
-            if index is None or index <= seen or index < first:
+            if index is None or index <= seen or index < first or index in self.index.misplaced:
                 continue
             seen = index
             if index <= last:

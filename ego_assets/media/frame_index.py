@@ -20,7 +20,8 @@ from ego_assets.media import progress
 from ego_assets.media.colour import UNTAGGED, Colours, colours_of
 from ego_assets.media.containers import choose_video_stream, must_be_damage, open_media
 from ego_assets.media.damage.reference_chain import MAX_GAP_SHARE, PacketChain
-from ego_assets.media.damage.spoilt import known_after, spoilt_by
+from ego_assets.media.damage.spoilt import known_after, misplaced, spoilt_by
+from ego_assets.media.damage.trial import looks_damaged_and_is_not
 from ego_assets.operator import BadInputError
 
 ORDERED_PICTURES = 64
@@ -102,7 +103,13 @@ class FrameIndex:
     @cached_property
     def known_after(self) -> np.ndarray:
         """(F,) the frame that has to be decoded before it is known whether one is to be trusted."""
-        return known_after(self.order, len(self))
+        return known_after(self.order, self.keys, len(self))
+
+    @cached_property
+    def misplaced(self) -> frozenset[int]:
+        """Frames whose time stamps are wrong, as the order of packets shows: when they are to be
+        shown is not known."""
+        return misplaced(self.order)
 
     def nearest(self, pts: int) -> int | None:
         """Index of the frame with this time stamp, give or take half an interval; else None."""
@@ -149,6 +156,11 @@ def _index_frames(path: Path, stream_index: int | None, *_state: int) -> FrameIn
         times = np.array(packets.times, dtype=np.int64)
         pts, frame = np.unique(times, return_inverse=True)
         keys = np.array(packets.keys or [0], np.int64)
+        broken = packets.broken
+        if (odd := packets.not_whole) and not looks_damaged_and_is_not(
+            path, stream.index, times, keys, odd
+        ):
+            broken = sorted({*broken, *odd})
         if rotation in (90, 270):
             width, height = height, width
         return FrameIndex(
@@ -168,7 +180,7 @@ def _index_frames(path: Path, stream_index: int | None, *_state: int) -> FrameIn
             field_order=order,
             order=frame,
             keys=keys,
-            broken=frozenset(frame[packets.broken].tolist()),
+            broken=frozenset(frame[broken].tolist()),
             stored=len(times) + packets.hidden,
             ends_inside=packets.ends_inside,
         )
@@ -176,13 +188,15 @@ def _index_frames(path: Path, stream_index: int | None, *_state: int) -> FrameIn
 
 @dataclass
 class _Packets:
-    """Of a stream, as stored. times, sizes: of all that are shown; keys, broken: places in them;
-    end: of the last one; hidden: how many an edit list hides."""
+    """Of a stream, as stored. times, sizes: of all that are shown; keys, broken, not_whole: places
+    in them (the last: not broken otherwise); end: of the last one; hidden: how many an edit list
+    hides."""
 
     times: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     broken: list[int] = field(default_factory=list)
+    not_whole: list[int] = field(default_factory=list)
     end: int = 0
     hidden: int = 0
     ends_inside: bool = False
@@ -193,6 +207,7 @@ class _Packets:
         del self.times[last], self.sizes[last]
         self.ends_inside = True
         self.keys = [place for place in self.keys if place != last]
+        self.not_whole = [place for place in self.not_whole if place != last]
 
 
 def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
@@ -219,8 +234,10 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
                 at = found.times[-1] + step if found.times else 0
             place = len(found.times)
             is_cut_off = packet.is_corrupt
-            if is_cut_off or not chain.is_whole(data):
+            if is_cut_off:
                 damaged.add(place)
+            elif not chain.is_whole(data):
+                found.not_whole.append(place)
             elif not follows:
                 unlinked.add(place)
             found.times.append(at)

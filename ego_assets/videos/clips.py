@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from ego_assets.media.damage.spoilt import Stretch, stretches
 from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.models.weights import weights_root
+from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
 from ego_assets.videos.transitions.gradual import Network, Transition, find_transitions
@@ -87,32 +88,41 @@ def split_scenes(
     duration_s: float,
     settings: ClipSettings,
     holes: Sequence[Stretch] = (),
+    damaged: Set[int] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Clips of a video as partial rows of `clips`.
 
     Scenes longer than `max_clip_s` are split into equal stretches; each but the first of its take
     begins `overlap_s` earlier, with frames that the clip before it has too. A clip is therefore
-    at most `max_clip_s + overlap_s` long. Nothing overlaps across a cut.
+    at most `max_clip_s + overlap_s` long. Nothing overlaps across a cut. Where all frames of a clip
+    are `damaged` there is none, and another take begins behind it.
     """
     times = pts_s.tolist()
     edges = [Boundary(0, 0), *found, Boundary(len(times), len(times))]
     scenes = [(a, b) for a, b in pairwise(edges) if a.start < b.end]
     clips: list[dict[str, Any]] = []
-    for take, (before, behind) in enumerate(scenes):
+    take = -1
+    for before, behind in scenes:
         first, last = before.start, behind.end
         scene_end_s = times[last] if last < len(times) else duration_s
         length_s = scene_end_s - times[first]
         count = min(max(1, math.ceil(length_s / settings.max_clip_s - 1e-9)), last - first)
         inner = [bisect_left(times, times[first] + k * length_s / count) for k in range(1, count)]
         bounds = sorted({first, last, *(b for b in inner if first < b < last)})
-        for position, (start, end) in enumerate(pairwise(bounds)):
+        position, is_behind_damage = 0, False
+        for start, end in pairwise(bounds):
             context_start = start
             if position:
                 context_start = max(first, bisect_left(times, times[start] - settings.overlap_s))
+            if all(frame in damaged for frame in range(context_start, end)):
+                position, is_behind_damage = 0, True
+                continue
+            take += not position
             reason = "cut" if before.end == before.start else "transition"
-            if any(before.end <= hole[0] and hole[1] <= before.start for hole in holes):
+            is_hole = any(before.end <= hole[0] and hole[1] <= before.start for hole in holes)
+            if is_hole or is_behind_damage:
                 reason = "damage"
-            reason = "length" if position else (reason if first else "start")
+            reason = "length" if position else (reason if start else "start")
             clips.append(
                 {
                     "take": take,
@@ -125,6 +135,7 @@ def split_scenes(
                     "split_reason": reason,
                 }
             )
+            position += 1
     return clips
 
 
@@ -175,16 +186,18 @@ class ClipSplitter:
             index.stream_index,
         )
         holes = self._holes(found.damaged, index)
-        scenes = self._scenes(boundaries(found.cuts, transitions, holes), index, holes)
+        damaged = found.damaged
+        scenes = self._scenes(boundaries(found.cuts, transitions, holes), index, holes, damaged)
         # A transition lies between scenes: where there would be none, it was something else.
-        scenes = scenes or self._scenes(boundaries(found.cuts, [], holes), index, holes)
-        scenes = scenes or self._scenes([], index, [])
+        scenes = scenes or self._scenes(boundaries(found.cuts, [], holes), index, holes, damaged)
+        if not scenes:
+            raise BadInputError(f"{path}: all of its {len(index)} pictures are damaged")
         rows = []
         megapixels = index.width * index.height / 1e6
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
             inside = range(clip["start_frame"], clip["end_frame"])
-            damaged = stretches(found.damaged.intersection(inside))
+            spoilt = stretches(damaged.intersection(inside))
             rows.append(
                 {
                     "video_id": video["video_id"],
@@ -193,7 +206,7 @@ class ClipSplitter:
                     "clip_index": number,
                     "take_id": f"{video['video_id']}-t{take:03d}",
                     "estimated_cost": megapixels * len(inside),
-                    "damaged_frames": [list(each) for each in damaged] or None,
+                    "damaged_frames": [list(each) for each in spoilt] or None,
                     **clip,
                 }
             )
@@ -209,7 +222,12 @@ class ClipSplitter:
         ]
 
     def _scenes(
-        self, edges: Sequence[Boundary], index: FrameIndex, holes: Sequence[Stretch]
+        self,
+        edges: Sequence[Boundary],
+        index: FrameIndex,
+        holes: Sequence[Stretch],
+        damaged: Set[int],
     ) -> list[dict[str, Any]]:
         kept = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
-        return split_scenes(kept, index.pts_s, index.duration_s, self.settings, holes)
+        times, end_s = index.pts_s, index.duration_s
+        return split_scenes(kept, times, end_s, self.settings, holes, damaged)

@@ -246,6 +246,9 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     _check_times(path, index)
     damaged = _check_decoding(path, index)
     damaged |= damage_around(path, index, damaged)
+    if len(damaged) >= len(index):
+        words = f"all of its {len(index)} pictures are damaged, or refer to damaged ones"
+        raise RejectedError(RejectReason.CORRUPT, words)
     row["damaged_frames"] = [list(each) for each in stretches(damaged)] or None
     try:
         row |= camera_columns(path, index, settings)

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
-from resources.lake.s3.client import find_object, has_bucket, make_client
+from resources.lake.s3.client import has_bucket, make_client
 from resources.lake.storage import file_sha256
 from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of
+from resources.raw.objects import bucket_and_key, first_object, head_of
 from resources.raw.presence import (
     RawAwayError,
     RawGoneError,
@@ -36,6 +37,7 @@ from resources.raw.presence import (
 )
 from resources.raw.scratch import Scratch
 from resources.raw.uris import (
+    CALIBRATION_SUFFIXES,
     MAX_SIDECAR_BYTES,
     S3,
     is_remote,
@@ -54,8 +56,6 @@ __all__ = [
     "sidecar_of",
     "uri_of",
 ]
-MAX_KEY_BYTES = 1024
-"""Of a key on S3."""
 
 
 class RawChangedError(ValueError):
@@ -106,7 +106,7 @@ def scan_raw(place: str | Path, suffixes: frozenset[str], after: str = "") -> It
 
 
 def _scan_bucket(place: str, suffixes: frozenset[str], after: str) -> Iterator[RawEntry]:
-    bucket, key = _bucket_and_key(place)
+    bucket, key = bucket_and_key(place)
     client = make_client()
     if key and not key.endswith("/") and (version := raw_version(place)) is not None:
         if not after:
@@ -156,15 +156,8 @@ def raw_version(uri: str) -> tuple[int | str, ...] | None:
         except (OSError, ValueError):
             return None
         return found.st_size, found.st_mtime_ns
-    head = _head(*_bucket_and_key(uri))
+    head = head_of(*bucket_and_key(uri))
     return (head["ContentLength"], head["ETag"]) if head else None
-
-
-def _head(bucket: str, key: str) -> dict[str, Any] | None:
-    """What S3 says of an object; None if there is none."""
-    if len(key.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
-        return None
-    return find_object(make_client(), bucket, key)
 
 
 def look(uri: str) -> RawState:
@@ -172,8 +165,8 @@ def look(uri: str) -> RawState:
     botocore's errors."""
     if not is_remote(uri):
         return look_at(path_of(uri))
-    bucket, key = _bucket_and_key(uri)
-    head = _head(bucket, key)
+    bucket, key = bucket_and_key(uri)
+    head = head_of(bucket, key)
     if head is not None:
         size, etag = head["ContentLength"], head["ETag"]
         return RawState(size, etag, f"{etag}:{size}")
@@ -187,16 +180,8 @@ def find_sidecar(uri: str) -> str | None:
     places = sidecars_of(uri)
     if not is_remote(uri):
         return next((place for place in places if os.path.lexists(path_of(place))), None)
-    for own in (sidecar_of(uri), places[-1]):
-        bucket, key = _bucket_and_key(own)
-        prefix = key.rpartition(".")[0] + "."
-        if len(prefix.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
-            continue
-        page = make_client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=100)
-        there = {f"{S3}{bucket}/{found['Key']}" for found in page.get("Contents", ())}
-        if (found := next((place for place in places if place in there), None)) is not None:
-            return found
-    return None
+    half = len(CALIBRATION_SUFFIXES)
+    return first_object(places[:half]) or first_object(places[half:])
 
 
 def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
@@ -391,10 +376,3 @@ def _unread(uri: str, error: OSError) -> RawUnreadError:
 
 def _other_bytes(uri: str) -> str:
     return f"{uri} has other bytes than when its manifest was made: run video_manifest again"
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix(S3).partition("/")
-    if not bucket:
-        raise ValueError(f"not an S3 location: {uri}; write s3://bucket/prefix")
-    return bucket, key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,20 @@ def without_packets(source: Path, path: Path, places: Container[int]) -> Path:
             if packet.size and place not in places:
                 packet.stream = stream
                 container.mux(packet)
+    return path
+
+
+def rewritten(source: Path, path: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """A copy of a video with other bytes in its packets, which are counted as they are stored."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for place, packet in enumerate(given.demux(video=0)):
+            if packet.size:
+                other = av.Packet(change(place, bytes(packet)))
+                other.pts, other.dts, other.duration = packet.pts, packet.dts, packet.duration
+                other.time_base, other.is_keyframe = packet.time_base, packet.is_keyframe
+                other.stream = stream
+                container.mux(other)
     return path
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from ego_assets.catalog import TABLES
-from ego_assets.media.damage.spoilt import known_after, spoilt_by, stretches
+from ego_assets.media.damage.spoilt import REORDERED, known_after, misplaced, spoilt_by, stretches
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
+from ego_assets.operator import BadInputError
 from ego_assets.quality.finding import Evidence
 from ego_assets.quality.settings import ProbeSettings
-from ego_assets.videos.clips import ClipSplitter, boundaries
+from ego_assets.videos.clips import ClipSplitter, boundaries, split_scenes
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.probes import clips_are_not_damaged, videos_are_not_damaged
 from ego_assets.videos.settings import ClipSettings, ManifestSettings
@@ -25,6 +26,7 @@ from tests.operators.numbered_video import (
     lies,
     number_of,
     numbered,
+    rewritten,
     with_hole,
     without_packets,
     write_numbered,
@@ -158,6 +160,53 @@ def test_a_hole_that_is_longer_than_the_overlap_parts_takes(tmp_path: Path) -> N
         assert lies(path, row["start_frame"], row["end_frame"]) == []
 
 
+@pytest.fixture
+def spoilt_file(tmp_path: Path) -> Path:
+    """The bytes of its only keyframe are others: pictures come out of the decoder, and all refer to
+    that one."""
+    options = {"g": "300", "bf": "0", "x264-params": "scenecut=0"}
+    whole = write_numbered(tmp_path / "whole.mp4", 90, options=options)
+    dice = random.Random(1)
+
+    def change(place: int, data: bytes) -> bytes:
+        most = len(data) * 9 // 10
+        return data[:most] + dice.randbytes(len(data) - most) if place == 0 else data
+
+    return rewritten(whole, tmp_path / "a.mp4", change)
+
+
+def test_a_video_of_damaged_pictures_alone_is_rejected(spoilt_file: Path) -> None:
+    frames = ClipFrames(spoilt_file, 0, 90)
+    with pytest.raises(BadInputError):
+        list(frames.read(max_side_px=32))
+    assert frames.withheld > 60
+    row = probe_video(spoilt_file, ManifestSettings())
+    assert (row["accepted"], row["reject_reason"]) == (False, "corrupt")
+    assert row["reject_detail"].startswith("all of its 90 pictures are damaged")
+
+
+@pytest.mark.parametrize("search", ["fast", "exact"])
+def test_there_is_no_clip_of_damaged_pictures_alone(spoilt_file: Path, search: Any) -> None:
+    splitter = ClipSplitter(ClipSettings(search=search))
+    with pytest.raises(BadInputError):
+        splitter.split({"video_id": "v", "shard": "s"}, spoilt_file)
+
+
+def test_a_take_ends_where_a_clip_would_be_damaged() -> None:
+    times, settings = np.arange(100) / 1.0, ClipSettings(max_clip_s=20.0, overlap_s=2.0)
+    clips = split_scenes([], times, 100.0, settings, [], set(range(15, 45)))
+    assert [(c["start_frame"], c["end_frame"]) for c in clips] == [
+        (0, 20), (40, 60), (58, 80), (78, 100),
+    ]  # fmt: skip
+    clips = split_scenes([], times, 100.0, settings, [], set(range(15, 65)))
+    names = ("take", "index_in_take", "start_frame", "split_reason")
+    assert [tuple(c[name] for name in names) for c in clips] == [
+        (0, 0, 0, "start"), (1, 0, 60, "damage"), (1, 1, 78, "length"),
+    ]  # fmt: skip
+    assert [c["context_frames"] for c in clips] == [0, 0, 2]
+    assert split_scenes([], times, 100.0, settings, [], set(range(100))) == []
+
+
 def test_a_cut_inside_a_hole_is_found_where_the_scenes_differ(tmp_path: Path) -> None:
     scenes = [numbered(n) for n in range(2)]
     scenes[1][40:] = (20, 160, 40)
@@ -192,6 +241,43 @@ def test_whole_files_are_not_called_damaged(tmp_path: Path, ending: str) -> None
     assert (row["damaged_frames"], row["missing_s"], row["promised_frame_count"]) == (None,) * 3
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("zeros", [1, 2, 3])
+def test_zeros_behind_the_units_of_packets_are_no_damage(
+    tmp_path: Path, ending: str, codec: str, zeros: int
+) -> None:
+    options = {"x265-params": X265} if codec == "libx265" else None
+    whole = write_numbered(tmp_path / f"a.{ending}", 30, codec=codec, options=options)
+    padded = rewritten(whole, tmp_path / f"b.{ending}", lambda _, data: data + bytes(zeros))
+    index = index_frames(padded)
+    assert (index.broken, len(index)) == (frozenset(), 30)
+    assert [number_of(f.image) for f in ClipFrames(padded, 0, 30).read()] == list(range(30))
+
+
+@pytest.mark.parametrize("which", [1, 15])
+def test_what_a_decoder_finds_no_fault_in_is_not_given_up(tmp_path: Path, which: int) -> None:
+    """Units that nobody knows, which decoders skip, in all packets or in keyframes."""
+    unknown = bytes([0, 0, 0, 2, 0x9E, 7])
+    whole = write_numbered(tmp_path / "a.mp4", options={"g": "15"})
+
+    def change(place: int, data: bytes) -> bytes:
+        return data + unknown if place % which == 0 else data
+
+    index = index_frames(rewritten(whole, tmp_path / "b.mp4", change))
+    assert index.broken == frozenset()
+    assert lies(tmp_path / "b.mp4") == []
+
+
+def test_a_file_that_is_mostly_damaged_stays_so(tmp_path: Path) -> None:
+    whole = write_numbered(tmp_path / "a.mp4", options={"g": "15"})
+    path = rewritten(
+        whole, tmp_path / "b.mp4", lambda n, data: bytes(len(data)) if n % 15 == 7 else data
+    )
+    assert index_frames(path).broken
+    assert lies(path) == []
+
+
 @pytest.mark.parametrize("name", ["hand_gestures_webcam.mp4", "pancake_flip_audio.mkv"])
 def test_real_whole_files_are_not_called_damaged(real_data: Path, name: str) -> None:
     index = index_frames(real_data / "videos" / name)
@@ -207,8 +293,49 @@ def test_what_a_packet_spoils() -> None:
     assert spoilt[4] == {4, 5}, "what is shown before its keyframe harms nothing behind it"
     assert spoilt[6] == {6, 4, 5, 9, 7, 8}
     assert spoilt[8] == {8}
-    assert known_after(order, 10).tolist() == [0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    assert known_after(order, keys, 10).tolist() == [0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
     assert stretches({4, 5, 9, 2}) == [(2, 3), (4, 6), (9, 10)]
+
+
+def test_a_wrong_time_stamp_holds_up_nothing_behind_its_group() -> None:
+    order = np.array([0, 3, 1, 99, 6, 4, 5, *range(7, 99)])
+    after = known_after(order, np.array([0, 4]), 100)
+    assert after[[99, 4, 5, 6, 7, 50]].tolist() == [99, 6, 6, 7 - 1, 7, 50]
+    of_one_group = known_after(order, np.array([0]), 100)
+    assert misplaced(order) == {99}
+    assert misplaced(np.array([*range(50, 99), *range(50)])) == frozenset()  # times begin again
+    assert (of_one_group - np.arange(100)).max() == REORDERED
+
+
+@pytest.mark.parametrize("keys", ["15", "300"])
+def test_a_wrong_time_stamp_costs_no_memory_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    import av
+
+    whole, path = write_numbered(tmp_path / "a.mp4", 120, options={"g": keys}), tmp_path / "b.mp4"
+    with av.open(str(whole)) as given, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for place, packet in enumerate(given.demux(video=0)):
+            if packet.size:
+                packet.pts = packet.pts * 9 if place == 20 else packet.pts
+                packet.stream = stream
+                container.mux(packet)
+    frames = ClipFrames(path, 40, 45)
+    assert frames.index.misplaced == {119}
+    pulled: list[Any] = []
+    decode = frames._pictures_from
+
+    def counted(position: int) -> Any:
+        for picture in decode(position):
+            pulled.append(picture)
+            yield picture
+
+    monkeypatch.setattr(frames, "_pictures_from", counted)
+    assert [number_of(f.image) for f in frames.read()] == [41, 42, 43, 44, 45]
+    begin = int(frames.index.order[frames.index.keys[frames.index.keys <= 41][-1]])
+    assert len(pulled) <= 45 - begin + REORDERED + 2
+    assert [f.index for f in ClipFrames(path, 0, 120).read(max_side_px=32)] == [*range(119)]
 
 
 def test_holes_take_in_what_touches_them() -> None:

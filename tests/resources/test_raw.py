@@ -139,6 +139,41 @@ def test_the_calibration_of_a_folder_comes_along_from_s3(bucket: str, tmp_path: 
         assert path.with_suffix(".camera.txt").read_bytes() == b"its own"
 
 
+@pytest.fixture
+def asked(server: str) -> Iterator[list[str]]:
+    """What S3 was asked, in order; of a listing it tells little at a time."""
+    names: list[str] = []
+
+    def ask(params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
+        names.append(model.name)
+        return params | ({"MaxKeys": 5} if model.name == "ListObjectsV2" else {})
+
+    events = raw_module.make_client().meta.events
+    events.register("provide-client-params.s3", ask, unique_id="asked")
+    yield names
+    events.unregister("provide-client-params.s3", unique_id="asked")
+
+
+def test_a_calibration_is_found_among_all_that_is_named_alike(
+    bucket: str, asked: list[str]
+) -> None:
+    """Also behind pages of recordings whose names begin with that of the calibration."""
+    uri = put(bucket, "raw/camera.0000.mp4", b"video")
+    for number in range(1, 12):
+        put(bucket, f"raw/camera.{number:04d}.mp4", b"")
+        put(bucket, f"raw/camera.left/{number}.png", b"")
+        put(bucket, f"raw/camera.right{number:02d}.mp4", b"")
+    assert find_sidecar(uri) is None
+    put(bucket, "raw/camera.yml", b"{}")
+    assert find_sidecar(uri) == f"s3://{bucket}/raw/camera.yml"
+    put(bucket, "raw/camera.json", b"{}")
+    asked.clear()
+    assert find_sidecar(f"s3://{bucket}/raw/b.mp4") == f"s3://{bucket}/raw/camera.json"
+    put(bucket, "raw/camera.0000.camera.txt", b"{}")
+    assert find_sidecar(uri) == f"s3://{bucket}/raw/camera.0000.camera.txt"
+    assert asked.count("ListObjectsV2") == len(asked) <= 6
+
+
 def test_the_state_of_a_local_calibration_says_which_file_it_is(tmp_path: Path) -> None:
     uri = uri_of(tmp_path / "a.mp4")
     assert sidecar_state(uri) is None
@@ -316,4 +351,4 @@ def test_a_uri_without_an_object_has_no_version(bucket: str) -> None:
     assert raw_version("/no/such/file.mp4") is None
     assert uri_of(Path("/a/b.mp4")) == "/a/b.mp4"
     with pytest.raises(ValueError, match="s3://bucket/prefix"):
-        raw_module._bucket_and_key("s3://")
+        raw_module.bucket_and_key("s3://")

@@ -18,6 +18,8 @@ _HEAD_BYTES = 24
 """Of a slice: more than its header needs up to the number of the picture."""
 _SLICE, _IDR_SLICE, _SPS = 1, 5, 7
 _MAX_UNITS = 4096
+_NO_UNIT = 4
+"""Fewer bytes than this behind the last unit are padding: libav does not look at them."""
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244})
 MAX_GAP_SHARE = 0.1
 """Where more packets than this seem to follow lost ones, their numbers mean something else."""
@@ -119,7 +121,7 @@ class PacketChain:
         if not self._prefix:
             return True
         place, count, prefix = 0, 0, self._prefix
-        while place < len(data):
+        while len(data) - place >= _NO_UNIT:
             size = int.from_bytes(data[place : place + prefix], "big")
             place += prefix
             if size < 1 or place + size > len(data) or data[place] & 0x80:

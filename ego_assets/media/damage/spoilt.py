@@ -14,6 +14,10 @@ import numpy as np
 
 Stretch = tuple[int, int]
 """First frame, and one past the last."""
+REORDERED = 16
+"""So many pictures, at most, are stored ahead of one that is shown before them."""
+
+_MAX_MISPLACED_SHARE = 0.1
 
 
 def spoilt_by(frame: int, order: np.ndarray, keys: np.ndarray) -> set[int]:
@@ -39,15 +43,27 @@ def spoilt_by(frame: int, order: np.ndarray, keys: np.ndarray) -> set[int]:
     return spoilt
 
 
-def known_after(order: np.ndarray, count: int) -> np.ndarray:
+def known_after(order: np.ndarray, keys: np.ndarray, count: int) -> np.ndarray:
     """Return, for each of `count` frames, the frame at which decoding has shown its references.
 
     Damage of what a picture refers to is known once that has been decoded, which is certain once
-    it, or a frame behind it, has come out.
+    it, or a frame behind it, has come out. None is waited for that is further off than decoders
+    reorder pictures: its time stamp is wrong. order, keys: as `spoilt_by` has them.
     """
     after = np.arange(count)
-    after[order[::-1]] = np.maximum.accumulate(order)[::-1]
-    return after
+    latest = [np.maximum.accumulate(group) for group in np.split(order, keys)]
+    after[order[::-1]] = np.concatenate(latest)[::-1]
+    return np.minimum(after, np.arange(count) + REORDERED)
+
+
+def misplaced(order: np.ndarray) -> frozenset[int]:
+    """Return frames whose time stamps are wrong: they lie further from where they are stored than
+    decoders reorder pictures.
+
+    None where that is so of many: then times begin again, or jump. order: as `spoilt_by` has it.
+    """
+    found = order[np.abs(order - np.sort(order)) > REORDERED]
+    return frozenset(found.tolist() if len(found) <= _MAX_MISPLACED_SHARE * len(order) else ())
 
 
 def stretches(frames: Iterable[int]) -> list[Stretch]:

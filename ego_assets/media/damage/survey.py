@@ -12,12 +12,10 @@ import numpy as np
 from ego_assets.media import progress
 from ego_assets.media.containers import unless_of_storage
 from ego_assets.media.damage.cut_off import Promise
+from ego_assets.media.damage.spoilt import REORDERED
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex
 from ego_assets.operator import BadInputError
-
-REORDERED = 16
-"""So many pictures at the end of a cut-off file may be stored ahead of ones that are gone."""
 
 
 def damage_around(path: Path, index: FrameIndex, hints: Iterable[int]) -> set[int]:
@@ -47,6 +45,7 @@ def true_steps(index: FrameIndex, cut_off: bool) -> np.ndarray:
     steps = np.diff(index.pts)
     spoilt = np.isin(np.arange(len(index)), list(index.spoilt))
     true = steps[~(spoilt[1:] | spoilt[:-1])]
+    # At the end of a cut-off file, pictures may be stored ahead of ones that are gone.
     return true[: max(2, len(true) - REORDERED)] if cut_off else true
 
 

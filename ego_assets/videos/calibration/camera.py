@@ -103,6 +103,13 @@ def same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(size[1] * other[0] / size[0] - other[1]) <= 1
 
 
+def is_nearly(camera: Calibration, other: Calibration) -> bool:
+    """Return whether two cameras of one model are one, give or take a hundredth of a pixel."""
+    places = [(getattr(camera, n), getattr(other, n)) for n in ("fx", "fy", "cx", "cy")]
+    lenses = zip(camera.distortion, other.distortion, strict=True)
+    return all(abs(a - b) < 0.01 for a, b in places) and all(abs(a - b) < 1e-6 for a, b in lenses)
+
+
 def checked(found: dict[str, object]) -> Calibration:
     """Make a camera of what a file says. Raises CalibrationError."""
     for name in ("width", "height"):

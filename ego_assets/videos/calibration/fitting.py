@@ -13,9 +13,8 @@ MAX_ERROR = 0.0015
 """Of the longer side of the picture: less than hands are found to. The colour cameras of Aria
 glasses of both generations come within 0.0012."""
 _GRID = 25
-_MAX_ANGLE = 0.96
-"""Radians off the axis, 55 degrees: so far Aria's cameras see. Polynomials of many coefficients
-mean nothing where nothing was calibrated."""
+_WIDEST = 1.55
+"""Radians off the axis: just under 90 degrees, where normalised points end."""
 
 
 def fitted(
@@ -23,15 +22,17 @@ def fitted(
     numbers: list[float],
     project: Callable[[np.ndarray], np.ndarray],
     size: tuple[int, int],
+    max_angle: float = _WIDEST,
 ) -> list[float]:
     """Return fx fy cx cy and four coefficients of our `model` that project as `project` does.
 
     numbers: fx fy cx cy to begin with; project: (N, 2) normalised points to pixels; size: of the
-    picture. Raises CalibrationError if no such camera is near enough.
+    picture; max_angle: radians off the axis up to which the lens is compared, if it is not as far
+    as the picture reaches. Raises CalibrationError if no such camera is near enough.
     """
     from scipy.optimize import least_squares
 
-    rays = _rays_in(project, size)
+    rays = _rays_in(project, size, max_angle)
     wanted = project(rays)
     points = np.column_stack([rays, np.ones(len(rays))])
 
@@ -54,10 +55,12 @@ def fitted(
     return [float(n) for n in found.x]
 
 
-def _rays_in(project: Callable[[np.ndarray], np.ndarray], size: tuple[int, int]) -> np.ndarray:
+def _rays_in(
+    project: Callable[[np.ndarray], np.ndarray], size: tuple[int, int], max_angle: float
+) -> np.ndarray:
     """Return normalised points that fall into the picture, spread over it."""
     angles = np.linspace(0, 2 * np.pi, 2 * _GRID, endpoint=False)
-    tangents = np.tan(np.linspace(0, _MAX_ANGLE, 4 * _GRID))
+    tangents = np.tan(np.linspace(0, max_angle, 4 * _GRID))
     kept: list[np.ndarray] = [np.zeros((1, 2))]
     for angle in angles:
         way = tangents[1:, None] * [np.cos(angle), np.sin(angle)]

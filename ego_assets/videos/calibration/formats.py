@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,16 +23,22 @@ MAX_DIGITS = 300
 MAX_YAML_BYTES = 2**16
 """YAML is read slowly, and calibrations are small."""
 _MAX_NUMBERS = 64
+_ARIA_ANGLE = 0.96
+"""Radians off the axis, 55 degrees: so far Aria's colour cameras see. What their polynomials of
+many coefficients say of corners behind that was calibrated with nothing."""
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
+"""Of YAML 1.2, and of everybody who writes numbers: in YAML 1.1, 1e-05 is text."""
 
 
 class GivenCamera(NamedTuple):
-    """A camera, and whether it is that of the picture as stored, which may be turned.
+    """A camera, and whether it is known to be that of the upright picture.
 
-    Ours is of the upright picture; other tools are shown what is in the file.
+    Ours is. Other tools may have been shown the picture as stored, or the upright one, which is
+    what ffmpeg and OpenCV give them.
     """
 
     camera: Calibration
-    is_stored: bool
+    is_upright: bool
 
 
 def parse(data: bytes) -> GivenCamera:
@@ -46,7 +53,7 @@ def parse(data: bytes) -> GivenCamera:
         if text.lstrip()[:1] in "{[":
             return _of_json(text)
         if _is_colmap(text):
-            return GivenCamera(_of_colmap(text), True)
+            return GivenCamera(_of_colmap(text), False)
         return _of_yaml(text)
     except CalibrationError:
         raise
@@ -80,8 +87,8 @@ def _of_json(text: str) -> GivenCamera:
         raise CalibrationError("it is not a JSON object")
     inner = found.get("calibration", found)
     if isinstance(inner, dict) and "params" in inner:
-        return GivenCamera(_of_aria(inner), True)
-    return GivenCamera(checked(found), False)
+        return GivenCamera(_of_aria(inner), False)
+    return GivenCamera(checked(found), True)
 
 
 def _whole_number(text: str) -> int:
@@ -101,22 +108,26 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_ARIA = {"LINEAR": (4,), "SPHERICAL": (4,), "KANNALA_BRANDT_K3": (8,), "FISHEYE624": (15, 16)}
+"""How many numbers a model has; of the last, with one focal length or with two."""
+
+
 def _of_aria(said: Mapping[str, Any]) -> Calibration:
     """A camera of projectaria_tools."""
     model = str(said.get("model", "")).rpartition(".")[2].upper()
     numbers = _numbers(said["params"])
     size = _size(said.get("image_size"))
+    if model not in _ARIA:
+        raise CalibrationError(f"its model is none of {', '.join(_ARIA)}")
+    if len(numbers) not in _ARIA[model]:
+        raise CalibrationError(f"a camera of its model has {_ARIA[model][0]} params")
     if model == "LINEAR":
-        return _camera("PINHOLE", numbers[:4], [], size)
-    if model == "SPHERICAL":
-        return _camera("OPENCV_FISHEYE", numbers[:4], [0.0] * 4, size)
-    if model == "KANNALA_BRANDT_K3":
-        return _camera("OPENCV_FISHEYE", numbers[:4], numbers[4:8], size)
-    if model == "FISHEYE624" and len(numbers) in (15, 16):
-        numbers = numbers if len(numbers) == 16 else [numbers[0], *numbers]
-        return _fit("OPENCV_FISHEYE", numbers[:4], lambda rays: _fisheye624(rays, numbers), size)
-    raise CalibrationError(
-        "its model is none of LINEAR, SPHERICAL, KANNALA_BRANDT_K3 and FISHEYE624"
+        return _camera("PINHOLE", numbers, [], size)
+    if model != "FISHEYE624":
+        return _camera("OPENCV_FISHEYE", numbers[:4], numbers[4:] or [0.0] * 4, size)
+    numbers = numbers if len(numbers) == 16 else [numbers[0], *numbers]
+    return _fit(
+        "OPENCV_FISHEYE", numbers[:4], lambda rays: _fisheye624(rays, numbers), size, _ARIA_ANGLE
     )
 
 
@@ -195,10 +206,10 @@ def _of_yaml(text: str) -> GivenCamera:
     if len(cameras) > 1:
         raise CalibrationError(f"it holds {len(cameras)} cameras: keep that of this video")
     if cameras:
-        return GivenCamera(_of_kalibr(cameras[0]), True)
+        return GivenCamera(_of_kalibr(cameras[0]), False)
     if "fx" in found:
-        return GivenCamera(checked(found), False)
-    return GivenCamera(_of_opencv_file(found), True)
+        return GivenCamera(checked(found), True)
+    return GivenCamera(_of_opencv_file(found), False)
 
 
 def _load_yaml(text: str) -> Any:
@@ -221,6 +232,7 @@ def _load_yaml(text: str) -> Any:
     def matrix(loader: Any, node: Any) -> Any:
         return loader.construct_mapping(node, deep=True)
 
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
     Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", matrix)
     if text.startswith("%YAML"):  # OpenCV writes a directive that is none
         text = text.partition("\n")[2]
@@ -242,7 +254,15 @@ def _of_kalibr(said: Mapping[str, Any]) -> Calibration:
     if kind not in models:
         raise CalibrationError("its distortion_model is none of radtan, equidistant, none")
     model, count = models[kind]
-    return _camera(model, numbers[:4], lens[:count], size)
+    if len(numbers) != 4:
+        raise CalibrationError("its intrinsics are not four numbers: fx, fy, cx, cy")
+    if len(lens) != count:
+        raise CalibrationError(
+            f"its distortion_coeffs are not {count} numbers, as its distortion_model has"
+            if count
+            else "it has distortion_coeffs and no distortion_model: add radtan or equidistant"
+        )
+    return _camera(model, numbers, lens, size)
 
 
 _NAMES = {
@@ -280,7 +300,7 @@ def _matrix_numbers(said: Any) -> list[float]:
     if isinstance(said, Mapping):
         said = said.get("data")
     if isinstance(said, list) and said and isinstance(said[0], list):
-        said = [number for row in said[:16] for number in row[:16]]
+        said = [number for row in said for number in row]
     return _numbers(said or [])
 
 
@@ -340,10 +360,11 @@ def _fit(
     numbers: list[float],
     project: Callable[[np.ndarray], np.ndarray],
     size: tuple[int, int] | None,
+    *max_angle: float,
 ) -> Calibration:
     if size is None:
         raise CalibrationError("it does not say the size of the picture that it is of")
-    near = fitted(model, numbers, project, size)
+    near = fitted(model, numbers, project, size, *max_angle)
     return _camera(model, near[:4], near[4:], size)
 
 

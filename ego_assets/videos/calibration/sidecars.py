@@ -17,6 +17,7 @@ from ego_assets.videos.calibration.camera import (
     CalibrationError,
     check_lens,
     check_plausible,
+    is_nearly,
     same_aspect,
 )
 from ego_assets.videos.calibration.formats import GivenCamera, parse
@@ -66,18 +67,26 @@ def _is_there(path: Path) -> bool:
 
 
 def _upright(found: GivenCamera, width: int, height: int, clockwise_deg: int) -> Calibration:
-    """The camera of the upright picture. Raises CalibrationError."""
+    """The camera of the upright picture. Raises CalibrationError, also if it is not known whether
+    it is that of the picture as stored, and makes a difference."""
     camera = found.camera
     check_lens(camera)
-    stored = (height, width) if clockwise_deg in (90, 270) else (width, height)
-    own = (camera.width or stored[0], camera.height or stored[1])
-    # A size that is only the upright picture's says so.
-    if found.is_stored and (same_aspect(own, stored) or not same_aspect(own, (width, height))):
-        camera = camera.of_picture(*stored).turned(*stored, clockwise_deg)
-    else:
-        camera = camera.of_picture(width, height)
-    check_plausible(camera, width, height)
-    return camera
+    upright = [(camera, 0, (width, height))]
+    if not found.is_upright and clockwise_deg:
+        stored = (height, width) if clockwise_deg in (90, 270) else (width, height)
+        upright.append((camera, clockwise_deg, stored))
+    own = (camera.width or 0, camera.height or 0)
+    fits = [u for u in upright if 0 in own or same_aspect(own, u[2])] or upright[:1]
+    cameras = [camera.of_picture(*size).turned(*size, turn) for camera, turn, size in fits]
+    if not all(is_nearly(each, cameras[0]) for each in cameras[1:]):
+        raise CalibrationError(
+            f"the picture of this video is turned by {clockwise_deg} degrees to be upright, and "
+            "nothing says which of the two pictures this camera is of: write it as "
+            '{"model", "fx", "fy", "cx", "cy", "distortion"} in JSON, for the upright '
+            "one, which is what ffmpeg and OpenCV give"
+        )
+    check_plausible(cameras[0], width, height)
+    return cameras[0]
 
 
 def _read(path: Path) -> bytes | None:
