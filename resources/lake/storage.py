@@ -14,7 +14,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -233,7 +233,7 @@ class LocalStorage:
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
 
-    def purge(self, begin: str) -> int:
+    def purge(self, begin: str, is_wanted: Callable[[str], bool] = lambda key: True) -> int:
         """A file that was replaced or deleted here has left no earlier version."""
         return 0
 

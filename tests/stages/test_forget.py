@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import ClientError
 from raw_bench import RawBench, write_video
 
 from ego_assets.engine.choices import Choice, Choices
@@ -28,6 +29,7 @@ from ego_assets.upkeep.erasure.survey import UnknownVideoError, find_videos, sur
 from ego_assets.upkeep.problems import FORGOTTEN
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.lake import Lake, history
+from resources.lake.s3.client import purge_versions
 from resources.ledger import BusyError, Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Sources
@@ -353,12 +355,80 @@ def test_a_bucket_that_keeps_versions_keeps_none_of_a_forgotten_video(
         bench.lake = Lake(f"s3://{bucket}/lake")
         video = full_lake(bench)
         before = others(bench, video)
+        not_its = [
+            "_places/other.json",
+            "_choices/probe/other.json",
+            "_damaged/clips/other.parquet.1",
+        ]
+        for key in not_its * 2:
+            bench.lake.storage.write(key, b"{}")
         (done,) = forget(bench, video)
         assert done.counts["earlier versions of objects"] > 10
         assert others(bench, video) == before
         assert problems(bench) == []
         assert kept_with(client, bucket, video) == []
         assert kept_with(client, bucket, "anna") == []
+        for key in not_its:
+            found = client.list_object_versions(Bucket=bucket, Prefix=f"lake/{key}")
+            assert len(found["Versions"]) == 2, key
+
+
+def test_versions_go_in_pages_and_so_do_marks_of_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(monkeypatch):
+        bucket, client = new_bucket(), s3_client()
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        for number in range(5):
+            for _ in range(3):
+                client.put_object(Bucket=bucket, Key=f"a/{number}", Body=b"x")
+        client.delete_object(Bucket=bucket, Key="a/4")
+        requests: list[str] = []
+        real = client.get_paginator
+
+        class InPagesOfFour:
+            def paginate(self, **given: Any) -> Any:
+                pages = real("list_object_versions").paginate(
+                    **given, PaginationConfig={"PageSize": 4}
+                )
+                for page in pages:
+                    requests.append("page")
+                    yield page
+
+        monkeypatch.setattr(client, "get_paginator", lambda name: InPagesOfFour())
+        monkeypatch.setattr(client, "delete_object", lambda **_: pytest.fail("one by one"))
+        assert purge_versions(client, bucket, "a/", lambda key: key != "a/0") == 3 * 2 + 3 + 1
+        assert len(requests) > 4
+        left = client.list_object_versions(Bucket=bucket, Prefix="a/")
+        assert [v["Key"] for v in left["Versions"]] == ["a/0"] * 3 + ["a/1", "a/2", "a/3"]
+        assert "DeleteMarkers" not in left
+
+
+def test_who_may_not_list_versions_is_told_at_the_end_and_all_else_is_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server(monkeypatch):
+        bench = RawBench(tmp_path)
+        bench.lake = Lake(f"s3://{new_bucket()}/lake")
+        bench.run()
+        video = bench.video("b.mp4")["video_id"]
+        denied = {"Error": {"Code": "AccessDenied", "Message": "not allowed"}}
+
+        def refuse(*_: Any) -> Any:
+            raise ClientError(denied, "ListObjectVersions")
+
+        client = bench.lake.storage.client
+        real = client.get_paginator
+        monkeypatch.setattr(
+            client, "get_paginator", lambda n: refuse() if n == "list_object_versions" else real(n)
+        )
+        (done,) = forget(bench, video)
+        (warning,) = done.warnings
+        assert "s3:ListBucketVersions" in warning
+        assert problems(bench) == []
+        assert video not in {r["video_id"] for r in bench.rows()["clips"]}
+        # A listing that makes up for a tombstone the lake has lost goes on, too.
+        bench.lake.storage.delete(f"_forgotten/{video}.json")
+        uri = str(bench.raw / "b.mp4")
+        assert list(pass_over(bench.lake, bench.ledger, {uri: Path(uri).stat().st_size}).files)
 
 
 def kept_with(client: Any, bucket: str, word: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -42,6 +42,8 @@ LITTER_AGE_S = 86_400.0
 Beyond = Callable[[Sequence[str], Sequence[str]], list[str]]
 """Erases words, and pictures of shards, from what is outside of the lake and the ledger. Returns
 sentences on what it could not erase."""
+Refuse = Callable[[Collection[str]], None]
+"""Raises ForgetError if something that the ledger does not know of is at work on these shards."""
 
 
 class ForgetError(ValueError):
@@ -59,7 +61,12 @@ class Erased:
 
 
 def forget(
-    lake: Lake, ledger: Ledger, surveys: Iterable[Survey], beyond: Beyond, reason: str = ""
+    lake: Lake,
+    ledger: Ledger,
+    surveys: Iterable[Survey],
+    beyond: Beyond,
+    reason: str = "",
+    refuse: Refuse = lambda shards: None,
 ) -> list[Erased]:
     """Erase videos, and go on with those whose erasure was interrupted.
 
@@ -67,17 +74,23 @@ def forget(
     they are not taken in again.
     """
     wanted = list(surveys)
-    refuse_if_at_work(ledger, {shard for each in wanted for shard in each.left.shards})
+    refuse_if_at_work(ledger, {shard for each in wanted for shard in each.left.shards}, refuse)
     with lake.storage.lock(LOCK):
         for each in wanted:
             _begin(lake, ledger, each, reason)
         videos = {each.tombstone.video_id for each in wanted}
         known = tombstones.agree(lake, ledger)
         begun = [v for v in known if v in videos or v in tombstones.unfinished(lake, [v])]
-        return [_go_on(lake, ledger, video_id, beyond) for video_id in sorted(begun)]
+        return [_go_on(lake, ledger, video_id, beyond, refuse) for video_id in sorted(begun)]
 
 
-def resume(lake: Lake, ledger: Ledger, video_ids: Iterable[str], beyond: Beyond) -> list[Erased]:
+def resume(
+    lake: Lake,
+    ledger: Ledger,
+    video_ids: Iterable[str],
+    beyond: Beyond,
+    refuse: Refuse = lambda shards: None,
+) -> list[Erased]:
     """Erase what is left, or there again, of videos that have a tombstone. Raises ForgetError."""
     known = Contents(ledger).tombstones()
     found = []
@@ -87,11 +100,12 @@ def resume(lake: Lake, ledger: Ledger, video_ids: Iterable[str], beyond: Beyond)
             tombstone = in_lake[0]
         if tombstone is not None:
             found.append(survey(lake, ledger, tombstone))
-    return forget(lake, ledger, found, beyond)
+    return forget(lake, ledger, found, beyond, refuse=refuse)
 
 
-def refuse_if_at_work(ledger: Ledger, shards: Iterable[str]) -> None:
-    """Raises ForgetError if a worker has anything of these shards."""
+def refuse_if_at_work(ledger: Ledger, shards: Collection[str], refuse: Refuse) -> None:
+    """Raises ForgetError if a worker has anything of these shards, or as `refuse` does."""
+    refuse(shards)
     for shard, run in at_work(ledger, sorted(shards)).items():
         raise ForgetError(
             f"shard {shard} is being worked on by run {run}: wait for it, or terminate it, and "
@@ -106,18 +120,22 @@ def _begin(lake: Lake, ledger: Ledger, found: Survey, reason: str) -> None:
     tombstones.write(lake, tombstone, found.left)
 
 
-def _go_on(lake: Lake, ledger: Ledger, video_id: str, beyond: Beyond) -> Erased:
+def _go_on(lake: Lake, ledger: Ledger, video_id: str, beyond: Beyond, refuse: Refuse) -> Erased:
     known = tombstones.read(lake, video_id)
     assert known is not None
     tombstone = known[0]
     # What was begun by somebody else may have become more, or have no list of its own.
     left = survey(lake, ledger, tombstone).left
     shards = [shard for shard in left.shards if shard in set(lake.shards())]
-    refuse_if_at_work(ledger, shards)
+    refuse_if_at_work(ledger, shards, refuse)
     done = Erased(tombstone, shards)
     for step in _steps(lake, ledger, tombstone, left, shards, done, beyond):
         step()
     tombstones.write(lake, tombstone, None)
+    try:
+        tombstones.purge(lake, video_id)
+    except PermissionError as error:
+        done.warnings += [words for words in [str(error)] if words not in done.warnings]
     return done
 
 
@@ -203,11 +221,10 @@ def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done
     for key in list(storage.everything()):
         folder, _, rest = key.partition("/")
         parts = rest.split("/")
-        if folder == "_carried" and parts[1] in mine:
-            if erasure.is_of(item_and_token(key)[0], video_id):
-                storage.delete(key)
-                done.counts["carried states"] += 1
-        elif folder == DAMAGED and (mine & set(parts) or _names(key, mine, video_id)):
+        if _is_carried_of(key, mine, video_id):
+            storage.delete(key)
+            done.counts["carried states"] += 1
+        elif _is_put_aside_of(key, mine, video_id):
             storage.delete(key)
             done.counts["damaged files"] += 1
         elif folder in TEXTS:
@@ -237,10 +254,21 @@ def _delete_data_set(lake: Lake, video_id: str, name: str, files: list[str], don
         done.warnings.append(f"{name} was deleted, since it had the video: export it again")
 
 
-def _names(key: str, shards: set[str], video_id: str) -> bool:
-    """Whether the name of a file that was put aside says that it is of a shard, or of a video."""
-    name = key.rpartition("/")[2]
-    return name.startswith(video_id) or any(name.startswith(f"{shard}.") for shard in shards)
+def _is_carried_of(key: str, shards: set[str], video_id: str) -> bool:
+    """Whether it is state that was carried from clip to clip of a video."""
+    match key.split("/"):
+        case ["_carried", _, shard, _] if shard in shards:
+            return erasure.is_of(item_and_token(key)[0], video_id)
+    return False
+
+
+def _is_put_aside_of(key: str, shards: set[str], video_id: str) -> bool:
+    """Whether it is a damaged file that was put aside, of a shard or of a video, by its name."""
+    folder, *parts = key.split("/")
+    if folder != DAMAGED or not parts:
+        return False
+    named = parts[-1].startswith((video_id, *(f"{shard}." for shard in shards)))
+    return named or not shards.isdisjoint(parts)
 
 
 def _stem(key: str) -> str:
@@ -270,9 +298,18 @@ def _purge(
     of_tables: list[tuple[str, str]],
     done: Erased,
 ) -> None:
-    """Earlier versions of objects, where a bucket keeps them."""
-    begins = [PREVIEWS, DAMAGED, *TEXTS, "_carried", "_places"]
+    """Earlier versions of objects, where a bucket keeps them. Of texts all of them: which had it
+    cannot be told without reading them."""
+    mine = set(shards)
+    beside: dict[str, Callable[[str], bool]] = {
+        f"{PREVIEWS}/": lambda key: _stem(key) in {*mine, LATEST},
+        f"{DAMAGED}/": lambda key: _is_put_aside_of(key, mine, video_id),
+        "_carried/": lambda key: _is_carried_of(key, mine, video_id),
+        "_choices/": lambda key: _stem(key) in mine,
+    }
+    begins = [f"{folder}/" for folder in TEXTS if f"{folder}/" not in beside]
     begins += [f"shards/{shard}.json" for shard in shards]
+    begins += [f"_places/{shard}.json" for shard in shards]
     for table, shard in of_tables:
         begins += [f"{table}/{shard}.parquet", f"{table}/_history/{shard}/"]
         begins += [f"{table}/_arrays/{shard}/{video_id}"]
@@ -281,6 +318,8 @@ def _purge(
     try:
         for begin in begins:
             done.counts["earlier versions of objects"] += lake.storage.purge(begin)
+        for begin, is_wanted in beside.items():
+            done.counts["earlier versions of objects"] += lake.storage.purge(begin, is_wanted)
     except PermissionError as error:
         done.warnings.append(str(error))
 

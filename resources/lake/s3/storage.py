@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -242,10 +242,17 @@ class S3Storage:
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
-    def purge(self, begin: str) -> int:
+    def purge(self, begin: str, is_wanted: Callable[[str], bool] = lambda key: True) -> int:
         """Delete what a bucket with versions keeps of objects that were replaced or deleted, and
-        whose keys begin so. Returns how many. Raises PermissionError."""
-        return purge_versions(self.client, self.bucket, self._key("") + begin)
+        whose keys begin so. Returns how many. is_wanted: of which, by their keys. Raises
+        PermissionError."""
+        start = self._key("")
+        return purge_versions(
+            self.client,
+            self.bucket,
+            start + begin,
+            lambda key: is_wanted(key.removeprefix(start)),
+        )
 
     def copy(self, key: str, target: str) -> None:
         """Publish an object under another key, too, in place of what is there."""
