@@ -199,7 +199,8 @@ def _look_at_all(
         source = source or Source(file.item, file.shard, file.uri, file.byte_size)
         try:
             state = look(uri)
-            why = _difference(source, uri, state, check_bytes)
+            is_compared = _is_compared(source, uri, state, check_bytes)
+            why = _difference(source, uri, state, is_compared)
         except _ABSENT as error:
             return None, uri, (error.strerror if isinstance(error, OSError) else "") or str(error)
         except (OSError, ValueError) as error:
@@ -208,17 +209,17 @@ def _look_at_all(
             return None, uri, f"it cannot be asked for: {error}"
         if why:
             return None, uri, why
-        return Move(source, uri, _as_known(source, state, check_bytes)), uri, ""
+        return Move(source, uri, _as_known(source, state, is_compared)), uri, ""
 
     with ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
         return list(pool.map(look_at, files))
 
 
-def _difference(source: Source, uri: str, state: RawState, check_bytes: bool) -> str:
+def _difference(source: Source, uri: str, state: RawState, is_compared: bool) -> str:
     """Why a file at a new place is not the one that is known; empty: it is, as far as was asked."""
     if state.byte_size != source.byte_size:
         return f"{_OTHER}: {state.byte_size:,} of them, not {source.byte_size:,}"
-    if _is_compared(source, uri, state, check_bytes):
+    if is_compared:
         sha256 = RawReader().sha256(uri)
         if sha256 != source.sha256:
             return f"{_OTHER}: its SHA-256 is {sha256[:16]}…, not {(source.sha256 or '')[:16]}…"
@@ -234,11 +235,10 @@ def _is_compared(source: Source, uri: str, state: RawState, check_bytes: bool) -
     return check_bytes or (not is_remote(uri) and state.byte_size <= CHEAP_BYTES)
 
 
-def _as_known(source: Source, state: RawState, check_bytes: bool) -> RawState:
+def _as_known(source: Source, state: RawState, is_compared: bool) -> RawState:
     """The state of a file, to be believed from now on only if its bytes were compared in it."""
     is_same = bool(source.state) and source.state == state.text
-    was_read = bool(source.sha256) and (check_bytes or state.byte_size <= CHEAP_BYTES)
-    return state if is_same or was_read else replace(state, is_racy=True)
+    return state if is_same or is_compared else replace(state, is_racy=True)
 
 
 def _roots(place: str) -> list[str]:

@@ -22,6 +22,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents
 from resources.raw.places import files_of
+from resources.raw.reader import RawReader
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 
@@ -191,6 +192,29 @@ def test_from_a_folder_to_s3_and_back(done: RawBench, monkeypatch: pytest.Monkey
         before.assert_kept_at(str(done.root / "kept"))
         done.run(done.root / "kept")
         before.assert_kept_at(str(done.root / "kept"))
+
+
+def test_objects_that_were_not_compared_are_read_once_by_the_next_run(
+    done: RawBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_SCRATCH", str(done.root / "scratch"))
+    before = Before(done)
+    with s3_server(monkeypatch):
+        bucket, client = new_bucket(), s3_client()
+        place = f"s3://{bucket}/footage"
+        for path in sorted(p for p in done.raw.rglob("*") if p.is_file()):
+            data = path.read_bytes()
+            body = bytes(len(data)) if path.name == "a.mp4" else data
+            key = f"footage/{path.relative_to(done.raw)}"
+            client.put_object(Bucket=bucket, Key=key, Body=body)
+        assert relocate(done.lake, done.ledger, str(done.raw), place).is_done
+        done.run(place)  # type: ignore[arg-type]
+        assert done.video("a.mp4")["accepted"] is False  # it is another one, and that is noticed
+        assert done.video("b.mp4")["accepted"]
+        assert done.attempts() == before.attempts
+        with monkeypatch.context() as patch:
+            patch.setattr(RawReader, "sha256", lambda *_: pytest.fail("it was read again"))
+            done.run(place)  # type: ignore[arg-type]
 
 
 def kill_before(number: int) -> None:
