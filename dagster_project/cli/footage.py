@@ -81,7 +81,7 @@ def forget(videos: tuple[str, ...], lake_root: str, reason: str, yes: bool, as_j
     else:
         for erased in done:
             click.echo(_done(erased))
-        click.echo("Exports that hold it: the same `ego export` again takes it out.")
+        click.echo("Data sets in other folders that hold it: export them again to take it out.")
         for words in sorted({words for each in done for words in each.warnings}):
             click.echo(plain(f"left to do: {words}").plain)
     sys.exit(1 if any(each.warnings for each in done) else 0)

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from raw_bench import RawBench, write_video
 
 from ego_assets.engine.choices import Choice, Choices
-from ego_assets.exports.files import IN_LAKE
+from ego_assets.exports.files import IN_LAKE, alone_in
 from ego_assets.intake.arrivals import Arrivals, ScanReport
 from ego_assets.intake.batches import Limits
 from ego_assets.intake.forgotten import pass_over
@@ -130,12 +130,24 @@ def test_a_data_set_in_the_lake_that_has_the_video_is_deleted(tmp_path: Path) ->
         (folder / "videos.mp4").write_bytes(b"pictures of nobody can tell whom")
         provenance = [json.dumps({"video_id": each}) for each in whose]
         pq.write_table(pa.table({"provenance": provenance}), folder / "meta" / "episodes.parquet")
+    mine = tmp_path / "lake" / IN_LAKE / "mine"
+    with alone_in(mine), pytest.raises(erase.ForgetError, match="another export is writing to it"):
+        forget(bench, video)
     (done,) = forget(bench, video)
     assert done.warnings == ["exports/mine was deleted, since it had the video: export it again"]
     left = {p.name for p in (tmp_path / "lake" / IN_LAKE).rglob("*") if p.is_file()}
     assert left == {"videos.mp4", "episodes.parquet"}
     assert not list((tmp_path / "lake" / IN_LAKE / "mine").rglob("*.*"))
     assert problems(bench) == []
+    # Files of somebody else stop neither this nor `ego verify`.
+    for folder in ("_carried", "notes"):
+        (tmp_path / "lake" / folder).mkdir(exist_ok=True)
+    (tmp_path / "lake" / "_carried" / "of nobody").write_text("x")
+    os.mkfifo(tmp_path / "lake" / "notes" / "pipe")
+    (tmp_path / "lake" / "notes" / "a\nb.txt").write_text("x")
+    (done,) = forget(bench, other)
+    assert "a\\nb.txt' of the lake was not searched" in " ".join(done.warnings)
+    assert "a\\nb.txt': it was not searched" in " ".join(problems(bench))
 
 
 @pytest.mark.parametrize("is_known_to_the_ledger", [True, False])

@@ -18,10 +18,14 @@ import pyarrow.parquet as pq
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake, LakeError, erasure
+from resources.lake.storage import UnsafeKeyError, is_safe
 from resources.raw import tombstones
 
 _HEX = re.compile(rb"[0-9a-f]{16,}")
 _PARQUET = b"PAR1"
+_BLOCK = 2**22
+_OVERLAP = 15
+"""Bytes of an id that may end one block while the rest of it begins the next."""
 OWN_FOLDERS = (f"{tombstones.FOLDER}/", "_ledger/", ".dagster/")
 """Tombstones; and databases, where a row is known by more than its bytes."""
 
@@ -61,8 +65,13 @@ def find_traces(
         if found := _ids(name, wanted):
             yield from (Trace(video, key, "its name") for video in sorted(found))
             continue
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, UnsafeKeyError):  # `find_unsafe` tells of these
             yield from _inside(lake, key, wanted)
+
+
+def find_unsafe(lake: Lake) -> list[str]:
+    """Files whose names cannot be used, so that they are not searched."""
+    return [key for key in lake.storage.everything() if not is_safe(key)]
 
 
 def trace_in(lake: Lake, key: str, video: str) -> bool:
@@ -84,13 +93,21 @@ def _inside(lake: Lake, key: str, wanted: set[str]) -> Iterator[Trace]:
             found, where = _in_rows(erasure.read(lake, key, texts=True), wanted)
             yield from (Trace(video, key, where) for video in sorted(found))
         return
-    data = lake.storage.read(key)
-    if data.startswith(_PARQUET):  # written aside by somebody who was killed
-        with suppress(pa.ArrowInvalid, OSError):
-            found, where = _in_rows(pq.read_table(pa.BufferReader(data)), wanted)
-            yield from (Trace(video, key, where) for video in sorted(found))
-        return
-    yield from (Trace(video, key, "its words") for video in sorted(_ids(data, wanted)))
+    with lake.storage.open(key) as file:
+        block = file.read(_BLOCK)
+        if block.startswith(_PARQUET):  # written aside by somebody who was killed
+            with suppress(pa.ArrowInvalid, OSError):
+                file.seek(0)
+                found, where = _in_rows(pq.read_table(file), wanted)
+                yield from (Trace(video, key, where) for video in sorted(found))
+            return
+        found = set[str]()
+        end = b""
+        while block:
+            found |= _ids(end + block, wanted)
+            end = (end + block)[-_OVERLAP:]
+            block = file.read(_BLOCK)
+    yield from (Trace(video, key, "its words") for video in sorted(found))
 
 
 def _in_rows(batch: pa.Table, wanted: set[str]) -> tuple[set[str], str]:

@@ -227,14 +227,16 @@ class S3Storage:
             for entry in page.get("Contents", ()):
                 yield f"{prefix}/{entry['Key'].removeprefix(start)}"
 
-    def everything(self) -> Iterator[str]:
-        """Keys of all objects below the prefix."""
+    def everything(self, folder: str = "") -> Iterator[str]:
+        """Keys of all objects below the prefix, or below a folder; none of what stands for a folder
+        there. Also those that no method takes (`is_safe`)."""
         start = self._key("")
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=start
+            Bucket=self.bucket, Prefix=f"{start}{folder}/" if folder else start
         )
         for page in pages:
-            yield from (entry["Key"].removeprefix(start) for entry in page.get("Contents", ()))
+            keys = (entry["Key"].removeprefix(start) for entry in page.get("Contents", ()))
+            yield from (key for key in keys if not key.endswith("/") and key)
 
     def drop_empty(self, prefix: str) -> None:
         """There are no folders here."""
