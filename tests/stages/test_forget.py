@@ -255,6 +255,27 @@ def test_an_earlier_content_of_a_file_is_forgotten_and_its_present_one_stays(
     assert bench.attempts() == attempts
 
 
+def test_no_version_keeps_a_path_of_it_for_an_earlier_content(tmp_path: Path) -> None:
+    bench = RawBench(tmp_path)
+    bench.run()
+    write_video(bench.raw / "b.mp4", frames=31, light=140)
+    bench.run()
+    new = bench.video("b.mp4")["video_id"]
+    before = others(bench, new)
+    path = tmp_path / "lake" / "notes" / "list.txt"
+    path.parent.mkdir()
+    path.write_text(f"{bench.raw}/b.mp4.sum and {bench.raw}/b.mp4")
+    (done,) = forget(bench, new)
+    assert [w.split(" ")[0] for w in done.warnings] == ["notes/list.txt"]
+    path.write_text(f"{bench.raw}/b.mp4.sum")
+    (done,) = forget(bench, new)
+    assert done.warnings == []
+    path.unlink()
+    assert bytes_with(tmp_path / "lake", f"{bench.raw}/b.mp4") == []
+    assert others(bench, new) == before
+    assert problems(bench) == []
+
+
 def test_while_somebody_works_on_its_shard_nothing_is_forgotten(tmp_path: Path) -> None:
     bench = RawBench(tmp_path)
     bench.run()

@@ -23,7 +23,7 @@ from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
 from ego_assets.upkeep.erasure.data_sets import erase_data_sets
 from ego_assets.upkeep.erasure.survey import Survey, at_work, survey
-from ego_assets.upkeep.erasure.traces import find_traces
+from ego_assets.upkeep.erasure.traces import find_traces, find_words
 from ego_assets.upkeep.problems import DAMAGED
 from ego_assets.upkeep.recovery.agreement import note_file
 from resources.lake import Lake, LakeError, erasure
@@ -31,9 +31,9 @@ from resources.lake.holdings import item_and_token
 from resources.lake.storage import is_safe
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Tombstone
-from resources.ledger.database import INSTEAD
+from resources.ledger.words import Words
 from resources.raw import tombstones
-from resources.raw.places import take_out
+from resources.raw.places import known_files, take_out
 from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.tombstones import Left
 
@@ -154,6 +154,7 @@ def _steps(
     """What is to be done, in this order: first what would bring something of it back."""
     video_id = tombstone.video_id
     words = words_of(video_id, left.uris)
+    texts = Words(words)
     of_tables = [
         (table, shard)
         for table in TABLES
@@ -167,7 +168,7 @@ def _steps(
 
     def tables() -> None:
         for table, shard in of_tables:
-            done.counts += erasure.erase(lake, table, shard, video_id)
+            done.counts += erasure.erase(lake, table, shard, video_id, left.uris)
 
     def entries() -> None:
         files = [item for items in left.shards.values() for item in items]
@@ -188,13 +189,14 @@ def _steps(
 
     yield names
     yield tables
-    yield lambda: _beside(lake, video_id, shards, words, done)
+    yield lambda: _beside(lake, video_id, shards, texts, done)
     yield entries
     yield copies
     yield lambda: done.counts.update(words=ledger.erase_words(words))
     yield lambda: done.warnings.extend(beyond(words, shards))
     yield lambda: _purge(lake, video_id, shards, of_tables, done)
     yield lambda: _prove(lake, ledger, video_id, shards)
+    yield lambda: _tell_names(lake, video_id, left.uris, shards, done)
 
 
 def _requeue(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
@@ -217,7 +219,7 @@ def words_of(video_id: str, uris: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda w: (-len(w), w))
 
 
-def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done: Erased) -> None:
+def _beside(lake: Lake, video_id: str, shards: list[str], words: Words, done: Erased) -> None:
     """What lies beside the tables: carried state, pictures, texts, and what was put aside."""
     storage, mine = lake.storage, set(shards)
     exported: list[str] = []
@@ -275,13 +277,12 @@ def _stem(key: str) -> str:
     return key.rpartition("/")[2].partition(".")[0]
 
 
-def _reword(lake: Lake, key: str, words: list[str], done: Erased) -> None:
+def _reword(lake: Lake, key: str, words: Words, done: Erased) -> None:
     with suppress(FileNotFoundError), lake.storage.lock(_lock_of(key)):
-        before = text = lake.storage.read(key).decode()
-        for word in words:
-            text = text.replace(word, INSTEAD)
+        before = lake.storage.read(key).decode(errors="surrogateescape")
+        text = words.replaced(before)
         if text != before:
-            lake.storage.write(key, text.encode())
+            lake.storage.write(key, text.encode(errors="surrogateescape"))
             done.counts["texts"] += 1
 
 
@@ -332,6 +333,18 @@ def _prove(lake: Lake, ledger: Ledger, video_id: str, shards: list[str]) -> None
         raise ForgetError(
             f"something of {video_id} is there again, in {', '.join(names[:5])}: somebody works on "
             "its shard. Forget it again when that is over"
+        )
+
+
+def _tell_names(
+    lake: Lake, video_id: str, uris: Collection[str], shards: list[str], done: Erased
+) -> None:
+    """Say which files name a path of it still: those that nobody but a person may change."""
+    known, _ = known_files(lake)
+    mine = [uri for uri in uris if uri not in known]  # else another video is there by now
+    for key in find_words(lake, Words(words_of(video_id, mine)), [*shards, LAKE]) if mine else ():
+        done.warnings.append(
+            f"{key} names a raw file of it: take the name out, or delete it, and forget again"
         )
 
 

@@ -19,11 +19,14 @@ import pyarrow.parquet as pq
 from ego_assets.catalog import TABLES
 from resources.lake import Lake, LakeError, erasure
 from resources.lake.storage import UnsafeKeyError, is_safe
+from resources.ledger.words import Words
 from resources.raw import tombstones
 
 _HEX = re.compile(rb"[0-9a-f]{16,}")
 _PARQUET = b"PAR1"
 _BLOCK = 2**22
+_LONGEST = 2**15
+"""Of a path, in bytes, also where it is quoted."""
 _OVERLAP = 15
 """Bytes of an id that may end one block while the rest of it begins the next."""
 OWN_FOLDERS = (f"{tombstones.FOLDER}/", "_ledger/", ".dagster/")
@@ -67,6 +70,34 @@ def find_traces(
             continue
         with suppress(FileNotFoundError, UnsafeKeyError):  # `find_unsafe` tells of these
             yield from _inside(lake, key, wanted)
+
+
+def find_words(lake: Lake, words: Words, shards: Collection[str]) -> Iterator[str]:
+    """Search what `find_traces` does for words: keys of the files that have any."""
+    for key in lake.storage.everything():
+        if key.startswith(OWN_FOLDERS) or not _is_of_any(key, shards):
+            continue
+        with suppress(FileNotFoundError, UnsafeKeyError, LakeError, pa.ArrowInvalid):
+            if any(map(words.are_in, _texts(lake, key))):
+                yield key
+
+
+def _texts(lake: Lake, key: str) -> Iterator[str]:
+    if key.endswith((".npz", ".mp4")):
+        return
+    if key.endswith(".parquet"):
+        batch = erasure.read(lake, key, texts=True)
+        yield b"\n".join((batch.schema.metadata or {}).values()).decode(errors="replace")
+        for column in batch.columns:
+            while pa.types.is_list(column.type):
+                column = pc.list_flatten(column)
+            yield "\n".join(str(value) for value in column.unique().to_pylist())
+        return
+    with lake.storage.open(key) as file:
+        end = b""
+        while block := file.read(_BLOCK):
+            yield (end + block).decode(errors="replace")
+            end = block[-_LONGEST:]
 
 
 def find_unsafe(lake: Lake) -> list[str]:
