@@ -199,12 +199,6 @@ class Contents:
                 connection.execute(self._database.insert_ignore(_forgotten), rows)
 
     @patient
-    def exhume(self, video_id: str) -> None:
-        """Take a tombstone back of which nothing was done yet."""
-        with self._database.transaction() as connection:
-            connection.execute(_forgotten.delete().where(_forgotten.c.video_id == video_id))
-
-    @patient
     def tombstones(self, sizes: Iterable[int] | None = None) -> dict[str, Tombstone]:
         """{video_id: tombstone} of all, or of contents that have one of these sizes in bytes."""
         query = sa.select(*(_forgotten.c[field.name] for field in fields(Tombstone)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ from ego_assets.upkeep.recovery.rebuild import ready
 from resources.lake import Lake, history
 from resources.lake.s3.client import purge_versions
 from resources.ledger import BusyError, Ledger
-from resources.ledger.contents import Contents
+from resources.ledger.contents import Contents, Tombstone
 from resources.ledger.sources import Sources
 from resources.raw import presence, tombstones
 from resources.raw.reader import RawReader
@@ -197,6 +198,27 @@ def test_it_is_told_once_and_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     write_video(bench.raw / "b.mp4", frames=30)
     assert pass_over(bench.lake, bench.ledger, {uri: Path(uri).stat().st_size}).files == {}
     assert look(bench).new == 1
+
+
+def test_another_file_of_its_size_is_read_once_for_each_tombstone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "RACY_NS", 0)
+    bench = RawBench(tmp_path)
+    bench.ledger.open()
+    path, reads = tmp_path / "new.mp4", []
+    path.write_bytes(b"0123456789")
+    real = RawReader.sha256
+    monkeypatch.setattr(RawReader, "sha256", lambda s, uri: (reads.append(uri), real(s, uri))[1])
+
+    def passed(*hashes: str) -> list[str]:
+        for sha256 in hashes:
+            Contents(bench.ledger).bury([Tombstone(sha256[:16], sha256, 10, "2026")])
+        return list(pass_over(bench.lake, bench.ledger, {str(path): 10}).files)
+
+    assert (passed("a" * 64), passed(), len(reads)) == ([], [], 1)
+    own = hashlib.sha256(b"0123456789").hexdigest()
+    assert (passed(own), len(reads)) == ([str(path)], 2)
 
 
 def test_a_file_that_holds_it_under_a_known_name_gets_no_rows_and_verify_tells(

@@ -228,15 +228,13 @@ class S3Storage:
                 yield f"{prefix}/{entry['Key'].removeprefix(start)}"
 
     def everything(self, folder: str = "") -> Iterator[str]:
-        """Keys of all objects below the prefix, or below a folder; none of what stands for a folder
-        there. Also those that no method takes (`is_safe`)."""
+        """Keys of all objects, or of those below a folder, but for what stands for a folder: also
+        those that no method takes (`is_safe`)."""
         start = self._key("")
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=f"{start}{folder}/" if folder else start
-        )
-        for page in pages:
-            keys = (entry["Key"].removeprefix(start) for entry in page.get("Contents", ()))
-            yield from (key for key in keys if not key.endswith("/") and key)
+        pages, below = self.client.get_paginator("list_objects_v2"), f"{folder}/" if folder else ""
+        for page in pages.paginate(Bucket=self.bucket, Prefix=start + below):
+            keys = (entry["Key"] for entry in page.get("Contents", ()))
+            yield from (key.removeprefix(start) for key in keys if not key.endswith("/"))
 
     def drop_empty(self, prefix: str) -> None:
         """There are no folders here."""
@@ -249,12 +247,8 @@ class S3Storage:
         whose keys begin so. Returns how many. is_wanted: of which, by their keys. Raises
         PermissionError."""
         start = self._key("")
-        return purge_versions(
-            self.client,
-            self.bucket,
-            start + begin,
-            lambda key: is_wanted(key.removeprefix(start)),
-        )
+        wanted = (start + begin, lambda key: is_wanted(key.removeprefix(start)))
+        return purge_versions(self.client, self.bucket, *wanted)
 
     def copy(self, key: str, target: str) -> None:
         """Publish an object under another key, too, in place of what is there."""
@@ -324,7 +318,8 @@ class S3Storage:
         return live, dead
 
     def sweep_aside(self, older_than_s: float, grace_s: float = GRACE_S) -> int:
-        """Abort uploads that killed writers left behind. Returns how many."""
+        """Abort uploads that killed writers left behind. Returns how many. grace_s: of no use here,
+        where only the age of an upload is known."""
         found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self._key(""))
         now = self._now(found)
         count = 0
