@@ -18,9 +18,9 @@ import yaml
 from ego_assets.models.weights import cache_file
 from resources.lake import LakeError
 from resources.ledger.database import erase_words
-from resources.ledger.words import Words
 from resources.processes import Life
 from resources.processes.run_locks import RunLocks
+from resources.words import ErasedWords
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEFAULT_CONFIG = """telemetry:
@@ -178,7 +178,7 @@ def erase_in_home(
     """Erase words from what Dagster keeps of runs (events, settings, logs of steps), names of files
     where they stand alone in what is of these shards, and pictures of shards that are inside of
     events. Returns sentences on what could not be erased."""
-    everywhere, names = Words(words), _names_alone(words)
+    everywhere, names = ErasedWords(words), _names_alone(words)
     runs = [run.run_id for run in _runs_of(instance, shards)] if names.words else []
 
     def is_of_shards(table: sa.Table) -> sa.ColumnElement[bool]:
@@ -214,9 +214,9 @@ def erase_in_home(
     return problems
 
 
-def _names_alone(words: Sequence[str]) -> Words:
+def _names_alone(words: Sequence[str]) -> ErasedWords:
     """The names of the files of paths; each is of many files, it may be."""
-    return Words({word.rpartition("/")[2] for word in words} - {"", *words}, are_quoted=True)
+    return ErasedWords({word.rpartition("/")[2] for word in words} - {"", *words}, are_quoted=True)
 
 
 def _runs_of(instance: dg.DagsterInstance, shards: Collection[str]) -> Iterator[dg.DagsterRun]:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from resources.ledger.tables import damaged, file_identity, open_engine
-from resources.ledger.words import Words
+from resources.words import ErasedWords
 
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
@@ -75,7 +75,7 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
 
 def erase_words(
     engine: sa.Engine,
-    words: Words,
+    words: ErasedWords,
     but: Collection[str] = (),
     only: Callable[[sa.Table], sa.ColumnElement[bool]] = lambda table: sa.true(),
 ) -> int:
@@ -201,7 +201,7 @@ class Database:
     def erase_words(self, words: Iterable[str]) -> int:
         """As the function of that name; tombstones stay, and so do the places of files, of which
         one may begin another."""
-        return erase_words(self._engine(), Words(words), but=["forgotten", "uri"])
+        return erase_words(self._engine(), ErasedWords(words), but=["forgotten", "uri"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_opened": None, "_file": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resources.ledger.words import Words
+from resources.words import ErasedWords
 
 PATH = "/raw/a.mp4"
 
@@ -23,12 +23,12 @@ PATH = "/raw/a.mp4"
     ],
 )
 def test_a_path_is_replaced_as_a_whole(text: str, replaced: str) -> None:
-    words = Words([PATH, "0123456789abcdef"])
+    words = ErasedWords([PATH, "0123456789abcdef"])
     assert words.replaced(text) == replaced
     assert words.are_in(text) is (text != replaced)
 
 
 def test_a_name_is_replaced_where_it_stands_alone() -> None:
-    words = Words(["a.mp4"], are_quoted=True)
+    words = ErasedWords(["a.mp4"], are_quoted=True)
     assert words.replaced('["a.mp4", "b/a.mp4"]') == '["(forgotten)", "b/a.mp4"]'
     assert words.replaced(r"{\"x\": \"a.mp4\"} a.mp4") == r"{\"x\": \"(forgotten)\"} a.mp4"

@@ -31,11 +31,11 @@ from resources.lake.holdings import item_and_token
 from resources.lake.storage import is_safe
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Tombstone
-from resources.ledger.words import Words
 from resources.raw import tombstones
 from resources.raw.places import known_files, take_out
 from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.tombstones import Left
+from resources.words import ErasedWords
 
 LOCK = "forget"
 TEXTS = ("reports", "_baselines", "_choices")
@@ -154,7 +154,7 @@ def _steps(
     """What is to be done, in this order: first what would bring something of it back."""
     video_id = tombstone.video_id
     words = words_of(video_id, left.uris)
-    texts = Words(words)
+    texts = ErasedWords(words)
     of_tables = [
         (table, shard)
         for table in TABLES
@@ -219,7 +219,7 @@ def words_of(video_id: str, uris: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda w: (-len(w), w))
 
 
-def _beside(lake: Lake, video_id: str, shards: list[str], words: Words, done: Erased) -> None:
+def _beside(lake: Lake, video_id: str, shards: list[str], words: ErasedWords, done: Erased) -> None:
     """What lies beside the tables: carried state, pictures, texts, and what was put aside."""
     storage, mine = lake.storage, set(shards)
     exported: list[str] = []
@@ -277,7 +277,7 @@ def _stem(key: str) -> str:
     return key.rpartition("/")[2].partition(".")[0]
 
 
-def _reword(lake: Lake, key: str, words: Words, done: Erased) -> None:
+def _reword(lake: Lake, key: str, words: ErasedWords, done: Erased) -> None:
     with suppress(FileNotFoundError), lake.storage.lock(_lock_of(key)):
         before = lake.storage.read(key).decode(errors="surrogateescape")
         text = words.replaced(before)
@@ -342,7 +342,9 @@ def _tell_names(
     """Say which files name a path of it still: those that nobody but a person may change."""
     known, _ = known_files(lake)
     mine = [uri for uri in uris if uri not in known]  # else another video is there by now
-    for key in find_words(lake, Words(words_of(video_id, mine)), [*shards, LAKE]) if mine else ():
+    for key in (
+        find_words(lake, ErasedWords(words_of(video_id, mine)), [*shards, LAKE]) if mine else ()
+    ):
         done.warnings.append(
             f"{key} names a raw file of it: take the name out, or delete it, and forget again"
         )

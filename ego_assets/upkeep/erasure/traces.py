@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from ego_assets.catalog import TABLES
 from resources.lake import Lake, LakeError, erasure
 from resources.lake.storage import UnsafeKeyError, is_safe
-from resources.ledger.words import Words
 from resources.raw import tombstones
+from resources.words import ErasedWords
 
 _HEX = re.compile(rb"[0-9a-f]{16,}")
 _PARQUET = b"PAR1"
@@ -72,7 +72,7 @@ def find_traces(
             yield from _inside(lake, key, wanted)
 
 
-def find_words(lake: Lake, words: Words, shards: Collection[str]) -> Iterator[str]:
+def find_words(lake: Lake, words: ErasedWords, shards: Collection[str]) -> Iterator[str]:
     """Search what `find_traces` does for words: keys of the files that have any."""
     for key in lake.storage.everything():
         if key.startswith(OWN_FOLDERS) or not _is_of_any(key, shards):

@@ -16,7 +16,7 @@ _BEFORE = r"(?:(?<![\w.\-])|(?<=\\[nrt]))"
 _AFTER = r"(?![\w/\-]|\.\w)"
 
 
-class Words:
+class ErasedWords:
     """Words that name a video, as texts have them; the longest go first. are_quoted: they count
     only where they stand alone inside of quotes, as JSON has them."""
 
