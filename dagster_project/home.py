@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +17,10 @@ import yaml
 
 from ego_assets.models.weights import cache_file
 from resources.lake import LakeError
-from resources.ledger.database import INSTEAD, erase_words
+from resources.ledger.database import erase_words
 from resources.processes import Life
 from resources.processes.run_locks import RunLocks
+from resources.words import ErasedWords
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEFAULT_CONFIG = """telemetry:
@@ -175,19 +176,25 @@ def erase_in_home(
     instance: dg.DagsterInstance, words: Sequence[str], shards: Collection[str]
 ) -> list[str]:
     """Erase words from what Dagster keeps of runs (events, settings, logs of steps), names of files
-    where they stand alone, and pictures of shards that are inside of events. Returns sentences on
-    what could not be erased."""
-    instead = dict.fromkeys(words, INSTEAD)
-    for word in words:
-        if "/" in word:
-            quoted = json.dumps(word.rpartition("/")[2]), json.dumps(INSTEAD)
-            instead |= {quoted[0]: quoted[1]}
-            instead |= {json.dumps(quoted[0])[1:-1]: json.dumps(quoted[1])[1:-1]}
+    where they stand alone in what is of these shards, and pictures of shards that are inside of
+    events. Returns sentences on what could not be erased."""
+    everywhere, names = ErasedWords(words), _names_alone(words)
+    runs = [run.run_id for run in _runs_of(instance, shards)] if names.words else []
+
+    def is_of_shards(table: sa.Table) -> sa.ColumnElement[bool]:
+        texts = [c for c in table.columns if isinstance(c.type, sa.String)]
+        of_run = [table.c.run_id.in_(runs)] if "run_id" in table.c else []
+        return sa.or_(
+            sa.false(), *of_run, *(c.contains(s, autoescape=True) for c in texts for s in shards)
+        )
+
     problems = []
     for engine in _databases(instance):
         try:
             _drop_pictures(engine, shards)
-            erase_words(engine, instead, but=["forgotten", "uri"])
+            if names.words:
+                erase_words(engine, names, ["forgotten", "uri"], is_of_shards)
+            erase_words(engine, everywhere, ["forgotten", "uri"])
         except sa.exc.SQLAlchemyError as error:
             why = " ".join(str(getattr(error, "orig", None) or error).split())
             problems.append(
@@ -198,12 +205,30 @@ def erase_in_home(
             engine.dispose()
     for path in Path(instance.root_directory).rglob("*"):
         if path.suffix in {".out", ".err", ".log", ".txt"} and path.is_file():
-            data = before = path.read_bytes()
-            for word in words:
-                data = data.replace(word.encode(), INSTEAD.encode())
-            if data != before:
-                path.write_bytes(data)
+            before = path.read_bytes().decode(errors="surrogateescape")
+            if (text := everywhere.replaced(before)) != before:
+                aside = path.with_name(f"{path.name}.{os.getpid()}.aside")
+                aside.write_bytes(text.encode(errors="surrogateescape"))
+                shutil.copymode(path, aside)
+                aside.replace(path)
     return problems
+
+
+def _names_alone(words: Sequence[str]) -> ErasedWords:
+    """The names of the files of paths; each is of many files, it may be."""
+    return ErasedWords({word.rpartition("/")[2] for word in words} - {"", *words}, are_quoted=True)
+
+
+def _runs_of(instance: dg.DagsterInstance, shards: Collection[str]) -> Iterator[dg.DagsterRun]:
+    """All runs of these shards, also of ranges that have them."""
+    if not shards:
+        return
+    yield from instance.get_runs(dg.RunsFilter(tags={"dagster/partition": sorted(shards)}))
+    start, end = (f"dagster/asset_partition_range_{which}" for which in ("start", "end"))
+    for _, firsts in instance.get_run_tags(tag_keys=[start]):
+        for run in instance.get_runs(dg.RunsFilter(tags={start: sorted(firsts)})):
+            if any(run.tags[start] <= s <= run.tags.get(end, run.tags[start]) for s in shards):
+                yield run
 
 
 def _databases(instance: dg.DagsterInstance) -> Iterator[sa.Engine]:

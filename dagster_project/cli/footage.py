@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Collection
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,7 +25,7 @@ from dagster_project.cli.terminal import (
 
 if TYPE_CHECKING:
     from ego_assets.intake.relocation import Relocation
-    from ego_assets.upkeep.erasure.erase import Erased
+    from ego_assets.upkeep.erasure.erase import Beyond, Erased, Refuse
     from ego_assets.upkeep.erasure.survey import Survey
 
 
@@ -66,8 +67,7 @@ def forget(videos: tuple[str, ...], lake_root: str, reason: str, yes: bool, as_j
     try:
         done = erase_with_dagster(
             lake.location,
-            lambda beyond: erase.forget(lake, ledger, found, beyond, reason),
-            {shard for each in found for shard in each.left.shards},
+            lambda beyond, refuse: erase.forget(lake, ledger, found, beyond, reason, refuse),
         )
     except erase.ForgetError as error:
         raise click.ClickException(str(error)) from error
@@ -81,25 +81,29 @@ def forget(videos: tuple[str, ...], lake_root: str, reason: str, yes: bool, as_j
     else:
         for erased in done:
             click.echo(_done(erased))
-        click.echo("Exports that hold it: the same `ego export` again takes it out.")
+        click.echo("Data sets in other folders that hold it: export them again to take it out.")
         for words in sorted({words for each in done for words in each.warnings}):
             click.echo(plain(f"left to do: {words}").plain)
     sys.exit(1 if any(each.warnings for each in done) else 0)
 
 
-def erase_with_dagster(location: str, erase: Any, shards: set[str]) -> list[Erased]:
-    """Erase while no run of these shards is under way, and have Dagster forget, too."""
+def erase_with_dagster(
+    location: str, erase: Callable[[Beyond, Refuse], list[Erased]]
+) -> list[Erased]:
+    """Erase what no run that is under way may bring back, and have Dagster forget, too."""
     from dagster_project.home import erase_in_home, open_instance, runs_under_way
     from ego_assets.upkeep.erasure.erase import ForgetError
 
     with open_instance(location) as instance:
-        for run, of in runs_under_way(instance, shards).items():
-            raise ForgetError(
-                f"run {run} of shard {of} is under way: wait for it, or terminate it, and forget "
-                "again"
-            )
-        done: list[Erased] = erase(lambda words, of: erase_in_home(instance, words, of))
-        return done
+
+        def refuse(shards: Collection[str]) -> None:
+            for run, of in runs_under_way(instance, shards).items():
+                raise ForgetError(
+                    f"run {run} of shard {of} is under way: wait for it, or terminate it, and "
+                    "forget again"
+                )
+
+        return erase(lambda words, of: erase_in_home(instance, words, of), refuse)
 
 
 def _told(found: Survey) -> str:

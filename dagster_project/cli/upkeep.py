@@ -95,7 +95,7 @@ def _forget_again(lake: Lake, ledger: Ledger, videos: set[str]) -> None:
 
     try:
         done = erase_with_dagster(
-            lake.location, lambda beyond: resume(lake, ledger, videos, beyond), set()
+            lake.location, lambda beyond, refuse: resume(lake, ledger, videos, beyond, refuse)
         )
     except ForgetError as error:
         raise click.ClickException(str(error)) from error

@@ -6,8 +6,9 @@ Not here: which items there are (`plan`), trying them (`lane`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ego_assets.engine.plan import Group, StageSpec, WorkItem, chain
 from resources.ledger import Entry, Ledger, State
@@ -84,6 +85,10 @@ class Todo:
     spec: StageSpec
     ledger: Ledger
 
+    @cached_property
+    def _forgotten(self) -> Collection[str]:
+        return Contents(self.ledger).tombstones().keys()
+
     def pending_tables(self, item: WorkItem, fingerprint: str) -> dict[str, int]:
         """Tables whose rows are missing or stale; by force, those that this run has not made.
 
@@ -120,8 +125,8 @@ class Todo:
 
     def is_quarantined(self, item: WorkItem, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
-        if item.video_id and Contents(self.ledger).is_forgotten(item.video_id):
-            return True  # since it was planned
+        if item.video_id in self._forgotten:
+            return True  # since it was planned; from now on a claim is refused
         return any(
             is_given_up(
                 e,

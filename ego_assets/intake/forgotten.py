@@ -22,6 +22,11 @@ from resources.raw.reader import RawChangedError, RawReader, is_remote, look
 from resources.raw.scratch import Scratch
 from resources.raw.tombstones import agree
 
+_innocent: dict[tuple[str, str], frozenset[str]] = {}
+"""Files that were read and hold nothing forgotten, by uri and state: of the hashes that they were
+compared with. A sensor looks at the same files again and again, until they are in a shard."""
+_INNOCENT_MAX = 100_000
+
 
 @dataclass
 class PassedOver:
@@ -59,9 +64,12 @@ def pass_over(
         if is_late():
             found.undecided.add(uri)
             continue
-        with suppress(RawAwayError, RawGoneError, RawRefusedError, OSError, *s3_errors()):
+        with suppress(*_UNREADABLE, OSError, *s3_errors()):
             _judge(uri, by_size[files[uri]], marks, seen, found)
     return found
+
+
+_UNREADABLE = (RawAwayError, RawChangedError, RawGoneError, RawRefusedError)
 
 
 def _judge(
@@ -76,8 +84,15 @@ def _judge(
     if marks.get(file.file_id) == file.mark:
         found.files[uri] = ""
         return
+    hashes = frozenset(t.sha256 or t.video_id for t in tombstones)
+    if state.text and hashes <= _innocent.get((uri, state.text), frozenset()):
+        return
     video_id = _forgotten_video(uri, tombstones)
     if video_id is None:
+        if state.text:
+            while len(_innocent) >= _INNOCENT_MAX:
+                _innocent.pop(next(iter(_innocent)))
+            _innocent[uri, state.text] = hashes
         return
     found.files[uri] = video_id
     found.new.append(uri)
@@ -93,10 +108,7 @@ def _forgotten_video(uri: str, tombstones: list[Tombstone]) -> str | None:
     hashes = {t.sha256: t.video_id for t in tombstones if t.sha256}
     if not hashes:
         return None
-    with suppress(RawChangedError):
-        sha256 = RawReader().sha256(uri)
-        if sha256 in hashes:
-            if is_remote(uri):
-                Scratch.of_machine().erase(sha256)
-            return hashes[sha256]
-    return None
+    sha256 = RawReader().sha256(uri)
+    if sha256 in hashes and is_remote(uri):
+        Scratch.of_machine().erase(sha256)
+    return hashes.get(sha256)

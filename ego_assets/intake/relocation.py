@@ -82,7 +82,7 @@ def relocate(
         raise RelocationError(f"{old} and {new} are one place: nothing is to be done")
     roots = [root for root in roots if root != target]  # the old one may be a link to the new one
     found = Relocation()
-    files, shards = _files_below(lake, roots, target, found)
+    files, shards, states = _files_below(lake, roots, target, found)
     if not files and not found.already:
         known = ", ".join(sorted({_folder(f.uri) for f in _all_files(lake)})[:5]) or "none"
         raise RelocationError(f"no raw file of {lake.location} is below {old}: they are in {known}")
@@ -104,9 +104,10 @@ def relocate(
         for shard, items in moved.again.items():
             if items:
                 found.waiting[shard] = found.waiting.get(shard, 0) + items
-    with lake.storage.lock("shards"):
-        for shard in shards:
-            _agree(lake, ledger, shard, target)
+    states |= {move.uri: move.state for move in moves}
+    for shard in shards:
+        with lake.storage.lock("shards"):
+            _agree(lake, ledger, shard, target, states)
     found.is_done = True
     return found
 
@@ -114,9 +115,11 @@ def relocate(
 _OTHER = "it has other bytes"
 
 
-def _agree(lake: Lake, ledger: Ledger, shard: str, target: str) -> None:
+def _agree(
+    lake: Lake, ledger: Ledger, shard: str, target: str, states: dict[str, RawState]
+) -> None:
     """Let the ledger and the manifest of a shard say what the lake says of its places: somebody may
-    have been killed before they did."""
+    have been killed before they did. states: of the files that were looked at, by uri."""
     sources, files = Sources(ledger), RawFiles(ledger)
     known = sources.of_shard(shard)
     news: list[tuple[Seen, str]] = []
@@ -130,8 +133,9 @@ def _agree(lake: Lake, ledger: Ledger, shard: str, target: str) -> None:
             continue
         if file.entered_uri != file.uri:
             olds.append((file.entered_uri, shard))
-        with suppress(*_ABSENT, *s3_errors()):
-            news.append((_seen(file.uri, look(file.uri)), shard))
+        state = states.get(file.uri) or _state_of(file.uri)
+        if state is not None:
+            news.append((_seen(file.uri, state), shard))
     files.moved(olds, news)
     relabel(lake, ledger, shard)
 
@@ -147,21 +151,31 @@ def _take_out(lake: Lake, ledger: Ledger, shard: str) -> None:
 
 def _files_below(
     lake: Lake, roots: list[str], target: str, found: Relocation
-) -> tuple[list[tuple[RawFileOfShard, str]], list[str]]:
-    """Files that are below the old root, each with its path there; and the shards that have any, or
-    have some at the new root by now."""
+) -> tuple[list[tuple[RawFileOfShard, str]], list[str], dict[str, RawState]]:
+    """Files that are below the old root, each with its path there; the shards that have any, or
+    have some at the new root by now; and the states of the files that are there by now."""
     files: list[tuple[RawFileOfShard, str]] = []
     shards: dict[str, None] = {}
+    maybe_new: list[tuple[RawFileOfShard, str | None]] = []
     for file in _all_files(lake):
         below = next((b for r in roots if (b := _below(file.uri, r)) is not None), None)
-        is_new = _below(file.uri, target) is not None
-        if is_new and (below is None or _is_there(file.uri)):
-            found.already += 1
-            shards[file.shard] = None
+        if _below(file.uri, target) is not None:
+            maybe_new.append((file, below))
         elif below is not None:
             files.append((file, below))
-            shards[file.shard] = None
-    return files, list(shards)
+        else:
+            continue
+        shards[file.shard] = None
+    with ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
+        uris = [file.uri for file, _ in maybe_new]
+        looked = zip(uris, pool.map(_state_of, uris), strict=True)
+        states = {uri: state for uri, state in looked if state is not None}
+    for file, below in maybe_new:
+        if below is None or file.uri in states:
+            found.already += 1
+        else:
+            files.append((file, below))
+    return files, list(shards), states
 
 
 def _all_files(lake: Lake) -> Iterator[RawFileOfShard]:
@@ -169,11 +183,10 @@ def _all_files(lake: Lake) -> Iterator[RawFileOfShard]:
         yield from files_of(lake, shard)
 
 
-def _is_there(uri: str) -> bool:
-    with suppress(*_ABSENT):
-        look(uri)
-        return True
-    return False
+def _state_of(uri: str) -> RawState | None:
+    with suppress(*_ABSENT, *s3_errors()):
+        return look(uri)
+    return None
 
 
 _ABSENT = (RawAwayError, RawGoneError, RawRefusedError)
@@ -199,7 +212,8 @@ def _look_at_all(
         source = source or Source(file.item, file.shard, file.uri, file.byte_size)
         try:
             state = look(uri)
-            why = _difference(source, uri, state, check_bytes)
+            is_compared = _is_compared(source, uri, state, check_bytes)
+            why = _difference(source, uri, state, is_compared)
         except _ABSENT as error:
             return None, uri, (error.strerror if isinstance(error, OSError) else "") or str(error)
         except (OSError, ValueError) as error:
@@ -208,17 +222,17 @@ def _look_at_all(
             return None, uri, f"it cannot be asked for: {error}"
         if why:
             return None, uri, why
-        return Move(source, uri, _as_known(source, state, check_bytes)), uri, ""
+        return Move(source, uri, _as_known(source, state, is_compared)), uri, ""
 
     with ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
         return list(pool.map(look_at, files))
 
 
-def _difference(source: Source, uri: str, state: RawState, check_bytes: bool) -> str:
+def _difference(source: Source, uri: str, state: RawState, is_compared: bool) -> str:
     """Why a file at a new place is not the one that is known; empty: it is, as far as was asked."""
     if state.byte_size != source.byte_size:
         return f"{_OTHER}: {state.byte_size:,} of them, not {source.byte_size:,}"
-    if _is_compared(source, uri, state, check_bytes):
+    if is_compared:
         sha256 = RawReader().sha256(uri)
         if sha256 != source.sha256:
             return f"{_OTHER}: its SHA-256 is {sha256[:16]}…, not {(source.sha256 or '')[:16]}…"
@@ -234,11 +248,10 @@ def _is_compared(source: Source, uri: str, state: RawState, check_bytes: bool) -
     return check_bytes or (not is_remote(uri) and state.byte_size <= CHEAP_BYTES)
 
 
-def _as_known(source: Source, state: RawState, check_bytes: bool) -> RawState:
+def _as_known(source: Source, state: RawState, is_compared: bool) -> RawState:
     """The state of a file, to be believed from now on only if its bytes were compared in it."""
     is_same = bool(source.state) and source.state == state.text
-    was_read = bool(source.sha256) and (check_bytes or state.byte_size <= CHEAP_BYTES)
-    return state if is_same or was_read else replace(state, is_racy=True)
+    return state if is_same or is_compared else replace(state, is_racy=True)
 
 
 def _roots(place: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +36,24 @@ def is_of(item: str, video_id: str) -> bool:
     return item == video_id or item.startswith(f"{video_id}-")
 
 
-def erase(lake: Lake, table: str, shard: str, video_id: str) -> Counter[str]:
+def erase(
+    lake: Lake, table: str, shard: str, video_id: str, uris: Collection[str] = ()
+) -> Counter[str]:
     """Erase a video from a table of a shard, and count what was {"rows", "versions", "fragments",
-    "arrays"}: rows of the current file. Raises LakeError for a file that is damaged."""
+    "arrays"}: rows of the current file. uris: of its files; rows of what was there before go, too.
+    Raises LakeError for a file that is damaged."""
     while True:
         with lake.storage.lock(f"{table}.{shard}"), suppress(ChangedError):
-            return _erase(lake, table, shard, video_id)
+            return _erase(lake, table, shard, video_id, uris)
 
 
-def _erase(lake: Lake, table: str, shard: str, video_id: str) -> Counter[str]:
+def _erase(
+    lake: Lake, table: str, shard: str, video_id: str, uris: Collection[str]
+) -> Counter[str]:
     done: Counter[str] = Counter()
     for name in (*history.kept(lake, table, shard), history.CURRENT):
         try:
-            found = _rewrite(lake, table, shard, name, video_id)
+            found = _rewrite(lake, table, shard, name, video_id, uris)
         except LakeError:
             if name == history.CURRENT:
                 raise
@@ -61,7 +66,7 @@ def _erase(lake: Lake, table: str, shard: str, video_id: str) -> Counter[str]:
                 found if name == history.CURRENT else 1
             )
     for key in lake.storage.list(f"{table}/_fragments/{shard}"):
-        if _is_fragment_of(lake, key, video_id):
+        if _is_fragment_of(lake, key, video_id, uris):
             lake.storage.delete(key)
             done["fragments"] += 1
     for key in lake.storage.list(f"{table}/_arrays/{shard}", begin=video_id):
@@ -72,19 +77,24 @@ def _erase(lake: Lake, table: str, shard: str, video_id: str) -> Counter[str]:
     return done
 
 
-def holds(batch: pa.Table, video_id: str) -> bool:
-    """Whether rows of a file, or what it says of its items, name a video."""
-    return any(is_of(item, video_id) for item in items_of(batch)) or bool(
-        pc.any(rows_of(batch, video_id)).as_py()
-    )
+def holds(batch: pa.Table, video_id: str, uris: Collection[str] = ()) -> bool:
+    """Whether rows of a file, or what it says of its items, name a video or one of its files."""
+    for item, entry in items_of(batch).items():
+        if is_of(item, video_id) or entry.get("value") in uris:
+            return True
+    return bool(pc.any(rows_of(batch, video_id, uris)).as_py())
 
 
-def rows_of(batch: pa.Table, video_id: str) -> pa.ChunkedArray:
-    """For each row of a file, whether it is of a video, or names it in any of its texts."""
+def rows_of(batch: pa.Table, video_id: str, uris: Collection[str] = ()) -> pa.ChunkedArray:
+    """For each row of a file, whether it is of a video, or names it in any of its texts, or is of
+    one of its files."""
+    paths = pa.array(sorted(uris), pa.string())
     found = pa.chunked_array([pa.repeat(pa.scalar(False), len(batch))])
     for column in batch.columns:
         if pa.types.is_string(column.type):
             named = pc.fill_null(pc.match_substring(column, video_id), False)
+            if uris:
+                named = pc.or_(named, pc.is_in(column, value_set=paths))
         elif pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
             texts = (" ".join(map(str, value or ())) for value in column.to_pylist())
             named = pa.chunked_array([pa.array([video_id in text for text in texts], pa.bool_())])
@@ -126,27 +136,29 @@ def items_of(batch: pa.Table) -> dict[str, dict[str, Any]]:
     return items
 
 
-def _is_fragment_of(lake: Lake, key: str, video_id: str) -> bool:
+def _is_fragment_of(lake: Lake, key: str, video_id: str, uris: Collection[str]) -> bool:
     if is_of(item_and_token(key)[0], video_id):
         return True
-    return key.endswith(".parquet") and holds(read(lake, key, texts=True), video_id)
+    return key.endswith(".parquet") and holds(read(lake, key, texts=True), video_id, uris)
 
 
-def _rewrite(lake: Lake, table: str, shard: str, name: str, video_id: str) -> int | None:
+def _rewrite(
+    lake: Lake, table: str, shard: str, name: str, video_id: str, uris: Collection[str]
+) -> int | None:
     """Replace one version of a table by itself without the video. Returns the rows that went; None
     if it holds nothing of it."""
     key = history.key_of(table, shard, name)
     version = lake.storage.version(key)
     try:
-        if not holds(read(lake, key, texts=True), video_id):
+        if not holds(read(lake, key, texts=True), video_id, uris):
             return None
     except FileNotFoundError:
         return None
     batch = read(lake, key)
-    goes = rows_of(batch, video_id)
+    goes = rows_of(batch, video_id, uris)
     metadata = dict(batch.schema.metadata or {})
     if ITEMS in metadata:
-        gone = set(_gone_items(batch, goes, table, video_id))
+        gone = set(_gone_items(batch, goes, table, video_id, uris))
         left = {u: entry for u, entry in items_of(batch).items() if u not in gone}
         metadata[ITEMS] = json.dumps(left).encode()
     rest = batch.filter(pc.invert(goes)).replace_schema_metadata(metadata)
@@ -162,7 +174,9 @@ def _rewrite(lake: Lake, table: str, shard: str, name: str, video_id: str) -> in
     return len(batch) - len(rest)
 
 
-def _gone_items(batch: pa.Table, goes: Any, table: str, video_id: str) -> Iterator[str]:
+def _gone_items(
+    batch: pa.Table, goes: Any, table: str, video_id: str, uris: Collection[str]
+) -> Iterator[str]:
     """Items of which no row is left, and clips of the video that have none."""
     column = TABLES[table].item_column
     rows = batch[column].to_pylist() if column in batch.column_names else []
@@ -172,5 +186,6 @@ def _gone_items(batch: pa.Table, goes: Any, table: str, video_id: str) -> Iterat
     named = {file_item_id(value) for value in gone if value}
     for item, entry in items_of(batch).items():
         value = entry.get("value", item)
-        if is_of(item, video_id) or value in gone or ("value" not in entry and item in named):
+        is_gone = value in gone or ("value" not in entry and item in named)
+        if is_gone or value in uris or is_of(item, video_id):
             yield item

@@ -14,7 +14,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -39,10 +39,16 @@ class ChangedError(RuntimeError):
 
 def check_key(key: str) -> str:
     """Return `key` if it is a relative, normal path of printable names; else raise."""
-    bad = "\\" in key or not key.isprintable()
-    if bad or any(p in {"", "..", "."} or len(p.encode()) > 200 for p in key.split("/")):
+    if not is_safe(key):
         raise UnsafeKeyError(f"not a safe key: {key!r}")
     return key
+
+
+def is_safe(key: str) -> bool:
+    """Whether it is a relative, normal path of printable names."""
+    if "\\" in key or not key.isprintable():
+        return False
+    return not any(p in {"", "..", "."} or len(p.encode()) > 200 for p in key.split("/"))
 
 
 class LocalStorage:
@@ -224,16 +230,25 @@ class LocalStorage:
         for folder in folders:
             yield from self.list(f"{prefix}/{folder}")
 
-    def everything(self) -> Iterator[str]:
-        """Keys of all files, whatever folder they are in."""
-        for folder, _, names in os.walk(self.root):
-            above = Path(folder).relative_to(self.root).as_posix()
-            yield from sorted(name if above == "." else f"{above}/{name}" for name in names)
+    def everything(self, folder: str = "") -> Iterator[str]:
+        """Keys of all files, or of those below a folder: also those that no method takes
+        (`is_safe`), and none of what is no file, such as a pipe."""
+        left = [folder]
+        while left:
+            here = left.pop()
+            try:
+                with os.scandir(self.root / here) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            start = f"{here}/" if here else ""
+            yield from (start + e.name for e in entries if e.is_file())
+            left += [start + e.name for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
 
-    def purge(self, begin: str) -> int:
+    def purge(self, begin: str, is_wanted: Callable[[str], bool] = lambda key: True) -> int:
         """A file that was replaced or deleted here has left no earlier version."""
         return 0
 

@@ -199,12 +199,6 @@ class Contents:
                 connection.execute(self._database.insert_ignore(_forgotten), rows)
 
     @patient
-    def exhume(self, video_id: str) -> None:
-        """Take a tombstone back of which nothing was done yet."""
-        with self._database.transaction() as connection:
-            connection.execute(_forgotten.delete().where(_forgotten.c.video_id == video_id))
-
-    @patient
     def tombstones(self, sizes: Iterable[int] | None = None) -> dict[str, Tombstone]:
         """{video_id: tombstone} of all, or of contents that have one of these sizes in bytes."""
         query = sa.select(*(_forgotten.c[field.name] for field in fields(Tombstone)))
@@ -253,7 +247,8 @@ class Contents:
         is_it = sa.func.substr(_sources.c.sha256, 1, 16) == video_id
         deletes = [
             _work.delete().where(of_video),
-            _videos.delete().where(_videos.c.video_id == video_id),
+            # What was at its places before is let go, as whoever writes over a file does.
+            _videos.delete().where(sa.or_(_videos.c.video_id == video_id, _videos.c.uri.in_(uris))),
             _duplicates.delete().where(_duplicates.c.video_id == video_id),
             _sources.delete().where(sa.or_(is_it, _sources.c.item_id.in_(files))),
             _files.delete().where(_files.c.uri.in_(uris)),

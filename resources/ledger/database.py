@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from resources.ledger.tables import damaged, file_identity, open_engine
+from resources.words import ErasedWords
 
 PATIENCE_S = 60.0
 """How long a call waits for a database that is away."""
@@ -72,13 +73,14 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
     return trying
 
 
-INSTEAD = "(forgotten)"
-"""Stands where a name was erased."""
-
-
-def erase_words(engine: sa.Engine, words: Mapping[str, str], but: Collection[str] = ()) -> int:
-    """Erase words {word: what is written instead} from all texts of a database, whoever's it is,
-    but for some of its tables and columns; and what is left of them in a file of SQLite's. Returns
+def erase_words(
+    engine: sa.Engine,
+    words: ErasedWords,
+    but: Collection[str] = (),
+    only: Callable[[sa.Table], sa.ColumnElement[bool]] = lambda table: sa.true(),
+) -> int:
+    """Erase words from all texts of a database, whoever's it is, but for some of its tables and
+    columns; and what is left of them in a file of SQLite's. only: in which rows of a table. Returns
     how many values it changed."""
     found, count = sa.MetaData(), 0
     found.reflect(engine)
@@ -91,11 +93,14 @@ def erase_words(engine: sa.Engine, words: Mapping[str, str], but: Collection[str
                 is_text = isinstance(column.type, sa.String) and not column.primary_key
                 if not is_text or column.name in but:
                     continue
-                for word, instead in words.items():
-                    has_it = column.contains(word, autoescape=True)
-                    value = sa.func.replace(column, word, instead)
-                    change = table.update().where(has_it).values({column.name: value})
-                    count += connection.execute(change).rowcount
+                for word in words.words:
+                    has_it = sa.and_(column.contains(word, autoescape=True), only(table))
+                    texts = sa.select(column).distinct().where(has_it)
+                    for text in connection.execute(texts).scalars().all():
+                        if (value := words.replaced(text)) != text:
+                            mine = sa.and_(column == text, only(table))
+                            change = table.update().where(mine).values({column.name: value})
+                            count += connection.execute(change).rowcount
         connection.commit()
         if is_file:  # pages that are free hold what they held
             vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -196,7 +201,7 @@ class Database:
     def erase_words(self, words: Iterable[str]) -> int:
         """As the function of that name; tombstones stay, and so do the places of files, of which
         one may begin another."""
-        return erase_words(self._engine(), dict.fromkeys(words, INSTEAD), but=["forgotten", "uri"])
+        return erase_words(self._engine(), ErasedWords(words), but=["forgotten", "uri"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_opened": None, "_file": None}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,14 @@ def write(lake: Lake, tombstone: Tombstone, left: Left | None) -> None:
         content["left"] = asdict(left)
     data = json.dumps(content, ensure_ascii=False, indent=1).encode()
     lake.storage.write(_key(tombstone.video_id), data)
-    lake.storage.purge(_key(tombstone.video_id))
+    # Who may not look for earlier versions is told at the end of an erasure (`purge`).
+    with suppress(PermissionError):
+        purge(lake, tombstone.video_id)
+
+
+def purge(lake: Lake, video_id: str) -> int:
+    """Delete earlier versions of a tombstone, which have names. Raises PermissionError."""
+    return lake.storage.purge(_key(video_id))
 
 
 def in_lake(lake: Lake) -> set[str]:

@@ -11,13 +11,17 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 
 from dagster_project.cli import main
 from dagster_project.home import open_instance
 from resources.lake import Lake
 from resources.ledger import Ledger
+from resources.ledger.contents import Tombstone
+from resources.raw import tombstones
 from resources.raw.places import files_of
+from resources.raw.tombstones import Left
 from tests.stages.raw_bench import write_video
 from tests.support.erased import bytes_with
 
@@ -91,6 +95,17 @@ def test_a_run_that_is_under_way_is_waited_for(finished: tuple[Path, str]) -> No
         instance.add_run(run)
         shown = ego_here("forget", video, "--lake", lake, "--yes", status=1)
         assert f"run {run.run_id} of shard {shard} is under way" in shown
+        # As is one of a video whose erasure was interrupted, whoever goes on with it.
+        tombstones.write(Lake(lake), Tombstone(video, "", 1, "2026-05-02"), Left())
+        shown = ego_here("verify", "--repair", "--lake", lake, status=1)
+        assert f"run {run.run_id} of shard {shard} is under way" in shown
+        (folder / "new.mp4").write_bytes(b"no shard has this one")
+        shown = ego_here("forget", str(folder / "new.mp4"), "--lake", lake, "--yes", status=1)
+        assert f"run {run.run_id} of shard {shard} is under way" in shown
+        assert len(bytes_with(folder / "lake", video)) > 10
+        shutil.rmtree(folder / "lake" / "_forgotten")
+        with Ledger.of(lake).transaction() as connection:
+            connection.execute(sa.text("DELETE FROM forgotten"))
         instance.delete_run(run.run_id)
 
 

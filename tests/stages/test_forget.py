@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import ClientError
 from raw_bench import RawBench, write_video
 
 from ego_assets.engine.choices import Choice, Choices
-from ego_assets.exports.files import IN_LAKE
+from ego_assets.exports.files import IN_LAKE, alone_in
 from ego_assets.intake.arrivals import Arrivals, ScanReport
 from ego_assets.intake.batches import Limits
 from ego_assets.intake.forgotten import pass_over
@@ -29,8 +31,9 @@ from ego_assets.upkeep.erasure.survey import UnknownVideoError, find_videos, sur
 from ego_assets.upkeep.problems import FORGOTTEN
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.lake import Lake, history
+from resources.lake.s3.client import purge_versions
 from resources.ledger import BusyError, Ledger
-from resources.ledger.contents import Contents
+from resources.ledger.contents import Contents, Tombstone
 from resources.ledger.sources import Sources
 from resources.raw import presence, tombstones
 from resources.raw.reader import RawReader
@@ -136,12 +139,24 @@ def test_a_data_set_in_the_lake_that_has_the_video_is_deleted(tmp_path: Path) ->
         (folder / "videos.mp4").write_bytes(b"pictures of nobody can tell whom")
         provenance = [json.dumps({"video_id": each}) for each in whose]
         pq.write_table(pa.table({"provenance": provenance}), folder / "meta" / "episodes.parquet")
+    mine = tmp_path / "lake" / IN_LAKE / "mine"
+    with alone_in(mine), pytest.raises(erase.ForgetError, match="another export is writing to it"):
+        forget(bench, video)
     (done,) = forget(bench, video)
     assert done.warnings == ["exports/mine was deleted, since it had the video: export it again"]
     left = {p.name for p in (tmp_path / "lake" / IN_LAKE).rglob("*") if p.is_file()}
     assert left == {"videos.mp4", "episodes.parquet"}
     assert not list((tmp_path / "lake" / IN_LAKE / "mine").rglob("*.*"))
     assert problems(bench) == []
+    # Files of somebody else stop neither this nor `ego verify`.
+    for folder in ("_carried", "notes"):
+        (tmp_path / "lake" / folder).mkdir(exist_ok=True)
+    (tmp_path / "lake" / "_carried" / "of nobody").write_text("x")
+    os.mkfifo(tmp_path / "lake" / "notes" / "pipe")
+    (tmp_path / "lake" / "notes" / "a\nb.txt").write_text("x")
+    (done,) = forget(bench, other)
+    assert "a\\nb.txt' of the lake was not searched" in " ".join(done.warnings)
+    assert "a\\nb.txt': it was not searched" in " ".join(problems(bench))
 
 
 @pytest.mark.parametrize("is_known_to_the_ledger", [True, False])
@@ -191,6 +206,27 @@ def test_it_is_told_once_and_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     write_video(bench.raw / "b.mp4", frames=30)
     assert pass_over(bench.lake, bench.ledger, {uri: Path(uri).stat().st_size}).files == {}
     assert look(bench).new == 1
+
+
+def test_another_file_of_its_size_is_read_once_for_each_tombstone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "RACY_NS", 0)
+    bench = RawBench(tmp_path)
+    bench.ledger.open()
+    path, reads = tmp_path / "new.mp4", []
+    path.write_bytes(b"0123456789")
+    real = RawReader.sha256
+    monkeypatch.setattr(RawReader, "sha256", lambda s, uri: (reads.append(uri), real(s, uri))[1])
+
+    def passed(*hashes: str) -> list[str]:
+        for sha256 in hashes:
+            Contents(bench.ledger).bury([Tombstone(sha256[:16], sha256, 10, "2026")])
+        return list(pass_over(bench.lake, bench.ledger, {str(path): 10}).files)
+
+    assert (passed("a" * 64), passed(), len(reads)) == ([], [], 1)
+    own = hashlib.sha256(b"0123456789").hexdigest()
+    assert (passed(own), len(reads)) == ([str(path)], 2)
 
 
 def test_a_file_that_holds_it_under_a_known_name_gets_no_rows_and_verify_tells(
@@ -247,6 +283,27 @@ def test_an_earlier_content_of_a_file_is_forgotten_and_its_present_one_stays(
     attempts = bench.attempts()
     bench.run()
     assert bench.attempts() == attempts
+
+
+def test_no_version_keeps_a_path_of_it_for_an_earlier_content(tmp_path: Path) -> None:
+    bench = RawBench(tmp_path)
+    bench.run()
+    write_video(bench.raw / "b.mp4", frames=31, light=140)
+    bench.run()
+    new = bench.video("b.mp4")["video_id"]
+    before = others(bench, new)
+    path = tmp_path / "lake" / "notes" / "list.txt"
+    path.parent.mkdir()
+    path.write_text(f"{bench.raw}/b.mp4.sum and {bench.raw}/b.mp4")
+    (done,) = forget(bench, new)
+    assert [w.split(" ")[0] for w in done.warnings] == ["notes/list.txt"]
+    path.write_text(f"{bench.raw}/b.mp4.sum")
+    (done,) = forget(bench, new)
+    assert done.warnings == []
+    path.unlink()
+    assert bytes_with(tmp_path / "lake", f"{bench.raw}/b.mp4") == []
+    assert others(bench, new) == before
+    assert problems(bench) == []
 
 
 def test_while_somebody_works_on_its_shard_nothing_is_forgotten(tmp_path: Path) -> None:
@@ -361,12 +418,80 @@ def test_a_bucket_that_keeps_versions_keeps_none_of_a_forgotten_video(
         bench.lake = Lake(f"s3://{bucket}/lake")
         video = full_lake(bench)
         before = others(bench, video)
+        not_its = [
+            "_places/other.json",
+            "_choices/probe/other.json",
+            "_damaged/clips/other.parquet.1",
+        ]
+        for key in not_its * 2:
+            bench.lake.storage.write(key, b"{}")
         (done,) = forget(bench, video)
         assert done.counts["earlier versions of objects"] > 10
         assert others(bench, video) == before
         assert problems(bench) == []
         assert kept_with(client, bucket, video) == []
         assert kept_with(client, bucket, "anna") == []
+        for key in not_its:
+            found = client.list_object_versions(Bucket=bucket, Prefix=f"lake/{key}")
+            assert len(found["Versions"]) == 2, key
+
+
+def test_versions_go_in_pages_and_so_do_marks_of_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(monkeypatch):
+        bucket, client = new_bucket(), s3_client()
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        for number in range(5):
+            for _ in range(3):
+                client.put_object(Bucket=bucket, Key=f"a/{number}", Body=b"x")
+        client.delete_object(Bucket=bucket, Key="a/4")
+        requests: list[str] = []
+        real = client.get_paginator
+
+        class InPagesOfFour:
+            def paginate(self, **given: Any) -> Any:
+                pages = real("list_object_versions").paginate(
+                    **given, PaginationConfig={"PageSize": 4}
+                )
+                for page in pages:
+                    requests.append("page")
+                    yield page
+
+        monkeypatch.setattr(client, "get_paginator", lambda name: InPagesOfFour())
+        monkeypatch.setattr(client, "delete_object", lambda **_: pytest.fail("one by one"))
+        assert purge_versions(client, bucket, "a/", lambda key: key != "a/0") == 3 * 2 + 3 + 1
+        assert len(requests) > 4
+        left = client.list_object_versions(Bucket=bucket, Prefix="a/")
+        assert [v["Key"] for v in left["Versions"]] == ["a/0"] * 3 + ["a/1", "a/2", "a/3"]
+        assert "DeleteMarkers" not in left
+
+
+def test_who_may_not_list_versions_is_told_at_the_end_and_all_else_is_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server(monkeypatch):
+        bench = RawBench(tmp_path)
+        bench.lake = Lake(f"s3://{new_bucket()}/lake")
+        bench.run()
+        video = bench.video("b.mp4")["video_id"]
+        denied = {"Error": {"Code": "AccessDenied", "Message": "not allowed"}}
+
+        def refuse(*_: Any) -> Any:
+            raise ClientError(denied, "ListObjectVersions")
+
+        client = bench.lake.storage.client
+        real = client.get_paginator
+        monkeypatch.setattr(
+            client, "get_paginator", lambda n: refuse() if n == "list_object_versions" else real(n)
+        )
+        (done,) = forget(bench, video)
+        (warning,) = done.warnings
+        assert "s3:ListBucketVersions" in warning
+        assert problems(bench) == []
+        assert video not in {r["video_id"] for r in bench.rows()["clips"]}
+        # A listing that makes up for a tombstone the lake has lost goes on, too.
+        bench.lake.storage.delete(f"_forgotten/{video}.json")
+        uri = str(bench.raw / "b.mp4")
+        assert list(pass_over(bench.lake, bench.ledger, {uri: Path(uri).stat().st_size}).files)
 
 
 def kept_with(client: Any, bucket: str, word: str) -> list[str]:

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from ego_assets.intake.batches import Limits
 from ego_assets.intake.relocation import RelocationError, relocate
 from ego_assets.upkeep import audit
 from resources.lake import Lake
+from resources.lake.storage import LocalStorage
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents
 from resources.raw.places import files_of
+from resources.raw.reader import RawReader
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 
@@ -83,6 +87,35 @@ def test_a_renamed_folder_is_mended_in_one_step(done: RawBench, leaves_a_link: b
     before.assert_kept_at(str(new))
     again = relocate(done.lake, done.ledger, str(done.raw), str(new))
     assert (len(again.found), again.already) == (0, 3)
+
+
+def test_nobody_waits_while_files_are_looked_at(
+    done: RawBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be hundreds of thousands of them, each a request."""
+    new = done.root / "new"
+    done.raw.rename(new)
+    held: list[str] = []
+    real_lock, real_look = LocalStorage.lock, relocation.look
+
+    @contextmanager
+    def lock(storage: LocalStorage, name: str) -> Iterator[None]:
+        with real_lock(storage, name):
+            held.append(name)
+            try:
+                yield
+            finally:
+                held.remove(name)
+
+    def look(uri: str) -> Any:
+        assert "shards" not in held
+        return real_look(uri)
+
+    monkeypatch.setattr(LocalStorage, "lock", lock)
+    monkeypatch.setattr(relocation, "look", look)
+    for found, already in ((3, 0), (0, 3)):
+        made = relocate(done.lake, done.ledger, str(done.raw), str(new))
+        assert (len(made.found), made.already) == (found, already)
 
 
 def test_what_is_missing_or_other_is_listed_and_nothing_is_changed(done: RawBench) -> None:
@@ -191,6 +224,29 @@ def test_from_a_folder_to_s3_and_back(done: RawBench, monkeypatch: pytest.Monkey
         before.assert_kept_at(str(done.root / "kept"))
         done.run(done.root / "kept")
         before.assert_kept_at(str(done.root / "kept"))
+
+
+def test_objects_that_were_not_compared_are_read_once_by_the_next_run(
+    done: RawBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_SCRATCH", str(done.root / "scratch"))
+    before = Before(done)
+    with s3_server(monkeypatch):
+        bucket, client = new_bucket(), s3_client()
+        place = f"s3://{bucket}/footage"
+        for path in sorted(p for p in done.raw.rglob("*") if p.is_file()):
+            data = path.read_bytes()
+            body = bytes(len(data)) if path.name == "a.mp4" else data
+            key = f"footage/{path.relative_to(done.raw)}"
+            client.put_object(Bucket=bucket, Key=key, Body=body)
+        assert relocate(done.lake, done.ledger, str(done.raw), place).is_done
+        done.run(place)  # type: ignore[arg-type]
+        assert done.video("a.mp4")["accepted"] is False  # it is another one, and that is noticed
+        assert done.video("b.mp4")["accepted"]
+        assert done.attempts() == before.attempts
+        with monkeypatch.context() as patch:
+            patch.setattr(RawReader, "sha256", lambda *_: pytest.fail("it was read again"))
+            done.run(place)  # type: ignore[arg-type]
 
 
 def kill_before(number: int) -> None:

@@ -10,31 +10,34 @@ touched. Not here: what there is of a video (`survey`), the proof (`traces`), wh
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.exports.files import IN_LAKE
+from ego_assets.exports.grid import ExportError
 from ego_assets.feature import LAKE
 from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
 from ego_assets.reviews.store import FOLDER as REVIEWS
 from ego_assets.reviews.store import ReviewFiles
+from ego_assets.upkeep.erasure.data_sets import erase_data_sets
 from ego_assets.upkeep.erasure.survey import Survey, at_work, survey
-from ego_assets.upkeep.erasure.traces import find_traces, trace_in
+from ego_assets.upkeep.erasure.traces import find_traces, find_words
 from ego_assets.upkeep.problems import DAMAGED
 from ego_assets.upkeep.recovery.agreement import note_file
 from resources.lake import Lake, LakeError, erasure
 from resources.lake.holdings import item_and_token
+from resources.lake.storage import is_safe
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Tombstone
-from resources.ledger.database import INSTEAD
 from resources.raw import tombstones
-from resources.raw.places import take_out
+from resources.raw.places import known_files, take_out
 from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.tombstones import Left
+from resources.words import ErasedWords
 
 LOCK = "forget"
 TEXTS = ("reports", "_baselines", "_choices")
@@ -44,6 +47,8 @@ LITTER_AGE_S = 86_400.0
 Beyond = Callable[[Sequence[str], Sequence[str]], list[str]]
 """Erases words, and pictures of shards, from what is outside of the lake and the ledger. Returns
 sentences on what it could not erase."""
+Refuse = Callable[[Collection[str]], None]
+"""Raises ForgetError if something that the ledger does not know of is at work on these shards."""
 
 
 class ForgetError(ValueError):
@@ -61,7 +66,12 @@ class Erased:
 
 
 def forget(
-    lake: Lake, ledger: Ledger, surveys: Iterable[Survey], beyond: Beyond, reason: str = ""
+    lake: Lake,
+    ledger: Ledger,
+    surveys: Iterable[Survey],
+    beyond: Beyond,
+    reason: str = "",
+    refuse: Refuse = lambda shards: None,
 ) -> list[Erased]:
     """Erase videos, and go on with those whose erasure was interrupted.
 
@@ -69,17 +79,23 @@ def forget(
     they are not taken in again.
     """
     wanted = list(surveys)
-    refuse_if_at_work(ledger, {shard for each in wanted for shard in each.left.shards})
+    refuse_if_at_work(ledger, {shard for each in wanted for shard in each.left.shards}, refuse)
     with lake.storage.lock(LOCK):
         for each in wanted:
             _begin(lake, ledger, each, reason)
         videos = {each.tombstone.video_id for each in wanted}
         known = tombstones.agree(lake, ledger)
         begun = [v for v in known if v in videos or v in tombstones.unfinished(lake, [v])]
-        return [_go_on(lake, ledger, video_id, beyond) for video_id in sorted(begun)]
+        return [_go_on(lake, ledger, video_id, beyond, refuse) for video_id in sorted(begun)]
 
 
-def resume(lake: Lake, ledger: Ledger, video_ids: Iterable[str], beyond: Beyond) -> list[Erased]:
+def resume(
+    lake: Lake,
+    ledger: Ledger,
+    video_ids: Iterable[str],
+    beyond: Beyond,
+    refuse: Refuse = lambda shards: None,
+) -> list[Erased]:
     """Erase what is left, or there again, of videos that have a tombstone. Raises ForgetError."""
     known = Contents(ledger).tombstones()
     found = []
@@ -89,11 +105,12 @@ def resume(lake: Lake, ledger: Ledger, video_ids: Iterable[str], beyond: Beyond)
             tombstone = in_lake[0]
         if tombstone is not None:
             found.append(survey(lake, ledger, tombstone))
-    return forget(lake, ledger, found, beyond)
+    return forget(lake, ledger, found, beyond, refuse=refuse)
 
 
-def refuse_if_at_work(ledger: Ledger, shards: Iterable[str]) -> None:
-    """Raises ForgetError if a worker has anything of these shards."""
+def refuse_if_at_work(ledger: Ledger, shards: Collection[str], refuse: Refuse) -> None:
+    """Raises ForgetError if a worker has anything of these shards, or as `refuse` does."""
+    refuse(shards)
     for shard, run in at_work(ledger, sorted(shards)).items():
         raise ForgetError(
             f"shard {shard} is being worked on by run {run}: wait for it, or terminate it, and "
@@ -108,18 +125,22 @@ def _begin(lake: Lake, ledger: Ledger, found: Survey, reason: str) -> None:
     tombstones.write(lake, tombstone, found.left)
 
 
-def _go_on(lake: Lake, ledger: Ledger, video_id: str, beyond: Beyond) -> Erased:
+def _go_on(lake: Lake, ledger: Ledger, video_id: str, beyond: Beyond, refuse: Refuse) -> Erased:
     known = tombstones.read(lake, video_id)
     assert known is not None
     tombstone = known[0]
     # What was begun by somebody else may have become more, or have no list of its own.
     left = survey(lake, ledger, tombstone).left
     shards = [shard for shard in left.shards if shard in set(lake.shards())]
-    refuse_if_at_work(ledger, shards)
+    refuse_if_at_work(ledger, shards, refuse)
     done = Erased(tombstone, shards)
     for step in _steps(lake, ledger, tombstone, left, shards, done, beyond):
         step()
     tombstones.write(lake, tombstone, None)
+    try:
+        tombstones.purge(lake, video_id)
+    except PermissionError as error:
+        done.warnings += [words for words in [str(error)] if words not in done.warnings]
     return done
 
 
@@ -135,6 +156,7 @@ def _steps(
     """What is to be done, in this order: first what would bring something of it back."""
     video_id = tombstone.video_id
     words = words_of(video_id, left.uris)
+    texts = ErasedWords(words)
     of_tables = [
         (table, shard)
         for table in TABLES
@@ -148,7 +170,7 @@ def _steps(
 
     def tables() -> None:
         for table, shard in of_tables:
-            done.counts += erasure.erase(lake, table, shard, video_id)
+            done.counts += erasure.erase(lake, table, shard, video_id, left.uris)
 
     def entries() -> None:
         files = [item for items in left.shards.values() for item in items]
@@ -158,7 +180,7 @@ def _steps(
             note_file(lake, ledger, table, shard)
 
     def reviews() -> None:
-        count = ReviewFiles(lake).erase(video_id, lambda text: _without(text, words))
+        count = ReviewFiles(lake).erase(video_id, texts.replaced)
         done.counts["reviews"] += count
 
     def copies() -> None:
@@ -173,7 +195,7 @@ def _steps(
 
     yield names
     yield tables
-    yield lambda: _beside(lake, video_id, shards, words, done)
+    yield lambda: _beside(lake, video_id, shards, texts, done)
     yield reviews
     yield entries
     yield copies
@@ -181,6 +203,7 @@ def _steps(
     yield lambda: done.warnings.extend(beyond(words, shards))
     yield lambda: _purge(lake, video_id, shards, of_tables, done)
     yield lambda: _prove(lake, ledger, video_id, shards)
+    yield lambda: _tell_names(lake, video_id, left.uris, shards, done)
 
 
 def _requeue(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
@@ -203,26 +226,33 @@ def words_of(video_id: str, uris: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda w: (-len(w), w))
 
 
-def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done: Erased) -> None:
+def _beside(lake: Lake, video_id: str, shards: list[str], words: ErasedWords, done: Erased) -> None:
     """What lies beside the tables: carried state, pictures, texts, and what was put aside."""
     storage, mine = lake.storage, set(shards)
-    data_sets: dict[str, list[str]] = defaultdict(list)
+    exported: list[str] = []
     for key in list(storage.everything()):
-        folder, _, rest = key.partition("/")
-        parts = rest.split("/")
-        if folder == "_carried" and parts[1] in mine:
-            if erasure.is_of(item_and_token(key)[0], video_id):
-                storage.delete(key)
-                done.counts["carried states"] += 1
-        elif folder == DAMAGED and (mine & set(parts) or _names(key, mine, video_id)):
+        folder = key.partition("/")[0]
+        if not is_safe(key):
+            done.warnings.append(
+                f"the file {key!r} of the lake was not searched, for its name cannot be used: "
+                "rename or delete it, and forget again"
+            )
+        elif _is_carried_of(key, mine, video_id):
+            storage.delete(key)
+            done.counts["carried states"] += 1
+        elif _is_put_aside_of(key, mine, video_id):
             storage.delete(key)
             done.counts["damaged files"] += 1
         elif folder in TEXTS:
             _reword(lake, key, words, done)
         elif folder == IN_LAKE:
-            data_sets[parts[0]].append(key)
-    for name, files in data_sets.items():
-        _delete_data_set(lake, video_id, f"{IN_LAKE}/{name}", files, done)
+            exported.append(key)
+    try:
+        for name in erase_data_sets(lake, video_id, exported):
+            done.counts["data sets"] += 1
+            done.warnings.append(f"{name} was deleted, since it had the video: export it again")
+    except ExportError as error:
+        raise ForgetError(f"{error}: wait until it is over, and forget again") from error
     for table in TABLES:
         pictures = storage.list(f"{PREVIEWS}/{table}")
         shown = {k: storage.sha256(k) for k in pictures if _stem(k) in mine}
@@ -233,40 +263,34 @@ def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done
     storage.sweep_aside(LITTER_AGE_S, grace_s=0.0)
 
 
-def _delete_data_set(lake: Lake, video_id: str, name: str, files: list[str], done: Erased) -> None:
-    """Delete a data set that was exported into the lake, if it has the video: its pictures do not
-    say whose they are, its rows do. These go last, so that whoever is killed goes on."""
-    telling = [key for key in files if trace_in(lake, key, video_id)]
-    if telling:
-        for key in (*(key for key in files if key not in telling), *telling):
-            lake.storage.delete(key)
-        done.counts["data sets"] += 1
-        done.warnings.append(f"{name} was deleted, since it had the video: export it again")
+def _is_carried_of(key: str, shards: set[str], video_id: str) -> bool:
+    """Whether it is state that was carried from clip to clip of a video."""
+    match key.split("/"):
+        case ["_carried", _, shard, _] if shard in shards:
+            return erasure.is_of(item_and_token(key)[0], video_id)
+    return False
 
 
-def _names(key: str, shards: set[str], video_id: str) -> bool:
-    """Whether the name of a file that was put aside says that it is of a shard, or of a video."""
-    name = key.rpartition("/")[2]
-    return name.startswith(video_id) or any(name.startswith(f"{shard}.") for shard in shards)
+def _is_put_aside_of(key: str, shards: set[str], video_id: str) -> bool:
+    """Whether it is a damaged file that was put aside, of a shard or of a video, by its name."""
+    folder, *parts = key.split("/")
+    if folder != DAMAGED or not parts:
+        return False
+    named = parts[-1].startswith((video_id, *(f"{shard}." for shard in shards)))
+    return named or not shards.isdisjoint(parts)
 
 
 def _stem(key: str) -> str:
     return key.rpartition("/")[2].partition(".")[0]
 
 
-def _reword(lake: Lake, key: str, words: list[str], done: Erased) -> None:
+def _reword(lake: Lake, key: str, words: ErasedWords, done: Erased) -> None:
     with suppress(FileNotFoundError), lake.storage.lock(_lock_of(key)):
-        before = lake.storage.read(key).decode()
-        text = _without(before, words)
+        before = lake.storage.read(key).decode(errors="surrogateescape")
+        text = words.replaced(before)
         if text != before:
-            lake.storage.write(key, text.encode())
+            lake.storage.write(key, text.encode(errors="surrogateescape"))
             done.counts["texts"] += 1
-
-
-def _without(text: str, words: list[str]) -> str:
-    for word in words:
-        text = text.replace(word, INSTEAD)
-    return text
 
 
 def _lock_of(key: str) -> str:
@@ -282,9 +306,18 @@ def _purge(
     of_tables: list[tuple[str, str]],
     done: Erased,
 ) -> None:
-    """Earlier versions of objects, where a bucket keeps them."""
-    begins = [PREVIEWS, REVIEWS, DAMAGED, *TEXTS, "_carried", "_places"]
+    """Earlier versions of objects, where a bucket keeps them. Of texts all of them: which had it
+    cannot be told without reading them."""
+    mine = set(shards)
+    beside: dict[str, Callable[[str], bool]] = {
+        f"{PREVIEWS}/": lambda key: _stem(key) in {*mine, LATEST},
+        f"{DAMAGED}/": lambda key: _is_put_aside_of(key, mine, video_id),
+        "_carried/": lambda key: _is_carried_of(key, mine, video_id),
+        "_choices/": lambda key: _stem(key) in mine,
+    }
+    begins = [f"{folder}/" for folder in (REVIEWS, *TEXTS) if f"{folder}/" not in beside]
     begins += [f"shards/{shard}.json" for shard in shards]
+    begins += [f"_places/{shard}.json" for shard in shards]
     for table, shard in of_tables:
         begins += [f"{table}/{shard}.parquet", f"{table}/_history/{shard}/"]
         begins += [f"{table}/_arrays/{shard}/{video_id}"]
@@ -293,6 +326,8 @@ def _purge(
     try:
         for begin in begins:
             done.counts["earlier versions of objects"] += lake.storage.purge(begin)
+        for begin, is_wanted in beside.items():
+            done.counts["earlier versions of objects"] += lake.storage.purge(begin, is_wanted)
     except PermissionError as error:
         done.warnings.append(str(error))
 
@@ -305,6 +340,20 @@ def _prove(lake: Lake, ledger: Ledger, video_id: str, shards: list[str]) -> None
         raise ForgetError(
             f"something of {video_id} is there again, in {', '.join(names[:5])}: somebody works on "
             "its shard. Forget it again when that is over"
+        )
+
+
+def _tell_names(
+    lake: Lake, video_id: str, uris: Collection[str], shards: list[str], done: Erased
+) -> None:
+    """Say which files name a path of it still: those that nobody but a person may change."""
+    known, _ = known_files(lake)
+    mine = [uri for uri in uris if uri not in known]  # else another video is there by now
+    for key in (
+        find_words(lake, ErasedWords(words_of(video_id, mine)), [*shards, LAKE]) if mine else ()
+    ):
+        done.warnings.append(
+            f"{key} names a raw file of it: take the name out, or delete it, and forget again"
         )
 
 

@@ -75,7 +75,7 @@ def survey(lake: Lake, ledger: Ledger, tombstone: Tombstone) -> Survey:
     for shard, files in left.shards.items():
         counts["file"] += len(files)
         for table in TABLES:
-            with suppress(LakeError):
+            with suppress(LakeError, FileNotFoundError):
                 counts["row"] += _rows(lake, table, shard, video_id)
                 counts["earlier version"] += _versions(lake, table, shard, video_id)
             arrays = lake.storage.list(f"{table}/_arrays/{shard}", begin=video_id)
@@ -205,6 +205,9 @@ def _rows(lake: Lake, table: str, shard: str, video_id: str) -> int:
 
 def _versions(lake: Lake, table: str, shard: str, video_id: str) -> int:
     """How many earlier versions of a table hold a video."""
-    keys = [history.key_of(table, shard, name) for name in history.kept(lake, table, shard)]
-    read = (erasure.read(lake, key, texts=True) for key in keys)
-    return sum(erasure.holds(batch, video_id) for batch in read)
+    count = 0
+    for name in history.kept(lake, table, shard):
+        with suppress(FileNotFoundError):  # it was dropped meanwhile
+            batch = erasure.read(lake, history.key_of(table, shard, name), texts=True)
+            count += erasure.holds(batch, video_id)
+    return count

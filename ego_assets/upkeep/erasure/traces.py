@@ -18,10 +18,17 @@ import pyarrow.parquet as pq
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake, LakeError, erasure
+from resources.lake.storage import UnsafeKeyError, is_safe
 from resources.raw import tombstones
+from resources.words import ErasedWords
 
 _HEX = re.compile(rb"[0-9a-f]{16,}")
 _PARQUET = b"PAR1"
+_BLOCK = 2**22
+_LONGEST = 2**15
+"""Of a path, in bytes, also where it is quoted."""
+_OVERLAP = 15
+"""Bytes of an id that may end one block while the rest of it begins the next."""
 OWN_FOLDERS = (f"{tombstones.FOLDER}/", "_ledger/", ".dagster/")
 """Tombstones; and databases, where a row is known by more than its bytes."""
 
@@ -61,8 +68,41 @@ def find_traces(
         if found := _ids(name, wanted):
             yield from (Trace(video, key, "its name") for video in sorted(found))
             continue
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, UnsafeKeyError):  # `find_unsafe` tells of these
             yield from _inside(lake, key, wanted)
+
+
+def find_words(lake: Lake, words: ErasedWords, shards: Collection[str]) -> Iterator[str]:
+    """Search what `find_traces` does for words: keys of the files that have any."""
+    for key in lake.storage.everything():
+        if key.startswith(OWN_FOLDERS) or not _is_of_any(key, shards):
+            continue
+        with suppress(FileNotFoundError, UnsafeKeyError, LakeError, pa.ArrowInvalid):
+            if any(map(words.are_in, _texts(lake, key))):
+                yield key
+
+
+def _texts(lake: Lake, key: str) -> Iterator[str]:
+    if key.endswith((".npz", ".mp4")):
+        return
+    if key.endswith(".parquet"):
+        batch = erasure.read(lake, key, texts=True)
+        yield b"\n".join((batch.schema.metadata or {}).values()).decode(errors="replace")
+        for column in batch.columns:
+            while pa.types.is_list(column.type):
+                column = pc.list_flatten(column)
+            yield "\n".join(str(value) for value in column.unique().to_pylist())
+        return
+    with lake.storage.open(key) as file:
+        end = b""
+        while block := file.read(_BLOCK):
+            yield (end + block).decode(errors="replace")
+            end = block[-_LONGEST:]
+
+
+def find_unsafe(lake: Lake) -> list[str]:
+    """Files whose names cannot be used, so that they are not searched."""
+    return [key for key in lake.storage.everything() if not is_safe(key)]
 
 
 def trace_in(lake: Lake, key: str, video: str) -> bool:
@@ -84,13 +124,21 @@ def _inside(lake: Lake, key: str, wanted: set[str]) -> Iterator[Trace]:
             found, where = _in_rows(erasure.read(lake, key, texts=True), wanted)
             yield from (Trace(video, key, where) for video in sorted(found))
         return
-    data = lake.storage.read(key)
-    if data.startswith(_PARQUET):  # written aside by somebody who was killed
-        with suppress(pa.ArrowInvalid, OSError):
-            found, where = _in_rows(pq.read_table(pa.BufferReader(data)), wanted)
-            yield from (Trace(video, key, where) for video in sorted(found))
-        return
-    yield from (Trace(video, key, "its words") for video in sorted(_ids(data, wanted)))
+    with lake.storage.open(key) as file:
+        block = file.read(_BLOCK)
+        if block.startswith(_PARQUET):  # written aside by somebody who was killed
+            with suppress(pa.ArrowInvalid, OSError):
+                file.seek(0)
+                found, where = _in_rows(pq.read_table(file), wanted)
+                yield from (Trace(video, key, where) for video in sorted(found))
+            return
+        found = set[str]()
+        end = b""
+        while block:
+            found |= _ids(end + block, wanted)
+            end = (end + block)[-_OVERLAP:]
+            block = file.read(_BLOCK)
+    yield from (Trace(video, key, "its words") for video in sorted(found))
 
 
 def _in_rows(batch: pa.Table, wanted: set[str]) -> tuple[set[str], str]:

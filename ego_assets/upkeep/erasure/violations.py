@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ego_assets.upkeep.erasure.traces import find_traces
+from ego_assets.upkeep.erasure.traces import find_traces, find_unsafe
 from ego_assets.upkeep.problems import FORGOTTEN, Problem
 from resources.lake import Lake
 from resources.ledger import Ledger
@@ -32,6 +32,9 @@ def find_violations(
     for trace in find_traces(lake, videos, chosen):
         detail = f"it was forgotten, and is in {trace.where}"
         yield Problem(FORGOTTEN, trace.table, trace.shard, trace.key, (trace.video_id,), detail)
+    for key in find_unsafe(lake):
+        detail = "it was not searched for forgotten videos: rename or delete it"
+        yield Problem(FORGOTTEN, "", "", repr(key), (), detail)
     for video in sorted(videos):
         for shard in sorted(contents.shards_of(video)):
             if chosen is None or shard in chosen:

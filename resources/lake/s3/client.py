@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ from resources.environment import answer_timeout_s, of_aws
 
 BODY_TRIES = 5
 MISSING = {"404", "NoSuchKey", "NotFound"}
+_DENIED = {"403", "AccessDenied"}
 _NO_VERSIONS = {"501", "NotImplemented", "405", "MethodNotAllowed"}
 """What a server answers that keeps no versions."""
 
@@ -114,35 +116,72 @@ def has_bucket(client: Any, bucket: str) -> bool:
     except ClientError as error:
         if error_code(error) in MISSING | {"NoSuchBucket"}:
             return False
-        if error_code(error) not in {"403", "AccessDenied"}:
+        if error_code(error) not in _DENIED:
             raise
     return True  # or it may not be asked for: then it was the object that is missing
 
 
-def purge_versions(client: Any, bucket: str, prefix: str) -> int:
+def purge_versions(
+    client: Any, bucket: str, prefix: str, is_wanted: Callable[[str], bool] = lambda key: True
+) -> int:
     """Delete all versions of objects that are not the current ones, and marks of deletion. Returns
-    how many. Raises PermissionError if this user may not do that; ClientError."""
+    how many. is_wanted: of which objects, by their keys. Raises PermissionError if this user may
+    not do that; ClientError."""
     from botocore.exceptions import ClientError
 
+    count = 0
     try:
-        paginator = client.get_paginator("list_object_versions")
-        pages = list(paginator.paginate(Bucket=bucket, Prefix=prefix))
-        old = [v for page in pages for v in page.get("Versions", ()) if not v["IsLatest"]]
         # Marks last: without its mark, the version below it would be the current one.
-        old += [mark for page in pages for mark in page.get("DeleteMarkers", ())]
-        for one in old:
-            client.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+        for kind in ("Versions", "DeleteMarkers"):
+            paginator = client.get_paginator("list_object_versions")
+            waiting: list[dict[str, str]] = []
+            for page in paginator.paginate(Bucket=bucket, Prefix=prefix):
+                found = [
+                    {"Key": each["Key"], "VersionId": each["VersionId"]}
+                    for each in page.get(kind, ())
+                    if (kind == "DeleteMarkers" or not each["IsLatest"]) and is_wanted(each["Key"])
+                ]
+                # A page behind: where the listing goes on is told by the last one of a page.
+                count += _delete_versions(client, bucket, waiting)
+                waiting = found
+            count += _delete_versions(client, bucket, waiting)
     except ClientError as error:
         if error_code(error) in _NO_VERSIONS:
-            return 0
-        if error_code(error) in {"403", "AccessDenied"}:
-            raise PermissionError(
-                f"s3://{bucket} may keep earlier versions of what was erased, and this user may "
-                "not look for them or delete them: allow s3:ListBucketVersions and "
-                "s3:DeleteObjectVersion, and forget again"
-            ) from error
+            return count
+        if error_code(error) in _DENIED:
+            raise _not_allowed(bucket) from error
         raise
-    return len(old)
+    return count
+
+
+def _delete_versions(client: Any, bucket: str, versions: list[dict[str, str]]) -> int:
+    """Delete a page of versions with one request, or one by one where the server refuses that."""
+    from botocore.exceptions import ClientError
+
+    if not versions:
+        return 0
+    left = versions
+    try:
+        wanted = {"Objects": versions, "Quiet": True}
+        errors = client.delete_objects(Bucket=bucket, Delete=wanted).get("Errors", ())
+    except ClientError as error:
+        if error_code(error) in _DENIED:
+            raise
+    else:
+        if any(error.get("Code") in _DENIED for error in errors):
+            raise _not_allowed(bucket)
+        left = [{"Key": e["Key"], "VersionId": e["VersionId"]} for e in errors]
+    for version in left:
+        client.delete_object(Bucket=bucket, **version)
+    return len(versions)
+
+
+def _not_allowed(bucket: str) -> PermissionError:
+    return PermissionError(
+        f"s3://{bucket} may keep earlier versions of what was erased, and this user may not look "
+        "for them or delete them: allow s3:ListBucketVersions and s3:DeleteObjectVersion, and "
+        "forget again"
+    )
 
 
 def read_body(client: Any, **request: str) -> bytes:

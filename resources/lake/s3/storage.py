@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -227,14 +227,14 @@ class S3Storage:
             for entry in page.get("Contents", ()):
                 yield f"{prefix}/{entry['Key'].removeprefix(start)}"
 
-    def everything(self) -> Iterator[str]:
-        """Keys of all objects below the prefix."""
+    def everything(self, folder: str = "") -> Iterator[str]:
+        """Keys of all objects, or of those below a folder, but for what stands for a folder: also
+        those that no method takes (`is_safe`)."""
         start = self._key("")
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=start
-        )
-        for page in pages:
-            yield from (entry["Key"].removeprefix(start) for entry in page.get("Contents", ()))
+        pages, below = self.client.get_paginator("list_objects_v2"), f"{folder}/" if folder else ""
+        for page in pages.paginate(Bucket=self.bucket, Prefix=start + below):
+            keys = (entry["Key"] for entry in page.get("Contents", ()))
+            yield from (key.removeprefix(start) for key in keys if not key.endswith("/"))
 
     def drop_empty(self, prefix: str) -> None:
         """There are no folders here."""
@@ -242,10 +242,13 @@ class S3Storage:
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
-    def purge(self, begin: str) -> int:
+    def purge(self, begin: str, is_wanted: Callable[[str], bool] = lambda key: True) -> int:
         """Delete what a bucket with versions keeps of objects that were replaced or deleted, and
-        whose keys begin so. Returns how many. Raises PermissionError."""
-        return purge_versions(self.client, self.bucket, self._key("") + begin)
+        whose keys begin so. Returns how many. is_wanted: of which, by their keys. Raises
+        PermissionError."""
+        start = self._key("")
+        wanted = (start + begin, lambda key: is_wanted(key.removeprefix(start)))
+        return purge_versions(self.client, self.bucket, *wanted)
 
     def copy(self, key: str, target: str) -> None:
         """Publish an object under another key, too, in place of what is there."""
@@ -315,7 +318,8 @@ class S3Storage:
         return live, dead
 
     def sweep_aside(self, older_than_s: float, grace_s: float = GRACE_S) -> int:
-        """Abort uploads that killed writers left behind. Returns how many."""
+        """Abort uploads that killed writers left behind. Returns how many. grace_s: of no use here,
+        where only the age of an upload is known."""
         found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self._key(""))
         now = self._now(found)
         count = 0
