@@ -1,14 +1,16 @@
 """Reads tables, masks and frames of a lake: what training code needs, without the platform.
 
 Works with what `pip install ego-assets` brings. Here: `open_lake`, and the functions that turn
-masks and videos into arrays. Not here: anything that writes, SQL (`ego sql`).
+masks and videos into arrays. Not here: videos, clips and episodes one by one (`stretches`), torch
+(`training`), anything that writes, SQL (`ego sql`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +19,28 @@ import pyarrow.compute as pc
 from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
+from ego_assets.stretches import ClipReader, EpisodeReader, VideoReader, array_of, readers_of
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
 from resources.raw.places import accepted_uris
 from resources.raw.reader import RawReader
 from resources.raw.uris import is_remote, path_of
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ego_assets.media.cursor import FrameCursor
+
 __all__ = [
     "TABLES",
     "BadInputError",
+    "ClipReader",
+    "EpisodeReader",
     "Frame",
     "LakeError",
     "LakeReader",
+    "VideoReader",
+    "array_of",
     "decode_mask",
     "encode_mask",
     "open_lake",
@@ -126,6 +138,47 @@ class LakeReader:
         rows = self._lake.read(table, shard, columns=list(dict.fromkeys([*names, _CONTEXT])))
         return rows.filter(pc.invert(rows[_CONTEXT])).select(names)
 
+    def dataframe(
+        self,
+        name: str,
+        *,
+        columns: Sequence[str] | None = None,
+        shards: Iterable[str] | None = None,
+        context: bool = True,
+    ) -> pl.DataFrame:
+        """Read a table as a polars DataFrame.
+
+        Takes and raises what `table` does; ModuleNotFoundError if polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "dataframe() needs polars: pip install polars; table() does without it"
+            ) from error
+        return pl.DataFrame(self.table(name, columns=columns, shards=shards, context=context))
+
+    def videos(self, *, shards: Iterable[str] | None = None) -> Iterator[VideoReader]:
+        """Go through the accepted videos, shard by shard."""
+        return readers_of(VideoReader, self, self.shards("video_manifest"), shards)
+
+    def clips(
+        self, *, shards: Iterable[str] | None = None, context: bool = True
+    ) -> Iterator[ClipReader]:
+        """Go through the clips, shard by shard.
+
+        context: whether clips begin with their overlap with the clip before, as in the tables.
+        """
+        found = readers_of(ClipReader, self, self.shards("clips"), shards)
+        return found if context else (clip.without_context() for clip in found)
+
+    def episodes(
+        self, *, shards: Iterable[str] | None = None, split: str | None = None
+    ) -> Iterator[EpisodeReader]:
+        """Go through the episodes, shard by shard; of one split, such as `"train"`, or of all."""
+        found = readers_of(EpisodeReader, self, self.shards("episodes"), shards)
+        return (e for e in found if split is None or e.row["split"] == split)
+
     def versions(self, table: str, shard: str) -> list[str]:
         """Versions of the operators that made a shard's rows: what changes them changes these."""
         _check_table(table)
@@ -152,6 +205,24 @@ class LakeReader:
         start = clip["start_frame"] + (0 if context else clip["context_frames"])
         uri = self._uri(clip["shard"], clip["video_id"])
         yield from _read(self._raw, uri, start, clip["end_frame"], max_side_px)
+
+    @contextmanager
+    def cursor(
+        self, shard: str, video_id: str, fit: tuple[int, int] | None = None
+    ) -> Iterator[FrameCursor]:
+        """Open a raw video for frames in any order: `cursor.frame(index)`.
+
+        fit: (height, width) that pictures are shrunk to fit into. Raises what `frames` does.
+        """
+        from ego_assets.media.cursor import FrameCursor
+
+        uri = self._uri(shard, video_id)
+        if is_remote(uri):
+            with self._raw.hold(uri) as path, FrameCursor(path, fit) as cursor:
+                yield cursor
+        else:
+            with FrameCursor(path_of(uri), fit) as cursor:
+                yield cursor
 
     def _uri(self, shard: str, video_id: str) -> str:
         if shard not in self._uris:

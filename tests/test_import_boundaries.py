@@ -20,7 +20,7 @@ ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots", "episodes")
 GROUND = ["ego_assets.operator", "ego_assets.settings", "ego_assets.rows", "ego_assets.feature"]
 TOOLS = ["ego_assets.media", "ego_assets.vision", "ego_assets.models", "ego_assets.quality"]
 ALLOWED: dict[str, list[str]] = {
-    "ego_assets": [],
+    "ego_assets": ["ego_assets.reading"],
     "ego_assets.operator": [],
     "ego_assets.rows": ["resources.lake.table"],
     "ego_assets.settings": [],
@@ -38,15 +38,26 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.operator",
         "ego_assets.media",
         "ego_assets.models.suggestions",
+        "ego_assets.stretches",
         "ego_assets.vision.rle",
         "resources.lake",
         "resources.raw",
+    ],
+    "ego_assets.stretches": ["ego_assets.reading", "ego_assets.operator", "ego_assets.vision"],
+    "ego_assets.training": [
+        "ego_assets.training",
+        "ego_assets.exports",
+        "ego_assets.media",
+        "ego_assets.reading",
+        "ego_assets.operator",
+        "ego_assets.settings",
     ],
     "ego_assets.vision": ["ego_assets.vision", "ego_assets.operator"],
     "ego_assets.media": ["ego_assets.media", "ego_assets.vision", *GROUND, "resources"],
     "ego_assets.exports": [
         "ego_assets.exports",
         "ego_assets.reading",
+        "ego_assets.stretches",
         "ego_assets.operator",
         "ego_assets.settings",
         "resources.lake",

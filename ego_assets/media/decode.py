@@ -11,8 +11,9 @@ import os
 import queue
 import threading
 from bisect import bisect_right
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,6 +130,24 @@ class ClipFrames:
         slots = max(1, min(64, self.max_bytes_in_flight // frame_bytes - 1))
         yield from self._ahead(self._decode(scale, wanted), slots)
 
+    def walk(
+        self, first: int, scale: float = 1.0
+    ) -> Generator[tuple[int, Callable[[], Frame]], None, None]:
+        """(index, what makes its frame) of every frame from `first` on, in the caller's thread.
+
+        For those who stop and go: nothing is decoded ahead but by libav's threads, and a frame that
+        is not made is not converted. Raises BadInputError if decoding breaks off.
+        """
+        converter = RgbConverter(self.index.container_colours)
+        last = self.end_frame - 1
+        try:
+            for index, picture in self._whole_pictures(first, last, range(first, last + 1)):
+                yield index, partial(self._frame, converter, picture, index, scale)
+        except (BadInputError, MemoryError, FileNotFoundError, PermissionError):
+            raise  # libav's own have these types, too
+        except (av.FFmpegError, ValueError) as error:
+            raise self._broken_off(error) from error
+
     def read_pictures(self) -> Iterator[tuple[int, Any]]:
         """(index, libav's own picture as it is stored, not turned) of every frame in order.
 
@@ -185,11 +204,14 @@ class ClipFrames:
         except (BadInputError, MemoryError, FileNotFoundError, PermissionError) as error:
             put(error)  # libav's own have these types, too
         except (av.FFmpegError, ValueError) as error:
-            broken = BadInputError(f"{self.path}: decoding broke off: {libav_says(error)}")
+            broken = self._broken_off(error)
             broken.__cause__ = error
             put(broken)
         except BaseException as error:  # it is raised where the frames are read
             put(error)
+
+    def _broken_off(self, error: Exception) -> BadInputError:
+        return BadInputError(f"{self.path}: decoding broke off: {libav_says(error)}")
 
     def _decode(self, scale: float, wanted: list[int] | None) -> Iterator[Frame]:
         first = wanted[0] if wanted else self.start_frame

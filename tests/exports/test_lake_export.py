@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dagster_project.cli.program import main
 from ego_assets.catalog import TABLES
-from ego_assets.exports.lake_episodes import held, rotation_6d
+from ego_assets.exports.states import held, rotation_6d
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
 from tests.exports.bars import number_in, picture_of
