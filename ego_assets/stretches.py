@@ -53,9 +53,9 @@ def groups_of(rows: pa.Table, column: str) -> dict[Any, pa.Table]:
     numbers = keys.indices.to_numpy()
     order = np.argsort(numbers, kind="stable")
     cuts = np.searchsorted(numbers[order], np.arange(len(keys.dictionary) + 1))
-    sorted_rows = rows.take(pa.array(order))
+    # Not slices: pyarrow 26 takes wrong rows of a slice whose column has lists of lists.
     return {
-        name: sorted_rows.slice(int(a), int(b - a))
+        name: rows.take(pa.array(order[a:b]))
         for name, a, b in zip(keys.dictionary.to_pylist(), cuts, cuts[1:], strict=False)
     }
 
@@ -170,7 +170,7 @@ class ClipReader(VideoReader):
         """
         columns = ["clip_id", "frame_index", "side", "is_valid", "is_wearer", "score"]
         rows = self.rows.of("hand_poses", "clip_id", self.id, [*columns, "joints_camera_m"])
-        is_wearer = pc.fill_null(pc.field("is_wearer"), True)
+        is_wearer = pc.coalesce(pc.field("is_wearer"), pc.scalar(True))
         rows = self._mine(rows.filter(pc.field("is_valid") & is_wearer)).sort_by("score")
         found = self._by_side(rows, "joints_camera_m")  # of two the better one, which comes last
         if frame == "camera":

@@ -3,125 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli.program import main
-from ego_assets.catalog import TABLES
 from ego_assets.exports.states import held, rotation_6d
-from resources.lake import Lake
-from resources.lake.provenance import Provenance
-from tests.exports.bars import number_in, picture_of
+from tests.episodes.made_footage import MadeVideo
+from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import DataSet, read, tree
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "episodes"))
-from made_footage import SHARD, MadeVideo, cut
-
-ROBOT = ("thumb", "index")
+from tests.exports.numbered_lake import NumberedLake, make
 
 
-def write_numbered(path: Path, count: int, fps: int = 30) -> None:
-    """A video whose pictures carry their number."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = 192, 108, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, fps)
-        for n in range(count):
-            frame = av.VideoFrame.from_ndarray(picture_of(n), format="rgb24")
-            frame.pts, frame.time_base = n, Fraction(1, fps)
-            container.mux(stream.encode(frame.reformat(format="yuv420p")))
-        container.mux(stream.encode())
+def export(made: NumberedLake, *options: str, ok: bool = True) -> Any:
+    asked = ["export", "lerobot", "--lake", str(made.lake.root), "--out", str(out_of(made))]
+    done = CliRunner().invoke(main, [*asked, "--json", *options], catch_exceptions=False)
+    assert (done.exit_code == 0) is ok, done.output
+    return json.loads(done.stdout) if ok else done.output
 
 
-def provenance(item: str) -> Provenance:
-    return Provenance(
-        run_id="r",
-        attempt=1,
-        stage="s",
-        operator="o",
-        operator_version="1",
-        weights_hash="",
-        input_hash="i",
-        fingerprint=f"f-{item}",
-        settings="{}",
-        code_version="c",
-        created_at="2026-01-01",
-        host="h",
-        packages="{}",
-    )
+def out_of(made: NumberedLake) -> Path:
+    return made.folder / "out"
 
 
-@dataclass
-class Made:
-    lake: Lake
-    folder: Path
-    tables: dict[str, list[dict[str, Any]]]
-
-    def export(self, *options: str, ok: bool = True) -> Any:
-        out = self.folder / "out"
-        asked = ["export", "lerobot", "--lake", str(self.lake.root), "--out", str(out), "--json"]
-        done = CliRunner().invoke(main, [*asked, *options], catch_exceptions=False)
-        assert (done.exit_code == 0) is ok, done.output
-        return json.loads(done.stdout) if ok else done.output
-
-    def data(self) -> DataSet:
-        return read(self.folder / "out")
-
-
-def make(folder: Path, *videos: MadeVideo, **settings: Any) -> Made:
-    """A lake with episodes of numbered videos, robots' joints among its tables."""
-    lake = Lake(folder / "lake")
-    lake.write_shard(SHARD, {"videos": []})
-    made = cut(*videos, validation_share=0.0, **settings)
-    manifest = []
-    for video in videos:
-        path = folder / f"{video.video_id}.mp4"
-        write_numbered(path, video.count)
-        manifest.append(video.manifest() | {"uri": str(path), "width_px": 192, "height_px": 108})
-    rows = made | {"video_manifest": manifest, "robot_mappings": list(robots(made))}
-    for table, mine in rows.items():
-        item = "unit" if table != "video_manifest" else SHARD
-        filled = [dict.fromkeys(TABLES[table].arrow_schema().names) | row for row in mine]
-        lake.publish(table, SHARD, item, TABLES[table].from_rows(filled), provenance(item))
-    return Made(lake, folder, rows)
-
-
-def robots(made: dict[str, list[dict[str, Any]]]) -> Any:
-    """Joints that tell their frame, of every hand pose but some."""
-    for row in made["episode_hands"]:
-        if row["track_id"] is None or row["frame_index"] % 50 == 7:
-            continue
-        yield {
-            "video_id": row["video_id"],
-            "shard": SHARD,
-            "clip_id": row["clip_id"],
-            "frame_index": row["frame_index"],
-            "pts_s": row["pts_s"],
-            "is_context": False,
-            "track_id": row["track_id"],
-            "side": row["side"],
-            "robot": "two_joints",
-            "method": "vector",
-            "joint_names": list(ROBOT),
-            "joint_positions": [row["frame_index"] / 1000, 0.5],
-            "camera_from_wrist_m": [0.0] * 3,
-            "camera_from_wrist_xyzw": [0.0, 0.0, 0.0, 1.0],
-            "fingertip_names": [],
-            "fingertip_error_m": [],
-            "mean_fingertip_error_m": 0.0,
-            "solver_status": "converged",
-            "within_limits": True,
-            "backend": "made",
-            "quality_tier": "baseline",
-        }
+def data(made: NumberedLake) -> DataSet:
+    return read(out_of(made))
 
 
 def of(rows: list[dict[str, Any]], side: str) -> dict[int, dict[str, Any]]:
@@ -132,9 +42,9 @@ def test_rows_show_the_frames_and_poses_of_the_lake(tmp_path: Path) -> None:
     video = MadeVideo(count=150)
     video.is_valid[60:64] = False
     made = make(tmp_path, replace(video))
-    report = made.export()
+    report = export(made)
     assert (report["episodes"], report["frames"], report["skipped"]) == (1, 150, {})
-    found = made.data()
+    found = data(made)
     left, right = (
         of(made.tables["episode_hands"], "left"),
         of(made.tables["episode_hands"], "right"),
@@ -159,17 +69,17 @@ def test_rows_show_the_frames_and_poses_of_the_lake(tmp_path: Path) -> None:
 
 def test_the_same_command_again_codes_nothing_and_changes_no_byte(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    assert made.export()["coded"] == 1
+    assert export(made)["coded"] == 1
     before = tree(tmp_path / "out")
-    again = made.export()
+    again = export(made)
     assert (again["coded"], again["kept"], again["written"]) == (0, 1, [])
     assert tree(tmp_path / "out") == before
 
 
 def test_robot_joints_are_state_and_what_is_not_known_is_held_and_said(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    made.export("--hand", "robot")
-    found = made.data()
+    export(made, "--hand", "robot")
+    found = data(made)
     names = found.info["features"]["observation.state"]["names"]
     assert names[9:11] == ["left_thumb", "left_index"] and len(names) == 22
     for row in found.rows:
@@ -182,7 +92,7 @@ def test_robot_joints_are_state_and_what_is_not_known_is_held_and_said(tmp_path:
 
 def test_a_robot_that_is_not_there_is_named(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    said = made.export("--hand", "both", "--robot", "shadow", ok=False)
+    said = export(made, "--hand", "both", "--robot", "shadow", ok=False)
     assert "the lake has joints of two_joints, not of shadow" in said
 
 
@@ -191,14 +101,14 @@ def test_positions_in_the_world_are_exported_where_the_camera_is_known(tmp_path:
     walking.camera_m[:, 0] = np.linspace(0, 1, 90)
     lost.camera_valid[40:60] = False
     made = make(tmp_path, walking, lost)
-    report = made.export("--frame", "world")
+    report = export(made, "--frame", "world")
     assert list(report["skipped"].values()) == [
         "its cameras are not known in metres in every frame"
     ]
     right = of(
         [r for r in made.tables["episode_hands"] if r["video_id"] == walking.video_id], "right"
     )
-    found = made.data()
+    found = data(made)
     names = found.info["features"]["observation.state"]["names"]
     at = names.index("right_wrist_x")
     for row in found.rows:
@@ -207,8 +117,8 @@ def test_positions_in_the_world_are_exported_where_the_camera_is_known(tmp_path:
         camera = row["observation.camera"][:3]
         assert camera[0] == pytest.approx(row["source_frame"] / 89, abs=0.02)
         assert row["observation.camera_known"] in (True, [True])
-    made.export("--frame", "camera")
-    assert {tuple(np.atleast_1d(r["observation.camera_known"])) for r in made.data().rows} == {
+    export(made, "--frame", "camera")
+    assert {tuple(np.atleast_1d(r["observation.camera_known"])) for r in data(made).rows} == {
         (True,),
         (False,),
     }
@@ -216,8 +126,8 @@ def test_positions_in_the_world_are_exported_where_the_camera_is_known(tmp_path:
 
 def test_the_usual_rate_is_taken_and_others_are_brought_to_it(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    assert made.export("--fps", "10")["frames"] == 30
-    found = made.data()
+    assert export(made, "--fps", "10")["frames"] == 30
+    found = data(made)
     assert found.info["fps"] == 10
     assert [r["source_frame"] for r in found.rows] == list(range(0, 90, 3))
     for row in found.rows:
@@ -226,7 +136,7 @@ def test_the_usual_rate_is_taken_and_others_are_brought_to_it(tmp_path: Path) ->
 
 def test_a_lake_without_episodes_says_where_footage_went(tmp_path: Path) -> None:
     video = MadeVideo(count=90, is_there=np.zeros(90, bool))
-    said = make(tmp_path, video).export(ok=False)
+    said = export(make(tmp_path, video), ok=False)
     assert "no episodes of the split train: `ego yield`" in said
     done = CliRunner().invoke(main, ["yield", "--lake", str(tmp_path / "lake"), "--json"])
     found = json.loads(done.stdout)
@@ -236,7 +146,7 @@ def test_a_lake_without_episodes_says_where_footage_went(tmp_path: Path) -> None
 
 
 def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_option(tmp_path: Path) -> None:
-    said = make(tmp_path, MadeVideo(count=90)).export("--max-side-px", "3", ok=False)
+    said = export(make(tmp_path, MadeVideo(count=90)), "--max-side-px", "3", ok=False)
     assert "--max-side-px: Input should be greater than or equal to 16" in said
 
 
