@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -58,9 +59,17 @@ class NumberedLake:
 
 
 def make(
-    folder: Path, *videos: MadeVideo, shards: int = 1, keyframes: int = 250, **settings: Any
+    folder: Path,
+    *videos: MadeVideo,
+    shards: int = 1,
+    write: Callable[[Path, int], object] = write_numbered,
+    size: tuple[int, int] = (192, 108),
+    **settings: Any,
 ) -> NumberedLake:
-    """A lake with episodes of numbered videos, dealt out to shards one after another."""
+    """A lake with episodes of videos, which are dealt out to shards one after another.
+
+    write: makes a video of so many frames, of this size.
+    """
     names = [f"20261130-{n:04d}" for n in range(shards)]
     shard_of = {video.video_id: names[n % shards] for n, video in enumerate(videos)}
     lake = Lake(folder / "lake")
@@ -68,8 +77,9 @@ def make(
     manifest = []
     for video in videos:
         path = folder / f"{video.video_id}.mp4"
-        write_numbered(path, video.count, keyframes=keyframes)
-        manifest.append(video.manifest() | {"uri": str(path), "width_px": 192, "height_px": 108})
+        write(path, video.count)
+        sizes = {"width_px": size[0], "height_px": size[1]}
+        manifest.append(video.manifest() | {"uri": str(path)} | sizes)
     rows = made | {"video_manifest": manifest, "robot_mappings": list(robots(made))}
     for mine in rows.values():
         for row in mine:

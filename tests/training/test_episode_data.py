@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ego_assets.training import (
 )
 from tests.episodes.made_footage import MadeVideo
 from tests.exports.bars import number_in
-from tests.exports.numbered_lake import NumberedLake, make
+from tests.exports.numbered_lake import NumberedLake, make, write_numbered
 
 COUNTS = (64, 75, 61, 70)
 WINDOWS = WindowSettings(observation=3, action=5, stride=2, size=(108, 192))
@@ -35,7 +36,8 @@ Key = tuple[str, int]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> NumberedLake:
     videos = [MadeVideo(count=n, video_id=f"{i:016x}") for i, n in enumerate(COUNTS)]
-    return make(tmp_path_factory.mktemp("lake"), *videos, shards=2, keyframes=20)
+    write = partial(write_numbered, keyframes=20)
+    return make(tmp_path_factory.mktemp("lake"), *videos, shards=2, write=write)
 
 
 @pytest.fixture
