@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from tests.episodes.made_footage import MadeVideo
 from tests.exports.bars import number_in
 from tests.exports.numbered_lake import NumberedLake, make, write_numbered
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNTS = (64, 75, 61, 70)
 WINDOWS = WindowSettings(observation=3, action=5, stride=2, size=(108, 192))
 NO_PICTURES = WINDOWS.model_copy(update={"size": None})
@@ -285,6 +288,27 @@ def test_forward_reads_decode_each_frame_once(
     decoded.clear()
     assert len(list(EpisodeStream(lake, WINDOWS, buffer=32))) == len(dataset)
     assert (len(decoded), set(decoded.values())) == (frames, {1})
+
+
+WITHOUT_PLATFORM = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # as if they were not installed
+import ego_assets as ego
+from ego_assets.training import EpisodeLoader, EpisodeStream, WindowSettings
+
+lake = ego.open(sys.argv[1])
+stream = EpisodeStream(lake, WindowSettings(size=(54, 96)))
+for batch in EpisodeLoader(stream, batch_size=8):
+    print(*batch["observation.images.ego"].shape, *batch["action"].shape)
+    break
+"""
+
+
+def test_training_needs_torch_and_the_core_alone(made: NumberedLake) -> None:
+    absent = ["dagster", "cv2", "scipy", "polars", "boto3", "sqlalchemy", "click", "rich", "psutil"]
+    command = [sys.executable, "-c", WITHOUT_PLATFORM, made.lake.location, *absent]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "8 1 3 54 96 8 16 48\n", done.stderr
 
 
 def test_a_data_set_that_was_read_can_be_forked_and_pickled(made: NumberedLake) -> None:
