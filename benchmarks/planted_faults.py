@@ -193,6 +193,11 @@ def _set(table: str, **values: Any) -> Change:
     return _each(table, lambda row, rng: row.update(values))
 
 
+def _damage_a_clip(shard: Shard, rng: np.random.Generator) -> None:
+    start = _frame(shard)
+    shard["clips"][1]["damaged_frames"] = [[start, start + 5]]
+
+
 def _go_blind(shard: Shard, rng: np.random.Generator) -> None:
     shard["object_masks"], shard["hand_masks"] = [], []
 
@@ -587,5 +592,11 @@ FAULTS = (
            "footage:footage_is_kept"),
     _fault("wrists that jitter after cleaning", _set("episodes", jitter_after_mm=12.0),
            "episodes:cleaned_wrists_are_smooth"),
+    _fault("a recording that was cut off",
+           _set("video_manifest", promised_frame_count=300, missing_s=7.0),
+           "video_manifest:recordings_are_not_cut_off"),
+    _fault("a file with a hole", _set("video_manifest", damaged_frames=[[10, 15], [40, 42]]),
+           "video_manifest:videos_are_not_damaged"),
+    _fault("pictures that the decoder made up", _damage_a_clip, "clips:clips_are_not_damaged"),
 )  # fmt: skip
 """Kinds of faults, each with what has to notice it."""

@@ -9,6 +9,7 @@ import dagster as dg
 
 from dagster_project.executors.gpu import gpu_executor
 from dagster_project.jobs import (
+    DATA_SETS,
     JOBS,
     rederive_stale_job,
     reports,
@@ -34,7 +35,7 @@ from sensors.raw_data import build_raw_data_sensor
 from sensors.schedules import build_schedules
 from sensors.stale import build_stale_sensor
 
-ASSETS = [*STAGE_ASSETS, reports]
+ASSETS = [*STAGE_ASSETS, *DATA_SETS, reports]
 SENSORS = [
     build_raw_data_sensor(whole_graph_job),
     build_stale_sensor(rederive_stale_job, Recipes),

@@ -1,18 +1,25 @@
-"""The Dagster instance of a lake: where runs and events are kept."""
+"""The Dagster instance of a lake: where runs and events are kept, and what is erased there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 import yaml
 
 from ego_assets.models.weights import cache_file
 from resources.lake import LakeError
+from resources.ledger.database import INSTEAD, erase_words
+from resources.processes import Life
+from resources.processes.run_locks import RunLocks
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEFAULT_CONFIG = """telemetry:
@@ -31,6 +38,14 @@ _EARLIER = {
 }
 """SHA-256 of the files that earlier releases have made: who never edited one gets the new one."""
 DAGSTERS_LIMIT = 10
+UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_PICTURE = re.compile(r"data:image/[a-z+.-]+;base64,[A-Za-z0-9+/=]+")
 
 
 def home_of(lake_root: str | Path) -> Path:
@@ -139,3 +154,79 @@ def open_instance(lake_root: str | Path) -> dg.DagsterInstance:
 
 def _is_earlier(config: Path) -> bool:
     return hashlib.sha256(config.read_bytes()).hexdigest() in _EARLIER
+
+
+def runs_under_way(instance: dg.DagsterInstance, shards: Collection[str]) -> dict[str, str]:
+    """{run: shards, as a person reads it} of runs of these shards that have not ended; one whose
+    process is surely gone has."""
+    found, locks = {}, RunLocks(instance.root_directory)
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
+        first = run.tags.get("dagster/partition") or run.tags.get(
+            "dagster/asset_partition_range_start", ""
+        )
+        last = run.tags.get("dagster/asset_partition_range_end", first)
+        is_gone = locks.life_of(run.run_id) is Life.GONE
+        if first and any(first <= shard <= last for shard in shards) and not is_gone:
+            found[run.run_id] = first if first == last else f"{first} to {last}"
+    return found
+
+
+def erase_in_home(
+    instance: dg.DagsterInstance, words: Sequence[str], shards: Collection[str]
+) -> list[str]:
+    """Erase words from what Dagster keeps of runs (events, settings, logs of steps), names of files
+    where they stand alone, and pictures of shards that are inside of events. Returns sentences on
+    what could not be erased."""
+    instead = dict.fromkeys(words, INSTEAD)
+    for word in words:
+        if "/" in word:
+            quoted = json.dumps(word.rpartition("/")[2]), json.dumps(INSTEAD)
+            instead |= {quoted[0]: quoted[1]}
+            instead |= {json.dumps(quoted[0])[1:-1]: json.dumps(quoted[1])[1:-1]}
+    problems = []
+    for engine in _databases(instance):
+        try:
+            _drop_pictures(engine, shards)
+            erase_words(engine, instead, but=["forgotten", "uri"])
+        except sa.exc.SQLAlchemyError as error:
+            why = " ".join(str(getattr(error, "orig", None) or error).split())
+            problems.append(
+                f"Dagster's database {engine.url.render_as_string()} may still name it ({why}): "
+                "stop what uses it, and forget again"
+            )
+        finally:
+            engine.dispose()
+    for path in Path(instance.root_directory).rglob("*"):
+        if path.suffix in {".out", ".err", ".log", ".txt"} and path.is_file():
+            data = before = path.read_bytes()
+            for word in words:
+                data = data.replace(word.encode(), INSTEAD.encode())
+            if data != before:
+                path.write_bytes(data)
+    return problems
+
+
+def _databases(instance: dg.DagsterInstance) -> Iterator[sa.Engine]:
+    """All that the instance keeps things in: files of its home, and Postgres."""
+    for path in sorted(Path(instance.root_directory).rglob("*.db")):
+        url = sa.URL.create("sqlite", database=str(path))
+        yield sa.create_engine(url, connect_args={"timeout": 60})
+    storages = (instance.event_log_storage, instance.run_storage, instance.schedule_storage)
+    for given in sorted({str(getattr(s, "postgres_url", "") or "") for s in storages} - {""}):
+        yield sa.create_engine(given)
+
+
+def _drop_pictures(engine: sa.Engine, shards: Collection[str]) -> None:
+    """Take the pictures out of events that show these shards."""
+    found = sa.MetaData()
+    found.reflect(engine)
+    with engine.begin() as connection:
+        for table in found.tables.values():
+            keys = list(table.primary_key.columns)
+            texts = [c for c in table.columns if isinstance(c.type, sa.String)]
+            for column in texts if len(keys) == 1 else ():
+                shown = sa.or_(*(column.contains(s, autoescape=True) for s in shards))
+                query = sa.select(keys[0], column).where(column.contains("data:image/"), shown)
+                for key, text in connection.execute(query).all() if shards else ():
+                    change = table.update().where(keys[0] == key)
+                    connection.execute(change.values({column.name: _PICTURE.sub("", text)}))

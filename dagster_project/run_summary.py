@@ -40,7 +40,8 @@ class Summary:
     waiting_for_gpu: clips by table that have, at most, a result made without one; degraded: why.
     warnings: sentences on what went well, and slowly. moved: raw files that are elsewhere now, the
     same videos as before; replaced: those that hold another video than before; gone: those that are
-    not there, each told once. checks: the asset checks that failed, by shard.
+    not there, each told once; forgotten: those that are passed over, for a person had their content
+    forgotten, each told once. checks: the asset checks that failed, by shard.
     """
 
     lake: str
@@ -55,6 +56,7 @@ class Summary:
     moved: list[dict[str, str]] = field(default_factory=list)
     replaced: list[dict[str, str]] = field(default_factory=list)
     gone: list[dict[str, str]] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
     waiting_for_gpu: dict[str, int] = field(default_factory=dict)
     degraded: str = ""
     problems: list[str] = field(default_factory=list)

@@ -42,6 +42,7 @@ from dagster_project.unfinished import find_unfinished
 from ego_assets.catalog import STAGES_OF_A_SHARD
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
+from ego_assets.intake.forgotten import pass_over
 from ego_assets.intake.moves import recognize
 from ego_assets.intake.shards import find_files, register_files, shards_of
 from ego_assets.upkeep.recovery.rebuild import ready
@@ -49,7 +50,7 @@ from resources.devices.gpu import find_gpus
 from resources.environment import degrade_after_s
 from resources.lake import Lake, LakeError
 from resources.ledger import Ledger
-from resources.raw.places import files_of
+from resources.raw.places import files_of, known_files
 
 JOB = "whole_graph"
 LOOK_S = 0.5
@@ -117,11 +118,16 @@ def run_paths(
     lake = Lake(lake_root)
     ledger = Ledger.of(lake.location)
     ledger.open()
-    moved = recognize(lake, ready(lake, ledger, _noting(tell)), found.files)
+    ready(lake, ledger, _noting(tell))
+    passed = pass_over(lake, ledger, found.files, known_files(lake)[0])
+    for uri in passed.files:
+        del found.files[uri]
+    moved = recognize(lake, ledger, found.files)
     register_files(lake, found.files, min_shards=max(1, sum(not g.fault for g in find_gpus())))
     shards = sorted({*shards_of(lake, found.files), *moved.shards})
     summary = run_shards(lake_root, shards, set(found.files), tell=tell, **options)
     summary.moved = [{"uri": m.uri, "was_at": m.source.uri} for m in moved.moves]
+    summary.forgotten = passed.new
     summary.rejected.extend(
         {"uri": uri, "reason": "refused", "detail": why} for uri, why in found.refused.items()
     )

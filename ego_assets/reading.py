@@ -7,6 +7,7 @@ masks and videos into arrays. Not here: videos, clips and episodes one by one (`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,10 @@ import pyarrow.compute as pc
 from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
+from ego_assets.quality.failed import failed_checks
 from ego_assets.stretches import ClipReader, EpisodeReader, VideoReader, array_of, readers_of
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
-from resources.raw.places import accepted_uris
 from resources.raw.reader import RawReader
 from resources.raw.uris import is_remote, path_of
 
@@ -72,7 +73,7 @@ class LakeReader:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._raw = RawReader()
-        self._uris: dict[str, dict[str, str]] = {}
+        self._files: dict[str, dict[str, tuple[str, int | None]]] = {}
 
     @property
     def location(self) -> str:
@@ -189,6 +190,20 @@ class LakeReader:
         """Read the arrays that a row points to, such as the points at `points_uri`."""
         return self._lake.read_arrays(uri)
 
+    def settings_of(self, table: str, clip: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the rows of a clip were made with; empty if it has none."""
+        _check_table(table)
+        made = self._lake.provenance(table, clip["shard"], clip["clip_id"])
+        settings: dict[str, Any] = json.loads(made.settings) if made else {}
+        return settings
+
+    def failed_checks(self, shard: str) -> list[dict[str, str]]:
+        """List the quality checks that failed in the last look at a shard, errors first.
+
+        Each has `asset` (its table), `shard`, `check`, `severity` (`error` or `warn`), `reason`.
+        """
+        return [c for c in failed_checks(self._lake, TABLES) if c["shard"] == shard]
+
     def frames(
         self, clip: Mapping[str, Any], *, max_side_px: int | None = None, context: bool = True
     ) -> Iterator[Frame]:
@@ -203,8 +218,8 @@ class LakeReader:
         if the video does not decode, FileNotFoundError if it is gone.
         """
         start = clip["start_frame"] + (0 if context else clip["context_frames"])
-        uri = self._uri(clip["shard"], clip["video_id"])
-        yield from _read(self._raw, uri, start, clip["end_frame"], max_side_px)
+        uri, stream = self._file(clip["shard"], clip["video_id"])
+        yield from _read(self._raw, uri, start, clip["end_frame"], max_side_px, stream)
 
     @contextmanager
     def cursor(
@@ -216,19 +231,24 @@ class LakeReader:
         """
         from ego_assets.media.cursor import FrameCursor
 
-        uri = self._uri(shard, video_id)
+        uri, stream = self._file(shard, video_id)
         if is_remote(uri):
-            with self._raw.hold(uri) as path, FrameCursor(path, fit) as cursor:
+            with self._raw.hold(uri) as path, FrameCursor(path, fit, stream) as cursor:
                 yield cursor
         else:
-            with FrameCursor(path_of(uri), fit) as cursor:
+            with FrameCursor(path_of(uri), fit, stream) as cursor:
                 yield cursor
 
-    def _uri(self, shard: str, video_id: str) -> str:
-        if shard not in self._uris:
-            self._uris[shard] = accepted_uris(self._lake, shard)
+    def _file(self, shard: str, video_id: str) -> tuple[str, int | None]:
+        """The uri of a video, and which of its streams was taken."""
+        if shard not in self._files:
+            columns = ["video_id", "uri", "accepted", "video_stream_index"]
+            rows = self._lake.read("video_manifest", shard, columns=columns).to_pylist()
+            self._files[shard] = {
+                r["video_id"]: (r["uri"], r["video_stream_index"]) for r in rows if r["accepted"]
+            }
         try:
-            return self._uris[shard][video_id]
+            return self._files[shard][video_id]
         except KeyError:
             raise LakeError(
                 f"{self.location}: shard {shard} has no accepted video {video_id} in video_manifest"
@@ -236,7 +256,12 @@ class LakeReader:
 
 
 def read_frames(
-    video: str | Path, start: int = 0, end: int | None = None, *, max_side_px: int | None = None
+    video: str | Path,
+    start: int = 0,
+    end: int | None = None,
+    *,
+    max_side_px: int | None = None,
+    stream_index: int | None = None,
 ) -> Iterator[Frame]:
     """Decode frames `start` to `end` (exclusive) of a video: upright RGB pictures, in order.
 
@@ -245,31 +270,41 @@ def read_frames(
         start: the first frame, counted in presentation order as `frame_index` is.
         end: one past the last frame; the end of the video by default.
         max_side_px: shrink pictures to this size; `frame.scale` says by how much.
+        stream_index: of the video stream in the file, as `video_stream_index` of a row has it; the
+            largest by default.
 
-    Decoding runs ahead in a thread, in bounded memory; frames that do not decode are left out.
+    Decoding runs ahead in a thread, in bounded memory; frames that do not decode, or only with what
+    a decoder makes up where the file is damaged, are left out.
     Raises BadInputError if the file is no video or has no such frames.
     """
     uri = video if isinstance(video, str) else str(video.expanduser())
-    yield from _read(RawReader(), uri, start, end, max_side_px)
+    yield from _read(RawReader(), uri, start, end, max_side_px, stream_index)
 
 
 def _read(
-    raw: RawReader, uri: str, start: int, end: int | None, max_side_px: int | None
+    raw: RawReader,
+    uri: str,
+    start: int,
+    end: int | None,
+    max_side_px: int | None,
+    stream: int | None,
 ) -> Iterator[Frame]:
     if is_remote(uri):
         with raw.hold(uri) as path:
-            yield from _decode(path, start, end, max_side_px)
+            yield from _decode(path, start, end, max_side_px, stream)
     else:  # not held: that would hash the whole file for each clip
-        yield from _decode(path_of(uri), start, end, max_side_px)
+        yield from _decode(path_of(uri), start, end, max_side_px, stream)
 
 
-def _decode(path: Path, start: int, end: int | None, max_side_px: int | None) -> Iterator[Frame]:
+def _decode(
+    path: Path, start: int, end: int | None, max_side_px: int | None, stream: int | None
+) -> Iterator[Frame]:
     # Imported here: libav takes a third of a second, and tables alone do without it.
     from ego_assets.media.decode import ClipFrames
     from ego_assets.media.frame_index import index_frames
 
-    last = len(index_frames(path)) if end is None else end
-    yield from ClipFrames(path, start, last).read(max_side_px=max_side_px)
+    last = len(index_frames(path, stream)) if end is None else end
+    yield from ClipFrames(path, start, last, stream_index=stream).read(max_side_px=max_side_px)
 
 
 def _check_table(name: str) -> None:

@@ -124,6 +124,10 @@ def report(context: SensorEvaluationContext, look: ScanReport) -> None:
         context.log.warning(gone)
     for old in look.superseded:
         context.log.warning(f"{old.uri} was written over: shard {old.shard} runs again")
+    if look.forgotten:
+        context.log.info(
+            f"{look.forgotten} new files hold videos that were forgotten: they are passed over"
+        )
     if look.shards:
         context.log.info(f"{len(look.shards)} new shards: {', '.join(look.shards)}")
 

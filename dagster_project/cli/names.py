@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+
+if TYPE_CHECKING:
+    from ego_assets.reading import LakeReader
 
 BAD = (State.QUARANTINED, State.FAILED, State.DROPPED)
 LOOKED_AT = 5_000
@@ -80,6 +84,67 @@ def check_names(lake: Lake, ledger: Ledger, shard: str | None, unit: str | None)
         return
     more = did_you_mean_unit(ledger, unit)
     raise UnknownNameError(f"there is no clip, video or file {unit} in {lake.location}{more}")
+
+
+def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
+    """The clips that a name stands for, rows of `clips`: that of a clip, of a video, or of the file
+    of a video (or its path); or the parts of clips that make up an episode. Raises
+    UnknownNameError.
+    """
+    columns = ["video_id", "shard", "uri", "accepted", "reject_reason", "reject_detail"]
+    videos = lake.table("video_manifest", columns=columns).to_pylist()
+    mine = [v for v in videos if name == v["video_id"] or _is_file(name, v["uri"])]
+    if len({video["video_id"] for video in mine}) > 1:
+        ids = ", ".join(sorted({video["video_id"] for video in mine}))
+        raise UnknownNameError(f"{name} may be one of these videos in {lake.location}: {ids}")
+    of_clip = [v for v in videos if v["video_id"] == name.partition("-")[0]]
+    for video in mine or of_clip:
+        clips = [
+            clip
+            for clip in lake.table("clips", shards=[video["shard"]]).to_pylist()
+            if clip["video_id"] == video["video_id"] and (mine or clip["clip_id"] == name)
+        ]
+        if clips:
+            return clips
+        if parts := [] if mine else _parts_of_episode(lake, video["shard"], name):
+            return parts
+    for video in mine:
+        if not video["accepted"]:
+            why = f"{video['reject_reason']}: {video['reject_detail']}"
+            raise UnknownNameError(f"the video {name} was rejected, so it has no clips: {why}")
+    if mine:
+        raise UnknownNameError(f"the video {name} has no clips in {lake.location} yet: `ego run`")
+    known = [each for v in videos for each in (v["video_id"], Path(v["uri"]).name)]
+    for rows in lake.by_shard("clips", columns=["clip_id"]):
+        known += rows["clip_id"].to_pylist()
+        if len(known) > LOOKED_AT:
+            break
+    more = did_you_mean(name, known)
+    raise UnknownNameError(f"there is no clip, episode or video {name} in {lake.location}{more}")
+
+
+def _parts_of_episode(lake: LakeReader, shard: str, name: str) -> list[dict[str, Any]]:
+    """The clips of an episode, each from its first to its last frame in it."""
+    found = [e.row for e in lake.episodes(shards=[shard]) if e.id == name]
+    parts: list[dict[str, Any]] = []
+    for episode in found[:1]:
+        start, end = episode["start_frame"], episode["end_frame"]
+        for clip in lake.table("clips", shards=[shard]).sort_by("start_frame").to_pylist():
+            first = clip["start_frame"] + clip["context_frames"]
+            if clip["take_id"] != episode["take_id"] or clip["end_frame"] <= start or first >= end:
+                continue
+            part = clip | {"start_frame": max(first, start), "context_frames": 0}
+            part["end_frame"] = min(clip["end_frame"], end)
+            if part["start_frame"] == start:
+                part["start_pts_s"] = episode["start_pts_s"]
+            if part["end_frame"] == end:
+                part["end_pts_s"] = episode["end_pts_s"]
+            parts.append(part)
+    return parts
+
+
+def _is_file(name: str, uri: str) -> bool:
+    return name in (uri, Path(uri).name) or str(Path(name).resolve()) == uri
 
 
 def did_you_mean_unit(ledger: Ledger, given: str) -> str:

@@ -21,11 +21,13 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_project.cli.config import config
-from dagster_project.cli.episodes import EPISODES
-from dagster_project.cli.exports import export
+from dagster_project.cli.data.episodes import EPISODES, show_waterfall
+from dagster_project.cli.data.exports import export
+from dagster_project.cli.data.sql import sql
+from dagster_project.cli.data.view import view
+from dagster_project.cli.footage import FOOTAGE
 from dagster_project.cli.history import HISTORY
 from dagster_project.cli.quarantine import quarantine, retry
-from dagster_project.cli.sql import sql
 from dagster_project.cli.stage_settings import (
     CONFIG_OPTION,
     PROFILE_OPTION,
@@ -40,6 +42,7 @@ from dagster_project.cli.terminal import (
     LAKE_OPTION,
     WORKERS_OPTION,
     Commands,
+    count_of,
     existing_lake,
     hanging,
     ledger_of,
@@ -134,7 +137,8 @@ def _local_folder(_: click.Context, __: click.Parameter, given: str) -> Path:
 @WORKERS_OPTION
 @JSON_OPTION
 def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json: bool) -> None:
-    """Make sample videos, run the whole graph over them, and say where to look."""
+    """Make sample videos, run the whole graph over them, export what is worth training on, and say
+    where to look."""
     from ego_assets.graph.backends import Backends
     from samples import render_sample
 
@@ -150,9 +154,32 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
             render_sample(raw, seed=seed, duration_s=duration_s, scenes=scenes, name=name)
     summary = _run((str(raw),), lake_root, force=False, workers=workers, verbose=False)
     if not as_json:
+        if summary.ok:
+            _export_demo(lake_root, say)
         command = plain(f"ego up --lake {shlex.quote(str(lake_root))}", "bold")
         say.print(Text.assemble("\nLook at it: ", command, " opens the Dagster UI"), soft_wrap=True)
     report(summary, as_json)
+
+
+def _export_demo(lake_root: Path, say: Console) -> None:
+    """Show how much of the samples is worth training on, and export it."""
+    from ego_assets.episodes.waterfall import waterfall_of
+    from ego_assets.exports.lake_episodes import ContentSettings
+    from ego_assets.exports.lake_export import export_lerobot
+    from ego_assets.exports.lerobot.settings import LeRobotSettings
+    from ego_assets.reading import LakeReader
+
+    lake, out = existing_lake(str(lake_root)), lake_root.parent / "lerobot"
+    found, _ = waterfall_of(lake)
+    show_waterfall(found, "what is worth training on", say)
+    if not found.episodes:
+        return
+    done = export_lerobot(lake, out, ContentSettings(split="all"), LeRobotSettings())
+    episodes = count_of(done.report.episodes, "episode")
+    say.print(plain(f"LeRobot data set: {out} ({episodes}, {done.report.frames:,} frames)"))
+    first = min(episode.id for episode in LakeReader(lake).episodes())
+    command = plain(f"ego view {first} --lake {shlex.quote(str(lake_root))}", "bold")
+    say.print(Text.assemble("See one: ", command), soft_wrap=True)
 
 
 def _hosts(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[Authority]:
@@ -269,5 +296,18 @@ def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
         raise click.UsageError(str(error)) from error
 
 
-for _command in (*UPKEEP, *HISTORY, *EPISODES, export, quarantine, retry, config, sql, weights):
+_COMMANDS = (
+    *UPKEEP,
+    *HISTORY,
+    *EPISODES,
+    *FOOTAGE,
+    export,
+    quarantine,
+    retry,
+    config,
+    sql,
+    view,
+    weights,
+)
+for _command in _COMMANDS:
     main.add_command(_command)

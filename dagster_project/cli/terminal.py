@@ -142,7 +142,7 @@ def waiting(number: int, noun: str) -> str:
 
 UNCHECKED = {"doctor"}
 """Commands that look at the environment themselves."""
-RESUMED = {"run", "demo", "retry", "stale"}
+RESUMED = {"run", "demo", "retry", "stale", "forget", "relocate"}
 """Commands that go on where they were stopped."""
 STOPPED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as of any command of a shell."""
@@ -351,6 +351,9 @@ def _print_summary(summary: Any) -> None:
         console.print(plain(words), soft_wrap=True)
     for entry in summary.gone:
         console.print(plain(f"gone {entry['detail']}"), soft_wrap=True)
+    for uri in summary.forgotten:
+        words = f"passed over {uri}: it holds a video that was forgotten (`ego forget`)"
+        console.print(plain(words), soft_wrap=True)
     for entry in summary.failures:
         words = f"{entry['state']} {entry['stage']} {entry['unit']}: {entry['reason']}"
         console.print(plain(words), soft_wrap=True)

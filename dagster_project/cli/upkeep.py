@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dagster_project.cli.footage import erase_with_dagster
 from dagster_project.cli.names import (
     SHARDS_OPTION,
     TableName,
@@ -30,6 +31,9 @@ from dagster_project.cli.terminal import (
     report,
 )
 from ego_assets.catalog import TABLES
+from ego_assets.upkeep.problems import FORGOTTEN
+from resources.lake import Lake
+from resources.ledger import Ledger
 
 
 @click.command()
@@ -54,7 +58,12 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
     ledger = ledger_of(lake)
     check_shards(lake, shards)
     problems = audit.verify(lake, ledger, shards or None)
-    repaired = audit.repair(lake, ledger, problems) if mend else None
+    forgotten = {u for p in problems if p.kind == FORGOTTEN for u in p.units}
+    repaired: dict[str, int] | None = None
+    if mend:
+        if forgotten:
+            _forget_again(lake, ledger, forgotten)
+        repaired = audit.repair(lake, ledger, problems) | {"forgotten": len(forgotten)}
     counts = {t: {s.value: n for s, n in c.items()} for t, c in ledger.counts().items()}
     if as_json:
         content = {"lake": lake.location, "problems": [asdict(p) for p in problems]}
@@ -68,7 +77,8 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
                 f"put aside {count_of(repaired['files'], 'file')}, "
                 f"requeued {count_of(repaired['units'], 'unit')}, "
                 f"wrote {count_of(repaired['checksums'], 'checksum')}, "
-                f"entered {count_of(repaired['taken_over'], 'result')} into the ledger; "
+                f"entered {count_of(repaired['taken_over'], 'result')} into the ledger, "
+                f"forgot {count_of(repaired['forgotten'], 'video')} for good; "
                 "`ego retry` makes the rows again"
             )
         elif problems:
@@ -77,6 +87,20 @@ def verify(lake_root: str, shards: tuple[str, ...], mend: bool, as_json: bool) -
                 "into the ledger what it does not know"
             )
     sys.exit(1 if problems and not mend else 0)
+
+
+def _forget_again(lake: Lake, ledger: Ledger, videos: set[str]) -> None:
+    """Go on with the erasure of videos, and erase what is there of them again."""
+    from ego_assets.upkeep.erasure.erase import ForgetError, resume
+
+    try:
+        done = erase_with_dagster(
+            lake.location, lambda beyond: resume(lake, ledger, videos, beyond), set()
+        )
+    except ForgetError as error:
+        raise click.ClickException(str(error)) from error
+    for words in sorted({words for each in done for words in each.warnings}):
+        click.echo(plain(f"left to do: {words}").plain, err=True)
 
 
 @click.command("rebuild-ledger")

@@ -26,9 +26,9 @@ from resources.raw.presence import RawGoneError, RawRefusedError
 from resources.raw.reader import (
     RawChangedError,
     RawReader,
+    find_sidecar,
     is_remote,
     look,
-    sidecar_of,
     sidecar_state,
     sidecar_version,
 )
@@ -61,6 +61,9 @@ class FileTask:
             if (handed_on := self._handed_on(item.item_id, uri)) is None:
                 raise
             return ClipOutput(tables={"video_manifest": [handed_on]})
+        if self.contents.is_forgotten(row["video_id"]):
+            why = "its content was forgotten (`ego forget`): `ego verify --repair` erases this row"
+            row |= self.operator.rejected("forgotten", why)
         if row["accepted"]:
             owner, shard = self._claim(row["video_id"], uri, item.item_id)
             if (owner, shard) != (uri, self.spec.shard):
@@ -115,7 +118,7 @@ class FileTask:
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
         if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
             limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
-            detail = f"{sidecar_of(uri)} is larger than {limit}: it was not fetched"
+            detail = f"{find_sidecar(uri)} is larger than {limit}: it was not fetched"
             columns = self.operator.rejected("bad_calibration", detail)
         return sha256, size, columns
 
@@ -169,6 +172,7 @@ class ClipTask:
         with self.raw.hold(item.file_id, video["uri"], video["sha256"]) as path:
             clip = self.clip_input(item, path)
             output: ClipOutput = self.operator.process(clip, carried)
+            _leave_out_damaged(output, clip)
         if self.spec.hardware_decoding:
             output.notes["decoded by"] = getattr(clip.frames, "decoded_by", "")
         return output
@@ -194,8 +198,19 @@ class ClipTask:
             clip["end_frame"],
             max_bytes_in_flight=self.spec.frame_bytes,
             hardware=self.spec.hardware_decoding,
+            stream_index=video.get("video_stream_index"),
         )
         return ClipInput(clip, video, frames, intrinsics_of(video), tables, arrays)
+
+
+def _leave_out_damaged(output: ClipOutput, clip: ClipInput) -> None:
+    """Drop rows of frames that are not to be trusted: operators may fill gaps from both sides."""
+    damaged = {
+        frame for start, end in clip.clip.get("damaged_frames") or () for frame in range(start, end)
+    }.union(getattr(clip.frames, "damaged", ()))
+    for name, rows in output.tables.items() if damaged else ():
+        if "frame_index" in TABLES[name].model_fields:
+            output.tables[name] = [r for r in rows if r["frame_index"] not in damaged]
 
 
 class TablesTask:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ego_assets.engine.plan import Group, StageSpec, WorkItem, chain
 from resources.ledger import Entry, Ledger, State
+from resources.ledger.contents import Contents
 
 
 def is_given_up(entry: Entry | None, fingerprint: str | None, *, force: bool = False) -> bool:
@@ -119,6 +120,8 @@ class Todo:
 
     def is_quarantined(self, item: WorkItem, fingerprint: str) -> bool:
         """Whether it must not be tried; force tries what another run put there."""
+        if item.video_id and Contents(self.ledger).is_forgotten(item.video_id):
+            return True  # since it was planned
         return any(
             is_given_up(
                 e,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,19 @@ import pyarrow as pa
 
 from ego_assets.episodes.cleaning import (
     ABSENT,
-    FILLED,
-    MEASURED,
-    SMOOTHED,
     CleanPath,
     clean,
-    fill,
-    fillable,
 )
-from ego_assets.episodes.cleaning import continuous as continuous_turns
-from ego_assets.episodes.rules import Stretch, presence, stretches
+from ego_assets.episodes.rules import TakeStretch, presence, stretches
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.takes import READS, TakeFrames, takes_of
-from ego_assets.episodes.words import EpisodeFacts, find_captioner, instruction
+from ego_assets.episodes.trajectories import EpisodeCameras, hand_rows, in_hand
+from ego_assets.episodes.words import EpisodeFacts, find_captioner, instruction, version_of
 from ego_assets.operator import ClipOutput, Rows, TablesInput
 from ego_assets.quality.blame import failed_clips, reads_of_probes
 
 MOVED_PX = 20.0
 """What a hand holds is moved, not only held, where it gets so far in the picture."""
-_ORIGINS = {MEASURED: "measured", SMOOTHED: "smoothed", FILLED: "filled"}
 _MADE_BY = ("scene_reconstruction", "hand_poses", "object_movements")
 """Tables without whose item a clip counts as not processed."""
 
@@ -59,6 +54,11 @@ class EpisodeCutter:
             for table, columns in READS.items()
         }
 
+    @staticmethod
+    def identity(settings: EpisodeSettings, root: Path) -> str:
+        """What results depend on beside the settings: the package of the captioner."""
+        return version_of(settings.captioner) if settings.captioner else ""
+
     def process(self, item: TablesInput) -> ClipOutput:
         """Rows of `footage`, `episodes`, `episode_frames` and `episode_hands` of a shard."""
         tables = item.shards[item.shard]
@@ -66,7 +66,7 @@ class EpisodeCutter:
         done = [made.get(table, frozenset[str]()) for table in _MADE_BY]
         failed = failed_clips(self.settings.failed_checks, tables)
         rows = _Rows(item.shard, self.settings, tables)
-        by_video: dict[str, list[tuple[TakeFrames, list[Stretch]]]] = defaultdict(list)
+        by_video: dict[str, list[tuple[TakeFrames, list[TakeStretch]]]] = defaultdict(list)
         for take in takes_of(tables, frozenset.intersection(*done), self.settings.whose_hands):
             by_video[take.video_id].append((take, stretches(take, self.settings, failed)))
         for video in tables["video_manifest"].sort_by("video_id").to_pylist():
@@ -108,7 +108,7 @@ class _Rows:
         self._objects = _objects_of(tables)
 
     def add_video(
-        self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[Stretch]]]
+        self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[TakeStretch]]]
     ) -> None:
         """The stretches of an accepted video: its takes, and what lies between them."""
         frame, second = 0, 0.0
@@ -159,7 +159,7 @@ class _Rows:
             }
         )
 
-    def _stretch(self, take: TakeFrames, stretch: Stretch) -> None:
+    def _stretch(self, take: TakeFrames, stretch: TakeStretch) -> None:
         first, last = stretch.first, stretch.last
         kept = stretch.why == "kept"
         place = {
@@ -177,14 +177,14 @@ class _Rows:
         if kept:
             self._episode(take, stretch, place | {"episode_id": episode_id})
 
-    def _episode(self, take: TakeFrames, stretch: Stretch, place: dict[str, Any]) -> None:
+    def _episode(self, take: TakeFrames, stretch: TakeStretch, place: dict[str, Any]) -> None:
         here = slice(stretch.first, stretch.last)
-        camera = _Cameras.of(take, here, self.settings.fill_gap_s)
+        camera = EpisodeCameras.of(take, here, self.settings.fill_gap_s)
         base = {k: place[k] for k in ("video_id", "shard", "episode_id")}
         self.frames += camera.rows(take, here, base)
         paths = {side: self._clean(take, side, here, camera) for side in take.hands}
         sides = [side for side, path in paths.items() if (path.origin != ABSENT).any()]
-        rows = [r for side in sides for r in _hand_rows(take, side, here, paths[side], camera)]
+        rows = [r for side in sides for r in hand_rows(take, side, here, paths[side], camera)]
         self.hands += [base | row for row in rows]
         labels, is_moved = self._held(take, place["start_frame"], place["end_frame"])
         facts = EpisodeFacts(
@@ -220,10 +220,10 @@ class _Rows:
             }
         )
 
-    def _clean(self, take: TakeFrames, side: str, here: slice, camera: _Cameras) -> CleanPath:
+    def _clean(self, take: TakeFrames, side: str, here: slice, camera: EpisodeCameras) -> CleanPath:
         """A hand's path, cleaned in the world where the camera is known in metres all along."""
         hand, settings = take.hands[side], self.settings
-        position, xyzw, local = _in_hand(
+        position, xyzw, local = in_hand(
             hand.hand_m[here], hand.hand_xyzw[here], hand.joints_m[here]
         )
         if camera.is_whole:
@@ -252,124 +252,6 @@ class _Rows:
                 frames[label] += shared
                 is_moved |= row["displacement_px"] >= MOVED_PX
         return sorted(frames, key=lambda label: (-frames[label], label)), is_moved
-
-
-@dataclass(frozen=True)
-class _Cameras:
-    """The cameras of an episode of n frames in metres, with short gaps filled; NaN where not
-    known. origin: (n,); is_whole: known in every frame."""
-
-    origin: np.ndarray
-    position: np.ndarray
-    xyzw: np.ndarray
-
-    @classmethod
-    def of(cls, take: TakeFrames, here: slice, fill_gap_s: float) -> _Cameras:
-        known, pts = take.camera.is_metric[here], take.pts_s[here]
-        position = np.where(known[:, None], take.camera.position[here], np.nan)
-        xyzw = continuous_turns(np.where(known[:, None], take.camera.xyzw[here], np.nan))
-        origin = np.where(known, MEASURED, ABSENT)
-        for first, last in fillable(pts, known, fill_gap_s):
-            origin[first:last] = FILLED
-        fill(pts, known, origin == FILLED, position, xyzw, np.empty((len(pts), 0, 3)))
-        return cls(origin, position, xyzw)
-
-    @property
-    def is_whole(self) -> bool:
-        return bool((self.origin != ABSENT).all())
-
-    def rows(
-        self, take: TakeFrames, here: slice, base: Mapping[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        columns = (
-            take.frames[here].tolist(),
-            take.pts_s[here].tolist(),
-            _or_none(self.position, self.origin != ABSENT),
-            _or_none(self.xyzw, self.origin != ABSENT),
-            self.origin.tolist(),
-        )
-        for frame, pts, position, xyzw, origin in zip(*columns, strict=True):
-            yield {
-                **base,
-                "frame_index": frame,
-                "pts_s": pts,
-                "world_from_camera_m": position,
-                "world_from_camera_xyzw": xyzw,
-                "camera_origin": _ORIGINS.get(origin),
-            }
-
-    def to_world(self, position: np.ndarray, xyzw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Poses in the camera as poses in the world."""
-        from scipy.spatial.transform import Rotation
-
-        camera = Rotation.from_quat(self.xyzw)
-        turned = np.full_like(xyzw, np.nan)
-        known = np.isfinite(xyzw).all(axis=1)
-        turned[known] = (camera[known] * Rotation.from_quat(xyzw[known])).as_quat()
-        return camera.apply(position) + self.position, turned
-
-
-def _in_hand(
-    hand_m: np.ndarray, hand_xyzw: np.ndarray, joints_m: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(position, rotation, joints in the hand frame) of hand poses; NaN stays."""
-    from scipy.spatial.transform import Rotation
-
-    local = np.full_like(joints_m, np.nan)
-    known = np.isfinite(hand_xyzw).all(axis=1)
-    if known.any():
-        matrix = Rotation.from_quat(hand_xyzw[known]).as_matrix()
-        local[known] = (joints_m[known] - hand_m[known][:, None]) @ matrix
-    return hand_m, hand_xyzw, local
-
-
-def _hand_rows(
-    take: TakeFrames, side: str, here: slice, path: CleanPath, camera: _Cameras
-) -> Iterator[dict[str, Any]]:
-    """The rows of a hand, in the camera and, where that is known in metres, in the world."""
-    from scipy.spatial.transform import Rotation
-
-    at = np.flatnonzero(path.origin != ABSENT)
-    turn = Rotation.from_quat(path.xyzw[at])
-    position, matrix = path.position[at], turn.as_matrix()
-    in_world = camera.origin[at] != ABSENT
-    of_camera = Rotation.from_quat(np.where(in_world[:, None], camera.xyzw[at], [0, 0, 0, 1.0]))
-    camera_m = np.where(in_world[:, None], camera.position[at], 0.0)
-    if camera.is_whole:  # then the path is one in the world
-        world_m, world_turn = position, turn
-        position, turn = of_camera.inv().apply(position - camera_m), of_camera.inv() * turn
-        matrix = turn.as_matrix()
-    else:
-        world_m, world_turn = of_camera.apply(position) + camera_m, of_camera * turn
-    joints = np.einsum("nij,npj->npi", matrix, path.local[at]) + position[:, None]
-    world = np.einsum("nij,npj->npi", of_camera.as_matrix(), joints) + camera_m[:, None]
-    row = np.where(path.origin[at] == FILLED, -1, take.hands[side].row[here][at])
-    columns = {
-        "frame_index": take.frames[here][at].tolist(),
-        "pts_s": take.pts_s[here][at].tolist(),
-        "origin": [_ORIGINS[o] for o in path.origin[at].tolist()],
-        "clip_id": _names(take.hand_rows["clip_id"], row),
-        "track_id": _names(take.hand_rows["track_id"], row),
-        "joints_camera_m": joints.tolist(),
-        "camera_from_hand_m": position.tolist(),
-        "camera_from_hand_xyzw": turn.as_quat().tolist(),
-        "joints_world_m": _or_none(world, in_world),
-        "world_from_hand_m": _or_none(world_m, in_world),
-        "world_from_hand_xyzw": _or_none(world_turn.as_quat(), in_world),
-    }
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, values, strict=True)) | {"side": side}
-
-
-def _or_none(values: np.ndarray, is_there: np.ndarray) -> list[Any]:
-    pairs = zip(values.tolist(), is_there.tolist(), strict=True)
-    return [value if there else None for value, there in pairs]
-
-
-def _names(column: pa.ChunkedArray, row: np.ndarray) -> list[str | None]:
-    """The values of a column in some rows; None for row -1."""
-    picked: list[str | None] = column.take(pa.array(row, mask=row < 0)).to_pylist()
-    return picked
 
 
 def split_of(recording: str, settings: EpisodeSettings) -> str:

@@ -26,7 +26,7 @@ TURN_WINDOW_S = 0.1
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TakeStretch:
     """Frames first to last (exclusive), counted from the take's first; why: a bin of `footage`."""
 
     first: int
@@ -37,14 +37,14 @@ class Stretch:
 
 def stretches(
     take: TakeFrames, settings: EpisodeSettings, failed: Mapping[str, str]
-) -> list[Stretch]:
+) -> list[TakeStretch]:
     """Cut a take into stretches without gaps: those that are kept, each an episode, and those that
     a rule drops. failed: {clip: the check that it fails}."""
     names, why = _bins(take, settings, failed)
     kept = names.index("kept")
     for run in _runs_of(why, kept, _breaks(take)):
         _settle(take, settings, names, why, run)
-    found: list[Stretch] = []
+    found: list[TakeStretch] = []
     for first, last in _edges(why, _breaks(take) & (why == kept)):
         name = names[why[first]]
         if name != "kept":
@@ -53,7 +53,7 @@ def stretches(
         length = take.end_s[last - 1] - take.pts_s[first]
         parts = max(int(np.ceil(length / settings.max_length_s)), 1)
         cuts = np.linspace(first, last, parts + 1).round().astype(int)
-        found.extend(Stretch(int(a), int(b), "kept") for a, b in pairwise(cuts))
+        found.extend(TakeStretch(int(a), int(b), "kept") for a, b in pairwise(cuts))
     return found
 
 
@@ -224,11 +224,11 @@ def _runs_of(values: np.ndarray, value: int, breaks: np.ndarray) -> list[tuple[i
 
 def _by_clip(
     take: TakeFrames, first: int, last: int, name: str, failed: Mapping[str, str]
-) -> Iterator[Stretch]:
+) -> Iterator[TakeStretch]:
     """A dropped stretch, clip by clip where the check that failed is that of a clip."""
     if name != "failed check":
-        yield Stretch(first, last, name)
+        yield TakeStretch(first, last, name)
         return
     for a, b in _edges(take.clip[first:last], np.zeros(last - first, bool)):
         clip = take.clip_ids[take.clip[first + a]]
-        yield Stretch(first + a, first + b, name, failed[clip])
+        yield TakeStretch(first + a, first + b, name, failed[clip])

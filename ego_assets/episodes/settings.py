@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from ego_assets.episodes.words import check_template
 from ego_assets.quality.settings import ProbeSettings, Share
 from ego_assets.settings import Settings
+
+Template = Annotated[str, AfterValidator(check_template)]
 
 
 class EpisodeSettings(Settings):
@@ -70,12 +73,12 @@ class EpisodeSettings(Settings):
         le=2,
         description="length of the filter of trajectories, which has no lag; 0: none",
     )
-    instruction: str = Field(
+    instruction: Template = Field(
         default="{Verb} the {objects} with the {hands}",
         description="template for stretches in which something is held or touched; {Verb}, "
         "{objects} and {hands} are filled in",
     )
-    instruction_without_objects: str = Field(
+    instruction_without_objects: Template = Field(
         default="Move the {hands}", description="template where nothing is"
     )
     captioner: str = Field(

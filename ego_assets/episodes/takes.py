@@ -32,6 +32,7 @@ READS: dict[str, tuple[str, ...]] = {
         "context_frames",
         "start_pts_s",
         "end_pts_s",
+        "damaged_frames",
     ),
     "scene_reconstruction": (
         "clip_id",
@@ -196,6 +197,8 @@ def _take(
     at = scene["frame_index"].to_numpy() - start
     is_damaged = np.zeros(count, bool)
     is_damaged[at] = [reason == UNDECODED for reason in scene["invalid_reason"].to_pylist()]
+    for first, last in clips["damaged_frames"].explode().drop_nulls().to_list():
+        is_damaged[max(first - start, 0) : max(last - start, 0)] = True
     is_active = np.zeros(count, bool)
     for row in movements.select(["start_frame", "end_frame", "state"]).to_pylist():
         if row["state"] == "moving":

@@ -28,44 +28,50 @@ class EpisodeFacts:
     sides: Sequence[str]
 
 
+PLACES = ("verb", "Verb", "objects", "hands")
+"""What a template may name, in braces."""
 Captioner = Callable[[EpisodeFacts], str]
 
 
 @dataclass(frozen=True)
-class Words:
+class Instruction:
     """The words of an episode, and what they are made from."""
 
     text: str
     source: str
 
 
-def instruction(facts: EpisodeFacts, with_objects: str, without: str, captioner: str = "") -> Words:
-    """Fill in a template, or ask a captioner. Raises BadInputError for a template that cannot be
-    filled in, and a captioner that is not installed or says nothing."""
+def instruction(
+    facts: EpisodeFacts, with_objects: str, without: str, captioner: str = ""
+) -> Instruction:
+    """Fill in a template, or ask a captioner. Raises BadInputError for a captioner that is not
+    installed or says nothing."""
     if captioner:
         text = find_captioner(captioner)(facts).strip()
         if not text:
             raise BadInputError(f"captioner {captioner!r} says nothing of {facts}")
-        return Words(text, captioner)
+        return Instruction(text, captioner)
     template = with_objects if facts.objects else without
     verb = "move" if facts.is_moved else "hold"
-    values = {
-        "verb": verb,
-        "Verb": verb.capitalize(),
-        "objects": _listed([_plain(name) for name in facts.objects]),
-        "hands": _hands(facts.sides),
-    }
+    listed = _listed([_plain(name) for name in facts.objects])
+    said = (verb, verb.capitalize(), listed, _hands(facts.sides))
+    values = dict(zip(PLACES, said, strict=True))
+    return Instruction(
+        template.format_map(values), "object_movements" if facts.objects else "hand_poses"
+    )
+
+
+def check_template(template: str) -> str:
+    """A template as it is. Raises ValueError if it cannot be read, or names something unknown."""
     try:
-        unknown = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        unknown -= set(values)
+        named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
-        raise BadInputError(f"the template {template!r} cannot be read: {error}") from error
-    if unknown:
-        raise BadInputError(
-            f"the template {template!r} names {sorted(unknown)}; there are {sorted(values)}"
+        raise ValueError(f"{template!r} is no template: {error}") from error
+    if unknown := sorted(named - set(PLACES)):
+        raise ValueError(
+            f"{template!r} names {', '.join(map(repr, unknown))}; there are {', '.join(PLACES)}"
         )
-    text = template.format_map(values)
-    return Words(text, "object_movements" if facts.objects else "hand_poses")
+    return template
 
 
 def find_captioner(name: str) -> Captioner:
@@ -79,6 +85,13 @@ def find_captioner(name: str) -> Captioner:
         )
     found: Captioner = points[name].load()
     return found
+
+
+def version_of(captioner: str) -> str:
+    """The package that brings a captioner, and its version; empty if it is not installed."""
+    points = metadata.entry_points(group=CAPTIONERS_GROUP, name=captioner)
+    packages = [point.dist for point in points if point.dist is not None]
+    return " ".join(f"{p.name} {p.version}" for p in packages)
 
 
 def _plain(label: str) -> str:

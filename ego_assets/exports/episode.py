@@ -1,5 +1,4 @@
-"""The episode that every exporter takes: pictures, columns of numbers and words on one grid of
-ticks.
+"""The episode that every exporter takes: pictures, numbers and words on one grid of ticks.
 
 Here: the value and what it must fulfil. Not here: where episodes come from, any file format.
 """
@@ -48,8 +47,9 @@ class ExportEpisode:
     """A stretch of a take, on a grid.
 
     fingerprint: changes whenever the pictures do (hash of the video, frames, version of the
-    decoder); numbers and words need not be in it, they are compared themselves. lasting: words that
-    hold from a tick on; events: words of one tick; None: the data set has no such column.
+    decoder); numbers and words need not be in it, they are compared themselves.
+    persistent: words that hold from a tick on; events: words of one tick; None: the data set has no
+    such column.
     provenance: what a person needs to find the source (video, take, SHA-256, frames), as JSON.
     """
 
@@ -59,7 +59,7 @@ class ExportEpisode:
     grid: Grid
     columns: Mapping[str, Numbers]
     pictures: Mapping[str, Pictures]
-    lasting: Sequence[Words] | None = None
+    persistent: Sequence[Words] | None = None
     events: Sequence[Words] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ class ExportEpisode:
             self._refuse("it has no frames")
         for key, column in self.columns.items():
             self._check_column(key, column)
-        for words in (*(self.lasting or ()), *(self.events or ())):
+        for words in (*(self.persistent or ()), *(self.events or ())):
             if not 0 <= words.tick < len(self):
                 self._refuse(f"the words {words.content!r} are at tick {words.tick} of {len(self)}")
 
@@ -82,9 +82,9 @@ class ExportEpisode:
         """Hash of all that an export of it depends on."""
         parts: dict[str, Any] = {
             "id": self.episode_id,
-            "pictures": [self.fingerprint, *self.pictures],
+            "pictures": [self.fingerprint, *sorted(self.pictures)],
             "task": self.task,
-            "lasting": _as_rows(self.lasting),
+            "persistent": _as_rows(self.persistent),
             "events": _as_rows(self.events),
             "provenance": self.provenance,
             "columns": {k: [c.names, str(c.values.dtype)] for k, c in self.columns.items()},
@@ -92,7 +92,8 @@ class ExportEpisode:
         }
         found = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
         arrays = [self.grid.frames, self.grid.pts_s, self.grid.is_held]
-        for values in (*arrays, *(c.values for c in self.columns.values())):
+        columns = [self.columns[key].values for key in sorted(self.columns)]
+        for values in (*arrays, *columns):
             found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()
 

@@ -102,15 +102,16 @@ def make_grid(
     if (np.diff(frames) <= 0).any() or (np.diff(pts_s) <= 0).any():
         raise ExportError("frames and their times must rise")
     fps = fps or max(1, round(typical_rate(pts_s)))
-    ticks = pts_s[0] + np.arange(int(np.floor((pts_s[-1] - pts_s[0]) * fps + 0.5)) + 1) / fps
+    distance = 1 / typical_rate(pts_s) if len(pts_s) > 1 else 1 / fps
+    end = pts_s[-1] - pts_s[0] + min(distance, 1 / fps) / 2
+    ticks = pts_s[0] + np.arange(int(end * fps) + 1) / fps
     places = np.flatnonzero(usable)
     times = pts_s[places]
     after = np.searchsorted(times, ticks).clip(1, max(1, len(times) - 1))
     before = after - 1
     after = np.minimum(after, len(times) - 1)
     nearest = np.where(ticks - times[before] <= times[after] - ticks, before, after)
-    usual = max(1 / fps, 1 / typical_rate(pts_s) if len(pts_s) > 1 else 0.0)
-    is_held = np.abs(times[nearest] - ticks) > NEAR * usual
+    is_held = np.abs(times[nearest] - ticks) > NEAR * max(1 / fps, distance)
     last = (np.searchsorted(times, ticks, side="right") - 1).clip(0)
     # What lies ahead must not be seen before its time, so a hole shows what was before it.
     chosen = np.maximum.accumulate(np.where(is_held, last, nearest))

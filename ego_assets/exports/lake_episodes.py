@@ -226,12 +226,12 @@ class LakeEpisodes:
             grid=grid,
             columns={
                 **state_and_action(hands, joints, grid, with_tips=settings.hand != "robot"),
-                "observation.hand_origin": Numbers(grid.take(hands.origin), SIDES),
+                "hand_origin": Numbers(grid.take(hands.origin), SIDES),
                 **camera_columns(cameras, grid),
-                **({"observation.joints_known": joints.known_on(grid)} if joints else {}),
+                **({"joints_known": joints.known_on(grid)} if joints else {}),
             },
             pictures={"observation.images.ego": self._pictures(row, grid)},
-            lasting=[Words(row["instruction"], 0)],
+            persistent=[Words(row["instruction"], 0)],
             provenance={
                 "video_id": row["video_id"],
                 "take_id": row["take_id"],

@@ -47,7 +47,7 @@ def export_lerobot(
 
     def progress(what: str, frames: int) -> None:
         nonlocal done
-        if what in ("kept", "coded"):
+        if what in ("kept", "encoded"):
             done += 1
             if tell is not None:
                 tell(done, total)

@@ -22,7 +22,7 @@ from ego_assets.stretches import array_of
 
 SIDES = ("left", "right")
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `observation.hand_origin`; 0: no hand, and the state is that of the last tick with one.
+"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one.
 """
 UNPLACED = "its cameras are not known in metres in every frame"
 _TIPS = (4, 8, 12, 16, 20)
@@ -127,8 +127,8 @@ def camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
         pose[known, 3:] = rows["world_from_camera_xyzw"].to_pylist()
     state = held(np.concatenate([pose[:, :3], rotation_6d(pose[:, 3:])], axis=1))
     return {
-        "observation.camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
-        "observation.camera_known": Numbers(grid.take(known[:, None]), ("known",)),
+        "camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
+        "camera_known": Numbers(grid.take(known[:, None]), ("known",)),
     }
 
 

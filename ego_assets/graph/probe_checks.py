@@ -175,13 +175,16 @@ class _ShardQuality:
 
         from ego_assets.media.decode import ClipFrames
 
-        rows = self.lake.read("video_manifest", self.shard, columns=["video_id", "uri", "sha256"])
+        columns = ["video_id", "uri", "sha256", "video_stream_index"]
+        rows = self.lake.read("video_manifest", self.shard, columns=columns)
         video = rows.filter(pc.field("video_id") == clip_id.rpartition("-")[0]).to_pylist()[0]
         indices = np.unique(np.linspace(first, last, LOOKS).astype(int)).tolist()
         while True:
             try:
                 with self.raw.hold(video["uri"], video["sha256"]) as path:
-                    frames = ClipFrames(path, first, last + 1)
+                    frames = ClipFrames(
+                        path, first, last + 1, stream_index=video["video_stream_index"]
+                    )
                     read = frames.read(max_side_px=LOOK_SIDE_PX, indices=indices)
                     return picture_change([f.image for f in read])
             except RawAwayError:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ego_assets.intake.batches import Limits, close_batches
 from ego_assets.intake.changes import Changes, is_gone, run_key, seen
+from ego_assets.intake.forgotten import pass_over
 from ego_assets.intake.headers import HeaderReader
 from ego_assets.intake.moves import enter_all
 from ego_assets.intake.shards import VIDEO_SUFFIXES, RawFile, describe_file, named, write_shard
@@ -62,7 +63,8 @@ class ScanReport:
 
     listed, new: files (new ones are also those with other content than before). resume: where the
     next look goes on listing; None if all places were listed. missing: places that are not there.
-    moved: {old uri: new uri}; gone: {uri: why}, of files that are in shards.
+    moved: {old uri: new uri}; gone: {uri: why}, of files that are in shards. forgotten: new files
+    that are passed over, since their content was forgotten.
     """
 
     listed: int = 0
@@ -73,6 +75,7 @@ class ScanReport:
     moved: dict[str, str] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    forgotten: int = 0
     missing: list[str] = field(default_factory=list)
     resume: dict[str, Any] | None = None
 
@@ -101,6 +104,8 @@ class Arrivals:
         self._waiting: set[int] = set()
         self._unchanged: set[int] = set()
         self._away: list[str] = []
+        self._undecided: set[str] = set()
+        """Files that hold, or may hold, a content that was forgotten."""
 
     def look(
         self, places: Sequence[str], resume: dict[str, Any] | None = None, budget_s: float = 40.0
@@ -120,6 +125,7 @@ class Arrivals:
         # Who registers by hand and another look take turns here.
         with self.lake.storage.lock("shards"):
             if self._adopt(budget_s):
+                self._pass_over_forgotten(budget_s * 0.85, found)
                 self._take_up(budget_s * 0.85, found)
                 self._reenter(budget_s * 0.9, found)
                 self._hand_on(budget_s * 0.95, found)
@@ -233,15 +239,24 @@ class Arrivals:
         run_key = f"{shard}:{name}" if isinstance(name, str) else shard
         return files, RunRequest(run_key, shard, bool(name), priority)
 
+    def _pass_over_forgotten(self, until_s: float, found: ScanReport) -> None:
+        """Files whose content was forgotten enter no shard; a listing then passes them over."""
+        ready = self._complete(entered=False, limit=FILES_AT_ONCE)
+        sizes = {w.uri: w.byte_size for w in ready}
+        passed = pass_over(self.lake, self.ledger, sizes, is_late=lambda: self._elapsed() > until_s)
+        self._undecided = passed.undecided | passed.files.keys()
+        found.forgotten = len(passed.new)
+
     def _take_up(self, until_s: float, found: ScanReport) -> None:
         """New files may be known ones that were moved: these stay in their shards."""
         ready = self._complete(entered=False, limit=FILES_AT_ONCE)
+        ready = [w for w in ready if w.uri not in self._undecided]
         found.moved |= self.changes.take_up(ready, lambda: self._elapsed() > until_s)
 
     def _close(self, until_s: float, found: ScanReport) -> None:
         """Close the shards that are full or on time."""
         ready = self._complete(entered=False, measured=True, limit=FILES_AT_ONCE)
-        ready = [w for w in ready if w.uri not in self.changes.undecided]
+        ready = [w for w in ready if w.uri not in self.changes.undecided | self._undecided]
         last = max(self.lake.shards(), default="")
         batches = close_batches(ready, self.limits, self._clock())
         if len(ready) == FILES_AT_ONCE and len(batches) > 1:

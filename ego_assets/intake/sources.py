@@ -255,7 +255,7 @@ class _Shard:
             return True
         if row["fx_px"] is None:  # a file that was rejected before its camera was looked at
             return row["reject_reason"] != "bad_calibration" or source.sidecar == sidecar
-        from ego_assets.videos.inspection import is_calibrated_by
+        from ego_assets.videos.calibration.columns import is_calibrated_by
 
         if not is_remote(file.uri):
             return is_calibrated_by(row, path_of(file.uri))

@@ -86,13 +86,19 @@ def unless_of_storage(error: BaseException, path: Path) -> None:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
-def choose_video_stream(container: av.container.InputContainer) -> Any | None:
+def choose_video_stream(
+    container: av.container.InputContainer, index: int | None = None
+) -> Any | None:
     """The largest real video: no cover picture, thumbnail or single picture if there is another.
+
+    index: of the stream to take instead; None is returned if it is no video with a decoder.
 
     Streams come in any order, and muxers call the first the default one, which may be the small
     proxy of a camera. Of streams of one size the default one is taken, then the first.
     """
     streams = video_streams(container)
+    if index is not None:
+        return next((s for s in streams if s.index == index), None)
     if len(streams) < 2:
         return streams[0] if streams else None
     counts = _picture_counts(container, streams)

@@ -29,14 +29,19 @@ class FrameCursor:
     """A decoder that stands at a frame of a video.
 
     A frame ahead is decoded on to, or sought if a keyframe lies between; one behind is sought.
-    fit: (height, width) that pictures are shrunk to fit into, never enlarged. Raises
-    BadInputError if the file is no video, FileNotFoundError if it is gone. To be closed (it is a
-    context manager); not to be used after a fork.
+    To be closed (it is a context manager), and not to be used after a fork.
+
+    fit: (height, width) that pictures are shrunk to fit into, never enlarged; stream_index: as of
+    `ClipFrames`. Raises BadInputError if the file is no video, FileNotFoundError if it is gone.
     """
 
-    def __init__(self, path: Path, fit: tuple[int, int] | None = None) -> None:
-        end = len(index_frames(path))
-        self._frames = ClipFrames(path, 0, end, max_bytes_in_flight=BYTES_IN_FLIGHT)
+    def __init__(
+        self, path: Path, fit: tuple[int, int] | None = None, stream_index: int | None = None
+    ) -> None:
+        end = len(index_frames(path, stream_index))
+        self._frames = ClipFrames(
+            path, 0, end, max_bytes_in_flight=BYTES_IN_FLIGHT, stream_index=stream_index
+        )
         height, width = self._frames.height, self._frames.width
         self._scale = min(1.0, fit[0] / height, fit[1] / width) if fit else 1.0
         self._walk: Generator[tuple[int, Callable[[], Frame]], None, None] | None = None

@@ -1,6 +1,6 @@
 """Decodes a stretch of a video, ahead of its reader and with bounded memory.
 
-Here: frames, pictures, keyframes; in software or on a GPU. Not here: opening (`containers`), which
+Here: frames, pictures; in software or on a GPU. Not here: opening (`containers`), which
 frames there are (`frame_index`), their colours (`colour`) and fields (`deinterlace`), cuts
 (`ego_assets.videos.cuts`).
 """
@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -24,7 +25,7 @@ from ego_assets.media import nvdec, progress
 from ego_assets.media.colour import RgbConverter, convertible
 from ego_assets.media.containers import libav_says, must_be_damage, open_media, unless_of_storage
 from ego_assets.media.deinterlace import deinterlaced
-from ego_assets.media.frame_index import FrameIndex, index_frames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import BadInputError, Frame
 from resources.raw.limits import BYTES_IN_FLIGHT
 
@@ -34,28 +35,9 @@ _STOP = object()
 _Item = TypeVar("_Item")
 
 
-def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
-    """(index, libav's own picture, not turned) of the keyframes that decode; no other is decoded.
-
-    Raises BadInputError if the file does not open, libav's errors if it is damaged, OSError if it
-    cannot be read.
-    """
-    with open_media(path) as container:
-        stream: Any = container.streams[index.stream_index]
-        stream.thread_type = "AUTO"
-        stream.codec_context.skip_frame = "NONKEY"
-        pictures = container.decode(stream)
-        while True:
-            try:
-                picture = next(pictures)
-            except StopIteration:
-                return
-            except av.FFmpegError as error:
-                must_be_damage(error, path)
-                raise
-            at = index.nearest(picture.pts) if picture.pts is not None else None
-            if at is not None:
-                yield at, convertible(picture)
+def _time_of(packet: Any) -> int | None:
+    found: int | None = packet.dts if packet.pts is None else packet.pts
+    return found
 
 
 class _DamagedPictureError(Exception):
@@ -80,7 +62,10 @@ class ClipFrames:
 
     width, height: of the upright, full-size picture. Decoding runs ahead of the reader in a thread
     (PyAV releases the GIL), by at most `max_bytes_in_flight` bytes of pictures. Frames that do
-    not decode are left out; the others keep their indices.
+    not decode are left out, and so are those that a decoder makes up where the stream is damaged,
+    up to the next keyframe (`damaged` has them, `withheld` counts those that came out of the
+    decoder); the others keep their indices.
+    stream_index: of the video stream, as the manifest has it; None: the largest.
     Raises BadInputError if the stretch is not in the video.
     """
 
@@ -91,9 +76,10 @@ class ClipFrames:
         end_frame: int,
         max_bytes_in_flight: int = BYTES_IN_FLIGHT,
         hardware: bool = False,
+        stream_index: int | None = None,
     ) -> None:
         self.path = path
-        self.index = index_frames(path)
+        self.index = index_frames(path, stream_index)
         if not 0 <= start_frame < end_frame <= len(self.index):
             raise BadInputError(
                 f"{path}: frames {start_frame} to {end_frame} of a video of {len(self.index)}: "
@@ -105,11 +91,18 @@ class ClipFrames:
         self.width = self.index.width
         self.height = self.index.height
         self._is_damaged = False
+        self.withheld = 0
+        self._spoilt = set(self.index.spoilt)
         self._threads = _decoder_threads(self.width * self.height, max_bytes_in_flight)
         self._device, self.decoded_by = None, SOFTWARE
         if hardware:
             self._device, why = nvdec.find(self.index.codec)
             self.decoded_by = nvdec.NAME if self._device else f"{SOFTWARE}: {why}"
+
+    @property
+    def damaged(self) -> list[int]:
+        """Frames of the stretch that are not to be trusted, as far as has been read."""
+        return sorted(f for f in self._spoilt if self.start_frame <= f < self.end_frame)
 
     def time_of(self, frame_index: int) -> float:
         """See `FrameSource`."""
@@ -253,18 +246,32 @@ class ClipFrames:
                 self._is_damaged = True
 
     def _walk(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
-        """As `_indexed`. Raises HardwareDecodingError, _DamagedPictureError."""
+        """As `_indexed`. Raises HardwareDecodingError, _DamagedPictureError.
+
+        A picture is kept back until what it refers to has been decoded: then it is known whether
+        it is to be trusted.
+        """
         seen = -1
+        kept: deque[tuple[int, Any]] = deque()
         for picture in self._pictures(first):
             index = self.index.nearest(picture.pts) if picture.pts is not None else None
             if index is None or index <= seen or index < first:
                 continue
-            if index > last:
-                return
             seen = index
-            yield index, convertible(picture)
-            if index == last:
+            if index <= last:
+                kept.append((index, picture))
+            while kept and self.index.known_after[kept[0][0]] <= index:
+                yield from self._trusted(*kept.popleft())
+            if index >= last and not kept:
                 return
+        for each in kept:
+            yield from self._trusted(*each)
+
+    def _trusted(self, index: int, picture: Any) -> Iterator[tuple[int, Any]]:
+        if index in self._spoilt:
+            self.withheld += 1
+        else:
+            yield index, convertible(picture)
 
     def _pictures(self, first: int) -> Iterator[Any]:
         """Decoded pictures from the keyframe at or before frame `first` on.
@@ -293,20 +300,19 @@ class ClipFrames:
             return
         with open_media(self.path) as container:
             stream: Any = container.streams[self.index.stream_index]
-            # How damage is hidden depends on what other threads have done by then: with one, it is
-            # the same every time.
             stream.thread_type = "NONE" if self._is_damaged else "AUTO"
             stream.codec_context.thread_count = self._threads
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
-            packets = container.demux(stream)
+            packets = self._packets(container, stream, position)
             while True:
+                packet, begin = None, None
                 try:
-                    packet = next(packets)
+                    packet, begin = next(packets)
                     for picture in packet.decode():
                         progress.moved()
-                        if picture.is_corrupt and not self._is_damaged:
-                            raise _DamagedPictureError
+                        if picture.is_corrupt:
+                            self._spoil(picture.pts, begin)
                         yield picture
                 except (StopIteration, av.error.EOFError):
                     return
@@ -316,8 +322,45 @@ class ClipFrames:
                     unless_of_storage(error, self.path)
                     if not self._is_damaged:
                         must_be_damage(error, self.path)
-                        raise _DamagedPictureError from error
+                    self._spoil(None if packet is None else _time_of(packet), begin)
                     # The decoder goes on with the next packet.
+
+    def _packets(
+        self, container: Any, stream: Any, position: int
+    ) -> Iterator[tuple[Any, int | None]]:
+        """Packets from a keyframe on, and when that is shown; whole ones, as `_is_cut_off` has it.
+
+        Those of a group that began before the place that was found are left out.
+        """
+        begin = None if position > 0 else -(2**63)
+        for packet in container.demux(stream):
+            if begin is None and packet.size:
+                if not packet.is_keyframe:
+                    continue
+                begin = _time_of(packet)
+            if not (packet.is_corrupt and self._is_cut_off(packet)):
+                yield packet, begin
+
+    def _spoil(self, pts: int | None, begin: int | None) -> None:
+        """What has this time stamp is damaged, and so is all that refers to it.
+
+        begin: of the keyframe where decoding began: what is shown before it lacks its references
+        for no other reason. Raises _DamagedPictureError while several threads decode: how damage is
+        hidden depends on what the others have done by then.
+        """
+        if pts is not None and begin is not None and pts < begin:
+            return
+        if not self._is_damaged:
+            raise _DamagedPictureError
+        if pts is not None and (frame := self.index.nearest(pts)) is not None:
+            self._spoilt |= self.index.spoilt_by(frame)
+
+    def _is_cut_off(self, packet: Any) -> bool:
+        """Whether the file ends inside of this packet: the index leaves it out.
+
+        Its error, in the last packet, would make libav's threads lose pictures before it.
+        """
+        return packet.pts is None or packet.pts not in self.index.pts
 
     def _pictures_on_device(self, position: int) -> Generator[Any, None, None]:
         """As `_pictures_from`. Software hides damage in its own way: so what is damaged is its."""
@@ -327,6 +370,8 @@ class ClipFrames:
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
             for packet in container.demux(stream):
+                if packet.is_corrupt and self._is_cut_off(packet):
+                    continue
                 for picture in packet.decode():
                     yield nvdec.as_software_has_it(picture)
 

@@ -1,12 +1,14 @@
 """The index of a video's frames, from demuxing alone.
 
-Not here: pictures (`decode`), what a file is worth (`ego_assets.videos.inspection`).
+Here, too: the pictures of its keyframes, which are a glance at a video. Not here: other pictures
+(`decode`), what a file is worth (`ego_assets.videos.inspection`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -17,8 +19,10 @@ import av
 import numpy as np
 
 from ego_assets.media import progress
-from ego_assets.media.colour import UNTAGGED, Colours, colours_of
+from ego_assets.media.colour import UNTAGGED, Colours, colours_of, convertible
 from ego_assets.media.containers import choose_video_stream, must_be_damage, open_media
+from ego_assets.media.damage.reference_chain import MAX_GAP_SHARE, PacketChain
+from ego_assets.media.damage.spoilt import known_after, spoilt_by
 from ego_assets.operator import BadInputError
 
 ORDERED_PICTURES = 64
@@ -39,7 +43,11 @@ class FrameIndex:
     colours: as the first picture says, or else the container; container_colours: what only the
     container says, for pictures that say nothing (what the first picture says too, libav may have
     from there); field_order: of `FIELD_ORDERS`, or `interlaced` where only the first picture tells,
-    or None: not known.
+    or None: not known;
+    order: (P,) int64 frame of every packet as stored; keys: (K,) int64 places in it of keyframes;
+    broken: frames whose packets are not whole, or come after lost ones, as the packets show;
+    stored: packets with those that an edit list hides; ends_inside: whether the file ends inside of
+    a packet, which is left out.
     """
 
     stream_index: int
@@ -56,6 +64,11 @@ class FrameIndex:
     colours: Colours = UNTAGGED
     container_colours: Colours = UNTAGGED
     field_order: str | None = None
+    order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    broken: frozenset[int] = frozenset()
+    stored: int = 0
+    ends_inside: bool = False
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -79,6 +92,20 @@ class FrameIndex:
         """End of the last frame since the first."""
         return float((self.end_pts - int(self.pts[0])) * self.time_base)
 
+    def spoilt_by(self, frame: int) -> set[int]:
+        """Frames that are not to be trusted if the packet of this one is damaged."""
+        return spoilt_by(frame, self.order, self.keys)
+
+    @cached_property
+    def spoilt(self) -> frozenset[int]:
+        """Frames that are not to be trusted, as the packets show; decoding may find others."""
+        return frozenset().union(*(self.spoilt_by(frame) for frame in self.broken))
+
+    @cached_property
+    def known_after(self) -> np.ndarray:
+        """(F,) the frame that has to be decoded before it is known whether one is to be trusted."""
+        return known_after(self.order, len(self))
+
     def nearest(self, pts: int) -> int | None:
         """Index of the frame with this time stamp, give or take half an interval; else None."""
         position = bisect_left(self.pts, pts)
@@ -91,23 +118,27 @@ class FrameIndex:
         return best if abs(int(self.pts[best]) - pts) <= half else None
 
 
-def index_frames(path: Path) -> FrameIndex:
-    """Read every packet's time stamp. Raises BadInputError if there is no video in the file."""
+def index_frames(path: Path, stream_index: int | None = None) -> FrameIndex:
+    """Read every packet's time stamp. Raises BadInputError if there is no video in the file.
+
+    stream_index: of the stream, as the manifest has it; None: that of `choose_video_stream`.
+    """
     stat = path.stat()
-    return _index_frames(path, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+    return _index_frames(path, stream_index, *state)
 
 
 @lru_cache(maxsize=8)
-def _index_frames(path: Path, *_state: int) -> FrameIndex:
+def _index_frames(path: Path, stream_index: int | None, *_state: int) -> FrameIndex:
     with open_media(path) as container:
-        stream = choose_video_stream(container)
+        stream = choose_video_stream(container, stream_index)
         if stream is None:
             raise BadInputError(f"{path}: no video stream")
         # Before anything is decoded: decoders write over it.
         colours = of_container = colours_of(stream.codec_context)
         order = FIELD_ORDERS.get(int(stream.codec_context.field_order))
-        times, sizes, keys, end = _read_packets(path, container, stream)
-        if not times:
+        packets = _read_packets(path, container, stream)
+        if not packets.times:
             raise BadInputError(f"{path}: the video stream holds no frame")
         first = _first_picture(path, stream.index)
         rotation = 0 if first is None else round(-first.rotation / 90) * 90 % 360
@@ -117,7 +148,9 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
             if first.interlaced_frame and order in (None, PROGRESSIVE):
                 order = "interlaced"
         width, height = stream.width, stream.height
-        pts, frame = np.unique(np.array(times, dtype=np.int64), return_inverse=True)
+        times = np.array(packets.times, dtype=np.int64)
+        pts, frame = np.unique(times, return_inverse=True)
+        keys = np.array(packets.keys or [0], np.int64)
         if rotation in (90, 270):
             width, height = height, width
         return FrameIndex(
@@ -125,44 +158,87 @@ def _index_frames(path: Path, *_state: int) -> FrameIndex:
             codec=stream.codec_context.codec.canonical_name,
             time_base=stream.time_base,
             pts=pts,
-            packet_bytes=np.bincount(frame, weights=sizes).astype(np.int64),
-            keyframe_pts=np.unique(np.array(keys or times[:1], dtype=np.int64)),
-            end_pts=max(end, int(pts[-1]) + 1),
+            packet_bytes=np.bincount(frame, weights=packets.sizes).astype(np.int64),
+            keyframe_pts=np.unique(times[keys]),
+            end_pts=max(packets.end, int(pts[-1]) + 1),
             rotation_deg=rotation,
             width=width,
             height=height,
-            is_stored_in_order=times == sorted(times),
+            is_stored_in_order=packets.times == sorted(packets.times),
             colours=colours,
             container_colours=of_container,
             field_order=order,
+            order=frame,
+            keys=keys,
+            broken=frozenset(frame[packets.broken].tolist()),
+            stored=len(times) + packets.hidden,
+            ends_inside=packets.ends_inside,
         )
 
 
-def _read_packets(
-    path: Path, container: Any, stream: Any
-) -> tuple[list[int], list[int], list[int], int]:
-    """Times and sizes of the packets, times of the keyframes, end of the last one."""
-    times: list[int] = []
-    sizes: list[int] = []
-    keys: list[int] = []
-    end = 0
+@dataclass
+class _Packets:
+    """Of a stream, as stored. times, sizes: of all that are shown; keys, broken: places in them;
+    end: of the last one; hidden: how many an edit list hides."""
+
+    times: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    broken: list[int] = field(default_factory=list)
+    end: int = 0
+    hidden: int = 0
+    ends_inside: bool = False
+
+    def drop_last(self) -> None:
+        last = len(self.times) - 1
+        self.end = max(self.times[:last]) + (self.end - self.times[last] if last else 0)
+        del self.times[last], self.sizes[last]
+        self.ends_inside = True
+        self.keys = [place for place in self.keys if place != last]
+
+
+def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
+    found = _Packets()
     step = _nominal_step(stream)
+    chain = PacketChain(stream)
+    damaged: set[int] = set()
+    unlinked: set[int] = set()
+    is_cut_off, before = False, None
     try:
         for packet in container.demux(stream):
             progress.moved()
-            if packet.size == 0 or packet.is_discard:
+            if packet.size == 0:
                 continue
+            data = bytes(packet)
             at = packet.pts if packet.pts is not None else packet.dts
+            is_late = None not in (packet.dts, before) and packet.dts - before > 1.5 * step
+            before = packet.dts
+            follows = chain.follows(data, packet.is_keyframe, 0 if at is None else at, is_late)
+            if packet.is_discard:
+                found.hidden += 1
+                continue
             if at is None:  # AVI and raw streams: counted
-                at = times[-1] + step if times else 0
-            times.append(at)
-            sizes.append(packet.size)
-            end = max(end, at + (packet.duration or step))
+                at = found.times[-1] + step if found.times else 0
+            place = len(found.times)
+            is_cut_off = packet.is_corrupt
+            if is_cut_off or not chain.is_whole(data):
+                damaged.add(place)
+            elif not follows:
+                unlinked.add(place)
+            found.times.append(at)
+            found.sizes.append(packet.size)
+            found.end = max(found.end, at + (packet.duration or step))
             if packet.is_keyframe:
-                keys.append(at)
+                found.keys.append(place)
     except av.FFmpegError as error:
         must_be_damage(error, path)  # a damaged tail: what came before it is the video
-    return times, sizes, keys, end
+    if is_cut_off and len(found.times) > 1:  # the file ends inside of it
+        found.drop_last()
+        damaged.discard(len(found.times))
+    if len(unlinked) > MAX_GAP_SHARE * len(found.times):
+        unlinked.clear()
+    found.broken = sorted(damaged | unlinked)
+    return found
 
 
 def _nominal_step(stream: Any) -> int:
@@ -202,3 +278,27 @@ def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
             return False  # `probe` says what is wrong with it
     times = [t for t in shown if t is not None]
     return times != sorted(times)
+
+
+def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
+    """(index, libav's own picture, not turned) of the keyframes that decode; no other is decoded.
+
+    Raises BadInputError if the file does not open, libav's errors if it is damaged, OSError if it
+    cannot be read.
+    """
+    with open_media(path) as container:
+        stream: Any = container.streams[index.stream_index]
+        stream.thread_type = "AUTO"
+        stream.codec_context.skip_frame = "NONKEY"
+        pictures = container.decode(stream)
+        while True:
+            try:
+                picture = next(pictures)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                must_be_damage(error, path)
+                raise
+            at = index.nearest(picture.pts) if picture.pts is not None else None
+            if at is not None:
+                yield at, convertible(picture)

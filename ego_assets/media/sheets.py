@@ -78,10 +78,15 @@ def videos_of(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
 
 
 def read_frames(
-    raw: RawReader, video: dict[str, Any], start: int, end: int, indices: list[int]
+    raw: RawReader,
+    video: dict[str, Any],
+    start: int,
+    end: int,
+    indices: list[int] | None = None,
 ) -> Iterator[Frame]:
     with raw.hold(video["uri"], video["sha256"]) as path:
-        yield from ClipFrames(path, start, end).read(max_side_px=TILE_SIDE_PX, indices=indices)
+        frames = ClipFrames(path, start, end, stream_index=video.get("video_stream_index"))
+        yield from frames.read(max_side_px=TILE_SIDE_PX, indices=indices)
 
 
 def chosen_frames(rows: pa.Table) -> dict[str, list[int]]:

@@ -1,22 +1,20 @@
 """Where the links of a robot hand are, for pictures of it.
 
-Here: forward kinematics of every link by pinocchio, and the boxes that a URDF gives links as their
-shape. Not here: solving (`solver`), drawing (`preview`).
+Here: forward kinematics of every link by pinocchio. Not here: what links look like (`shapes`),
+solving (`solver`), drawing (`preview`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from ego_assets.operator import BadInputError
-from ego_assets.robots.robot_hands import RobotSpec
-
-_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+from ego_assets.robots.robot_hands import RobotSpec, find_robot
+from ego_assets.robots.shapes import read_shapes
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,13 @@ class LinkPicture:
     """A link as it is drawn, in the hand frame of `hand_poses`, metres.
 
     finger: that it leads to; "" of the palm and of what carries it. bone: (2, 3), from its parent's
-    origin to its own; boxes: (N, 8, 3) corners.
+    origin to its own; parts: (V, 3) vertices of each of its shapes.
     """
 
     name: str
     finger: str
     bone: np.ndarray
-    boxes: np.ndarray
+    parts: tuple[np.ndarray, ...]
 
 
 class LinkTree:
@@ -54,7 +52,22 @@ class LinkTree:
             raise BadInputError(f"{urdf}: has no link {spec.wrist_link}")
         self.wrist = wrists[0]
         self.fingers = dict(self._fingers())
-        self.boxes = dict(_boxes(urdf))
+        self.shapes = read_shapes(urdf)
+
+    @classmethod
+    def serving(cls, robot: str, side: str, robots_dir: str | None) -> tuple[LinkTree, bool]:
+        """The links of the hand that serves hands of a side, and whether it does so mirrored.
+
+        Raises BadInputError, OSError.
+        """
+        spec = find_robot(robot, robots_dir)
+        urdf, mirrored = spec.urdf(side)
+        return cls(spec.of(urdf), urdf), mirrored
+
+    @property
+    def joint_names(self) -> list[str]:
+        """Names of the joints that move, as `hand_from_links` takes them."""
+        return [str(name) for name in self.model.names[1:]]
 
     def _fingers(self) -> Iterator[tuple[int, str]]:
         """The finger of each link between a fingertip and where its chain meets another one."""
@@ -75,13 +88,20 @@ class LinkTree:
             link = self.parents[link]
         return found
 
+    def finger_of(self, link: str) -> str:
+        """The finger that a link leads to; "" of the palm and of what carries it."""
+        return next((f for i, f in self.fingers.items() if self.names[i] == link), "")
+
     def fingers_of_joints(self) -> dict[str, str]:
         """The finger that each joint bends."""
         frames = self.model.frames
         return {str(frames[frames[i].parentFrame].name): f for i, f in self.fingers.items()}
 
-    def pictures(self, joints: Mapping[str, float], mirrored: bool) -> list[LinkPicture]:
-        """Every link that has a parent. mirrored: the robot's mirror image serves this hand."""
+    def hand_from_links(self, joints: Mapping[str, float], mirrored: bool) -> dict[str, np.ndarray]:
+        """(4, 4) from the frame of each link to the hand frame of `hand_poses`.
+
+        mirrored: the robot's mirror image serves this hand; then it holds a reflection.
+        """
         import pinocchio as pin
 
         data, positions = self.model.createData(), pin.neutral(self.model)
@@ -89,43 +109,22 @@ class LinkTree:
             if self.model.existJointName(name):
                 positions[self.model.joints[self.model.getJointId(name)].idx_q] = value
         pin.framesForwardKinematics(self.model, data, positions)
-        root_from = {i: np.array(data.oMf[i].homogeneous) for i in self.names}
-        wrist_from_root = np.linalg.inv(root_from[self.wrist])
-        flip = np.array([1.0, -1.0 if mirrored else 1.0, 1.0])
+        hand_from_wrist = np.eye(4)
+        hand_from_wrist[:3, :3] = self.spec.wrist_from_hand.T
+        if mirrored:
+            hand_from_wrist[1] *= -1
+        hand_from_root = hand_from_wrist @ np.linalg.inv(data.oMf[self.wrist].homogeneous)
+        return {n: hand_from_root @ data.oMf[i].homogeneous for i, n in self.names.items()}
 
-        def in_hand(link: int, points: np.ndarray) -> np.ndarray:
-            pose = wrist_from_root @ root_from[link]
-            in_wrist = points @ pose[:3, :3].T + pose[:3, 3]
-            return np.asarray(in_wrist @ self.spec.wrist_from_hand * flip)
-
+    def pictures(self, joints: Mapping[str, float], mirrored: bool) -> list[LinkPicture]:
+        """Every link as it is drawn. mirrored: the robot's mirror image serves this hand."""
+        placed = self.hand_from_links(joints, mirrored)
         found = []
         for link, name in self.names.items():
-            own, parent = in_hand(link, np.zeros((1, 3))), self.parents[link]
-            before = in_hand(parent, np.zeros((1, 3))) if parent in self.names else own
-            corners = self.boxes.get(name, np.zeros((0, 8, 3)))
-            boxes = in_hand(link, corners.reshape(-1, 3)).reshape(corners.shape)
-            bone = np.concatenate([before, own])
-            found.append(LinkPicture(name, self.fingers.get(link, ""), bone, boxes))
+            pose = placed[name]
+            parent = placed.get(self.names.get(self.parents[link], name), pose)
+            bone = np.stack([parent[:3, 3], pose[:3, 3]])
+            shapes = self.shapes.of_link.get(name, [])
+            parts = tuple(s.vertices @ pose[:3, :3].T + pose[:3, 3] for s in shapes)
+            found.append(LinkPicture(name, self.fingers.get(link, ""), bone, parts))
         return found
-
-
-def _boxes(urdf: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(link, (N, 8, 3) corners in its frame), of the links whose shape is boxes."""
-    from scipy.spatial.transform import Rotation
-
-    for link in ElementTree.parse(urdf).getroot().iter("link"):
-        found = []
-        for visual in link.findall("visual"):
-            box, origin = visual.find("geometry/box"), visual.find("origin")
-            if box is None:
-                continue
-            given = {} if origin is None else origin.attrib
-            turn = Rotation.from_euler("xyz", _numbers(given.get("rpy", "0 0 0")))
-            corners = _CORNERS * _numbers(box.get("size", "0 0 0"))
-            found.append(turn.apply(corners) + _numbers(given.get("xyz", "0 0 0")))
-        if found:
-            yield link.get("name", ""), np.array(found)
-
-
-def _numbers(text: str) -> Sequence[float]:
-    return [float(each) for each in text.split()]

@@ -14,7 +14,7 @@ from ego_assets.media.sheets import Picture, Rows, fullest, spread
 from ego_assets.operator import BadInputError
 from ego_assets.robots.links import LinkPicture, LinkTree
 from ego_assets.robots.retargeting import joints_in_hand
-from ego_assets.robots.robot_hands import FINGERS, find_robot
+from ego_assets.robots.robot_hands import FINGERS
 from ego_assets.vision import draw, plots
 from resources.lake import Lake
 from resources.raw.reader import RawReader
@@ -76,16 +76,16 @@ def hands_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | 
 def _robot(
     lake: Lake, table: str, shard: str, row: dict[str, Any]
 ) -> tuple[LinkTree | None, bool, str]:
-    """(the robot's links, whether it is its mirror image that serves this hand, why there are no
-    links)."""
+    """(the robot's links, whether it is its mirror image that serves this hand, what cannot be
+    drawn, and why)."""
     made = lake.provenance(table, shard, row["clip_id"])
     folder = json.loads(made.settings).get("robots_dir") if made else None
     try:
-        spec = find_robot(row["robot"], folder)
-        urdf, mirrored = spec.urdf(row["side"])
-        return LinkTree(spec.of(urdf), urdf), mirrored, ""
+        tree, mirrored = LinkTree.serving(row["robot"], row["side"], folder)
     except (BadInputError, OSError) as error:
         return None, False, f"the robot cannot be drawn: {error}"
+    missing = tree.shapes.missing
+    return tree, mirrored, f"shapes that cannot be read: {'; '.join(missing)}" if missing else ""
 
 
 def _from_the_back(points: np.ndarray) -> np.ndarray:
@@ -116,8 +116,9 @@ def _draw_robot(axis: Any, links: list[LinkPicture]) -> np.ndarray:
     seen = [np.zeros((1, 2))]
     for link in links:
         color = COLORS.get(link.finger, PALM)
-        for box in _from_the_back(link.boxes):
-            outline = box[ConvexHull(box).vertices]
+        for part in link.parts:
+            flat = _from_the_back(part)
+            outline = flat[ConvexHull(flat).vertices]
             axis.fill(*outline.T, facecolor=color, edgecolor=color, alpha=0.25, linewidth=0.8)
             seen.append(outline)
     for link in links:

@@ -16,8 +16,9 @@ from pathlib import PurePosixPath
 from ego_assets.catalog import TABLES, stage_of
 from ego_assets.engine.errors import ErrorKind, classify
 from ego_assets.feature import LAKE
+from ego_assets.upkeep.erasure.violations import find_violations
 from ego_assets.upkeep.findings import TableAudit
-from ego_assets.upkeep.problems import DAMAGED, Problem, Suspicion, put_aside
+from ego_assets.upkeep.problems import DAMAGED, FORGOTTEN, Problem, Suspicion, put_aside
 from resources.lake import Lake, LakeError
 from resources.lake.storage import ChangedError
 from resources.ledger import Ledger
@@ -31,8 +32,9 @@ ROUNDS = 4
 
 def verify(lake: Lake, ledger: Ledger, shards: Iterable[str] | None = None) -> list[Problem]:
     """Read everything and compare. Takes as long as reading the whole lake does."""
+    shards = None if shards is None else list(shards)
     chosen = sorted(lake.shards() if shards is None else shards)
-    found: list[Problem] = []
+    found = list(find_violations(lake, ledger, shards))
     for table in TABLES:
         of_lake = [LAKE] if shards is None else []
         for shard in of_lake if stage_of(table).item == "lake" else chosen:
@@ -46,11 +48,12 @@ def repair(lake: Lake, ledger: Ledger, problems: Iterable[Problem]) -> dict[str,
     """Look again where there were problems, and mend what is wrong now.
 
     Bad files are put aside, items whose rows they held are requeued, rows that the ledger does not
-    know are entered into it. Nothing is deleted. Returns how many {"files", "units", "checksums",
-    "taken_over"} it took away, requeued, wrote, entered.
+    know are entered into it. Nothing is deleted, and what was forgotten is left to
+    `ego_assets.upkeep.erasure`. Returns how many {"files", "units", "checksums", "taken_over"} it
+    took away, requeued, wrote, entered.
     """
     done = Counter(files=0, units=0, checksums=0, taken_over=0)
-    problems = list(problems)
+    problems = [p for p in problems if p.kind != FORGOTTEN]
     known = {*lake.shards(), LAKE}
     for table, shard in dict.fromkeys((p.table, p.shard) for p in problems if p.shard in known):
         for _ in range(ROUNDS):

@@ -10,6 +10,8 @@ from resources.lake import Lake
 
 DAMAGED = "_damaged"
 """Where what is taken away goes; a person may delete it."""
+FORGOTTEN = "forgotten"
+"""Kind of what is there of a video that was forgotten."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Problem:
     kind: missing (the ledger says done, the lake has no rows), stale (rows of another
     fingerprint), newer (rows of an attempt that the ledger does not know), damaged (bytes are not
     those that were written), unverified (readable, but its checksum is not there),
-    breaks_contract, extra (belongs to nothing that is known). key: the file, relative to the lake;
+    breaks_contract, extra (belongs to nothing that is known), forgotten (of a video that was
+    forgotten). key: the file, relative to the lake;
     "" if there is none. units: whose rows are concerned.
     """
 
@@ -31,7 +34,7 @@ class Problem:
     detail: str
 
     def __str__(self) -> str:
-        where = self.key or f"{self.table} of shard {self.shard}"
+        where = self.key or (f"{self.table} of shard {self.shard}" if self.shard else "lake")
         units = f" ({', '.join(self.units[:5])}{', …' if len(self.units) > 5 else ''})"
         return f"{self.kind}: {where}{units if self.units else ''}: {self.detail}"
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ego_assets.media.damage.spoilt import Stretch, stretches
 from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.models.weights import weights_root
 from ego_assets.videos.cuts import find_cuts
@@ -34,12 +35,22 @@ class Boundary(NamedTuple):
     start: int
 
 
-def boundaries(cuts: Sequence[int], transitions: Sequence[Transition]) -> list[Boundary]:
-    """Return all boundaries in order. A cut inside a transition is part of it."""
-    inside = {c for c in cuts for t in transitions if t.first - 1 <= c <= t.last + 1}
+def boundaries(
+    cuts: Sequence[int], transitions: Sequence[Transition], holes: Sequence[Stretch] = ()
+) -> list[Boundary]:
+    """Return all boundaries in order. A cut inside a transition or a hole is part of it.
+
+    holes: stretches of damaged frames that nothing can be followed across.
+    """
+    gaps = [(t.first, t.last + 1) for t in transitions]
+    for hole in holes:  # a transition cannot be told where there are no pictures
+        touched = [g for g in gaps if g[0] <= hole[1] and hole[0] <= g[1]]
+        gaps = [g for g in gaps if g not in touched]
+        gaps.append((min(g[0] for g in (*touched, hole)), max(g[1] for g in (*touched, hole))))
+    inside = {c for c in cuts for start, end in gaps if start - 1 <= c <= end}
     return sorted(
         [Boundary(cut, cut) for cut in cuts if cut not in inside]
-        + [Boundary(t.first, t.last + 1) for t in transitions]
+        + [Boundary(start, end) for start, end in gaps]
     )
 
 
@@ -71,7 +82,11 @@ def merge_short_scenes(
 
 
 def split_scenes(
-    found: Sequence[Boundary], pts_s: np.ndarray, duration_s: float, settings: ClipSettings
+    found: Sequence[Boundary],
+    pts_s: np.ndarray,
+    duration_s: float,
+    settings: ClipSettings,
+    holes: Sequence[Stretch] = (),
 ) -> list[dict[str, Any]]:
     """Clips of a video as partial rows of `clips`.
 
@@ -95,6 +110,8 @@ def split_scenes(
             if position:
                 context_start = max(first, bisect_left(times, times[start] - settings.overlap_s))
             reason = "cut" if before.end == before.start else "transition"
+            if any(before.end <= hole[0] and hole[1] <= before.start for hole in holes):
+                reason = "damage"
             reason = "length" if position else (reason if first else "start")
             clips.append(
                 {
@@ -119,7 +136,7 @@ class ClipSplitter:
     """
 
     name = "transnet"
-    version = "3"
+    version = "4"
     quality_tier = "learned"
     weights_hash = ""
 
@@ -146,18 +163,28 @@ class ClipSplitter:
         self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT
     ) -> list[dict[str, Any]]:
         """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
-        index = index_frames(path)
-        found = find_cuts(path, self.settings, max_bytes_in_flight)
+        stream = video.get("video_stream_index")
+        index = index_frames(path, stream)
+        found = find_cuts(path, self.settings, max_bytes_in_flight, stream)
         transitions = find_transitions(
-            path, found.thumbs, index.pts_s, lambda frames: self._net(frames), max_bytes_in_flight
+            path,
+            found.thumbs,
+            index.pts_s,
+            lambda frames: self._net(frames),
+            max_bytes_in_flight,
+            index.stream_index,
         )
-        scenes = self._scenes(boundaries(found.cuts, transitions), index)
+        holes = self._holes(found.damaged, index)
+        scenes = self._scenes(boundaries(found.cuts, transitions, holes), index, holes)
         # A transition lies between scenes: where there would be none, it was something else.
-        scenes = scenes or self._scenes(boundaries(found.cuts, []), index)
+        scenes = scenes or self._scenes(boundaries(found.cuts, [], holes), index, holes)
+        scenes = scenes or self._scenes([], index, [])
         rows = []
         megapixels = index.width * index.height / 1e6
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
+            inside = range(clip["start_frame"], clip["end_frame"])
+            damaged = stretches(found.damaged.intersection(inside))
             rows.append(
                 {
                     "video_id": video["video_id"],
@@ -165,12 +192,24 @@ class ClipSplitter:
                     "clip_id": f"{video['video_id']}-{number:04d}",
                     "clip_index": number,
                     "take_id": f"{video['video_id']}-t{take:03d}",
-                    "estimated_cost": megapixels * (clip["end_frame"] - clip["start_frame"]),
+                    "estimated_cost": megapixels * len(inside),
+                    "damaged_frames": [list(each) for each in damaged] or None,
                     **clip,
                 }
             )
         return rows
 
-    def _scenes(self, edges: Sequence[Boundary], index: FrameIndex) -> list[dict[str, Any]]:
+    def _holes(self, damaged: set[int], index: FrameIndex) -> list[Stretch]:
+        """Return the stretches of damage that are longer than what clips of a take share."""
+        ends_s = np.append(index.pts_s, index.duration_s)
+        return [
+            (start, end)
+            for start, end in stretches(damaged)
+            if ends_s[end] - ends_s[start] > self.settings.overlap_s
+        ]
+
+    def _scenes(
+        self, edges: Sequence[Boundary], index: FrameIndex, holes: Sequence[Stretch]
+    ) -> list[dict[str, Any]]:
         kept = merge_short_scenes(edges, index.pts_s, self.settings.min_scene_s)
-        return split_scenes(kept, index.pts_s, index.duration_s, self.settings)
+        return split_scenes(kept, index.pts_s, index.duration_s, self.settings, holes)

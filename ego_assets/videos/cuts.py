@@ -61,7 +61,9 @@ class FoundCuts:
 
     proposed: by the detector; those of the exact search are PySceneDetect's, the fast search
     proposes only where it decodes. cuts: proposals confirmed by colour. thumbs: of the frames that
-    were decoded, by index, if they were asked for.
+    were decoded, by index, if they were asked for. damaged: frames that are not to be trusted, as
+    far as was decoded: they are compared with nothing, so that the edges of a hole are a cut only
+    where the pictures on its two sides are two scenes.
     decoded_frames: how many frames were decoded in full. fallback: why the fast search decoded
     everything; None if it did not, or was not asked for.
     """
@@ -69,6 +71,7 @@ class FoundCuts:
     proposed: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     thumbs: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+    damaged: set[int] = field(default_factory=set)
     decoded_frames: int = 0
     fallback: str | None = None
 
@@ -77,9 +80,10 @@ def find_cuts(
     path: Path,
     settings: ClipSettings,
     max_bytes_in_flight: int = BYTES_IN_FLIGHT,
+    stream_index: int | None = None,
 ) -> FoundCuts:
     """Cuts of a video. Raises BadInputError if it does not decode."""
-    index = index_frames(path)
+    index = index_frames(path, stream_index)
     reason = None
     if settings.search == "fast":
         try:
@@ -105,7 +109,7 @@ def _search(
     max_bytes_in_flight: int,
 ) -> FoundCuts:
     """The cuts at frames first + 1 to last of each stretch (first, last)."""
-    found = FoundCuts()
+    found = FoundCuts(damaged=set(index.spoilt))
     try:
         _search_into(found, path, index, settings, stretches, max_bytes_in_flight)
     except av.error.OSError as error:  # libav, of a picture whose matrix it lacks
@@ -131,12 +135,13 @@ def _search_into(
         )
         start = max(0, first + 1 - detector.frames_before)
         end = min(len(index), last + 1 + detector.frames_after)
-        frames = ClipFrames(path, start, end, max_bytes_in_flight)
+        frames = ClipFrames(path, start, end, max_bytes_in_flight, stream_index=index.stream_index)
         for before, at in detector.propose(_see(frames, found)):
             if first < at.index <= last:
                 found.proposed.append(at.index)
                 if distance(before.histogram, at.histogram) >= settings.min_histogram_distance:
                     found.cuts.append(at.index)
+        found.damaged.update(frames.damaged)
 
 
 def _see(frames: ClipFrames, found: FoundCuts) -> Iterator[_SeenFrame]:

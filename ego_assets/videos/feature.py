@@ -66,6 +66,7 @@ VIDEOS = Feature(
             source="`ego weights fetch transnetv2`",
         ),
     ),
+    probes="ego_assets.videos.probes:PROBES",
     external=(
         ExternalAsset(
             "raw_videos",

@@ -8,10 +8,8 @@ nothing of its content.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from enum import StrEnum
@@ -30,15 +28,18 @@ from ego_assets.media.containers import (
     unless_of_storage,
     video_streams,
 )
+from ego_assets.media.damage.cut_off import is_cut_off, promise_of
+from ego_assets.media.damage.spoilt import stretches
+from ego_assets.media.damage.survey import damage_around, missing_of, true_steps
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, has_times_of_decoding, index_frames
 from ego_assets.operator import BadInputError
-from ego_assets.videos.calibration import Calibration, CalibrationError, read_calibration
+from ego_assets.videos.calibration.camera import CalibrationError
+from ego_assets.videos.calibration.columns import camera_columns
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
-from resources.raw.uris import SIDECAR
 
-VERSION = "4"
+VERSION = "5"
 """Of the rows: raise it when they change."""
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
@@ -58,6 +59,7 @@ class RejectReason(StrEnum):
     NOT_MEDIA = "not_media"
     TRUNCATED = "truncated"
     NO_VIDEO = "no_video"
+    NO_SUCH_STREAM = "no_such_stream"
     STILL_IMAGE = "still_image"
     UNSUPPORTED_CODEC = "unsupported_codec"
     CORRUPT = "corrupt"
@@ -67,6 +69,7 @@ class RejectReason(StrEnum):
     NO_TIMES = "no_times"
     BAD_CALIBRATION = "bad_calibration"
     DUPLICATE = "duplicate"
+    FORGOTTEN = "forgotten"
 
 
 _SIGNATURES = (
@@ -214,7 +217,8 @@ def _blank() -> dict[str, Any]:
         "reject_reason reject_detail container video_codec pixel_format width_px height_px "
         "rotation_deg sample_aspect_ratio color_transfer color_primaries color_matrix color_range "
         "bit_depth field_order video_stream_index video_stream_count frame_count "
-        "average_rate_fps is_variable_rate duration_s start_pts_s audio_codec audio_rate_hz "
+        "promised_frame_count missing_s damaged_frames average_rate_fps is_variable_rate "
+        "duration_s start_pts_s audio_codec audio_rate_hz "
         "audio_channels camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
     )
     return {"accepted": False} | dict.fromkeys(names.split())
@@ -228,18 +232,25 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     with _open(path) as container:
         row["container"] = container.format.name
         _fill_audio(row, container)
-        stream = choose_video_stream(container)
-        if stream is None:
-            raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
+        stream = _choose_stream(container, settings.video_stream)
         _fill_stream(row, stream)
         row["video_stream_count"] = len(video_streams(container))
         _check_stream(stream, settings)
-    index = index_frames(path)
-    _fill_index(row, index)
+        promise = promise_of(container, stream)
+    index = index_frames(path, settings.video_stream)
+    cut_off = is_cut_off(path, row["container"])
+    _fill_index(row, index, cut_off)
+    if cut_off:
+        row["promised_frame_count"], row["missing_s"] = missing_of(index, promise)
     _check_length(row, index, settings)
     _check_times(path, index)
-    _check_decoding(path, index)
-    _fill_camera(row, path, index, settings)
+    damaged = _check_decoding(path, index)
+    damaged |= damage_around(path, index, damaged)
+    row["damaged_frames"] = [list(each) for each in stretches(damaged)] or None
+    try:
+        row |= camera_columns(path, index, settings)
+    except CalibrationError as error:
+        raise RejectedError(RejectReason.BAD_CALIBRATION, str(error)) from None
 
 
 def _open(path: Path) -> Any:
@@ -256,6 +267,21 @@ def _open(path: Path) -> Any:
         if printable > 0.95 * len(head):
             raise RejectedError(RejectReason.NOT_MEDIA, "text, not a video") from error
         raise RejectedError(RejectReason.UNREADABLE, str(error)) from error
+
+
+def _choose_stream(container: Any, wanted: int | None) -> Any:
+    stream = choose_video_stream(container, wanted)
+    if stream is not None:
+        return stream
+    there = [str(s.index) for s in video_streams(container)]
+    if wanted is None or not there:
+        raise RejectedError(RejectReason.NO_VIDEO, "no video stream in the file")
+    raise RejectedError(
+        RejectReason.NO_SUCH_STREAM,
+        f"its stream {wanted} is no video that can be decoded, and the setting video_stream asks "
+        f"for it; there is {', '.join(there)}: set one of these, or leave the setting empty for "
+        "the largest",
+    )
 
 
 def _fill_audio(row: dict[str, Any], container: Any) -> None:
@@ -288,7 +314,7 @@ def _check_stream(stream: Any, settings: ManifestSettings) -> None:
         raise RejectedError(RejectReason.CORRUPT, "the video stream has no size")
 
 
-def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
+def _fill_index(row: dict[str, Any], index: FrameIndex, cut_off: bool) -> None:
     row["width_px"], row["height_px"] = index.width, index.height
     row["rotation_deg"] = index.rotation_deg
     row |= index.colours.names()
@@ -297,7 +323,7 @@ def _fill_index(row: dict[str, Any], index: FrameIndex) -> None:
     row["duration_s"] = index.duration_s
     row["start_pts_s"] = float(index.pts[0] * index.time_base)
     row["average_rate_fps"] = len(index) / index.duration_s
-    steps = np.diff(index.pts)
+    steps = true_steps(index, cut_off or index.ends_inside)
     tick = 1  # one unit of rounding in the time base is no variation
     row["is_variable_rate"] = bool(
         len(steps) > 1
@@ -332,68 +358,23 @@ def _check_times(path: Path, index: FrameIndex) -> None:
         )
 
 
-def _check_decoding(path: Path, index: FrameIndex) -> None:
-    """Decode a few frames, at and behind keyframes spread over the video."""
+def _check_decoding(path: Path, index: FrameIndex) -> set[int]:
+    """Decode a few frames, at and behind keyframes spread over the video. Returns damaged ones."""
     places = sorted({round(x) for x in np.linspace(0, len(index) - 1, LOOKED_AT)})
-    good = 0
+    good, damaged = 0, set()
     for place in places:
+        source = ClipFrames(path, place, place + 1, stream_index=index.stream_index)
         try:
-            frames = ClipFrames(path, place, place + 1).read(max_side_px=64)
-            good += sum(1 for _ in frames)
+            good += sum(1 for _ in source.read(max_side_px=64))
         except (BadInputError, av.FFmpegError) as error:
             unless_of_storage(error, path)
-            continue
+            good += source.withheld > 0  # it decodes, and is not to be trusted
         finally:
+            damaged.update(source.damaged)
             progress.moved()
     if good < MIN_DECODED_SHARE * len(places):
         if (words := unsupported_matrix(index.colours)) is not None:
             raise RejectedError(RejectReason.UNSUPPORTED_CODEC, words)
         words = f"{good} of {len(places)} frames spread over the video decode"
         raise RejectedError(RejectReason.CORRUPT, words)
-
-
-def _fill_camera(
-    row: dict[str, Any], path: Path, index: FrameIndex, settings: ManifestSettings
-) -> None:
-    try:
-        camera = read_calibration(path, index.width, index.height)
-    except CalibrationError as error:
-        detail = f"{path.with_suffix(SIDECAR).name} is no calibration of this video: {error}"
-        raise RejectedError(RejectReason.BAD_CALIBRATION, detail) from None
-    source = "calibration_file"
-    if camera is None:
-        path.lstat()  # raises if it is the folder that is not there
-        longer = max(index.width, index.height)
-        focal = longer / 2 / math.tan(math.radians(settings.assumed_horizontal_fov_deg) / 2)
-        middle = ((index.width - 1) / 2, (index.height - 1) / 2)
-        camera = Calibration(fx=focal, fy=focal, cx=middle[0], cy=middle[1])
-        source = "assumed_fov"
-    row |= _camera_columns(camera) | {"intrinsics_source": source}
-
-
-def _camera_columns(camera: Calibration) -> dict[str, Any]:
-    columns: dict[str, Any] = {"camera_model": camera.model, "distortion": camera.distortion}
-    for name in ("fx", "fy", "cx", "cy"):
-        columns[f"{name}_px"] = getattr(camera, name)
-    return columns
-
-
-def is_calibrated_by(row: Mapping[str, Any], video: Path) -> bool:
-    """Whether a manifest row has the camera of the calibration beside a video, if there is one.
-
-    Raises OSError if the file is there and cannot be read.
-    """
-    try:
-        camera = read_calibration(video, row["width_px"], row["height_px"])
-    except CalibrationError:
-        return False
-    if camera is None or row["intrinsics_source"] != "calibration_file":
-        return camera is None and row["intrinsics_source"] != "calibration_file"
-    said = _camera_columns(camera)
-    # Columns have the precision that the table gives them.
-    names = [name for name in said if name.endswith("_px")]
-    has, wanted = (
-        np.array([*(camera[n] for n in names), *(camera["distortion"] or [])], np.float32)
-        for camera in (row, said)
-    )
-    return row["camera_model"] == said["camera_model"] and np.array_equal(has, wanted)
+    return damaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from ego_assets.media.sheets import Picture, read_frames, sheet_of, spread, videos_of
@@ -19,7 +20,8 @@ def manifest_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Pictur
     for video in spread(videos, TILES):
         name = Path(video["uri"]).name
         if video["accepted"]:
-            frame = next(read_frames(raw, video, 0, 1, [0]), None)
+            # The first that is not damaged.
+            frame = next(read_frames(raw, video, 0, video["frame_count"]), None)
             tile = frame.image.copy() if frame else draw.blank_tile()
             facts = f"{video['duration_s']:.1f} s {video['average_rate_fps']:.3g} fps"
             words = [name, f"{video['width_px']}x{video['height_px']} {facts}"]
@@ -41,7 +43,7 @@ def clips_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture |
     for clip in spread(clips, TILES):
         video = videos[clip["video_id"]]
         first = clip["start_frame"]
-        for frame in read_frames(raw, video, first, first + 1, [first]):
+        for frame in islice(read_frames(raw, video, first, clip["end_frame"]), 1):
             tile = frame.image.copy()
             span = f"{clip['start_pts_s']:.1f}-{clip['end_pts_s']:.1f} s"
             draw.draw_words(tile, Path(video["uri"]).name)

@@ -34,6 +34,13 @@ class ManifestSettings(Settings):
         description="videos with more bytes of RGB pictures are rejected (an hour of 4K at 60 "
         "frames/s has 5,400)",
     )
+    video_stream: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="index of the video stream to take, counted over all streams of a file as "
+        "ffprobe does; files without it are rejected. Empty: the largest video",
+    )
     assumed_horizontal_fov_deg: float = Field(
         default=70.0,
         gt=10,

@@ -21,6 +21,7 @@ from resources.lake.table import (
     Int64,
     MayBeAbsent,
     Plausible,
+    Stretches,
     Text,
     Unit,
 )
@@ -88,14 +89,31 @@ class VideoManifest(VideoRow):
     )
     video_stream_index: Annotated[Int32, MayBeAbsent()] | None = Field(
         default=None,
-        description="index of the chosen video stream in the file: the largest, except cover "
-        "pictures, thumbnails and single pictures if there is another",
+        description="index of the chosen video stream in the file: that of the setting "
+        "`video_stream`, else the largest, except cover pictures, thumbnails and single pictures "
+        "if there is another",
     )
     video_stream_count: Annotated[Int32, MayBeAbsent()] | None = Field(
         default=None,
         description="video streams in the file that have a decoder, without cover pictures",
     )
     frame_count: Int32 | None = Field(description="frames in the chosen stream")
+    promised_frame_count: Annotated[Int32, MayBeAbsent()] | None = Field(
+        default=None,
+        description="frames that a cut-off file says it has; null: it is whole, or does not say",
+    )
+    missing_s: Annotated[Seconds, MayBeAbsent()] | None = Field(
+        default=None,
+        description="seconds that a cut-off file says it has and has not; null: it is whole, or "
+        "does not say",
+    )
+    damaged_frames: Annotated[Stretches, Unit("frame index"), MayBeAbsent()] | None = Field(
+        default=None,
+        description="stretches of frames, [first, one past the last], that are not to be trusted: "
+        "their packets are damaged, or refer to such. They keep their indices and times, and no "
+        "table has a row of them. As far as the packets show without decoding the whole file: "
+        "clips have what decoding found; null: none",
+    )
     average_rate_fps: (
         Annotated[Float32, Unit("frames per second"), Plausible(5.0, 240.0)] | None
     ) = Field(description="frames over duration")
@@ -139,7 +157,14 @@ class Clip(ClipRow):
     context_frames: Int32 = Field(
         ge=0, description="leading frames shared with the clip before it in the take"
     )
-    split_reason: Literal["start", "cut", "transition", "length"] = Field(
-        description="what made this clip begin here; frames of a transition belong to no clip"
+    split_reason: Literal["start", "cut", "transition", "damage", "length"] = Field(
+        description="what made this clip begin here; frames of a transition, or of damage that is "
+        "longer than the overlap of clips, belong to no clip"
+    )
+    damaged_frames: Annotated[Stretches, Unit("frame index"), MayBeAbsent()] | None = Field(
+        default=None,
+        description="stretches of the clip's frames, [first, one past the last], that are not to "
+        "be trusted, as decoding found them (`search: fast` decodes only in part): no table has a "
+        "row of them; null: none",
     )
     estimated_cost: Float32 = Field(ge=0, description="megapixels to decode: for scheduling")

@@ -110,8 +110,7 @@ def archive(
     for old in kept(lake, table, shard)[keep_count() :]:
         if old == spare:
             continue
-        lake.storage.delete(key_of(table, shard, old))
-        lake.storage.delete(_sums_key(table, shard, old))
+        delete_version(lake, table, shard, old)
 
 
 def checksums(lake: Lake, table: str, shard: str, name: str) -> list[dict[str, Any]]:
@@ -138,6 +137,25 @@ def drop_checksums(lake: Lake, table: str, shard: str, but: Iterable[str]) -> No
     for key in _checksum_keys(lake, table, shard):
         if key not in wanted:
             lake.storage.delete(key)
+
+
+def note_checksums(
+    lake: Lake, table: str, shard: str, name: str, sums: Iterable[Mapping[str, Any]]
+) -> None:
+    """Say which bytes a version's file may have, and no others."""
+    sums = list(sums)
+    if name != CURRENT:
+        lake.storage.write(_sums_key(table, shard, name), json.dumps(sums).encode())
+        return
+    for one in sums:
+        write_checksum(lake, table, shard, one["sha256"], one["bytes"])
+    drop_checksums(lake, table, shard, but=[one["sha256"] for one in sums])
+
+
+def delete_version(lake: Lake, table: str, shard: str, name: str) -> None:
+    """Delete an earlier version, and what is said of it."""
+    lake.storage.delete(key_of(table, shard, name))
+    lake.storage.delete(_sums_key(table, shard, name))
 
 
 def _checksum_key(table: str, shard: str, sha256: str) -> str:

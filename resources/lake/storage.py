@@ -180,8 +180,11 @@ class LocalStorage:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def sweep_aside(self, older_than_s: float) -> int:
-        """Delete what killed writers left behind, and what is older. Returns how many files."""
+    def sweep_aside(self, older_than_s: float, grace_s: float = GRACE_S) -> int:
+        """Delete what killed writers left behind, and what is older. Returns how many files.
+
+        grace_s: left to who seems to be gone, and may be of a machine that is a copy of this one.
+        """
         count = 0
         with suppress(FileNotFoundError):
             for path in (self.root / ASIDE).iterdir():
@@ -190,7 +193,7 @@ class LocalStorage:
                     life = life_of(path.name.rpartition(".")[0])
                     if life is Life.ALIVE:  # whatever the clock says
                         continue
-                    if age_s > older_than_s or (life is Life.GONE and age_s > GRACE_S):
+                    if age_s > older_than_s or (life is Life.GONE and age_s >= grace_s):
                         path.unlink()
                         count += 1
         return count
@@ -221,8 +224,18 @@ class LocalStorage:
         for folder in folders:
             yield from self.list(f"{prefix}/{folder}")
 
+    def everything(self) -> Iterator[str]:
+        """Keys of all files, whatever folder they are in."""
+        for folder, _, names in os.walk(self.root):
+            above = Path(folder).relative_to(self.root).as_posix()
+            yield from sorted(name if above == "." else f"{above}/{name}" for name in names)
+
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
+
+    def purge(self, begin: str) -> int:
+        """A file that was replaced or deleted here has left no earlier version."""
+        return 0
 
     def drop_empty(self, prefix: str) -> None:
         """Remove the folder if nothing is in it: what looks into all of them is quicker then."""

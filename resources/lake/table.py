@@ -85,6 +85,8 @@ Bytes = Annotated[bytes, Arrow(pa.binary())]
 Texts = Annotated[list[str], Arrow(pa.list_(pa.string()))]
 Floats = Annotated[list[float], Arrow(pa.list_(pa.float32()))]
 Vec3 = Annotated[list[float], Arrow(fixed(3))]
+Stretches = Annotated[list[list[int]], Arrow(pa.list_(fixed(2, pa.int32())))]
+"""Of frames: [first, one past the last], in order and apart."""
 Box = Annotated[list[float], Arrow(fixed(4)), Unit("pixels: x_min, y_min, x_max, y_max")]
 Quaternion = Annotated[list[float], Arrow(fixed(4)), Unit("unit quaternion, xyzw")]
 Joints2D = Annotated[list[list[float]], Arrow(fixed(21, fixed(2)))]

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from resources.ledger.database import Database, patient
 from resources.ledger.states import WAITS_FOR_GPU, Attempt, BusyError, LateAttemptError, State
+from resources.ledger.tables import forgotten as _forgotten
 from resources.ledger.tables import work as _work
 from resources.ledger.takeover import Takeover, Verdict
 from resources.processes.silence import Silence
@@ -90,6 +91,8 @@ class Attempts(Database):
             # It was at work when the caller looked, and its token is still the same.
             if not redo and row["state"] in _ENDED and row["fingerprint"] == fingerprint:
                 raise BusyError(f"{stage} {item_id} is {row['state']} by now")
+            if row["video_id"] and self._is_forgotten(connection, row["video_id"]):
+                raise BusyError(f"{stage} {item_id} is of a video that was forgotten")
             if row["state"] == State.DROPPED:
                 raise BusyError(f"{stage} {item_id} was dropped: `ego quarantine release` it first")
             # One process may have several runs.
@@ -188,6 +191,11 @@ class Attempts(Database):
     @cached_property
     def _takeover(self) -> Takeover:
         return Takeover(Silence())
+
+    @staticmethod
+    def _is_forgotten(connection: sa.Connection, video_id: str) -> bool:
+        query = sa.select(_forgotten.c.video_id).where(_forgotten.c.video_id == video_id)
+        return connection.execute(query).first() is not None
 
     def _refuse_if_alive(self, connection: sa.Connection, row: Mapping[Any, Any]) -> None:
         """Raises BusyError, or _UnwatchedError, unless the claim may be taken over."""

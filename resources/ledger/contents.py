@@ -1,24 +1,31 @@
-"""Which raw file owns a content, and which came too late: the same video is in the lake once.
+"""Which raw file owns a content, and which came too late: the same video is in the lake once. And
+which contents are never taken in again, since a person had them forgotten.
 
 Not here: the files themselves and their shards (`raw_files`), what becomes of a duplicate
-(`ego_assets.engine.tasks`, `ego_assets.intake.arrivals`).
+(`ego_assets.engine.tasks`, `ego_assets.intake.arrivals`), the tombstones in the lake
+(`resources.raw.tombstones`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 
 from resources.ledger.database import Database, patient
 from resources.ledger.states import RAW_GONE, State
+from resources.ledger.tables import alerts as _alerts
 from resources.ledger.tables import duplicates as _duplicates
+from resources.ledger.tables import forgotten as _forgotten
+from resources.ledger.tables import raw_files as _files
+from resources.ledger.tables import raw_news as _news
 from resources.ledger.tables import sources as _sources
 from resources.ledger.tables import videos as _videos
 from resources.ledger.tables import work as _work
 
 _PAGE = 500
+_MANIFEST = "video_manifest"
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,21 @@ class Duplicate:
     shard: str
     noted_at: float
     owner: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """A video that was forgotten: its content is never taken in again.
+
+    sha256: of its bytes, hex; empty if they were never read, and video_id is made from its uri.
+    forgotten_at: ISO 8601, UTC; reason: as the person gave it.
+    """
+
+    video_id: str
+    sha256: str
+    byte_size: int
+    forgotten_at: str
+    reason: str = ""
 
 
 class Contents:
@@ -164,3 +186,81 @@ class Contents:
             found = connection.execute(sa.select(_videos.c.video_id).where(mine)).scalars().all()
             connection.execute(_videos.delete().where(mine))
         return sorted(found)
+
+    # -- contents that are forgotten -----------------------------------------------------------
+
+    @patient
+    def bury(self, tombstones: Iterable[Tombstone]) -> None:
+        """Enter contents that are never taken in again; from now on nobody can claim work on them.
+        One that is known stays as it is."""
+        rows = [vars(t) for t in tombstones]
+        with self._database.transaction() as connection:
+            if rows:
+                connection.execute(self._database.insert_ignore(_forgotten), rows)
+
+    @patient
+    def exhume(self, video_id: str) -> None:
+        """Take a tombstone back of which nothing was done yet."""
+        with self._database.transaction() as connection:
+            connection.execute(_forgotten.delete().where(_forgotten.c.video_id == video_id))
+
+    @patient
+    def tombstones(self, sizes: Iterable[int] | None = None) -> dict[str, Tombstone]:
+        """{video_id: tombstone} of all, or of contents that have one of these sizes in bytes."""
+        query = sa.select(*(_forgotten.c[field.name] for field in fields(Tombstone)))
+        pages: list[sa.ColumnElement[bool]] = [sa.true()]
+        if sizes is not None:
+            wanted = sorted(set(sizes))
+            starts = range(0, len(wanted), _PAGE)
+            pages = [_forgotten.c.byte_size.in_(wanted[s : s + _PAGE]) for s in starts]
+        found = {}
+        with self._database.reading() as connection:
+            for page in pages:
+                for row in connection.execute(query.where(page)):
+                    found[row.video_id] = Tombstone(*row)
+        return found
+
+    @patient
+    def is_forgotten(self, video_id: str) -> bool:
+        query = sa.select(_forgotten.c.video_id).where(_forgotten.c.video_id == video_id)
+        with self._database.reading() as connection:
+            return connection.execute(query).first() is not None
+
+    @patient
+    def shards_of(self, video_id: str) -> set[str]:
+        """The shards in which the ledger knows anything of a video."""
+        queries = [
+            sa.select(table.c.shard).where(table.c.video_id == video_id)
+            for table in (_work, _videos, _duplicates)
+        ]
+        own = sa.or_(_work.c.item_id == video_id, _work.c.item_id.startswith(f"{video_id}-"))
+        queries.append(sa.select(_work.c.shard).where(own))
+        is_it = sa.func.substr(_sources.c.sha256, 1, 16) == video_id
+        queries.append(sa.select(_sources.c.shard).where(is_it))
+        with self._database.reading() as connection:
+            return set(connection.execute(sa.union(*queries)).scalars())
+
+    @patient
+    def erase(self, video_id: str, files: Collection[str], uris: Collection[str]) -> int:
+        """Delete all entries of a video: of its files (items of video_manifest), its work items,
+        and what was seen at its uris. Returns how many. Words in what is left: `erase_words`."""
+        of_video = sa.or_(
+            _work.c.video_id == video_id,
+            _work.c.item_id == video_id,
+            _work.c.item_id.startswith(f"{video_id}-"),
+            sa.and_(_work.c.stage == _MANIFEST, _work.c.item_id.in_(files)),
+        )
+        is_it = sa.func.substr(_sources.c.sha256, 1, 16) == video_id
+        deletes = [
+            _work.delete().where(of_video),
+            _videos.delete().where(_videos.c.video_id == video_id),
+            _duplicates.delete().where(_duplicates.c.video_id == video_id),
+            _sources.delete().where(sa.or_(is_it, _sources.c.item_id.in_(files))),
+            _files.delete().where(_files.c.uri.in_(uris)),
+            _news.delete().where(_news.c.uri.in_(uris)),
+            _alerts.delete().where(
+                sa.or_(*(_alerts.c.state.contains(w, autoescape=True) for w in [video_id, *uris]))
+            ),
+        ]
+        with self._database.transaction() as connection:
+            return sum(connection.execute(one).rowcount for one in deletes)

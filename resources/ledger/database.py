@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -70,6 +70,38 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
             wait_s = min(2 * wait_s, 5.0)
 
     return trying
+
+
+INSTEAD = "(forgotten)"
+"""Stands where a name was erased."""
+
+
+def erase_words(engine: sa.Engine, words: Mapping[str, str], but: Collection[str] = ()) -> int:
+    """Erase words {word: what is written instead} from all texts of a database, whoever's it is,
+    but for some of its tables and columns; and what is left of them in a file of SQLite's. Returns
+    how many values it changed."""
+    found, count = sa.MetaData(), 0
+    found.reflect(engine)
+    with engine.connect() as connection:
+        is_file = engine.dialect.name == "sqlite"
+        if is_file:
+            connection.exec_driver_sql("PRAGMA secure_delete = ON")
+        for table in (t for name, t in found.tables.items() if name not in but):
+            for column in table.columns:
+                is_text = isinstance(column.type, sa.String) and not column.primary_key
+                if not is_text or column.name in but:
+                    continue
+                for word, instead in words.items():
+                    has_it = column.contains(word, autoescape=True)
+                    value = sa.func.replace(column, word, instead)
+                    change = table.update().where(has_it).values({column.name: value})
+                    count += connection.execute(change).rowcount
+        connection.commit()
+        if is_file:  # pages that are free hold what they held
+            vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")
+            vacuum.exec_driver_sql("VACUUM")
+            vacuum.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+    return count
 
 
 class Database:
@@ -159,6 +191,12 @@ class Database:
             self._opened = open_engine(self.url)
             self._file = file_identity(self.url)
         return self._opened
+
+    @patient
+    def erase_words(self, words: Iterable[str]) -> int:
+        """As the function of that name; tombstones stay, and so do the places of files, of which
+        one may begin another."""
+        return erase_words(self._engine(), dict.fromkeys(words, INSTEAD), but=["forgotten", "uri"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_opened": None, "_file": None}

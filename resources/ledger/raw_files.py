@@ -22,6 +22,8 @@ from resources.ledger.tables import run_requests as _requests
 
 _PAGE = 500
 SUPERSEDED, REFUSED, GONE, MOVED = "superseded", "refused", "gone", "moved"
+FORGOTTEN = "forgotten"
+"""Version of a file that is left alone."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,30 @@ class RawFiles:
             connection.execute(
                 _files.update().where(chosen).values(waiting=False, version="gone", mark=0)
             )
+
+    @patient
+    def leave_alone(self, seen: Seen) -> None:
+        """Nothing is to be done about a file, and its name is not kept: its content was forgotten.
+        A listing passes it over as long as it is this one."""
+        row = _row(seen, 0.0) | {"uri": "", "byte_size": 0, "version": FORGOTTEN, "waiting": False}
+        mine = _files.c.file_id == seen.file_id
+        with self._database.transaction() as connection:
+            connection.execute(_files.delete().where(mine))
+            connection.execute(_files.insert().values(**row))
+
+    def left_alone(self, file_ids: Iterable[str]) -> dict[str, int]:
+        """{file_id: mark} of those of these files that are left alone."""
+        ids = list(file_ids)
+        found: dict[str, int] = {}
+        for start in range(0, len(ids), _PAGE):
+            mine = sa.and_(
+                _files.c.file_id.in_(ids[start : start + _PAGE]), _files.c.version == FORGOTTEN
+            )
+            found |= self._marks_of(sa.select(_files.c.file_id, _files.c.mark).where(mine))
+        return found
+
+    def _marks_of(self, query: sa.Select[Any]) -> dict[str, int]:
+        return self._read(lambda c: {r.file_id: r.mark for r in c.execute(query)})
 
     @patient
     def moved(self, olds: Sequence[tuple[str, str]], news: Sequence[tuple[Seen, str]]) -> None:

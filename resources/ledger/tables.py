@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-VERSION = "0008"
+VERSION = "0009"
 """The newest migration."""
 _MIGRATION_LOCK = 0x65676F  # Postgres advisory lock: one process migrates
 
@@ -149,6 +149,16 @@ facts = sa.Table(
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("video_id", sa.String(16), primary_key=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("byte_size", sa.BigInteger, nullable=False),
+    sa.Column("forgotten_at", sa.String(32), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index("forgotten_by_size", "byte_size"),
 )
 
 

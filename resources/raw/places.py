@@ -107,6 +107,25 @@ def record(lake: Lake, shard: str, places: Mapping[str, FileLocation]) -> None:
             lake.storage.delete(key)
 
 
+def take_out(lake: Lake, shard: str, items: Container[str]) -> None:
+    """Take files out of a shard, so that the lake does not name them any more: their videos were
+    forgotten. The caller has the lake's lock `shards`."""
+    content = lake.read_shard(shard)
+    kept = [entry for entry in content["files"] if item_of(entry) not in items]
+    with lake.storage.lock(f"{FOLDER}.{shard}"):
+        if len(kept) < len(content["files"]):
+            data = json.dumps(content | {"files": kept}, ensure_ascii=False, indent=1).encode()
+            lake.storage.write(f"shards/{shard}.json", data)
+        known = _read(lake, shard)
+        left = {item: place for item, place in known.items() if item not in items}
+        if left:
+            lake.storage.write(
+                f"{FOLDER}/{shard}.json", json.dumps(left, ensure_ascii=False, indent=1).encode()
+            )
+        elif known:
+            lake.storage.delete(f"{FOLDER}/{shard}.json")
+
+
 def _read(lake: Lake, shard: str) -> dict[str, dict[str, Any]]:
     try:
         places: dict[str, dict[str, Any]] = json.loads(lake.storage.read(f"{FOLDER}/{shard}.json"))

@@ -38,10 +38,10 @@ from resources.raw.scratch import Scratch
 from resources.raw.uris import (
     MAX_SIDECAR_BYTES,
     S3,
-    SIDECAR,
     is_remote,
     path_of,
     sidecar_of,
+    sidecars_of,
     uri_of,
 )
 
@@ -182,9 +182,28 @@ def look(uri: str) -> RawState:
     raise RawGoneError(errno.ENOENT, "there is no such object (any more)", uri)
 
 
+def find_sidecar(uri: str) -> str | None:
+    """The uri of the calibration that a video has: its own, else that of its folder."""
+    places = sidecars_of(uri)
+    if not is_remote(uri):
+        return next((place for place in places if os.path.lexists(path_of(place))), None)
+    for own in (sidecar_of(uri), places[-1]):
+        bucket, key = _bucket_and_key(own)
+        prefix = key.rpartition(".")[0] + "."
+        if len(prefix.encode("utf-8", "surrogateescape")) > MAX_KEY_BYTES:
+            continue
+        page = make_client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=100)
+        there = {f"{S3}{bucket}/{found['Key']}" for found in page.get("Contents", ())}
+        if (found := next((place for place in places if place in there), None)) is not None:
+            return found
+    return None
+
+
 def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
-    """As `raw_version`, of the calibration beside a video; also of one that is refused."""
-    beside = sidecar_of(uri)
+    """As `raw_version`, of the calibration of a video; also of one that is refused."""
+    beside = find_sidecar(uri)
+    if beside is None:
+        return None
     if is_remote(uri):
         return raw_version(beside)
     seen = _sidecar_stats(beside)
@@ -196,11 +215,17 @@ def sidecar_state(uri: str) -> str | None:
 
     Only to be believed where the video itself was there before and after.
     """
+    beside = find_sidecar(uri)
+    if beside is None:
+        return None
     if is_remote(uri):
-        version = raw_version(sidecar_of(uri))
-        return None if version is None else ":".join(map(str, version))
-    seen = _sidecar_stats(sidecar_of(uri))
-    return ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen) or None
+        state = ":".join(map(str, raw_version(beside) or ()))
+    else:
+        seen = _sidecar_stats(beside)
+        state = ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen)
+    # Which file it is says its name, but for the usual one.
+    name = "" if beside == sidecar_of(uri) else f"{beside.rpartition('/')[2]}:"
+    return f"{name}{state}" if state else None
 
 
 def _sidecar_stats(uri: str) -> list[os.stat_result]:
@@ -306,7 +331,7 @@ class RawReader:
             self._must_be_as_before(uri, sha256, before)
         except (RawAwayError, RawGoneError, RawChangedError) as cause:
             raise cause from error
-        if unread := unread_error(error, path_of(uri), path_of(sidecar_of(uri))):
+        if unread := unread_error(error, path_of(uri), *map(path_of, sidecars_of(uri))):
             raise _unread(uri, unread) from error
 
     @contextmanager
@@ -318,16 +343,18 @@ class RawReader:
             look(uri)  # raises, saying what is not there
             raise RawGoneError(errno.ENOENT, "it was not there a moment ago", uri)
         parts = [(uri, version)]
-        calibration = sidecar_version(uri)
-        if calibration is not None and int(calibration[0]) <= MAX_SIDECAR_BYTES:
-            parts.append((sidecar_of(uri), calibration))
+        beside = find_sidecar(uri)
+        calibration = None if beside is None else raw_version(beside)
+        if beside is not None and calibration and int(calibration[0]) <= MAX_SIDECAR_BYTES:
+            parts.append((beside, calibration))
         with self._scratch.hold(parts, self._moved) as path:
             if sha256 and self._scratch.sha256(path) != sha256:
                 raise RawChangedError(_other_bytes(uri))
             try:
                 yield path
             except Exception as error:
-                if unread := unread_error(error, path, path.with_suffix(SIDECAR)):
+                beside_it = (path_of(place) for place in sidecars_of(uri_of(path)))
+                if unread := unread_error(error, path, *beside_it):
                     raise _unread(uri, unread) from error
                 raise
 

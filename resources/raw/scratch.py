@@ -105,6 +105,21 @@ class Scratch:
         aside.replace(noted)
         return digest
 
+    def erase(self, sha256: str) -> int:
+        """Delete the copies that have these bytes and that nobody holds. Returns how many are held,
+        and still there."""
+        held = 0
+        for noted in self.root.glob(f"*/*{_SHA256}"):
+            with suppress(FileNotFoundError):
+                if noted.read_text() != sha256:
+                    continue
+                try:
+                    with self._lock(noted.parent.name, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                        shutil.rmtree(noted.parent, ignore_errors=True)
+                except BlockingIOError:
+                    held += 1
+        return held
+
     def used_bytes(self) -> int:
         """Of all copies, with those that are being made at their full size."""
         sizes = 0
@@ -204,7 +219,8 @@ def _names(parts: Sequence[Part]) -> list[str]:
     if not (text.isascii() and text.isprintable() and 0 < len(text) <= 100) or text[0] == ".":
         suffix = name.suffix if name.suffix.isalnum() else ""
         name = Path(f"video{suffix}")
-    return [name.name, f"{name.stem}.camera.json"][: len(parts)]
+    beside = Path(parts[-1][0]).suffix  # also of a calibration of the whole folder
+    return [name.name, f"{name.stem}.camera{beside}"][: len(parts)]
 
 
 def _tell(byte_count: int, seconds: float) -> None:

@@ -12,7 +12,10 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 S3 = "s3://"
 ENCODED = "file://"
+CALIBRATION_SUFFIXES = (".json", ".yaml", ".yml", ".txt")
 SIDECAR = ".camera.json"
+FOLDER_SIDECAR = "camera.json"
+"""Of a folder: for every video in it that has none of its own."""
 MAX_SIDECAR_BYTES = 2**20
 """A larger calibration file is not read, and not fetched."""
 
@@ -40,8 +43,18 @@ def is_remote(uri: str) -> bool:
     return uri.startswith(S3)
 
 
+def sidecars_of(uri: str) -> list[str]:
+    """The uris that the calibration of a video may have: its own, then those of its folder."""
+    own = sidecar_of(uri).removesuffix(".json")
+    if is_remote(uri):
+        folder = f"{uri.rpartition('/')[0]}/{FOLDER_SIDECAR}"
+    else:
+        folder = uri_of(path_of(uri).with_name(FOLDER_SIDECAR))
+    return [f"{n}{s}" for n in (own, folder.removesuffix(".json")) for s in CALIBRATION_SUFFIXES]
+
+
 def sidecar_of(uri: str) -> str:
-    """The uri of a video's calibration file, beside it."""
+    """The uri of a video's own calibration file, by its usual name."""
     if is_remote(uri):
         folder, _, name = uri.rpartition("/")
         return f"{folder}/{Path(name).stem}{SIDECAR}"

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
-from dagster_project.cli.sql import _values
+from dagster_project.cli.data.sql import _values
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from tests.resources.test_lake import publish

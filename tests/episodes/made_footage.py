@@ -53,6 +53,7 @@ class MadeVideo:
     camera_xyzw: np.ndarray = field(default_factory=lambda: np.empty(0))
     camera_valid: np.ndarray = field(default_factory=lambda: np.empty(0))
     damaged: tuple[int, ...] = ()
+    concealed: tuple[tuple[int, int], ...] = ()
     scale_kind: str = "metric_hands"
     objects: tuple[dict[str, Any], ...] = ()
     unmade: tuple[int, ...] = ()
@@ -94,6 +95,7 @@ class MadeVideo:
                     "end_pts_s": end / FPS,
                     "context_frames": 0,
                     "split_reason": "cut" if index else "start",
+                    "damaged_frames": [list(d) for d in self.concealed] or None,
                     "estimated_cost": 1.0,
                 }
             )
@@ -120,6 +122,8 @@ class MadeVideo:
             if index in self.unmade:
                 continue
             for frame in range(clip["start_frame"], clip["end_frame"]):
+                if any(first <= frame < last for first, last in self.concealed):
+                    continue  # no table has rows of such frames
                 base = {
                     "clip_id": clip["clip_id"],
                     "frame_index": frame,

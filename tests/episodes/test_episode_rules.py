@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from made_footage import FPS, SHARD, MadeVideo, bins, cut, tables_of, without
+from pydantic import ValidationError
 
 from ego_assets.catalog import TABLES
 from ego_assets.episodes.cutter import EpisodeCutter, split_of
@@ -146,6 +148,19 @@ def test_damaged_pictures_are_in_no_episode() -> None:
     made = cut(video)
     assert bins(made["footage"]) == [("kept", 0, 120), ("damaged", 120, 125), ("kept", 125, 300)]
     assert not {r["frame_index"] for r in made["episode_frames"]} & set(range(120, 125))
+
+
+def test_pictures_that_the_decoder_made_up_are_in_no_episode() -> None:
+    video = MadeVideo(concealed=((120, 123), (200, 205)))
+    made = cut(video)
+    assert bins(made["footage"]) == [
+        ("kept", 0, 120),
+        ("damaged", 120, 123),
+        ("kept", 123, 200),
+        ("damaged", 200, 205),
+        ("kept", 205, 300),
+    ]
+    assert seconds(made["footage"]) == pytest.approx(10.0)
 
 
 def test_a_clip_that_fails_a_check_is_dropped_with_its_name() -> None:
@@ -286,8 +301,11 @@ def test_words_say_what_is_held_and_where_they_come_from() -> None:
 
 
 def test_templates_are_checked() -> None:
-    with pytest.raises(BadInputError, match=r"names \['place'\]; there are"):
-        cut(MadeVideo(), instruction_without_objects="Go to {place}")
+    for wrong, why in (("Go to {place}", "names 'place'; there are"), ("Go {", "is no template")):
+        with pytest.raises(ValidationError, match=why):
+            EpisodeSettings(instruction_without_objects=wrong)
+    with pytest.raises(ValidationError, match=r"names 'objects\.__class__'"):
+        EpisodeSettings(instruction="{objects.__class__}")
     with pytest.raises(BadInputError, match="no installed package brings a captioner 'vlm'"):
         EpisodeCutter(EpisodeSettings(captioner="vlm"))
 
@@ -302,3 +320,21 @@ def test_the_waterfall_ends_with_what_is_kept() -> None:
     assert steps[0] == ("footage", pytest.approx(10.0)) and steps[-1][0] == "kept"
     assert steps[-1][1] == pytest.approx(steps[-2][1])
     assert set(found.as_json()["lost_s"]) == {"no hands", "few valid hands", "too short"}
+
+
+def test_an_installed_captioner_says_it_and_its_version_is_in_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made_captions.py").write_text(
+        "def say(facts):\n    return f'Stir for {facts.end_pts_s - facts.start_pts_s:.0f} s'\n"
+    )
+    info = tmp_path / "made_captions-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-captions\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[ego_assets.captioners]\nstirrer = made_captions:say\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (episode,) = cut(MadeVideo(), captioner="stirrer")["episodes"]
+    assert (episode["instruction"], episode["instruction_source"]) == ("Stir for 10 s", "stirrer")
+    settings = EpisodeSettings(captioner="stirrer")
+    assert EpisodeCutter.identity(settings, tmp_path) == "made-captions 1.5"
+    assert EpisodeCutter.identity(EpisodeSettings(), tmp_path) == ""

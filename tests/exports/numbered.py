@@ -53,6 +53,6 @@ def episode(name: str, frames: int, first: int, **changes: Any) -> ExportEpisode
 def with_words(made: ExportEpisode) -> dict[str, Any]:
     """Words of both kinds, to be put into an episode."""
     return {
-        "lasting": [Words("reach", 0), Words("lift", len(made) // 2)],
+        "persistent": [Words("reach", 0), Words("lift", len(made) // 2)],
         "events": [Words("a cup?", 3, style="vqa", role="user", camera=EGO)],
     }

@@ -14,8 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-
-from tests.exports.bars import number_in
+from bars import number_in  # beside this file; others install a package called `tests`
 
 EGO, SIDE = "observation.images.ego", "observation.images.side"
 Row = tuple[int, int, np.ndarray, np.ndarray]

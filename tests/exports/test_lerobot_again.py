@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
 from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import Tree, read, tree
-from tests.exports.numbered import EGO, episode
+from tests.exports.numbered import EGO, SIDE, episode
 
 SIZE = (64, 36)
 
@@ -73,7 +74,7 @@ def test_run_again_it_changes_no_byte_and_decodes_nothing(tmp_path: Path) -> Non
     before = tree(tmp_path)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     report = write_dataset(tmp_path, [unreadable(e) for e in episodes(0, 1, 2)])
-    assert (report.kept, report.coded, report.written, report.deleted) == (3, 0, [], [])
+    assert (report.kept, report.encoded, report.written, report.deleted) == (3, 0, [], [])
     assert not changed(before, tmp_path)
     assert times == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
 
@@ -83,7 +84,7 @@ def test_new_episodes_get_files_of_their_own(tmp_path: Path) -> None:
     before = tree(tmp_path)
     known = [unreadable(e) for e in episodes(0, 1, 2)]
     report = write_dataset(tmp_path, [*episodes(7), *known, *episodes(8, 9)])
-    assert (report.kept, report.coded, report.removed) == (3, 3, 0)
+    assert (report.kept, report.encoded, report.removed) == (3, 3, 0)
     assert numbers_of(tmp_path) == [0, 1, 2, 7, 8, 9]
     assert videos(changed(before, tmp_path)) == {file_of(2), file_of(3)}
     assert not {n for n in changed(before, tmp_path) if "data/" in n and "file-00" in n} - {
@@ -96,7 +97,7 @@ def test_an_episode_that_is_gone_leaves_the_others_as_they_are_coded(tmp_path: P
     write_dataset(tmp_path, episodes(0, 1, 2, 3, 4))
     before = tree(tmp_path)
     report = write_dataset(tmp_path, [unreadable(e) for e in episodes(0, 1, 3, 4)])
-    assert (report.kept, report.coded, report.removed) == (4, 0, 1)
+    assert (report.kept, report.encoded, report.removed) == (4, 0, 1)
     assert numbers_of(tmp_path) == [0, 1, 3, 4]
     assert videos(changed(before, tmp_path)) == {file_of(1)}
 
@@ -106,7 +107,7 @@ def test_an_episode_that_changed_is_made_again_and_its_file_joined_again(tmp_pat
     before = tree(tmp_path)
     words = episode("e0", 10, 0, size=SIZE, task="another task")
     report = write_dataset(tmp_path, [words, *(unreadable(e) for e in episodes(1, 2))])
-    assert (report.kept, report.coded, report.removed) == (2, 1, 1)
+    assert (report.kept, report.encoded, report.removed) == (2, 1, 1)
     assert numbers_of(tmp_path) == [1, 2, 0]
     assert videos(changed(before, tmp_path)) == {file_of(0), file_of(2)}
     assert "another task" in read(tmp_path).tasks
@@ -135,22 +136,40 @@ def test_a_file_that_was_lost_or_cut_short_is_made_again(tmp_path: Path, lost: s
 
 def test_other_settings_code_all_again(tmp_path: Path) -> None:
     write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=20))
-    assert write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=20, threads=1)).coded == 0
+    assert write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=20, threads=1)).encoded == 0
     report = write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=40, max_side_px=32))
-    assert (report.coded, report.kept, report.removed) == (2, 0, 2)
+    assert (report.encoded, report.kept, report.removed) == (2, 0, 2)
     assert read(tmp_path).info["features"][EGO]["shape"] == [18, 32, 3]
 
 
 def test_the_source_of_each_episode_is_kept(tmp_path: Path) -> None:
     write_dataset(tmp_path, episodes(0, 1), provenance={"lake": "s3://lake"})
     said = json.loads((tmp_path / PROVENANCE).read_text())
-    assert said["comes_from"] == {"lake": "s3://lake"}
+    assert said["provenance"] == {"lake": "s3://lake"}
     records = packs.read_records(tmp_path / "meta/ego_episodes/chunk-000/file-000.parquet")
     assert [r.provenance["video_id"] for r in records] == ["video of e0", "video of e1"]
     assert [r["ego_episode_id"] for r in read(tmp_path).episodes] == ["e0", "e1"]
 
 
-@pytest.mark.parametrize("stop", ["coded", "joined"])
+def test_columns_and_cameras_may_come_in_any_order(tmp_path: Path) -> None:
+    made = episodes(0, 1, 2, cameras=(EGO, SIDE))
+
+    def turned(made: ExportEpisode) -> ExportEpisode:
+        both = {name: dict(reversed(vars(made)[name].items())) for name in ("columns", "pictures")}
+        return replace(made, **both)
+
+    with pytest.raises(ValueError, match="no task"):
+        write_dataset(tmp_path, [*made[:2], replace(made[2], task="")])
+    report = write_dataset(tmp_path, [turned(made[0]), made[1], turned(made[2])])
+    assert report.encoded == 1
+    assert write_dataset(tmp_path, [made[0], *map(turned, made[1:])]).encoded == 0
+    found = read(tmp_path)
+    for row in found.rows:
+        assert number_in(found.picture(row, EGO)) == row["number"]
+        assert number_in(found.picture(row, SIDE)) == 65535 - row["number"]
+
+
+@pytest.mark.parametrize("stop", ["encoded", "joined"])
 def test_an_export_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     tmp_path: Path, stop: str
 ) -> None:
@@ -163,7 +182,7 @@ def test_an_export_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
         assert run_and_kill(killed, 11, stop, left) == -signal.SIGKILL
         assert not {n for n in changed(before, killed) if not n.startswith(publishing.STAGING)}
     again = write_dataset(killed, episodes(*range(11)))
-    assert again.coded < 2
+    assert again.encoded < 2
     assert tree(killed) == tree(whole)
 
 

@@ -111,8 +111,8 @@ def test_words_are_declared_and_lie_on_their_rows(tmp_path: Path) -> None:
     found = read(tmp_path)
     for key in ("language_persistent", "language_events"):
         assert found.info["features"][key] == {"dtype": "language", "shape": [1], "names": None}
-    lasting = [[w["content"] for w in row["language_persistent"]] for row in found.rows]
-    assert lasting == [["reach", "lift"]] * 12
+    persistent = [[w["content"] for w in row["language_persistent"]] for row in found.rows]
+    assert persistent == [["reach", "lift"]] * 12
     assert [w["timestamp"] for w in found.rows[0]["language_persistent"]] == [0, np.float32(0.2)]
     events = [row["language_events"] for row in found.rows]
     assert [len(e) for e in events] == [0, 0, 0, 1] + [0] * 8

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from ego_assets.catalog import TABLES
 from ego_assets.operator import intrinsics_of
-from ego_assets.videos import calibration
-from ego_assets.videos.calibration import read_calibration
+from ego_assets.videos.calibration import sidecars as calibration
+from ego_assets.videos.calibration.sidecars import read_calibration
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.settings import ManifestSettings
 from ego_assets.vision.cameras import normalised_points, project_points, scaled_intrinsics

@@ -20,7 +20,8 @@ from ego_assets.media.containers import open_media
 from ego_assets.media.decode import ClipFrames
 from ego_assets.operator import BadInputError
 from ego_assets.videos import inspection as module
-from ego_assets.videos.inspection import hash_file, is_calibrated_by, probe_file, probe_video
+from ego_assets.videos.calibration.columns import is_calibrated_by
+from ego_assets.videos.inspection import hash_file, probe_file, probe_video
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError
 from tests.support.rendered import render_sample
@@ -225,7 +226,7 @@ def test_a_file_that_vanishes_while_it_is_probed_is_not_rejected(
 
         return call
 
-    for name in ("_open", "index_frames", "_check_decoding", "_fill_camera"):
+    for name in ("_open", "index_frames", "_check_decoding", "camera_columns"):
         shutil.copy(real_data / "videos" / "ego_dinner_table.mp4", path)
         with monkeypatch.context() as patch:
             patch.setattr(module, name, vanishing(getattr(module, name)))
@@ -258,7 +259,7 @@ def test_a_calibration_is_the_same_if_the_camera_is(tmp_path: Path, real_data: P
 def test_a_disk_that_fails_for_a_moment_is_no_damage_of_the_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> Any:
+    def refuse(path: Path, *_: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
     monkeypatch.setattr(module, "index_frames", refuse)

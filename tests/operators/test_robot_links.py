@@ -47,12 +47,12 @@ def test_every_fingertip_is_where_the_solver_has_it(name: str, side: str, real_d
     assert set(tree.fingers_of_joints().values()) == set(solver.fingers)
 
 
-def test_boxes_of_a_link_lie_around_its_bone() -> None:
+def test_shapes_of_a_link_lie_around_its_bone() -> None:
     spec = find_robot("ego_hand")
     links = LinkTree(spec, spec.urdf("right")[0]).pictures({}, mirrored=False)
     middle = next(link for link in links if link.name == "middle_proximal")
     after = next(link for link in links if link.name == "middle_middle")
-    (box,) = middle.boxes
+    (box,) = middle.parts
     assert (box.min(axis=0) <= after.bone.min(axis=0) + 1e-6).all()
     assert (box.max(axis=0) >= after.bone.max(axis=0) - 1e-6).all()
 

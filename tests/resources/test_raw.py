@@ -18,9 +18,11 @@ from resources.raw import scratch as scratch_module
 from resources.raw.reader import (
     RawChangedError,
     RawReader,
+    find_sidecar,
     path_of,
     raw_version,
     sidecar_of,
+    sidecar_state,
     uri_of,
 )
 from resources.raw.scratch import Scratch, ScratchError
@@ -120,6 +122,32 @@ def test_a_bucket_is_listed_by_prefix_and_by_object(bucket: str) -> None:
     assert len(find_files([f"s3://{bucket}"]).files) == 3
     with pytest.raises(FileNotFoundError, match="nothing"):
         find_files([f"s3://{bucket}/nothing"])
+
+
+def test_the_calibration_of_a_folder_comes_along_from_s3(bucket: str, tmp_path: Path) -> None:
+    uri = put(bucket, "raw/a.mp4", b"video")
+    assert (find_sidecar(uri), sidecar_state(uri)) == (None, None)
+    put(bucket, "raw/camera.yaml", b"of the folder")
+    reader = RawReader(Scratch(tmp_path, 10**8))
+    assert find_sidecar(uri) == f"s3://{bucket}/raw/camera.yaml"
+    before = sidecar_state(uri)
+    with reader.hold(uri) as path:
+        assert path.with_suffix(".camera.yaml").read_bytes() == b"of the folder"
+    put(bucket, "raw/a.camera.txt", b"its own")
+    assert sidecar_state(uri) != before
+    with reader.hold(uri) as path:
+        assert path.with_suffix(".camera.txt").read_bytes() == b"its own"
+
+
+def test_the_state_of_a_local_calibration_says_which_file_it_is(tmp_path: Path) -> None:
+    uri = uri_of(tmp_path / "a.mp4")
+    assert sidecar_state(uri) is None
+    seen = []
+    for name in ("camera.txt", "camera.json", "a.camera.yml", "a.camera.json"):
+        (tmp_path / name).write_text("{}")
+        assert find_sidecar(uri) == uri_of(tmp_path / name)
+        seen.append(sidecar_state(uri))
+    assert len(set(seen)) == 4
 
 
 def test_an_object_is_fetched_once_with_its_calibration(

@@ -25,6 +25,7 @@ def clip_row(**changes):
         "end_pts_s": 1.0,
         "context_frames": 0,
         "split_reason": "start",
+        "damaged_frames": [[3, 5], [9, 10]],
         "estimated_cost": 1.0,
     }
     return row | changes

@@ -77,12 +77,12 @@ class Pack:
 
 @dataclass(frozen=True)
 class DatasetContents:
-    """All of it. coded_under: settings and version that its episodes depend on."""
+    """All of it. encoded_under: settings and version that its episodes depend on."""
 
-    coded_under: dict[str, Any]
+    encoded_under: dict[str, Any]
     sizes: dict[str, list[int]]
     packs: list[Pack]
-    comes_from: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> DatasetContents | None:

@@ -75,7 +75,7 @@ class Numbering:
         self.episodes += len(members)
         self.frames += sum(m.frames for m in members)
 
-    def finish(self, coded_under: Mapping[str, Any], comes_from: Mapping[str, Any]) -> None:
+    def finish(self, encoded_under: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Write what is said of all of them, where it differs from what is there."""
         has_new_rows = any(name.startswith("data/") for name in self.moves)
         tasks = pa.BufferOutputStream()
@@ -84,7 +84,7 @@ class Numbering:
         if has_new_rows or self._has_fewer_rows() or not (self._folder / STATS).exists():
             self._replace(STATS, _json(self._stats()))
         sizes = {key: list(self._sizes[key]) for key in self._cameras}
-        said = DatasetContents(dict(coded_under), sizes, self._packs, comes_from)
+        said = DatasetContents(dict(encoded_under), sizes, self._packs, provenance)
         self._replace(PROVENANCE, said.text().encode())
         self._replace(INFO, _json(self._info()))
 
@@ -153,7 +153,7 @@ class Numbering:
             row |= {"ego_episode_id": record.episode_id}
             rows.append(row)
             ticks = np.arange(record.frames)
-            fixed = {
+            fixed: dict[str, np.ndarray] = {
                 "timestamp": (ticks / self._fps).astype(np.float32),
                 "frame_index": ticks,
                 "episode_index": np.full(record.frames, first_episode + n),

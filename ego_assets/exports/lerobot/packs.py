@@ -1,14 +1,14 @@
 """Packs: the episodes that share one file of rows, one video a camera, and one file of records.
 
-An episode is first coded by itself, as a pack of one. Packs are joined from stretches of other
-packs, without coding again. The folder of a pack is there whole or not at all. In it are
+An episode is first encoded by itself, as a pack of one. Packs are joined from stretches of other
+packs, without encoding again. The folder of a pack is there whole or not at all. In it are
 `rows.parquet` (a row group an episode), `{n}.mp4` of the nth camera, and `records.parquet`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -30,9 +30,9 @@ ROWS = "rows"
 class Record:
     """What is kept of an episode beside its rows and pictures.
 
-    sizes: bytes of its pictures by camera, and of its rows, coded by itself; stats: of columns that
-    do not depend on its place in the data set, and of pictures; bins: (3, 256) counts of the
-    pictures' values by camera.
+    sizes: bytes of its pictures by camera, and of its rows, before they were joined with others;
+    stats: of columns that do not depend on its place in the data set, and of pictures;
+    bins: (3, 256) counts of the pictures' values by camera.
     """
 
     episode_id: str
@@ -54,23 +54,23 @@ class PackFiles:
     records: Path
 
     @classmethod
-    def within(cls, folder: Path, cameras: Sequence[str]) -> PackFiles:
-        videos = {key: folder / f"{n}.mp4" for n, key in enumerate(cameras)}
+    def within(cls, folder: Path, cameras: Iterable[str]) -> PackFiles:
+        videos = {key: folder / f"{n}.mp4" for n, key in enumerate(sorted(cameras))}
         return cls(folder / "rows.parquet", videos, folder / "records.parquet")
 
-    def coded(self) -> list[Coded]:
+    def encoded(self) -> list[Encoded]:
         """The episodes of the pack, in order."""
         found, first = [], 0
         for group, record in enumerate(read_records(self.records)):
             stretches = {k: Stretch(v, first, record.frames) for k, v in self.videos.items()}
-            found.append(Coded(record, self.rows, group, stretches))
+            found.append(Encoded(record, self.rows, group, stretches))
             first += record.frames
         return found
 
 
 @dataclass(frozen=True)
-class Coded:
-    """An episode that is coded, and where."""
+class Encoded:
+    """An episode that is encoded, and where."""
 
     record: Record
     rows: Path
@@ -96,8 +96,8 @@ def name_of(digests: Sequence[str]) -> str:
     return sha256(" ".join(digests).encode()).hexdigest()[:32]
 
 
-def join_pack(episodes: Sequence[Coded], folder: Path, fps: int) -> PackFiles:
-    """Make a pack of coded episodes, in order, unless it is there."""
+def join_pack(episodes: Sequence[Encoded], folder: Path, fps: int) -> PackFiles:
+    """Make a pack of encoded episodes, in order, unless it is there."""
     cameras = list(episodes[0].videos)
     if not folder.exists():
         with made_whole(folder) as aside:

@@ -14,58 +14,62 @@ ONLY_PACKING = {"video_file_mb", "data_file_mb", "robot_type", "split"}
 
 
 class LeRobotSettings(Settings):
-    """How pictures are coded and how large files get."""
+    """How pictures are encoded and how large files get."""
 
     codec: Literal["h264", "av1"] = Field(
-        "h264", description="Of the videos. AV1 takes about two thirds of the room and longer."
+        default="h264",
+        description="Of the videos. AV1 takes about two thirds of the room and longer.",
     )
     preset: str | None = Field(
-        None,
+        default=None,
         description="Speed of the encoder: ultrafast to veryslow (x264), 0 to 13 (SVT-AV1, 13 is "
         "the fastest). By default veryfast or 10.",
     )
     crf: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=63,
         description="Quality, less is better. By default 23 (x264) or 35 (SVT-AV1).",
     )
     keyframe_every: int = Field(
-        10,
+        default=10,
         ge=1,
         le=600,
         description="Frames from one key frame to the next: a reader that wants one frame decodes "
         "as many at most.",
     )
     threads: int = Field(
-        0,
+        default=0,
         ge=0,
         le=64,
         description="Of the encoder; 0: as many as it likes.",
         json_schema_extra=RUNTIME,
     )
     max_side_px: int = Field(
-        640, ge=16, le=8192, description="Longer side of the pictures, which are never enlarged."
+        default=640,
+        ge=16,
+        le=8192,
+        description="Longer side of the pictures, which are never enlarged.",
     )
     fit: Literal["refuse", "letterbox"] = Field(
-        "refuse",
+        default="refuse",
         description="What becomes of episodes whose pictures have another shape than those of the "
         "first one: an error, or black bars.",
     )
     video_file_mb: int = Field(
-        200, ge=1, le=4096, description="A video file holds episodes up to this size."
+        default=200, ge=1, le=4096, description="A video file holds episodes up to this size."
     )
     data_file_mb: int = Field(
-        100, ge=1, le=4096, description="A file of rows holds episodes up to this size."
+        default=100, ge=1, le=4096, description="A file of rows holds episodes up to this size."
     )
-    robot_type: str | None = Field(None, description="Name of the robot, or of the hand.")
+    robot_type: str | None = Field(default=None, description="Name of the robot, or of the hand.")
     split: str = Field(
-        "train",
+        default="train",
         pattern=r"^[a-z][a-z0-9_]*$",
         description="What all episodes of the folder are for.",
     )
 
-    def coded_under(self) -> dict[str, Any]:
+    def encoded_under(self) -> dict[str, Any]:
         """What an episode's pictures and rows depend on."""
         found = self.model_dump(exclude=self.runtime_fields() | ONLY_PACKING)
         return found | {"preset": self.speed, "crf": self.quality}

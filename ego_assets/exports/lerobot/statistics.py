@@ -68,7 +68,7 @@ def of_pictures(bins: np.ndarray, pictures: int) -> Stats:
     sums = bins.cumsum(axis=1)
 
     def at(share: float) -> np.ndarray:
-        return values[(sums > share * (totals - 1)).argmax(axis=1)]
+        return np.asarray(values[(sums > share * (totals - 1)).argmax(axis=1)])
 
     rows = {"min": at(0.0), "max": at(1.0), "mean": mean[:, 0], "std": np.sqrt(variance[:, 0])}
     rows |= {name: at(share) for name, share in QUANTILES.items()}
@@ -132,4 +132,5 @@ class Aggregate:
         if self._step == 1:
             return np.arange(count)
         starts = blocks * self._step - self._seen
-        return np.minimum(starts + self._random.integers(0, self._step, len(starts)), count - 1)
+        chosen = starts + self._random.integers(0, self._step, len(starts))
+        return np.asarray(np.minimum(chosen, count - 1))

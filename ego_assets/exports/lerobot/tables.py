@@ -27,9 +27,9 @@ FIXED = {
 }
 """Columns that every data set has."""
 TRUE_TIME, SOURCE_FRAME, IS_HELD = "true_time_s", "source_frame", "is_held"
-LASTING, EVENTS = "language_persistent", "language_events"
-_RESERVED = {*FIXED, TRUE_TIME, SOURCE_FRAME, IS_HELD, LASTING, EVENTS, "task", "task_index"}
-_LASTING_STYLES = ("subtask", "plan", "memory", "motion", "task_aug")
+PERSISTENT, EVENTS = "language_persistent", "language_events"
+_RESERVED = {*FIXED, TRUE_TIME, SOURCE_FRAME, IS_HELD, PERSISTENT, EVENTS, "task", "task_index"}
+_PERSISTENT_STYLES = ("subtask", "plan", "memory", "motion", "task_aug")
 _EVENT_STYLES = ("interjection", "vqa", "trace")
 _OF_A_CAMERA = ("vqa", "trace")
 _NEVER_NULL = ("role", "timestamp")
@@ -38,7 +38,7 @@ PICTURES = "observation.images."
 
 def features_of(episode: ExportEpisode, sizes: Mapping[str, Size]) -> dict[str, dict[str, Any]]:
     """What `info.json` says of the columns; pictures without `info`."""
-    columns = episode.columns | _of_grid(episode)
+    columns = _in_order(episode.columns) | _of_grid(episode)
     features: dict[str, dict[str, Any]] = {
         key: {
             "dtype": str(column.values.dtype),
@@ -47,12 +47,12 @@ def features_of(episode: ExportEpisode, sizes: Mapping[str, Size]) -> dict[str, 
         }
         for key, column in columns.items()
     }
-    for key in episode.pictures:
+    for key in sorted(episode.pictures):
         width, height = sizes.get(key, (0, 0))
         shape = [height, width, 3]
         features[key] = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in FIXED.items()}
-    for key, words in ((LASTING, episode.lasting), (EVENTS, episode.events)):
+    for key, words in ((PERSISTENT, episode.persistent), (EVENTS, episode.events)):
         if words is not None:
             features[key] = {"dtype": "language", "shape": [1], "names": None}
     return features
@@ -68,7 +68,10 @@ def check_keys(episode: ExportEpisode) -> None:
     for key in episode.pictures:
         if not key.startswith(PICTURES):
             raise ExportError(f"pictures {key!r}: LeRobot wants {PICTURES}NAME")
-    for words, styles in ((episode.lasting, _LASTING_STYLES), (episode.events, _EVENT_STYLES)):
+    for words, styles in (
+        (episode.persistent, _PERSISTENT_STYLES),
+        (episode.events, _EVENT_STYLES),
+    ):
         for one in words or ():
             _check_words(one, styles, episode.pictures)
 
@@ -78,7 +81,9 @@ def rows_of(episode: ExportEpisode) -> pa.Table:
     ticks = np.arange(len(episode), dtype=np.int64)
     zeros = np.zeros(len(episode), np.int64)
     timestamps = (ticks / episode.grid.fps).astype(np.float32)
-    columns = {key: _array(c.values) for key, c in (episode.columns | _of_grid(episode)).items()}
+    columns = {
+        key: _array(c.values) for key, c in (_in_order(episode.columns) | _of_grid(episode)).items()
+    }
     columns |= {
         "timestamp": pa.array(timestamps),
         "frame_index": pa.array(ticks),
@@ -86,8 +91,8 @@ def rows_of(episode: ExportEpisode) -> pa.Table:
         "index": pa.array(ticks),
         "task_index": pa.array(zeros),
     }
-    if episode.lasting is not None:
-        columns[LASTING] = _words_array([list(episode.lasting)] * len(episode), timestamps)
+    if episode.persistent is not None:
+        columns[PERSISTENT] = _words_array([list(episode.persistent)] * len(episode), timestamps)
     if episode.events is not None:
         at: dict[int, list[Words]] = {}
         for one in episode.events:
@@ -113,7 +118,7 @@ def numbers_of(rows: pa.Table) -> dict[str, np.ndarray]:
     """Columns that have statistics, as (T, n)."""
     found: dict[str, np.ndarray] = {}
     for name in rows.column_names:
-        if name in (LASTING, EVENTS):
+        if name in (PERSISTENT, EVENTS):
             continue
         column = rows[name].combine_chunks()
         width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1
@@ -153,6 +158,11 @@ def episodes_table(rows: Sequence[dict[str, Any]], stats: Sequence[dict[str, Any
         for name in statistics.NAMES:
             columns[f"stats/{key}/{name}"] = pa.array([each[key][name] for each in stats])
     return pa.table(columns)
+
+
+def _in_order(columns: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Sort columns, so that episodes may bring them in any order."""
+    return dict(sorted(columns.items()))
 
 
 def _of_grid(episode: ExportEpisode) -> dict[str, Numbers]:

@@ -1,9 +1,8 @@
-"""Writes the videos of a data set: constant rate, no B-frames, BT.709; and joins them without
-coding.
+"""Writes the videos of a data set: constant rate, no B-frames, BT.709.
 
-Each episode is coded by itself, beginning with a key frame. A video file is made of whole episodes
-by copying their packets, whose times are counted (frame n is at n / fps), never added up. All
-episodes of a camera are coded alike, or joining them is refused.
+Each episode is encoded by itself, beginning with a key frame. A video file is made of whole
+episodes by copying their packets, whose times are counted (frame n is at n / fps), never added up.
+All episodes of a camera have one format, or joining them is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from ego_assets.exports.files import naming
 from ego_assets.exports.grid import ExportError
@@ -24,6 +23,8 @@ from ego_assets.exports.lerobot.settings import LeRobotSettings
 
 Size = tuple[int, int]
 """(width, height)"""
+LIBRARY = f"PyAV {av.__version__}"
+"""Parts of one file have to come from one version of the encoder."""
 _BT709 = 1
 _LIMITED = 1
 _ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
@@ -48,7 +49,7 @@ def target_size(size: Size, max_side_px: int) -> Size:
 def encode(
     pictures: Iterable[np.ndarray], path: Path, size: Size, fps: int, settings: LeRobotSettings
 ) -> int:
-    """Code pictures of `size` to an MP4. Returns how many there were."""
+    """Encode pictures of `size` to an MP4. Returns how many there were."""
     count = 0
     with naming(path), av.open(str(path), "w", format="mp4") as out:
         stream: Any = out.add_stream(
@@ -63,8 +64,9 @@ def encode(
         context.thread_count = settings.threads
         context.color_range = _LIMITED
         context.colorspace = context.color_primaries = context.color_trc = _BT709
+        reformatter = VideoReformatter()  # remembers its tables from picture to picture
         for picture in pictures:
-            frame = _as_yuv(picture, size)
+            frame = _as_yuv(picture, size, reformatter)
             frame.pts, frame.time_base = count, Fraction(1, fps)
             out.mux(stream.encode(frame))
             count += 1
@@ -79,15 +81,15 @@ def join(stretches: Sequence[Stretch], path: Path, fps: int) -> int:
         stream: Any = None
         for stretch in stretches:
             with av.open(str(stretch.path)) as source:
-                coded: Any = source.streams.video[0]
+                encoded: Any = source.streams.video[0]
                 if stream is None:
-                    stream = out.add_stream_from_template(coded, opaque=True)
+                    stream = out.add_stream_from_template(encoded, opaque=True)
                     stream.time_base = Fraction(1, fps)
-                    alike = _how_coded(coded)
-                elif _how_coded(coded) != alike:
+                    alike = _format_of(encoded)
+                elif _format_of(encoded) != alike:
                     raise ExportError(
-                        f"{stretch.path} is coded otherwise than {stretches[0].path}, by another "
-                        "version of the encoder: export to an empty folder"
+                        f"{stretch.path} and {stretches[0].path} come from different encoders: "
+                        "export to an empty folder"
                     )
                 for packet in _packets(source, stretch):
                     packet.stream = stream
@@ -156,9 +158,9 @@ def _options(settings: LeRobotSettings) -> dict[str, str]:
     return options | {"svtav1-params": f"keyint={every}:scd=0:pred-struct=1:irefresh-type=2"}
 
 
-def _as_yuv(picture: np.ndarray, size: Size) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    made = frame.reformat(
+def _as_yuv(picture: np.ndarray, size: Size, reformatter: VideoReformatter) -> av.VideoFrame:
+    made = reformatter.reformat(
+        _wrapped(picture),
         width=size[0],
         height=size[1],
         format="yuv420p",
@@ -171,9 +173,14 @@ def _as_yuv(picture: np.ndarray, size: Size) -> av.VideoFrame:
     return made
 
 
+def _wrapped(picture: np.ndarray) -> av.VideoFrame:
+    return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="rgb24")
+
+
 def _scaled(picture: np.ndarray, size: Size) -> np.ndarray:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    small = frame.reformat(width=size[0], height=size[1], interpolation=Interpolation.AREA)
+    small = _wrapped(picture).reformat(
+        width=size[0], height=size[1], interpolation=Interpolation.AREA
+    )
     return small.to_ndarray()
 
 
@@ -185,12 +192,12 @@ def _with_bars(picture: np.ndarray, size: Size) -> np.ndarray:
     return whole
 
 
-def _how_coded(stream: Any) -> tuple[Any, ...]:
+def _format_of(stream: Any) -> tuple[Any, ...]:
     context = stream.codec_context
     return context.name, context.width, context.height, bytes(context.extradata or b"")
 
 
-def _packets(source: Any, stretch: Stretch) -> Iterator[av.Packet]:
+def _packets(source: Any, stretch: Stretch) -> Iterator[Any]:
     """The packets of a stretch, in order. Raises ExportError if there are fewer."""
     stream = source.streams.video[0]
     if stretch.first:

@@ -3,7 +3,7 @@
 The folder says itself what is in it (`meta/ego_provenance.json`: packs, their episodes and digests,
 sizes of files). What is there and has not changed is left alone to the byte. New episodes get files
 of their own; files that held an episode which changed or is gone are joined again from what remains
-in them. An export that was killed goes on: coded episodes wait in the staging folder.
+in them. An export that was killed goes on: encoded episodes wait in the staging folder.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot import packs, statistics, tables, video
 from ego_assets.exports.lerobot.contents import DatasetContents, names_of
 from ego_assets.exports.lerobot.numbering import Numbering
-from ego_assets.exports.lerobot.packs import Coded, PackFiles, Record
+from ego_assets.exports.lerobot.packs import Encoded, PackFiles, Record
 from ego_assets.exports.lerobot.publishing import STAGING, discard, finish, publish
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 
 VERSION = "1"
 """Raised when the same episode would be written otherwise."""
 Progress = Callable[[str, int], None]
-"""Called with what was done (`kept`, `coded`, `joined`), and frames."""
+"""Called with what was done (`kept`, `encoded`, `joined`), and frames."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ExportReport:
     episodes: int
     frames: int
     kept: int
-    coded: int
+    encoded: int
     removed: int
     written: list[str]
     deleted: list[str]
@@ -81,11 +81,11 @@ class _Export:
     before: DatasetContents | None = None
     features: dict[str, Any] = field(default_factory=dict)
     fps: int = 0
-    coded: int = 0
+    encoded: int = 0
     kept: int = 0
-    _waiting: list[Coded] = field(default_factory=list)
+    _waiting: list[Encoded] = field(default_factory=list)
     _new: list[PackFiles] = field(default_factory=list)
-    _staged: dict[str, Coded] = field(default_factory=dict)
+    _staged: dict[str, Encoded] | None = None
 
     def run(self, episodes: Iterable[ExportEpisode]) -> ExportReport:
         self._begin()
@@ -100,7 +100,7 @@ class _Export:
                 self.kept += 1
                 self.progress("kept", len(episode))
             else:
-                self._add(self._code(episode, digest))
+                self._add(self._encode(episode, digest))
         if not wanted:
             raise ExportError("there are no episodes: nothing was written")
         self._close()
@@ -111,15 +111,17 @@ class _Export:
         self.before = DatasetContents.read(self.out)
         if self.before is None and any(p.name != STAGING for p in self.out.iterdir()):
             raise ExportError(f"{self.out} holds other files: give an empty folder, or an export")
-        self.coded_under = self.settings.coded_under() | {"version": VERSION}
+        self.encoded_under = self.settings.encoded_under() | {"version": VERSION}
         kept = (
-            self.before.sizes if self.before and self.before.coded_under == self.coded_under else {}
+            self.before.sizes
+            if self.before and self.before.encoded_under == self.encoded_under
+            else {}
         )
         self.plan = self.out / STAGING / "plan.json"
         plan = json.loads(self.plan.read_text()) if self.plan.exists() else {}
-        if plan.get("coded_under") != self.coded_under:
+        if (plan.get("encoded_under"), plan.get("by")) != (self.encoded_under, video.LIBRARY):
             discard(self.out)
-            plan = {"coded_under": self.coded_under, "sizes": kept}
+            plan = {"sizes": kept}
         self.sizes: dict[str, video.Size] = {k: (w, h) for k, (w, h) in plan["sizes"].items()}
 
     def _check(self, episode: ExportEpisode) -> str:
@@ -142,12 +144,12 @@ class _Export:
                 f"episode {episode.episode_id} has other columns than those before it: "
                 + ", ".join(sorted(differ))
             )
-        text = json.dumps([episode.digest(), self.coded_under], sort_keys=True)
+        text = json.dumps([episode.digest(), self.encoded_under], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def _code(self, episode: ExportEpisode, digest: str) -> Coded:
-        """Code an episode by itself, unless an export that was killed has done so."""
-        if not self._staged:
+    def _encode(self, episode: ExportEpisode, digest: str) -> Encoded:
+        """Encode an episode by itself, unless an export that was killed has done so."""
+        if self._staged is None:
             self._staged = dict(self._look_at_staging(list(episode.pictures)))
         if found := self._staged.get(digest):
             return found
@@ -158,22 +160,22 @@ class _Export:
             files = PackFiles.within(aside, list(episode.pictures))
             counters = {}
             for key, path in files.videos.items():
-                counters[key] = self._code_pictures(episode, key, path)
+                counters[key] = self._encode_pictures(episode, key, path)
             rows = tables.rows_of(episode)
             packs.write_rows(files.rows, iter([rows]))
             packs.write_records(files.records, [_record(episode, digest, files, counters)])
-        self.coded += 1
-        self.progress("coded", len(episode))
-        return PackFiles.within(folder, list(episode.pictures)).coded()[0]
+        self.encoded += 1
+        self.progress("encoded", len(episode))
+        return PackFiles.within(folder, list(episode.pictures)).encoded()[0]
 
-    def _look_at_staging(self, cameras: list[str]) -> Iterator[tuple[str, Coded]]:
+    def _look_at_staging(self, cameras: list[str]) -> Iterator[tuple[str, Encoded]]:
         staging = self.out / STAGING
         for folder in (*staging.glob("packs/*"), *staging.glob("parts/*")):
             if folder.suffix != ".unfinished":
-                for coded in PackFiles.within(folder, cameras).coded():
-                    yield coded.record.digest, coded
+                for encoded in PackFiles.within(folder, cameras).encoded():
+                    yield encoded.record.digest, encoded
 
-    def _code_pictures(
+    def _encode_pictures(
         self, episode: ExportEpisode, key: str, path: Path
     ) -> statistics.PictureCounter:
         counter = statistics.PictureCounter(len(episode))
@@ -214,34 +216,35 @@ class _Export:
         return self.sizes[key]
 
     def _save_plan(self) -> None:
-        """Say what the episodes in the staging folder were coded under."""
+        """Say what the episodes in the staging folder were encoded under."""
         aside = self.plan.with_suffix(".unfinished")
         with naming(self.plan):
             self.plan.parent.mkdir(exist_ok=True)
-            aside.write_text(json.dumps({"coded_under": self.coded_under, "sizes": self.sizes}))
+            plan = {"encoded_under": self.encoded_under, "by": video.LIBRARY, "sizes": self.sizes}
+            aside.write_text(json.dumps(plan))
             aside.replace(self.plan)
 
-    def _add(self, coded: Coded) -> None:
+    def _add(self, encoded: Encoded) -> None:
         """Let an episode wait for others that share its files."""
-        limits = dict.fromkeys(coded.videos, self.settings.video_file_mb * 2**20)
+        limits = dict.fromkeys(encoded.videos, self.settings.video_file_mb * 2**20)
         limits[packs.ROWS] = self.settings.data_file_mb * 2**20
-        if not packs.have_room([c.record for c in (*self._waiting, coded)], limits, self.fps):
+        if not packs.have_room([c.record for c in (*self._waiting, encoded)], limits, self.fps):
             self._close()
-        self._waiting.append(coded)
+        self._waiting.append(encoded)
 
     def _close(self) -> None:
         """Join those that wait, and remove them one by one."""
         if self._waiting:
             self._new.append(self._join(self._waiting))
             parts = self.out / STAGING / "parts"
-            for coded in self._waiting:
-                shutil.rmtree(parts / coded.record.digest, ignore_errors=True)
+            for encoded in self._waiting:
+                shutil.rmtree(parts / encoded.record.digest, ignore_errors=True)
             self._waiting = []
 
-    def _join(self, episodes: list[Coded]) -> PackFiles:
-        name = packs.name_of([coded.record.digest for coded in episodes])
+    def _join(self, episodes: list[Encoded]) -> PackFiles:
+        name = packs.name_of([encoded.record.digest for encoded in episodes])
         files = packs.join_pack(episodes, self.out / STAGING / "packs" / name, self.fps)
-        self.progress("joined", sum(coded.record.frames for coded in episodes))
+        self.progress("joined", sum(encoded.record.frames for encoded in episodes))
         return files
 
     def _publish(self, kept: Mapping[str, str]) -> ExportReport:
@@ -256,12 +259,12 @@ class _Export:
             if len(remain) == len(pack.episodes):
                 numbering.add(pack.number, files, pack)
             elif remain:
-                stay = [coded for coded in files.coded() if coded.record.digest in remain]
+                stay = [encoded for encoded in files.encoded() if encoded.record.digest in remain]
                 numbering.add(pack.number, self._join(stay), None)
         first = max((pack.number for pack in before), default=-1) + 1
         for number, files in enumerate(self._new, first):
             numbering.add(number, files, None)
-        numbering.finish(self.coded_under, self.provenance)
+        numbering.finish(self.encoded_under, self.provenance)
         deletes = sorted({name for pack in before for name in pack.sizes} - numbering.names)
         if numbering.moves or deletes:
             publish(self.out, numbering.moves, deletes)
@@ -271,7 +274,7 @@ class _Export:
             episodes=numbering.episodes,
             frames=numbering.frames,
             kept=self.kept,
-            coded=self.coded,
+            encoded=self.encoded,
             removed=sum(len(pack.episodes) for pack in before) - self.kept,
             written=list(numbering.moves),
             deleted=deletes,

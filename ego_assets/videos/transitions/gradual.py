@@ -60,16 +60,19 @@ def find_transitions(
     pts_s: np.ndarray,
     network: Network,
     max_bytes_in_flight: int,
+    stream_index: int | None = None,
 ) -> list[Transition]:
     """Return the gradual transitions of a video, in order.
 
-    thumbs: of the frames that were seen, by index; pts_s: (F,) of all. Raises BadInputError.
+    thumbs: of the frames that were seen, by index; pts_s: (F,) of all; stream_index: of the video
+    stream in its file. Raises BadInputError.
     """
     found: list[Transition] = []
     for first, last in suspects(thumbs, pts_s):
         start, end = max(0, first - WINDOW // 4), min(len(pts_s), last + 1 + WINDOW // 4)
         indices, pictures = [], []
-        for frame in ClipFrames(path, start, end, max_bytes_in_flight).read(max_side_px=256):
+        frames = ClipFrames(path, start, end, max_bytes_in_flight, stream_index=stream_index)
+        for frame in frames.read(max_side_px=256):
             indices.append(frame.index)
             size = (WIDTH_PX, HEIGHT_PX)
             pictures.append(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA))

@@ -17,6 +17,8 @@ from resources.environment import answer_timeout_s, of_aws
 
 BODY_TRIES = 5
 MISSING = {"404", "NoSuchKey", "NotFound"}
+_NO_VERSIONS = {"501", "NotImplemented", "405", "MethodNotAllowed"}
+"""What a server answers that keeps no versions."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,32 @@ def has_bucket(client: Any, bucket: str) -> bool:
         if error_code(error) not in {"403", "AccessDenied"}:
             raise
     return True  # or it may not be asked for: then it was the object that is missing
+
+
+def purge_versions(client: Any, bucket: str, prefix: str) -> int:
+    """Delete all versions of objects that are not the current ones, and marks of deletion. Returns
+    how many. Raises PermissionError if this user may not do that; ClientError."""
+    from botocore.exceptions import ClientError
+
+    try:
+        paginator = client.get_paginator("list_object_versions")
+        pages = list(paginator.paginate(Bucket=bucket, Prefix=prefix))
+        old = [v for page in pages for v in page.get("Versions", ()) if not v["IsLatest"]]
+        # Marks last: without its mark, the version below it would be the current one.
+        old += [mark for page in pages for mark in page.get("DeleteMarkers", ())]
+        for one in old:
+            client.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+    except ClientError as error:
+        if error_code(error) in _NO_VERSIONS:
+            return 0
+        if error_code(error) in {"403", "AccessDenied"}:
+            raise PermissionError(
+                f"s3://{bucket} may keep earlier versions of what was erased, and this user may "
+                "not look for them or delete them: allow s3:ListBucketVersions and "
+                "s3:DeleteObjectVersion, and forget again"
+            ) from error
+        raise
+    return len(old)
 
 
 def read_body(client: Any, **request: str) -> bytes:

@@ -32,6 +32,7 @@ from resources.lake.s3.client import (
     find_object,
     has_bucket,
     make_client,
+    purge_versions,
     read_body,
     s3_errors,
     used_account,
@@ -226,11 +227,25 @@ class S3Storage:
             for entry in page.get("Contents", ()):
                 yield f"{prefix}/{entry['Key'].removeprefix(start)}"
 
+    def everything(self) -> Iterator[str]:
+        """Keys of all objects below the prefix."""
+        start = self._key("")
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=start
+        )
+        for page in pages:
+            yield from (entry["Key"].removeprefix(start) for entry in page.get("Contents", ()))
+
     def drop_empty(self, prefix: str) -> None:
         """There are no folders here."""
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def purge(self, begin: str) -> int:
+        """Delete what a bucket with versions keeps of objects that were replaced or deleted, and
+        whose keys begin so. Returns how many. Raises PermissionError."""
+        return purge_versions(self.client, self.bucket, self._key("") + begin)
 
     def copy(self, key: str, target: str) -> None:
         """Publish an object under another key, too, in place of what is there."""
@@ -299,7 +314,7 @@ class S3Storage:
             (dead if is_dead else live).add(f"{folder}/{owner}")
         return live, dead
 
-    def sweep_aside(self, older_than_s: float) -> int:
+    def sweep_aside(self, older_than_s: float, grace_s: float = GRACE_S) -> int:
         """Abort uploads that killed writers left behind. Returns how many."""
         found = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self._key(""))
         now = self._now(found)

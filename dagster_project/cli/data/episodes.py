@@ -6,6 +6,7 @@ Here: options, words, exit status. Not here: work.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.table import Table
 
 from dagster_project.cli.names import SHARDS_OPTION, check_shards
 from dagster_project.cli.terminal import JSON_OPTION, LAKE_OPTION, count_of, existing_lake, plain
+
+if TYPE_CHECKING:
+    from ego_assets.episodes.waterfall import Waterfall
 
 
 @click.command("yield")
@@ -38,7 +42,12 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
             "materialization of their group in the UI"
         )
         return
-    table = Table(title=plain(f"yield of {lake.location}"))
+    show_waterfall(found, f"yield of {lake.location}", Console())
+
+
+def show_waterfall(found: Waterfall, title: str, console: Console) -> None:
+    """Print what each rule drops, and what is kept."""
+    table = Table(title=plain(title))
     table.add_column("")
     for name in ("time", "share", "left"):
         table.add_column(name, justify="right")
@@ -49,8 +58,8 @@ def yield_(lake_root: str, shards: tuple[str, ...], as_json: bool) -> None:
             left -= lost
             table.add_row(name, f"-{_span(lost)}", _share(lost, found.total_s), _span(left))
     table.add_row("kept", _span(found.kept_s), _share(found.kept_s, found.total_s), "")
-    Console().print(table)
-    click.echo(f"{count_of(found.episodes, 'episode')} of {count_of(found.videos, 'video')}")
+    console.print(table)
+    console.print(f"{count_of(found.episodes, 'episode')} of {count_of(found.videos, 'video')}")
 
 
 def _span(seconds: float) -> str:

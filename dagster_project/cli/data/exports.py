@@ -65,7 +65,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("episodes", total=None)
+        task = bar.add_task("exporting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -114,7 +114,7 @@ def _lerobot() -> click.Command:
         report = done.report
         click.echo(
             f"{out}: {count_of(report.episodes, 'episode')}, {count_of(report.frames, 'frame')}; "
-            f"{report.coded:,} coded now, {report.kept:,} kept from before, {report.removed:,} "
+            f"{report.encoded:,} encoded now, {report.kept:,} kept from before, {report.removed:,} "
             "removed"
         )
         for episode, why in sorted(done.skipped.items()):

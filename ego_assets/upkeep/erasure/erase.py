@@ -1,0 +1,282 @@
+"""Erases videos: every row, array, picture and earlier version, what the ledger says of them, and
+their names. What is left is a tombstone, so that they are not taken in again.
+
+The tombstone is there first, with what is to be erased; each step may be done twice. So whoever is
+killed at any point goes on where he was, and so does whoever comes next. Raw files are never
+touched. Not here: what there is of a video (`survey`), the proof (`traces`), what Dagster remembers
+(the caller has it erased, see `Beyond`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from ego_assets.catalog import TABLES, stage_of
+from ego_assets.feature import LAKE
+from ego_assets.media.pictures import FOLDER as PREVIEWS
+from ego_assets.media.pictures import LATEST
+from ego_assets.upkeep.erasure.survey import Survey, at_work, survey
+from ego_assets.upkeep.erasure.traces import find_traces
+from ego_assets.upkeep.problems import DAMAGED
+from ego_assets.upkeep.recovery.agreement import note_file
+from resources.lake import Lake, LakeError, erasure
+from resources.lake.holdings import item_and_token
+from resources.ledger import Ledger
+from resources.ledger.contents import Contents, Tombstone
+from resources.ledger.database import INSTEAD
+from resources.raw import tombstones
+from resources.raw.places import take_out
+from resources.raw.scratch import Scratch, ScratchError
+from resources.raw.tombstones import Left
+
+LOCK = "forget"
+TEXTS = ("reports", "_baselines", "_choices")
+"""Folders with texts that may name a clip or a file."""
+LITTER_AGE_S = 86_400.0
+
+Beyond = Callable[[Sequence[str], Sequence[str]], list[str]]
+"""Erases words, and pictures of shards, from what is outside of the lake and the ledger. Returns
+sentences on what it could not erase."""
+
+
+class ForgetError(ValueError):
+    """It cannot be done now; what was begun goes on when it is asked for again."""
+
+
+@dataclass
+class Erased:
+    """What was erased. warnings: sentences on what a person has to do."""
+
+    tombstone: Tombstone
+    shards: list[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+
+
+def forget(
+    lake: Lake, ledger: Ledger, surveys: Iterable[Survey], beyond: Beyond, reason: str = ""
+) -> list[Erased]:
+    """Erase videos, and go on with those whose erasure was interrupted.
+
+    Raises ForgetError while somebody works on one of their shards; nothing was done then, but that
+    they are not taken in again.
+    """
+    wanted = list(surveys)
+    refuse_if_at_work(ledger, {shard for each in wanted for shard in each.left.shards})
+    with lake.storage.lock(LOCK):
+        for each in wanted:
+            _begin(lake, ledger, each, reason)
+        videos = {each.tombstone.video_id for each in wanted}
+        known = tombstones.agree(lake, ledger)
+        begun = [v for v in known if v in videos or v in tombstones.unfinished(lake, [v])]
+        return [_go_on(lake, ledger, video_id, beyond) for video_id in sorted(begun)]
+
+
+def resume(lake: Lake, ledger: Ledger, video_ids: Iterable[str], beyond: Beyond) -> list[Erased]:
+    """Erase what is left, or there again, of videos that have a tombstone. Raises ForgetError."""
+    known = Contents(ledger).tombstones()
+    found = []
+    for video_id in sorted(set(video_ids)):
+        tombstone = known.get(video_id)
+        if (in_lake := tombstones.read(lake, video_id)) is not None:
+            tombstone = in_lake[0]
+        if tombstone is not None:
+            found.append(survey(lake, ledger, tombstone))
+    return forget(lake, ledger, found, beyond)
+
+
+def refuse_if_at_work(ledger: Ledger, shards: Iterable[str]) -> None:
+    """Raises ForgetError if a worker has anything of these shards."""
+    for shard, run in at_work(ledger, sorted(shards)).items():
+        raise ForgetError(
+            f"shard {shard} is being worked on by run {run}: wait for it, or terminate it, and "
+            "forget again"
+        )
+
+
+def _begin(lake: Lake, ledger: Ledger, found: Survey, reason: str) -> None:
+    """From here on nobody claims work on the video, and whoever comes next goes on."""
+    tombstone = replace(found.tombstone, reason=reason) if reason else found.tombstone
+    Contents(ledger).bury([tombstone])
+    tombstones.write(lake, tombstone, found.left)
+
+
+def _go_on(lake: Lake, ledger: Ledger, video_id: str, beyond: Beyond) -> Erased:
+    known = tombstones.read(lake, video_id)
+    assert known is not None
+    tombstone = known[0]
+    # What was begun by somebody else may have become more, or have no list of its own.
+    left = survey(lake, ledger, tombstone).left
+    shards = [shard for shard in left.shards if shard in set(lake.shards())]
+    refuse_if_at_work(ledger, shards)
+    done = Erased(tombstone, shards)
+    for step in _steps(lake, ledger, tombstone, left, shards, done, beyond):
+        step()
+    tombstones.write(lake, tombstone, None)
+    return done
+
+
+def _steps(
+    lake: Lake,
+    ledger: Ledger,
+    tombstone: Tombstone,
+    left: Left,
+    shards: list[str],
+    done: Erased,
+    beyond: Beyond,
+) -> Iterator[Callable[[], None]]:
+    """What is to be done, in this order: first what would bring something of it back."""
+    video_id = tombstone.video_id
+    words = words_of(video_id, left.uris)
+    of_tables = [
+        (table, shard)
+        for table in TABLES
+        for shard in ([LAKE] if stage_of(table).item == "lake" else shards)
+    ]
+
+    def names() -> None:
+        with lake.storage.lock("shards"):
+            for shard in shards:
+                take_out(lake, shard, left.shards[shard])
+
+    def tables() -> None:
+        for table, shard in of_tables:
+            done.counts += erasure.erase(lake, table, shard, video_id)
+
+    def entries() -> None:
+        files = [item for items in left.shards.values() for item in items]
+        done.counts["entries of the ledger"] += Contents(ledger).erase(video_id, files, left.uris)
+        for table, shard in of_tables:
+            _requeue(lake, ledger, table, shard)
+            note_file(lake, ledger, table, shard)
+
+    def copies() -> None:
+        if not tombstone.sha256:
+            return
+        with suppress(ScratchError):
+            if held := Scratch.of_machine().erase(tombstone.sha256):
+                done.warnings.append(
+                    f"{held} copies in the scratch space are being read: forget again when they "
+                    "are not"
+                )
+
+    yield names
+    yield tables
+    yield lambda: _beside(lake, video_id, shards, words, done)
+    yield entries
+    yield copies
+    yield lambda: done.counts.update(words=ledger.erase_words(words))
+    yield lambda: done.warnings.extend(beyond(words, shards))
+    yield lambda: _purge(lake, video_id, shards, of_tables, done)
+    yield lambda: _prove(lake, ledger, video_id, shards)
+
+
+def _requeue(lake: Lake, ledger: Ledger, table: str, shard: str) -> None:
+    """Have made again what is of several videos, where it is not compacted and went as a whole."""
+    if stage_of(table).item in ("shard", "lake"):
+        there = lake.fingerprints(table, shard)
+        entries = ledger.entries(stage=table, shard=shard)
+        gone = [e.item_id for e in entries if e.has_result and e.item_id not in there]
+        ledger.requeue(table, gone, "a video that it was made from was forgotten")
+
+
+def words_of(video_id: str, uris: Iterable[str]) -> list[str]:
+    """The words that name a video, as texts and JSON have them; the longest first."""
+    found = {video_id}
+    for uri in uris:
+        found.add(uri)
+        for ascii_only in (True, False):
+            once = json.dumps(uri, ensure_ascii=ascii_only)[1:-1]
+            found |= {once, json.dumps(once, ensure_ascii=ascii_only)[1:-1]}
+    return sorted(found, key=lambda w: (-len(w), w))
+
+
+def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done: Erased) -> None:
+    """What lies beside the tables: carried state, pictures, texts, and what was put aside."""
+    storage, mine = lake.storage, set(shards)
+    for key in list(storage.everything()):
+        folder, _, rest = key.partition("/")
+        parts = rest.split("/")
+        if folder == "_carried" and parts[1] in mine:
+            if erasure.is_of(item_and_token(key)[0], video_id):
+                storage.delete(key)
+                done.counts["carried states"] += 1
+        elif folder == DAMAGED and (mine & set(parts) or _names(key, mine, video_id)):
+            storage.delete(key)
+            done.counts["damaged files"] += 1
+        elif folder in TEXTS:
+            _reword(lake, key, words, done)
+    for table in TABLES:
+        pictures = storage.list(f"{PREVIEWS}/{table}")
+        shown = {k: storage.sha256(k) for k in pictures if _stem(k) in mine}
+        latest = [k for k in pictures if _stem(k) == LATEST and storage.sha256(k) in shown.values()]
+        for key in (*latest, *shown):  # the latest first: it is known by the others
+            storage.delete(key)
+            done.counts["pictures"] += 1
+    storage.sweep_aside(LITTER_AGE_S, grace_s=0.0)
+
+
+def _names(key: str, shards: set[str], video_id: str) -> bool:
+    """Whether the name of a file that was put aside says that it is of a shard, or of a video."""
+    name = key.rpartition("/")[2]
+    return name.startswith(video_id) or any(name.startswith(f"{shard}.") for shard in shards)
+
+
+def _stem(key: str) -> str:
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+def _reword(lake: Lake, key: str, words: list[str], done: Erased) -> None:
+    with suppress(FileNotFoundError), lake.storage.lock(_lock_of(key)):
+        before = text = lake.storage.read(key).decode()
+        for word in words:
+            text = text.replace(word, INSTEAD)
+        if text != before:
+            lake.storage.write(key, text.encode())
+            done.counts["texts"] += 1
+
+
+def _lock_of(key: str) -> str:
+    """Under which whoever writes the file of a text has it alone."""
+    name = key.removesuffix(".json") if key.startswith("_choices/") else key
+    return name.replace("/", ".")
+
+
+def _purge(
+    lake: Lake,
+    video_id: str,
+    shards: list[str],
+    of_tables: list[tuple[str, str]],
+    done: Erased,
+) -> None:
+    """Earlier versions of objects, where a bucket keeps them."""
+    begins = [PREVIEWS, DAMAGED, *TEXTS, "_carried", "_places"]
+    begins += [f"shards/{shard}.json" for shard in shards]
+    for table, shard in of_tables:
+        begins += [f"{table}/{shard}.parquet", f"{table}/_history/{shard}/"]
+        begins += [f"{table}/_arrays/{shard}/{video_id}"]
+        own = video_id if stage_of(table).item in ("video", "clip") else ""
+        begins += [f"{table}/_fragments/{shard}/{own}"]
+    try:
+        for begin in begins:
+            done.counts["earlier versions of objects"] += lake.storage.purge(begin)
+    except PermissionError as error:
+        done.warnings.append(str(error))
+
+
+def _prove(lake: Lake, ledger: Ledger, video_id: str, shards: list[str]) -> None:
+    """Raises ForgetError if anything of the video is there still, in the shards that had it."""
+    names = [trace.key for trace in find_traces(lake, {video_id}, [*shards, LAKE])]
+    names += [f"the ledger, shard {s}" for s in Contents(ledger).shards_of(video_id)]
+    if names:
+        raise ForgetError(
+            f"something of {video_id} is there again, in {', '.join(names[:5])}: somebody works on "
+            "its shard. Forget it again when that is over"
+        )
+
+
+__all__ = ["Erased", "ForgetError", "LakeError", "forget", "resume", "words_of"]

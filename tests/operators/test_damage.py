@@ -1,0 +1,217 @@
+"""Pictures that a decoder makes up where a stream is damaged are left out, and told of."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ego_assets.catalog import TABLES
+from ego_assets.media.damage.spoilt import known_after, spoilt_by, stretches
+from ego_assets.media.decode import ClipFrames
+from ego_assets.media.frame_index import index_frames
+from ego_assets.quality.finding import Evidence
+from ego_assets.quality.settings import ProbeSettings
+from ego_assets.videos.clips import ClipSplitter, boundaries
+from ego_assets.videos.inspection import probe_video
+from ego_assets.videos.probes import clips_are_not_damaged, videos_are_not_damaged
+from ego_assets.videos.settings import ClipSettings, ManifestSettings
+from ego_assets.videos.transitions.gradual import Transition
+from tests.operators.numbered_video import (
+    lies,
+    number_of,
+    numbered,
+    with_hole,
+    without_packets,
+    write_numbered,
+)
+
+FASTSTART = {"movflags": "faststart"}
+OPEN = {"g": "15", "bf": "2", "x264-params": "open-gop=1"}
+X265 = "log-level=none:keyint=15:min-keyint=15:frame-threads=1"
+HOLE = set(range(35, 45))
+"""Frames of `hole_in_the_middle.mp4` that no whole packet leads to."""
+
+
+@pytest.fixture(scope="module")
+def hole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Zeros over packets in the middle: libav shows picture 32 for frames 39, 41, 43 and 44."""
+    path = tmp_path_factory.mktemp("raw") / "hole_in_the_middle.mp4"
+    return with_hole(write_numbered(path, options={"g": "15"}, mux=FASTSTART), after=b"mdat")
+
+
+def test_the_pictures_of_a_hole_are_left_out_and_no_other(hole: Path) -> None:
+    frames = ClipFrames(hole, 0, 90)
+    shown = {f.index: number_of(f.image) for f in frames.read()}
+    assert shown == {n: n for n in range(90) if n not in HOLE}
+    assert set(frames.damaged) == HOLE
+    assert frames.time_of(40) == pytest.approx(40 / 30), "the timeline keeps them"
+
+
+@pytest.mark.parametrize(("start", "end"), [(33, 50), (36, 46), (44, 60), (45, 46), (0, 35)])
+def test_what_is_damaged_does_not_depend_on_where_reading_begins(
+    hole: Path, start: int, end: int
+) -> None:
+    frames = ClipFrames(hole, start, end)
+    assert [f.index for f in frames.read()] == [n for n in range(start, end) if n not in HOLE]
+    assert frames.damaged == sorted(HOLE.intersection(range(start, end)))
+
+
+def test_single_frames_of_a_damaged_file_are_true(hole: Path) -> None:
+    frames = ClipFrames(hole, 0, 90)
+    for wanted in ([44, 45, 50], [10, 34, 41], [33]):
+        shown = [(f.index, number_of(f.image)) for f in frames.read(indices=wanted)]
+        assert shown == [(n, n) for n in wanted if n not in HOLE]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "ts", "mkv"])
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"g": "15", "bf": "0"}),
+        ("libx264", {"g": "15", "bf": "2"}),
+        ("libx264", OPEN),
+        ("libx265", {"x265-params": f"{X265}:open-gop=0"}),
+        ("libx265", {"x265-params": f"{X265}:open-gop=1"}),
+    ],
+)
+def test_lost_packets_take_along_what_refers_to_them(
+    tmp_path: Path, codec: str, options: dict[str, str], ending: str
+) -> None:
+    whole = write_numbered(tmp_path / f"a.{ending}", 60, codec=codec, options=options)
+    assert lies(whole) == []
+    assert index_frames(whole).broken == frozenset()
+    lossy = without_packets(whole, tmp_path / f"b.{ending}", {20, 21, 22, 23})
+    assert lies(lossy) == []
+    read = [f.index for f in ClipFrames(lossy, 0, len(index_frames(lossy))).read(max_side_px=32)]
+    assert len(read) >= 45, "no more than the group of the lost packets"
+
+
+@pytest.mark.parametrize("bframes", ["0", "2"])
+@pytest.mark.parametrize("kind", ["lost", "zeros", "flips"])
+@pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])
+def test_damaged_bytes_never_pass_as_pictures(
+    tmp_path: Path, ending: str, kind: str, bframes: str
+) -> None:
+    path = write_numbered(tmp_path / f"a.{ending}", 60, options={"g": "15", "bf": bframes})
+    data = bytearray(path.read_bytes())
+    middle, dice = len(data) // 2 // 188 * 188, random.Random(5)
+    if kind == "lost" and ending == "ts":
+        data[middle : middle + 8 * 188] = b""
+    elif kind == "flips":
+        for _ in range(6):
+            place = dice.randrange(len(data) * 3 // 8, len(data) * 5 // 8)
+            data[place] ^= 1 << dice.randrange(8)
+    else:
+        data[middle : middle + len(data) // 20] = bytes(len(data) // 20)
+    path.write_bytes(data)
+    assert lies(path) == []
+
+
+def test_a_hole_is_in_the_manifest_and_in_the_clips(hole: Path) -> None:
+    video = {"video_id": "v" * 16, "shard": "s"} | probe_video(hole, ManifestSettings())
+    assert (video["accepted"], video["frame_count"]) == (True, 90)
+    assert video["damaged_frames"] == [[35, 45]]
+    assert not video["is_variable_rate"]
+    (clip,) = ClipSplitter(ClipSettings()).split(video, hole)  # its edges are no cuts
+    assert (clip["start_frame"], clip["end_frame"]) == (0, 90)
+    assert clip["damaged_frames"] == [[35, 45]]
+    for table, row, probe in (
+        ("video_manifest", {"uri": f"/raw/{hole.name}", "byte_size": 1, "sha256": "0"} | video,
+         videos_are_not_damaged),
+        ("clips", clip, clips_are_not_damaged),
+    ):  # fmt: skip
+        rows = TABLES[table].from_rows([row])
+        finding = probe[0](Evidence(table, {table: rows}), ProbeSettings())
+        assert not finding.passed
+        assert "from 1.17 to 1.50 s (frames 35 to 44" in finding.sentence
+
+
+def test_damage_that_only_decoding_finds_is_in_the_clips(tmp_path: Path) -> None:
+    path = write_numbered(tmp_path / "a.mp4", 60, mux=FASTSTART)
+    data = bytearray(path.read_bytes())
+    begin, dice = data.find(b"mdat"), random.Random(3)
+    size = len(data) - begin
+    for _ in range(12):
+        data[begin + dice.randrange(size * 4 // 10, size * 6 // 10)] ^= 255
+    path.write_bytes(data)
+    read = {f.index for f in ClipFrames(path, 0, 60).read(max_side_px=64)}
+    rows = ClipSplitter(ClipSettings()).split({"video_id": "v", "shard": "s"}, path)
+    damaged = {n for r in rows for a, b in r["damaged_frames"] or () for n in range(a, b)}
+    assert read and damaged
+    assert not damaged & read
+
+
+def test_a_hole_that_is_longer_than_the_overlap_parts_takes(tmp_path: Path) -> None:
+    """Nothing can be followed across it; what lies inside belongs to no clip."""
+    path = write_numbered(tmp_path / "a.mp4", 240, options={"g": "15"}, mux=FASTSTART)
+    with_hole(path, 0.4, 0.7, after=b"mdat")
+    rows = ClipSplitter(ClipSettings()).split({"video_id": "v", "shard": "s"}, path)
+    assert [r["split_reason"] for r in rows] == ["start", "damage"]
+    assert rows[0]["take_id"] != rows[1]["take_id"]
+    assert rows[1]["start_frame"] - rows[0]["end_frame"] > 45
+    for row in rows:
+        assert lies(path, row["start_frame"], row["end_frame"]) == []
+
+
+def test_a_cut_inside_a_hole_is_found_where_the_scenes_differ(tmp_path: Path) -> None:
+    scenes = [numbered(n) for n in range(2)]
+    scenes[1][40:] = (20, 160, 40)
+    import av
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options=FASTSTART) as container:
+        stream: Any = container.add_stream("libx264", rate=30, options={"g": "15"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for n in range(90):
+            picture = av.VideoFrame.from_ndarray(scenes[n >= 40], format="rgb24")
+            container.mux(stream.encode(picture.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for place, size in packets[36:42]:
+        data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    behind = min(f.index for f in ClipFrames(path, 0, 90).read() if f.index >= 36)
+    assert behind > 40
+    rows = ClipSplitter(ClipSettings()).split({"video_id": "v", "shard": "s"}, path)
+    assert [r["split_reason"] for r in rows] == ["start", "cut"]
+    assert rows[1]["start_frame"] == behind
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "webm"])
+def test_whole_files_are_not_called_damaged(tmp_path: Path, ending: str) -> None:
+    webm = {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}}
+    path = write_numbered(tmp_path / f"a.{ending}", 45, **(webm if ending == "webm" else {}))
+    row = probe_video(path, ManifestSettings())
+    assert (row["damaged_frames"], row["missing_s"], row["promised_frame_count"]) == (None,) * 3
+
+
+@pytest.mark.parametrize("name", ["hand_gestures_webcam.mp4", "pancake_flip_audio.mkv"])
+def test_real_whole_files_are_not_called_damaged(real_data: Path, name: str) -> None:
+    index = index_frames(real_data / "videos" / name)
+    assert (index.broken, index.ends_inside) == (frozenset(), False)
+
+
+def test_what_a_packet_spoils() -> None:
+    """Stored I0 P3 B1 B2 I6 B4 B5 P9 B7 B8: 4 and 5 are shown before the second keyframe."""
+    order, keys = np.array([0, 3, 1, 2, 6, 4, 5, 9, 7, 8]), np.array([0, 4])
+    spoilt = {n: spoilt_by(n, order, keys) for n in range(10)}
+    assert spoilt[3] == {3, 1, 2, 4, 5}
+    assert spoilt[2] == {2, 4, 5}
+    assert spoilt[4] == {4, 5}, "what is shown before its keyframe harms nothing behind it"
+    assert spoilt[6] == {6, 4, 5, 9, 7, 8}
+    assert spoilt[8] == {8}
+    assert known_after(order, 10).tolist() == [0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    assert stretches({4, 5, 9, 2}) == [(2, 3), (4, 6), (9, 10)]
+
+
+def test_holes_take_in_what_touches_them() -> None:
+    found = boundaries([10, 50, 90], [Transition(38, 42)], [(40, 60)])
+    assert found == [(10, 10), (38, 60), (90, 90)]
+    assert all(a.start <= b.end for a, b in pairwise(found))
