@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,20 +224,22 @@ class LakeReader:
 
     @contextmanager
     def cursor(
-        self, shard: str, video_id: str, fit: tuple[int, int] | None = None
+        self, shard: str, video_id: str, fit: tuple[int, int] | None = None, kept: int = 1
     ) -> Iterator[FrameCursor]:
         """Open a raw video for frames in any order: `cursor.frame(index)`.
 
-        fit: (height, width) that pictures are shrunk to fit into. Raises what `frames` does.
+        fit: (height, width) that pictures are shrunk to fit into; kept: pictures that were asked
+        for last and need not be decoded again. Raises what `frames` does.
         """
         from ego_assets.media.cursor import FrameCursor
 
         uri, stream = self._file(shard, video_id)
+        open_cursor = partial(FrameCursor, fit=fit, kept=kept, stream_index=stream)
         if is_remote(uri):
-            with self._raw.hold(uri) as path, FrameCursor(path, fit, stream) as cursor:
+            with self._raw.hold(uri) as path, open_cursor(path) as cursor:
                 yield cursor
         else:
-            with FrameCursor(path_of(uri), fit, stream) as cursor:
+            with open_cursor(path_of(uri)) as cursor:
                 yield cursor
 
     def _file(self, shard: str, video_id: str) -> tuple[str, int | None]:

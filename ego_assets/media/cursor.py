@@ -21,8 +21,6 @@ BYTES_IN_FLIGHT = 16 * 2**20
 """Bounds the pictures that libav's threads have in hand: many cursors may be open."""
 WORTH_A_SEEK = 8
 """Frames that are decoded in vain rather than opening the file again."""
-KEPT = 8
-"""Frames that were asked for last, which windows that overlap ask for again."""
 
 
 class FrameCursor:
@@ -31,12 +29,18 @@ class FrameCursor:
     A frame ahead is decoded on to, or sought if a keyframe lies between; one behind is sought.
     To be closed (it is a context manager), and not to be used after a fork.
 
-    fit: (height, width) that pictures are shrunk to fit into, never enlarged; stream_index: as of
-    `ClipFrames`. Raises BadInputError if the file is no video, FileNotFoundError if it is gone.
+    fit: (height, width) that pictures are shrunk to fit into, never enlarged; kept: pictures that
+    were asked for last, which windows that overlap ask for again; stream_index: as of `ClipFrames`.
+    Raises BadInputError if the file is no video, FileNotFoundError if it is gone.
     """
 
     def __init__(
-        self, path: Path, fit: tuple[int, int] | None = None, stream_index: int | None = None
+        self,
+        path: Path,
+        fit: tuple[int, int] | None = None,
+        *,
+        kept: int = 1,
+        stream_index: int | None = None,
     ) -> None:
         end = len(index_frames(path, stream_index))
         self._frames = ClipFrames(
@@ -47,6 +51,7 @@ class FrameCursor:
         self._walk: Generator[tuple[int, Callable[[], Frame]], None, None] | None = None
         self._ahead: tuple[int, Callable[[], Frame]] | None = None
         self._next = 0
+        self._most_kept = kept
         self._kept: OrderedDict[int, Frame] = OrderedDict()
 
     def __enter__(self) -> FrameCursor:
@@ -80,7 +85,7 @@ class FrameCursor:
         if make is None:
             return None
         found = self._kept[index] = make()
-        if len(self._kept) > KEPT:
+        if len(self._kept) > self._most_kept:
             self._kept.popitem(last=False)
         return found
 

@@ -58,9 +58,7 @@ class EpisodeDataset(Dataset[Sample]):
         self.windows = windows or WindowSettings()
         source = EpisodeSource(lake, content or ContentSettings())
         self.fps = source.content.fps
-        self.episodes = [
-            episode for shard in lake.shards("episodes") for episode in source.load(shard).values()
-        ]
+        self.episodes = source.load_all()
         self.skipped = dict(source.skipped)
         counts = [-(-len(e.frames) // self.windows.stride) for e in self.episodes]
         self._ends = np.cumsum(counts)
@@ -137,6 +135,10 @@ class WindowSampler(_Epochs, Sampler[int]):
 
     def __len__(self) -> int:
         return len(self._numbers()) - self._start
+
+    def windows_of_rank(self, workers: int) -> list[int]:
+        """How many windows this rank gets in an epoch: workers do not divide them."""
+        return [len(self._numbers())]
 
     def __iter__(self) -> Iterator[int]:
         yield from self._numbers()[self._start :].tolist()
@@ -226,6 +228,7 @@ class EpisodeStream(_Epochs, IterableDataset[Sample]):
         self._delivered: dict[int, int] = {}
         self._start: dict[int, int] = {}
         self._readers: int | None = None
+        self._start_readers: int | None = None
         self._first_worker = 0
 
     def __len__(self) -> int:
@@ -245,10 +248,10 @@ class EpisodeStream(_Epochs, IterableDataset[Sample]):
         # Batches come from the workers in turn: that of the next one first.
         worker = (worker + self._first_worker) % workers
         readers = self.ranks * workers
-        if self._readers not in (None, readers):
+        if self._start_readers not in (None, readers):
             raise ValueError(
-                f"the state is of {self._readers} readers (ranks x workers), these are {readers}: "
-                "use as many as then, or begin an epoch"
+                f"the state is of {self._start_readers} readers (ranks x workers), these are "
+                f"{readers}: use as many as then, or begin an epoch"
             )
         reader = self.rank * workers + worker
         start = self._start.get(reader, 0)
@@ -297,7 +300,8 @@ class EpisodeStream(_Epochs, IterableDataset[Sample]):
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch: another order of the same seed. Call it before workers are started."""
-        self.epoch, self._readers, self._first_worker = epoch, None, 0
+        self.epoch, self._first_worker = epoch, 0
+        self._readers = self._start_readers = None
         self._delivered, self._start = {}, {}
 
     def mark(self, batch: Mapping[str, Any]) -> None:
@@ -329,7 +333,8 @@ class EpisodeStream(_Epochs, IterableDataset[Sample]):
         self.set_epoch(state["epoch"])
         self._delivered = {int(reader): n for reader, n in state["delivered"].items()}
         self._start = dict(self._delivered)
-        self._readers, self._first_worker = state["readers"], state["first_worker"]
+        self._readers = self._start_readers = state["readers"]
+        self._first_worker = state["first_worker"]
 
     def torch_arguments(self) -> dict[str, Any]:
         """What a DataLoader is made of."""

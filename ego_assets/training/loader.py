@@ -55,16 +55,16 @@ class EpisodeLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        if isinstance(self.source, WindowSampler):
-            shares = [len(self.source._numbers())]
-        else:
-            shares = self.source.windows_of_rank(self._num_workers)
+        shares = self.source.windows_of_rank(self._num_workers)
         size = self._batch_size
         if self._options["drop_last"]:
             return sum(share // size for share in shares)
         return sum(-(-share // size) for share in shares)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not len(self):  # a loop over epochs would never end
+            shares = self.source.windows_of_rank(self._num_workers)
+            raise ValueError(f"no batch of {self._batch_size} in an epoch: windows are {shares}")
         if self._state is None:
             self.source.set_epoch(self.source.epoch)
         else:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
 from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeError, LakeReader
@@ -111,8 +112,9 @@ class SampleMaker:
         while len(opened) >= self._open_videos:
             opened.popitem(last=False)[1][1].close()
         with ExitStack() as stack:
-            place = episode.shard, episode.video_id
-            cursor = stack.enter_context(self._reader.cursor(*place, self._windows.size))
+            place, windows = (episode.shard, episode.video_id), self._windows
+            opening = self._reader.cursor(*place, windows.size, kept=windows.observation)
+            cursor = stack.enter_context(opening)
             opened[episode.episode_id] = cursor, stack.pop_all()
         return cursor
 
@@ -152,13 +154,34 @@ class EpisodeSource:
         return self._lake.skipped
 
     def index(self) -> list[IndexedEpisode]:
-        """All episodes by shard and name, from their times alone where that is enough."""
+        """All episodes by shard and name, from their times alone where that is enough.
+
+        Raises ExportError if there is none.
+        """
         self.skipped.clear()
-        return [
+        found = [
             IndexedEpisode(name, shard, ticks)
             for shard in self.reader.shards("episodes")
             for name, ticks in self._lake.lengths(shard, self.content).items()
         ]
+        self._must_be_some(found)
+        return found
+
+    def load_all(self) -> list[TrainingEpisode]:
+        """The numbers of all episodes by shard and name. Raises ExportError if there is none."""
+        self.skipped.clear()
+        shards = self.reader.shards("episodes")
+        found = [episode for shard in shards for episode in self.load(shard).values()]
+        self._must_be_some(found)
+        return found
+
+    def _must_be_some(self, found: Sized) -> None:
+        if not found:
+            first, why = next(iter(sorted(self.skipped.items())))
+            raise ExportError(
+                f"{self.reader.location}: none of {len(self.skipped)} episodes can be used; the "
+                f"first: {first}: {why}"
+            )
 
     def load(self, shard: str, wanted: set[str] | None = None) -> dict[str, TrainingEpisode]:
         """The numbers of a shard's episodes, or of those that are wanted."""
