@@ -7,9 +7,9 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.data_sets.assets import DATA_SETS
 from dagster_project.executors.gpu import gpu_executor
 from dagster_project.jobs import (
-    DATA_SETS,
     JOBS,
     rederive_stale_job,
     reports,

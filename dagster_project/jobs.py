@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dagster_project.data_sets.lerobot import lerobot_dataset
+from dagster_project.data_sets.assets import DATA_SETS
 from ego_assets.catalog import GROUPS, STAGES_OF_A_SHARD, TABLES, tables_of_items
 from ego_assets.graph.metadata import text_table
 from ego_assets.graph.partitions import SHARDS, shards_partitions
@@ -25,7 +25,6 @@ from resources.storage import Storage
 from sensors.report_events import events_between, shown
 
 OF_THE_LAKE = tables_of_items("lake")
-DATA_SETS = [lerobot_dataset]
 OF_A_SHARD = dg.AssetSelection.all() - dg.AssetSelection.assets(*OF_THE_LAKE, *DATA_SETS)
 """What has a partition for each shard: all but what is made of the whole lake at once."""
 

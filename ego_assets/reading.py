@@ -181,6 +181,13 @@ class LakeReader:
         found = readers_of(EpisodeReader, self, self.shards("episodes"), shards)
         return (e for e in found if split is None or e.row["split"] == split)
 
+    def times_of_episode(self, shard: str, episode_id: str) -> dict[int, float]:
+        """{frame_index: pts_s} of an episode."""
+        columns = ["episode_id", "frame_index", "pts_s"]
+        rows = self.table("episode_frames", columns=columns, shards=[shard])
+        mine = rows.filter(pc.field("episode_id") == episode_id)
+        return dict(zip(*(mine[c].to_pylist() for c in columns[1:]), strict=True))
+
     def versions(self, table: str, shard: str) -> list[str]:
         """Versions of the operators that made a shard's rows: what changes them changes these."""
         _check_table(table)

@@ -72,6 +72,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.stretches",
         "ego_assets.operator",
         "ego_assets.settings",
+        "ego_assets.vision",
         "resources.lake",
     ],
     "ego_assets.models": ["ego_assets.models", "ego_assets.catalog", *GROUND, "resources"],

@@ -129,16 +129,15 @@ def _parts_of_episode(lake: LakeReader, shard: str, name: str) -> list[dict[str,
     parts: list[dict[str, Any]] = []
     for episode in found[:1]:
         start, end = episode["start_frame"], episode["end_frame"]
+        times = lake.times_of_episode(shard, name)
         for clip in lake.table("clips", shards=[shard]).sort_by("start_frame").to_pylist():
             first = clip["start_frame"] + clip["context_frames"]
             if clip["take_id"] != episode["take_id"] or clip["end_frame"] <= start or first >= end:
                 continue
             part = clip | {"start_frame": max(first, start), "context_frames": 0}
             part["end_frame"] = min(clip["end_frame"], end)
-            if part["start_frame"] == start:
-                part["start_pts_s"] = episode["start_pts_s"]
-            if part["end_frame"] == end:
-                part["end_pts_s"] = episode["end_pts_s"]
+            part["start_pts_s"] = times.get(part["start_frame"], episode["start_pts_s"])
+            part["end_pts_s"] = times.get(part["end_frame"], episode["end_pts_s"])
             parts.append(part)
     return parts
 

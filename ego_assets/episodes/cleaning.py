@@ -2,7 +2,7 @@
 
 Positions are filled by a monotone cubic (PCHIP; Fritsch and Carlson, 1980), which does not
 overshoot, rotations by SLERP (Shoemake, 1985). Jitter is taken out by a parabola fitted to the
-frames around each (Savitzky and Golay, 1964), which is symmetric in time and so has no lag. Here:
+frames around each (as Savitzky and Golay, 1964, with the true times), which has no lag. Here:
 arrays over the frames of an episode. Not here: tables.
 """
 
@@ -15,6 +15,8 @@ import numpy as np
 
 MEASURED, SMOOTHED, FILLED, ABSENT = range(4)
 """Where a frame's pose comes from."""
+HOLE = 3.0
+"""Frames that are further apart than this many usual distances are no neighbours."""
 _NEIGHBOURS = 7
 _ROBUST = 1.4826
 """A standard deviation over the median absolute deviation, of normal noise."""
@@ -39,6 +41,7 @@ class CleanPath:
 
 def clean(
     pts_s: np.ndarray,
+    track: np.ndarray,
     position: np.ndarray,
     xyzw: np.ndarray,
     local: np.ndarray,
@@ -49,9 +52,11 @@ def clean(
 ) -> CleanPath:
     """Clean a path of N frames.
 
-    pts_s: (N,); position: (N, 3) metres and xyzw: (N, 4), NaN where not measured; local: (N, P, 3)
-    points in the moving frame; fill_gap_s: longest gap that is filled, from the last measured
-    frame before it to the first one behind; outlier_m: of `outliers`; smoothing_s: of `smooth`.
+    pts_s: (N,); track: (N,) numbers of tracks: nothing is filled or smoothed across a change of
+    track, which may be one of the person; position: (N, 3) metres and xyzw: (N, 4), NaN where not
+    measured; local: (N, P, 3) points in the moving frame; fill_gap_s: longest gap that is filled,
+    from the last measured frame before it to the first one behind; outlier_m: of `outliers`;
+    smoothing_s: of `smooth`.
     """
     is_there = np.isfinite(position).all(axis=1) & np.isfinite(xyzw).all(axis=1)
     is_out = outliers(position, is_there, outlier_m)
@@ -61,9 +66,10 @@ def clean(
     position, local = position.copy(), local.copy()
     xyzw = continuous(xyzw)
     for first, last in fillable(pts_s, is_there, fill_gap_s):
-        origin[first:last] = FILLED
+        if track[first - 1] == track[last]:
+            origin[first:last] = FILLED
     fill(pts_s, is_there, origin == FILLED, position, xyzw, local)
-    for first, last in segments(origin != ABSENT):
+    for first, last in runs(pts_s, np.where(origin == FILLED, -1, track), origin != ABSENT):
         done = smooth(pts_s, position, xyzw, local, slice(first, last), smoothing_s)
         origin[first:last][done & (origin[first:last] == MEASURED)] = SMOOTHED
     absent = origin == ABSENT
@@ -128,18 +134,22 @@ def smooth(
 ) -> np.ndarray:
     """Smooth a segment without gaps in place; (n,) which of its frames were.
 
-    At the ends, where the window is not whole, the parabola of the first or last whole one holds.
+    The parabola is one over time, so frames may come at any rate. At the ends, where the window is
+    not whole, that of the first or last whole one holds.
     """
-    count = here.stop - here.start
-    step = float(np.median(np.diff(pts_s[here]))) if count > 1 else 0.0
+    times, count = pts_s[here], here.stop - here.start
+    step = float(np.median(np.diff(times))) if count > 1 else 0.0
     window = 2 * int(length_s / step / 2) + 1 if step > 0 else 1
     window = min(window, count - (count + 1) % 2)
     if window < 5:
         return np.zeros(count, bool)
-    from scipy.signal import savgol_filter
-
+    first = np.clip(np.arange(count) - window // 2, 0, count - window)
+    at = first[:, None] + np.arange(window)
+    apart = (times[at] - times[:, None]) / step
+    design = np.stack([np.ones_like(apart), apart, apart**2], axis=2)  # (n, window, 3)
+    weights = np.linalg.pinv(design)[:, 0]  # of each frame, for the parabola's value at its time
     for values in (position, local, xyzw):
-        values[here] = savgol_filter(values[here], window, 2, axis=0)
+        values[here] = np.einsum("nw,nw...->n...", weights, values[here][at])
     xyzw[here] /= np.linalg.norm(xyzw[here], axis=1, keepdims=True)
     return np.ones(count, bool)
 
@@ -166,3 +176,18 @@ def segments(mask: np.ndarray) -> list[tuple[int, int]]:
     """(first, one past the last) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def runs(pts_s: np.ndarray, track: np.ndarray, is_there: np.ndarray) -> list[tuple[int, int]]:
+    """(first, one past the last) of each run of frames that are there, of one track (-1: of that
+    of its neighbours), without a hole in time."""
+    found: list[tuple[int, int]] = []
+    step = np.diff(pts_s)
+    usual = float(np.median(step)) if len(step) else 0.0
+    for first, last in segments(is_there):
+        known = np.flatnonzero(track[first:last] >= 0) + first
+        changes = known[1:][track[known][1:] != track[known][:-1]]
+        holes = np.flatnonzero(step[first : last - 1] > HOLE * usual) + first + 1
+        cuts = sorted({first, last, *(int(c) for c in changes), *(int(h) for h in holes)})
+        found.extend(pairwise(cuts))
+    return found

@@ -26,9 +26,15 @@ from ego_assets.episodes.rules import TakeStretch, presence, stretches
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.takes import READS, TakeFrames, takes_of
 from ego_assets.episodes.trajectories import EpisodeCameras, hand_rows, in_hand
-from ego_assets.episodes.words import EpisodeFacts, find_captioner, instruction, version_of
+from ego_assets.episodes.words import (
+    EPISODE_PLACE,
+    EpisodeFacts,
+    find_captioner,
+    instruction,
+    version_of,
+)
 from ego_assets.operator import ClipOutput, Rows, TablesInput
-from ego_assets.quality.blame import failed_clips, reads_of_probes
+from ego_assets.quality.blame import failed_clips, reads_of_probes, signature
 
 MOVED_PX = 20.0
 """What a hand holds is moved, not only held, where it gets so far in the picture."""
@@ -56,8 +62,9 @@ class EpisodeCutter:
 
     @staticmethod
     def identity(settings: EpisodeSettings, root: Path) -> str:
-        """What results depend on beside the settings: the package of the captioner."""
-        return version_of(settings.captioner) if settings.captioner else ""
+        """What results depend on beside the settings: the probes, and the captioner's package."""
+        captioner = version_of(settings.captioner) if settings.captioner else ""
+        return " ".join(filter(None, (signature(settings.failed_checks, READS), captioner)))
 
     def process(self, item: TablesInput) -> ClipOutput:
         """Rows of `footage`, `episodes`, `episode_frames` and `episode_hands` of a shard."""
@@ -106,6 +113,7 @@ class _Rows:
         self.frames: Rows = []
         self.hands: Rows = []
         self._objects = _objects_of(tables)
+        self._videos = {v["video_id"]: v for v in tables["video_manifest"].to_pylist()}
 
     def add_video(
         self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[TakeStretch]]]
@@ -187,8 +195,14 @@ class _Rows:
         rows = [r for side in sides for r in hand_rows(take, side, here, paths[side], camera)]
         self.hands += [base | row for row in rows]
         labels, is_moved = self._held(take, place["start_frame"], place["end_frame"])
+        video = self._videos[take.video_id]
         facts = EpisodeFacts(
-            take.video_id, place["start_pts_s"], place["end_pts_s"], labels, is_moved, sides
+            uri=video["uri"],
+            stream_index=video["video_stream_index"] or 0,
+            objects=labels,
+            is_moved=is_moved,
+            sides=sides,
+            **{key: place[key] for key in EPISODE_PLACE},
         )
         settings = self.settings
         words = instruction(
@@ -230,6 +244,7 @@ class _Rows:
             position, xyzw = camera.to_world(position, xyzw)
         return clean(
             take.pts_s[here],
+            hand.track[here],
             position,
             xyzw,
             local,
@@ -244,8 +259,10 @@ class _Rows:
         frames: dict[str, int] = defaultdict(int)
         is_moved = False
         for clip in dict.fromkeys(take.clip_ids):
+            first, last = take.span_of(clip)  # the clip before has the overlap, too
+            first, last = max(first, start), min(last, end)
             for row in self._objects.movements.get(clip, ()):
-                shared = min(row["end_frame"], end) - max(row["start_frame"], start)
+                shared = min(row["end_frame"], last) - max(row["start_frame"], first)
                 if shared <= 0 or not (row["state"] == "held" or row["touching_side"]):
                     continue
                 label = self._objects.labels.get((clip, row["track_id"]), "object")

@@ -23,7 +23,7 @@ EPISODES = Feature(
         ),
         TableInfo(
             EpisodeFrame,
-            preview=None,
+            preview="ego_assets.episodes.preview:cameras_plot",
             drift=None,
             lineage=_OF_A_VIDEO | dict.fromkeys(("frame_index", "pts_s"), "scene_reconstruction"),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ego_assets.episodes.waterfall import COLUMNS, waterfall
@@ -42,18 +43,27 @@ def episodes_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Pictur
     return sheet_of(tiles, f"{table} of shard {shard}: the middle frame of {named}")
 
 
+def cameras_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
+    """The path of the camera in the episode with the most frames."""
+    rows = lake.read(table, shard)
+    if not rows.num_rows:
+        return None
+    episode, mine, first, count = _largest(rows)
+    known = mine.filter(pc.is_valid(mine["world_from_camera_m"]))
+    path = np.full((count, 3), np.nan)
+    path[known["frame_index"].to_numpy() - first] = array_of(known["world_from_camera_m"])
+    title = f"{episode}: the camera in the world, known in {len(known)} of {count} frames"
+    return "image/png", plots.plot_paths({"camera": path}, None, title, "m")
+
+
 def trajectories_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
     """The wrists of the episode with the most rows."""
     rows = lake.read(table, shard)
     if not rows.num_rows:
         return None
-    counts = pc.value_counts(rows["episode_id"]).to_pylist()
-    episode = max(counts, key=lambda c: (c["counts"], c["values"]))["values"]
-    mine = rows.filter(pc.field("episode_id") == episode).sort_by("frame_index")
+    episode, mine, first, count = _largest(rows)
     in_world = mine["world_from_hand_m"].null_count == 0
     column = "world_from_hand_m" if in_world else "camera_from_hand_m"
-    first = pc.min(mine["frame_index"]).as_py()
-    count = pc.max(mine["frame_index"]).as_py() - first + 1
     paths = {}
     for side in ("left", "right"):
         of_side = mine.filter(pc.field("side") == side)
@@ -63,3 +73,12 @@ def trajectories_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Pic
             paths[f"{side} wrist"] = path
     where = "the world" if in_world else "the camera frame"
     return "image/png", plots.plot_paths(paths, None, f"{episode}: wrists in {where}", "m")
+
+
+def _largest(rows: pa.Table) -> tuple[str, pa.Table, int, int]:
+    """(id, rows by frame, first frame, frames) of the episode with the most rows."""
+    counts = pc.value_counts(rows["episode_id"]).to_pylist()
+    episode: str = max(counts, key=lambda c: (c["counts"], c["values"]))["values"]
+    mine = rows.filter(pc.field("episode_id") == episode).sort_by("frame_index")
+    first = mine["frame_index"][0].as_py()
+    return episode, mine, first, mine["frame_index"][-1].as_py() - first + 1

@@ -42,19 +42,29 @@ def stretches(
     a rule drops. failed: {clip: the check that it fails}."""
     names, why = _bins(take, settings, failed)
     kept = names.index("kept")
-    for run in _runs_of(why, kept, _breaks(take)):
-        _settle(take, settings, names, why, run)
+    cuts = _breaks(take)
+    for first, last in _runs_of(why, kept, cuts):
+        for part in _parts(take, first, last, settings.max_length_s):
+            cuts[part[0]] = True
+            _settle(take, settings, names, why, part)
     found: list[TakeStretch] = []
-    for first, last in _edges(why, _breaks(take) & (why == kept)):
+    for first, last in _edges(why, cuts & (why == kept)):
         name = names[why[first]]
-        if name != "kept":
+        if name == "failed check":
             found.extend(_by_clip(take, first, last, name, failed))
-            continue
-        length = take.end_s[last - 1] - take.pts_s[first]
-        parts = max(int(np.ceil(length / settings.max_length_s)), 1)
-        cuts = np.linspace(first, last, parts + 1).round().astype(int)
-        found.extend(TakeStretch(int(a), int(b), "kept") for a, b in pairwise(cuts))
+        else:
+            found.append(TakeStretch(first, last, name))
     return found
+
+
+def _parts(take: TakeFrames, first: int, last: int, longest_s: float) -> list[tuple[int, int]]:
+    """A run cut into as few parts of equal length as are no longer than that."""
+    start, end = take.pts_s[first], take.end_s[last - 1]
+    count = max(int(np.ceil((end - start) / longest_s - 1e-9)), 1)
+    times = np.linspace(start, end, count + 1)[1:-1]
+    inner = first + np.searchsorted(take.pts_s[first:last], times - 1e-9)
+    edges = [first, *dict.fromkeys(int(i) for i in inner if first < i < last), last]
+    return list(pairwise(edges))
 
 
 def _bins(
@@ -179,11 +189,18 @@ def _way_in_world(
 
 def idle(take: TakeFrames, settings: EpisodeSettings) -> np.ndarray:
     """(N,) nothing moves, and for so long that it is no pause."""
-    is_still: np.ndarray = (hand_speed_mps(take) < settings.min_hand_speed_mps) & ~take.is_active
+    speed = hand_speed_mps(take)
+    is_still = speed < settings.min_hand_speed_mps
+    for first, last in segments(np.isnan(speed)):  # an odd pose that is not valid is no motion
+        inside = first > 0 and last < len(speed)
+        if inside and take.pts_s[last] - take.pts_s[first] <= settings.max_hand_gap_s:
+            is_still[first:last] = is_still[first - 1] and is_still[last]
+    is_still &= ~take.is_active
     for first, last in segments(is_still):
         if take.end_s[last - 1] - take.pts_s[first] <= settings.max_idle_s:
             is_still[first:last] = False
-    return is_still
+    still: np.ndarray = is_still
+    return still
 
 
 def _share(
@@ -225,10 +242,7 @@ def _runs_of(values: np.ndarray, value: int, breaks: np.ndarray) -> list[tuple[i
 def _by_clip(
     take: TakeFrames, first: int, last: int, name: str, failed: Mapping[str, str]
 ) -> Iterator[TakeStretch]:
-    """A dropped stretch, clip by clip where the check that failed is that of a clip."""
-    if name != "failed check":
-        yield TakeStretch(first, last, name)
-        return
+    """A stretch that checks drop, clip by clip."""
     for a, b in _edges(take.clip[first:last], np.zeros(last - first, bool)):
         clip = take.clip_ids[take.clip[first + a]]
         yield TakeStretch(first + a, first + b, name, failed[clip])

@@ -71,7 +71,8 @@ class EpisodeSettings(Settings):
         default=0.25,
         ge=0,
         le=2,
-        description="length of the filter of trajectories, which has no lag; 0: none",
+        description="length of the filter of trajectories, which has no lag, and needs five frames "
+        "in it; 0: none",
     )
     instruction: Template = Field(
         default="{Verb} the {objects} with the {hands}",

@@ -21,7 +21,15 @@ UNDECODED = "the frame does not decode"
 """Reason of a frame without a camera that says that there is no picture."""
 
 READS: dict[str, tuple[str, ...]] = {
-    "video_manifest": ("video_id", "accepted", "reject_reason", "duration_s", "frame_count"),
+    "video_manifest": (
+        "video_id",
+        "uri",
+        "video_stream_index",
+        "accepted",
+        "reject_reason",
+        "duration_s",
+        "frame_count",
+    ),
     "clips": (
         "video_id",
         "clip_id",
@@ -78,12 +86,13 @@ READS: dict[str, tuple[str, ...]] = {
 class HandFrames:
     """The hand of one side.
 
-    row: (N,) row of `rows`, -1 where there is none; is_seen: (N,) it was measured there;
-    is_valid: (N,); joints_m: (N, 21, 3) in the camera frame, hand_m: (N, 3), hand_xyzw: (N, 4),
-    NaN where the pose is not valid.
+    row: (N,) row of `hand_rows`, and track: (N,) number of its track, -1 where there is none;
+    is_seen: (N,) it was measured there; is_valid: (N,); joints_m: (N, 21, 3) in the camera frame,
+    hand_m: (N, 3), hand_xyzw: (N, 4), NaN where the pose is not valid.
     """
 
     row: np.ndarray
+    track: np.ndarray
     is_seen: np.ndarray
     is_valid: np.ndarray
     joints_m: np.ndarray
@@ -128,6 +137,11 @@ class TakeFrames:
     camera: CameraFrames
     hands: Mapping[str, HandFrames]
     hand_rows: pa.Table
+
+    def span_of(self, clip: str) -> tuple[int, int]:
+        """(first, one past the last) frame of a clip, without the overlap with the one before."""
+        (at,) = np.nonzero(self.clip == self.clip_ids.index(clip))
+        return (self.start + int(at[0]), self.start + int(at[-1]) + 1) if len(at) else (0, 0)
 
     @property
     def frames(self) -> np.ndarray:
@@ -258,18 +272,20 @@ def _camera(scene: pa.Table, at: np.ndarray, count: int) -> CameraFrames:
 
 
 def _hand(rows: pa.Table, side: str, start: int, count: int) -> HandFrames:
-    """Of several rows of a frame, the valid one; of several of those, the one with the best
-    score."""
+    """Of several rows of a frame, that of the track with the most valid ones: people must not be
+    mixed, frame by frame."""
     row = np.full(count, -1)
     seen, valid = np.zeros(count, bool), np.zeros(count, bool)
     joints, hand = np.full((count, 21, 3), np.nan), np.full((count, 3), np.nan)
     xyzw = np.full((count, 4), np.nan)
+    columns = ["frame_index", "side", "track_id", "is_valid", "score"]
     found = (
-        pl.DataFrame(rows.select(["frame_index", "side", "is_valid", "score"]))
-        .with_columns(filled=pl.Series([o == "filled" for o in rows["joints_origin"].to_pylist()]))
+        pl.DataFrame(rows.select(columns))
+        .with_columns(seen=pl.Series([o != "filled" for o in rows["joints_origin"].to_pylist()]))
         .with_row_index("row")
         .filter(pl.col("side") == side)
-        .sort("is_valid", "score")
+        .with_columns(share=pl.col("is_valid").sum().over("track_id"))
+        .sort("share", "track_id", "seen", "is_valid", "score")
     )
     at = found["frame_index"].to_numpy() - start
     row[at] = found["row"].to_numpy()  # the best of a frame comes last
@@ -282,4 +298,7 @@ def _hand(rows: pa.Table, side: str, start: int, count: int) -> HandFrames:
     joints[good] = array_of(taken["joints_camera_m"])
     hand[good] = array_of(taken["camera_from_hand_m"])
     xyzw[good] = array_of(taken["camera_from_hand_xyzw"])
-    return HandFrames(row, seen, valid, joints, hand, xyzw)
+    tracks = np.full(count, -1)
+    numbers = rows["track_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    tracks[there] = numbers[picked]
+    return HandFrames(row, tracks, seen, valid, joints, hand, xyzw)

@@ -17,10 +17,19 @@ CAPTIONERS_GROUP = "ego_assets.captioners"
 
 @dataclass(frozen=True)
 class EpisodeFacts:
-    """What the tables know: labels of what is held or touched, the longest first; whether any of it
-    changes its place; sides of the hands that are seen."""
+    """What is known of an episode.
+
+    uri, stream_index: where its pictures are; start_frame, end_frame, start_pts_s, end_pts_s: which
+    of them (`ego_assets.reading.read_frames` reads them); objects: labels of what is held or
+    touched, the longest first; is_moved: whether any of it changes its place; sides: of the hands
+    that are seen.
+    """
 
     video_id: str
+    uri: str
+    stream_index: int
+    start_frame: int
+    end_frame: int
     start_pts_s: float
     end_pts_s: float
     objects: Sequence[str]
@@ -28,6 +37,8 @@ class EpisodeFacts:
     sides: Sequence[str]
 
 
+EPISODE_PLACE = ("video_id", "start_frame", "end_frame", "start_pts_s", "end_pts_s")
+"""Facts that are columns of `episodes`."""
 PLACES = ("verb", "Verb", "objects", "hands")
 """What a template may name, in braces."""
 Captioner = Callable[[EpisodeFacts], str]
@@ -62,15 +73,23 @@ def instruction(
 
 
 def check_template(template: str) -> str:
-    """A template as it is. Raises ValueError if it cannot be read, or names something unknown."""
+    """A template as it is. Raises ValueError if it says nothing, cannot be read, or has anything in
+    braces but the name of a place."""
     try:
-        named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)
+        ]
     except ValueError as error:
         raise ValueError(f"{template!r} is no template: {error}") from error
-    if unknown := sorted(named - set(PLACES)):
+    named = [field for field in fields if field[0] is not None]
+    if unknown := sorted({str(name) for name, *_ in named} - set(PLACES)):
         raise ValueError(
             f"{template!r} names {', '.join(map(repr, unknown))}; there are {', '.join(PLACES)}"
         )
+    if any(spec or conversion for _, spec, conversion in named):
+        raise ValueError(f"{template!r}: a place is a name in braces, and nothing else")
+    if not template.strip():
+        raise ValueError("the template says nothing")
     return template
 
 

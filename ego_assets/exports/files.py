@@ -11,6 +11,9 @@ from pathlib import Path
 
 from ego_assets.exports.grid import ExportError
 
+IN_LAKE = "exports"
+"""Folder of a lake that data sets are written to, if a person names no other place."""
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:

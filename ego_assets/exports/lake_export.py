@@ -5,18 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from ego_assets.exports.coco.lake import CocoEpisodes
+from ego_assets.exports.coco.settings import CocoContent, CocoSettings
+from ego_assets.exports.coco.writer import write_coco
+from ego_assets.exports.egodex.lake import EgoDexEpisodes
+from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
+from ego_assets.exports.egodex.writer import write_egodex
+from ego_assets.exports.folder import ExportReport
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
 from ego_assets.exports.lerobot.settings import LeRobotSettings
-from ego_assets.exports.lerobot.writer import ExportReport, write_dataset
+from ego_assets.exports.lerobot.writer import write_dataset
+from ego_assets.exports.webdataset.settings import WebDatasetSettings
+from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
+from ego_assets.settings import Settings
 from resources.lake import Lake
 from resources.lake.provenance import code_version
 
 Tell = Callable[[int, int], None]
 """Called with the number of episodes that are done, and of all."""
+
+
+class Chosen(Protocol):
+    """Episodes of a lake. skipped: {episode: why it is left out}, filled by iterating."""
+
+    skipped: dict[str, str]
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,64 @@ def export_lerobot(
     Raises ExportError where there is no episode that fits, or they do not fit together.
     """
     episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
+    return _export(lake, out, episodes, content, form, write_dataset, tell)
+
+
+def export_webdataset(
+    lake: Lake,
+    out: Path,
+    content: ContentSettings,
+    form: WebDatasetSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake as WebDataset shards, or bring them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
+    return _export(lake, out, episodes, content, form, write_shards, tell)
+
+
+def export_egodex(
+    lake: Lake,
+    out: Path,
+    content: EgoDexContent,
+    form: EgoDexSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake in the layout of EgoDex, or bring a folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = EgoDexEpisodes(LakeReader(lake), content, form.max_side_px)
+    return _export(lake, out, episodes, content, form, write_egodex, tell)
+
+
+def export_coco(
+    lake: Lake,
+    out: Path,
+    content: CocoContent,
+    form: CocoSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write pictures of a lake's episodes, their masks and keypoints as COCO does, or bring a
+    folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = CocoEpisodes(LakeReader(lake), content)
+    return _export(lake, out, episodes, content, form, write_coco, tell)
+
+
+def _export(
+    lake: Lake,
+    out: Path,
+    episodes: Chosen,
+    content: Settings,
+    form: Any,
+    write: Callable[..., ExportReport],
+    tell: Tell | None,
+) -> LakeExport:
     total, done = len(episodes), 0
 
     def progress(what: str, frames: int) -> None:
@@ -58,7 +135,12 @@ def export_lerobot(
         "content": content.model_dump(),
     }
     try:
-        report = write_dataset(out, episodes, form, provenance=provenance, progress=progress)
+        if not total:
+            raise ExportError(
+                f"{lake.location} has no episodes of the split {content.model_dump()['split']}: "
+                "`ego yield` tells what became of the footage"
+            )
+        report = write(out, episodes, form, provenance=provenance, progress=progress)
     except ExportError as error:
         if not episodes.skipped or len(episodes.skipped) < total:
             raise

@@ -6,6 +6,8 @@ Here: the probes of tables, asked as their checks ask them, by default threshold
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
@@ -34,6 +36,14 @@ def reads_of_probes(which: Which, tables: Iterable[str]) -> dict[str, tuple[str,
         for table, columns in probe.reads.items():
             reads[table] |= dict.fromkeys(columns)
     return {table: tuple(columns) for table, columns in reads.items()}
+
+
+def signature(which: Which, tables: Iterable[str]) -> str:
+    """Short hash of which probes are asked, and of their thresholds."""
+    asked = sorted((p.table, p.name) for p in _asked(which, tables))
+    thresholds = {t: catalog.feature_of(t).probe_settings().model_dump() for t, _ in asked}
+    said = json.dumps([asked, thresholds], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:8] if asked else ""
 
 
 def failed_clips(which: Which, tables: Mapping[str, pa.Table]) -> dict[str, str]:

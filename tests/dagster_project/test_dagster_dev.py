@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, feature_of
 from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for
@@ -45,7 +45,12 @@ query Asset($key: AssetKeyInput!) {
       opVersion
       assetMaterializations(limit: 1) {
         partition
-        metadataEntries { label ... on MarkdownMetadataEntry { mdStr } }
+        metadataEntries {
+          label
+          ... on MarkdownMetadataEntry { mdStr }
+          ... on TextMetadataEntry { text }
+          ... on IntMetadataEntry { intValue }
+        }
       }
       assetChecksOrError {
         ... on AssetChecks {
@@ -131,22 +136,28 @@ def test_each_asset_shows_partition_checks_and_picture(
     assert latest["partition"] == shard
     entries = {e["label"]: e for e in latest["metadataEntries"]}
     assert {"picture", "done", "units per minute", "dagster/row_count"} <= set(entries)
+    checks = {c["name"]: c for c in node["assetChecksOrError"]["checks"]}
+    for name in ("fits_contract", "covers_every_clip"):
+        assert checks[name]["executionForLatestMaterialization"]["status"] == "SUCCEEDED"
+    if not entries["dagster/row_count"]["intValue"]:  # the sample is too short for an episode
+        assert feature_of(table).name == "episodes"
+        assert entries["picture"]["text"] == "no rows to show"
+        return
     shown = entries["picture"]["mdStr"]
     (url,) = set(re.findall(r"\]\((/previews/[^)]+)\)", shown))
     answer = requests.get(server.url + url, timeout=60)
     assert answer.headers["content-type"].startswith("image/")
     assert 2_000 < len(answer.content) < 200_000
-    checks = {c["name"]: c for c in node["assetChecksOrError"]["checks"]}
-    for name in ("fits_contract", "covers_every_clip"):
-        assert checks[name]["executionForLatestMaterialization"]["status"] == "SUCCEEDED"
 
 
 def test_a_browser_shows_the_graph(server: Server, shard: str, page: Any) -> None:
+    page.set_viewport_size({"width": 2400, "height": 1500})  # what is drawn small has no names
     page.goto(f"{server.url}/asset-groups", wait_until="domcontentloaded")
     page.get_by_text("masks", exact=True).last.wait_for(state="visible")
     page.keyboard.press("Alt+e")  # expands the groups
     for table in TABLES:
         expect_text(page, table if len(table) < 17 else f"{table[:8]}…")
+    page.set_viewport_size({"width": 1500, "height": 1100})
 
 
 @pytest.mark.parametrize("view", ["overview", "partitions&partition="])
@@ -173,7 +184,7 @@ def test_the_launchpad_asks_for_what_a_step_uses(server: Server, page: Any) -> N
     text = "e => e.CodeMirror.getValue()"
     wait_for("defaults", lambda: "hand_poses_checks" in editor.evaluate(text), 120)
     filled = editor.evaluate(text)
-    assert len(filled.splitlines()) < 400
+    assert len(filled.splitlines()) < 500
     for threshold in ("max_jitter_px", "max_mask_seam", "max_fingertip_error_m"):
         tables = {"max_mask_seam": 3}.get(threshold, 1)
         assert filled.count(f"{threshold}:") == tables, threshold

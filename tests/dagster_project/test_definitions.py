@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from graph_snapshot import GOLDEN, snapshot
 
+from dagster_project.data_sets.assets import DATA_SETS
 from dagster_project.definitions import build_defs
 from ego_assets.catalog import TABLES, info
 from ego_assets.contract_page import contract_page
@@ -44,7 +45,7 @@ def test_the_graph_is_the_golden_one() -> None:
 def test_every_table_is_an_asset_with_both_checks() -> None:
     found = snapshot(build_defs())
     made = {k for k, a in found["assets"].items() if a["materializable"]}
-    assert made == set(TABLES)
+    assert made == {*TABLES, *(each.key.to_user_string() for each in DATA_SETS)}
     for table in TABLES:
         assert found["checks"][f"{table}:fits_contract"] is True
         assert found["checks"][f"{table}:covers_every_clip"] is False

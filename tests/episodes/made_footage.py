@@ -34,6 +34,10 @@ def open_hand(side: str) -> np.ndarray:
 class MadeVideo:
     """A video of one take by default: both hands of the wearer circle, the camera is static.
 
+    cuts: where a take ends, and gap_frames later another begins; with an overlap, where a clip
+    ends, and the next one of the take begins so many frames before. pts_s: (N + 1,) times, and the
+    end.
+
     wrist_m: (N, 3) of the right hand in the camera, the left one 30 cm beside it; scale: (N,) of
     its place and size, which a picture does not show; is_there and
     is_valid: (N,) of both hands; camera_m, camera_xyzw: (N, 3), (N, 4); camera_valid: (N,).
@@ -43,6 +47,8 @@ class MadeVideo:
     video_id: str = "00000000000000a1"
     cuts: tuple[int, ...] = ()
     gap_frames: int = 0
+    overlap: int = 0
+    pts_s: np.ndarray = field(default_factory=lambda: np.empty(0))
     sides: tuple[str, ...] = ("left", "right")
     is_wearer: bool | None = True
     wrist_m: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -63,6 +69,8 @@ class MadeVideo:
         angle = 2 * np.pi * np.arange(n) / FPS / 2
         circle = np.stack([0.1 * np.cos(angle), 0.1 * np.sin(angle), np.full(n, 0.5)], axis=1)
         still = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
+        if not len(self.pts_s):
+            self.pts_s = np.arange(n + 1) / FPS
         for name, default in {
             "wrist_m": circle,
             "scale": np.ones(n),
@@ -80,21 +88,22 @@ class MadeVideo:
         edges = [0, *self.cuts, self.count]
         found = []
         for index, (start, end) in enumerate(pairwise(edges)):
-            start += self.gap_frames if index else 0
+            start += (-self.overlap or self.gap_frames) if index else 0
+            take = 0 if self.overlap else index
             found.append(
                 {
                     "video_id": self.video_id,
                     "shard": SHARD,
                     "clip_id": f"{self.video_id}-{index:04d}",
                     "clip_index": index,
-                    "take_id": f"{self.video_id}-t{index:03d}",
-                    "index_in_take": 0,
+                    "take_id": f"{self.video_id}-t{take:03d}",
+                    "index_in_take": index if self.overlap else 0,
                     "start_frame": start,
                     "end_frame": end,
-                    "start_pts_s": start / FPS,
-                    "end_pts_s": end / FPS,
-                    "context_frames": 0,
-                    "split_reason": "cut" if index else "start",
+                    "start_pts_s": self.pts_s[start],
+                    "end_pts_s": self.pts_s[end],
+                    "context_frames": self.overlap if index else 0,
+                    "split_reason": ("length" if self.overlap else "cut") if index else "start",
                     "damaged_frames": [list(d) for d in self.concealed] or None,
                     "estimated_cost": 1.0,
                 }
@@ -111,7 +120,7 @@ class MadeVideo:
             "sha256": self.video_id * 4,
             "accepted": True,
             "frame_count": self.count,
-            "duration_s": self.count / FPS,
+            "duration_s": float(self.pts_s[-1]),
         }
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
@@ -127,8 +136,8 @@ class MadeVideo:
                 base = {
                     "clip_id": clip["clip_id"],
                     "frame_index": frame,
-                    "pts_s": frame / FPS,
-                    "is_context": False,
+                    "pts_s": float(self.pts_s[frame]),
+                    "is_context": frame < clip["start_frame"] + clip["context_frames"],
                 }
                 scene.append(base | self._camera(clip, frame))
                 if self.is_there[frame] and frame not in self.damaged:
@@ -139,13 +148,20 @@ class MadeVideo:
             "scene_reconstruction": scene,
             "hand_poses": hands,
             "object_masks": [
-                {"clip_id": self.clips[0]["clip_id"], "track_id": o["track_id"]}
-                | {"label": o["label"]}
+                {"clip_id": clip["clip_id"], "track_id": o["track_id"], "label": o["label"]}
                 for o in self.objects
+                for clip in self.clips
             ],
             "object_movements": [
-                {"clip_id": self.clips[0]["clip_id"]} | {k: v for k, v in o.items() if k != "label"}
+                {"clip_id": clip["clip_id"]}
+                | {k: v for k, v in o.items() if k != "label"}
+                | {
+                    "start_frame": max(o["start_frame"], clip["start_frame"]),
+                    "end_frame": min(o["end_frame"], clip["end_frame"]),
+                }
                 for o in self.objects
+                for clip in (self.clips if self.overlap else self.clips[:1])
+                if o["start_frame"] < clip["end_frame"] and o["end_frame"] > clip["start_frame"]
             ],
         }
 
@@ -154,7 +170,7 @@ class MadeVideo:
         valid = bool(self.camera_valid[frame]) and decodes
         reason = None if valid else "no parallax" if decodes else "the frame does not decode"
         return {
-            "world_id": clip["clip_id"],
+            "world_id": self.clips[0]["clip_id"] if self.overlap else clip["clip_id"],
             "is_valid": valid,
             "invalid_reason": reason,
             "world_from_camera_m": self.camera_m[frame].tolist() if valid else None,

@@ -11,6 +11,7 @@ from ego_assets.episodes.cleaning import ABSENT, FILLED, MEASURED, SMOOTHED, Cle
 
 COUNT = 240
 PTS = np.arange(COUNT) / FPS
+ONE_TRACK = np.zeros(COUNT, int)
 
 
 def truth() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -26,7 +27,14 @@ def cleaned(
     position: np.ndarray, xyzw: np.ndarray, local: np.ndarray, smoothing_s: float = 0.25
 ) -> CleanPath:
     return clean(
-        PTS, position, xyzw, local, fill_gap_s=0.2, outlier_m=0.05, smoothing_s=smoothing_s
+        PTS,
+        ONE_TRACK,
+        position,
+        xyzw,
+        local,
+        fill_gap_s=0.2,
+        outlier_m=0.05,
+        smoothing_s=smoothing_s,
     )
 
 
@@ -101,11 +109,61 @@ def test_quaternions_that_flip_their_sign_are_one_rotation() -> None:
     assert angle.max() < 0.02
 
 
+@pytest.mark.parametrize("rate", ["changing", "alternating", "with a hole"])
+def test_a_steady_hand_stays_where_it_is_at_any_rate(rate: str) -> None:
+    steps = np.full(COUNT, 1 / FPS)
+    if rate == "changing":
+        steps[COUNT // 2 :] *= 1.5
+    elif rate == "alternating":
+        steps[::2] *= 1.5
+    else:
+        steps[100] = 1.5
+    pts = np.cumsum(steps)
+    position = np.array([0.5, 0.1, 0.0]) * pts[:, None] + [0, 0, 0.5]
+    _, xyzw, local = truth()
+    still = np.tile(xyzw[0], (COUNT, 1))
+    found = clean(
+        pts, ONE_TRACK, position, still, local, fill_gap_s=0.2, outlier_m=0.5, smoothing_s=0.25
+    )
+    assert set(found.origin) == {SMOOTHED}
+    assert np.abs(found.position - position).max() < 1e-9
+
+
+def test_nothing_is_filled_or_smoothed_from_one_person_to_another() -> None:
+    position, xyzw, local = truth()
+    track = np.where(np.arange(COUNT) < 120, 0, 1)
+    position[120:] += [0.3, 0, 0]
+    for values in (position, xyzw, local):
+        values[118:121] = np.nan
+    found = clean(
+        PTS, track, position, xyzw, local, fill_gap_s=0.2, outlier_m=1.0, smoothing_s=0.25
+    )
+    assert (found.origin[118:121] == ABSENT).all()
+    alone = clean(
+        PTS[:118],
+        track[:118],
+        position[:118],
+        xyzw[:118],
+        local[:118],
+        fill_gap_s=0.2,
+        outlier_m=1.0,
+        smoothing_s=0.25,
+    )
+    assert np.array_equal(found.position[:118], alone.position)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 4])
 def test_few_frames_are_left_as_they_are(count: int) -> None:
     position, xyzw, local = (v[:count] for v in truth())
     found = clean(
-        PTS[:count], position, xyzw, local, fill_gap_s=0.2, outlier_m=0.05, smoothing_s=0.25
+        PTS[:count],
+        ONE_TRACK[:count],
+        position,
+        xyzw,
+        local,
+        fill_gap_s=0.2,
+        outlier_m=0.05,
+        smoothing_s=0.25,
     )
     assert np.array_equal(found.position, position) and set(found.origin) <= {MEASURED}
     assert np.isnan(found.before_mm) == (count < 3)

@@ -73,6 +73,67 @@ def test_idle_stretches_are_dropped_and_pauses_kept() -> None:
     assert bins(cut(pause)["footage"]) == [("kept", 0, 300)]
 
 
+def test_odd_poses_that_are_not_valid_are_no_motion() -> None:
+    video = MadeVideo(count=900)
+    video.wrist_m[:] = video.wrist_m[0]
+    video.is_valid[20::45] = False
+    assert [b for b, _, _ in bins(cut(video)["footage"])] == ["idle"]
+
+
+def test_people_are_not_mixed_frame_by_frame() -> None:
+    video = MadeVideo(count=90, sides=("left",))
+    item = tables_of(video)
+    rows = item.shards[SHARD]["hand_poses"].to_pylist()
+    other = [
+        r
+        | {
+            "track_id": "somebody",
+            "camera_from_hand_m": [x + 0.5 for x in r["camera_from_hand_m"]],
+            "joints_camera_m": (np.array(r["joints_camera_m"]) + 0.5).tolist(),
+            "score": 0.95 if r["frame_index"] % 2 else 0.5,
+        }
+        for r in rows
+        if r["frame_index"] > 3
+    ]
+    poses = pa.Table.from_pylist(rows + other, schema=item.shards[SHARD]["hand_poses"].schema)
+    item = replace(item, shards={SHARD: dict(item.shards[SHARD]) | {"hand_poses": poses}})
+    made = EpisodeCutter(EpisodeSettings(whose_hands="anyone")).process(item).tables
+    assert {r["track_id"] for r in made["episode_hands"]} == {rows[0]["track_id"]}
+
+
+def test_overlapping_clips_of_a_take_count_once() -> None:
+    held = moving(state="held", touching_side="right", displacement_px=5.0)
+    short = moving(track_id="t-o002", label="lid", state="held", start_frame=130, end_frame=150)
+    short |= {"touching_side": "right", "displacement_px": 5.0}
+    long = moving(track_id="t-o003", label="jar", state="held", start_frame=0, end_frame=30)
+    long |= {"touching_side": "right", "displacement_px": 5.0}
+    video = MadeVideo(cuts=(150,), overlap=45, objects=(held, short, long))
+    made = cut(video)
+    assert bins(made["footage"]) == [("kept", 0, 300)]
+    (episode,) = made["episodes"]
+    # The lid is held for 20 frames, all in the overlap; the jar for 30.
+    assert episode["objects"] == ["cup", "jar", "lid"]
+    assert len(made["episode_frames"]) == 300 and len(made["episode_hands"]) == 600
+    assert {r["clip_id"][-4:] for r in made["episode_hands"] if r["frame_index"] < 150} == {"0000"}
+    assert {r["clip_id"][-4:] for r in made["episode_hands"] if r["frame_index"] >= 150} == {"0001"}
+
+
+def test_shares_hold_in_each_part_of_a_long_stretch() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(4):
+        video = replace(MadeVideo(count=600), is_valid=rng.random(600) < 0.75)
+        made = cut(video, max_length_s=4.0)
+        assert all(e["valid_hand_share"] >= 0.7 for e in made["episodes"])
+
+
+def test_parts_are_of_equal_length_in_time() -> None:
+    steps = np.where(np.arange(400) < 100, 0.1, 1 / 30)  # 10 s, then 10 s
+    video = MadeVideo(count=400, pts_s=np.concatenate([[0.0], np.cumsum(steps)]))
+    made = cut(video, max_length_s=10.0)
+    assert [(e["start_frame"], e["end_frame"]) for e in made["episodes"]] == [(0, 100), (100, 400)]
+    assert seconds(made["footage"]) == pytest.approx(20.0)
+
+
 def test_still_hands_are_not_idle_while_an_object_moves() -> None:
     video = MadeVideo(objects=(moving(),))
     video.wrist_m[:] = video.wrist_m[0]
@@ -238,10 +299,12 @@ def test_every_second_is_in_exactly_one_bin_whatever_happens() -> None:
             is_valid=blocks(0.9),
             camera_valid=blocks(0.8),
             damaged=tuple(np.flatnonzero(rng.random(count) < 0.01)),
+            overlap=10 if trial % 2 else 0,
+            pts_s=np.concatenate([[0.0], np.cumsum(rng.uniform(0.01, 0.06, count))]),
             unmade=(1,) if trial % 5 == 0 else (),
         )
         found = cut(video, max_length_s=4.0)["footage"]
-        assert abs(seconds(found) - count / FPS) < 1e-6
+        assert abs(seconds(found) - video.pts_s[-1]) < 1e-6
         edges = sorted((r["start_frame"], r["end_frame"]) for r in found)
         assert edges[0][0] == 0 and edges[-1][1] == count
         assert all(a[1] == b[0] for a, b in pairwise(edges))
@@ -301,7 +364,13 @@ def test_words_say_what_is_held_and_where_they_come_from() -> None:
 
 
 def test_templates_are_checked() -> None:
-    for wrong, why in (("Go to {place}", "names 'place'; there are"), ("Go {", "is no template")):
+    for wrong, why in (
+        ("Go to {place}", "names 'place'; there are"),
+        ("Go {", "is no template"),
+        ("{verb!x} it", "and nothing else"),
+        ("{verb:d} it", "and nothing else"),
+        (" ", "says nothing"),
+    ):
         with pytest.raises(ValidationError, match=why):
             EpisodeSettings(instruction_without_objects=wrong)
     with pytest.raises(ValidationError, match=r"names 'objects\.__class__'"):
@@ -336,5 +405,7 @@ def test_an_installed_captioner_says_it_and_its_version_is_in_the_fingerprint(
     (episode,) = cut(MadeVideo(), captioner="stirrer")["episodes"]
     assert (episode["instruction"], episode["instruction_source"]) == ("Stir for 10 s", "stirrer")
     settings = EpisodeSettings(captioner="stirrer")
-    assert EpisodeCutter.identity(settings, tmp_path) == "made-captions 1.5"
-    assert EpisodeCutter.identity(EpisodeSettings(), tmp_path) == ""
+    assert EpisodeCutter.identity(settings, tmp_path).endswith(" made-captions 1.5")
+    plain = EpisodeCutter.identity(EpisodeSettings(), tmp_path)
+    assert plain and plain != EpisodeCutter.identity(EpisodeSettings(failed_checks="all"), tmp_path)
+    assert EpisodeCutter.identity(EpisodeSettings(failed_checks="none"), tmp_path) == ""

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
 from tests.episodes.made_footage import SHARD, MadeVideo, cut
 from tests.exports.bars import picture_of
+from tests.exports.lerobot_reader import DataSet, read
 
 ROBOT = ("thumb", "index")
+LENS: dict[str, Any] = {
+    "camera_model": "PINHOLE",
+    "fx_px": 150.0,
+    "fy_px": 151.0,
+    "cx_px": 95.5,
+    "cy_px": 53.5,
+}
 GOLDEN = Lake(Path(__file__).parents[1] / "golden" / "lake_schema_2")
 
 
@@ -57,6 +67,20 @@ class NumberedLake:
     folder: Path
     tables: dict[str, list[dict[str, Any]]]
 
+    def export(self, *options: str, ok: bool = True, to: str = "lerobot") -> Any:
+        from click.testing import CliRunner
+
+        from dagster_project.cli.program import main
+
+        out = self.folder / "out"
+        asked = ["export", to, "--lake", str(self.lake.root), "--out", str(out), "--json"]
+        done = CliRunner().invoke(main, [*asked, *options], catch_exceptions=False)
+        assert (done.exit_code == 0) is ok, done.output
+        return json.loads(done.stdout) if ok else done.output
+
+    def data(self) -> DataSet:
+        return read(self.folder / "out")
+
 
 def make(
     folder: Path,
@@ -64,14 +88,16 @@ def make(
     shards: int = 1,
     write: Callable[[Path, int], object] = write_numbered,
     size: tuple[int, int] = (192, 108),
+    more: dict[str, list[dict[str, Any]]] | None = None,
     **settings: Any,
 ) -> NumberedLake:
     """A lake with episodes of videos, which are dealt out to shards one after another.
 
-    write: makes a video of so many frames, of this size.
+    write: makes a video of so many frames, of this size; more: rows of other tables.
     """
     names = [f"20261130-{n:04d}" for n in range(shards)]
     shard_of = {video.video_id: names[n % shards] for n, video in enumerate(videos)}
+    folder.mkdir(parents=True, exist_ok=True)
     lake = Lake(folder / "lake")
     made = cut(*videos, validation_share=0.0, **settings)
     manifest = []
@@ -79,8 +105,10 @@ def make(
         path = folder / f"{video.video_id}.mp4"
         write(path, video.count)
         sizes = {"width_px": size[0], "height_px": size[1]}
-        manifest.append(video.manifest() | {"uri": str(path)} | sizes)
+        manifest.append(video.manifest() | {"uri": str(path)} | sizes | LENS)
     rows = made | {"video_manifest": manifest, "robot_mappings": list(robots(made))}
+    rows["hand_poses"] = [pose for video in videos for pose in poses_of(video)]
+    rows |= more or {}
     for mine in rows.values():
         for row in mine:
             row["shard"] = shard_of[row["video_id"]]
@@ -100,6 +128,22 @@ def add_rows(made: NumberedLake, table: str, rows: list[dict[str, Any]]) -> None
     filled = [other | row for row in rows]
     shard = made.lake.shards()[0]
     made.lake.publish(table, shard, "unit", TABLES[table].from_rows(filled), provenance("unit"))
+
+
+def poses_of(video: MadeVideo) -> Iterator[dict[str, Any]]:
+    """Rows of hand_poses, as the camera `LENS` sees them."""
+    for row in video.rows()["hand_poses"]:
+        x, y, z = np.array(row["joints_camera_m"]).T
+        u = x / z * LENS["fx_px"] + LENS["cx_px"]
+        v = y / z * LENS["fy_px"] + LENS["cy_px"]
+        yield row | {
+            "video_id": video.video_id,
+            "shard": SHARD,
+            "joints_px": np.stack([u, v], axis=1).tolist(),
+            "box": [float(n) for n in (u.min(), v.min(), u.max(), v.max())],
+            "backend": "made",
+            "quality_tier": "baseline",
+        }
 
 
 def robots(made: dict[str, list[dict[str, Any]]]) -> Any:

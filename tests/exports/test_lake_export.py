@@ -15,23 +15,8 @@ from dagster_project.cli.program import main
 from ego_assets.exports.states import held, rotation_6d
 from tests.episodes.made_footage import MadeVideo
 from tests.exports.bars import number_in
-from tests.exports.lerobot_reader import DataSet, read, tree
-from tests.exports.numbered_lake import NumberedLake, make
-
-
-def export(made: NumberedLake, *options: str, ok: bool = True) -> Any:
-    asked = ["export", "lerobot", "--lake", str(made.lake.root), "--out", str(out_of(made))]
-    done = CliRunner().invoke(main, [*asked, "--json", *options], catch_exceptions=False)
-    assert (done.exit_code == 0) is ok, done.output
-    return json.loads(done.stdout) if ok else done.output
-
-
-def out_of(made: NumberedLake) -> Path:
-    return made.folder / "out"
-
-
-def data(made: NumberedLake) -> DataSet:
-    return read(out_of(made))
+from tests.exports.lerobot_reader import tree
+from tests.exports.numbered_lake import make
 
 
 def of(rows: list[dict[str, Any]], side: str) -> dict[int, dict[str, Any]]:
@@ -42,9 +27,9 @@ def test_rows_show_the_frames_and_poses_of_the_lake(tmp_path: Path) -> None:
     video = MadeVideo(count=150)
     video.is_valid[60:64] = False
     made = make(tmp_path, replace(video))
-    report = export(made)
+    report = made.export()
     assert (report["episodes"], report["frames"], report["skipped"]) == (1, 150, {})
-    found = data(made)
+    found = made.data()
     left, right = (
         of(made.tables["episode_hands"], "left"),
         of(made.tables["episode_hands"], "right"),
@@ -69,17 +54,17 @@ def test_rows_show_the_frames_and_poses_of_the_lake(tmp_path: Path) -> None:
 
 def test_the_same_command_again_codes_nothing_and_changes_no_byte(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    assert export(made)["encoded"] == 1
+    assert made.export()["encoded"] == 1
     before = tree(tmp_path / "out")
-    again = export(made)
+    again = made.export()
     assert (again["encoded"], again["kept"], again["written"]) == (0, 1, [])
     assert tree(tmp_path / "out") == before
 
 
 def test_robot_joints_are_state_and_what_is_not_known_is_held_and_said(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    export(made, "--hand", "robot")
-    found = data(made)
+    made.export("--hand", "robot")
+    found = made.data()
     names = found.info["features"]["observation.state"]["names"]
     assert names[9:11] == ["left_thumb", "left_index"] and len(names) == 22
     for row in found.rows:
@@ -92,7 +77,7 @@ def test_robot_joints_are_state_and_what_is_not_known_is_held_and_said(tmp_path:
 
 def test_a_robot_that_is_not_there_is_named(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    said = export(made, "--hand", "both", "--robot", "shadow", ok=False)
+    said = made.export("--hand", "both", "--robot", "shadow", ok=False)
     assert "the lake has joints of two_joints, not of shadow" in said
 
 
@@ -101,14 +86,14 @@ def test_positions_in_the_world_are_exported_where_the_camera_is_known(tmp_path:
     walking.camera_m[:, 0] = np.linspace(0, 1, 90)
     lost.camera_valid[40:60] = False
     made = make(tmp_path, walking, lost)
-    report = export(made, "--frame", "world")
+    report = made.export("--frame", "world")
     assert list(report["skipped"].values()) == [
         "its cameras are not known in metres in every frame"
     ]
     right = of(
         [r for r in made.tables["episode_hands"] if r["video_id"] == walking.video_id], "right"
     )
-    found = data(made)
+    found = made.data()
     names = found.info["features"]["observation.state"]["names"]
     at = names.index("right_wrist_x")
     for row in found.rows:
@@ -117,8 +102,8 @@ def test_positions_in_the_world_are_exported_where_the_camera_is_known(tmp_path:
         camera = row["camera"][:3]
         assert camera[0] == pytest.approx(row["source_frame"] / 89, abs=0.02)
         assert row["camera_known"] in (True, [True])
-    export(made, "--frame", "camera")
-    assert {tuple(np.atleast_1d(r["camera_known"])) for r in data(made).rows} == {
+    made.export("--frame", "camera")
+    assert {tuple(np.atleast_1d(r["camera_known"])) for r in made.data().rows} == {
         (True,),
         (False,),
     }
@@ -126,8 +111,8 @@ def test_positions_in_the_world_are_exported_where_the_camera_is_known(tmp_path:
 
 def test_the_usual_rate_is_taken_and_others_are_brought_to_it(tmp_path: Path) -> None:
     made = make(tmp_path, MadeVideo(count=90))
-    assert export(made, "--fps", "10")["frames"] == 30
-    found = data(made)
+    assert made.export("--fps", "10")["frames"] == 30
+    found = made.data()
     assert found.info["fps"] == 10
     assert [r["source_frame"] for r in found.rows] == list(range(0, 90, 3))
     for row in found.rows:
@@ -136,7 +121,7 @@ def test_the_usual_rate_is_taken_and_others_are_brought_to_it(tmp_path: Path) ->
 
 def test_a_lake_without_episodes_says_where_footage_went(tmp_path: Path) -> None:
     video = MadeVideo(count=90, is_there=np.zeros(90, bool))
-    said = export(make(tmp_path, video), ok=False)
+    said = make(tmp_path, video).export(ok=False)
     assert "no episodes of the split train: `ego yield`" in said
     done = CliRunner().invoke(main, ["yield", "--lake", str(tmp_path / "lake"), "--json"])
     found = json.loads(done.stdout)
@@ -146,7 +131,7 @@ def test_a_lake_without_episodes_says_where_footage_went(tmp_path: Path) -> None
 
 
 def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_option(tmp_path: Path) -> None:
-    said = export(make(tmp_path, MadeVideo(count=90)), "--max-side-px", "3", ok=False)
+    said = make(tmp_path, MadeVideo(count=90)).export("--max-side-px", "3", ok=False)
     assert "--max-side-px: Input should be greater than or equal to 16" in said
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from raw_bench import RawBench, write_video
 
 from ego_assets.engine.choices import Choice, Choices
+from ego_assets.exports.files import IN_LAKE
 from ego_assets.intake.arrivals import Arrivals, ScanReport
 from ego_assets.intake.batches import Limits
 from ego_assets.intake.forgotten import pass_over
@@ -115,6 +116,24 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
     assert len(bench.lake.storage.list(f"object_movements/_arrays/{shards[0]}")) == 1
     assert history.kept(bench.lake, "clips", shards[0])
     assert Pictures(bench.lake).read("clips", LATEST) is None
+
+
+def test_a_data_set_in_the_lake_that_has_the_video_is_deleted(tmp_path: Path) -> None:
+    bench = RawBench(tmp_path)
+    bench.run()
+    video, other = (bench.video(f"{name}.mp4")["video_id"] for name in "ba")
+    for name, whose in (("mine", [video, other]), ("theirs", [other])):
+        folder = tmp_path / "lake" / IN_LAKE / name
+        (folder / "meta").mkdir(parents=True)
+        (folder / "videos.mp4").write_bytes(b"pictures of nobody can tell whom")
+        provenance = [json.dumps({"video_id": each}) for each in whose]
+        pq.write_table(pa.table({"provenance": provenance}), folder / "meta" / "episodes.parquet")
+    (done,) = forget(bench, video)
+    assert done.warnings == ["exports/mine was deleted, since it had the video: export it again"]
+    left = {p.name for p in (tmp_path / "lake" / IN_LAKE).rglob("*") if p.is_file()}
+    assert left == {"videos.mp4", "episodes.parquet"}
+    assert not list((tmp_path / "lake" / IN_LAKE / "mine").rglob("*.*"))
+    assert problems(bench) == []
 
 
 @pytest.mark.parametrize("is_known_to_the_ledger", [True, False])

@@ -1,4 +1,4 @@
-"""Commands that write data sets: export lerobot.
+"""Commands that write data sets (`export` and a format), and `export check`.
 
 Here: options, words, exit status. Not here: work.
 """
@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -74,11 +75,25 @@ def export() -> None:
     """Write data sets out of the episodes of a lake."""
 
 
-def _lerobot() -> click.Command:
-    from ego_assets.exports.lake_episodes import ContentSettings
-    from ego_assets.exports.lerobot.settings import LeRobotSettings
+@dataclass(frozen=True)
+class _Format:
+    """A format that episodes are written in. load: how to read what was written to a folder."""
 
-    @click.command("lerobot")
+    name: str
+    what: str
+    content: type[Settings]
+    form: type[Settings]
+    load: Callable[[Path], str]
+
+
+def _command(of: _Format) -> click.Command:
+    @click.command(
+        of.name,
+        help=f"Write episodes as {of.what}.\n\n"
+        "The same command again brings the folder up to date, and goes on with an export that was "
+        "stopped. Exit status: 0 if it was written, 1 if there is no episode that fits.",
+        short_help=f"Write episodes as {of.what}.",
+    )
     @LAKE_OPTION
     @click.option(
         "--out",
@@ -86,25 +101,22 @@ def _lerobot() -> click.Command:
         type=click.Path(file_okay=False, path_type=Path),
         help="Folder of the data set; one that was written before is brought up to date.",
     )
-    @_options_of(ContentSettings)
-    @_options_of(LeRobotSettings, but=("split",))
+    @_options_of(of.content)
+    @_options_of(of.form, but=("split",))
     @JSON_OPTION
-    def lerobot(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
-        """Write episodes as a LeRobot data set (version 3).
-
-        The same command again brings the folder up to date, and goes on with an export that was
-        stopped. Exit status: 0 if it was written, 1 if there is no episode that fits.
-        """
+    def command(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
+        from ego_assets.exports import lake_export
         from ego_assets.exports.grid import ExportError
-        from ego_assets.exports.lake_export import export_lerobot
 
         lake = existing_lake(lake_root)
-        content = _given(ContentSettings, options)
-        split = "train" if content.split == "all" else content.split
-        form = _given(LeRobotSettings, options, split=split)
+        content = _given(of.content, options)
+        more = {}
+        if "split" in of.form.model_fields:
+            more["split"] = "train" if content.split == "all" else content.split
+        form = _given(of.form, options, **more)
         try:
             with _bar() as tell:
-                done = export_lerobot(lake, out, content, form, tell)
+                done = getattr(lake_export, f"export_{of.name}")(lake, out, content, form, tell)
         except ExportError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
@@ -119,13 +131,95 @@ def _lerobot() -> click.Command:
         )
         for episode, why in sorted(done.skipped.items()):
             click.echo(f"left out: {episode}: {why}")
-        click.echo(
+        click.echo(of.load(out))
+
+    return command
+
+
+def _formats() -> Iterator[_Format]:
+    from ego_assets.exports.coco.settings import CocoContent, CocoSettings
+    from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
+    from ego_assets.exports.lake_episodes import ContentSettings
+    from ego_assets.exports.lerobot.settings import LeRobotSettings
+    from ego_assets.exports.webdataset.settings import WebDatasetSettings
+
+    yield _Format(
+        "lerobot",
+        "a LeRobot data set (version 3)",
+        ContentSettings,
+        LeRobotSettings,
+        lambda out: (
             "load it (`pip install 'lerobot[dataset]'`, Python 3.12):\n"
             "  from lerobot.datasets import LeRobotDataset\n"
             f'  data = LeRobotDataset("{out.name}", root="{out}")'
+        ),
+    )
+    yield _Format(
+        "webdataset",
+        "WebDataset shards",
+        ContentSettings,
+        WebDatasetSettings,
+        lambda out: (
+            "load it (`pip install webdataset`):\n"
+            "  import json, webdataset\n"
+            f'  shards = list(json.load(open("{out}/sizes.json")))\n'
+            f'  data = webdataset.WebDataset([f"{out}/{{name}}" for name in shards], '
+            "shardshuffle=False)"
+        ),
+    )
+    yield _Format(
+        "egodex",
+        "HDF5 files and videos in the layout of EgoDex",
+        EgoDexContent,
+        EgoDexSettings,
+        lambda out: (
+            "load it (`pip install h5py`):\n"
+            "  import h5py\n"
+            f'  hand = h5py.File("{out}/TASK/0.hdf5")["transforms/rightHand"]  # (N, 4, 4), metres'
+        ),
+    )
+    yield _Format(
+        "coco",
+        "pictures, masks and keypoints as COCO does",
+        CocoContent,
+        CocoSettings,
+        lambda out: (
+            "load it (`pip install pycocotools`):\n"
+            "  from pycocotools.coco import COCO\n"
+            f'  data = COCO("{out}/annotations.json")'
+        ),
+    )
+
+
+for _format in _formats():
+    export.add_command(_command(_format))
+
+
+@export.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@JSON_OPTION
+def check(folder: Path, as_json: bool) -> None:
+    """Read every byte of an export, and compare it with its index.
+
+    For exports with an `ego_export.json`: all formats but LeRobot. Exit status: 0 if all files are
+    as they were written, 1 if some are not.
+    """
+    from ego_assets.exports.folder import damaged_files
+    from ego_assets.exports.grid import ExportError
+
+    try:
+        wrong = damaged_files(folder)
+    except ExportError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(wrong))
+    else:
+        for name, why in wrong.items():
+            click.echo(f"{name} {why}")
+        click.echo(
+            f"{count_of(len(wrong), 'file')} to mend: delete them, and run the export again"
+            if wrong
+            else "all files are as they were written"
         )
-
-    return lerobot
-
-
-export.add_command(_lerobot())
+    sys.exit(1 if wrong else 0)

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ego_assets.exports import video
 from ego_assets.exports.files import naming
-from ego_assets.exports.lerobot import statistics, tables, video
+from ego_assets.exports.lerobot import statistics, tables
 from ego_assets.exports.lerobot.contents import (
     DATA_PATH,
     FILES_A_CHUNK,

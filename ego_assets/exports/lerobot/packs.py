@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ego_assets.exports.files import made_whole, naming
-from ego_assets.exports.lerobot.video import Stretch, join
+from ego_assets.exports.video import EncodedRange, join
 
 MAX_SECONDS = 1024
 """Of a video file, unless one episode alone is longer. Readers compare times as float32 and to 1e-4
@@ -62,7 +62,7 @@ class PackFiles:
         """The episodes of the pack, in order."""
         found, first = [], 0
         for group, record in enumerate(read_records(self.records)):
-            stretches = {k: Stretch(v, first, record.frames) for k, v in self.videos.items()}
+            stretches = {k: EncodedRange(v, first, record.frames) for k, v in self.videos.items()}
             found.append(Encoded(record, self.rows, group, stretches))
             first += record.frames
         return found
@@ -75,7 +75,7 @@ class Encoded:
     record: Record
     rows: Path
     row_group: int
-    videos: Mapping[str, Stretch]
+    videos: Mapping[str, EncodedRange]
 
     def read_rows(self) -> pa.Table:
         with naming(self.rows):

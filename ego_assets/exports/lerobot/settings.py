@@ -6,51 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ego_assets.settings import RUNTIME, Settings
+from ego_assets.exports.video_settings import VideoSettings
 
-PRESETS = {"h264": "veryfast", "av1": "10"}
-QUALITIES = {"h264": 23, "av1": 35}
 ONLY_PACKING = {"video_file_mb", "data_file_mb", "robot_type", "split"}
 
 
-class LeRobotSettings(Settings):
+class LeRobotSettings(VideoSettings):
     """How pictures are encoded and how large files get."""
 
-    codec: Literal["h264", "av1"] = Field(
-        default="h264",
-        description="Of the videos. AV1 takes about two thirds of the room and longer.",
-    )
-    preset: str | None = Field(
-        default=None,
-        description="Speed of the encoder: ultrafast to veryslow (x264), 0 to 13 (SVT-AV1, 13 is "
-        "the fastest). By default veryfast or 10.",
-    )
-    crf: int | None = Field(
-        default=None,
-        ge=0,
-        le=63,
-        description="Quality, less is better. By default 23 (x264) or 35 (SVT-AV1).",
-    )
-    keyframe_every: int = Field(
-        default=10,
-        ge=1,
-        le=600,
-        description="Frames from one key frame to the next: a reader that wants one frame decodes "
-        "as many at most.",
-    )
-    threads: int = Field(
-        default=0,
-        ge=0,
-        le=64,
-        description="Of the encoder; 0: as many as it likes.",
-        json_schema_extra=RUNTIME,
-    )
-    max_side_px: int = Field(
-        default=640,
-        ge=16,
-        le=8192,
-        description="Longer side of the pictures, which are never enlarged.",
-    )
     fit: Literal["refuse", "letterbox"] = Field(
         default="refuse",
         description="What becomes of episodes whose pictures have another shape than those of the "
@@ -73,11 +36,3 @@ class LeRobotSettings(Settings):
         """What an episode's pictures and rows depend on."""
         found = self.model_dump(exclude=self.runtime_fields() | ONLY_PACKING)
         return found | {"preset": self.speed, "crf": self.quality}
-
-    @property
-    def speed(self) -> str:
-        return self.preset or PRESETS[self.codec]
-
-    @property
-    def quality(self) -> int:
-        return QUALITIES[self.codec] if self.crf is None else self.crf

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot import statistics
-from ego_assets.exports.lerobot.video import Size
+from ego_assets.exports.video import Size
 
 FIXED = {
     "timestamp": "float32",

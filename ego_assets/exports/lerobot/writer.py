@@ -12,40 +12,27 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ego_assets.exports import video
 from ego_assets.exports.episode import ExportEpisode
 from ego_assets.exports.files import alone_in, made_whole, naming
+from ego_assets.exports.folder import ExportReport, Progress
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lerobot import packs, statistics, tables, video
+from ego_assets.exports.lerobot import packs, statistics, tables
 from ego_assets.exports.lerobot.contents import DatasetContents, names_of
 from ego_assets.exports.lerobot.numbering import Numbering
 from ego_assets.exports.lerobot.packs import Encoded, PackFiles, Record
-from ego_assets.exports.lerobot.publishing import STAGING, discard, finish, publish
 from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.publishing import STAGING, discard, finish, publish
 
 VERSION = "1"
 """Raised when the same episode would be written otherwise."""
-Progress = Callable[[str, int], None]
-"""Called with what was done (`kept`, `encoded`, `joined`), and frames."""
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export did. Files are relative to the folder."""
-
-    episodes: int
-    frames: int
-    kept: int
-    encoded: int
-    removed: int
-    written: list[str]
-    deleted: list[str]
 
 
 def write_dataset(

@@ -10,17 +10,18 @@ touched. Not here: what there is of a video (`survey`), the proof (`traces`), wh
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ego_assets.catalog import TABLES, stage_of
+from ego_assets.exports.files import IN_LAKE
 from ego_assets.feature import LAKE
 from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
 from ego_assets.upkeep.erasure.survey import Survey, at_work, survey
-from ego_assets.upkeep.erasure.traces import find_traces
+from ego_assets.upkeep.erasure.traces import find_traces, trace_in
 from ego_assets.upkeep.problems import DAMAGED
 from ego_assets.upkeep.recovery.agreement import note_file
 from resources.lake import Lake, LakeError, erasure
@@ -198,6 +199,7 @@ def words_of(video_id: str, uris: Iterable[str]) -> list[str]:
 def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done: Erased) -> None:
     """What lies beside the tables: carried state, pictures, texts, and what was put aside."""
     storage, mine = lake.storage, set(shards)
+    data_sets: dict[str, list[str]] = defaultdict(list)
     for key in list(storage.everything()):
         folder, _, rest = key.partition("/")
         parts = rest.split("/")
@@ -210,6 +212,10 @@ def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done
             done.counts["damaged files"] += 1
         elif folder in TEXTS:
             _reword(lake, key, words, done)
+        elif folder == IN_LAKE:
+            data_sets[parts[0]].append(key)
+    for name, files in data_sets.items():
+        _delete_data_set(lake, video_id, f"{IN_LAKE}/{name}", files, done)
     for table in TABLES:
         pictures = storage.list(f"{PREVIEWS}/{table}")
         shown = {k: storage.sha256(k) for k in pictures if _stem(k) in mine}
@@ -218,6 +224,17 @@ def _beside(lake: Lake, video_id: str, shards: list[str], words: list[str], done
             storage.delete(key)
             done.counts["pictures"] += 1
     storage.sweep_aside(LITTER_AGE_S, grace_s=0.0)
+
+
+def _delete_data_set(lake: Lake, video_id: str, name: str, files: list[str], done: Erased) -> None:
+    """Delete a data set that was exported into the lake, if it has the video: its pictures do not
+    say whose they are, its rows do. These go last, so that whoever is killed goes on."""
+    telling = [key for key in files if trace_in(lake, key, video_id)]
+    if telling:
+        for key in (*(key for key in files if key not in telling), *telling):
+            lake.storage.delete(key)
+        done.counts["data sets"] += 1
+        done.warnings.append(f"{name} was deleted, since it had the video: export it again")
 
 
 def _names(key: str, shards: set[str], video_id: str) -> bool:

@@ -65,6 +65,11 @@ def find_traces(
             yield from _inside(lake, key, wanted)
 
 
+def trace_in(lake: Lake, key: str, video: str) -> bool:
+    """Whether a file holds something of a video."""
+    return any(True for _ in _inside(lake, key, {video}))
+
+
 def _is_of_any(key: str, shards: Collection[str]) -> bool:
     """Whether a file may be of one of these shards: one of a table says of which it is."""
     trace = Trace("", key, "")

@@ -1,4 +1,4 @@
-"""Writes the videos of a data set: constant rate, no B-frames, BT.709.
+"""Writes the videos of data sets: constant rate, no B-frames, BT.709.
 
 Each episode is encoded by itself, beginning with a key frame. A video file is made of whole
 episodes by copying their packets, whose times are counted (frame n is at n / fps), never added up.
@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from ego_assets.exports.files import naming
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.video_settings import VideoSettings
 
 Size = tuple[int, int]
 """(width, height)"""
@@ -31,7 +31,7 @@ _ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 
 
 @dataclass(frozen=True)
-class Stretch:
+class EncodedRange:
     """Frames of a video file that begin with a key frame."""
 
     path: Path
@@ -47,11 +47,21 @@ def target_size(size: Size, max_side_px: int) -> Size:
 
 
 def encode(
-    pictures: Iterable[np.ndarray], path: Path, size: Size, fps: int, settings: LeRobotSettings
+    pictures: Iterable[np.ndarray],
+    path: Path,
+    size: Size,
+    fps: int,
+    settings: VideoSettings,
+    *,
+    index_first: bool = False,
 ) -> int:
-    """Encode pictures of `size` to an MP4. Returns how many there were."""
+    """Encode pictures of `size` to an MP4. Returns how many there were.
+
+    index_first: for a file that is read as it is, and not joined with others.
+    """
     count = 0
-    with naming(path), av.open(str(path), "w", format="mp4") as out:
+    options = _INDEX_FIRST if index_first else {}
+    with naming(path), av.open(str(path), "w", format="mp4", options=options) as out:
         stream: Any = out.add_stream(
             _ENCODERS[settings.codec], rate=fps, options=_options(settings)
         )
@@ -74,7 +84,7 @@ def encode(
     return count
 
 
-def join(stretches: Sequence[Stretch], path: Path, fps: int) -> int:
+def join(stretches: Sequence[EncodedRange], path: Path, fps: int) -> int:
     """Copy stretches one behind the other into an MP4. Returns how many frames it has."""
     count = 0
     with naming(path), av.open(str(path), "w", format="mp4", options=_INDEX_FIRST) as out:
@@ -125,7 +135,7 @@ def resized(pictures: Iterable[np.ndarray], size: Size, letterbox: bool) -> Iter
             )
 
 
-def info_of(size: Size, fps: int, settings: LeRobotSettings) -> dict[str, Any]:
+def info_of(size: Size, fps: int, settings: VideoSettings) -> dict[str, Any]:
     """What `meta/info.json` says of the videos of a camera."""
     return {
         "video.height": size[1],
@@ -147,7 +157,7 @@ _INDEX_FIRST = {"movflags": "+faststart"}
 """A reader over a network finds the index without reading the end first."""
 
 
-def _options(settings: LeRobotSettings) -> dict[str, str]:
+def _options(settings: VideoSettings) -> dict[str, str]:
     options = {"preset": settings.speed, "crf": str(settings.quality)}
     every = settings.keyframe_every
     if settings.codec == "h264":
@@ -197,7 +207,7 @@ def _format_of(stream: Any) -> tuple[Any, ...]:
     return context.name, context.width, context.height, bytes(context.extradata or b"")
 
 
-def _packets(source: Any, stretch: Stretch) -> Iterator[Any]:
+def _packets(source: Any, stretch: EncodedRange) -> Iterator[Any]:
     """The packets of a stretch, in order. Raises ExportError if there are fewer."""
     stream = source.streams.video[0]
     if stretch.first:

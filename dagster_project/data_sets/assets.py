@@ -1,0 +1,139 @@
+"""The assets of data sets: a step each, that brings one up to date."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from ego_assets.episodes.feature import EPISODES
+from ego_assets.exports import lake_export
+from ego_assets.exports.coco.settings import CocoContent, CocoSettings
+from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
+from ego_assets.exports.files import IN_LAKE
+from ego_assets.exports.grid import ExportError
+from ego_assets.exports.lake_episodes import ContentSettings
+from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.webdataset.settings import WebDatasetSettings
+from ego_assets.graph.metadata import text_table
+from ego_assets.settings import Settings
+from resources.storage import Storage
+
+Export = Callable[..., lake_export.LakeExport]
+
+
+def _folder(given: str, name: str, storage: Storage) -> Path:
+    lake = storage.lake()
+    if given:
+        return Path(given).expanduser()
+    if "://" in lake.location:
+        raise dg.Failure("the lake is on S3: give `out`, a local folder", allow_retries=False)
+    return lake.root / IN_LAKE / name
+
+
+def _config(name: str, content: type[Settings], form: type[Settings]) -> type[dg.Config]:
+    """Launchpad form of a data set."""
+
+    def part(settings: type[Settings]) -> Any:
+        made = create_model(
+            f"{settings.__name__}Config", __base__=(settings, dg.Config), __doc__=settings.__doc__
+        )
+        return made, made()
+
+    out = Field(
+        default="",
+        description=f"folder of the data set; empty: exports/{name} in the lake's folder",
+    )
+    return create_model(
+        f"{name}_config",
+        __base__=dg.Config,
+        out=(str, out),
+        content=part(content),
+        form=part(form),
+    )
+
+
+def _data_set(
+    name: str, what: str, content: type[Settings], form: type[Settings], export: Export
+) -> dg.AssetsDefinition:
+    """An asset that brings a data set in one format up to date."""
+
+    def materialize(
+        context: dg.AssetExecutionContext, config: dg.Config, storage: Storage
+    ) -> dg.MaterializeResult[None]:
+        asked: Any = config
+        out = _folder(asked.out, name, storage)
+        chosen: Any = content(**dict(asked.content))
+        coded = form(**dict(asked.form))
+        if "split" in form.model_fields and chosen.split != "all":
+            coded = coded.model_copy(update={"split": chosen.split})
+
+        def tell(done: int, total: int) -> None:
+            if done == total or done % 100 == 0:
+                context.log.info(f"{done} of {total} episodes")
+
+        try:
+            done = export(storage.lake(), out, chosen, coded, tell)
+        except ExportError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        return dg.MaterializeResult(metadata=_metadata(out, done))
+
+    # Dagster makes the launchpad of the class that the annotation names.
+    materialize.__annotations__["config"] = _config(name, content, form)
+    return dg.asset(
+        name=f"{name}_dataset",
+        deps=[table.name for table in EPISODES.tables],
+        group_name=EPISODES.name,
+        kinds={"python", name},
+        op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "2"},
+        description=f"The episodes of the lake as {what}. Each materialization brings it up to "
+        "date: what did not change is left as it is.",
+    )(materialize)
+
+
+def _metadata(out: Path, done: lake_export.LakeExport) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "folder": dg.MetadataValue.path(str(out)),
+        "episodes written": done.report.episodes,
+        "frames": done.report.frames,
+        "encoded now": done.report.encoded,
+        "kept from before": done.report.kept,
+        "removed": done.report.removed,
+    }
+    if done.skipped:
+        rows = sorted(done.skipped.items())[:100]
+        metadata["left out"] = text_table(("episode", "why"), rows)
+    return metadata
+
+
+DATA_SETS = [
+    _data_set(
+        "lerobot",
+        "a LeRobot data set (version 3)",
+        ContentSettings,
+        LeRobotSettings,
+        lake_export.export_lerobot,
+    ),
+    _data_set(
+        "webdataset",
+        "WebDataset shards",
+        ContentSettings,
+        WebDatasetSettings,
+        lake_export.export_webdataset,
+    ),
+    _data_set(
+        "egodex",
+        "HDF5 files and videos in the layout of EgoDex",
+        EgoDexContent,
+        EgoDexSettings,
+        lake_export.export_egodex,
+    ),
+    _data_set(
+        "coco",
+        "pictures, masks and keypoints as COCO does",
+        CocoContent,
+        CocoSettings,
+        lake_export.export_coco,
+    ),
+]

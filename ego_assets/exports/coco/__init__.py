@@ -1,0 +1,1 @@
+"""Writes pictures, masks and keypoints as COCO does (`writer.write_coco`)."""

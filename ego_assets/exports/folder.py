@@ -1,0 +1,278 @@
+"""A folder of files that an export keeps up to date, and says of itself what is in it.
+
+Here: the index (parts, their episodes, size and hash of each file), staging of finished episodes,
+publishing all at once. Not here: any file format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ego_assets.exports.files import alone_in, made_whole, naming
+from ego_assets.exports.grid import ExportError
+from ego_assets.exports.publishing import STAGING, discard, finish, publish
+
+INDEX = "ego_export.json"
+Progress = Callable[[str, int], None]
+"""Called with what was done (`kept`, `encoded`, `joined`), and frames."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did. Files are relative to the folder."""
+
+    episodes: int
+    frames: int
+    kept: int
+    encoded: int
+    removed: int
+    written: list[str]
+    deleted: list[str]
+
+
+@dataclass(frozen=True)
+class FolderMember:
+    """An episode of a part. digest: of all that its files depend on; facts: what a format adds."""
+
+    episode_id: str
+    digest: str
+    frames: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FolderPart:
+    """Files that change together. files: {name: [bytes, SHA-256]}, relative to the folder."""
+
+    members: list[FolderMember]
+    files: dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class NewPart:
+    """A part to be published. files: {name in the folder: where it lies now}."""
+
+    members: list[FolderMember]
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """All of a folder: its format, how it was made, and its parts."""
+
+    format: str
+    made_under: dict[str, Any]
+    provenance: Mapping[str, Any]
+    parts: list[FolderPart]
+
+    @classmethod
+    def read(cls, folder: Path) -> FolderIndex | None:
+        """What the folder holds; None if it is no export. Raises ExportError for another's."""
+        path = folder / INDEX
+        try:
+            found = json.loads(path.read_text())
+            parts = [
+                FolderPart([FolderMember(**m) for m in part["members"]], part["files"])
+                for part in found.pop("parts")
+            ]
+            return cls(**found, parts=parts)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ExportError(
+                f"{path} cannot be read ({error}): another release wrote it, or it is damaged. "
+                "Export to an empty folder"
+            ) from error
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def damaged_files(folder: Path) -> dict[str, str]:
+    """Files of an export that are not as its index has them: {name: what is wrong}.
+
+    Reads every byte. Raises ExportError if the folder is no export with an index.
+    """
+    index = FolderIndex.read(folder)
+    if index is None:
+        raise ExportError(f"{folder} has no {INDEX}: it is no export that can be checked")
+    wrong = {}
+    for part in index.parts:
+        for name, (size, digest) in part.files.items():
+            path = folder / name
+            if not path.exists():
+                wrong[name] = "is missing"
+            elif path.stat().st_size != size:
+                wrong[name] = f"has {path.stat().st_size:,} bytes instead of {size:,}"
+            elif _hash(path) != digest:
+                wrong[name] = "has other bytes than were written"
+    return wrong
+
+
+@dataclass
+class ExportFolder:
+    """A folder that is being brought up to date. parts: what is there, as far as it is intact."""
+
+    out: Path
+    format: str
+    before: FolderIndex | None
+    parts: list[FolderPart]
+    _new: dict[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, out: Path, kind: str) -> Iterator[ExportFolder]:
+        """Keep others out, and finish what was decided before. Raises ExportError for a folder
+        that holds something else."""
+        with alone_in(out):
+            finish(out)
+            index = FolderIndex.read(out)
+            if index is None and any(path.name != STAGING for path in out.iterdir()):
+                raise ExportError(f"{out} holds other files: give an empty folder, or an export")
+            if index and index.format != kind:
+                raise ExportError(f"{out} holds an export to {index.format}, not to {kind}")
+            parts = [part for part in index.parts if _is_intact(out, part)] if index else []
+            yield cls(out, kind, index, parts)
+
+    @property
+    def staging(self) -> Path:
+        return self.out / STAGING
+
+    def staged(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The staged folder of this name, which `make` fills unless an export before has done so.
+
+        The name is a digest of all that its content depends on.
+        """
+        folder = self.staging / name
+        if not folder.exists():
+            with made_whole(folder) as aside:
+                make(aside)
+        return folder
+
+    def publish(
+        self,
+        kept: Sequence[FolderPart],
+        new: Sequence[NewPart],
+        made_under: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        whole: Callable[[Sequence[FolderPart]], Mapping[str, bytes]] = lambda parts: {},
+        encoded: int = 0,
+    ) -> ExportReport:
+        """Make the folder exactly these parts, and the files that `whole` makes of all of them."""
+        moves: dict[str, Path] = {}
+        parts = list(kept)
+        for part in new:
+            files = {n: [p.stat().st_size, _hash(p)] for n, p in part.files.items()}
+            parts.append(FolderPart(part.members, files))
+            moves |= part.files
+        parts.sort(key=lambda part: min(part.files))
+        if not parts:
+            raise ExportError("there are no episodes: nothing was written")
+        self._new = moves
+        index = FolderIndex(self.format, dict(made_under), provenance, parts)
+        said = whole(parts)
+        for name, data in (*said.items(), (INDEX, index.text().encode())):
+            self._replace(name, data, moves)
+        there = {name for part in self.before.parts for name in part.files} if self.before else ()
+        deletes = sorted(set(there) - {name for part in parts for name in part.files})
+        if moves or deletes:
+            publish(self.out, moves, deletes)
+        else:
+            discard(self.out)
+        members = [member for part in parts for member in part.members]
+        were = sum(len(part.members) for part in self.before.parts) if self.before else 0
+        stayed = len(members) - encoded
+        return ExportReport(
+            episodes=len(members),
+            frames=sum(member.frames for member in members),
+            kept=stayed,
+            encoded=encoded,
+            removed=max(0, were - stayed),
+            written=list(moves),
+            deleted=deletes,
+        )
+
+    def where(self, name: str) -> Path:
+        """Where a file of a part lies while `whole` is asked: published, or staged."""
+        return self._new.get(name, self.out / name)
+
+    def _replace(self, name: str, data: bytes, moves: dict[str, Path]) -> None:
+        try:
+            if (self.out / name).read_bytes() == data:
+                return
+        except FileNotFoundError:
+            pass
+        path = self.staging / "whole" / name
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        moves[name] = path
+
+
+@dataclass(frozen=True)
+class EpisodeFiles:
+    """An episode whose files are its own. make: writes them to a flat folder; named: the name in
+    the export of a file of that folder."""
+
+    episode_id: str
+    digest: str
+    frames: int
+    make: Callable[[Path], None]
+    named: Callable[[str], str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write_episodes(
+    folder: ExportFolder,
+    episodes: Iterable[EpisodeFiles],
+    made_under: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    progress: Progress,
+    whole: Callable[[Sequence[FolderPart]], Mapping[str, bytes]] = lambda parts: {},
+) -> ExportReport:
+    """Make an opened folder the export of exactly these episodes, which have files of their own."""
+    there = {part.members[0].episode_id: part for part in folder.parts}
+    kept: dict[str, FolderPart] = {}
+    new: dict[str, NewPart] = {}
+    for episode in episodes:
+        name = episode.episode_id
+        if name in kept or name in new:
+            raise ExportError(f"episode {name} comes twice")
+        found = there.get(name)
+        if found and found.members[0].digest == episode.digest:
+            kept[name] = found
+            progress("kept", episode.frames)
+            continue
+        staged = folder.staged(f"parts/{episode.digest}", episode.make)
+        member = FolderMember(name, episode.digest, episode.frames, episode.facts)
+        files = {episode.named(path.name): path for path in sorted(staged.iterdir())}
+        new[name] = NewPart([member], files)
+        progress("encoded", episode.frames)
+    return folder.publish(
+        list(kept.values()), list(new.values()), made_under, provenance, whole, len(new)
+    )
+
+
+def digest_of(*said: Any) -> str:
+    """A short hash of values that JSON can say."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _is_intact(folder: Path, part: FolderPart) -> bool:
+    """Whether its files are there, of their sizes."""
+    sizes = {name: size for name, (size, _) in part.files.items()}
+    try:
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except FileNotFoundError:
+        return False
+
+
+def _hash(path: Path) -> str:
+    with naming(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

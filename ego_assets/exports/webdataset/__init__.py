@@ -1,0 +1,1 @@
+"""Writes WebDataset shards (`writer.write_shards`)."""
