@@ -1,15 +1,18 @@
 """Reads tables, masks and frames of a lake: what training code needs, without the platform.
 
 Works with what `pip install ego-assets` brings. Here: `open_lake`, and the functions that turn
-masks and videos into arrays. Not here: anything that writes, SQL (`ego sql`).
+masks and videos into arrays. Not here: videos, clips and episodes one by one (`stretches`), torch
+(`training`), anything that writes, SQL (`ego sql`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +22,27 @@ from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
 from ego_assets.quality.failed import failed_checks
+from ego_assets.stretches import ClipReader, EpisodeReader, VideoReader, array_of, readers_of
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
 from resources.raw.reader import RawReader
 from resources.raw.uris import is_remote, path_of
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ego_assets.media.cursor import FrameCursor
+
 __all__ = [
     "TABLES",
     "BadInputError",
+    "ClipReader",
+    "EpisodeReader",
     "Frame",
     "LakeError",
     "LakeReader",
+    "VideoReader",
+    "array_of",
     "decode_mask",
     "encode_mask",
     "open_lake",
@@ -127,10 +140,46 @@ class LakeReader:
         rows = self._lake.read(table, shard, columns=list(dict.fromkeys([*names, _CONTEXT])))
         return rows.filter(pc.invert(rows[_CONTEXT])).select(names)
 
-    def episodes(self, shard: str) -> list[dict[str, Any]]:
-        """The rows of `episodes` of a shard."""
-        found: list[dict[str, Any]] = self.table("episodes", shards=[shard]).to_pylist()
-        return found
+    def dataframe(
+        self,
+        name: str,
+        *,
+        columns: Sequence[str] | None = None,
+        shards: Iterable[str] | None = None,
+        context: bool = True,
+    ) -> pl.DataFrame:
+        """Read a table as a polars DataFrame.
+
+        Takes and raises what `table` does; ModuleNotFoundError if polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "dataframe() needs polars: pip install polars; table() does without it"
+            ) from error
+        return pl.DataFrame(self.table(name, columns=columns, shards=shards, context=context))
+
+    def videos(self, *, shards: Iterable[str] | None = None) -> Iterator[VideoReader]:
+        """Go through the accepted videos, shard by shard."""
+        return readers_of(VideoReader, self, self.shards("video_manifest"), shards)
+
+    def clips(
+        self, *, shards: Iterable[str] | None = None, context: bool = True
+    ) -> Iterator[ClipReader]:
+        """Go through the clips, shard by shard.
+
+        context: whether clips begin with their overlap with the clip before, as in the tables.
+        """
+        found = readers_of(ClipReader, self, self.shards("clips"), shards)
+        return found if context else (clip.without_context() for clip in found)
+
+    def episodes(
+        self, *, shards: Iterable[str] | None = None, split: str | None = None
+    ) -> Iterator[EpisodeReader]:
+        """Go through the episodes, shard by shard; of one split, such as `"train"`, or of all."""
+        found = readers_of(EpisodeReader, self, self.shards("episodes"), shards)
+        return (e for e in found if split is None or e.row["split"] == split)
 
     def times_of_episode(self, shard: str, episode_id: str) -> dict[int, float]:
         """{frame_index: pts_s} of an episode."""
@@ -179,6 +228,26 @@ class LakeReader:
         start = clip["start_frame"] + (0 if context else clip["context_frames"])
         uri, stream = self._file(clip["shard"], clip["video_id"])
         yield from _read(self._raw, uri, start, clip["end_frame"], max_side_px, stream)
+
+    @contextmanager
+    def cursor(
+        self, shard: str, video_id: str, fit: tuple[int, int] | None = None, kept: int = 1
+    ) -> Iterator[FrameCursor]:
+        """Open a raw video for frames in any order: `cursor.frame(index)`.
+
+        fit: (height, width) that pictures are shrunk to fit into; kept: pictures that were asked
+        for last and need not be decoded again. Raises what `frames` does.
+        """
+        from ego_assets.media.cursor import FrameCursor
+
+        uri, stream = self._file(shard, video_id)
+        open_cursor = partial(FrameCursor, fit=fit, kept=kept, stream_index=stream)
+        if is_remote(uri):
+            with self._raw.hold(uri) as path, open_cursor(path) as cursor:
+                yield cursor
+        else:
+            with open_cursor(path_of(uri)) as cursor:
+                yield cursor
 
     def _file(self, shard: str, video_id: str) -> tuple[str, int | None]:
         """The uri of a video, and which of its streams was taken."""

@@ -77,7 +77,7 @@ def test_reading_needs_nothing_but_the_core(video: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     rows, frames, s3 = done.stdout.splitlines()
-    assert rows.split() == ["2"] * len(TABLES)
+    assert rows.split() == ["2"] * sum((GOLDEN / table).is_dir() for table in TABLES)
     assert frames == "3 4 5"
     assert "pip install 'ego-assets[s3]'" in s3
 

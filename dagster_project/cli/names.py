@@ -127,7 +127,7 @@ def _parts_of_episode(lake: LakeReader, shard: str, name: str) -> list[dict[str,
     """The clips of an episode, each from its first to its last frame in it."""
     from ego_assets.viewing.footage import parts_of_episode
 
-    found = [e for e in lake.episodes(shard) if e["episode_id"] == name]
+    found = [e.row for e in lake.episodes(shards=[shard]) if e.id == name]
     clips = lake.table("clips", shards=[shard]).to_pylist() if found else []
     times = lake.times_of_episode(shard, name) if found else {}
     return [part for episode in found[:1] for part in parts_of_episode(episode, clips, times)]

@@ -177,7 +177,7 @@ def _export_demo(lake_root: Path, say: Console) -> None:
     done = export_lerobot(lake, out, ContentSettings(split="all"), LeRobotSettings())
     episodes = count_of(done.report.episodes, "episode")
     say.print(plain(f"LeRobot data set: {out} ({episodes}, {done.report.frames:,} frames)"))
-    first = min(e["episode_id"] for s in lake.shards() for e in LakeReader(lake).episodes(s))
+    first = min(episode.id for episode in LakeReader(lake).episodes())
     command = plain(f"ego view {first} --lake {shlex.quote(str(lake_root))}", "bold")
     say.print(Text.assemble("See one: ", command), soft_wrap=True)
 

@@ -1,15 +1,13 @@
 """Turns the episodes of a lake into what exporters take.
 
-Here: which episodes, and which numbers of them. Not here: any file format. A hand's state is its
-wrist, the wrist's rotation as the first two columns of its matrix (Zhou et al., *On the Continuity
-of Rotation Representations in Neural Networks*, 2019), and either the five fingertips or the joints
-of a robot hand. The action of a tick is the state of the next one.
+Here: which episodes, read shard by shard. Not here: the numbers of an episode (`states`), any file
+format.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,16 +18,18 @@ from pydantic import Field
 
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
+from ego_assets.exports.states import (
+    SIDES,
+    UNPLACED,
+    HandArrays,
+    JointArrays,
+    camera_columns,
+    state_and_action,
+)
 from ego_assets.reading import LakeReader
 from ego_assets.reviews.standing import ReviewSettings
+from ego_assets.stretches import groups_of
 
-SIDES = ("left", "right")
-ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one."""
-_TIPS = (4, 8, 12, 16, 20)
-_FINGERS = ("thumb", "index", "middle", "ring", "little")
-_AXES = ("x", "y", "z")
-_ROTATION = tuple(f"r{row}{column}" for column in (1, 2) for row in (1, 2, 3))
 _EPISODE = (
     "episode_id",
     "video_id",
@@ -119,20 +119,61 @@ class LakeEpisodes:
 
     def __iter__(self) -> Iterator[ExportEpisode]:
         self.skipped.clear()
-        robot = self._robot() if self.settings.hand != "human" else ""
-        fps = self.settings.fps or self._usual_rate()
+        settings = self.resolved()
         for shard in self.reader.shards("episodes"):
-            rows = self._episodes(shard, list(_EPISODE))
-            if not rows:
-                continue
-            tables = _ShardTables.read(self.reader, shard, robot)
-            for row in sorted(rows, key=lambda r: str(r["episode_id"])):
-                try:
-                    if why := self.left_out(row["episode_id"]):
-                        raise ExportError(why)
-                    yield self._episode(row, tables, fps, robot)
-                except ExportError as error:
-                    self.skipped[row["episode_id"]] = str(error)
+            yield from self.in_shard(shard, settings)
+
+    def resolved(self) -> ContentSettings:
+        """The settings with what they leave to the lake: its robot, its usual rate."""
+        said = {
+            "robot": self._robot() if self.settings.hand != "human" else "",
+            "fps": self.settings.fps or self._usual_rate(),
+        }
+        return self.settings.model_copy(update=said)
+
+    def in_shard(
+        self, shard: str, settings: ContentSettings, wanted: Container[str] | None = None
+    ) -> Iterator[ExportEpisode]:
+        """Episodes of a shard in the order of their names. settings: resolved; wanted: names."""
+        rows = self._episodes(shard, list(_EPISODE))
+        rows = [r for r in rows if wanted is None or r["episode_id"] in wanted]
+        if not rows:
+            return
+        tables = _ShardTables.read(self.reader, shard, settings.robot)
+        for row in sorted(rows, key=lambda r: str(r["episode_id"])):
+            try:
+                if why := self.left_out(row["episode_id"]):
+                    raise ExportError(why)
+                yield self._episode(row, tables, settings)
+            except ExportError as error:
+                self.skipped[row["episode_id"]] = str(error)
+
+    def lengths(self, shard: str, settings: ContentSettings) -> dict[str, int]:
+        """Ticks of the episodes that `in_shard` gives, from times alone where that is enough."""
+        if settings.hand != "human":
+            return {e.episode_id: len(e) for e in self.in_shard(shard, settings)}
+        names = sorted(r["episode_id"] for r in self._episodes(shard, ["episode_id", "split"]))
+        if not names:
+            return {}
+        columns = ["episode_id", "frame_index", "pts_s"]
+        frames = self.reader.table("episode_frames", columns=columns, shards=[shard])
+        frames_of = groups_of(frames, "episode_id")
+        unplaced: set[str] = set()
+        if settings.frame == "world":
+            columns = ["episode_id", "world_from_hand_m"]
+            hands = self.reader.table("episode_hands", columns=columns, shards=[shard])
+            nowhere = hands.filter(pc.field("world_from_hand_m").is_null())
+            unplaced = set(nowhere["episode_id"].unique().to_pylist())
+        found = {}
+        for name in names:
+            try:
+                grid = _grid_of(frames_of.get(name), settings)[1]
+                if name in unplaced:
+                    raise ExportError(UNPLACED)
+                found[name] = len(grid)
+            except ExportError as error:
+                self.skipped[name] = str(error)
+        return found
 
     def __len__(self) -> int:
         return sum(len(self._episodes(s, ["split"])) for s in self.reader.shards("episodes"))
@@ -174,17 +215,12 @@ class LakeEpisodes:
         )
 
     def _episode(
-        self, row: Mapping[str, Any], tables: _ShardTables, fps: int, robot: str
+        self, row: Mapping[str, Any], tables: _ShardTables, settings: ContentSettings
     ) -> ExportEpisode:
-        cameras = tables.cameras.get(row["episode_id"])
-        if cameras is None:
-            raise ExportError("episode_frames has no row of it: materialize the episodes again")
-        cameras = cameras.sort_by("frame_index")
-        frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
-        grid = make_grid(frames, pts_s, fps=fps)
-        hands = _Hands.of(tables.hands.get(row["episode_id"]), frames, self.settings.frame)
-        joints = tables.joints_of(hands, frames) if robot else None
-        state, names = _state(hands, joints, grid, self.settings)
+        cameras, grid = _grid_of(tables.cameras.get(row["episode_id"]), settings)
+        frames = cameras["frame_index"].to_numpy()
+        hands = HandArrays.of(tables.hands.get(row["episode_id"]), frames, settings.frame)
+        joints = tables.joints_of(hands, frames) if settings.robot else None
         video = tables.videos[row["video_id"]]
         return ExportEpisode(
             episode_id=row["episode_id"],
@@ -193,10 +229,9 @@ class LakeEpisodes:
             task=row["instruction"],
             grid=grid,
             columns={
-                "observation.state": Numbers(state, names),
-                "action": Numbers(np.concatenate([state[1:], state[-1:]]), names),
+                **state_and_action(hands, joints, grid, with_tips=settings.hand != "robot"),
                 "hand_origin": Numbers(grid.take(hands.origin), SIDES),
-                **_camera_columns(cameras, grid),
+                **camera_columns(cameras, grid),
                 **({"joints_known": joints.known_on(grid)} if joints else {}),
             },
             pictures={"observation.images.ego": self._pictures(row, grid)},
@@ -222,6 +257,15 @@ class LakeEpisodes:
             return grid.show(frames)
 
         return read
+
+
+def _grid_of(cameras: pa.Table | None, settings: ContentSettings) -> tuple[pa.Table, Grid]:
+    """Rows of `episode_frames` in order, and the grid that is laid over them."""
+    if cameras is None:
+        raise ExportError("episode_frames has no row of it: materialize the episodes again")
+    cameras = cameras.sort_by("frame_index")
+    frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
+    return cameras, make_grid(frames, pts_s, fps=settings.fps)
 
 
 @dataclass(frozen=True)
@@ -251,14 +295,14 @@ class _ShardTables:
         if robot:
             mappings = table("robot_mappings", _ROBOT).filter(pc.field("robot") == robot)
         return cls(
-            _by_episode(table("episode_frames", _CAMERA)),
-            _by_episode(hands),
+            groups_of(table("episode_frames", _CAMERA), "episode_id"),
+            groups_of(hands, "episode_id"),
             {v["video_id"]: v for v in videos if v["accepted"]},
             mappings,
             " ".join(reader.versions("video_manifest", shard)),
         )
 
-    def joints_of(self, hands: _Hands, frames: np.ndarray) -> _Joints:
+    def joints_of(self, hands: HandArrays, frames: np.ndarray) -> JointArrays:
         """The robot's joints that mimic these hands."""
         assert self.robot is not None
         rows = self.robot.filter(pc.field("solver_status") != "failed")
@@ -281,115 +325,4 @@ class _ShardTables:
             values_of[side][n] = values
         if not shared:
             raise ExportError("no robot joints of its hands: materialize robot_mappings")
-        return _Joints({s: per_side.get(s, shared) for s in SIDES}, values_of)
-
-
-def _by_episode(rows: pa.Table) -> dict[str, pa.Table]:
-    ids = rows["episode_id"].combine_chunks().dictionary_encode()
-    numbers = ids.indices.to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    cuts = np.searchsorted(numbers[order], np.arange(len(ids.dictionary) + 1))
-    sorted_rows = rows.take(pa.array(order))
-    return {
-        name: sorted_rows.slice(int(a), int(b - a))
-        for name, a, b in zip(ids.dictionary.to_pylist(), cuts, cuts[1:], strict=False)
-    }
-
-
-@dataclass(frozen=True)
-class _Hands:
-    """Hands of an episode of N frames. position, xyzw, tips: by side, (N, 3), (N, 4), (N, 5, 3),
-    NaN where there is none; origin: (N, 2); keys: by side, (clip, track, frame) of the pose."""
-
-    position: Mapping[str, np.ndarray]
-    xyzw: Mapping[str, np.ndarray]
-    tips: Mapping[str, np.ndarray]
-    origin: np.ndarray
-    keys: Mapping[str, list[tuple[str, str, int] | None]]
-
-    @classmethod
-    def of(cls, rows: pa.Table | None, frames: np.ndarray, frame: str) -> _Hands:
-        count = len(frames)
-        position = {s: np.full((count, 3), np.nan) for s in SIDES}
-        xyzw = {s: np.full((count, 4), np.nan) for s in SIDES}
-        tips = {s: np.full((count, 5, 3), np.nan) for s in SIDES}
-        keys: dict[str, list[tuple[str, str, int] | None]] = {s: [None] * count for s in SIDES}
-        origin = np.zeros((count, 2), np.int64)
-        at = {int(index): n for n, index in enumerate(frames)}
-        if rows is not None and rows[f"{frame}_from_hand_m"].null_count:
-            raise ExportError("its cameras are not known in metres in every frame")
-        for row in rows.to_pylist() if rows is not None else ():
-            n, side = at[row["frame_index"]], row["side"]
-            position[side][n] = row[f"{frame}_from_hand_m"]
-            xyzw[side][n] = row[f"{frame}_from_hand_xyzw"]
-            tips[side][n] = np.array(row[f"joints_{frame}_m"])[list(_TIPS)]
-            origin[n, SIDES.index(side)] = ORIGINS[row["origin"]]
-            if row["track_id"] is not None:
-                keys[side][n] = (row["clip_id"], row["track_id"], row["frame_index"])
-        return cls(position, xyzw, tips, origin, keys)
-
-
-@dataclass(frozen=True)
-class _Joints:
-    """A robot's joints by side: their names, and (N, J) positions, NaN where not known."""
-
-    names: Mapping[str, tuple[str, ...]]
-    values: Mapping[str, np.ndarray]
-
-    def known_on(self, grid: Grid) -> Numbers:
-        known = np.stack([np.isfinite(self.values[s]).all(axis=1) for s in SIDES], axis=1)
-        return Numbers(grid.take(known), SIDES)
-
-
-def _state(
-    hands: _Hands, joints: _Joints | None, grid: Grid, settings: ContentSettings
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(T, n) state on the grid, and the names of the n."""
-    parts: list[np.ndarray] = []
-    names: list[str] = []
-    for side in SIDES:
-        columns = [hands.position[side], rotation_6d(hands.xyzw[side])]
-        said = [f"wrist_{a}" for a in _AXES] + [f"wrist_{r}" for r in _ROTATION]
-        if settings.hand != "robot":
-            columns.append(hands.tips[side].reshape(len(hands.origin), 15))
-            said += [f"{finger}_tip_{a}" for finger in _FINGERS for a in _AXES]
-        if joints is not None:
-            columns.append(joints.values[side])
-            said += list(joints.names[side])
-        parts += [held(values) for values in columns]
-        names += [f"{side}_{name}" for name in said]
-    return grid.take(np.concatenate(parts, axis=1)).astype(np.float32), tuple(names)
-
-
-def _camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
-    """The camera in the world, and whether it is known."""
-    known = pc.is_valid(cameras["world_from_camera_m"]).to_numpy(zero_copy_only=False)
-    pose = np.full((len(known), 7), np.nan)
-    rows = cameras.filter(pa.array(known))
-    if rows.num_rows:
-        pose[known, :3] = rows["world_from_camera_m"].to_pylist()
-        pose[known, 3:] = rows["world_from_camera_xyzw"].to_pylist()
-    state = held(np.concatenate([pose[:, :3], rotation_6d(pose[:, 3:])], axis=1))
-    return {
-        "camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
-        "camera_known": Numbers(grid.take(known[:, None]), ("known",)),
-    }
-
-
-def rotation_6d(xyzw: np.ndarray) -> np.ndarray:
-    """(N, 6) first and second column of the matrices of quaternions (N, 4); NaN stays."""
-    x, y, z, w = (xyzw / np.linalg.norm(xyzw, axis=1, keepdims=True)).T
-    first = (1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w))
-    second = (2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w))
-    return np.stack([*first, *second], axis=1)
-
-
-def held(values: np.ndarray) -> np.ndarray:
-    """Values (N, n) where a row of NaN has what the last one before has that is known; rows before
-    the first one have that one, and all are 0 if none is known."""
-    known = np.isfinite(values).all(axis=1)
-    if not known.any():
-        return np.zeros_like(values)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
-    found: np.ndarray = values[np.where(last < 0, int(np.argmax(known)), last)]
-    return found
+        return JointArrays({s: per_side.get(s, shared) for s in SIDES}, values_of)

@@ -1,6 +1,6 @@
 """Decodes a stretch of a video, ahead of its reader and with bounded memory.
 
-Here: frames, pictures, keyframes; in software or on a GPU. Not here: opening (`containers`), which
+Here: frames, pictures; in software or on a GPU. Not here: opening (`containers`), which
 frames there are (`frame_index`), their colours (`colour`) and fields (`deinterlace`), cuts
 (`ego_assets.videos.cuts`).
 """
@@ -12,8 +12,9 @@ import queue
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from ego_assets.media import nvdec, progress
 from ego_assets.media.colour import RgbConverter, convertible
 from ego_assets.media.containers import libav_says, must_be_damage, open_media, unless_of_storage
 from ego_assets.media.deinterlace import deinterlaced
-from ego_assets.media.frame_index import FrameIndex, index_frames
+from ego_assets.media.frame_index import index_frames
 from ego_assets.operator import BadInputError, Frame
 from resources.raw.limits import BYTES_IN_FLIGHT
 
@@ -32,30 +33,6 @@ SOFTWARE = "software"
 _FEW_THREADS, _LIBAV_THREADS = 3, 16
 _STOP = object()
 _Item = TypeVar("_Item")
-
-
-def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
-    """(index, libav's own picture, not turned) of the keyframes that decode; no other is decoded.
-
-    Raises BadInputError if the file does not open, libav's errors if it is damaged, OSError if it
-    cannot be read.
-    """
-    with open_media(path) as container:
-        stream: Any = container.streams[index.stream_index]
-        stream.thread_type = "AUTO"
-        stream.codec_context.skip_frame = "NONKEY"
-        pictures = container.decode(stream)
-        while True:
-            try:
-                picture = next(pictures)
-            except StopIteration:
-                return
-            except av.FFmpegError as error:
-                must_be_damage(error, path)
-                raise
-            at = index.nearest(picture.pts) if picture.pts is not None else None
-            if at is not None:
-                yield at, convertible(picture)
 
 
 def _time_of(packet: Any) -> int | None:
@@ -146,6 +123,24 @@ class ClipFrames:
         slots = max(1, min(64, self.max_bytes_in_flight // frame_bytes - 1))
         yield from self._ahead(self._decode(scale, wanted), slots)
 
+    def walk(
+        self, first: int, scale: float = 1.0
+    ) -> Generator[tuple[int, Callable[[], Frame]], None, None]:
+        """(index, what makes its frame) of every frame from `first` on, in the caller's thread.
+
+        For those who stop and go: nothing is decoded ahead but by libav's threads, and a frame that
+        is not made is not converted. Raises BadInputError if decoding breaks off.
+        """
+        converter = RgbConverter(self.index.container_colours)
+        last = self.end_frame - 1
+        try:
+            for index, picture in self._whole_pictures(first, last, range(first, last + 1)):
+                yield index, partial(self._frame, converter, picture, index, scale)
+        except (BadInputError, MemoryError, FileNotFoundError, PermissionError):
+            raise  # libav's own have these types, too
+        except (av.FFmpegError, ValueError) as error:
+            raise self._broken_off(error) from error
+
     def read_pictures(self) -> Iterator[tuple[int, Any]]:
         """(index, libav's own picture as it is stored, not turned) of every frame in order.
 
@@ -202,11 +197,14 @@ class ClipFrames:
         except (BadInputError, MemoryError, FileNotFoundError, PermissionError) as error:
             put(error)  # libav's own have these types, too
         except (av.FFmpegError, ValueError) as error:
-            broken = BadInputError(f"{self.path}: decoding broke off: {libav_says(error)}")
+            broken = self._broken_off(error)
             broken.__cause__ = error
             put(broken)
         except BaseException as error:  # it is raised where the frames are read
             put(error)
+
+    def _broken_off(self, error: Exception) -> BadInputError:
+        return BadInputError(f"{self.path}: decoding broke off: {libav_says(error)}")
 
     def _decode(self, scale: float, wanted: list[int] | None) -> Iterator[Frame]:
         first = wanted[0] if wanted else self.start_frame

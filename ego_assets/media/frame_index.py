@@ -1,11 +1,13 @@
 """The index of a video's frames, from demuxing alone.
 
-Not here: pictures (`decode`), what a file is worth (`ego_assets.videos.inspection`).
+Here, too: the pictures of its keyframes, which are a glance at a video. Not here: other pictures
+(`decode`), what a file is worth (`ego_assets.videos.inspection`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -17,7 +19,7 @@ import av
 import numpy as np
 
 from ego_assets.media import progress
-from ego_assets.media.colour import UNTAGGED, Colours, colours_of
+from ego_assets.media.colour import UNTAGGED, Colours, colours_of, convertible
 from ego_assets.media.containers import choose_video_stream, must_be_damage, open_media
 from ego_assets.media.damage.reference_chain import MAX_GAP_SHARE, PacketChain
 from ego_assets.media.damage.spoilt import known_after, misplaced, spoilt_by
@@ -293,3 +295,27 @@ def has_times_of_decoding(path: Path, index: FrameIndex) -> bool:
             return False  # `probe` says what is wrong with it
     times = [t for t in shown if t is not None]
     return times != sorted(times)
+
+
+def keyframe_pictures(path: Path, index: FrameIndex) -> Iterator[tuple[int, Any]]:
+    """(index, libav's own picture, not turned) of the keyframes that decode; no other is decoded.
+
+    Raises BadInputError if the file does not open, libav's errors if it is damaged, OSError if it
+    cannot be read.
+    """
+    with open_media(path) as container:
+        stream: Any = container.streams[index.stream_index]
+        stream.thread_type = "AUTO"
+        stream.codec_context.skip_frame = "NONKEY"
+        pictures = container.decode(stream)
+        while True:
+            try:
+                picture = next(pictures)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                must_be_damage(error, path)
+                raise
+            at = index.nearest(picture.pts) if picture.pts is not None else None
+            if at is not None:
+                yield at, convertible(picture)

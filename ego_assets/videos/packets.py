@@ -20,8 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from ego_assets.media.containers import libav_says
-from ego_assets.media.decode import keyframe_pictures
-from ego_assets.media.frame_index import FrameIndex
+from ego_assets.media.frame_index import FrameIndex, keyframe_pictures
 from ego_assets.videos.glances import distance, glance, histogram
 from ego_assets.videos.settings import ClipSettings
 

@@ -18,7 +18,7 @@ from ego_assets.exports.coco.writer import AnnotatedEpisode, write_coco
 from ego_assets.vision.rle import encode_mask, mask_box
 from tests.exports.bars import number_in, picture_of
 from tests.exports.lerobot_reader import tree
-from tests.exports.test_lake_export import MadeVideo, make, poses_of
+from tests.exports.numbered_lake import MadeVideo, make, poses_of
 
 SIZE = (108, 192)
 

@@ -22,7 +22,8 @@ from ego_assets.vision.cameras import project_points
 from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import tree
 from tests.exports.numbered import EGO, episode
-from tests.exports.test_lake_export import MadeVideo, make, of
+from tests.exports.numbered_lake import MadeVideo, make
+from tests.exports.test_lake_export import of
 
 PINHOLE = {
     "camera_model": "PINHOLE",

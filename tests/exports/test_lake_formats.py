@@ -16,8 +16,9 @@ from dagster_project.data_sets.assets import DATA_SETS
 from resources.storage import Storage
 from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import tree
+from tests.exports.numbered_lake import MadeVideo, make
 from tests.exports.test_coco import masks_of
-from tests.exports.test_lake_export import MadeVideo, make, of
+from tests.exports.test_lake_export import of
 from tests.exports.test_webdataset import numbers_of, samples
 
 

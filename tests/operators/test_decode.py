@@ -14,10 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from ego_assets.media import containers, decode
+from ego_assets.media import containers
 from ego_assets.media.containers import open_media
 from ego_assets.media.decode import ClipFrames
-from ego_assets.media.frame_index import index_frames
+from ego_assets.media.frame_index import index_frames, keyframe_pictures
 from ego_assets.operator import BadInputError
 from tests.stages.raw_bench import write_video
 
@@ -276,7 +276,7 @@ def test_a_file_that_cannot_be_read_is_not_a_damaged_one(tmp_path: Path, real_da
     for read in (
         lambda: list(frames.read()),
         lambda: list(frames.read_pictures()),
-        lambda: list(decode.keyframe_pictures(path, index)),
+        lambda: list(keyframe_pictures(path, index)),
         lambda: open_media(path),
     ):
         with pytest.raises(FileNotFoundError, match=r"a\.mp4") as raised:

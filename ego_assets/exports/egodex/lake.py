@@ -14,7 +14,8 @@ from ego_assets.exports.egodex.settings import FPS, EgoDexContent
 from ego_assets.exports.egodex.writer import CONFIDENCES, TRANSFORMS
 from ego_assets.exports.episode import ExportEpisode, Numbers
 from ego_assets.exports.grid import ExportError, Grid
-from ego_assets.exports.lake_episodes import SIDES, ContentSettings, LakeEpisodes, held
+from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
+from ego_assets.exports.states import SIDES, held
 from ego_assets.reading import LakeReader
 from ego_assets.vision.geometry import matrix_from_quaternion
 
@@ -35,8 +36,10 @@ class EgoDexEpisodes(LakeEpisodes):
         super().__init__(reader, chosen, max_side_px, left_out)
         self._scores: tuple[str, dict[tuple[Any, ...], float]] = ("", {})
 
-    def _episode(self, row: Mapping[str, Any], tables: Any, fps: int, robot: str) -> ExportEpisode:
-        plain = super()._episode(row, tables, fps, robot)
+    def _episode(
+        self, row: Mapping[str, Any], tables: Any, settings: ContentSettings
+    ) -> ExportEpisode:
+        plain = super()._episode(row, tables, settings)
         if not plain.columns["camera_known"].values.all():
             raise ExportError("its cameras are not known in metres in every frame")
         cameras = tables.cameras[row["episode_id"]].sort_by("frame_index")

@@ -1,0 +1,286 @@
+"""Videos, clips and episodes of a lake one by one, and what is known of their frames as arrays.
+
+Here: values that `LakeReader.videos`, `clips` and `episodes` give. Not here: whole tables
+(`reading`), windows of episodes as tensors (`training`).
+
+Arrays have a row for each frame of the stretch: row n is of frame `start_frame + n`. What is not
+known is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ego_assets.operator import Frame
+from ego_assets.vision.geometry import matrix_from_quaternion
+from ego_assets.vision.rle import decode_mask
+
+if TYPE_CHECKING:
+    from ego_assets.reading import LakeReader
+
+SIDES = ("left", "right")
+_MASK = ("track_id", "label", "height_px", "width_px", "rle")
+
+
+def array_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Turn a column of numbers, or of lists of one length, into an array: (rows, …).
+
+    Rows that are null become NaN, which makes whole numbers floating.
+    """
+    known = pc.is_valid(column).to_numpy()
+    values = column.drop_null().combine_chunks()
+    shape = [len(values)]
+    while pa.types.is_fixed_size_list(values.type):
+        shape.append(values.type.list_size)
+        values = values.flatten()
+    found: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(shape)
+    if known.all():
+        return found
+    array = np.full((len(known), *shape[1:]), np.nan, np.result_type(found.dtype, np.float32))
+    array[known] = found
+    return array
+
+
+def groups_of(rows: pa.Table, column: str) -> dict[Any, pa.Table]:
+    """Split rows by a column, their order within a group kept."""
+    keys = rows[column].combine_chunks().dictionary_encode()
+    numbers = keys.indices.to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    cuts = np.searchsorted(numbers[order], np.arange(len(keys.dictionary) + 1))
+    # Not slices: pyarrow 26 takes wrong rows of a slice whose column has lists of lists.
+    return {
+        name: rows.take(pa.array(order[a:b]))
+        for name, a, b in zip(keys.dictionary.to_pylist(), cuts, cuts[1:], strict=False)
+    }
+
+
+@dataclass(frozen=True)
+class _ShardRows:
+    """Rows of a shard, read once for all its stretches that ask for them."""
+
+    reader: LakeReader
+    shard: str
+    _tables: dict[tuple[str, str], dict[Any, pa.Table]] = field(default_factory=dict)
+
+    def of(self, table: str, key: str, value: Any, columns: Sequence[str]) -> pa.Table:
+        """Rows of a table whose column `key` has a value. Ask for the same columns each time."""
+        if (table, key) not in self._tables:
+            rows = self.reader.table(table, columns=columns, shards=[self.shard])
+            self._tables[table, key] = groups_of(rows, key)
+        found = self._tables[table, key].get(value)
+        if found is None:
+            return self.reader.table(table, columns=columns, shards=[])
+        return found
+
+
+@dataclass(frozen=True)
+class DecodedMask:
+    """A mask of a frame. mask: (H, W) bool, of the full-size, upright picture; side: of hands."""
+
+    frame_index: int
+    track_id: str
+    label: str
+    side: str | None
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class VideoReader:
+    """Frames [start_frame, end_frame) of a video. row: of its table, as a dict."""
+
+    table: ClassVar[str] = "video_manifest"
+    key: ClassVar[str] = "video_id"
+
+    rows: _ShardRows = field(repr=False, compare=False)
+    row: Mapping[str, Any] = field(repr=False)
+    id: str
+    start_frame: int
+    end_frame: int
+
+    def __len__(self) -> int:
+        return self.end_frame - self.start_frame
+
+    @property
+    def video_id(self) -> str:
+        return str(self.row["video_id"])
+
+    @property
+    def indices(self) -> np.ndarray:
+        """(N,) int64 indices of the frames, which join `frame_index` of the tables."""
+        return np.arange(self.start_frame, self.end_frame)
+
+    def frames(self, *, max_side_px: int | None = None, stride: int = 1) -> Iterator[Frame]:
+        """Decode every `stride`-th frame: upright RGB pictures, in order.
+
+        max_side_px: shrink pictures to this size; `frame.scale` says by how much. Frames that do
+        not decode are left out. Raises what `LakeReader.frames` does.
+        """
+        if stride < 1:
+            raise ValueError(f"stride is {stride}: give 1 (every frame) or more")
+        reader, shard = self.rows.reader, self.rows.shard
+        if stride == 1:
+            place = {"shard": shard, "video_id": self.video_id, "context_frames": 0}
+            clip = place | {"start_frame": self.start_frame, "end_frame": self.end_frame}
+            yield from reader.frames(clip, max_side_px=max_side_px)
+            return
+        fit = (max_side_px, max_side_px) if max_side_px else None
+        with reader.cursor(shard, self.video_id, fit) as cursor:
+            for index in range(self.start_frame, self.end_frame, stride):
+                if (frame := cursor.frame(index)) is not None:
+                    yield frame
+
+    @classmethod
+    def of_row(cls, rows: _ShardRows, row: Mapping[str, Any]) -> VideoReader | None:
+        if not row["accepted"]:
+            return None
+        return cls(rows, row, row["video_id"], 0, row["frame_count"])
+
+
+@dataclass(frozen=True)
+class ClipReader(VideoReader):
+    """A clip: its frames, and what the tables say of them."""
+
+    table: ClassVar[str] = "clips"
+    key: ClassVar[str] = "clip_id"
+
+    @classmethod
+    def of_row(cls, rows: _ShardRows, row: Mapping[str, Any]) -> ClipReader:
+        return cls(rows, row, row["clip_id"], row["start_frame"], row["end_frame"])
+
+    def without_context(self) -> ClipReader:
+        """The same clip without its overlap with the clip before."""
+        start = self.row["start_frame"] + self.row["context_frames"]
+        return replace(self, start_frame=start)
+
+    def masks(self, of: Literal["hands", "objects"] = "hands") -> Iterator[DecodedMask]:
+        """Decode the masks one by one, by frame and track."""
+        return self._masks(of, "clip_id", self.id)
+
+    def joints(self, frame: Literal["camera", "world"] = "camera") -> dict[str, np.ndarray]:
+        """The wearer's hands by side: (N, 21, 3) float32, metres, in MANO order.
+
+        In the frame of the camera (x right, y down, z forward), or in the world where the camera is
+        known in metres. Hands that are not valid are NaN.
+        """
+        columns = ["clip_id", "frame_index", "side", "is_valid", "is_wearer", "score"]
+        rows = self.rows.of("hand_poses", "clip_id", self.id, [*columns, "joints_camera_m"])
+        is_wearer = pc.coalesce(pc.field("is_wearer"), pc.scalar(True))
+        rows = self._mine(rows.filter(pc.field("is_valid") & is_wearer)).sort_by("score")
+        found = self._by_side(rows, "joints_camera_m")  # of two the better one, which comes last
+        if frame == "camera":
+            return found
+        placed = self._cameras(in_metres=True)
+        turn, move = placed[:, None, :3, :3], placed[:, None, :3, 3]
+        return {
+            side: ((turn @ joints[..., None])[..., 0] + move).astype(np.float32)
+            for side, joints in found.items()
+        }
+
+    def cameras(self) -> np.ndarray:
+        """(N, 4, 4) float64 world_from_camera, OpenCV axes, of the frames with a valid camera.
+
+        In metres unless `scale_kind` of `scene_reconstruction` is arbitrary; the world is that of
+        its `world_id`.
+        """
+        return self._cameras(in_metres=False)
+
+    def _cameras(self, in_metres: bool) -> np.ndarray:
+        columns = ["clip_id", "frame_index", "is_valid", "scale_kind"]
+        columns += ["world_from_camera_m", "world_from_camera_xyzw"]
+        rows = self.rows.of("scene_reconstruction", "clip_id", self.id, columns)
+        wanted = pc.field("is_valid")
+        if in_metres:
+            wanted &= pc.field("scale_kind") != "arbitrary"
+        return self._poses(self._mine(rows.filter(wanted)))
+
+    def _masks(self, of: str, key: str, value: str) -> Iterator[DecodedMask]:
+        table = {"hands": "hand_masks", "objects": "object_masks"}[of]
+        side = ["side"] if of == "hands" else []
+        columns = [key, "frame_index", "is_context", *_MASK, *side]
+        rows = self._mine(self.rows.of(table, key, value, columns))
+        if key != "clip_id":  # frames of several clips, each once
+            rows = rows.filter(pc.invert(pc.field("is_context")))
+        rows = rows.sort_by([("frame_index", "ascending"), ("track_id", "ascending")])
+        for batch in rows.to_batches(max_chunksize=256):
+            for row in batch.to_pylist():
+                mask = decode_mask(row["rle"], row["height_px"], row["width_px"])
+                names = row["frame_index"], row["track_id"], row["label"], row.get("side")
+                yield DecodedMask(*names, mask)
+
+    def _mine(self, rows: pa.Table) -> pa.Table:
+        index = pc.field("frame_index")
+        return rows.filter((index >= self.start_frame) & (index < self.end_frame))
+
+    def _by_side(self, rows: pa.Table, column: str) -> dict[str, np.ndarray]:
+        found = {}
+        for side in SIDES:
+            mine = rows.filter(pc.field("side") == side)
+            found[side] = np.full((len(self), 21, 3), np.nan, np.float32)
+            found[side][mine["frame_index"].to_numpy() - self.start_frame] = array_of(mine[column])
+        return found
+
+    def _poses(self, rows: pa.Table) -> np.ndarray:
+        rows = rows.filter(pc.field("world_from_camera_m").is_valid())
+        found = np.full((len(self), 4, 4), np.nan)
+        at = rows["frame_index"].to_numpy() - self.start_frame
+        found[at] = np.eye(4)
+        found[at, :3, :3] = matrix_from_quaternion(array_of(rows["world_from_camera_xyzw"]))
+        found[at, :3, 3] = array_of(rows["world_from_camera_m"])
+        return found
+
+
+@dataclass(frozen=True)
+class EpisodeReader(ClipReader):
+    """An episode: its frames, and what the tables say of them, hands and cameras cleaned."""
+
+    table: ClassVar[str] = "episodes"
+    key: ClassVar[str] = "episode_id"
+
+    @classmethod
+    def of_row(cls, rows: _ShardRows, row: Mapping[str, Any]) -> EpisodeReader:
+        return cls(rows, row, row["episode_id"], row["start_frame"], row["end_frame"])
+
+    def without_context(self) -> EpisodeReader:
+        """Episodes do not overlap."""
+        return self
+
+    def masks(self, of: Literal["hands", "objects"] = "hands") -> Iterator[DecodedMask]:
+        """Decode the masks of its clips one by one, by frame and track."""
+        return self._masks(of, "video_id", self.video_id)
+
+    def joints(self, frame: Literal["camera", "world"] = "camera") -> dict[str, np.ndarray]:
+        """The wearer's hands by side, cleaned: (N, 21, 3) float32, metres, in MANO order.
+
+        In the frame of the camera (x right, y down, z forward), or in the world where the camera is
+        known in metres.
+        """
+        columns = ["episode_id", "frame_index", "side", "joints_camera_m", "joints_world_m"]
+        rows = self.rows.of("episode_hands", "episode_id", self.id, columns)
+        return self._by_side(rows, f"joints_{frame}_m")
+
+    def cameras(self) -> np.ndarray:
+        """(N, 4, 4) float64 world_from_camera, OpenCV axes, in metres; gaps are filled."""
+        columns = ["episode_id", "frame_index", "world_from_camera_m", "world_from_camera_xyzw"]
+        return self._poses(self.rows.of("episode_frames", "episode_id", self.id, columns))
+
+
+_Reader = TypeVar("_Reader", bound=VideoReader)
+
+
+def readers_of(
+    kind: type[_Reader], reader: LakeReader, there: Iterable[str], shards: Iterable[str] | None
+) -> Iterator[_Reader]:
+    """Go through the rows of a kind's table, in the order of their names in each shard."""
+    for shard in there if shards is None else shards:
+        rows = _ShardRows(reader, shard)
+        found = reader.table(kind.table, shards=[shard]).to_pylist()
+        for row in sorted(found, key=lambda r: str(r[kind.key])):
+            if (made := kind.of_row(rows, row)) is not None:
+                assert isinstance(made, kind)
+                yield made
