@@ -11,7 +11,7 @@ from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings
 from ego_assets.exports.lake_export import export_lerobot
-from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.lerobot.settings import LeRobotFiles
 from ego_assets.graph.metadata import text_table
 from resources.storage import Storage
 
@@ -20,7 +20,7 @@ class LeRobotContent(ContentSettings, dg.Config):
     """Which episodes, and which numbers of them."""
 
 
-class LeRobotForm(LeRobotSettings, dg.Config):
+class LeRobotForm(LeRobotFiles, dg.Config):
     """How pictures are coded and how large files get."""
 
 
@@ -57,9 +57,7 @@ def lerobot_dataset(
 ) -> dg.MaterializeResult[None]:
     out = _folder(config.out, storage)
     content = ContentSettings(**dict(config.content))
-    form = LeRobotSettings(**dict(config.form))
-    if content.split != "all":
-        form = form.model_copy(update={"split": content.split})
+    form = LeRobotFiles(**dict(config.form))
 
     def tell(done: int, total: int) -> None:
         if done == total or done % 100 == 0:
@@ -75,9 +73,11 @@ def lerobot_dataset(
         "frame count": done.report.frames,
         "encoded now": done.report.encoded,
         "kept from before": done.report.kept,
+        "resumed": done.report.resumed,
         "removed": done.report.removed,
     }
     if done.skipped:
+        metadata["left out count"] = len(done.skipped)
         rows = sorted(done.skipped.items())[:100]
         metadata["left out"] = text_table(("episode", "why"), rows)
     return dg.MaterializeResult(metadata=metadata)

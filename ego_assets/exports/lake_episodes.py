@@ -20,16 +20,19 @@ from pydantic import Field
 
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
+from ego_assets.exports.lake_joints import EpisodeJoints, JointsOfRobot, ShardJoints
 from ego_assets.reading import LakeReader
 from ego_assets.settings import Settings
 
 SIDES = ("left", "right")
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one.
-"""
+"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one, or 0
+without a turn before the first."""
 _TIPS = (4, 8, 12, 16, 20)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
 _AXES = ("x", "y", "z")
+_NO_TURN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""Columns of the rotation of what is not known yet."""
 _ROTATION = tuple(f"r{row}{column}" for column in (1, 2) for row in (1, 2, 3))
 _EPISODE = (
     "episode_id",
@@ -52,15 +55,6 @@ _CAMERA = (
     "pts_s",
     "world_from_camera_m",
     "world_from_camera_xyzw",
-)
-_ROBOT = (
-    "clip_id",
-    "track_id",
-    "frame_index",
-    "robot",
-    "joint_names",
-    "joint_positions",
-    "solver_status",
 )
 _VIDEO = (
     "video_id",
@@ -91,6 +85,11 @@ class ContentSettings(Settings):
     robot: str = Field(
         default="", description="which robot's joints; may be left out if the lake has one only"
     )
+    method: str = Field(
+        default="",
+        description="joints of which retargeting method (vector, position, dexpilot); may be left "
+        "out if the robot has been mapped by one only",
+    )
     frame: Literal["camera", "world"] = Field(
         default="camera",
         description="frame of the positions; world: only episodes whose cameras are known in "
@@ -118,7 +117,9 @@ class LakeEpisodes:
 
     def __iter__(self) -> Iterator[ExportEpisode]:
         self.skipped.clear()
-        robot = self._robot() if self.settings.hand != "human" else ""
+        robot: JointsOfRobot | None = None
+        if self.settings.hand != "human":
+            robot = JointsOfRobot.find(self.reader, self.settings.robot, self.settings.method)
         fps = self.settings.fps or self._usual_rate()
         for shard in self.reader.shards("episodes"):
             rows = self._episodes(shard, list(_EPISODE))
@@ -127,7 +128,9 @@ class LakeEpisodes:
             tables = _ShardTables.read(self.reader, shard, robot)
             for row in sorted(rows, key=lambda r: str(r["episode_id"])):
                 try:
-                    yield self._episode(row, tables, fps, robot)
+                    episode = self._episode(row, tables, fps)
+                    episode.check()
+                    yield episode
                 except ExportError as error:
                     self.skipped[row["episode_id"]] = str(error)
 
@@ -157,30 +160,17 @@ class LakeEpisodes:
             )
         return max(seconds, key=lambda rate: (seconds[rate], rate))
 
-    def _robot(self) -> str:
-        robots: set[str] = set()
-        for shard in self.reader.shards("robot_mappings"):
-            rows = self.reader.table("robot_mappings", columns=["robot"], shards=[shard])
-            robots |= set(rows["robot"].unique().to_pylist())
-        wanted = self.settings.robot
-        if wanted in robots or (not wanted and len(robots) == 1):
-            return wanted or robots.pop()
-        raise ExportError(
-            f"the lake has joints of {', '.join(sorted(robots)) or 'no robot'}"
-            + (f", not of {wanted}" if wanted else ": say which")
-        )
-
-    def _episode(
-        self, row: Mapping[str, Any], tables: _ShardTables, fps: int, robot: str
-    ) -> ExportEpisode:
+    def _episode(self, row: Mapping[str, Any], tables: _ShardTables, fps: int) -> ExportEpisode:
         cameras = tables.cameras.get(row["episode_id"])
         if cameras is None:
             raise ExportError("episode_frames has no row of it: materialize the episodes again")
         cameras = cameras.sort_by("frame_index")
+        if self.settings.frame == "world" and cameras["world_from_camera_m"].null_count:
+            raise ExportError("its cameras are not known in metres in every frame")
         frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
         grid = make_grid(frames, pts_s, fps=fps)
         hands = _Hands.of(tables.hands.get(row["episode_id"]), frames, self.settings.frame)
-        joints = tables.joints_of(hands, frames) if robot else None
+        joints = tables.joints.of(hands.keys) if tables.joints else None
         state, names = _state(hands, joints, grid, self.settings)
         video = tables.videos[row["video_id"]]
         return ExportEpisode(
@@ -194,7 +184,7 @@ class LakeEpisodes:
                 "action": Numbers(np.concatenate([state[1:], state[-1:]]), names),
                 "hand_origin": Numbers(grid.take(hands.origin), SIDES),
                 **_camera_columns(cameras, grid),
-                **({"joints_known": joints.known_on(grid)} if joints else {}),
+                **({"joints_known": Numbers(grid.take(joints.known), SIDES)} if joints else {}),
             },
             pictures={"observation.images.ego": self._pictures(row, grid)},
             persistent=[Words(row["instruction"], 0)],
@@ -229,11 +219,11 @@ class _ShardTables:
     cameras: Mapping[str, pa.Table]
     hands: Mapping[str, pa.Table]
     videos: Mapping[str, Mapping[str, Any]]
-    robot: pa.Table | None
+    joints: ShardJoints | None
     decoded_by: str
 
     @classmethod
-    def read(cls, reader: LakeReader, shard: str, robot: str) -> _ShardTables:
+    def read(cls, reader: LakeReader, shard: str, robot: JointsOfRobot | None) -> _ShardTables:
         def table(name: str, columns: Sequence[str]) -> pa.Table:
             return reader.table(name, columns=columns, shards=[shard])
 
@@ -244,41 +234,13 @@ class _ShardTables:
         ]
         hands = table("episode_hands", [*_HAND, *places, "joints_camera_m", "joints_world_m"])
         videos = table("video_manifest", _VIDEO).to_pylist()
-        mappings = None
-        if robot:
-            mappings = table("robot_mappings", _ROBOT).filter(pc.field("robot") == robot)
         return cls(
             _by_episode(table("episode_frames", _CAMERA)),
             _by_episode(hands),
             {v["video_id"]: v for v in videos if v["accepted"]},
-            mappings,
+            robot.read(reader, shard) if robot else None,
             " ".join(reader.versions("video_manifest", shard)),
         )
-
-    def joints_of(self, hands: _Hands, frames: np.ndarray) -> _Joints:
-        """The robot's joints that mimic these hands."""
-        assert self.robot is not None
-        rows = self.robot.filter(pc.field("solver_status") != "failed")
-        names = [tuple(n) for n in rows["joint_names"].to_pylist()]
-        wanted = {key: (side, n) for side in SIDES for n, key in enumerate(hands.keys[side])}
-        per_side: dict[str, tuple[str, ...]] = {}
-        found: list[tuple[str, int, list[float]]] = []
-        columns = [rows[c].to_pylist() for c in ("clip_id", "track_id", "frame_index")]
-        keys = zip(*columns, strict=True)
-        for key, of, values in zip(keys, names, rows["joint_positions"].to_pylist(), strict=True):
-            if key in wanted:
-                side, n = wanted[key]
-                if per_side.setdefault(side, of) != of:
-                    raise ExportError(f"joints of the {side} robot hand change their order")
-                found.append((side, n, values))
-        shared = next(iter(per_side.values()), ())
-        size = {side: len(per_side.get(side, shared)) for side in SIDES}
-        values_of = {side: np.full((len(frames), size[side]), np.nan) for side in SIDES}
-        for side, n, values in found:
-            values_of[side][n] = values
-        if not shared:
-            raise ExportError("no robot joints of its hands: materialize robot_mappings")
-        return _Joints({s: per_side.get(s, shared) for s in SIDES}, values_of)
 
 
 def _by_episode(rows: pa.Table) -> dict[str, pa.Table]:
@@ -313,8 +275,6 @@ class _Hands:
         keys: dict[str, list[tuple[str, str, int] | None]] = {s: [None] * count for s in SIDES}
         origin = np.zeros((count, 2), np.int64)
         at = {int(index): n for n, index in enumerate(frames)}
-        if rows is not None and rows[f"{frame}_from_hand_m"].null_count:
-            raise ExportError("its cameras are not known in metres in every frame")
         for row in rows.to_pylist() if rows is not None else ():
             n, side = at[row["frame_index"]], row["side"]
             position[side][n] = row[f"{frame}_from_hand_m"]
@@ -326,34 +286,22 @@ class _Hands:
         return cls(position, xyzw, tips, origin, keys)
 
 
-@dataclass(frozen=True)
-class _Joints:
-    """A robot's joints by side: their names, and (N, J) positions, NaN where not known."""
-
-    names: Mapping[str, tuple[str, ...]]
-    values: Mapping[str, np.ndarray]
-
-    def known_on(self, grid: Grid) -> Numbers:
-        known = np.stack([np.isfinite(self.values[s]).all(axis=1) for s in SIDES], axis=1)
-        return Numbers(grid.take(known), SIDES)
-
-
 def _state(
-    hands: _Hands, joints: _Joints | None, grid: Grid, settings: ContentSettings
+    hands: _Hands, joints: EpisodeJoints | None, grid: Grid, settings: ContentSettings
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(T, n) state on the grid, and the names of the n."""
     parts: list[np.ndarray] = []
     names: list[str] = []
     for side in SIDES:
-        columns = [hands.position[side], rotation_6d(hands.xyzw[side])]
+        columns = [held(hands.position[side]), held(rotation_6d(hands.xyzw[side]), _NO_TURN)]
         said = [f"wrist_{a}" for a in _AXES] + [f"wrist_{r}" for r in _ROTATION]
         if settings.hand != "robot":
-            columns.append(hands.tips[side].reshape(len(hands.origin), 15))
+            columns.append(held(hands.tips[side].reshape(len(hands.origin), 15)))
             said += [f"{finger}_tip_{a}" for finger in _FINGERS for a in _AXES]
         if joints is not None:
-            columns.append(joints.values[side])
+            columns.append(held(joints.values[side]))
             said += list(joints.names[side])
-        parts += [held(values) for values in columns]
+        parts += columns
         names += [f"{side}_{name}" for name in said]
     return grid.take(np.concatenate(parts, axis=1)).astype(np.float32), tuple(names)
 
@@ -366,7 +314,7 @@ def _camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
     if rows.num_rows:
         pose[known, :3] = rows["world_from_camera_m"].to_pylist()
         pose[known, 3:] = rows["world_from_camera_xyzw"].to_pylist()
-    state = held(np.concatenate([pose[:, :3], rotation_6d(pose[:, 3:])], axis=1))
+    state = np.hstack([held(pose[:, :3]), held(rotation_6d(pose[:, 3:]), _NO_TURN)])
     return {
         "camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
         "camera_known": Numbers(grid.take(known[:, None]), ("known",)),
@@ -381,12 +329,10 @@ def rotation_6d(xyzw: np.ndarray) -> np.ndarray:
     return np.stack([*first, *second], axis=1)
 
 
-def held(values: np.ndarray) -> np.ndarray:
-    """Values (N, n) where a row of NaN has what the last one before has that is known; rows before
-    the first one have that one, and all are 0 if none is known."""
+def held(values: np.ndarray, before: Sequence[float] | float = 0.0) -> np.ndarray:
+    """Values (N, n) where a row of NaN has what the last one before has that is known. Rows before
+    the first one are `before`: what comes later must not be seen before its time."""
     known = np.isfinite(values).all(axis=1)
-    if not known.any():
-        return np.zeros_like(values)
     last = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
-    found: np.ndarray = values[np.where(last < 0, int(np.argmax(known)), last)]
+    found: np.ndarray = np.where(last[:, None] < 0, before, values[last])
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
-from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.lerobot.settings import LeRobotFiles, LeRobotSettings
 from ego_assets.exports.lerobot.writer import ExportReport, write_dataset
 from ego_assets.reading import LakeReader
 from resources.lake import Lake
@@ -35,22 +35,23 @@ def export_lerobot(
     lake: Lake,
     out: Path,
     content: ContentSettings,
-    form: LeRobotSettings,
+    form: LeRobotFiles,
     tell: Tell | None = None,
 ) -> LakeExport:
     """Write the episodes of a lake as a LeRobot data set, or bring one up to date.
 
-    Raises ExportError where there is no episode that fits, or they do not fit together.
+    The split of the data set has the name of the episodes' split, also if that is `all`. Raises
+    ExportError where there is no episode that fits, or they do not fit together.
     """
     episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
     total, done = len(episodes), 0
 
     def progress(what: str, frames: int) -> None:
         nonlocal done
-        if what in ("kept", "encoded"):
+        if what in ("kept", "encoded", "resumed", "skipped"):
             done += 1
             if tell is not None:
-                tell(done, total)
+                tell(done + len(episodes.skipped), total)
 
     provenance = {
         "lake": lake.location,
@@ -58,7 +59,8 @@ def export_lerobot(
         "content": content.model_dump(),
     }
     try:
-        report = write_dataset(out, episodes, form, provenance=provenance, progress=progress)
+        settings = LeRobotSettings.model_validate(form.model_dump() | {"split": content.split})
+        report = write_dataset(out, episodes, settings, provenance=provenance, progress=progress)
     except ExportError as error:
         if not episodes.skipped or len(episodes.skipped) < total:
             raise
@@ -66,4 +68,6 @@ def export_lerobot(
         raise ExportError(
             f"none of the {total} episodes can be exported; the first: {first}: {why}"
         ) from error
-    return LakeExport(str(out), report, dict(episodes.skipped))
+    if tell is not None:
+        tell(total, total)
+    return LakeExport(str(out), report, episodes.skipped | report.skipped)

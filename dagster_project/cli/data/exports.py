@@ -76,7 +76,7 @@ def export() -> None:
 
 def _lerobot() -> click.Command:
     from ego_assets.exports.lake_episodes import ContentSettings
-    from ego_assets.exports.lerobot.settings import LeRobotSettings
+    from ego_assets.exports.lerobot.settings import LeRobotFiles
 
     @click.command("lerobot")
     @LAKE_OPTION
@@ -87,25 +87,25 @@ def _lerobot() -> click.Command:
         help="Folder of the data set; one that was written before is brought up to date.",
     )
     @_options_of(ContentSettings)
-    @_options_of(LeRobotSettings, but=("split",))
+    @_options_of(LeRobotFiles)
     @JSON_OPTION
     def lerobot(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
         """Write episodes as a LeRobot data set (version 3).
 
         The same command again brings the folder up to date, and goes on with an export that was
-        stopped. Exit status: 0 if it was written, 1 if there is no episode that fits.
+        stopped. Episodes that do not fit, or whose video cannot be read, are left out and listed
+        with the reason (`skipped` in the JSON). Exit status: 0 if the data set was written, even
+        without those; 1 if not.
         """
-        from ego_assets.exports.grid import ExportError
         from ego_assets.exports.lake_export import export_lerobot
 
         lake = existing_lake(lake_root)
         content = _given(ContentSettings, options)
-        split = "train" if content.split == "all" else content.split
-        form = _given(LeRobotSettings, options, split=split)
+        form = _given(LeRobotFiles, options)
         try:
             with _bar() as tell:
                 done = export_lerobot(lake, out, content, form, tell)
-        except ExportError as error:
+        except (ValueError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
         if as_json:
@@ -114,8 +114,9 @@ def _lerobot() -> click.Command:
         report = done.report
         click.echo(
             f"{out}: {count_of(report.episodes, 'episode')}, {count_of(report.frames, 'frame')}; "
-            f"{report.encoded:,} encoded now, {report.kept:,} kept from before, {report.removed:,} "
-            "removed"
+            f"{report.encoded:,} encoded now, {report.resumed:,} from an export that was stopped, "
+            f"{report.kept:,} kept from before, {report.removed:,} removed; "
+            f"{len(done.skipped):,} left out"
         )
         for episode, why in sorted(done.skipped.items()):
             click.echo(f"left out: {episode}: {why}")

@@ -20,7 +20,10 @@ from ego_assets.exports.lerobot import statistics, tables, video
 from ego_assets.exports.lerobot.contents import (
     DATA_PATH,
     FILES_A_CHUNK,
+    INFO,
     PROVENANCE,
+    STATS,
+    TASKS,
     VIDEO_PATH,
     DatasetContents,
     Member,
@@ -30,8 +33,6 @@ from ego_assets.exports.lerobot.contents import (
 )
 from ego_assets.exports.lerobot.packs import PackFiles, read_records, write_rows
 from ego_assets.exports.lerobot.settings import LeRobotSettings
-
-INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 
 
 class Numbering:
