@@ -44,14 +44,15 @@ def export_lerobot(
     ExportError where there is no episode that fits, or they do not fit together.
     """
     episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px)
-    total, done = len(episodes), 0
+    total, done, told = len(episodes), 0, 0
 
     def progress(what: str, frames: int) -> None:
-        nonlocal done
+        nonlocal done, told
         if what in ("kept", "encoded", "resumed", "skipped"):
             done += 1
+            told = done + len(episodes.skipped)
             if tell is not None:
-                tell(done + len(episodes.skipped), total)
+                tell(told, total)
 
     provenance = {
         "lake": lake.location,
@@ -68,6 +69,6 @@ def export_lerobot(
         raise ExportError(
             f"none of the {total} episodes can be exported; the first: {first}: {why}"
         ) from error
-    if tell is not None:
+    if tell is not None and told < total:
         tell(total, total)
     return LakeExport(str(out), report, episodes.skipped | report.skipped)

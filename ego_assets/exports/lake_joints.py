@@ -80,7 +80,9 @@ class ShardJoints:
         order = np.lexsort((frames, of))
         kinds, firsts = np.unique(of[order], return_index=True)
         by_track = {}
-        for kind, part in zip(kinds.tolist(), np.split(order, firsts[1:]), strict=True):
+        ends = [*firsts[1:], len(order)]
+        for kind, first, end in zip(kinds.tolist(), firsts, ends, strict=False):
+            part = order[first:end]
             clip, track = divmod(kind, len(tracks.dictionary))
             key = clips.dictionary[clip].as_py(), tracks.dictionary[track].as_py()
             by_track[key] = (frames[part], part)
