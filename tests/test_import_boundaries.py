@@ -62,6 +62,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.operator",
         "ego_assets.settings",
         "ego_assets.media.colour",
+        "ego_assets.media.video_writer",
         "resources.lake",
         "resources.raw.presence",
     ],

@@ -15,12 +15,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from ego_assets.exports.files import naming
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.media.colour import BT709, LIMITED
+from ego_assets.media.video_writer import as_yuv
 
 Size = tuple[int, int]
 """(width, height)"""
@@ -65,7 +66,7 @@ def encode(
         context.colorspace = context.color_primaries = context.color_trc = BT709
         reformatter = VideoReformatter()  # remembers its tables from picture to picture
         for picture in pictures:
-            frame = _as_yuv(picture, size, reformatter)
+            frame = as_yuv(picture, reformatter)
             frame.pts, frame.time_base = count, Fraction(1, fps)
             out.mux(stream.encode(frame))
             count += 1
@@ -159,21 +160,6 @@ def _options(settings: LeRobotSettings) -> dict[str, str]:
             "x264-params": f"keyint={every}:min-keyint={every}:scenecut=0:bframes=0:open-gop=0",
         }
     return options | {"svtav1-params": f"keyint={every}:scd=0:pred-struct=1:irefresh-type=2"}
-
-
-def _as_yuv(picture: np.ndarray, size: Size, reformatter: VideoReformatter) -> av.VideoFrame:
-    made = reformatter.reformat(
-        _wrapped(picture),
-        width=size[0],
-        height=size[1],
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.AREA,
-    )
-    made.colorspace, made.color_range = BT709, LIMITED
-    return made
 
 
 def _wrapped(picture: np.ndarray) -> av.VideoFrame:
