@@ -118,6 +118,20 @@ def test_those_that_a_stopped_export_encoded_say_nothing_of_the_size(tmp_path: P
     assert not (tmp_path / ".ego_export").exists()
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_those_that_stay_say_more_than_those_that_are_staged(tmp_path: Path, stays: bool) -> None:
+    def stop(what: str, frames: int) -> None:
+        raise KeyboardInterrupt
+
+    write_dataset(tmp_path, made("a"))
+    tall = made("b", "c", size=TALL)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path, tall, progress=stop)
+    report = write_dataset(tmp_path, [*tall, *made("a")] if stays else tall)
+    assert shape_of(tmp_path) == (WIDE if stays else TALL)
+    assert (report.kept, report.resumed, len(report.skipped)) == ((1, 0, 2) if stays else (0, 1, 0))
+
+
 @pytest.mark.parametrize("fit", ["refuse", "letterbox"])
 def test_those_that_stay_say_the_size_wherever_they_come(tmp_path: Path, fit: str) -> None:
     settings = LeRobotSettings.model_validate({"fit": fit})

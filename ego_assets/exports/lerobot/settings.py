@@ -64,8 +64,8 @@ class LeRobotFiles(Settings):
     )
     fit: Literal["refuse", "letterbox"] = Field(
         default="refuse",
-        description="What becomes of episodes whose pictures have another shape than those of the "
-        "first one: an error, or black bars.",
+        description="What becomes of episodes whose pictures have another shape than those that "
+        "are there, or than the first: they are left out, or get black bars.",
     )
     video_file_mb: int = Field(
         default=200, ge=1, le=4096, description="A video file holds episodes up to this size."

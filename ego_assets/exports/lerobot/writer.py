@@ -91,7 +91,10 @@ class _Export:
     skipped: dict[str, str] = field(default_factory=dict)
     _has_size: bool = False
     """Whether an episode that is wanted has pictures of `sizes`; others do not bind."""
-    _of_another_shape: list[tuple[ExportEpisode, str]] = field(default_factory=list)
+    _is_undecided: bool = False
+    """Whether what is staged has another size than what is published: if something published
+    stays, it counts, and else what is staged."""
+    _put_off: list[tuple[ExportEpisode, str]] = field(default_factory=list)
     _waiting: list[Encoded] = field(default_factory=list)
     _new: list[PackFiles] = field(default_factory=list)
     _staged: dict[str, Encoded] | None = None
@@ -106,14 +109,14 @@ class _Export:
                 raise ExportError(f"episode {episode.episode_id} comes twice")
             wanted[episode.episode_id] = digest
             if there.get(episode.episode_id) == digest:
-                self._has_size = True
+                self._keep_size()
                 self.kept += 1
                 self.progress("kept", len(episode))
             else:
                 self._take(episode, digest)
         if not wanted:
             raise ExportError("there are no episodes: nothing was written")
-        self._take_those_of_another_shape()
+        self._take_those_put_off()
         if len(self.skipped) == len(wanted):
             name, why = next(iter(self.skipped.items()))
             raise ExportError(
@@ -140,6 +143,7 @@ class _Export:
             discard(self.out)
             plan = {"sizes": kept}
         self.sizes: dict[str, video.Size] = {k: (w, h) for k, (w, h) in plan["sizes"].items()}
+        self._is_undecided = bool(kept) and plan["sizes"] != kept
 
     def _check(self, episode: ExportEpisode) -> str:
         """Raise ExportError unless the episode fits the others. Returns its digest."""
@@ -166,6 +170,9 @@ class _Export:
 
     def _take(self, episode: ExportEpisode, digest: str, may_wait: bool = True) -> None:
         """Encode an episode by itself, unless an export that was killed has done so."""
+        if self._is_undecided:
+            self._put_off.append((episode, digest))
+            return
         if self._staged is None:
             self._staged = dict(self._look_at_staging(list(episode.pictures)))
         if found := self._staged.get(digest):
@@ -178,7 +185,7 @@ class _Export:
             self._add(self._encode(episode, digest))
         except ExportError as error:
             if isinstance(error, video.OtherShapeError) and may_wait and not self._has_size:
-                self._of_another_shape.append((episode, digest))
+                self._put_off.append((episode, digest))
             else:
                 self._skip(episode, error)
 
@@ -188,15 +195,28 @@ class _Export:
         )
         self.progress("skipped", len(episode))
 
-    def _take_those_of_another_shape(self) -> None:
-        """Take those that waited, since the size came from episodes which may be gone."""
-        if self._of_another_shape and not self._has_size:
+    def _keep_size(self) -> None:
+        """An episode that is published stays, so others have its size."""
+        if self._is_undecided and self.before:
+            discard(self.out)
+            self.sizes = {k: (w, h) for k, (w, h) in self.before.sizes.items()}
+            self._is_undecided = False
+        self._has_size = True
+
+    def _take_those_put_off(self) -> None:
+        """Take those that waited until it is known whether anything has the size of before."""
+        waiting, self._put_off = self._put_off, []
+        if self._is_undecided:
+            self._is_undecided = False
+            for episode, digest in waiting:
+                self._take(episode, digest)
+            waiting, self._put_off = self._put_off, []
+        if waiting and not self._has_size:
             # Nothing that is wanted has the old size, so nothing staged is wanted either.
             discard(self.out)
             self.sizes, self._staged = {}, {}
-        for episode, digest in self._of_another_shape:
+        for episode, digest in waiting:
             self._take(episode, digest, may_wait=False)
-        self._of_another_shape = []
 
     def _encode(self, episode: ExportEpisode, digest: str) -> Encoded:
         folder = self.out / STAGING / "parts" / digest
