@@ -166,7 +166,7 @@ def _export_demo(lake_root: Path, say: Console) -> None:
     from ego_assets.episodes.waterfall import waterfall_of
     from ego_assets.exports.lake_episodes import ContentSettings
     from ego_assets.exports.lake_export import export_lerobot
-    from ego_assets.exports.lerobot.settings import LeRobotSettings
+    from ego_assets.exports.lerobot.settings import LeRobotFiles
     from ego_assets.reading import LakeReader
 
     lake, out = existing_lake(str(lake_root)), lake_root.parent / "lerobot"
@@ -174,7 +174,7 @@ def _export_demo(lake_root: Path, say: Console) -> None:
     show_waterfall(found, "what is worth training on", say)
     if not found.episodes:
         return
-    done = export_lerobot(lake, out, ContentSettings(split="all"), LeRobotSettings())
+    done = export_lerobot(lake, out, ContentSettings(split="all"), LeRobotFiles())
     episodes = count_of(done.report.episodes, "episode")
     say.print(plain(f"LeRobot data set: {out} ({episodes}, {done.report.frames:,} frames)"))
     first = min(episode.id for episode in LakeReader(lake).episodes())

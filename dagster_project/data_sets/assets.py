@@ -14,7 +14,7 @@ from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings
-from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.lerobot.settings import LeRobotFiles
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.graph.metadata import text_table
 from ego_assets.settings import Settings
@@ -66,8 +66,6 @@ def _data_set(
         out = _folder(asked.out, name, storage)
         chosen: Any = content(**dict(asked.content))
         coded = form(**dict(asked.form))
-        if "split" in form.model_fields and chosen.split != "all":
-            coded = coded.model_copy(update={"split": chosen.split})
 
         def tell(done: int, total: int) -> None:
             if done == total or done % 100 == 0:
@@ -99,9 +97,11 @@ def _metadata(out: Path, done: lake_export.LakeExport) -> dict[str, Any]:
         "frames": done.report.frames,
         "encoded now": done.report.encoded,
         "kept from before": done.report.kept,
+        "resumed": done.report.resumed,
         "removed": done.report.removed,
     }
     if done.skipped:
+        metadata["left out count"] = len(done.skipped)
         rows = sorted(done.skipped.items())[:100]
         metadata["left out"] = text_table(("episode", "why"), rows)
     return metadata
@@ -112,7 +112,7 @@ DATA_SETS = [
         "lerobot",
         "a LeRobot data set (version 3)",
         ContentSettings,
-        LeRobotSettings,
+        LeRobotFiles,
         lake_export.export_lerobot,
     ),
     _data_set(

@@ -1,1 +1,1 @@
-"""Writes episodes as data sets of other projects: formats and files, no Dagster, no lake."""
+"""Writes episodes, of a lake or of any other source, as data sets of other projects. No Dagster."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ego_assets.exports.grid import ExportError, Grid
+from resources.raw.presence import RawAwayError
 
 Pictures = Callable[[], Iterable[np.ndarray]]
 """Begins to read; gives one (H, W, 3) uint8 RGB picture a tick. It may be called several times."""
@@ -77,6 +78,16 @@ class ExportEpisode:
         for words in (*(self.persistent or ()), *(self.events or ())):
             if not 0 <= words.tick < len(self):
                 self._refuse(f"the words {words.content!r} are at tick {words.tick} of {len(self)}")
+
+    def show(self, key: str) -> Iterator[np.ndarray]:
+        """Yield the pictures of a camera. Raises ExportError with the reason if they cannot be
+        read; RawAwayError is left as it is, since it is not about this episode."""
+        try:
+            yield from self.pictures[key]()
+        except RawAwayError:
+            raise
+        except (OSError, ValueError) as error:
+            raise ExportError(f"episode {self.episode_id}: {key}: {error}") from error
 
     def digest(self) -> str:
         """Hash of all that an export of it depends on."""

@@ -6,8 +6,8 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 from ego_assets.exports.grid import ExportError
 
@@ -36,17 +36,40 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
+UNFINISHED = ".unfinished"
+"""Suffix of a folder that is being made, or removed: nobody may take it for a whole one."""
+
+
 @contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which gets its name when the block ends without an error."""
-    aside = folder.with_name(f"{folder.name}.unfinished")
+    """A folder to write to, which gets its name when the block ends without an error.
+
+    It replaces a folder of that name.
+    """
+    aside = folder.with_name(folder.name + UNFINISHED)
     with naming(aside):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-    yield aside
-    for path in (*aside.iterdir(), aside):
-        sync(path)
+    try:
+        yield aside
+        for path in (*aside.iterdir(), aside):
+            sync(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if folder.exists():
+        shutil.rmtree(folder)
     aside.rename(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder so that a crash leaves all of it under its name, or nothing."""
+    aside = folder.with_name(folder.name + UNFINISHED)
+    with naming(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -63,3 +86,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative name, joined to a folder, stays in it."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

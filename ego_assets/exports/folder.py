@@ -14,18 +14,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ego_assets.exports.files import alone_in, made_whole, naming
+from ego_assets.exports.files import alone_in, is_inside, made_whole, naming
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.publishing import STAGING, discard, finish, publish
 
 INDEX = "ego_export.json"
 Progress = Callable[[str, int], None]
-"""Called with what was done (`kept`, `encoded`, `joined`), and frames."""
+"""Called with what was done (`kept`, `encoded`, `resumed`, `skipped`, `joined`), and frames."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did. Files are relative to the folder."""
+    """What an export did. Files are relative to the folder.
+
+    kept: published before; resumed: encoded by an export that was stopped; skipped: {episode: why
+    it is left out}, of those whose pictures cannot be read or do not fit.
+    """
 
     episodes: int
     frames: int
@@ -34,6 +38,8 @@ class ExportReport:
     removed: int
     written: list[str]
     deleted: list[str]
+    resumed: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,9 @@ class FolderIndex:
                 FolderPart([FolderMember(**m) for m in part["members"]], part["files"])
                 for part in found.pop("parts")
             ]
+            for name in (name for part in parts for name in part.files):
+                if not is_inside(name):
+                    raise ValueError(f"it names {name!r}, which is no file of the folder")
             return cls(**found, parts=parts)
         except FileNotFoundError:
             return None

@@ -18,11 +18,11 @@ from pydantic import Field
 
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
+from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
 from ego_assets.exports.states import (
     SIDES,
     UNPLACED,
     HandArrays,
-    JointArrays,
     camera_columns,
     state_and_action,
 )
@@ -51,15 +51,6 @@ _CAMERA = (
     "pts_s",
     "world_from_camera_m",
     "world_from_camera_xyzw",
-)
-_ROBOT = (
-    "clip_id",
-    "track_id",
-    "frame_index",
-    "robot",
-    "joint_names",
-    "joint_positions",
-    "solver_status",
 )
 _VIDEO = (
     "video_id",
@@ -90,6 +81,11 @@ class ContentSettings(ReviewSettings):
     robot: str = Field(
         default="", description="which robot's joints; may be left out if the lake has one only"
     )
+    method: str = Field(
+        default="",
+        description="joints of which retargeting method (vector, position, dexpilot); may be left "
+        "out if the robot has been mapped by one only",
+    )
     frame: Literal["camera", "world"] = Field(
         default="camera",
         description="frame of the positions; world: only episodes whose cameras are known in "
@@ -116,6 +112,7 @@ class LakeEpisodes:
     max_side_px: int
     left_out: Callable[[str], str | None] = lambda _: None
     skipped: dict[str, str] = field(default_factory=dict)
+    _robots: dict[tuple[str, str], JointsOfRobot] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[ExportEpisode]:
         self.skipped.clear()
@@ -124,12 +121,11 @@ class LakeEpisodes:
             yield from self.in_shard(shard, settings)
 
     def resolved(self) -> ContentSettings:
-        """The settings with what they leave to the lake: its robot, its usual rate."""
-        said = {
-            "robot": self._robot() if self.settings.hand != "human" else "",
-            "fps": self.settings.fps or self._usual_rate(),
-        }
-        return self.settings.model_copy(update=said)
+        """The settings with what they leave to the lake: its robot and method, its usual rate."""
+        robot = self._robot(self.settings)
+        said = {"robot": robot.robot, "method": robot.method} if robot else {}
+        fps = self.settings.fps or self._usual_rate()
+        return self.settings.model_copy(update=said | {"fps": fps})
 
     def in_shard(
         self, shard: str, settings: ContentSettings, wanted: Container[str] | None = None
@@ -139,12 +135,14 @@ class LakeEpisodes:
         rows = [r for r in rows if wanted is None or r["episode_id"] in wanted]
         if not rows:
             return
-        tables = _ShardTables.read(self.reader, shard, settings.robot)
+        tables = _ShardTables.read(self.reader, shard, self._robot(settings))
         for row in sorted(rows, key=lambda r: str(r["episode_id"])):
             try:
                 if why := self.left_out(row["episode_id"]):
                     raise ExportError(why)
-                yield self._episode(row, tables, settings)
+                episode = self._episode(row, tables, settings)
+                episode.check()
+                yield episode
             except ExportError as error:
                 self.skipped[row["episode_id"]] = str(error)
 
@@ -155,22 +153,13 @@ class LakeEpisodes:
         names = sorted(r["episode_id"] for r in self._episodes(shard, ["episode_id", "split"]))
         if not names:
             return {}
-        columns = ["episode_id", "frame_index", "pts_s"]
+        columns = ["episode_id", "frame_index", "pts_s", "world_from_camera_m"]
         frames = self.reader.table("episode_frames", columns=columns, shards=[shard])
         frames_of = groups_of(frames, "episode_id")
-        unplaced: set[str] = set()
-        if settings.frame == "world":
-            columns = ["episode_id", "world_from_hand_m"]
-            hands = self.reader.table("episode_hands", columns=columns, shards=[shard])
-            nowhere = hands.filter(pc.field("world_from_hand_m").is_null())
-            unplaced = set(nowhere["episode_id"].unique().to_pylist())
         found = {}
         for name in names:
             try:
-                grid = _grid_of(frames_of.get(name), settings)[1]
-                if name in unplaced:
-                    raise ExportError(UNPLACED)
-                found[name] = len(grid)
+                found[name] = len(_grid_of(frames_of.get(name), settings)[1])
             except ExportError as error:
                 self.skipped[name] = str(error)
         return found
@@ -201,18 +190,13 @@ class LakeEpisodes:
             )
         return max(seconds, key=lambda rate: (seconds[rate], rate))
 
-    def _robot(self) -> str:
-        robots: set[str] = set()
-        for shard in self.reader.shards("robot_mappings"):
-            rows = self.reader.table("robot_mappings", columns=["robot"], shards=[shard])
-            robots |= set(rows["robot"].unique().to_pylist())
-        wanted = self.settings.robot
-        if wanted in robots or (not wanted and len(robots) == 1):
-            return wanted or robots.pop()
-        raise ExportError(
-            f"the lake has joints of {', '.join(sorted(robots)) or 'no robot'}"
-            + (f", not of {wanted}" if wanted else ": say which")
-        )
+    def _robot(self, settings: ContentSettings) -> JointsOfRobot | None:
+        """Which joints are exported, if any are; found once."""
+        key = settings.robot, settings.method
+        if settings.hand != "human" and key not in self._robots:
+            found = JointsOfRobot.find(self.reader, *key)
+            self._robots |= {key: found, (found.robot, found.method): found}
+        return self._robots.get(key) if settings.hand != "human" else None
 
     def _episode(
         self, row: Mapping[str, Any], tables: _ShardTables, settings: ContentSettings
@@ -220,7 +204,7 @@ class LakeEpisodes:
         cameras, grid = _grid_of(tables.cameras.get(row["episode_id"]), settings)
         frames = cameras["frame_index"].to_numpy()
         hands = HandArrays.of(tables.hands.get(row["episode_id"]), frames, settings.frame)
-        joints = tables.joints_of(hands, frames) if settings.robot else None
+        joints = tables.joints.of(hands.keys) if tables.joints else None
         video = tables.videos[row["video_id"]]
         return ExportEpisode(
             episode_id=row["episode_id"],
@@ -232,7 +216,7 @@ class LakeEpisodes:
                 **state_and_action(hands, joints, grid, with_tips=settings.hand != "robot"),
                 "hand_origin": Numbers(grid.take(hands.origin), SIDES),
                 **camera_columns(cameras, grid),
-                **({"joints_known": joints.known_on(grid)} if joints else {}),
+                **({"joints_known": Numbers(grid.take(joints.known), SIDES)} if joints else {}),
             },
             pictures={"observation.images.ego": self._pictures(row, grid)},
             persistent=[Words(row["instruction"], 0)],
@@ -264,6 +248,8 @@ def _grid_of(cameras: pa.Table | None, settings: ContentSettings) -> tuple[pa.Ta
     if cameras is None:
         raise ExportError("episode_frames has no row of it: materialize the episodes again")
     cameras = cameras.sort_by("frame_index")
+    if settings.frame == "world" and cameras["world_from_camera_m"].null_count:
+        raise ExportError(UNPLACED)
     frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
     return cameras, make_grid(frames, pts_s, fps=settings.fps)
 
@@ -276,11 +262,11 @@ class _ShardTables:
     cameras: Mapping[str, pa.Table]
     hands: Mapping[str, pa.Table]
     videos: Mapping[str, Mapping[str, Any]]
-    robot: pa.Table | None
+    joints: ShardJoints | None
     decoded_by: str
 
     @classmethod
-    def read(cls, reader: LakeReader, shard: str, robot: str) -> _ShardTables:
+    def read(cls, reader: LakeReader, shard: str, robot: JointsOfRobot | None) -> _ShardTables:
         def table(name: str, columns: Sequence[str]) -> pa.Table:
             return reader.table(name, columns=columns, shards=[shard])
 
@@ -291,38 +277,10 @@ class _ShardTables:
         ]
         hands = table("episode_hands", [*_HAND, *places, "joints_camera_m", "joints_world_m"])
         videos = table("video_manifest", _VIDEO).to_pylist()
-        mappings = None
-        if robot:
-            mappings = table("robot_mappings", _ROBOT).filter(pc.field("robot") == robot)
         return cls(
             groups_of(table("episode_frames", _CAMERA), "episode_id"),
             groups_of(hands, "episode_id"),
             {v["video_id"]: v for v in videos if v["accepted"]},
-            mappings,
+            robot.read(reader, shard) if robot else None,
             " ".join(reader.versions("video_manifest", shard)),
         )
-
-    def joints_of(self, hands: HandArrays, frames: np.ndarray) -> JointArrays:
-        """The robot's joints that mimic these hands."""
-        assert self.robot is not None
-        rows = self.robot.filter(pc.field("solver_status") != "failed")
-        names = [tuple(n) for n in rows["joint_names"].to_pylist()]
-        wanted = {key: (side, n) for side in SIDES for n, key in enumerate(hands.keys[side])}
-        per_side: dict[str, tuple[str, ...]] = {}
-        found: list[tuple[str, int, list[float]]] = []
-        columns = [rows[c].to_pylist() for c in ("clip_id", "track_id", "frame_index")]
-        keys = zip(*columns, strict=True)
-        for key, of, values in zip(keys, names, rows["joint_positions"].to_pylist(), strict=True):
-            if key in wanted:
-                side, n = wanted[key]
-                if per_side.setdefault(side, of) != of:
-                    raise ExportError(f"joints of the {side} robot hand change their order")
-                found.append((side, n, values))
-        shared = next(iter(per_side.values()), ())
-        size = {side: len(per_side.get(side, shared)) for side in SIDES}
-        values_of = {side: np.full((len(frames), size[side]), np.nan) for side in SIDES}
-        for side, n, values in found:
-            values_of[side][n] = values
-        if not shared:
-            raise ExportError("no robot joints of its hands: materialize robot_mappings")
-        return JointArrays({s: per_side.get(s, shared) for s in SIDES}, values_of)

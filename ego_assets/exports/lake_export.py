@@ -16,7 +16,7 @@ from ego_assets.exports.egodex.writer import write_egodex
 from ego_assets.exports.folder import ExportReport
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
-from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.lerobot.settings import LeRobotFiles, LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
@@ -55,15 +55,17 @@ def export_lerobot(
     lake: Lake,
     out: Path,
     content: ContentSettings,
-    form: LeRobotSettings,
+    form: LeRobotFiles,
     tell: Tell | None = None,
 ) -> LakeExport:
     """Write the episodes of a lake as a LeRobot data set, or bring one up to date.
 
-    Raises ExportError where there is no episode that fits, or they do not fit together.
+    The split of the data set has the name of the episodes' split, also if that is `all`. Raises
+    ExportError where there is no episode that fits, or they do not fit together.
     """
     episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_dataset, tell)
+    settings = LeRobotSettings.model_validate(form.model_dump() | {"split": content.split})
+    return _export(lake, out, episodes, content, settings, write_dataset, tell)
 
 
 def export_webdataset(
@@ -126,14 +128,15 @@ def _export(
     write: Callable[..., ExportReport],
     tell: Tell | None,
 ) -> LakeExport:
-    total, done = len(episodes), 0
+    total, done, told = len(episodes), 0, 0
 
     def progress(what: str, frames: int) -> None:
-        nonlocal done
-        if what in ("kept", "encoded"):
+        nonlocal done, told
+        if what in ("kept", "encoded", "resumed", "skipped"):
             done += 1
+            told = done + len(episodes.skipped)
             if tell is not None:
-                tell(done, total)
+                tell(told, total)
 
     provenance = {
         "lake": lake.location,
@@ -154,4 +157,6 @@ def _export(
         raise ExportError(
             f"none of the {total} episodes can be exported; the first: {first}: {why}"
         ) from error
-    return LakeExport(str(out), report, dict(episodes.skipped))
+    if tell is not None and told < total:
+        tell(total, total)
+    return LakeExport(str(out), report, episodes.skipped | report.skipped)

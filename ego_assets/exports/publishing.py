@@ -12,10 +12,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ego_assets.exports.files import naming, sync
+from ego_assets.exports.files import is_inside, naming, remove, sync
+from ego_assets.exports.grid import ExportError
 
 STAGING = ".ego_export"
+PLAN = "plan.json"
+"""Says what the episodes that wait in the staging folder were encoded under."""
 _JOURNAL = "journal.json"
 
 
@@ -44,6 +48,7 @@ def finish(folder: Path) -> None:
         journal = json.loads((staging / _JOURNAL).read_text())
     except FileNotFoundError:
         return
+    _check(journal, staging / _JOURNAL)
     for name, source in journal["moves"].items():
         goal = folder / name
         with naming(goal), suppress(FileNotFoundError):  # it was renamed before
@@ -54,14 +59,38 @@ def finish(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             (folder / name).parent.rmdir()
-    sync(folder)
+    # Until all names are on the disk, a power cut must find the journal.
+    named = {folder / name for name in (*journal["moves"], *journal["deletes"])}
+    for parent in sorted({p for path in named for p in path.parents if p.is_relative_to(folder)}):
+        if parent.exists():
+            sync(parent)
     discard(folder)
 
 
 def discard(folder: Path) -> None:
-    """Remove the staging folder, the journal last of all that could be missed."""
+    """Remove the staging folder: first the plan, so that nobody counts on what is left if that is
+    interrupted, and last the journal."""
     staging = folder / STAGING
-    for path in sorted(staging.glob("*")) if staging.exists() else ():
+    if not staging.exists():
+        return
+    (staging / PLAN).unlink(missing_ok=True)
+    sync(staging)
+    for path in sorted(staging.glob("*")):
         if path.is_dir():
-            shutil.rmtree(path)
+            remove(path)
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check(journal: Any, path: Path) -> None:
+    """Raise ExportError if a journal names files outside of the folder: somebody else wrote it."""
+    try:
+        names = [*journal["moves"], *journal["deletes"]]
+        names += journal["moves"].values()
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ExportError(f"{path} is no journal of an export: delete {path.parent}") from error
+    strange = [name for name in names if not is_inside(str(name))]
+    if strange:
+        raise ExportError(
+            f"{path} names {strange[0]!r}, which is no file of the folder: nothing was changed. "
+            f"Delete {path.parent} if you trust the rest of the folder"
+        )

@@ -9,7 +9,7 @@ hand. The action of a tick is the state of the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +18,19 @@ import pyarrow.compute as pc
 
 from ego_assets.exports.episode import Numbers
 from ego_assets.exports.grid import ExportError, Grid
+from ego_assets.exports.lake_joints import EpisodeJoints
 from ego_assets.stretches import array_of
 
 SIDES = ("left", "right")
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one.
-"""
+"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one, or 0
+without a turn before the first."""
 UNPLACED = "its cameras are not known in metres in every frame"
 _TIPS = (4, 8, 12, 16, 20)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
 _AXES = ("x", "y", "z")
+_NO_TURN = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""Columns of the rotation of what is not known yet."""
 _ROTATION = tuple(f"r{row}{column}" for column in (1, 2) for row in (1, 2, 3))
 PoseKey = tuple[str, str, int]
 """Clip, track and frame of a hand pose."""
@@ -73,21 +76,8 @@ class HandArrays:
         return found
 
 
-@dataclass(frozen=True)
-class JointArrays:
-    """A robot's joints by side: their names, and (N, J) positions, NaN where not known."""
-
-    names: Mapping[str, tuple[str, ...]]
-    values: Mapping[str, np.ndarray]
-
-    def known_on(self, grid: Grid) -> Numbers:
-        """Whether they are known, by side, on the ticks of a grid."""
-        known = np.stack([np.isfinite(self.values[s]).all(axis=1) for s in SIDES], axis=1)
-        return Numbers(grid.take(known), SIDES)
-
-
 def state_and_action(
-    hands: HandArrays, joints: JointArrays | None, grid: Grid, *, with_tips: bool
+    hands: HandArrays, joints: EpisodeJoints | None, grid: Grid, *, with_tips: bool
 ) -> dict[str, Numbers]:
     """`observation.state` and `action` on a grid, of wrists with fingertips, joints, or both."""
     state, names = _state(hands, joints, grid, with_tips)
@@ -98,21 +88,21 @@ def state_and_action(
 
 
 def _state(
-    hands: HandArrays, joints: JointArrays | None, grid: Grid, with_tips: bool
+    hands: HandArrays, joints: EpisodeJoints | None, grid: Grid, with_tips: bool
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(T, n) state on the grid, and the names of the n."""
     parts: list[np.ndarray] = []
     names: list[str] = []
     for side in SIDES:
-        columns = [hands.position[side], rotation_6d(hands.xyzw[side])]
+        columns = [held(hands.position[side]), held(rotation_6d(hands.xyzw[side]), _NO_TURN)]
         said = [f"wrist_{a}" for a in _AXES] + [f"wrist_{r}" for r in _ROTATION]
         if with_tips:
-            columns.append(hands.tips[side].reshape(len(hands.origin), 15))
+            columns.append(held(hands.tips[side].reshape(len(hands.origin), 15)))
             said += [f"{finger}_tip_{a}" for finger in _FINGERS for a in _AXES]
         if joints is not None:
-            columns.append(joints.values[side])
+            columns.append(held(joints.values[side]))
             said += list(joints.names[side])
-        parts += [held(values) for values in columns]
+        parts += columns
         names += [f"{side}_{name}" for name in said]
     return grid.take(np.concatenate(parts, axis=1)).astype(np.float32), tuple(names)
 
@@ -125,7 +115,8 @@ def camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
     if rows.num_rows:
         pose[known, :3] = rows["world_from_camera_m"].to_pylist()
         pose[known, 3:] = rows["world_from_camera_xyzw"].to_pylist()
-    state = held(np.concatenate([pose[:, :3], rotation_6d(pose[:, 3:])], axis=1))
+    turn = held(rotation_6d(pose[:, 3:]), _NO_TURN)
+    state = np.concatenate([held(pose[:, :3]), turn], axis=1)
     return {
         "camera": Numbers(grid.take(state).astype(np.float32), (*_AXES, *_ROTATION)),
         "camera_known": Numbers(grid.take(known[:, None]), ("known",)),
@@ -140,12 +131,10 @@ def rotation_6d(xyzw: np.ndarray) -> np.ndarray:
     return np.stack([*first, *second], axis=1)
 
 
-def held(values: np.ndarray) -> np.ndarray:
-    """Values (N, n) where a row of NaN has what the last one before has that is known; rows before
-    the first one have that one, and all are 0 if none is known."""
+def held(values: np.ndarray, before: Sequence[float] | float = 0.0) -> np.ndarray:
+    """Values (N, n) where a row of NaN has what the last one before has that is known. Rows before
+    the first one are `before`: what comes later must not be seen before its time."""
     known = np.isfinite(values).all(axis=1)
-    if not known.any():
-        return np.zeros_like(values)
     last = np.maximum.accumulate(np.where(known, np.arange(len(values)), -1))
-    found: np.ndarray = values[np.where(last < 0, int(np.argmax(known)), last)]
+    found: np.ndarray = np.where(last[:, None] < 0, before, values[last])
     return found

@@ -15,18 +15,18 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from ego_assets.exports.files import naming
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.video_settings import VideoSettings
+from ego_assets.media.colour import BT709, LIMITED
+from ego_assets.media.video_writer import as_yuv
 
 Size = tuple[int, int]
 """(width, height)"""
 LIBRARY = f"PyAV {av.__version__}"
 """Parts of one file have to come from one version of the encoder."""
-_BT709 = 1
-_LIMITED = 1
 _ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 
 
@@ -72,11 +72,11 @@ def encode(
         context.gop_size = settings.keyframe_every
         context.max_b_frames = 0
         context.thread_count = settings.threads
-        context.color_range = _LIMITED
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = LIMITED
+        context.colorspace = context.color_primaries = context.color_trc = BT709
         reformatter = VideoReformatter()  # remembers its tables from picture to picture
         for picture in pictures:
-            frame = _as_yuv(picture, size, reformatter)
+            frame = as_yuv(picture, reformatter)
             frame.pts, frame.time_base = count, Fraction(1, fps)
             out.mux(stream.encode(frame))
             count += 1
@@ -111,10 +111,14 @@ def join(stretches: Sequence[EncodedRange], path: Path, fps: int) -> int:
     return count
 
 
+class OtherShapeError(ExportError):
+    """Pictures of an episode have another shape than those of the data set."""
+
+
 def resized(pictures: Iterable[np.ndarray], size: Size, letterbox: bool) -> Iterator[np.ndarray]:
     """Bring pictures to `size`. Another shape is refused, or gets black bars.
 
-    A side may be two pixels off, since sizes are even.
+    A side may be two pixels off, since sizes are even. Raises OtherShapeError.
     """
     for picture in pictures:
         height, width = picture.shape[:2]
@@ -122,13 +126,13 @@ def resized(pictures: Iterable[np.ndarray], size: Size, letterbox: bool) -> Iter
             yield picture
             continue
         scale = min(size[0] / width, size[1] / height)
-        inner = (round(width * scale), round(height * scale))
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
         if max(size[0] - inner[0], size[1] - inner[1]) <= 2:
             yield _scaled(picture, size)
         elif letterbox:
             yield _with_bars(_scaled(picture, inner), size)
         else:
-            raise ExportError(
+            raise OtherShapeError(
                 f"pictures of {width}x{height} in a data set of {size[0]}x{size[1]}: all pictures "
                 "of a camera must have one shape. Export them to a folder of their own, or set "
                 "fit: letterbox"
@@ -166,21 +170,6 @@ def _options(settings: VideoSettings) -> dict[str, str]:
             "x264-params": f"keyint={every}:min-keyint={every}:scenecut=0:bframes=0:open-gop=0",
         }
     return options | {"svtav1-params": f"keyint={every}:scd=0:pred-struct=1:irefresh-type=2"}
-
-
-def _as_yuv(picture: np.ndarray, size: Size, reformatter: VideoReformatter) -> av.VideoFrame:
-    made = reformatter.reformat(
-        _wrapped(picture),
-        width=size[0],
-        height=size[1],
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.AREA,
-    )
-    made.colorspace, made.color_range = _BT709, _LIMITED
-    return made
 
 
 def _wrapped(picture: np.ndarray) -> av.VideoFrame:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from ego_assets.settings import RUNTIME, Settings
 
 PRESETS = {"h264": "veryfast", "av1": "10"}
 QUALITIES = {"h264": 23, "av1": 35}
+ALL_PRESETS = {
+    "h264": (
+        *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+        *("medium", "slow", "slower", "veryslow", "placebo"),
+    ),
+    "av1": tuple(str(n) for n in range(14)),
+}
+WORST = {"h264": 51, "av1": 63}
+"""The largest crf."""
 
 
 class VideoSettings(Settings):
@@ -17,7 +26,8 @@ class VideoSettings(Settings):
 
     codec: Literal["h264", "av1"] = Field(
         default="h264",
-        description="Of the videos. AV1 takes about two thirds of the room and longer.",
+        description="Codec of the videos. AV1 takes about two thirds of the room, and longer to "
+        "encode.",
     )
     preset: str | None = Field(
         default=None,
@@ -28,7 +38,8 @@ class VideoSettings(Settings):
         default=None,
         ge=0,
         le=63,
-        description="Quality, less is better. By default 23 (x264) or 35 (SVT-AV1).",
+        description="Quality, less is better: at most 51 (x264) or 63 (SVT-AV1). By default 23 "
+        "or 35.",
     )
     keyframe_every: int = Field(
         default=10,
@@ -41,7 +52,7 @@ class VideoSettings(Settings):
         default=0,
         ge=0,
         le=64,
-        description="Of the encoder; 0: as many as it likes.",
+        description="Threads of the encoder; 0: it decides itself.",
         json_schema_extra=RUNTIME,
     )
     max_side_px: int = Field(
@@ -50,6 +61,24 @@ class VideoSettings(Settings):
         le=8192,
         description="Longer side of the pictures, which are never enlarged.",
     )
+
+    @field_validator("preset")
+    @classmethod
+    def _check_preset(cls, preset: str | None, info: ValidationInfo) -> str | None:
+        known = ALL_PRESETS.get(info.data.get("codec", ""), ())
+        if preset is not None and known and preset not in known:
+            raise ValueError(
+                f"{preset!r} is no preset of {info.data['codec']}: give one of {', '.join(known)}"
+            )
+        return preset
+
+    @field_validator("crf")
+    @classmethod
+    def _check_crf(cls, crf: int | None, info: ValidationInfo) -> int | None:
+        worst = WORST.get(info.data.get("codec", ""))
+        if crf is not None and worst is not None and crf > worst:
+            raise ValueError(f"{crf} is worse than {info.data['codec']} knows: at most {worst}")
+        return crf
 
     @property
     def speed(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from ego_assets.media.colour import BT709, FULL, LIMITED
 
@@ -40,6 +41,7 @@ def write_mp4(path: Path, frames: Iterable[tuple[float, np.ndarray]]) -> int:
 
 def _write(path: Path, frames: Iterable[tuple[float, np.ndarray]]) -> int:
     count, first, last = 0, 0.0, -1
+    reformatter = VideoReformatter()
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
         stream: Any = None
         for seconds, image in frames:
@@ -51,13 +53,7 @@ def _write(path: Path, frames: Iterable[tuple[float, np.ndarray]]) -> int:
                 raise ValueError(f"{path}: pictures of several sizes")
             padded = np.zeros((height, width, 3), np.uint8)
             padded[: image.shape[0], : image.shape[1]] = image
-            picture = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(
-                format="yuv420p",
-                dst_colorspace=BT709,
-                src_color_range=FULL,
-                dst_color_range=LIMITED,
-            )
-            picture.color_primaries = picture.color_trc = BT709
+            picture = as_yuv(padded, reformatter)
             last = max(last + 1, round((seconds - first) / TIME_BASE))
             picture.pts, picture.time_base = last, TIME_BASE
             out.mux(stream.encode(picture))
@@ -66,6 +62,25 @@ def _write(path: Path, frames: Iterable[tuple[float, np.ndarray]]) -> int:
             raise ValueError(f"{path}: there is no picture to write")
         out.mux(stream.encode())
     return count
+
+
+def as_yuv(picture: np.ndarray, reformatter: VideoReformatter) -> av.VideoFrame:
+    """An (H, W, 3) uint8 RGB picture of even sides as 4:2:0 in BT.709, limited range, tagged so.
+
+    reformatter: remembers its tables from picture to picture.
+    """
+    rgb = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), format="rgb24")
+    found = reformatter.reformat(
+        rgb,
+        format="yuv420p",
+        dst_colorspace=BT709,
+        src_color_range=FULL,
+        dst_color_range=LIMITED,
+        interpolation=Interpolation.AREA,
+    )
+    found.colorspace, found.color_range = BT709, LIMITED
+    found.color_primaries = found.color_trc = BT709
+    return found
 
 
 def _stream(out: Any, width: int, height: int) -> Any:

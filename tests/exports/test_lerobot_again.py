@@ -94,7 +94,7 @@ def test_new_episodes_get_files_of_their_own(tmp_path: Path) -> None:
     }
 
 
-def test_an_episode_that_is_gone_leaves_the_others_as_they_are_coded(tmp_path: Path) -> None:
+def test_an_episode_that_is_gone_leaves_the_others_as_they_are_encoded(tmp_path: Path) -> None:
     write_dataset(tmp_path, episodes(0, 1, 2, 3, 4))
     before = tree(tmp_path)
     report = write_dataset(tmp_path, [unreadable(e) for e in episodes(0, 1, 3, 4)])
@@ -135,7 +135,7 @@ def test_a_file_that_was_lost_or_cut_short_is_made_again(tmp_path: Path, lost: s
         write_dataset(tmp_path, episodes(0))
 
 
-def test_other_settings_code_all_again(tmp_path: Path) -> None:
+def test_other_settings_encode_all_again(tmp_path: Path) -> None:
     write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=20))
     assert write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=20, threads=1)).encoded == 0
     report = write_dataset(tmp_path, episodes(0, 1), LeRobotSettings(crf=40, max_side_px=32))

@@ -95,8 +95,10 @@ def test_colours_come_out_as_they_went_in(tmp_path: Path) -> None:
 def test_a_small_picture_is_shrunk_and_another_shape_refused_or_given_bars(tmp_path: Path) -> None:
     wide, tall = (episode(n, 4, 7, size=s) for n, s in (("w", (320, 180)), ("t", (180, 320))))
     settings = LeRobotSettings(max_side_px=160)
-    with pytest.raises(ValueError, match=r"episode t.*180x320 in a data set of 160x90.*letterbox"):
-        write_dataset(tmp_path / "refused", [wide, tall], settings)
+    report = write_dataset(tmp_path / "refused", [wide, tall], settings)
+    assert (report.episodes, list(report.skipped)) == (1, ["t"])
+    assert "180x320 in a data set of 160x90" in report.skipped["t"]
+    assert "letterbox" in report.skipped["t"]
     settings = LeRobotSettings(max_side_px=160, fit="letterbox")
     write_dataset(tmp_path / "bars", [wide, tall], settings)
     found = read(tmp_path / "bars")

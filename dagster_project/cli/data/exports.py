@@ -39,9 +39,9 @@ def _option_of(name: str, info: FieldInfo) -> Callable[[Any], Any]:
     )
 
 
-def _options_of(*forms: type[Settings], but: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+def _options_of(form: type[Settings]) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
-        fields = [f for form in forms for f in form.model_fields.items() if f[0] not in but]
+        fields = list(form.model_fields.items())
         for name, info in reversed(fields):
             command = _option_of(name, info)(command)
         return command
@@ -49,11 +49,11 @@ def _options_of(*forms: type[Settings], but: tuple[str, ...] = ()) -> Callable[[
     return decorate
 
 
-def _given(form: type[Settings], options: dict[str, Any], **more: Any) -> Any:
+def _given(form: type[Settings], options: dict[str, Any]) -> Any:
     """Settings of the options that a person gave. Raises UsageError."""
     said = {k: v for k, v in options.items() if k in form.model_fields and v is not None}
     try:
-        return form.model_validate(said | more)
+        return form.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
@@ -91,7 +91,9 @@ def _command(of: _Format) -> click.Command:
         of.name,
         help=f"Write episodes as {of.what}.\n\n"
         "The same command again brings the folder up to date, and goes on with an export that was "
-        "stopped. Exit status: 0 if it was written, 1 if there is no episode that fits.",
+        "stopped. Episodes that do not fit, or whose video cannot be read, are left out and listed "
+        "with the reason (`skipped` in the JSON). Exit status: 0 if it was written, even without "
+        "those; 1 if not.",
         short_help=f"Write episodes as {of.what}.",
     )
     @LAKE_OPTION
@@ -102,22 +104,18 @@ def _command(of: _Format) -> click.Command:
         help="Folder of the data set; one that was written before is brought up to date.",
     )
     @_options_of(of.content)
-    @_options_of(of.form, but=("split",))
+    @_options_of(of.form)
     @JSON_OPTION
     def command(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
         from ego_assets.exports import lake_export
-        from ego_assets.exports.grid import ExportError
 
         lake = existing_lake(lake_root)
         content = _given(of.content, options)
-        more = {}
-        if "split" in of.form.model_fields:
-            more["split"] = "train" if content.split == "all" else content.split
-        form = _given(of.form, options, **more)
+        form = _given(of.form, options)
         try:
             with _bar() as tell:
                 done = getattr(lake_export, f"export_{of.name}")(lake, out, content, form, tell)
-        except ExportError as error:
+        except (ValueError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
         if as_json:
@@ -126,8 +124,9 @@ def _command(of: _Format) -> click.Command:
         report = done.report
         click.echo(
             f"{out}: {count_of(report.episodes, 'episode')}, {count_of(report.frames, 'frame')}; "
-            f"{report.encoded:,} encoded now, {report.kept:,} kept from before, {report.removed:,} "
-            "removed"
+            f"{report.encoded:,} encoded now, {report.resumed:,} from an export that was stopped, "
+            f"{report.kept:,} kept from before, {report.removed:,} removed; "
+            f"{len(done.skipped):,} left out"
         )
         for episode, why in sorted(done.skipped.items()):
             click.echo(f"left out: {episode}: {why}")
@@ -140,14 +139,14 @@ def _formats() -> Iterator[_Format]:
     from ego_assets.exports.coco.settings import CocoContent, CocoSettings
     from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
     from ego_assets.exports.lake_episodes import ContentSettings
-    from ego_assets.exports.lerobot.settings import LeRobotSettings
+    from ego_assets.exports.lerobot.settings import LeRobotFiles
     from ego_assets.exports.webdataset.settings import WebDatasetSettings
 
     yield _Format(
         "lerobot",
         "a LeRobot data set (version 3)",
         ContentSettings,
-        LeRobotSettings,
+        LeRobotFiles,
         lambda out: (
             "load it (`pip install 'lerobot[dataset]'`, Python 3.12):\n"
             "  from lerobot.datasets import LeRobotDataset\n"

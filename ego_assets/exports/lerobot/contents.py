@@ -7,6 +7,7 @@ Here: `meta/ego_provenance.json`, and names of files. Not here: how packs come a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.packs import PackFiles
 
 PROVENANCE = "meta/ego_provenance.json"
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 FILES_A_CHUNK = 1000
 """Readers sort files by name, so numbers have three digits."""
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -23,6 +25,20 @@ DATA_PATH = f"data/{_FILE}.parquet"
 VIDEO_PATH = f"videos/{{video_key}}/{_FILE}.mp4"
 _EPISODES_PATH = f"meta/episodes/{_FILE}.parquet"
 _RECORDS_PATH = f"meta/ego_episodes/{_FILE}.parquet"
+
+
+_OF_A_PACK = re.compile(
+    r"(data|meta/episodes|meta/ego_episodes|videos/observation\.images\.[^/\\\0]+)"
+    r"/chunk-(\d{3,})/file-(\d{3})\.(parquet|mp4)"
+)
+
+
+def is_name_of_ours(name: str) -> bool:
+    """Whether an export may write or delete a file of this name, relative to its folder.
+
+    Names are read from files of the folder, which may come from anybody.
+    """
+    return name in (PROVENANCE, INFO, STATS, TASKS) or bool(_OF_A_PACK.fullmatch(name))
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,8 @@ class DatasetContents:
                 Pack(**p | {"episodes": [Member(**e) for e in p["episodes"]]})
                 for p in found.pop("packs")
             ]
+            for pack in packs:
+                _check(pack)
             return cls(**found, packs=packs)
         except FileNotFoundError:
             return None
@@ -114,6 +132,15 @@ class DatasetContents:
             if all(_size(folder / name) == size for name, size in pack.sizes.items())
             for e in pack.episodes
         }
+
+
+def _check(pack: Pack) -> None:
+    """Raise ValueError unless number and names are those of a pack."""
+    place = place_of(int(pack.number))
+    for name in pack.sizes:
+        found = _OF_A_PACK.fullmatch(name)
+        if not found or place != {"chunk_index": int(found[2]), "file_index": int(found[3])}:
+            raise ValueError(f"{name!r} is no file of pack {pack.number}")
 
 
 def _size(path: Path) -> int:

@@ -21,7 +21,10 @@ from ego_assets.exports.lerobot import statistics, tables
 from ego_assets.exports.lerobot.contents import (
     DATA_PATH,
     FILES_A_CHUNK,
+    INFO,
     PROVENANCE,
+    STATS,
+    TASKS,
     VIDEO_PATH,
     DatasetContents,
     Member,
@@ -31,8 +34,6 @@ from ego_assets.exports.lerobot.contents import (
 )
 from ego_assets.exports.lerobot.packs import PackFiles, read_records, write_rows
 from ego_assets.exports.lerobot.settings import LeRobotSettings
-
-INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
 
 
 class Numbering:

@@ -58,6 +58,10 @@ class PackFiles:
         videos = {key: folder / f"{n}.mp4" for n, key in enumerate(sorted(cameras))}
         return cls(folder / "rows.parquet", videos, folder / "records.parquet")
 
+    @property
+    def are_there(self) -> bool:
+        return all(path.exists() for path in (self.rows, self.records, *self.videos.values()))
+
     def encoded(self) -> list[Encoded]:
         """The episodes of the pack, in order."""
         found, first = [], 0
@@ -99,7 +103,7 @@ def name_of(digests: Sequence[str]) -> str:
 def join_pack(episodes: Sequence[Encoded], folder: Path, fps: int) -> PackFiles:
     """Make a pack of encoded episodes, in order, unless it is there."""
     cameras = list(episodes[0].videos)
-    if not folder.exists():
+    if not PackFiles.within(folder, cameras).are_there:
         with made_whole(folder) as aside:
             files = PackFiles.within(aside, cameras)
             for key, path in files.videos.items():

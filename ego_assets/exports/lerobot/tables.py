@@ -28,7 +28,7 @@ FIXED = {
 """Columns that every data set has."""
 TRUE_TIME, SOURCE_FRAME, IS_HELD = "true_time_s", "source_frame", "is_held"
 PERSISTENT, EVENTS = "language_persistent", "language_events"
-_RESERVED = {*FIXED, TRUE_TIME, SOURCE_FRAME, IS_HELD, PERSISTENT, EVENTS, "task", "task_index"}
+_RESERVED = {*FIXED, TRUE_TIME, SOURCE_FRAME, IS_HELD, PERSISTENT, EVENTS, "task"}
 _PERSISTENT_STYLES = ("subtask", "plan", "memory", "motion", "task_aug")
 _EVENT_STYLES = ("interjection", "vqa", "trace")
 _OF_A_CAMERA = ("vqa", "trace")

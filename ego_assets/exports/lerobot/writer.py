@@ -17,11 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ego_assets.exports import video
 from ego_assets.exports.episode import ExportEpisode
-from ego_assets.exports.files import alone_in, made_whole, naming
+from ego_assets.exports.files import UNFINISHED, alone_in, made_whole, naming, remove
 from ego_assets.exports.folder import ExportReport, Progress
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot import packs, statistics, tables
@@ -29,7 +27,7 @@ from ego_assets.exports.lerobot.contents import DatasetContents, names_of
 from ego_assets.exports.lerobot.numbering import Numbering
 from ego_assets.exports.lerobot.packs import Encoded, PackFiles, Record
 from ego_assets.exports.lerobot.settings import LeRobotSettings
-from ego_assets.exports.publishing import STAGING, discard, finish, publish
+from ego_assets.exports.publishing import PLAN, STAGING, discard, finish, publish
 
 VERSION = "1"
 """Raised when the same episode would be written otherwise."""
@@ -46,10 +44,10 @@ def write_dataset(
     """Make `out` the data set of exactly these episodes.
 
     They are taken one at a time, and need to fit together: one rate, one set of columns and
-    cameras, one shape of pictures a camera. provenance: what the data set comes from (lake, version
-    of the code), as JSON; if it differs each time, so does the file it is kept in. Raises
-    ExportError for episodes that do not fit, and OSError with the path of a file that cannot be
-    written.
+    cameras. Those whose pictures cannot be read, or have another shape, are left out. provenance:
+    what the data set comes from (lake, version of the code), as JSON; if it differs each time, so
+    does the file it is kept in. Raises ExportError for episodes that do not fit, or if all are left
+    out, and OSError with the path of a file that cannot be written.
     """
     settings = settings or LeRobotSettings()
     with alone_in(out):
@@ -69,7 +67,15 @@ class _Export:
     features: dict[str, Any] = field(default_factory=dict)
     fps: int = 0
     encoded: int = 0
+    resumed: int = 0
     kept: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    _has_size: bool = False
+    """Whether an episode that is wanted has pictures of `sizes`; others do not bind."""
+    _is_undecided: bool = False
+    """Whether what is staged has another size than what is published: if something published
+    stays, it counts, and else what is staged."""
+    _put_off: list[tuple[ExportEpisode, str]] = field(default_factory=list)
     _waiting: list[Encoded] = field(default_factory=list)
     _new: list[PackFiles] = field(default_factory=list)
     _staged: dict[str, Encoded] | None = None
@@ -84,12 +90,20 @@ class _Export:
                 raise ExportError(f"episode {episode.episode_id} comes twice")
             wanted[episode.episode_id] = digest
             if there.get(episode.episode_id) == digest:
+                self._keep_size()
                 self.kept += 1
                 self.progress("kept", len(episode))
             else:
-                self._add(self._encode(episode, digest))
+                self._take(episode, digest)
         if not wanted:
             raise ExportError("there are no episodes: nothing was written")
+        self._take_those_put_off()
+        if len(self.skipped) == len(wanted):
+            name, why = next(iter(self.skipped.items()))
+            raise ExportError(
+                f"none of the {len(wanted)} episodes can be exported: nothing was written. The "
+                f"first, {name}: {why}"
+            )
         self._close()
         return self._publish({i: d for i, d in wanted.items() if there.get(i) == d})
 
@@ -104,12 +118,13 @@ class _Export:
             if self.before and self.before.encoded_under == self.encoded_under
             else {}
         )
-        self.plan = self.out / STAGING / "plan.json"
+        self.plan = self.out / STAGING / PLAN
         plan = json.loads(self.plan.read_text()) if self.plan.exists() else {}
         if (plan.get("encoded_under"), plan.get("by")) != (self.encoded_under, video.LIBRARY):
             discard(self.out)
             plan = {"sizes": kept}
         self.sizes: dict[str, video.Size] = {k: (w, h) for k, (w, h) in plan["sizes"].items()}
+        self._is_undecided = bool(kept) and plan["sizes"] != kept
 
     def _check(self, episode: ExportEpisode) -> str:
         """Raise ExportError unless the episode fits the others. Returns its digest."""
@@ -134,23 +149,70 @@ class _Export:
         text = json.dumps([episode.digest(), self.encoded_under], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def _encode(self, episode: ExportEpisode, digest: str) -> Encoded:
+    def _take(self, episode: ExportEpisode, digest: str, may_wait: bool = True) -> None:
         """Encode an episode by itself, unless an export that was killed has done so."""
+        if self._is_undecided:
+            self._put_off.append((episode, digest))
+            return
         if self._staged is None:
             self._staged = dict(self._look_at_staging(list(episode.pictures)))
         if found := self._staged.get(digest):
-            return found
-        if not self.plan.exists():
-            self._save_plan()
+            self._has_size = True
+            self.resumed += 1
+            self.progress("resumed", len(episode))
+            self._add(found)
+            return
+        try:
+            self._add(self._encode(episode, digest))
+        except ExportError as error:
+            if isinstance(error, video.OtherShapeError) and may_wait and not self._has_size:
+                self._put_off.append((episode, digest))
+            else:
+                self._skip(episode, error)
+
+    def _skip(self, episode: ExportEpisode, error: ExportError) -> None:
+        self.skipped[episode.episode_id] = str(error).removeprefix(
+            f"episode {episode.episode_id}: "
+        )
+        self.progress("skipped", len(episode))
+
+    def _keep_size(self) -> None:
+        """An episode that is published stays, so others have its size."""
+        if self._is_undecided and self.before:
+            discard(self.out)
+            self.sizes = {k: (w, h) for k, (w, h) in self.before.sizes.items()}
+            self._is_undecided = False
+        self._has_size = True
+
+    def _take_those_put_off(self) -> None:
+        """Take those that waited until it is known whether anything has the size of before."""
+        waiting, self._put_off = self._put_off, []
+        if self._is_undecided:
+            self._is_undecided = False
+            for episode, digest in waiting:
+                self._take(episode, digest)
+            waiting, self._put_off = self._put_off, []
+        if waiting and not self._has_size:
+            # Nothing that is wanted has the old size, so nothing staged is wanted either.
+            discard(self.out)
+            self.sizes, self._staged = {}, {}
+        for episode, digest in waiting:
+            self._take(episode, digest, may_wait=False)
+
+    def _encode(self, episode: ExportEpisode, digest: str) -> Encoded:
         folder = self.out / STAGING / "parts" / digest
         with made_whole(folder) as aside:
             files = PackFiles.within(aside, list(episode.pictures))
-            counters = {}
+            counters, sizes = {}, dict(self.sizes)
             for key, path in files.videos.items():
-                counters[key] = self._encode_pictures(episode, key, path)
+                counters[key] = self._encode_pictures(episode, key, path, sizes)
             rows = tables.rows_of(episode)
             packs.write_rows(files.rows, iter([rows]))
             packs.write_records(files.records, [_record(episode, digest, files, counters)])
+            if sizes != self.sizes or not self.plan.exists():
+                self.sizes = sizes
+                self._save_plan()
+        self._has_size = True
         self.encoded += 1
         self.progress("encoded", len(episode))
         return PackFiles.within(folder, list(episode.pictures)).encoded()[0]
@@ -158,33 +220,34 @@ class _Export:
     def _look_at_staging(self, cameras: list[str]) -> Iterator[tuple[str, Encoded]]:
         staging = self.out / STAGING
         for folder in (*staging.glob("packs/*"), *staging.glob("parts/*")):
-            if folder.suffix != ".unfinished":
-                for encoded in PackFiles.within(folder, cameras).encoded():
+            files = PackFiles.within(folder, cameras)
+            if folder.suffix != UNFINISHED and files.are_there:
+                for encoded in files.encoded():
                     yield encoded.record.digest, encoded
 
     def _encode_pictures(
-        self, episode: ExportEpisode, key: str, path: Path
+        self, episode: ExportEpisode, key: str, path: Path, sizes: dict[str, video.Size]
     ) -> statistics.PictureCounter:
+        """Encode the pictures of a camera. sizes: of cameras; the first picture of all says."""
         counter = statistics.PictureCounter(len(episode))
-        incoming = iter(episode.pictures[key]())
+        incoming = episode.show(key)
         first = next(incoming, None)
         if first is None:
             raise ExportError(f"episode {episode.episode_id}: {key} has no pictures")
+        size = first.shape[1], first.shape[0]
+        sizes.setdefault(key, video.target_size(size, self.settings.max_side_px))
         pictures = video.resized(
             itertools.chain([first], incoming),
-            self._size(key, first),
-            self.settings.fit == "letterbox",
+            sizes[key],
+            self.settings.fit == "letterbox" and (self._has_size or key not in self.sizes),
         )
-        try:
-            count = video.encode(
-                counter.watch(itertools.islice(pictures, len(episode) + 1)),
-                path,
-                self.sizes[key],
-                self.fps,
-                self.settings,
-            )
-        except ExportError as error:
-            raise ExportError(f"episode {episode.episode_id}: {key}: {error}") from error
+        count = video.encode(
+            counter.watch(itertools.islice(pictures, len(episode) + 1)),
+            path,
+            sizes[key],
+            self.fps,
+            self.settings,
+        )
         if count != len(episode):
             more = "more than " if count > len(episode) else ""
             count = min(count, len(episode))
@@ -193,14 +256,6 @@ class _Export:
                 f"{len(episode)} ticks"
             )
         return counter
-
-    def _size(self, key: str, picture: np.ndarray) -> video.Size:
-        """Size of a camera's pictures: the first one of all says."""
-        if key not in self.sizes:
-            height, width = picture.shape[:2]
-            self.sizes[key] = video.target_size((width, height), self.settings.max_side_px)
-            self._save_plan()
-        return self.sizes[key]
 
     def _save_plan(self) -> None:
         """Say what the episodes in the staging folder were encoded under."""
@@ -220,12 +275,12 @@ class _Export:
         self._waiting.append(encoded)
 
     def _close(self) -> None:
-        """Join those that wait, and remove them one by one."""
+        """Join those that wait, and remove their own files."""
         if self._waiting:
             self._new.append(self._join(self._waiting))
             parts = self.out / STAGING / "parts"
             for encoded in self._waiting:
-                shutil.rmtree(parts / encoded.record.digest, ignore_errors=True)
+                remove(parts / encoded.record.digest)
             self._waiting = []
 
     def _join(self, episodes: list[Encoded]) -> PackFiles:
@@ -262,7 +317,9 @@ class _Export:
             frames=numbering.frames,
             kept=self.kept,
             encoded=self.encoded,
+            resumed=self.resumed,
             removed=sum(len(pack.episodes) for pack in before) - self.kept,
+            skipped=self.skipped,
             written=list(numbering.moves),
             deleted=deletes,
         )
