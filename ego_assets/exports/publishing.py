@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,18 @@ def publish(folder: Path, moves: Mapping[str, Path], deletes: Sequence[str]) -> 
     finish(folder)
 
 
-def finish(folder: Path) -> None:
-    """Go on with what was decided, if anything was, and remove the staging folder then."""
+def finish(folder: Path, is_ours: Callable[[str], bool] = is_inside) -> None:
+    """Go on with what was decided, if anything was, and remove the staging folder then.
+
+    is_ours: whether a format has files of this name. Raises ExportError for a journal that names
+    others.
+    """
     staging = folder / STAGING
     try:
         journal = json.loads((staging / _JOURNAL).read_text())
     except FileNotFoundError:
         return
-    _check(journal, staging / _JOURNAL)
+    _check(journal, staging / _JOURNAL, is_ours)
     for name, source in journal["moves"].items():
         goal = folder / name
         with naming(goal), suppress(FileNotFoundError):  # it was renamed before
@@ -81,14 +85,15 @@ def discard(folder: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check(journal: Any, path: Path) -> None:
-    """Raise ExportError if a journal names files outside of the folder: somebody else wrote it."""
+def _check(journal: Any, path: Path, is_ours: Callable[[str], bool]) -> None:
+    """Raise ExportError if a journal names files that no export has: somebody else wrote it."""
     try:
         names = [*journal["moves"], *journal["deletes"]]
-        names += journal["moves"].values()
+        sources = list(journal["moves"].values())
     except (AttributeError, KeyError, TypeError) as error:
         raise ExportError(f"{path} is no journal of an export: delete {path.parent}") from error
-    strange = [name for name in names if not is_inside(str(name))]
+    strange = [name for name in names if not is_ours(str(name))]
+    strange += [source for source in sources if not is_inside(str(source))]
     if strange:
         raise ExportError(
             f"{path} names {strange[0]!r}, which is no file of the folder: nothing was changed. "

@@ -137,8 +137,9 @@ def test_a_value_that_does_not_fit_is_refused_by_the_name_of_its_option(tmp_path
 
 def test_held_values_are_those_of_the_last_tick_that_is_known() -> None:
     values = np.array([[np.nan], [1.0], [np.nan], [np.nan], [2.0]])
-    assert held(values).ravel().tolist() == [1, 1, 1, 1, 2]
-    assert held(np.full((2, 3), np.nan)).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert held(values).ravel().tolist() == [0, 1, 1, 1, 2]
+    assert held(values, (7.0,)).ravel().tolist() == [7, 1, 1, 1, 2]
+    assert held(np.full((2, 3), np.nan), (1, 0, 2)).tolist() == [[1, 0, 2], [1, 0, 2]]
 
 
 def test_rotations_are_two_columns_of_the_matrix() -> None:

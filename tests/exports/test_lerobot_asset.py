@@ -8,17 +8,20 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_project.data_sets.lerobot import LeRobotForm, lerobot_dataset
+from dagster_project.data_sets.assets import DATA_SETS
+from ego_assets.exports.lerobot.settings import LeRobotFiles
 from resources.storage import Storage
 from tests.exports.lerobot_reader import read
 from tests.exports.made_lake import Made, MadeVideo, add_shard, make
+
+(LEROBOT,) = (each for each in DATA_SETS if each.key.to_user_string() == "lerobot_dataset")
 
 
 def materialize(made: Made, content: dict[str, Any] | None = None, **config: Any) -> dict[str, Any]:
     """The metadata of a materialization."""
     given = {"ops": {"lerobot_dataset": {"config": config | {"content": content or {}}}}}
     done = dg.materialize(
-        [lerobot_dataset],
+        [LEROBOT],
         resources={"storage": Storage(lake_root=str(made.lake.root))},
         run_config=given,
     )
@@ -41,8 +44,8 @@ def test_it_writes_into_the_lake_and_says_what_it_did(tmp_path: Path) -> None:
     said = materialize(made)
     assert said == {
         "folder": str(folder),
-        "episode count": 1,
-        "frame count": 60,
+        "episodes written": 1,
+        "frames": 60,
         "encoded now": 1,
         "kept from before": 0,
         "resumed": 0,
@@ -56,16 +59,16 @@ def test_the_split_is_named_as_it_was_chosen(tmp_path: Path) -> None:
     made = lake_of_two(tmp_path)
     for split, count in (("test", 1), ("all", 2)):
         out = tmp_path / split
-        assert materialize(made, {"split": split}, out=str(out))["episode count"] == count
+        assert materialize(made, {"split": split}, out=str(out))["episodes written"] == count
         assert read(out).info["splits"] == {split: f"0:{count}"}
-    assert "split" not in LeRobotForm.model_fields
+    assert "split" not in LeRobotFiles.model_fields
 
 
 def test_what_is_left_out_is_in_the_metadata(tmp_path: Path) -> None:
     made = lake_of_two(tmp_path)
     (tmp_path / "00000000000000b2.mp4").unlink()
     said = materialize(made, {"split": "all"})
-    assert (said["episode count"], said["left out count"]) == (1, 1)
+    assert (said["episodes written"], said["left out count"]) == (1, 1)
     assert "00000000000000b2" in str(said["left out"])
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from ego_assets.exports import publishing
 from ego_assets.exports.episode import ExportEpisode
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lerobot import packs, publishing
+from ego_assets.exports.lerobot import packs
 from ego_assets.exports.lerobot.contents import PROVENANCE
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset

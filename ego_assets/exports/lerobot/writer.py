@@ -23,7 +23,7 @@ from ego_assets.exports.files import UNFINISHED, alone_in, made_whole, naming, r
 from ego_assets.exports.folder import ExportReport, Progress
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot import packs, statistics, tables
-from ego_assets.exports.lerobot.contents import DatasetContents, names_of
+from ego_assets.exports.lerobot.contents import DatasetContents, is_name_of_ours, names_of
 from ego_assets.exports.lerobot.numbering import Numbering
 from ego_assets.exports.lerobot.packs import Encoded, PackFiles, Record
 from ego_assets.exports.lerobot.settings import LeRobotSettings
@@ -51,7 +51,7 @@ def write_dataset(
     """
     settings = settings or LeRobotSettings()
     with alone_in(out):
-        finish(out)
+        finish(out, is_name_of_ours)
         return _Export(
             out, settings, provenance or {}, progress or (lambda what, frames: None)
         ).run(episodes)
