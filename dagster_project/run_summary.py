@@ -13,7 +13,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.catalog import TABLES, tables_of_items
+from ego_assets.catalog import TABLES, stage_of, tables_of_items
 from ego_assets.graph.check_results import FAILS_HERE
 from ego_assets.graph.metadata import READ_SLOWLY
 from ego_assets.intake.sources import GONE_WORDS, gone_detail
@@ -205,9 +205,9 @@ def _manifest(lake: Lake, shard: str, uris: set[str]) -> list[dict[str, Any]]:
 
 
 def _rows(lake: Lake, table: str, shard: str, units: set[str], videos: set[str]) -> int:
-    """Count the rows of some videos, whose units these are; of a table that is not of videos, all
-    of them."""
-    is_of_videos = "video_id" in TABLES[table].model_fields
+    """Count the rows of some videos, whose units these are; of a table that is made of whole shards,
+    all of them."""
+    is_of_videos = stage_of(table).item not in ("shard", "lake")
     counted = lake.count(table, shard)
     if counted is not None and (not is_of_videos or counted[0] <= units):
         return counted[1]
