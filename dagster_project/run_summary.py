@@ -205,8 +205,8 @@ def _manifest(lake: Lake, shard: str, uris: set[str]) -> list[dict[str, Any]]:
 
 
 def _rows(lake: Lake, table: str, shard: str, units: set[str], videos: set[str]) -> int:
-    """Count the rows of some videos, whose units these are; of a table that is made of whole shards,
-    all of them."""
+    """Count the rows of some videos, whose units these are; of a table that is made of shards as
+    a whole, all of them."""
     is_of_videos = stage_of(table).item not in ("shard", "lake")
     counted = lake.count(table, shard)
     if counted is not None and (not is_of_videos or counted[0] <= units):
