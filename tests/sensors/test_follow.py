@@ -12,7 +12,7 @@ from dagster._core.definitions.automation_tick_evaluation_context import build_r
 from dagster._core.events import StepMaterializationData
 
 from dagster_project.definitions import build_defs
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, tables_of_items
 from ego_assets.graph.partitions import SHARDS
 
 EARLY = {"video_manifest", "clips"}
@@ -42,6 +42,9 @@ class Follow:
         return asked
 
 
+EPISODES = set(tables_of_items("shard"))
+
+
 @pytest.fixture
 def follow() -> Iterator[Follow]:
     with dg.DagsterInstance.ephemeral() as instance:
@@ -55,7 +58,7 @@ def follow() -> Iterator[Follow]:
 def test_what_is_below_is_asked_for_once_and_together(follow: Follow) -> None:
     follow.make("a", "hand_masks")
     below = {"hand_poses", "scene_reconstruction", "object_poses", "object_movements"}
-    assert follow.tick() == {"a": below | {"robot_mappings"}}
+    assert follow.tick() == {"a": below | {"robot_mappings"} | EPISODES}
     assert follow.tick() == {}
     follow.make("b", "robot_mappings")  # nothing is below it
     assert follow.tick() == {}
@@ -100,7 +103,7 @@ def test_the_checks_of_a_table_go_along(follow: Follow) -> None:
     subsets = [r.true_subset for r in found.results if not r.true_subset.is_empty]
     (run,) = build_run_requests(subsets, graph, {}, emit_backfills=True)
     assert run.partition_key == "a"
-    assert {k.to_user_string() for k in run.asset_selection} == {"object_movements"}
+    assert {k.to_user_string() for k in run.asset_selection} == {"object_movements"} | EPISODES
     assert run.asset_check_keys is None  # which to Dagster means: all of these assets
 
 
