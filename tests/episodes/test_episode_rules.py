@@ -409,3 +409,10 @@ def test_an_installed_captioner_says_it_and_its_version_is_in_the_fingerprint(
     plain = EpisodeCutter.identity(EpisodeSettings(), tmp_path)
     assert plain and plain != EpisodeCutter.identity(EpisodeSettings(failed_checks="all"), tmp_path)
     assert EpisodeCutter.identity(EpisodeSettings(failed_checks="none"), tmp_path) == ""
+
+
+def test_a_shard_of_rejected_files_has_footage_and_no_episode() -> None:
+    row = MadeVideo().manifest() | {"accepted": False, "reject_reason": "corrupt"}
+    made = cut(more=[row])
+    assert bins(made["footage"]) == [("rejected", 0, 0)]
+    assert made["episodes"] == made["episode_hands"] == []
