@@ -27,7 +27,7 @@ from ego_assets.exports.states import (
     state_and_action,
 )
 from ego_assets.reading import LakeReader
-from ego_assets.reviews.standing import ReviewSettings
+from ego_assets.reviews.settings import ReviewSettings
 from ego_assets.stretches import groups_of
 
 _EPISODE = (
@@ -65,6 +65,11 @@ _VIDEO = (
     "width_px",
     "height_px",
 )
+
+
+def nobody_objects(episode_id: str) -> str | None:
+    """Why people leave an episode out, where nobody was asked."""
+    return None
 
 
 class ContentSettings(ReviewSettings):
@@ -110,7 +115,7 @@ class LakeEpisodes:
     reader: LakeReader
     settings: ContentSettings
     max_side_px: int
-    left_out: Callable[[str], str | None] = lambda _: None
+    left_out: Callable[[str], str | None] = nobody_objects
     skipped: dict[str, str] = field(default_factory=dict)
     _robots: dict[tuple[str, str], JointsOfRobot] = field(default_factory=dict)
 

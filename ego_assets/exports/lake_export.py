@@ -21,7 +21,8 @@ from ego_assets.exports.lerobot.writer import write_dataset
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
-from ego_assets.reviews.standing import ReviewSettings, why_left_out
+from ego_assets.reviews.settings import ReviewSettings
+from ego_assets.reviews.standing import why_left_out
 from ego_assets.settings import Settings
 from resources.lake import Lake
 from resources.lake.provenance import code_version

@@ -11,16 +11,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
 
 from ego_assets.reviews.fingerprints import ID, JUDGED, Fingerprints
+from ego_assets.reviews.settings import Use
 from ego_assets.reviews.store import Kind, Review, ReviewFiles
-from ego_assets.settings import Settings
 from resources.lake import Lake
 
 ReviewState = Literal["current", "out of date", "gone"]
 """gone: the lake has no such subject any more."""
-Use = Literal["use", "ignore", "only_accepted"]
 SWAPPED = "left and right hands are mixed up"
 
 
@@ -45,16 +43,6 @@ class ReviewCounts:
     judged: int
     rejected: int
     out_of_date: int
-
-
-class ReviewSettings(Settings):
-    """What reviews do to a data set."""
-
-    reviews: Use = Field(
-        default="use",
-        description="use: without episodes that were rejected, or whose hands are mixed up; "
-        "only_accepted: without those that nobody accepted, too; ignore: whatever people said",
-    )
 
 
 class Standing:

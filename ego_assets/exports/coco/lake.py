@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ego_assets.exports.coco.settings import CocoContent
 from ego_assets.exports.coco.writer import AnnotatedEpisode
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
+from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes, nobody_objects
 from ego_assets.reading import LakeReader
 
 _EPISODE = ("episode_id", "video_id", "shard", "take_id", "start_frame", "end_frame", "split")
@@ -34,7 +34,7 @@ class CocoEpisodes:
 
     reader: LakeReader
     content: CocoContent
-    left_out: Callable[[str], str | None] = lambda _: None
+    left_out: Callable[[str], str | None] = nobody_objects
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

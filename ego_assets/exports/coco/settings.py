@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ego_assets.reviews.standing import ReviewSettings
+from ego_assets.reviews.settings import ReviewSettings
 from ego_assets.settings import Settings
 
 

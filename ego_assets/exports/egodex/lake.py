@@ -14,7 +14,7 @@ from ego_assets.exports.egodex.settings import FPS, EgoDexContent
 from ego_assets.exports.egodex.writer import CONFIDENCES, TRANSFORMS
 from ego_assets.exports.episode import ExportEpisode, Numbers
 from ego_assets.exports.grid import ExportError, Grid
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
+from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes, nobody_objects
 from ego_assets.exports.states import SIDES, held
 from ego_assets.reading import LakeReader
 from ego_assets.vision.geometry import matrix_from_quaternion
@@ -30,7 +30,7 @@ class EgoDexEpisodes(LakeEpisodes):
         reader: LakeReader,
         content: EgoDexContent,
         max_side_px: int,
-        left_out: Callable[[str], str | None] = lambda _: None,
+        left_out: Callable[[str], str | None] = nobody_objects,
     ) -> None:
         chosen = ContentSettings(split=content.split, frame="world", fps=FPS)
         super().__init__(reader, chosen, max_side_px, left_out)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ego_assets.exports.video_settings import VideoSettings
-from ego_assets.reviews.standing import ReviewSettings
+from ego_assets.reviews.settings import ReviewSettings
 
 FPS = 30
 
