@@ -12,7 +12,7 @@ from ego_assets.catalog import TABLES
 from ego_assets.reviews.standing import Standing
 from ego_assets.reviews.store import Kind, Review
 from resources.lake import Lake
-from tests.exports.test_lake_export import Made, make, provenance
+from tests.exports.numbered_lake import NumberedLake, make, provenance
 
 from made_footage import SHARD, MadeVideo, cut  # isort: skip
 
@@ -28,7 +28,7 @@ def review(subject: str = "a-e000000", **said: Any) -> Review:
 class JudgedLake:
     """Of a video with three takes; each is a clip and an episode of three seconds."""
 
-    made: Made
+    made: NumberedLake
     video: MadeVideo
 
     @classmethod
