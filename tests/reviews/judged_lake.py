@@ -14,7 +14,7 @@ from ego_assets.reviews.store import Kind, Review
 from resources.lake import Lake
 from tests.exports.numbered_lake import NumberedLake, make, provenance
 
-from made_footage import SHARD, MadeVideo, cut  # isort: skip
+from tests.episodes.made_footage import SHARD, MadeVideo, cut  # isort: skip
 
 
 def review(subject: str = "a-e000000", **said: Any) -> Review:
