@@ -143,9 +143,9 @@ def watch_memory(process: subprocess.Popen[str], peak: list[float]) -> None:
 def make_data(folder: Path, options: argparse.Namespace) -> int:
     """A lake and an export of it in `folder`. Returns the frames of its episodes."""
     from benchmarks.decode import write_video
-    from ego_assets.exports.lake_episodes import ContentSettings
     from ego_assets.exports.lake_export import export_lerobot
     from ego_assets.exports.lerobot.settings import LeRobotSettings
+    from ego_assets.exports.settings import ContentSettings
     from tests.episodes.made_footage import MadeVideo
     from tests.exports.numbered_lake import make
 

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.arrays import array_of
 from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
 from ego_assets.quality.failed import failed_checks
-from ego_assets.stretches import ClipReader, EpisodeReader, VideoReader, array_of, readers_of
+from ego_assets.stretches import ClipReader, EpisodeReader, VideoReader, readers_of
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
 from resources.raw.reader import RawReader

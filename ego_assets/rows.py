@@ -10,7 +10,7 @@ take has rows of its own for the same frames, so a reader who wants each frame o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from resources.lake.table import (
 )
 
 Side = Literal["left", "right"]
+SIDES: tuple[str, ...] = get_args(Side)
 
 
 QualityTier = Annotated[

@@ -17,34 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.arrays import array_of
 from ego_assets.operator import Frame
+from ego_assets.rows import SIDES
 from ego_assets.vision.geometry import matrix_from_quaternion
 from ego_assets.vision.rle import decode_mask
 
 if TYPE_CHECKING:
     from ego_assets.reading import LakeReader
 
-SIDES = ("left", "right")
 _MASK = ("track_id", "label", "height_px", "width_px", "rle")
-
-
-def array_of(column: pa.ChunkedArray) -> np.ndarray:
-    """Turn a column of numbers, or of lists of one length, into an array: (rows, …).
-
-    Rows that are null become NaN, which makes whole numbers floating.
-    """
-    known = pc.is_valid(column).to_numpy()
-    values = column.drop_null().combine_chunks()
-    shape = [len(values)]
-    while pa.types.is_fixed_size_list(values.type):
-        shape.append(values.type.list_size)
-        values = values.flatten()
-    found: np.ndarray = values.to_numpy(zero_copy_only=False).reshape(shape)
-    if known.all():
-        return found
-    array = np.full((len(known), *shape[1:]), np.nan, np.result_type(found.dtype, np.float32))
-    array[known] = found
-    return array
 
 
 def groups_of(rows: pa.Table, column: str) -> dict[Any, pa.Table]:

@@ -18,9 +18,11 @@ HEAVY |= {"scipy", "matplotlib", "playwright", "librosa", "rerun", "scenedetect"
 ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots", "episodes")
 """The subjects: none imports another."""
 GROUND = ["ego_assets.operator", "ego_assets.settings", "ego_assets.rows", "ego_assets.feature"]
+GROUND += ["ego_assets.arrays"]
 TOOLS = ["ego_assets.media", "ego_assets.vision", "ego_assets.models", "ego_assets.quality"]
 ALLOWED: dict[str, list[str]] = {
     "ego_assets": ["ego_assets.reading"],
+    "ego_assets.arrays": [],
     "ego_assets.operator": [],
     "ego_assets.rows": ["resources.lake.table"],
     "ego_assets.settings": [],
@@ -34,6 +36,7 @@ ALLOWED: dict[str, list[str]] = {
     ],
     "ego_assets.contract_page": ["ego_assets.catalog", "resources.lake.table"],
     "ego_assets.reading": [
+        "ego_assets.arrays",
         "ego_assets.catalog",
         "ego_assets.operator",
         "ego_assets.media",
@@ -44,7 +47,7 @@ ALLOWED: dict[str, list[str]] = {
         "resources.lake",
         "resources.raw",
     ],
-    "ego_assets.stretches": ["ego_assets.reading", "ego_assets.operator", "ego_assets.vision"],
+    "ego_assets.stretches": ["ego_assets.reading", "ego_assets.vision", *GROUND],
     "ego_assets.training": [
         "ego_assets.training",
         "ego_assets.exports",
@@ -81,8 +84,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.reading",
         "ego_assets.reviews",
         "ego_assets.stretches",
-        "ego_assets.operator",
-        "ego_assets.settings",
+        *GROUND,
         "ego_assets.vision",
         "ego_assets.media.colour",
         "ego_assets.media.video_writer",

@@ -164,9 +164,9 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
 def _export_demo(lake_root: Path, say: Console) -> None:
     """Show how much of the samples is worth training on, and export it."""
     from ego_assets.episodes.waterfall import waterfall_of
-    from ego_assets.exports.lake_episodes import ContentSettings
     from ego_assets.exports.lake_export import export_lerobot
     from ego_assets.exports.lerobot.settings import LeRobotFiles
+    from ego_assets.exports.settings import ContentSettings
     from ego_assets.reading import LakeReader
 
     lake, out = existing_lake(str(lake_root)), lake_root.parent / "lerobot"

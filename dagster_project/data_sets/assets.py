@@ -13,8 +13,8 @@ from ego_assets.exports.coco.settings import CocoContent, CocoSettings
 from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import ContentSettings
 from ego_assets.exports.lerobot.settings import LeRobotFiles
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.graph.metadata import text_table
 from ego_assets.settings import Settings

@@ -13,6 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from ego_assets.arrays import runs_of_true
+
 MEASURED, SMOOTHED, FILLED, ABSENT = range(4)
 """Where a frame's pose comes from."""
 HOLE = 3.0
@@ -172,19 +174,13 @@ def jitter_mm(position: np.ndarray, is_there: np.ndarray) -> float:
     return float(1000 * known.mean()) if len(known) else float("nan")
 
 
-def segments(mask: np.ndarray) -> list[tuple[int, int]]:
-    """(first, one past the last) of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
 def runs(pts_s: np.ndarray, track: np.ndarray, is_there: np.ndarray) -> list[tuple[int, int]]:
     """(first, one past the last) of each run of frames that are there, of one track (-1: of that
     of its neighbours), without a hole in time."""
     found: list[tuple[int, int]] = []
     step = np.diff(pts_s)
     usual = float(np.median(step)) if len(step) else 0.0
-    for first, last in segments(is_there):
+    for first, last in runs_of_true(is_there):
         known = np.flatnonzero(track[first:last] >= 0) + first
         changes = known[1:][track[known][1:] != track[known][:-1]]
         holes = np.flatnonzero(step[first : last - 1] > HOLE * usual) + first + 1

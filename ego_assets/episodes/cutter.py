@@ -22,7 +22,7 @@ from ego_assets.episodes.cleaning import (
     CleanPath,
     clean,
 )
-from ego_assets.episodes.rules import TakeStretch, presence, stretches
+from ego_assets.episodes.rules import TakeStretch, stretches
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.takes import READS, TakeFrames, takes_of
 from ego_assets.episodes.trajectories import EpisodeCameras, hand_rows, in_hand
@@ -223,7 +223,7 @@ class _Rows:
                 "objects": labels,
                 "left_hand_share": float((paths["left"].origin != ABSENT).mean()),
                 "right_hand_share": float((paths["right"].origin != ABSENT).mean()),
-                "valid_hand_share": float(presence(take, settings)[1][here].mean()),
+                "valid_hand_share": stretch.valid_hand_share,
                 "valid_camera_share": float(take.camera.is_valid[here].mean()),
                 "filled_hand_share": sum(r["origin"] == "filled" for r in rows) / max(len(rows), 1),
                 "rejected_hand_rows": sum(p.rejected for p in paths.values()),

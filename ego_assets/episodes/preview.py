@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.arrays import array_of
 from ego_assets.episodes.waterfall import COLUMNS, waterfall
 from ego_assets.media.sheets import TILES, Picture, read_frames, sheet_of, spread, videos_of
-from ego_assets.quality.finding import array_of
 from ego_assets.vision import draw, plots
 from resources.lake import Lake
 from resources.raw.reader import RawReader

@@ -13,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from ego_assets.episodes.cleaning import segments
+from ego_assets.arrays import runs_of_true
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.tables import Bin
 from ego_assets.episodes.takes import TakeFrames
@@ -27,12 +27,14 @@ TURN_WINDOW_S = 0.1
 
 @dataclass(frozen=True)
 class TakeStretch:
-    """Frames first to last (exclusive), counted from the take's first; why: a bin of `footage`."""
+    """Frames first to last (exclusive), counted from the take's first; why: a bin of `footage`;
+    valid_hand_share: of frames in which the hands that must be there have valid poses."""
 
     first: int
     last: int
     why: str
     detail: str | None = None
+    valid_hand_share: float = 0.0
 
 
 def stretches(
@@ -40,20 +42,22 @@ def stretches(
 ) -> list[TakeStretch]:
     """Cut a take into stretches without gaps: those that are kept, each an episode, and those that
     a rule drops. failed: {clip: the check that it fails}."""
-    names, why = _bins(take, settings, failed)
+    is_there, is_good = presence(take, settings)
+    names, why = _bins(take, settings, failed, is_there, is_good)
     kept = names.index("kept")
     cuts = _breaks(take)
     for first, last in _runs_of(why, kept, cuts):
         for part in _parts(take, first, last, settings.max_length_s):
             cuts[part[0]] = True
-            _settle(take, settings, names, why, part)
+            _settle(take, settings, names, why, part, is_good)
     found: list[TakeStretch] = []
     for first, last in _edges(why, cuts & (why == kept)):
         name = names[why[first]]
         if name == "failed check":
             found.extend(_by_clip(take, first, last, name, failed))
         else:
-            found.append(TakeStretch(first, last, name))
+            share = float(is_good[first:last].mean())
+            found.append(TakeStretch(first, last, name, valid_hand_share=share))
     return found
 
 
@@ -68,11 +72,15 @@ def _parts(take: TakeFrames, first: int, last: int, longest_s: float) -> list[tu
 
 
 def _bins(
-    take: TakeFrames, settings: EpisodeSettings, failed: Mapping[str, str]
+    take: TakeFrames,
+    settings: EpisodeSettings,
+    failed: Mapping[str, str],
+    is_there: np.ndarray,
+    is_good: np.ndarray,
 ) -> tuple[list[str], np.ndarray]:
-    """The names of the bins, and (N,) of each frame the first one whose rule drops it."""
+    """The names of the bins, and (N,) of each frame the first one whose rule drops it. is_there,
+    is_good: of `presence`."""
     is_failed = np.array([c in failed for c in take.clip_ids], bool)[take.clip]
-    is_there, is_good = presence(take, settings)
     least_hands, least_cameras = settings.min_valid_hand_share, settings.min_valid_camera_share
     names = [name for name in get_args(Bin) if name not in ("rejected", "between clips")]
     why = np.full(len(take.pts_s), names.index("kept"))
@@ -101,6 +109,7 @@ def _settle(
     names: list[str],
     why: np.ndarray,
     run: tuple[int, int],
+    is_good: np.ndarray,
 ) -> None:
     """Drop a whole stretch that is too short, or in which a share is too small after all: windows
     reach beyond its ends."""
@@ -108,7 +117,7 @@ def _settle(
     here = slice(first, last)
     if take.end_s[last - 1] - take.pts_s[first] < settings.min_length_s - 1e-6:
         why[here] = names.index("too short")
-    elif presence(take, settings)[1][here].mean() < settings.min_valid_hand_share:
+    elif is_good[here].mean() < settings.min_valid_hand_share:
         why[here] = names.index("few valid hands")
     elif take.camera.is_valid[here].mean() < settings.min_valid_camera_share:
         why[here] = names.index("few valid cameras")
@@ -121,7 +130,7 @@ def presence(take: TakeFrames, settings: EpisodeSettings) -> tuple[np.ndarray, n
     valid = np.stack([h.is_valid for h in take.hands.values()])
     enough = np.all if settings.hands == "both" else np.any
     is_there: np.ndarray = np.array(enough(seen, axis=0), bool)
-    for first, last in segments(~is_there):
+    for first, last in runs_of_true(~is_there):
         inside = first > 0 and last < len(is_there)
         if inside and take.pts_s[last] - take.pts_s[first] <= settings.max_hand_gap_s:
             is_there[first:last] = True
@@ -191,12 +200,12 @@ def idle(take: TakeFrames, settings: EpisodeSettings) -> np.ndarray:
     """(N,) nothing moves, and for so long that it is no pause."""
     speed = hand_speed_mps(take)
     is_still = speed < settings.min_hand_speed_mps
-    for first, last in segments(np.isnan(speed)):  # an odd pose that is not valid is no motion
+    for first, last in runs_of_true(np.isnan(speed)):  # an odd pose that is not valid is no motion
         inside = first > 0 and last < len(speed)
         if inside and take.pts_s[last] - take.pts_s[first] <= settings.max_hand_gap_s:
             is_still[first:last] = is_still[first - 1] and is_still[last]
     is_still &= ~take.is_active
-    for first, last in segments(is_still):
+    for first, last in runs_of_true(is_still):
         if take.end_s[last - 1] - take.pts_s[first] <= settings.max_idle_s:
             is_still[first:last] = False
     still: np.ndarray = is_still
@@ -211,7 +220,7 @@ def _share(
     half = max(round(settings.share_window_s / max(take.step_s, 1e-3)) // 2, 0)
     total = np.concatenate([[0], np.cumsum(mask)])
     shares = np.ones(len(mask))
-    for first, last in segments(is_left):
+    for first, last in runs_of_true(is_left):
         at = np.arange(first, last)
         low, high = np.maximum(at - half, first), np.minimum(at + half + 1, last)
         shares[first:last] = (total[high] - total[low]) / (high - low)

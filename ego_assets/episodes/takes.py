@@ -14,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.quality.finding import array_of
+from ego_assets.arrays import array_of
+from ego_assets.rows import SIDES
 
-SIDES = ("left", "right")
 UNDECODED = "the frame does not decode"
 """Reason of a frame without a camera that says that there is no picture."""
 

@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.states import (
-    SIDES,
     UNPLACED,
     HandArrays,
     camera_columns,
     state_and_action,
 )
 from ego_assets.reading import LakeReader
-from ego_assets.reviews.settings import ReviewSettings
+from ego_assets.rows import SIDES
 from ego_assets.stretches import groups_of
 
 _EPISODE = (
@@ -70,38 +69,6 @@ _VIDEO = (
 def nobody_objects(episode_id: str) -> str | None:
     """Why people leave an episode out, where nobody was asked."""
     return None
-
-
-class ContentSettings(ReviewSettings):
-    """Which episodes are exported, and which numbers of them."""
-
-    split: Literal["train", "validation", "test", "all"] = Field(
-        default="train", description="episodes of this split"
-    )
-    hand: Literal["human", "robot", "both"] = Field(
-        default="human",
-        description="state and action: wrists and fingertips; wrists and the joints of a robot "
-        "hand; or wrists, fingertips and joints",
-    )
-    robot: str = Field(
-        default="", description="which robot's joints; may be left out if the lake has one only"
-    )
-    method: str = Field(
-        default="",
-        description="joints of which retargeting method (vector, position, dexpilot); may be left "
-        "out if the robot has been mapped by one only",
-    )
-    frame: Literal["camera", "world"] = Field(
-        default="camera",
-        description="frame of the positions; world: only episodes whose cameras are known in "
-        "metres in every frame",
-    )
-    fps: int | None = Field(
-        default=None,
-        ge=1,
-        le=240,
-        description="frames a second; empty: the whole number that most seconds of footage have",
-    )
 
 
 @dataclass

@@ -15,9 +15,10 @@ from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.egodex.writer import write_egodex
 from ego_assets.exports.folder import ExportReport
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
+from ego_assets.exports.lake_episodes import LakeEpisodes
 from ego_assets.exports.lerobot.settings import LeRobotFiles, LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from ego_assets.exports.grid import ExportError
 from ego_assets.reading import LakeReader
+from ego_assets.rows import SIDES
 
-_SIDES = ("left", "right")
 _KEY = ("clip_id", "track_id", "frame_index")
 _BETWEEN = "\n"
 
@@ -41,7 +41,7 @@ class JointsOfRobot:
         robot = _only(robot, {key[0] for key in found}, "the lake has joints of", "robot")
         methods = {key[1] for key in found if key[0] == robot}
         method = _only(method, methods, f"the lake has joints of {robot} by the method", "method")
-        texts = {side: found.get((robot, method, side)) for side in _SIDES}
+        texts = {side: found.get((robot, method, side)) for side in SIDES}
         return cls(
             robot, method, {s: tuple(t.split(_BETWEEN)) if t else () for s, t in texts.items()}
         )
@@ -104,7 +104,7 @@ class ShardJoints:
         Raises ExportError if there are none, or they are others than those of the lake.
         """
         values, known = {}, []
-        for side in _SIDES:
+        for side in SIDES:
             wanted: dict[tuple[str, str], list[tuple[int, int]]] = {}
             for n, key in enumerate(keys[side]):
                 if key is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from ego_assets.exports import video
 from ego_assets.exports.episode import ExportEpisode
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.video_settings import VideoSettings
+from ego_assets.exports.settings import VideoSettings
 
 
 def pictures_of(

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.arrays import array_of
 from ego_assets.exports.episode import Numbers
 from ego_assets.exports.grid import ExportError, Grid
 from ego_assets.exports.lake_joints import EpisodeJoints
-from ego_assets.stretches import array_of
+from ego_assets.rows import SIDES
 
-SIDES = ("left", "right")
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
 """Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one, or 0
 without a turn before the first."""

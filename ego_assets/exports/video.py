@@ -19,7 +19,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from ego_assets.exports.files import naming
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.video_settings import VideoSettings
+from ego_assets.exports.settings import VideoSettings
 from ego_assets.media.colour import BT709, LIMITED
 from ego_assets.media.video_writer import as_yuv
 

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.arrays import array_of
 from ego_assets.objects.settings import ObjectProbeSettings
 from ego_assets.operator import Intrinsics
 from ego_assets.quality.finding import (
@@ -17,7 +18,6 @@ from ego_assets.quality.finding import (
     Finding,
     Tracks,
     Units,
-    array_of,
     judge,
     probe,
 )

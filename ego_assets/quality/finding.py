@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.arrays import array_of
 from ego_assets.quality.settings import ProbeSettings
 
 Severity = Literal["warn", "error"]
@@ -132,17 +133,6 @@ def valid_share(rows: pa.Table, expected: pl.DataFrame) -> Units:
 
 
 # -- rows in order -------------------------------------------------------------------------------
-
-
-def array_of(column: pa.ChunkedArray) -> np.ndarray:
-    """(N, …) of a column without nulls: fixed-size lists become axes."""
-    flat = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    shape = [len(flat)]
-    while pa.types.is_fixed_size_list(flat.type):
-        shape.append(flat.type.list_size)
-        flat = flat.flatten()
-    array: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(shape)
-    return array
 
 
 _WINDOW = 7

@@ -4,7 +4,7 @@ Importing it loads torch, which is not among the dependencies of ego-assets: ins
 your machine.
 """
 
-from ego_assets.exports.lake_episodes import ContentSettings
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.training.datasets import EpisodeDataset, EpisodeStream, WindowSampler
 from ego_assets.training.loader import EpisodeLoader
 from ego_assets.training.windows import WindowSettings

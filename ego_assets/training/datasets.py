@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
-from ego_assets.exports.lake_episodes import ContentSettings
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader
 from ego_assets.training.order import (
     Window,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
+from ego_assets.exports.lake_episodes import LakeEpisodes
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeError, LakeReader
 from ego_assets.training.windows import (

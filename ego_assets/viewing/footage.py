@@ -81,7 +81,7 @@ class ShownClips:
     video: dict[str, Any]
     clips: Sequence[dict[str, Any]]
     max_side_px: int
-    _tables: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
+    _tables: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -157,6 +157,13 @@ class ShownClips:
         first = clip["start_frame"] + (clip["context_frames"] if continued else 0)
         frames = np.arange(first, clip["end_frame"])
         return ClipRows(clip, frames, _seconds(clip, frames, tables), tables, continued)
+
+    def columns_of(self, name: str, columns: tuple[str, ...], shard: str) -> Any:
+        """Columns of a table of a shard (none given: all of them), read once for all clips."""
+        key = "columns", name, shard, *columns
+        if key not in self._tables:
+            self._tables[key] = self.lake.table(name, columns=columns or None, shards=[shard])
+        return self._tables[key]
 
     def _table(self, name: str, shard: str) -> Any:
         key = name, shard

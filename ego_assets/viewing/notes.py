@@ -154,7 +154,7 @@ def _places(
         return
     tables = {}
     for name, columns in probe.reads.items():
-        rows = footage.lake.table(name, columns=columns or None, shards=[clip.clip["shard"]])
+        rows = footage.columns_of(name, columns, clip.clip["shard"])
         for column in ("clip_id", "video_id"):
             if column in rows.column_names:
                 rows = rows.filter(pc.field(column) == clip.clip[column])

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-import av
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from tests.episodes.made_footage import FPS, SHARD, MadeVideo, cut
-from tests.exports.bars import picture_of
-from tests.exports.numbered_lake import NumberedLake, provenance, robots
+from tests.exports.numbered_lake import NumberedLake, provenance, robots, write_numbered
 
 Made = NumberedLake
 __all__ = ["SHARD", "Made", "MadeVideo", "add_shard", "make"]
-
-
-def write_sized(path: Path, count: int, fps: int, size: tuple[int, int]) -> None:
-    """A video of this rate and size whose pictures carry their number."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, fps)
-        for n in range(count):
-            frame = av.VideoFrame.from_ndarray(picture_of(n, *size), format="rgb24")
-            frame.pts, frame.time_base = n, Fraction(1, fps)
-            container.mux(stream.encode(frame.reformat(format="yuv420p")))
-        container.mux(stream.encode())
 
 
 def make(folder: Path, *videos: MadeVideo, **settings: Any) -> NumberedLake:
@@ -56,7 +38,7 @@ def add_shard(
     manifest = []
     for video in videos:
         path = made.folder / f"{video.video_id}.mp4"
-        write_sized(path, video.count, fps, size)
+        write_numbered(path, video.count, fps, size=size)
         width, height = size
         manifest.append(
             video.manifest() | {"uri": str(path), "width_px": width, "height_px": height}

@@ -30,14 +30,21 @@ LENS: dict[str, Any] = {
 GOLDEN = Lake(Path(__file__).parents[1] / "golden" / "lake_schema_2")
 
 
-def write_numbered(path: Path, count: int, fps: int = 30, keyframes: int = 250) -> None:
+def write_numbered(
+    path: Path,
+    count: int,
+    fps: int = 30,
+    keyframes: int = 250,
+    size: tuple[int, int] = (192, 108),
+) -> None:
     """A video whose pictures carry their number, with a keyframe every so many."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"g": str(keyframes)})
-        stream.width, stream.height, stream.pix_fmt = 192, 108, "yuv420p"
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, fps)
         for n in range(count):
-            frame = av.VideoFrame.from_ndarray(picture_of(n), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture_of(n, *size), format="rgb24")
             frame.pts, frame.time_base = n, Fraction(1, fps)
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
         container.mux(stream.encode())

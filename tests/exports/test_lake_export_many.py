@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli.program import main
-from ego_assets.exports.lake_episodes import ContentSettings
 from ego_assets.exports.lake_export import export_lerobot
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
 from ego_assets.exports.lerobot.settings import LeRobotFiles
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader
 from tests.exports.bars import number_in
 from tests.exports.made_lake import SHARD, Made, MadeVideo, add_shard, make

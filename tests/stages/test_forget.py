@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from resources.raw.reader import RawReader
 from tests.resources.postgres import Postgres
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.support.erased import bytes_with
+from tests.support.killed import kill_before
 
 
 def forget(bench: RawBench, *named: str, reason: str = "") -> list[erase.Erased]:
@@ -331,28 +331,6 @@ def _worker() -> str:
 
 
 # -- killed at any point ---------------------------------------------------------------------------
-
-
-def kill_before(number: int) -> None:
-    """Have this process killed before its change number `number` of a file or a database."""
-    left = number
-
-    def count(*_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def counted(real: Any) -> Any:
-        def call(*given: Any, **more: Any) -> Any:
-            count()
-            return real(*given, **more)
-
-        return call
-
-    for name in ("replace", "unlink"):
-        setattr(Path, name, counted(getattr(Path, name)))
-    sa.event.listen(sa.Engine, "commit", count)
 
 
 def killed_at(number: int, work: Any) -> bool:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from raw_bench import RawBench
 
 from ego_assets.intake import relocation
@@ -27,6 +25,7 @@ from resources.ledger.contents import Contents
 from resources.raw.places import files_of
 from resources.raw.reader import RawReader
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
+from tests.support.killed import kill_before
 
 
 @pytest.fixture
@@ -247,28 +246,6 @@ def test_objects_that_were_not_compared_are_read_once_by_the_next_run(
         with monkeypatch.context() as patch:
             patch.setattr(RawReader, "sha256", lambda *_: pytest.fail("it was read again"))
             done.run(place)  # type: ignore[arg-type]
-
-
-def kill_before(number: int) -> None:
-    """Have this process killed before its change number `number` of a file or a database."""
-    left = number
-
-    def count(*_: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def counted(real: Any) -> Any:
-        def call(*given: Any, **more: Any) -> Any:
-            count()
-            return real(*given, **more)
-
-        return call
-
-    for name in ("replace", "unlink"):
-        setattr(Path, name, counted(getattr(Path, name)))
-    sa.event.listen(sa.Engine, "commit", count)
 
 
 def test_a_relocation_that_is_killed_at_any_point_is_gone_on_with(done: RawBench) -> None:

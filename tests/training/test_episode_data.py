@@ -18,7 +18,8 @@ import torch
 import ego_assets as ego
 from ego_assets.catalog import TABLES
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes
+from ego_assets.exports.lake_episodes import LakeEpisodes
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeError
 from ego_assets.training import (

@@ -138,8 +138,8 @@ def _command(of: _Format) -> click.Command:
 def _formats() -> Iterator[_Format]:
     from ego_assets.exports.coco.settings import CocoContent, CocoSettings
     from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
-    from ego_assets.exports.lake_episodes import ContentSettings
     from ego_assets.exports.lerobot.settings import LeRobotFiles
+    from ego_assets.exports.settings import ContentSettings
     from ego_assets.exports.webdataset.settings import WebDatasetSettings
 
     yield _Format(

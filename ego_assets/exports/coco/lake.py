@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from ego_assets.exports.coco.settings import CocoContent
 from ego_assets.exports.coco.writer import AnnotatedEpisode
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes, nobody_objects
+from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader
 
 _EPISODE = ("episode_id", "video_id", "shard", "take_id", "start_frame", "end_frame", "split")

@@ -14,9 +14,11 @@ from ego_assets.exports.egodex.settings import FPS, EgoDexContent
 from ego_assets.exports.egodex.writer import CONFIDENCES, TRANSFORMS
 from ego_assets.exports.episode import ExportEpisode, Numbers
 from ego_assets.exports.grid import ExportError, Grid
-from ego_assets.exports.lake_episodes import ContentSettings, LakeEpisodes, nobody_objects
-from ego_assets.exports.states import SIDES, held
+from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects
+from ego_assets.exports.settings import ContentSettings
+from ego_assets.exports.states import held
 from ego_assets.reading import LakeReader
+from ego_assets.rows import SIDES
 from ego_assets.vision.geometry import matrix_from_quaternion
 
 _KEY = ("clip_id", "track_id", "frame_index")

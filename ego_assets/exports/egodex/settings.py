@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ego_assets.exports.video_settings import VideoSettings
+from ego_assets.exports.settings import VideoSettings
 from ego_assets.reviews.settings import ReviewSettings
 
 FPS = 30

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ego_assets.exports.video_settings import VideoSettings
+from ego_assets.exports.settings import VideoSettings
 
 ONLY_PACKING = {"video_file_mb", "data_file_mb", "robot_type", "split"}
 

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ego_assets.arrays import runs_of_true
 from ego_assets.objects.settings import MovementSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Frame, FrameSource
 from ego_assets.vision.egomotion import camera_homography
@@ -152,7 +153,7 @@ class BaselineMovementEstimator:
         touched = _lasting(np.array([bool(t) for t in path.touch]), path.pts_s, settings)
         moves = _lasting(self._moves(path), path.pts_s, settings)
         held = np.zeros(len(moves), bool)
-        for start, end in _runs(touched):
+        for start, end in runs_of_true(touched):
             inside = moves[start:end]
             if inside.any():
                 # From when it first moves to when it last does: pauses of a carry are held.
@@ -260,17 +261,11 @@ def _lasting(flags: np.ndarray, pts_s: np.ndarray, settings: MovementSettings) -
     """Close gaps and drop runs shorter than `min_interval_s`."""
     result = flags.copy()
     for value in (False, True):
-        for start, end in _runs(result == value):
+        for start, end in runs_of_true(result == value):
             inner = start > 0 and end < len(result)
             if (inner or value) and pts_s[end - 1] - pts_s[start] < settings.min_interval_s:
                 result[start:end] = not value
     return result
-
-
-def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """[start, end) of every run of True."""
-    edges = np.flatnonzero(np.diff(np.r_[0, flags.astype(np.int8), 0]))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _boxes_gap(one: list[float], other: list[float]) -> float:

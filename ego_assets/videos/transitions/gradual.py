@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ego_assets.arrays import runs_of_true
 from ego_assets.media.decode import ClipFrames
 from ego_assets.videos.transitions.transnet import HEIGHT_PX, WIDTH_PX, WINDOW
 
@@ -83,10 +84,9 @@ def find_transitions(
 
 def _transitions(indices: np.ndarray, likely: np.ndarray) -> list[Transition]:
     """Return stretches of frames that are part of a transition, the surest of which surely is."""
-    edges = np.flatnonzero(np.diff(np.r_[0, (likely >= _PART).astype(int), 0]))
     return [
         Transition(int(indices[start]), int(indices[end - 1]))
-        for start, end in edges.reshape(-1, 2).tolist()
+        for start, end in runs_of_true(likely >= _PART)
         if end - start >= _MIN_FRAMES and likely[start:end].max() >= _SURE
     ]
 

@@ -1,4 +1,6 @@
-"""Settings of videos that are exported: every format that has videos shares them."""
+"""Settings that several formats share: which episodes, which of their numbers, how videos are
+encoded. Light, so that commands can show them as options.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from ego_assets.reviews.settings import ReviewSettings
 from ego_assets.settings import RUNTIME, Settings
 
 PRESETS = {"h264": "veryfast", "av1": "10"}
@@ -19,6 +22,38 @@ ALL_PRESETS = {
 }
 WORST = {"h264": 51, "av1": 63}
 """The largest crf."""
+
+
+class ContentSettings(ReviewSettings):
+    """Which episodes are exported, and which numbers of them."""
+
+    split: Literal["train", "validation", "test", "all"] = Field(
+        default="train", description="episodes of this split"
+    )
+    hand: Literal["human", "robot", "both"] = Field(
+        default="human",
+        description="state and action: wrists and fingertips; wrists and the joints of a robot "
+        "hand; or wrists, fingertips and joints",
+    )
+    robot: str = Field(
+        default="", description="which robot's joints; may be left out if the lake has one only"
+    )
+    method: str = Field(
+        default="",
+        description="joints of which retargeting method (vector, position, dexpilot); may be left "
+        "out if the robot has been mapped by one only",
+    )
+    frame: Literal["camera", "world"] = Field(
+        default="camera",
+        description="frame of the positions; world: only episodes whose cameras are known in "
+        "metres in every frame",
+    )
+    fps: int | None = Field(
+        default=None,
+        ge=1,
+        le=240,
+        description="frames a second; empty: the whole number that most seconds of footage have",
+    )
 
 
 class VideoSettings(Settings):
