@@ -128,10 +128,19 @@ class LakeEpisodes:
         columns = ["episode_id", "frame_index", "pts_s", "world_from_camera_m"]
         frames = self.reader.table("episode_frames", columns=columns, shards=[shard])
         frames_of = groups_of(frames, "episode_id")
+        unplaced: set[str] = set()
+        if settings.frame == "world":
+            columns = ["episode_id", "world_from_hand_m"]
+            hands = self.reader.table("episode_hands", columns=columns, shards=[shard])
+            nowhere = hands.filter(pc.field("world_from_hand_m").is_null())
+            unplaced = set(nowhere["episode_id"].unique().to_pylist())
         found = {}
         for name in names:
             try:
-                found[name] = len(_grid_of(frames_of.get(name), settings)[1])
+                grid = _grid_of(frames_of.get(name), settings)[1]
+                if name in unplaced:
+                    raise ExportError(UNPLACED)
+                found[name] = len(grid)
             except ExportError as error:
                 self.skipped[name] = str(error)
         return found
