@@ -15,7 +15,7 @@ from ego_assets.upkeep.erasure.data_sets import erase_data_sets
 from resources.lake import Lake
 from tests.exports.numbered import episode
 
-VIDEO, OTHER = "0123456789abcdef", "fedcba9876543210"
+VIDEO, OTHER = "0" * 16, "f" * 16
 
 
 def export(lake: Lake, name: str, *videos: str) -> Path:
