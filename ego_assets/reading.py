@@ -78,6 +78,11 @@ class LakeReader:
         self._files: dict[str, dict[str, tuple[str, int | None]]] = {}
 
     @property
+    def lake(self) -> Lake:
+        """The lake that it reads."""
+        return self._lake
+
+    @property
     def location(self) -> str:
         """Where the lake is: an absolute path, or an `s3://` prefix."""
         return self._lake.location

@@ -53,6 +53,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.exports",
         "ego_assets.media",
         "ego_assets.reading",
+        "ego_assets.reviews",
         "ego_assets.operator",
         "ego_assets.settings",
     ],

@@ -137,6 +137,8 @@ class LakeEpisodes:
         found = {}
         for name in names:
             try:
+                if why := self.left_out(name):
+                    raise ExportError(why)
                 grid = _grid_of(frames_of.get(name), settings)[1]
                 if name in unplaced:
                     raise ExportError(UNPLACED)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ego_assets import catalog
 from ego_assets.quality.failed import failed_checks
-from ego_assets.quality.finding import Evidence
+from ego_assets.quality.finding import Evidence, Finding, Offender, Probe
 from ego_assets.reviews.fingerprints import ID, JUDGED
 from ego_assets.reviews.store import Kind
 from ego_assets.viewing.footage import parts_of_episode
@@ -65,7 +65,7 @@ def list_subjects(lake: Lake, kind: Kind) -> list[Subject]:
     for shard in lake.shards():
         rows = lake.read(JUDGED[kind][0], shard).to_pylist()
         faults = _faults(lake, shard, failed[shard]) if rows and failed[shard] else {}
-        parts = _clips_of_episodes(lake, shard, rows) if faults and kind == "episode" else {}
+        parts = clips_of_episodes(lake, shard, rows) if faults and kind == "episode" else {}
         for row in rows:
             name = row[ID[kind]]
             named = [f for each in (name, *parts.get(name, ())) for f in faults.get(each, ())]
@@ -78,9 +78,10 @@ def own_frames(clip: Mapping[str, Any]) -> range:
     return range(clip["start_frame"] + clip["context_frames"], clip["end_frame"])
 
 
-def _clips_of_episodes(
+def clips_of_episodes(
     lake: Lake, shard: str, episodes: list[dict[str, Any]]
 ) -> dict[str, list[str]]:
+    """{episode: the clips that it lies in}."""
     clips = lake.read("clips", shard).to_pylist()
     return {
         episode["episode_id"]: [clip["clip_id"] for clip in parts_of_episode(episode, clips, {})]
@@ -103,20 +104,31 @@ def _named_by(lake: Lake, shard: str, check: Mapping[str, str]) -> Iterator[tupl
     probe = next((p for p in probes if p.name == check["check"]), None)
     if probe is None:  # of the contract, or of drift: names no clip
         return
+    finding = finding_of(lake, shard, probe)
+    for offender in finding.worst if finding else ():
+        rest = offender.where.partition(" ")[2]
+        at = "" if offender.frame is None else f" at frame {offender.frame}"
+        value = f"{offender.value:.3g}, threshold {finding.threshold:g} {finding.unit}".strip()
+        yield subject_of(offender), f"{rest} {value}{at}".strip()
+
+
+def finding_of(lake: Lake, shard: str, probe: Probe) -> Finding | None:
+    """What a probe says of a shard, with its default thresholds and without a look at pictures;
+    None where it crashes."""
     tables = {
         table: lake.read(table, shard, columns=list(columns) or None)
         for table, columns in probe.reads.items()
     }
     settings = catalog.feature_of(probe.table).probe_settings()
     try:
-        finding = probe(Evidence(probe.table, tables), settings)
+        return probe(Evidence(probe.table, tables), settings)
     except Exception:  # of any kind: a probe that needs pictures, or somebody else's
-        return
-    for offender in finding.worst:
-        name, _, rest = offender.where.partition(" ")
-        at = "" if offender.frame is None else f" at frame {offender.frame}"
-        value = f"{offender.value:.3g}, threshold {finding.threshold:g} {finding.unit}".strip()
-        yield name, f"{rest} {value}{at}".strip()
+        return None
+
+
+def subject_of(offender: Offender) -> str:
+    """The clip or episode that an offender belongs to; a track's name begins with its clip's."""
+    return offender.where.partition(" ")[0]
 
 
 class FactTeller:
