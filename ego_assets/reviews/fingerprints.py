@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ego_assets.catalog import TABLES
 from ego_assets.reviews.store import Kind
-from ego_assets.viewing.footage import TABLES as SHOWN
+from ego_assets.viewing.shown import SHOWN
 from resources.lake import Lake
 
 JUDGED: Mapping[Kind, tuple[str, ...]] = {

@@ -17,18 +17,8 @@ import pyarrow.compute as pc
 from ego_assets.media.sheets import Rows
 from ego_assets.operator import BadInputError, Frame, Intrinsics, intrinsics_of
 from ego_assets.reading import LakeReader
+from ego_assets.viewing.shown import SHOWN
 from ego_assets.vision import draw
-
-TABLES = (
-    "object_masks",
-    "hand_masks",
-    "hand_poses",
-    "scene_reconstruction",
-    "object_poses",
-    "object_movements",
-    "robot_mappings",
-)
-"""What is shown, in the order in which it is drawn."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ class ShownClips:
 
     def _rows_of(self, clip: dict[str, Any], continued: bool) -> ClipRows:
         tables = {}
-        for name in TABLES:
+        for name in SHOWN:
             rows = self._table(name, clip["shard"]).filter(pc.field("clip_id") == clip["clip_id"])
             if continued and "is_context" in rows.column_names:
                 rows = rows.filter(pc.invert(rows["is_context"]))
