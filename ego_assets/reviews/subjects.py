@@ -104,8 +104,9 @@ def _named_by(lake: Lake, shard: str, check: Mapping[str, str]) -> Iterator[tupl
     probe = next((p for p in probes if p.name == check["check"]), None)
     if probe is None:  # of the contract, or of drift: names no clip
         return
-    finding = finding_of(lake, shard, probe)
-    for offender in finding.worst if finding else ():
+    if (finding := finding_of(lake, shard, probe)) is None:
+        return
+    for offender in finding.worst:
         rest = offender.where.partition(" ")[2]
         at = "" if offender.frame is None else f" at frame {offender.frame}"
         value = f"{offender.value:.3g}, threshold {finding.threshold:g} {finding.unit}".strip()

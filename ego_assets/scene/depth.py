@@ -8,6 +8,7 @@ a scale (`operators.metric_scale`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ Asked = tuple[np.ndarray, float | None]
 """A picture (H, W, 3) uint8, and the focal length over its width, if that is known."""
 
 
-class DepthNetwork:
+class DepthNetwork(ABC):
     """A network of one family: pictures to metres. `load_depth_model` says what a checkpoint is.
 
     It is a `MetricDepth`, too: what it is given then is its settings as a dict.
@@ -71,8 +72,9 @@ class DepthNetwork:
         return f"{cls.model_type} {digest[:16]}"
 
     @property
+    @abstractmethod
     def side_px(self) -> int:
-        raise NotImplementedError
+        """Longer side of the pictures that use its resolution to the full."""
 
     def __call__(
         self, pictures: Sequence[np.ndarray], focal_over_width: float | None
@@ -105,13 +107,13 @@ class DepthNetwork:
         width = self.side_px
         self.see([(np.zeros((round(width * 9 / 16), width, 3), np.uint8), None)] * count)
 
+    @abstractmethod
     def _prepare(self, pixels: Any) -> Any:
         """(B, 3, H, W) in 0 … 1 to what the network looks at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _metres(self, seen: Any, focals: list[float | None]) -> Any:
         """(B, h, w) depths along z."""
-        raise NotImplementedError
 
 
 class DepthPro(DepthNetwork):

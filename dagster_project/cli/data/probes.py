@@ -80,8 +80,13 @@ def _show(found: list[ProbePrecision], title: str) -> None:
         low, high = each.precision_interval or (0.0, 1.0)
         precision = f"{each.precision or 0:.0%} ({low:.0%} to {high:.0%})".replace("%", " %")
         recall = "" if each.recall is None else f"{each.recall:.0%}".replace("%", " %")
-        name = plain(f"{each.table}: {each.probe}")
-        table.add_row(name, f"{each.named:,}", f"{each.hits:,}", precision, recall)
+        table.add_row(
+            plain(f"{each.table}: {each.probe}"),
+            f"{each.named:,}",
+            f"{each.hits:,}",
+            precision,
+            recall,
+        )
     if naming:
         Console().print(table)
     most = max(found, key=lambda each: each.judged)

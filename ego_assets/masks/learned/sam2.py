@@ -7,6 +7,7 @@ out at them. Not here: finding hands and objects; the network itself.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def _unprefixed(carried: Carried) -> Carried:
     return {k.removeprefix(_PREFIX): v for k, v in carried.items() if k.startswith(_PREFIX)}
 
 
-class Sight:
+class Sight(ABC):
     """What is tracked, where it was last, and which boxes are prompts; a subclass says which.
 
     things: {track: what its rows say in every frame}; boxes: {track: box in pixels, None when out
@@ -236,16 +237,17 @@ class Sight:
     def export(self) -> Carried:
         return {"things": self.things, "boxes": self.boxes, "seen_s": self.seen_s}
 
+    @abstractmethod
     def name(self, row: dict[str, Any], table: str) -> None:
         """Hear of a proposal for a mask table, before any frame is looked at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prompts(
         self, rows: list[dict[str, Any]], pts_s: float, size: tuple[int, int]
     ) -> dict[str, Box]:
         """{track: box in 0 … 1} of one frame, from the proposals for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settle(self) -> None:
         """All of the clip has been seen: say what its new tracks are."""
 
@@ -286,6 +288,9 @@ class _PromptedSight(Sight):
         """Take over what is said of a track; what was said first counts for the take."""
         said = {k: row.get(k) for k in ("label", "side", "is_wearer")}
         self.things.setdefault(row["track_id"], said | {"table": table})
+
+    def settle(self) -> None:
+        """Change nothing: proposals say what tracks are."""
 
     def prompts(
         self, rows: list[dict[str, Any]], pts_s: float, size: tuple[int, int]

@@ -6,6 +6,7 @@ Not here: networks, prompts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Tracked:
     score: float
 
 
-class TrackMemory:
+class TrackMemory(ABC):
     """The memory of a session of transformers' video trackers (SAM 2, and the tracker of SAM 3).
 
     Bounded however long it goes on; what is exported and restored is the same to the last bit.
@@ -50,9 +51,9 @@ class TrackMemory:
         self.pointer_frames: int = config.max_object_pointers_in_encoder - 1
         self.session = self._fresh()
 
+    @abstractmethod
     def _fresh(self) -> Any:
         """A session without memories."""
-        raise NotImplementedError
 
     @property
     def tracks(self) -> list[str]:
