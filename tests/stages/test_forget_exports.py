@@ -9,8 +9,8 @@ import pytest
 
 from ego_assets.exports.files import IN_LAKE, alone_in
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lerobot.publishing import STAGING
 from ego_assets.exports.lerobot.writer import write_dataset
+from ego_assets.exports.publishing import STAGING
 from ego_assets.upkeep.erasure.data_sets import erase_data_sets
 from resources.lake import Lake
 from tests.exports.numbered import episode
