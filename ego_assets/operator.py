@@ -9,7 +9,7 @@ stores beside the clip, so that a killed take goes on where it stopped).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -219,6 +219,16 @@ class FileOperator(Protocol):
 
     def inspect(self, path: Path) -> tuple[str, int, dict[str, Any]]:
         """(SHA-256 in hex or "", size in bytes, columns of `video_manifest`) of a file."""
+        ...
+
+    def recording(
+        self, uri: str, path: Path, known_id: Callable[[Iterable[str]], str | None]
+    ) -> dict[str, Any]:
+        """Columns of `video_manifest` on the recording that a file is a chapter of.
+
+        uri: where it lies, beside the other chapters; path: where it can be read; known_id: the
+        recording that the manifest has for one of some uris. Raises BadInputError, OSError.
+        """
         ...
 
     def reject_by_size(self, byte_size: int) -> dict[str, Any] | None:

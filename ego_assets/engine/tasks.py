@@ -6,7 +6,7 @@ apart from a loaded model: the worker does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,12 +115,22 @@ class FileTask:
             return "", byte_size, rejected
         with self.raw.hold(uri) as path:
             sha256, size, columns = self.operator.inspect(path)
+            if columns["accepted"]:
+                columns |= self.operator.recording(uri, path, self._recording_of)
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None
         if beside is not None and int(beside[0]) > MAX_SIDECAR_BYTES:
             limit = f"{MAX_SIDECAR_BYTES // 2**20} MiB"
             detail = f"{find_sidecar(uri)} is larger than {limit}: it was not fetched"
             columns = self.operator.rejected("bad_calibration", detail)
         return sha256, size, columns
+
+    def _recording_of(self, uris: Iterable[str]) -> str | None:
+        """The recording that the rows of some files have; None: there is none."""
+        for source in self.sources.at(uris):
+            rows = self.lake.read("video_manifest", source.shard, items=[source.item_id])
+            if found := next(filter(None, rows["recording_id"].to_pylist()), None):
+                return str(found)
+        return None
 
     def _claim(self, video_id: str, uri: str, item_id: str) -> tuple[str, str]:
         """The (uri, shard) that owns this content."""

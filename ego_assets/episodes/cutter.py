@@ -46,7 +46,7 @@ class EpisodeCutter:
     """The backend `rules` of the operator `episode_cutter`."""
 
     name = "rules"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -217,6 +217,8 @@ class _Rows:
         self.episodes.append(
             place
             | {
+                "recording_id": video["recording_id"],
+                "recording_start_s": _plus(video["recording_start_s"], place["start_pts_s"]),
                 "split": split_of(take.video_id, settings),
                 "instruction": words.text,
                 "instruction_source": words.source,
@@ -292,6 +294,10 @@ def _objects_of(tables: Mapping[str, pa.Table]) -> _Objects:
 def _scale_kind(take: TakeFrames, here: slice) -> str:
     kinds = take.camera.scale_kind[here][take.camera.is_metric[here]]
     return str(kinds[0]) if len(kinds) else "arbitrary"
+
+
+def _plus(began_s: float | None, second: float) -> float | None:
+    return None if began_s is None else began_s + second
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -11,6 +11,7 @@ from resources.lake.table import (
     Float32,
     Int32,
     Joints3D,
+    MayBeAbsent,
     Plausible,
     Quaternion,
     Text,
@@ -77,6 +78,12 @@ class Episode(EpisodeRow):
     end_frame: Int32 = Field(ge=1, description="one past the last frame")
     start_pts_s: Seconds = Field(description="time of the first frame")
     end_pts_s: Seconds = Field(description="end of the last frame")
+    recording_id: Annotated[Text, MayBeAbsent()] | None = Field(
+        default=None, description="as in video_manifest"
+    )
+    recording_start_s: Annotated[Seconds, MayBeAbsent()] | None = Field(
+        default=None, description="time of the first frame since that of the recording"
+    )
     split: Literal["train", "validation", "test"] = Field(
         description="by recording, so that no recording is in two; it stays when footage is added"
     )

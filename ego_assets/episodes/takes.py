@@ -29,6 +29,8 @@ READS: dict[str, tuple[str, ...]] = {
         "reject_reason",
         "duration_s",
         "frame_count",
+        "recording_id",
+        "recording_start_s",
     ),
     "clips": (
         "video_id",

@@ -51,6 +51,7 @@ GONE_WORDS = {
     AWAY: "not there, nor is any other video of its folder",
     HANDED_ON: "not there, and another file has its content",
 }
+BEGINS_NOW = "the chapters of its recording before it are there now"
 
 
 class SourceStatus(Enum):
@@ -126,7 +127,7 @@ class _Shard:
         displaced = {
             j.file.uri: j.state.byte_size
             for j in judged
-            if j.status is SourceStatus.CHANGED and j.state is not None and j.state.version
+            if j.status is SourceStatus.CHANGED and not j.why and j.state is not None
         }
         if displaced and self._move(displaced):
             judged = self._judge(self._enter())
@@ -209,6 +210,13 @@ class _Shard:
             is_same = False
         except OSError as error:
             return Judged(file, SourceStatus.UNSURE, str(error))
+        if is_same and row.get("chapter_index"):
+            from ego_assets.videos.recordings.chapters import newly_there
+
+            before = newly_there(file.uri, row)
+            inputs = digest(probe_inputs(file.uri), state.identity, sidecar, before)
+            if before and inputs != made.input_hash:
+                return Judged(file, SourceStatus.CHANGED, BEGINS_NOW, state, sidecar, inputs)
         if is_same:
             return Judged(file, SourceStatus.SAME, "", state, sidecar, made.input_hash)
         # Not only what `probe_inputs` goes by: other bytes may have the old size and time.

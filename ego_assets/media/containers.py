@@ -10,6 +10,7 @@ Not here: the index of frames (`frame_index`), decoding (`decode`).
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Sequence
@@ -38,24 +39,28 @@ MAX_PICTURE_PIXELS = 16384 * 8640
 """No decoder makes a larger picture, whatever a stream says of itself half way through."""
 
 
-def open_media(path: Path | str, hardware: Any = None) -> av.container.InputContainer:
-    """Open a media file for reading. To be closed by the caller (it is a context manager).
+def open_media(source: Path | str | io.RawIOBase, hardware: Any = None) -> Any:
+    """Open a media file for reading. To be closed by the caller: an `av` InputContainer, which is a
+    context manager.
 
-    hardware: an `av.codec.hwaccel.HWAccel` that decodes its video; nothing else is different.
-    Raises BadInputError if it is no media file of a known format; OSError, such as
-    FileNotFoundError, if it cannot be read.
+    source: a path, or an open file that can be sought in. hardware: an `av.codec.hwaccel.HWAccel`
+    that decodes its video; nothing else is different. Raises BadInputError if it is no media file
+    of a known format; OSError, such as FileNotFoundError, if it cannot be read.
     """
-    path = Path(path)
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # to open a pipe would be to wait for ever
-        raise BadInputError(f"{path}: not a file")
-    if found.st_size == 0:
-        raise BadInputError(f"{path}: the file is empty")
-    try:
+    if isinstance(source, io.RawIOBase):
+        path = Path(getattr(source, "name", ""))
+        opened: Any = source
+    else:
+        path = Path(source)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe would be to wait for ever
+            raise BadInputError(f"{path}: not a file")
+        if found.st_size == 0:
+            raise BadInputError(f"{path}: the file is empty")
         # `file:` keeps a name such as `concat:a.mp4` from being read as a protocol.
-        container = av.open(
-            f"file:{path}", options=_OPTIONS, metadata_errors="replace", hwaccel=hardware
-        )
+        opened = f"file:{path}"
+    try:
+        container = av.open(opened, options=_OPTIONS, metadata_errors="replace", hwaccel=hardware)
     except PermissionError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:

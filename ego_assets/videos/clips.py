@@ -147,7 +147,7 @@ class ClipSplitter:
     """
 
     name = "transnet"
-    version = "4"
+    version = "5"
     quality_tier = "learned"
     weights_hash = ""
 
@@ -193,9 +193,12 @@ class ClipSplitter:
         if not scenes:
             raise BadInputError(f"{path}: all of its {len(index)} pictures are damaged")
         rows = []
+        began_s = video.get("recording_start_s")
         megapixels = index.width * index.height / 1e6
         for number, clip in enumerate(scenes):
             take = clip.pop("take")
+            if clip["split_reason"] == "start" and video.get("chapter_index"):
+                clip["split_reason"] = "chapter"
             inside = range(clip["start_frame"], clip["end_frame"])
             spoilt = stretches(damaged.intersection(inside))
             rows.append(
@@ -207,6 +210,8 @@ class ClipSplitter:
                     "take_id": f"{video['video_id']}-t{take:03d}",
                     "estimated_cost": megapixels * len(inside),
                     "damaged_frames": [list(each) for each in spoilt] or None,
+                    "recording_id": video.get("recording_id"),
+                    "recording_start_s": None if began_s is None else began_s + clip["start_pts_s"],
                     **clip,
                 }
             )

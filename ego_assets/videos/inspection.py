@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from enum import StrEnum
@@ -34,12 +35,14 @@ from ego_assets.media.damage.survey import damage_around, missing_of, true_steps
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import FrameIndex, has_times_of_decoding, index_frames
 from ego_assets.operator import BadInputError
+from ego_assets.videos.audio import audio_columns, audio_start_s, choose_audio_stream
 from ego_assets.videos.calibration.camera import CalibrationError
 from ego_assets.videos.calibration.columns import camera_columns
+from ego_assets.videos.recordings.chapters import recording_columns
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
 
-VERSION = "5"
+VERSION = "6"
 """Of the rows: raise it when they change."""
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
@@ -110,6 +113,12 @@ class FileInspector:
     def reject_by_size(self, byte_size: int) -> dict[str, Any] | None:
         """As the function of that name."""
         return reject_by_size(byte_size, self.settings)
+
+    def recording(
+        self, uri: str, path: Path, known_id: Callable[[Iterable[str]], str | None]
+    ) -> dict[str, Any]:
+        """As `recording_columns`."""
+        return recording_columns(uri, path, known_id, self.settings.video_stream)
 
     def rejected(self, reason: str, detail: str) -> dict[str, Any]:
         """As `rejected_columns`."""
@@ -219,7 +228,8 @@ def _blank() -> dict[str, Any]:
         "bit_depth field_order video_stream_index video_stream_count frame_count "
         "promised_frame_count missing_s damaged_frames average_rate_fps is_variable_rate "
         "duration_s start_pts_s audio_codec audio_rate_hz "
-        "audio_channels camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
+        "audio_channels audio_start_s recording_id chapter_index recording_start_s "
+        "camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
     )
     return {"accepted": False} | dict.fromkeys(names.split())
 
@@ -231,7 +241,8 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
         raise RejectedError(RejectReason.EMPTY, "the file is empty")
     with _open(path) as container:
         row["container"] = container.format.name
-        _fill_audio(row, container)
+        sound = choose_audio_stream(container)
+        row |= audio_columns(sound)
         stream = _choose_stream(container, settings.video_stream)
         _fill_stream(row, stream)
         row["video_stream_count"] = len(video_streams(container))
@@ -240,6 +251,8 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     index = index_frames(path, settings.video_stream)
     cut_off = is_cut_off(path, row["container"])
     _fill_index(row, index, cut_off)
+    if sound is not None:
+        row["audio_start_s"] = audio_start_s(path, sound.index, row["start_pts_s"])
     if cut_off:
         row["promised_frame_count"], row["missing_s"] = missing_of(index, promise)
     _check_length(row, index, settings)
@@ -285,16 +298,6 @@ def _choose_stream(container: Any, wanted: int | None) -> Any:
         f"for it; there is {', '.join(there)}: set one of these, or leave the setting empty for "
         "the largest",
     )
-
-
-def _fill_audio(row: dict[str, Any], container: Any) -> None:
-    streams = [s for s in container.streams.audio if s.codec_context is not None]
-    if not streams:
-        return
-    chosen = max(streams, key=lambda s: (s.sample_rate or 0, s.channels or 0, -s.index))
-    row["audio_codec"] = chosen.codec_context.name
-    row["audio_rate_hz"] = chosen.sample_rate or None
-    row["audio_channels"] = chosen.channels or None
 
 
 def _fill_stream(row: dict[str, Any], stream: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ego_assets.quality.finding import Evidence, Finding, Offender, probe
 from ego_assets.quality.settings import ProbeSettings
+from ego_assets.videos.recordings.names import ChapterName, chapter_of
 from resources.raw.uris import path_of
 
 _NAMED = 3
@@ -46,6 +47,27 @@ def videos_are_not_damaged(evidence: Evidence, settings: ProbeSettings) -> Findi
     rows = [r for r in evidence.rows.to_pylist() if r["accepted"]]
     faults = [f for r in rows for f in _damage(r, _name(r["uri"]), r["average_rate_fps"])]
     return _finding(faults, len(rows), "seconds of damage", "no damage in the files")
+
+
+@probe(
+    "video_manifest",
+    reads=("uri", "accepted", "recording_id", "chapter_index", "recording_start_s"),
+)
+def chapters_follow_each_other(evidence: Evidence, settings: ProbeSettings) -> Finding:
+    """The files that a camera made of one recording are there from the first on, and each goes on
+    where the one before it ends."""
+    named = [(r, chapter_of(r["uri"])) for r in evidence.rows.to_pylist() if r["accepted"]]
+    chapters = [(row, name) for row, name in named if name is not None and name.index]
+    faults = [_misplaced(row, name) for row, name in chapters if row["recording_start_s"] is None]
+    return _finding(faults, len(chapters), "chapters", "every chapter follows the one before it")
+
+
+def _misplaced(row: dict[str, Any], chapter: ChapterName) -> Fault:
+    name, number = _name(row["uri"]), chapter.index + 1
+    why = f"chapter {number} of a recording, and a file before it cannot be read in its folder"
+    if row["recording_id"] is None:
+        why = f"named like chapter {number}, but by format, camera or clock no continuation"
+    return Offender(name, None, 1.0), f"{name} is {why}"
 
 
 @probe(
@@ -102,5 +124,6 @@ def _name(uri: str) -> str:
 PROBES = (
     *recordings_are_not_cut_off,
     *videos_are_not_damaged,
+    *chapters_follow_each_other,
     *clips_are_not_damaged,
 )

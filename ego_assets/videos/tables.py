@@ -129,6 +129,24 @@ class VideoManifest(VideoRow):
     audio_channels: Annotated[Int32, MayBeAbsent()] | None = Field(
         description="channels of the chosen audio stream"
     )
+    audio_start_s: Annotated[Seconds, MayBeAbsent()] | None = Field(
+        default=None,
+        description="when a player begins the audio, since the first picture: negative if it is "
+        "heard before; edit lists and the encoder's delay are taken into account",
+    )
+    recording_id: Annotated[Text, MayBeAbsent()] | None = Field(
+        default=None,
+        description="shared by the files that a camera has made of one recording (its chapters); "
+        "null: the file is not known to be a chapter",
+    )
+    chapter_index: Annotated[Int32, MayBeAbsent()] | None = Field(
+        default=None, ge=0, description="order of the file in its recording, from 0"
+    )
+    recording_start_s: Annotated[Seconds, MayBeAbsent()] | None = Field(
+        default=None,
+        description="time of the first picture since that of the recording: the durations of the "
+        "chapters before. Null: one of these is not there",
+    )
     camera_model: Text | None = Field(description="PINHOLE, OPENCV or OPENCV_FISHEYE")
     fx_px: Annotated[Pixels, Plausible(50.0, 20000.0)] | None = Field(description="focal length, x")
     fy_px: Annotated[Pixels, Plausible(50.0, 20000.0)] | None = Field(description="focal length, y")
@@ -157,9 +175,16 @@ class Clip(ClipRow):
     context_frames: Int32 = Field(
         ge=0, description="leading frames shared with the clip before it in the take"
     )
-    split_reason: Literal["start", "cut", "transition", "damage", "length"] = Field(
-        description="what made this clip begin here; frames of a transition, or of damage that is "
-        "longer than the overlap of clips, belong to no clip"
+    recording_id: Annotated[Text, MayBeAbsent()] | None = Field(
+        default=None, description="as in video_manifest"
+    )
+    recording_start_s: Annotated[Seconds, MayBeAbsent()] | None = Field(
+        default=None, description="time of the first frame since that of the recording"
+    )
+    split_reason: Literal["start", "chapter", "cut", "transition", "damage", "length"] = Field(
+        description="what made this clip begin here; chapter: the file, whose recording began in "
+        "the file before it, so that what is seen goes on from there; frames of a transition, or "
+        "of damage that is longer than the overlap of clips, belong to no clip"
     )
     damaged_frames: Annotated[Stretches, Unit("frame index"), MayBeAbsent()] | None = Field(
         default=None,

@@ -45,12 +45,15 @@ def write_numbered(
     mux: dict[str, str] | None = None,
     rate: int = RATE,
     numbers: Iterable[int] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> Path:
-    """Numbered pictures at a constant rate. numbers: other ones than 0, 1, …"""
+    """Numbered pictures at a constant rate. numbers: other ones than 0, 1, …; tags: of the file,
+    such as `creation_time`."""
     given = list(numbers if numbers is not None else range(count))
     with av.open(str(path), "w", options=mux or {}) as container:
         stream: Any = container.add_stream(codec, rate=rate, options=options or X264)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        container.metadata.update(tags or {})
         for place, number in enumerate(given):
             picture = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
             picture.pts, picture.time_base = place, Fraction(1, rate)

@@ -1,0 +1,1 @@
+"""Recordings that a camera stored as several files, its chapters."""
