@@ -243,6 +243,7 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
         row["container"] = container.format.name
         sound = choose_audio_stream(container)
         row |= audio_columns(sound)
+        sound_index = None if sound is None else sound.index
         stream = _choose_stream(container, settings.video_stream)
         _fill_stream(row, stream)
         row["video_stream_count"] = len(video_streams(container))
@@ -251,8 +252,8 @@ def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:
     index = index_frames(path, settings.video_stream)
     cut_off = is_cut_off(path, row["container"])
     _fill_index(row, index, cut_off)
-    if sound is not None:
-        row["audio_start_s"] = audio_start_s(path, sound.index, row["start_pts_s"])
+    if sound_index is not None:
+        row["audio_start_s"] = audio_start_s(path, sound_index, row["start_pts_s"])
     if cut_off:
         row["promised_frame_count"], row["missing_s"] = missing_of(index, promise)
     _check_length(row, index, settings)

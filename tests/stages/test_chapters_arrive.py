@@ -1,0 +1,100 @@
+"""Chapters of one recording join it whenever they arrive, in whatever order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resources.ledger import State
+from tests.operators.numbered_video import write_numbered
+from tests.stages.raw_bench import RawBench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> RawBench:
+    made = RawBench(tmp_path, videos=0)
+    (made.raw / "100GOPRO").mkdir()
+    return made
+
+
+def put(bench: RawBench, number: int, folder: str = "100GOPRO") -> Path:
+    """A chapter of one second whose pictures go on from the one before."""
+    first = 30 * (number - 1)
+    path = bench.raw / folder / f"GX0{number}0012.MP4"
+    return write_numbered(path, 30, numbers=range(first, first + 30))
+
+
+def run(bench: RawBench) -> dict[str, dict[str, Any]]:
+    """{name: its row of the manifest}"""
+    bench.run(stages=("probe", "split"))
+    return {Path(r["uri"]).name: r for r in bench.manifest()}
+
+
+def starts(rows: dict[str, dict[str, Any]]) -> list[float | None]:
+    return [rows[name]["recording_start_s"] for name in sorted(rows)]
+
+
+def test_a_later_shard_joins_the_recording(bench: RawBench) -> None:
+    put(bench, 1)
+    first = run(bench)["GX010012.MP4"]
+    before = bench.work()
+    put(bench, 2)
+    rows = run(bench)
+    assert rows["GX010012.MP4"] == first
+    assert rows["GX010012.MP4"]["shard"] != rows["GX020012.MP4"]["shard"]
+    assert rows["GX020012.MP4"]["recording_id"] == first["recording_id"] is not None
+    assert starts(rows) == pytest.approx([0.0, 1.0])
+    assert before.items() <= bench.work().items()
+    clips = {c["video_id"]: c for c in bench.rows()["clips"]}
+    second = clips[rows["GX020012.MP4"]["video_id"]]
+    assert clips[first["video_id"]]["split_reason"] == "start"
+    assert second["split_reason"] == "chapter"
+    assert second["recording_id"] == first["recording_id"]
+    assert second["recording_start_s"] == pytest.approx(1.0)
+
+
+def test_a_chapter_before_the_others_gives_them_their_time(bench: RawBench) -> None:
+    put(bench, 2)
+    put(bench, 3)
+    rows = run(bench)
+    assert starts(rows) == [None, None]
+    recording = rows["GX020012.MP4"]["recording_id"]
+    put(bench, 1)
+    rows = run(bench)
+    assert {row["recording_id"] for row in rows.values()} == {recording}
+    bench.make(*bench.lake.shards(), stages=("probe", "split"))
+    rows = {Path(r["uri"]).name: r for r in bench.manifest()}
+    assert starts(rows) == pytest.approx([0.0, 1.0, 2.0])
+    found = {c["video_id"]: c["recording_start_s"] for c in bench.rows()["clips"]}
+    assert [found[rows[n]["video_id"]] for n in sorted(rows)] == pytest.approx([0.0, 1.0, 2.0])
+    done = bench.work()
+    bench.make(*bench.lake.shards(), stages=("probe", "split"))
+    assert bench.work() == done
+    assert bench.counts(State.DONE)[:2] == [3, 3]
+
+
+def test_what_was_known_stays_when_a_chapter_is_gone(bench: RawBench) -> None:
+    first = put(bench, 1)
+    put(bench, 2)
+    rows = run(bench)
+    done = bench.work()
+    first.unlink()
+    bench.make(*bench.lake.shards(), stages=("probe", "split"))
+    assert bench.video("GX020012.MP4") == rows["GX020012.MP4"]
+    work = bench.work()
+    assert all(
+        work[key] == value for key, value in done.items() if rows["GX020012.MP4"]["video_id"] in key
+    )
+
+
+def test_a_recording_that_was_moved_keeps_its_id(bench: RawBench) -> None:
+    put(bench, 1)
+    recording = run(bench)["GX010012.MP4"]["recording_id"]
+    (bench.raw / "100GOPRO").rename(bench.raw / "monday")
+    put(bench, 2, "monday")
+    rows = run(bench)
+    assert {Path(row["uri"]).parent.name for row in rows.values()} == {"monday"}
+    assert [rows[n]["recording_id"] for n in sorted(rows)] == [recording] * 2
+    assert starts(rows) == pytest.approx([0.0, 1.0])
