@@ -50,7 +50,7 @@ class BaselineMovementEstimator:
     """Masks, poses and cameras → `object_movements`."""
 
     name = "baseline"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -197,12 +197,12 @@ class BaselineMovementEstimator:
     ) -> list[dict[str, Any]]:
         cuts = [0, *(i for i in range(1, len(states)) if states[i] != states[i - 1]), len(states)]
         rows = []
-        step = float(np.median(np.diff(path.pts_s))) if len(path.pts_s) > 1 else 1 / 30
         for start, end in pairwise(cuts):
             touching = [t for t in path.touch[start:end] if t]
             hand = max(sorted(set(touching)), key=touching.count) if touching else None
-            whole = end < len(path.frames)
-            end_s = float(path.pts_s[end]) if whole else float(path.pts_s[end - 1]) + step
+            end_frame = path.frames[end] if end < len(path.frames) else path.frames[-1] + 1
+            is_last = end_frame == clip.clip["end_frame"]
+            end_s = clip.clip["end_pts_s"] if is_last else clip.frames.time_of(end_frame)
             duration = end_s - float(path.pts_s[start])
             row = {
                 "video_id": clip.clip["video_id"],
@@ -210,7 +210,7 @@ class BaselineMovementEstimator:
                 "clip_id": clip.clip_id,
                 "track_id": track,
                 "start_frame": path.frames[start],
-                "end_frame": path.frames[end] if whole else path.frames[-1] + 1,
+                "end_frame": end_frame,
                 "start_pts_s": float(path.pts_s[start]),
                 "end_pts_s": end_s,
                 "state": states[start],
