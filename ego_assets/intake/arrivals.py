@@ -20,6 +20,7 @@ from typing import Any
 
 from ego_assets.intake.batches import Limits, close_batches
 from ego_assets.intake.changes import Changes, is_gone, run_key, seen
+from ego_assets.intake.chapters import waiting_shards
 from ego_assets.intake.forgotten import pass_over
 from ego_assets.intake.headers import HeaderReader
 from ego_assets.intake.moves import enter_all
@@ -270,7 +271,12 @@ class Arrivals:
             files = named(sorted(files, key=lambda f: f.uri), self.changes.sources)
             last = write_shard(self.lake, files, wants_run=True, after=last)
             _, request = self._read_shard(last)
-            self.files.enter([([seen(w) for w in batch], request)], self._clock())
+            uris = [w.uri for w in batch]
+            again = [
+                ((), RunRequest(run_key(shard, uris), shard, True, 0))
+                for shard in waiting_shards(self.lake, self.ledger, uris)
+            ]
+            self.files.enter([([seen(w) for w in batch], request), *again], self._clock())
             found.shards.append(last)
 
     def _reenter(self, until_s: float, found: ScanReport) -> None:

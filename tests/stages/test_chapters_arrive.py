@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resources.ledger import State
+from resources.ledger.sources import STAGE
 from tests.operators.numbered_video import write_numbered
 from tests.stages.raw_bench import RawBench
+from tests.stages.test_arrivals import LIMITS, Place
 
 
 @pytest.fixture
@@ -64,8 +67,6 @@ def test_a_chapter_before_the_others_gives_them_their_time(bench: RawBench) -> N
     put(bench, 1)
     rows = run(bench)
     assert {row["recording_id"] for row in rows.values()} == {recording}
-    bench.make(*bench.lake.shards(), stages=("probe", "split"))
-    rows = {Path(r["uri"]).name: r for r in bench.manifest()}
     assert starts(rows) == pytest.approx([0.0, 1.0, 2.0])
     found = {c["video_id"]: c["recording_start_s"] for c in bench.rows()["clips"]}
     assert [found[rows[n]["video_id"]] for n in sorted(rows)] == pytest.approx([0.0, 1.0, 2.0])
@@ -73,6 +74,29 @@ def test_a_chapter_before_the_others_gives_them_their_time(bench: RawBench) -> N
     bench.make(*bench.lake.shards(), stages=("probe", "split"))
     assert bench.work() == done
     assert bench.counts(State.DONE)[:2] == [3, 3]
+
+
+def test_a_listing_asks_for_the_shard_that_waits_for_a_chapter(tmp_path: Path) -> None:
+    place, limits = Place(tmp_path), replace(LIMITS, files=1)
+
+    def arrive(number: int) -> list[str]:
+        write_numbered(place.raw / f"GX0{number}0012.MP4", 30)
+        place.look(0, limits)
+        place.look(11, limits)
+        return sorted(place.asked_for())
+
+    arrive(2)
+    place.run("video_manifest")
+    (waiting,) = place.lake.shards()
+    assert arrive(4) == [(own := place.lake.shards()[-1])] != [waiting]
+    place.run("video_manifest")
+    assert arrive(1) == sorted([waiting, own, place.lake.shards()[-1]])
+    place.run("video_manifest")
+    rows = [r for s in place.lake.shards() for r in place.lake.read(STAGE, s).to_pylist()]
+    found = {r["chapter_index"]: r["recording_start_s"] for r in rows}
+    assert found == {0: 0.0, 1: pytest.approx(1.0), 3: None}
+    assert place.look(500, limits).shards == []
+    assert place.asked_for() == []
 
 
 def test_what_was_known_stays_when_a_chapter_is_gone(bench: RawBench) -> None:

@@ -15,6 +15,8 @@ _NEW = re.compile(r"(G[HXLS])(\d\d)(\d{4})", re.IGNORECASE | re.ASCII)
 _FIRST = re.compile(r"(GO)PR(\d{4})", re.IGNORECASE | re.ASCII)
 _NEXT = re.compile(r"(GP)(\d\d)(\d{4})", re.IGNORECASE | re.ASCII)
 
+MAX_CHAPTERS = 99
+
 
 @dataclass(frozen=True)
 class ChapterName:
@@ -39,6 +41,10 @@ class ChapterName:
     def before(self) -> list[ChapterName]:
         """The chapters before this one, the nearest first."""
         return [self.sibling(index) for index in range(self.index - 1, -1, -1)]
+
+    def after(self) -> list[ChapterName]:
+        """The chapters that may come after this one: a name has room for 99."""
+        return [self.sibling(index) for index in range(self.index + 1, MAX_CHAPTERS)]
 
 
 def chapter_of(uri: str) -> ChapterName | None:
