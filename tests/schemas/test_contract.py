@@ -25,6 +25,8 @@ def clip_row(**changes):
         "end_pts_s": 1.0,
         "context_frames": 0,
         "split_reason": "start",
+        "recording_id": "fedcba9876543210",
+        "recording_start_s": 60.0,
         "damaged_frames": [[3, 5], [9, 10]],
         "estimated_cost": 1.0,
     }
