@@ -23,15 +23,3 @@ def test_the_delay_of_an_encoder_is_not_heard(real_data: Path) -> None:
     row = probe_video(real_data / "videos" / "hands_blocks_topdown.mp4", ManifestSettings())
     assert row["audio_codec"] == "aac"
     assert row["audio_start_s"] == pytest.approx(0.0, abs=0.025)
-
-
-def test_audio_that_does_not_decode_costs_no_video(tmp_path: Path) -> None:
-    write_cases(tmp_path)
-    path = tmp_path / "late_audio.mp4"
-    data = bytearray(path.read_bytes())
-    at = data.index(b"mp4a")
-    data[at : at + 4] = b"zzzz"
-    path.write_bytes(data)
-    row = probe_video(path, ManifestSettings())
-    assert row["accepted"]
-    assert row["audio_start_s"] is None
