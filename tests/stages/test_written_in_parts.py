@@ -79,13 +79,15 @@ def test_a_file_that_changes_while_it_is_read_is_taken_when_it_is_whole(
     path, stop = bench.raw / "growing.mp4", tmp_path / "stop"
     command = [sys.executable, "-c", APPENDING, tmp_path / "whole.mp4", path, stop]
     with subprocess.Popen([*map(str, command)]) as writer:
-        wait_until(lambda: path.exists() and path.stat().st_size > len(video) - 4000)
-        bench.run(stages=("probe", "split"))
-        rows = {Path(r["uri"]).name: r for r in bench.manifest()}
-        assert rows["a.mp4"]["accepted"]
-        assert "growing.mp4" not in rows
-        stop.touch()
+        try:
+            wait_until(lambda: path.exists() and path.stat().st_size > len(video) - 4000)
+            bench.run(stages=("probe", "split"))
+            rows = {Path(r["uri"]).name: r for r in bench.manifest()}
+        finally:
+            stop.touch()
         writer.wait(30)
+    assert rows["a.mp4"]["accepted"]
+    assert "growing.mp4" not in rows
     bench.run(stages=("probe", "split"))
     row = bench.video("growing.mp4")
     assert (row["accepted"], row["byte_size"]) == (True, len(video))
