@@ -17,8 +17,10 @@ from ego_assets.media.containers import choose_video_stream
 from ego_assets.media.damage.cut_off import promise_of
 from ego_assets.operator import BadInputError
 
-_CAMERA_TAGS = ("make", "model", "firmware", "com.apple.quicktime.make")
-_CAMERA_TAGS += ("com.apple.quicktime.model", "com.android.model")
+_CAMERA_TAGS = (
+    *("make", "model", "firmware"),
+    *("com.apple.quicktime.make", "com.apple.quicktime.model", "com.android.model"),
+)
 _TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)", re.ASCII)
 RATE_SHARE = 0.01
 """Rates are of whole files: a short last chapter has another one by a frame."""
