@@ -142,7 +142,7 @@ def waiting(number: int, noun: str) -> str:
 
 UNCHECKED = {"doctor"}
 """Commands that look at the environment themselves."""
-RESUMED = {"run", "demo", "retry", "stale", "forget", "relocate", "export"}
+RESUMED = {"run", "demo", "retry", "stale", "forget", "relocate", "export", "ingest"}
 """Commands that go on where they were stopped."""
 STOPPED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as of any command of a shell."""

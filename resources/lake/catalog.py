@@ -35,11 +35,13 @@ _UNREADABLE = re.compile(
 )
 
 T = TypeVar("T")
+Beside = Mapping[str, tuple[pa.Schema, Callable[[], pa.Table]]]
 
 
 class Catalog:
     """Answers SQL over the tables of a lake. A context manager; one statement at a time.
 
+    beside: further tables, which are no Parquet files of the lake: {name: (schema, read)}.
     memory_limit: DuckDB may use half of it, and an answer of `query` a quarter; a single value may
     exceed it (`bounded_growth` stops that, too). timeout_s: how long a statement may compute.
     """
@@ -48,6 +50,7 @@ class Catalog:
         self,
         lake: Lake,
         *,
+        beside: Beside | None = None,
         memory_limit: str = "2GB",
         threads: int | None = None,
         timeout_s: float | None = None,
@@ -55,6 +58,7 @@ class Catalog:
         import duckdb
 
         self._lake = lake
+        self._beside = beside or {}
         self._memory_limit = memory_limit
         self._timeout_s = timeout_s
         self._left_s = timeout_s
@@ -90,7 +94,9 @@ class Catalog:
         self._end()
         self._left_s = self._timeout_s
         connection = self._connection = self._database.cursor()
-        select = check(connection, sql, TABLES)
+        select = check(connection, sql, [*TABLES, *self._beside])
+        for name, (schema, read) in self._beside.items():
+            connection.register(name, read() if name in select.tables else schema.empty_table())
         for table, model in TABLES.items():
             is_read = table in select.tables
             found = self._files(table) if is_read else model.arrow_schema().empty_table()

@@ -93,6 +93,15 @@ class Scratch:
                 if not (self.root / name / _READY).exists():
                     self._fetch(name, parts)
 
+    @contextmanager
+    def own_folder(self, name: str) -> Iterator[Path]:
+        """A folder for what is no copy; deleted like one where nobody has used it for long."""
+        with self._lock(name, fcntl.LOCK_SH):
+            folder = self.root / name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            (folder / _READY).touch()
+            yield folder
+
     def sha256(self, path: Path) -> str:
         """Of a copy that is held; read once."""
         noted = path.with_name(path.name + _SHA256)

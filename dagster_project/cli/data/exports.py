@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from dagster_project.cli.data.options import given_settings, options_of
 from dagster_project.cli.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
@@ -26,38 +25,6 @@ from dagster_project.cli.terminal import (
     existing_lake,
 )
 from ego_assets.settings import Settings
-
-
-def _option_of(name: str, info: FieldInfo) -> Callable[[Any], Any]:
-    """The option of a field of settings. What it accepts is left to the settings to say."""
-    said = info.annotation
-    choices = get_args(said) if get_origin(said) is Literal else ()
-    kind: Any = click.Choice([str(c) for c in choices]) if choices else str
-    default = "" if info.default in (None, "") else f" [default: {info.default}]"
-    return click.option(
-        f"--{name.replace('_', '-')}", name, type=kind, help=f"{info.description}{default}"
-    )
-
-
-def _options_of(form: type[Settings]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        fields = list(form.model_fields.items())
-        for name, info in reversed(fields):
-            command = _option_of(name, info)(command)
-        return command
-
-    return decorate
-
-
-def _given(form: type[Settings], options: dict[str, Any]) -> Any:
-    """Settings of the options that a person gave. Raises UsageError."""
-    said = {k: v for k, v in options.items() if k in form.model_fields and v is not None}
-    try:
-        return form.model_validate(said)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
-        raise click.UsageError(f"--{name}: {first['msg']}") from error
 
 
 @contextmanager
@@ -103,15 +70,15 @@ def _command(of: _Format) -> click.Command:
         type=click.Path(file_okay=False, path_type=Path),
         help="Folder of the data set; one that was written before is brought up to date.",
     )
-    @_options_of(of.content)
-    @_options_of(of.form)
+    @options_of(of.content)
+    @options_of(of.form)
     @JSON_OPTION
     def command(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
         from ego_assets.exports import lake_export
 
         lake = existing_lake(lake_root)
-        content = _given(of.content, options)
-        form = _given(of.form, options)
+        content = given_settings(of.content, options)
+        form = given_settings(of.form, options)
         try:
             with _bar() as tell:
                 done = getattr(lake_export, f"export_{of.name}")(lake, out, content, form, tell)

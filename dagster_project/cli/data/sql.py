@@ -71,6 +71,7 @@ def sql(
     DESCRIBE, SUMMARIZE, SHOW TABLES and EXPLAIN work, too. Nothing can be written, and nothing but
     the tables can be read. An answer is printed while it is computed.
     """
+    from ego_assets.intake.links import records
     from resources.lake.catalog import Catalog
     from resources.lake.statements import QueryError
 
@@ -78,10 +79,9 @@ def sql(
         raise click.UsageError("choose one of --csv and --json")
     lake = existing_lake(lake_root)
     memory, status = round(memory_gb * 1e9), 0
-    with (
-        bounded_growth(memory),
-        Catalog(lake, memory_limit=f"{memory_gb:g}GB", timeout_s=timeout_s or None) as catalog,
-    ):
+    limits: Any = {"memory_limit": f"{memory_gb:g}GB", "timeout_s": timeout_s or None}
+    beside = {records.TABLE: (records.SCHEMA, records.LinkFiles(lake).table)}
+    with bounded_growth(memory), Catalog(lake, beside=beside, **limits) as catalog:
         try:
             answer = catalog.stream(query)
             if as_json:

@@ -19,6 +19,8 @@ from ego_assets.catalog import TABLES, stage_of
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.feature import LAKE
+from ego_assets.intake.links.records import FOLDER as LINKS
+from ego_assets.intake.links.records import LinkFiles
 from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
 from ego_assets.reviews.store import FOLDER as REVIEWS
@@ -182,6 +184,7 @@ def _steps(
     def reviews() -> None:
         count = ReviewFiles(lake).erase(video_id, texts.replaced)
         done.counts["reviews"] += count
+        done.counts["links"] += LinkFiles(lake).erase(video_id)
 
     def copies() -> None:
         if not tombstone.sha256:
@@ -315,7 +318,7 @@ def _purge(
         "_carried/": lambda key: _is_carried_of(key, mine, video_id),
         "_choices/": lambda key: _stem(key) in mine,
     }
-    begins = [f"{folder}/" for folder in (REVIEWS, *TEXTS) if f"{folder}/" not in beside]
+    begins = [f"{folder}/" for folder in (REVIEWS, LINKS, *TEXTS) if f"{folder}/" not in beside]
     begins += [f"shards/{shard}.json" for shard in shards]
     begins += [f"_places/{shard}.json" for shard in shards]
     for table, shard in of_tables:

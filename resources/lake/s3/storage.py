@@ -197,17 +197,18 @@ class S3Storage:
             file = AsideFile(raw, path)
             yield file
             raw.flush()
-            condition: dict[str, str] = {}
-            if version is None or not replace:
-                condition = {"IfNoneMatch": "*"}
-            elif version:
-                condition = {"IfMatch": version}
-            if path.stat().st_size > SINGLE_PUT_BYTES:
-                self._upload(key, path, condition)
-            else:
-                with path.open("rb") as body:
-                    self._put(key, body, condition)
+            is_new = version is None or not replace
+            condition = {"IfNoneMatch": "*"} if is_new else {"IfMatch": version} if version else {}
+            self.put_file(key, path, condition)
             file.published = True
+
+    def put_file(self, key: str, path: Path, condition: dict[str, str]) -> None:
+        """Upload a file to `key`, if a condition of S3's holds. Raises ChangedError."""
+        if path.stat().st_size > SINGLE_PUT_BYTES:
+            self._upload(key, path, condition)
+        else:
+            with path.open("rb") as body:
+                self._put(key, body, condition)
 
     def list(self, prefix: str, begin: str = "") -> list[str]:
         """Keys of the objects directly in the folder `prefix`, sorted; of those whose names begin

@@ -1,0 +1,1 @@
+"""Fetches videos from links into the raw lake."""

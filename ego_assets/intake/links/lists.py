@@ -1,0 +1,219 @@
+"""Reads lists of links: text, CSV, JSON lines, Parquet.
+
+A row that names a link is a link, however wrong the rest of it is: it is refused with the reason.
+Not here: which addresses are allowed (`addresses`).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from ego_assets.intake.links.sidecars import BESIDE, fault_of
+from resources.lake.storage import is_safe
+
+COLUMNS = ("url", "sha256", "name", "source", *BESIDE)
+_OTHERWISE = {"licence": "license", "link": "url"}
+MOST_TEXT = 200
+MOST_URL = 2000
+"""Of a link, as it is kept."""
+_SIGNATURES = {"x-amz-signature", "x-goog-signature", "signature", "sig"}
+_SIGNED = re.compile(
+    r"(x-amz-.*|x-goog-.*|signature|sig|key-pair-id|policy|expires|awsaccesskeyid|googleaccessid"
+    r"|s[eptvr]|spr|sk[a-z]+)",
+    re.IGNORECASE,
+)
+"""Parameters of signed links of object stores and CDNs: they change whenever a link is signed."""
+
+
+class ListError(ValueError):
+    """A list that cannot be read; the message says which, and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link, and what a list says of its video. fault: why it is not asked for.
+
+    url: what is asked for; shown: the same without passwords and signatures, which is kept, and by
+    which the link is known.
+    """
+
+    url: str
+    shown: str
+    id: str
+    host: str
+    name: str = ""
+    sha256: str = ""
+    source: str = ""
+    beside: tuple[tuple[str, str], ...] = ()
+    fault: str = ""
+
+
+@dataclass
+class LinkList:
+    """Links, each once. faults: rows without a link, and columns that nobody knows."""
+
+    links: dict[str, Link] = field(default_factory=dict)
+    repeated: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any], where: str) -> None:
+        url = row.get("url")
+        if not isinstance(url, str) or not url.strip():
+            self.faults.append(f"{where}: no link")
+            return
+        link = make_link(url.strip(), row)
+        if link.id in self.links:
+            self.repeated += 1
+        else:
+            self.links[link.id] = link
+
+
+def read_links(given: Iterable[str]) -> LinkList:
+    """The links that a person named: links, and files with lists of them. Raises ListError."""
+    found = LinkList()
+    for each in given:
+        if "://" in each and not Path(each).exists():
+            found.add({"url": each}, each)
+            continue
+        path = Path(each).expanduser()
+        if not path.is_file():
+            raise ListError(f"{each}: neither a link nor a file with a list of links")
+        try:
+            unknown = _read(path, found)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ListError(f"{each} cannot be read as a list of links: {why}") from error
+        found.faults += [
+            f"{each}: the column {name} is not known, and is left out (known: {', '.join(COLUMNS)})"
+            for name in sorted(unknown)
+        ]
+    return found
+
+
+def _read(path: Path, into: LinkList) -> set[str]:
+    """Read a file. Returns the columns that nobody knows."""
+    readers = {".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet}
+    unknown: set[str] = set()
+    for number, row in readers.get(path.suffix.lower(), _text)(path):
+        where = f"{path.name}, row {number}"
+        if isinstance(row, str):
+            into.faults.append(f"{where}: {row}")
+            continue
+        named = {_column(name): value for name, value in row.items()}
+        unknown |= named.keys() - set(COLUMNS)
+        into.add(named, where)
+    return unknown
+
+
+def _column(name: object) -> str:
+    text = str(name).strip().lower()
+    return _OTHERWISE.get(text, text)[:100]
+
+
+Rows = Iterator[tuple[int, Mapping[str, Any] | str]]
+"""(number, columns), or in their place what is wrong with the row."""
+
+
+def _text(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if (url := line.strip()) and not url.startswith("#"):
+                yield number, {"url": url}
+
+
+def _csv(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if "url" not in map(_column, rows.fieldnames or ()):
+            raise ListError(f"{path}: no column url in its first line")
+        for number, row in enumerate(rows, 2):
+            yield number, {k: v for k, v in row.items() if k is not None}
+
+
+def _json_lines(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield number, row if isinstance(row, dict) else "no JSON object"
+
+
+def _parquet(path: Path) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            if "url" not in map(_column, file.schema_arrow.names):
+                raise ListError(f"{path}: no column url")
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pa.ArrowException as error:
+        raise ListError(f"{path} cannot be read as Parquet") from error
+
+
+def make_link(url: str, row: Mapping[str, Any]) -> Link:
+    """A link of what a row says; with a fault, if something of that cannot be."""
+    shown, faults = shown_url(url), []
+    texts = {}
+    for name in COLUMNS[1:]:
+        value = row.get(name)
+        text = "" if value is None else str(value).strip()
+        if len(text) > MOST_TEXT or not text.isprintable():
+            faults.append(f"its {name} is longer than {MOST_TEXT} characters, or not printable")
+            text = ""
+        texts[name] = text
+    texts["sha256"] = texts["sha256"].lower()
+    if texts["sha256"] and not re.fullmatch("[0-9a-f]{64}", texts["sha256"]):
+        faults.append("its sha256 is not 64 hex digits")
+        texts["sha256"] = ""
+    name = texts["name"]
+    if name and not (is_safe(name) and all(p[0] != "." for p in name.split("/"))):
+        faults.append("its name is not a plain name of a file")
+        texts["name"] = ""
+    beside = {name: texts[name] for name in BESIDE if texts[name]}
+    faults += fault_of(beside)
+    try:
+        host = (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        host = ""
+    return Link(
+        url=url,
+        shown=shown,
+        id=hashlib.sha256(shown.encode("utf-8", "surrogateescape")).hexdigest()[:16],
+        host=host,
+        name=texts["name"],
+        sha256=texts["sha256"],
+        source=texts["source"] or host,
+        beside=tuple(beside.items()),
+        fault="; ".join(faults),
+    )
+
+
+def shown_url(url: str) -> str:
+    """A link as it is kept: without name and password, fragment, and what signs it."""
+    try:
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        if _SIGNATURES & {name.lower() for name, _ in query}:
+            query = [(name, value) for name, value in query if not _SIGNED.fullmatch(name)]
+            parts = parts._replace(query=urlencode(query))
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+        return parts.geturl()[:MOST_URL]
+    except ValueError:
+        return url[:MOST_URL]

@@ -1,0 +1,49 @@
+"""What a list says of a video, in the sidecar that intake reads beside it.
+
+Its name and its keys are those of the sidecars that people write by hand; this is the one place
+that knows them for links.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+SUFFIX = ".footage.json"
+BESIDE = ("person", "consent", "license", "site", "device", "task")
+"""Its keys, which lists may have as columns."""
+CONSENTS = ("granted", "research_only", "unknown", "refused", "withdrawn")
+
+
+def fault_of(said: Mapping[str, str]) -> list[str]:
+    """Why a sidecar cannot say that; empty: it can."""
+    consent = said.get("consent")
+    return [f"its consent is none of {', '.join(CONSENTS)}"] * (consent not in (None, *CONSENTS))
+
+
+def sidecar_of_link(name: str, said: Mapping[str, str], license_: str) -> tuple[str, bytes] | None:
+    """(name, content) of the sidecar of a video; None if there is nothing to say.
+
+    said: by a list, of the keys `BESIDE`; license_: as the page says, where the list does not.
+    """
+    content = dict(said)
+    if given := content.get("license") or license_:
+        content["license"] = license_expression(given)
+    if not content:
+        return None
+    path = PurePosixPath(name)
+    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
+    return str(path.with_name(f"{path.stem}{SUFFIX}")), text.encode()
+
+
+def license_expression(text: str) -> str:
+    """An SPDX license expression; of words that are none, `LicenseRef-` and those words."""
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        return canonicalize_license_expression(text)
+    except InvalidLicenseExpression:
+        words = re.sub("[^A-Za-z0-9.]+", "-", text).strip("-")[:100]
+        return f"LicenseRef-{words or 'unknown'}"

@@ -1,0 +1,83 @@
+"""Files aside: what is known of them is believed only where it can be."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ego_assets.intake.links import parts
+from ego_assets.intake.links.parts import BusyError, Part, PartState
+
+
+def filled(folder: Path, data: bytes = b"abc") -> Part:
+    part = Part(folder, "a")
+    with part.writing(0, '"e"', 10) as file:
+        file.write(data)
+    return part
+
+
+def test_a_part_is_written_on(tmp_path: Path) -> None:
+    part = filled(tmp_path)
+    assert (part.size, part.state.etag, part.state.total) == (3, '"e"', 10)
+    with part.writing(2, '"f"', None) as file:
+        file.write(b"XY")
+    assert part.path.read_bytes() == b"abXY"
+    assert part.state.etag == '"f"'
+
+
+def test_after_the_machine_went_down_a_part_is_believed_only_if_it_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = filled(tmp_path)
+    monkeypatch.setattr(parts, "boot_id", lambda: "another")
+    assert part.state == PartState()
+    monkeypatch.undo()
+    sealed = part.seal("a.mp4", "", 200)
+    monkeypatch.setattr(parts, "boot_id", lambda: "another")
+    assert part.state == sealed
+    assert sealed.sha256.startswith("ba7816bf")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}'])
+def test_notes_that_cannot_be_read_are_none(tmp_path: Path, text: str) -> None:
+    part = filled(tmp_path)
+    (tmp_path / "a.json").write_text(text)
+    assert part.state == PartState()
+    part.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_at_a_time_has_a_part(tmp_path: Path) -> None:
+    with Part(tmp_path, "a").lock():
+        with pytest.raises(BusyError), Part(tmp_path, "a").lock():
+            pass
+        with Part(tmp_path, "b").lock():
+            pass
+    with Part(tmp_path, "a").lock():
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_that_come_and_go_are_never_two(tmp_path: Path) -> None:
+    inside, most, entered = 0, 0, 0
+
+    def enter() -> None:
+        nonlocal inside, most, entered
+        for _ in range(200):
+            try:
+                with Part(tmp_path, "a").lock():
+                    inside, entered = inside + 1, entered + 1
+                    most = max(most, inside)
+                    inside -= 1
+            except BusyError:
+                pass
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert entered >= 4
