@@ -6,6 +6,7 @@ here: where files come from.
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from resources.raw.presence import VIDEO_SUFFIXES
 from resources.raw.scratch import Scratch
 from resources.raw.uris import is_remote, path_of, uri_of
 
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 ASIDE = ".ingest"
 """Of a folder: what is not whole yet. Listings pass over names that begin with a dot."""
 
@@ -39,12 +41,21 @@ class RawFolder:
         yield folder
 
     def add(self, path: Path, name: str) -> bool:
-        """Have a file that is aside, and on the disk, under a name. False if that is taken."""
+        """Have a file that is aside, and on the disk, under a name. False if that is taken.
+
+        Where the file system has no links, it is moved.
+        """
         target = self._path(name)
         try:
             os.link(path, target)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(target):
+                return False
+            path.rename(target)
         self._sync(target.parent)
         return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,19 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="leads out"):
         put(target, "k/a.mp4", b"x")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_system_without_links_has_it_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    target = open_target(str(tmp_path / "raw"))
+    with target.aside() as folder:
+        (folder / "x").write_bytes(b"first")
+        (folder / "y").write_bytes(b"second")
+        assert target.add(folder / "x", "a.mp4")
+        assert not target.add(folder / "y", "a.mp4")
+    assert (tmp_path / "raw" / "a.mp4").read_bytes() == b"first"

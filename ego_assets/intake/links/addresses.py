@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from ego_assets.intake.links.outcome import LinkError, RefusedError
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
+"""Of IETF protocols; some releases of Python take a part of it for public."""
 MAX_URL = 8192
 
 
@@ -52,6 +54,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if found.is_site_local:
             return False
+    elif found in _PROTOCOLS:
+        return False
     return found.is_global and not (found.is_multicast or found.is_reserved)
 
 

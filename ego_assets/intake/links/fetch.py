@@ -167,7 +167,7 @@ class Fetcher:
                         return Got(status)
                     if not (place := r.headers.get("location", "")):
                         raise LinkError("a redirect that leads nowhere", status=status)
-                    url = urljoin(url, place)
+                    url = redirected(url, place)
             finally:
                 watch.close()
         raise LinkError(f"more than {MOST_REDIRECTS} redirects, as in a circle", status=status)
@@ -352,6 +352,14 @@ def _of_status(status: int, retry_after: str, max_wait_s: float) -> LinkError:
         words += f", and asks to wait {after_s:,.0f} s: run it again then (or raise --max-wait-s)"
         return LinkError(words, status=status)
     return LinkError(words, may_help=True, after_s=after_s, status=status)
+
+
+def redirected(url: str, place: str) -> str:
+    """Where a redirect leads. Raises RefusedError."""
+    try:
+        return urljoin(url, place)
+    except ValueError:
+        raise RefusedError("a redirect that cannot be read") from None
 
 
 def _is_from(at: int, told: int | None, content_range: str) -> bool:

@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, LoadError, MozillaCookieJar
@@ -34,6 +35,9 @@ from resources.raw.additions import RawTarget, open_target
 BUSY_S = 1.0
 """Until a link is looked at again that another process fetches."""
 MOST_BACKOFF_S = 300.0
+FORGOTTEN = "it holds a video that was forgotten (`ego forget`)"
+"""It is not asked for again."""
+_LOOKERS = 16
 Tell = Callable[[LinkRow], None]
 
 
@@ -106,10 +110,15 @@ class _Work:
         """What is to be done. The others are recorded as what they are."""
         known = self.files.newest()
         jobs, first = [], []
+        rows = [known[name] for name in wanted if name in known]
+        with ThreadPoolExecutor(_LOOKERS) as pool:  # on S3 each is a request
+            found = list(pool.map(self._is_over, rows))
+        over = {r.link_id for r, is_over in zip(rows, found, strict=True) if is_over}
         for link in wanted.values():
             row = known.get(link.id)
-            if row is not None and self._is_there(row):
-                self.there += 1
+            if row is not None and link.id in over:
+                self.there += row.state == "done"
+                self._tell(row)
                 continue
             jobs.append(Job(link))
             if row is None or row.state == "done":
@@ -209,7 +218,7 @@ class _Work:
             raise LinkError(words, may_help=True, status=state.status)
         if tombstones.read(self._lake, state.sha256[:16]) is not None:
             part.remove()
-            raise RefusedError("it holds a video that was forgotten (`ego forget`)", state.status)
+            raise RefusedError(FORGOTTEN, state.status)
         beside = sidecar_of_link(name, dict(link.beside), state.license)
         if self._target.size(name) is None and beside is not None:
             self._target.write(*beside)  # first, so that no video is taken in without
@@ -248,6 +257,10 @@ class _Work:
         path = self._target.uri(name)
         return _row(link, "done", path=path, bytes=size, sha256=sha256, fetched_at=now())
 
+    def _is_over(self, row: LinkRow) -> bool:
+        """Whether there is nothing to do: the video is there, or is not to come."""
+        return row.reason == FORGOTTEN or self._is_there(row)
+
     def _is_there(self, row: LinkRow) -> bool:
         """Whether the file of a row is in the place where it would be put now."""
         if row.state != "done" or not row.path:
@@ -279,6 +292,8 @@ def read_cookies(path: Path | None) -> tuple[CookieJar | None, str]:
     jar = MozillaCookieJar(path)
     try:
         jar.load(ignore_discard=True, ignore_expires=True)
+        for cookie in jar:
+            cookie.expires = cookie.expires or None  # 0 is how others write "of this session"
         return jar, path.read_text()
     except (LoadError, OSError, UnicodeDecodeError):
         raise IngestError(

@@ -194,7 +194,7 @@ def make_link(url: str, row: Mapping[str, Any]) -> Link:
         host = ""
     return Link(
         url=url,
-        shown=shown,
+        shown=shown[:MOST_URL],
         id=hashlib.sha256(shown.encode("utf-8", "surrogateescape")).hexdigest()[:16],
         host=host,
         name=texts["name"],
@@ -214,6 +214,6 @@ def shown_url(url: str) -> str:
             query = [(name, value) for name, value in query if not _SIGNED.fullmatch(name)]
             parts = parts._replace(query=urlencode(query))
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
-        return parts.geturl()[:MOST_URL]
+        return parts.geturl()
     except ValueError:
-        return url[:MOST_URL]
+        return url

@@ -48,10 +48,12 @@ class Turns:
         with self._change:
             while self.left and not self._is_over:
                 wait_s = self._due()
-                for name, host in self._hosts.items():
+                for name, host in list(self._hosts.items()):
+                    early_s = host.not_before - time.monotonic()
+                    if not host.ready and not host.running and early_s <= 0:
+                        del self._hosts[name]
                     if not host.ready or host.running >= self._per_host:
                         continue
-                    early_s = host.not_before - time.monotonic()
                     if early_s > 0:
                         wait_s = min(wait_s, early_s)
                         continue
@@ -87,7 +89,7 @@ class Turns:
         """Ready what has waited long enough. Returns how long the next one waits."""
         while self._later and self._later[0][0] <= time.monotonic():
             job = heapq.heappop(self._later)[2]
-            self._hosts[job.link.host].ready.append(job)
+            self._hosts.setdefault(job.link.host, _Host()).ready.append(job)
         return max(0.001, self._later[0][0] - time.monotonic()) if self._later else 3600.0
 
 

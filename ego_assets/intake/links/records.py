@@ -111,8 +111,9 @@ class LinkFiles:
             except FileNotFoundError:  # they were put together after the listing
                 continue
             new = {key: _parsed(key, data) for key, data in zip(missing, read, strict=True)}
-            self._known = {key: new[key] if key in new else known[key] for key in keys}
-            return self._known
+            found = {key: new[key] if key in new else known[key] for key in keys}
+            self._known = found
+            return found
 
     def _put_together(self) -> None:
         files = self._read()
