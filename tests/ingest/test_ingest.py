@@ -25,6 +25,7 @@ from ego_assets.intake.shards import VIDEO_SUFFIXES
 from resources.lake import Lake
 from resources.ledger.contents import Tombstone
 from resources.raw import tombstones
+from resources.raw.additions import RawFolder
 from resources.raw.reader import list_raw
 from tests.ingest.broken_server import Asked, Site, dribble, site, video
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
@@ -436,14 +437,22 @@ def test_two_links_that_want_one_name_do_not_get_it_both(web: Site, bench: Bench
 
 
 def test_what_a_list_says_lies_beside_the_video_before_that_is_there(
-    web: Site, bench: Bench
+    web: Site, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    add, there = RawFolder.add, []
+
+    def watched(target: RawFolder, path: Path, name: str) -> bool:
+        there.append((name, (bench.raw / "k" / "one.footage.json").exists()))
+        return add(target, path, name)
+
+    monkeypatch.setattr(RawFolder, "add", watched)
     said = {"license": "cc-by-4.0", "person": "p7", "source": "the archive", "name": "k/one"}
     row = bench.row(make_link(web.serve("/x", video()), said))
     assert (row.license, row.source) == ("cc-by-4.0", "the archive")
     assert row.path == str(bench.raw / "k" / "one.mp4")
     beside = json.loads((bench.raw / "k" / "one.footage.json").read_text())
     assert beside == {"license": "CC-BY-4.0", "person": "p7"}
+    assert there[-1] == ("k/one.mp4", True)
 
 
 def test_a_video_that_was_forgotten_does_not_come_back(web: Site, bench: Bench) -> None:
@@ -521,9 +530,9 @@ def test_one_that_is_killed_goes_on_where_it_was(web: Site, bench: Bench) -> Non
     command = [sys.executable, "-c", FETCH, str(bench.raw), str(bench.lake.root), *links]
     process = subprocess.Popen(command)
     assert half.wait(60)
-    part = next(iter((bench.raw / ".ingest").glob("*.part")))
+    part = bench.raw / ".ingest" / f"{make_link(links[1], {}).id}.part"
     _until(lambda: len(bench.videos()) == 1)
-    _until(lambda: any(p.stat().st_size >= 200_000 for p in part.parent.glob("*.part")))
+    _until(lambda: part.exists() and part.stat().st_size >= 100_000)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert bench.videos() == [video(1)]  # and of the other nothing is listed

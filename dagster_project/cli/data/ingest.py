@@ -102,7 +102,7 @@ def ingest(
         raise click.ClickException(str(error)) from error
     rows = LinkFiles(lake).newest()
     told = [row for i, row in rows.items() if asked is None or i in asked]
-    counts = Counter(row.state for row in told)
+    counts = Counter[str](row.state for row in told)
     bad = [row for row in sorted(told, key=lambda r: r.url) if row.state in ("failed", "refused")]
     if as_json:
         listed = [asdict(row) for row in bad[:shown]]

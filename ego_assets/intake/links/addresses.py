@@ -81,7 +81,9 @@ def connect(host: str, port: int, timeout_s: float, *, allow_private: bool) -> s
     raise last
 
 
-def _connected(family: int, kind: int, protocol: int, where: Any, timeout_s: float) -> Any:
+def _connected(
+    family: int, kind: int, protocol: int, where: Any, timeout_s: float
+) -> socket.socket:
     found = socket.socket(family, kind, protocol)
     try:
         found.settimeout(timeout_s)

@@ -94,12 +94,11 @@ class _ToTheEnd(http.client.HTTPResponse):
 class _Guarded:
     """Of a connection: it is made by `connect`, which judges addresses."""
 
-    response_class = _ToTheEnd
-
     def __init__(
         self, *given: Any, allow_private: bool, stall_s: float, watch: _Watch, **options: Any
     ) -> None:
         super().__init__(*given, **options)
+        self.response_class = _ToTheEnd
         self._guard = (allow_private, stall_s, watch)
 
     def _new_conn(self) -> socket.socket:
@@ -286,7 +285,7 @@ class Fetcher:
             if is_whole := got == total:
                 watch.start(min(SURPLUS_S, stall_s))
             try:
-                block = response.read1(BLOCK_BYTES)  # type: ignore[attr-defined]
+                block = response.read1(BLOCK_BYTES)
             except (HTTPError, OSError, http.client.HTTPException):
                 if is_whole:
                     return
