@@ -63,6 +63,16 @@ LAKE_OPTION = click.option(
     show_envvar=True,
     help="Where tables lie: a folder, or s3://bucket/prefix.",
 )
+RAW_OPTION = click.option(
+    "--to",
+    "place",
+    envvar="EGO_RAW",
+    default=".ego/raw",
+    show_default=True,
+    show_envvar=True,
+    metavar="RAW",
+    help="Where videos go: a folder, or s3://bucket/prefix.",
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 

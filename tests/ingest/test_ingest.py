@@ -246,10 +246,9 @@ def test_a_stall_ends_and_is_told(web: Site, bench: Bench, how: str) -> None:
     def answer(asked: Asked) -> None:
         if how == "in the header":
             asked.handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-            for _ in range(100):
+            while not web.closing.wait(0.1):
                 asked.handler.wfile.write(b"x")
                 asked.handler.wfile.flush()
-                time.sleep(0.1)
         elif how == "in the body":
             asked.half(video())
             asked.handler.wfile.flush()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ego_assets.intake.links import parts
-from ego_assets.intake.links.parts import BusyError, Part, PartState
+from ego_assets.intake.links.parts import LinkBusyError, LinkPart, PartState
 
 
-def filled(folder: Path, data: bytes = b"abc") -> Part:
-    part = Part(folder, "a")
+def filled(folder: Path, data: bytes = b"abc") -> LinkPart:
+    part = LinkPart(folder, "a")
     with part.writing(0, '"e"', 10) as file:
         file.write(data)
     return part
@@ -50,12 +50,12 @@ def test_notes_that_cannot_be_read_are_none(tmp_path: Path, text: str) -> None:
 
 
 def test_one_at_a_time_has_a_part(tmp_path: Path) -> None:
-    with Part(tmp_path, "a").lock():
-        with pytest.raises(BusyError), Part(tmp_path, "a").lock():
+    with LinkPart(tmp_path, "a").lock():
+        with pytest.raises(LinkBusyError), LinkPart(tmp_path, "a").lock():
             pass
-        with Part(tmp_path, "b").lock():
+        with LinkPart(tmp_path, "b").lock():
             pass
-    with Part(tmp_path, "a").lock():
+    with LinkPart(tmp_path, "a").lock():
         pass
     assert not list(tmp_path.iterdir())
 
@@ -67,11 +67,11 @@ def test_many_that_come_and_go_are_never_two(tmp_path: Path) -> None:
         nonlocal inside, most, entered
         for _ in range(200):
             try:
-                with Part(tmp_path, "a").lock():
+                with LinkPart(tmp_path, "a").lock():
                     inside, entered = inside + 1, entered + 1
                     most = max(most, inside)
                     inside -= 1
-            except BusyError:
+            except LinkBusyError:
                 pass
 
     threads = [threading.Thread(target=enter) for _ in range(4)]

@@ -22,6 +22,7 @@ from dagster_project.cli.data.options import given_settings, options_of
 from dagster_project.cli.terminal import (
     JSON_OPTION,
     LAKE_OPTION,
+    RAW_OPTION,
     count_of,
     existing_lake,
     hanging,
@@ -35,16 +36,7 @@ STATES = ("done", "pending", "failed", "refused")
 
 @click.command()
 @click.argument("links", nargs=-1, metavar="[LIST|URL]...")
-@click.option(
-    "--to",
-    "place",
-    envvar="EGO_RAW",
-    default=".ego/raw",
-    show_default=True,
-    show_envvar=True,
-    metavar="RAW",
-    help="Where videos go: a folder, or s3://bucket/prefix.",
-)
+@RAW_OPTION
 @LAKE_OPTION
 @click.option("--status", "only_status", is_flag=True, help="Fetch nothing; show what came of all.")
 @click.option("--failures", "shown", default=50, show_default=True, help="List at most this many.")

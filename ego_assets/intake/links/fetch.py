@@ -31,7 +31,7 @@ from urllib3.response import BaseHTTPResponse
 from ego_assets.intake.links.addresses import check_url, connect
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
 from ego_assets.intake.links.pace import Throttle
-from ego_assets.intake.links.parts import Part
+from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.settings import IngestSettings
 
 MOST_REDIRECTS = 10
@@ -98,7 +98,6 @@ class _Guarded:
         self, *given: Any, allow_private: bool, stall_s: float, watch: _Watch, **options: Any
     ) -> None:
         super().__init__(*given, **options)
-        self.response_class = _ToTheEnd
         self._guard = (allow_private, stall_s, watch)
 
     def _new_conn(self) -> socket.socket:
@@ -110,11 +109,11 @@ class _Guarded:
 
 
 class _GuardedHTTP(_Guarded, HTTPConnection):
-    pass
+    response_class = _ToTheEnd
 
 
 class _GuardedHTTPS(_Guarded, HTTPSConnection):
-    pass
+    response_class = _ToTheEnd
 
 
 class _PoolHTTP(HTTPConnectionPool):
@@ -147,7 +146,7 @@ class Fetcher:
         self._allow_private = allow_private
         self._jar = jar
 
-    def fetch(self, url: str, part: Part) -> Got:
+    def fetch(self, url: str, part: LinkPart) -> Got:
         """Bring what is behind a link into a part, from where that ends if the server still has
         the same file. Raises LinkError, IngestError."""
         state, size = part.state, part.size
@@ -219,7 +218,7 @@ class Fetcher:
                 response.close()
 
     def _take(
-        self, response: BaseHTTPResponse, part: Part, at: int, etag: str, watch: _Watch
+        self, response: BaseHTTPResponse, part: LinkPart, at: int, etag: str, watch: _Watch
     ) -> None:
         status, headers = response.status, response.headers
         if status not in (200, 206):

@@ -24,7 +24,7 @@ from ego_assets.intake.links.lists import Link
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
 from ego_assets.intake.links.pace import Job, Throttle, Turns
 from ego_assets.intake.links.pages import PageFetcher
-from ego_assets.intake.links.parts import BusyError, Part, PartState
+from ego_assets.intake.links.parts import LinkBusyError, LinkPart, PartState
 from ego_assets.intake.links.records import LinkFiles, LinkRow, Recorder, now
 from ego_assets.intake.links.settings import IngestSettings
 from ego_assets.intake.links.sidecars import sidecar_of_link
@@ -165,11 +165,11 @@ class _Work:
 
     def _try(self, job: Job, turns: Turns) -> None:
         """Try a link once, and say what came of it, or when it is to be tried again."""
-        link, part = job.link, Part(self._aside, job.link.id)
+        link, part = job.link, LinkPart(self._aside, job.link.id)
         try:
             with part.lock():
                 row = self._done(job, part)
-        except BusyError:
+        except LinkBusyError:
             turns.again(job, BUSY_S)
             return
         except LinkError as error:
@@ -185,7 +185,7 @@ class _Work:
         self._record(row, part)
         turns.done(job)
 
-    def _done(self, job: Job, part: Part) -> LinkRow:
+    def _done(self, job: Job, part: LinkPart) -> LinkRow:
         """The row of a link that was fetched. The part is ours. Raises LinkError, IngestError."""
         link = job.link
         if link.fault:
@@ -206,11 +206,11 @@ class _Work:
                 raise
         return self._published(job, part, state)
 
-    def _fetch(self, link: Link, part: Part) -> Got:
+    def _fetch(self, link: Link, part: LinkPart) -> Got:
         got = None if self._pages is None else self._pages.fetch(link.url, part)
         return self._fetcher.fetch(link.url, part) if got is None else got
 
-    def _published(self, job: Job, part: Part, state: PartState) -> LinkRow:
+    def _published(self, job: Job, part: LinkPart, state: PartState) -> LinkRow:
         link, name, size = job.link, state.name, part.size
         if link.sha256 and state.sha256 != link.sha256:
             part.remove()
@@ -275,7 +275,7 @@ class _Work:
         except ValueError:  # a name of which a uri is made otherwise
             return False
 
-    def _record(self, row: LinkRow, part: Part) -> None:
+    def _record(self, row: LinkRow, part: LinkPart) -> None:
         self._recorder.add(row, part.remove if row.state == "done" else None)
         self._tell(row)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ego_assets.intake.links.addresses import is_public
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
-from ego_assets.intake.links.parts import Part
+from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.settings import IngestSettings
 from resources.processes.fork_server import ForkServer, ForkServerError
 from resources.processes.last_words import LastWords
@@ -61,7 +61,7 @@ class PageFetcher:
     def __exit__(self, *_: object) -> None:
         self._server.close()
 
-    def fetch(self, url: str, part: Part) -> Got | None:
+    def fetch(self, url: str, part: LinkPart) -> Got | None:
         """Bring the video of a page into a part; None if the link is for no extractor but the
         generic one. Raises LinkError, IngestError."""
         # Nothing tells whether a page still has the file of which a part came before.

@@ -24,7 +24,7 @@ from typing import BinaryIO
 from resources.processes import boot_id
 
 
-class BusyError(Exception):
+class LinkBusyError(Exception):
     """Another process fetches this link."""
 
 
@@ -42,7 +42,7 @@ class PartState:
     status: int | None = None
 
 
-class Part:
+class LinkPart:
     """A file aside. To be used while `lock` is held."""
 
     def __init__(self, folder: Path, link_id: str) -> None:
@@ -53,13 +53,13 @@ class Part:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Raises BusyError if another process has it."""
+        """Raises LinkBusyError if another process has it."""
         while True:
             with self._lock.open("ab") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise BusyError from None
+                    raise LinkBusyError from None
                 # Whoever had it before may have removed the file that we opened.
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(file.fileno()), self._lock.stat()):
