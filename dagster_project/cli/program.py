@@ -23,8 +23,8 @@ from rich.text import Text
 from dagster_project.cli.config import config
 from dagster_project.cli.data.episodes import EPISODES, show_waterfall
 from dagster_project.cli.data.exports import export
-from dagster_project.cli.data.probes import probes
 from dagster_project.cli.data.ingest import ingest
+from dagster_project.cli.data.probes import probes
 from dagster_project.cli.data.sql import sql
 from dagster_project.cli.data.view import view
 from dagster_project.cli.footage import FOOTAGE
