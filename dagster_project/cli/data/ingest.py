@@ -78,13 +78,13 @@ def ingest(
     if only_status == bool(links):
         raise click.UsageError("give links, or lists of them; or --status alone")
     settings = given_settings(IngestSettings, options)
-    faults, asked, there = [], None, 0
+    faults, notes, asked, there = [], [], None, 0
     try:
         if only_status:
             lake = existing_lake(lake_root)
         else:
             lake, found = Lake(lake_root), read_links(links)
-            faults, asked = found.faults, set(found.links)
+            faults, notes, asked = found.faults, found.notes, set(found.links)
             rules = Rules(settings, allow_private, with_pages, cookies)
             with _bar(len(found.links)) as tell:
                 there = ingest(found.links.values(), place, lake, rules, tell).there
@@ -94,6 +94,8 @@ def ingest(
         raise click.ClickException(str(error)) from error
     rows = LinkFiles(lake).newest()
     told = [row for i, row in rows.items() if asked is None or i in asked]
+    for note in notes:
+        click.echo(plain(note).plain, err=True)
     counts = Counter[str](row.state for row in told)
     bad = [row for row in sorted(told, key=lambda r: r.url) if row.state in ("failed", "refused")]
     if as_json:

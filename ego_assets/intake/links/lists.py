@@ -58,11 +58,12 @@ class Link:
 
 @dataclass
 class LinkList:
-    """Links, each once. faults: rows without a link, and columns that nobody knows."""
+    """Links, each once. faults: rows without a link; notes: columns that nobody knows."""
 
     links: dict[str, Link] = field(default_factory=dict)
     repeated: int = 0
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any], where: str) -> None:
         url = row.get("url")
@@ -91,8 +92,8 @@ def read_links(given: Iterable[str]) -> LinkList:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             why = getattr(error, "strerror", None) or error
             raise ListError(f"{each} cannot be read as a list of links: {why}") from error
-        found.faults += [
-            f"{each}: the column {name} is not known, and is left out (known: {', '.join(COLUMNS)})"
+        found.notes += [
+            f"{each}: the column {name} is not known and not used (known: {', '.join(COLUMNS)})"
             for name in sorted(unknown)
         ]
     return found
