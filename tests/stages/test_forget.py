@@ -22,6 +22,7 @@ from ego_assets.exports.files import IN_LAKE, alone_in
 from ego_assets.intake.arrivals import Arrivals, ScanReport
 from ego_assets.intake.batches import Limits
 from ego_assets.intake.forgotten import pass_over
+from ego_assets.intake.links.records import LinkFiles, LinkRow
 from ego_assets.media.pictures import LATEST, Pictures
 from ego_assets.reviews.store import Review, ReviewFiles
 from ego_assets.upkeep import audit
@@ -77,6 +78,9 @@ def full_lake(bench: RawBench) -> str:
         said: dict[str, Any] = {"kind": "clip", "subject": clip, "shard": shard, "reason": why}
         said |= {"verdict": "reject", "side_swap": False, "reviewer": ""}
         ReviewFiles(lake).add(Review.now(**said, fingerprint="f", made_by=""))
+    fetched = {"path": str(bench.raw / "anna_kitchen.mp4"), "sha256": video + "0" * 48}
+    rows = [LinkRow("l", "http://a.org/anna.mp4", "done", **fetched)]  # type: ignore[arg-type]
+    LinkFiles(lake).add([*rows, LinkRow("m", "http://a.org/other.mp4", "done", sha256="1" * 64)])
     assert history.kept(lake, "clips", shard)
     return video
 
@@ -109,7 +113,8 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
     assert done.warnings == []
     counted = {what for what, count in done.counts.items() if count}
     assert {"rows", "versions", "arrays", "carried states", "pictures"} <= counted
-    assert {"damaged files", "reviews"} <= counted
+    assert {"damaged files", "reviews", "links"} <= counted
+    assert set(LinkFiles(bench.lake).newest()) == {"m"}
     assert [review.subject[:16] for review in ReviewFiles(bench.lake).all()] != [video]
     assert len(ReviewFiles(bench.lake).all()) == 1
     for word in (video, "anna"):
