@@ -231,6 +231,14 @@ class FileOperator(Protocol):
         """
         ...
 
+    def describe(
+        self, columns: dict[str, Any], found: tuple[str, bytes, str] | None
+    ) -> dict[str, Any]:
+        """Columns of an accepted file, with what the file beside it says of the footage; rejected
+        if that makes no sense. found: its name, its bytes, and why they are not read (empty: they
+        are); None if there is none."""
+        ...
+
     def reject_by_size(self, byte_size: int) -> dict[str, Any] | None:
         """Columns of a file that is too large to be read; None if it is not."""
         ...

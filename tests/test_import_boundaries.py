@@ -18,11 +18,12 @@ HEAVY |= {"scipy", "matplotlib", "playwright", "librosa", "rerun", "scenedetect"
 ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots", "episodes")
 """The subjects: none imports another."""
 GROUND = ["ego_assets.operator", "ego_assets.settings", "ego_assets.rows", "ego_assets.feature"]
-GROUND += ["ego_assets.arrays"]
+GROUND += ["ego_assets.arrays", "ego_assets.consent"]
 TOOLS = ["ego_assets.media", "ego_assets.vision", "ego_assets.models", "ego_assets.quality"]
 ALLOWED: dict[str, list[str]] = {
     "ego_assets": ["ego_assets.reading"],
     "ego_assets.arrays": [],
+    "ego_assets.consent": ["resources.lake.table"],
     "ego_assets.operator": [],
     "ego_assets.rows": ["resources.lake.table"],
     "ego_assets.settings": [],

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ego_assets.feature import LAKE, ItemKind, Stage
+from ego_assets.feature import LAKE, ItemKind
 from ego_assets.models import registry
 from resources.lake import Lake, Provenance
+from resources.lake.table import TABLES
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
 from resources.raw.limits import BYTES_IN_FLIGHT
 from resources.raw.places import RawFileOfShard, files_of
-from resources.raw.reader import raw_version, sidecar_version
+from resources.raw.reader import raw_version
+from resources.raw.sidecars import sidecar_version
 
 
 def digest(*parts: Any) -> str:
@@ -210,6 +212,13 @@ class ShardInputs:
         """Read all that is the ledger's now, and not when it is first asked for."""
         _ = self.sources, self.entries
 
+    def said_beside(self, tables: Iterable[str]) -> list[Any]:
+        """What files beside videos say in rows of these tables: fingerprints do not tell."""
+        columns = ((table, TABLES[table].said_beside()) for table in tables)
+        rows = ((row, said) for table, said in columns if said for row in self.rows(table))
+        found = ((row["video_id"], *map(row.get, said)) for row, said in rows)
+        return sorted((each for each in found if any(each[1:])), key=str)
+
     def results(self, table: str) -> dict[str, str]:
         """{item: fingerprint} of what those who build on the table may use."""
         mine = self.entries.get(table, {})
@@ -236,11 +245,9 @@ def plan_files(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
 
 
 def probe_inputs(uri: str, named: str = "") -> str:
-    """Hash of what a raw file's row is made from: the file as it is when it is first looked at, and
-    its calibration. It stays the row's for as long as the content is the same (`sources`).
-
-    named: the uri that it had then.
-    """
+    """Hash of what a raw file's row is made from: the file as it is when it is first looked at
+    (named: by which uri), and its calibration. It stays the row's for as long as the content is the
+    same (`sources`)."""
     return digest(named or uri, raw_version(uri), sidecar_version(uri))
 
 
@@ -309,7 +316,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
 def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group of one item: the shard, made from what there is of its inputs."""
     made = {table: sorted(inputs.results(table).items()) for table in spec.inputs}
-    known = digest(inputs.shard, made)
+    known = digest(inputs.shard, made, *inputs.said_beside(spec.inputs))
     accepted = [v for v in inputs.rows("video_manifest") if v["accepted"]]
     missing = [t for t in spec.inputs if not inputs.entries.get(t)] if accepted else []
     item = WorkItem(
@@ -330,7 +337,8 @@ def plan_lake(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     shards = inputs.lake.shards()
     made = {s: ShardInputs(inputs.lake, inputs.ledger, s) for s in shards}
     known = digest(
-        [[s, t, sorted(made[s].results(t).items())] for s in shards for t in spec.inputs]
+        [[s, t, sorted(made[s].results(t).items())] for s in shards for t in spec.inputs],
+        *(said for s in shards for said in made[s].said_beside(spec.inputs)),
     )
     item = WorkItem(
         item_id=LAKE,
@@ -373,13 +381,6 @@ def not_made(item: ItemKind, inputs: ShardInputs) -> str | None:
     if item != "clip" or not any(v["accepted"] for v in videos):
         return None
     return None if inputs.rows("clips") or inputs.entries.get("clips") else "clips"
-
-
-def code_version(stage: Stage) -> str:
-    """Version of a stage's default operator and of its default settings, as the UI shows it."""
-    entry = registry.default(stage.operator)
-    version, _ = registry.version(entry.operator, entry.name)
-    return f"{version}-{digest(entry.settings().model_dump())[:6]}"
 
 
 def _fingerprint(made: Mapping[str, Provenance], item: str) -> str | None:

@@ -26,9 +26,12 @@ from resources.raw.presence import RawGoneError, RawRefusedError
 from resources.raw.reader import (
     RawChangedError,
     RawReader,
-    find_sidecar,
     is_remote,
     look,
+)
+from resources.raw.sidecars import (
+    find_sidecar,
+    read_footage_sidecar,
     sidecar_state,
     sidecar_version,
 )
@@ -105,7 +108,7 @@ class FileTask:
             if (look(uri).identity, sidecar_state(uri)) == (state.identity, sidecar):
                 break
             if is_last:
-                raise RawChangedError(f"{uri}, or its calibration, changes again and again")
+                raise RawChangedError(f"{uri}, or a file beside it, changes again and again")
         read = replace(source, byte_size=size, sha256=sha256, state=state.text, sidecar=sidecar)
         return read, columns
 
@@ -115,6 +118,8 @@ class FileTask:
             return "", byte_size, rejected
         with self.raw.hold(uri) as path:
             sha256, size, columns = self.operator.inspect(path)
+            if columns["accepted"]:
+                columns = self.operator.describe(columns, read_footage_sidecar(uri))
             if columns["accepted"]:
                 columns |= self.operator.recording(uri, path, self._recording_of)
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None

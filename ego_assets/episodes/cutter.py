@@ -17,12 +17,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ego_assets.consent import SAID, split_key
 from ego_assets.episodes.cleaning import (
     ABSENT,
     CleanPath,
     clean,
 )
-from ego_assets.episodes.rules import TakeStretch, stretches
+from ego_assets.episodes.rules import TakeStretch, refusal, stretches
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.takes import READS, TakeFrames, takes_of
 from ego_assets.episodes.trajectories import EpisodeCameras, hand_rows, in_hand
@@ -35,6 +36,7 @@ from ego_assets.episodes.words import (
 )
 from ego_assets.operator import ClipOutput, Rows, TablesInput
 from ego_assets.quality.blame import failed_clips, reads_of_probes, signature
+from resources.lake.table import TABLES
 
 MOVED_PX = 20.0
 """What a hand holds is moved, not only held, where it gets so far in the picture."""
@@ -59,6 +61,8 @@ class EpisodeCutter:
             table: tuple(dict.fromkeys((*columns, *probed.get(table, ()))))
             for table, columns in READS.items()
         }
+        if "recording_id" in TABLES["video_manifest"].model_fields:
+            self.reads["video_manifest"] += ("recording_id",)
 
     @staticmethod
     def identity(settings: EpisodeSettings, root: Path) -> str:
@@ -73,12 +77,18 @@ class EpisodeCutter:
         done = [made.get(table, frozenset[str]()) for table in _MADE_BY]
         failed = failed_clips(self.settings.failed_checks, tables)
         rows = _Rows(item.shard, self.settings, tables)
+        videos = tables["video_manifest"].sort_by("video_id").to_pylist()
+        accepted = {video["video_id"]: video for video in videos if video["accepted"]}
+        refused = {v: why for v in accepted if (why := refusal(accepted[v], self.settings))}
         by_video: dict[str, list[tuple[TakeFrames, list[TakeStretch]]]] = defaultdict(list)
         for take in takes_of(tables, frozenset.intersection(*done), self.settings.whose_hands):
-            by_video[take.video_id].append((take, stretches(take, self.settings, failed)))
-        for video in tables["video_manifest"].sort_by("video_id").to_pylist():
-            if video["accepted"]:
-                rows.add_video(video, by_video.get(video["video_id"], []))
+            if take.video_id not in refused:
+                by_video[take.video_id].append((take, stretches(take, self.settings, failed)))
+        for video_id, video in accepted.items():
+            if video_id in refused:
+                rows.add_refused(video, *refused[video_id])
+            else:
+                rows.add_video(video, by_video.get(video_id, []))
         rows.add_rejected(tables["video_manifest"])
         kept = sum(r["end_pts_s"] - r["start_pts_s"] for r in rows.episodes)
         return ClipOutput(
@@ -113,7 +123,8 @@ class _Rows:
         self.frames: Rows = []
         self.hands: Rows = []
         self._objects = _objects_of(tables)
-        self._videos = {v["video_id"]: v for v in tables["video_manifest"].to_pylist()}
+        manifest = tables["video_manifest"].to_pylist()
+        self._videos = {v["video_id"]: v for v in manifest if v["accepted"]}
 
     def add_video(
         self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[TakeStretch]]]
@@ -127,6 +138,10 @@ class _Rows:
             frame, second = take.start + len(take.pts_s), float(take.end_s[-1])
         why = "between clips" if takes else "not processed"
         self._gap(video, frame, video["frame_count"], second, video["duration_s"], why)
+
+    def add_refused(self, video: Mapping[str, Any], why: str, detail: str) -> None:
+        """The one stretch of an accepted video that may not be used."""
+        self._gap(video, 0, video["frame_count"], 0.0, video["duration_s"], why, detail)
 
     def add_rejected(self, manifest: pa.Table) -> None:
         """A row for each content that was rejected, with the duration that is known of it."""
@@ -149,6 +164,7 @@ class _Rows:
         start_s: float,
         end_s: float,
         why: str,
+        detail: str | None = None,
     ) -> None:
         if last <= first and end_s - start_s < 1e-6:
             return
@@ -163,7 +179,7 @@ class _Rows:
                 "end_pts_s": max(end_s, start_s),
                 "take_id": None,
                 "episode_id": None,
-                "detail": None,
+                "detail": detail,
             }
         )
 
@@ -202,6 +218,7 @@ class _Rows:
             objects=labels,
             is_moved=is_moved,
             sides=sides,
+            task=video["task"],
             **{key: place[key] for key in EPISODE_PLACE},
         )
         settings = self.settings
@@ -219,7 +236,7 @@ class _Rows:
             | {
                 "recording_id": video["recording_id"],
                 "recording_start_s": _plus(video["recording_start_s"], place["start_pts_s"]),
-                "split": split_of(take.video_id, settings),
+                "split": split_of(split_key(video), settings),
                 "instruction": words.text,
                 "instruction_source": words.source,
                 "objects": labels,
@@ -233,6 +250,7 @@ class _Rows:
                 "jitter_after_mm": _mean(after),
                 "world_id": take.camera.world_ids[world[0]] if len(world) else None,
                 "scale_kind": _scale_kind(take, here),
+                **{name: video[name] for name in SAID},
             }
         )
 
@@ -273,10 +291,10 @@ class _Rows:
         return sorted(frames, key=lambda label: (-frames[label], label)), is_moved
 
 
-def split_of(recording: str, settings: EpisodeSettings) -> str:
-    """The split of a recording: it depends on nothing but its name and the seed, so it stays when
-    others come or go."""
-    digest = hashlib.sha256(f"{settings.split_seed}/{recording}".encode()).digest()
+def split_of(whose: str, settings: EpisodeSettings) -> str:
+    """The split of all footage with one `split_key`: it depends on nothing but that and the seed,
+    so it stays when others come or go."""
+    digest = hashlib.sha256(f"{settings.split_seed}/{whose}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < settings.test_share:
         return "test"

@@ -41,9 +41,13 @@ def every_second_is_in_one_bin(evidence: Evidence, settings: EpisodeProbeSetting
 
 @probe("footage", reads=(*_SPAN, "bin"), others=_VIDEOS)
 def footage_is_kept(evidence: Evidence, settings: EpisodeProbeSettings) -> Finding:
-    """Some of most videos is kept. Where hardly anything is, a rule does not suit the footage, or
-    what it looks at went wrong: `ego yield` tells which rule drops how much."""
-    found = _accounted(evidence).filter(pl.col("duration_s") > 0)
+    """Some of most videos that may be used is kept. Where hardly anything is, a rule does not suit
+    the footage, or what it looks at went wrong: `ego yield` tells which rule drops how much."""
+    rows = pl.DataFrame(evidence.rows)
+    refused = rows.filter(pl.col("bin").is_in(["no consent", "license"]))["video_id"]
+    found = _accounted(evidence).filter(
+        pl.col("duration_s") > 0, ~pl.col("video_id").is_in(refused.unique().implode())
+    )
     return judge(
         Units.of(found["video_id"], found["kept"] / found["duration_s"]),
         settings.min_kept_share,

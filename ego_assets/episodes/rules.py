@@ -1,7 +1,8 @@
-"""Which frames of a take are worth training on, and which rule drops the others.
+"""Which footage may be used, which frames of a take are worth training on, and which rule drops the
+others.
 
-Here: the rules, each a mask over frames, and the stretches that they leave. Not here: where the
-masks' evidence comes from (`takes`).
+Here: the rules, each a mask over frames or of a whole video, and the stretches that they leave. Not
+here: where the masks' evidence comes from (`takes`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from ego_assets.arrays import runs_of_true
+from ego_assets.consent import NO_CONSENTS, items_of
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.tables import Bin
 from ego_assets.episodes.takes import TakeFrames
@@ -21,6 +23,9 @@ from ego_assets.episodes.takes import TakeFrames
 _FINGERTIPS_AND_WRIST = [0, 4, 8, 12, 16, 20]
 SPEED_WINDOW_S = 0.4
 """A hand's speed is its way over this, which jitter does not add up in."""
+NOT_SAID = "nothing is said of it"
+_OF_VIDEOS = ("rejected", "no consent", "license", "between clips")
+"""Bins that no frame of a take is in."""
 TURN_WINDOW_S = 0.1
 """The same of the head's turns."""
 
@@ -35,6 +40,19 @@ class TakeStretch:
     why: str
     detail: str | None = None
     valid_hand_share: float = 0.0
+
+
+def refusal(video: Mapping[str, Any], settings: EpisodeSettings) -> tuple[Bin, str] | None:
+    """(bin, detail) of a video that may not be used, by what is said beside it; None: it may.
+    video: its row of `video_manifest`."""
+    consent, accepted = video["consent"], items_of(settings.accepted_consents)
+    is_wanting = settings.require_consent if consent is None else consent not in accepted
+    if is_wanting or consent in NO_CONSENTS:
+        return "no consent", consent or NOT_SAID
+    licenses = items_of(settings.accepted_licenses)
+    if licenses and video["license"] not in licenses:
+        return "license", video["license"] or NOT_SAID
+    return None
 
 
 def stretches(
@@ -82,7 +100,7 @@ def _bins(
     is_good: of `presence`."""
     is_failed = np.array([c in failed for c in take.clip_ids], bool)[take.clip]
     least_hands, least_cameras = settings.min_valid_hand_share, settings.min_valid_camera_share
-    names = [name for name in get_args(Bin) if name not in ("rejected", "between clips")]
+    names = [name for name in get_args(Bin) if name not in _OF_VIDEOS]
     why = np.full(len(take.pts_s), names.index("kept"))
 
     def drop(name: str, mask: np.ndarray) -> np.ndarray:

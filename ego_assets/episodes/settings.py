@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ego_assets.consent import NO_CONSENTS, Consents, Licenses, items_of
 from ego_assets.episodes.words import check_template
 from ego_assets.quality.settings import ProbeSettings, Share
 from ego_assets.settings import Settings
@@ -16,6 +17,17 @@ Template = Annotated[str, AfterValidator(check_template)]
 class EpisodeSettings(Settings):
     """episodes, episode_frames, episode_hands, footage."""
 
+    accepted_consents: Consents = Field(
+        default="granted, research_only, unknown",
+        description="footage with another consent is dropped; refused and withdrawn always are",
+    )
+    require_consent: bool = Field(
+        default=False, description="footage of whose consent nothing is said is dropped, too"
+    )
+    accepted_licenses: Licenses = Field(
+        default="",
+        description="footage with another license, or none, is dropped; empty: any, or none",
+    )
     whose_hands: Literal["wearer", "anyone"] = Field(
         default="wearer",
         description="whose hands are looked at; anyone: also where the camera is worn by nobody",
@@ -88,15 +100,20 @@ class EpisodeSettings(Settings):
         "says it instead",
     )
     validation_share: Share = Field(
-        default=0.1, ge=0, le=1, description="of recordings, about: those of the split validation"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="of wearers and recordings, about: those of the split validation",
     )
     test_share: Share = Field(default=0.0, ge=0, le=1, description="the same of the split test")
     split_seed: str = Field(
-        default="0", description="another one puts recordings into other splits"
+        default="0", description="another one puts wearers and recordings into other splits"
     )
 
     @model_validator(mode="after")
     def _fits(self) -> EpisodeSettings:
+        if never := set(NO_CONSENTS) & set(items_of(self.accepted_consents)):
+            raise ValueError(f"accepted_consents: {', '.join(sorted(never))} is never accepted")
         if self.max_length_s < 2 * self.min_length_s:
             raise ValueError("max_length_s must be at least twice min_length_s")
         if self.validation_share + self.test_share > 1:

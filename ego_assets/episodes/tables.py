@@ -6,6 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ego_assets.consent import (
+    ConsentSaid,
+    DeviceSaid,
+    LicenseSaid,
+    PersonSaid,
+    SiteSaid,
+    TaskSaid,
+)
 from ego_assets.rows import ScaleKind, Score, Seconds, Side, VideoRow
 from resources.lake.table import (
     Float32,
@@ -23,6 +31,8 @@ from resources.lake.table import (
 Bin = Literal[
     "kept",
     "rejected",
+    "no consent",
+    "license",
     "between clips",
     "not processed",
     "damaged",
@@ -58,7 +68,9 @@ class FootageStretch(VideoRow):
     )
     take_id: Text | None = Field(description="its take; null between clips and of rejected files")
     episode_id: Text | None = Field(description="the episode that it is kept in")
-    detail: Text | None = Field(description="which check failed, or why the file was rejected")
+    detail: Text | None = Field(
+        description="which check failed, why the file was rejected, its consent or its license"
+    )
 
 
 class EpisodeRow(VideoRow):
@@ -85,12 +97,13 @@ class Episode(EpisodeRow):
         default=None, description="time of the first frame since that of the recording"
     )
     split: Literal["train", "validation", "test"] = Field(
-        description="by recording, so that no recording is in two; it stays when footage is added"
+        description="by wearer where they are known, else by recording, so that none is in two; it "
+        "stays when footage is added"
     )
     instruction: Text = Field(description="what is done, in words")
     instruction_source: Text = Field(
-        description="what the words are made from: object_movements, hand_poses, or the name of a "
-        "captioner"
+        description="where the words come from: sidecar (`task`), object_movements, hand_poses, or "
+        "the name of a captioner"
     )
     objects: Texts = Field(description="labels of what hands hold or touch, without repetitions")
     left_hand_share: Score = Field(description="frames with a left hand of the wearer, cleaned")
@@ -113,6 +126,12 @@ class Episode(EpisodeRow):
     scale_kind: ScaleKind = Field(
         description="of the world; arbitrary: positions in the world are null"
     )
+    person: PersonSaid
+    consent: ConsentSaid
+    license: LicenseSaid
+    site: SiteSaid
+    device: DeviceSaid
+    task: TaskSaid
 
 
 class EpisodeFrame(EpisodeRow):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ego_assets.arrays import array_of
+from ego_assets.consent import SAID
 from ego_assets.rows import SIDES
 
 UNDECODED = "the frame does not decode"
@@ -31,6 +32,7 @@ READS: dict[str, tuple[str, ...]] = {
         "frame_count",
         "recording_id",
         "recording_start_s",
+        *SAID,
     ),
     "clips": (
         "video_id",

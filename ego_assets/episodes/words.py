@@ -22,7 +22,7 @@ class EpisodeFacts:
     uri, stream_index: where its pictures are; start_frame, end_frame, start_pts_s, end_pts_s: which
     of them (`ego_assets.reading.read_frames` reads them); objects: labels of what is held or
     touched, the longest first; is_moved: whether any of it changes its place; sides: of the hands
-    that are seen.
+    that are seen; task: what a person says is done in the video.
     """
 
     video_id: str
@@ -35,6 +35,7 @@ class EpisodeFacts:
     objects: Sequence[str]
     is_moved: bool
     sides: Sequence[str]
+    task: str | None = None
 
 
 EPISODE_PLACE = ("video_id", "start_frame", "end_frame", "start_pts_s", "end_pts_s")
@@ -55,8 +56,10 @@ class Instruction:
 def instruction(
     facts: EpisodeFacts, with_objects: str, without: str, captioner: str = ""
 ) -> Instruction:
-    """Fill in a template, or ask a captioner. Raises BadInputError for a captioner that is not
-    installed or says nothing."""
+    """Take what a person says, else ask a captioner, else fill in a template. Raises BadInputError
+    for a captioner that is not installed or says nothing."""
+    if facts.task:
+        return Instruction(facts.task, "sidecar")
     if captioner:
         text = find_captioner(captioner)(facts).strip()
         if not text:

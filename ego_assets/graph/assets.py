@@ -17,6 +17,7 @@ from ego_assets.graph.metadata import table_schema
 from ego_assets.graph.partitions import shards_partitions
 from ego_assets.graph.spec import form_of
 from ego_assets.graph.stage import GPUS_TAG, materialize_stage
+from ego_assets.models import registry
 from resources.compute import Compute
 from resources.storage import Storage
 
@@ -49,7 +50,7 @@ def asset_spec(table: str, stage: Stage) -> dg.AssetSpec:
         description=(TABLES[table].__doc__ or "").strip(),
         group_name=feature_of(table).name,
         kinds={"python", "parquet"},
-        code_version=plan.code_version(stage),
+        code_version=_code_version(stage),
         metadata={
             "dagster/column_schema": table_schema(table),
             "dagster/column_lineage": column_lineage(table),
@@ -95,3 +96,10 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     ),
     *(stage_asset(stage) for stage in STAGES.values()),
 ]
+
+
+def _code_version(stage: Stage) -> str:
+    """Version of a stage's default operator and of its default settings, as the UI shows it."""
+    entry = registry.default(stage.operator)
+    version, _ = registry.version(entry.operator, entry.name)
+    return f"{version}-{plan.digest(entry.settings().model_dump())[:6]}"

@@ -30,9 +30,10 @@ from resources.raw.reader import (
     look,
     path_of,
     sidecar_of,
-    sidecar_state,
     uri_of,
 )
+from resources.raw.sidecars import sidecar_kinds, sidecar_state
+from resources.raw.uris import CAMERA, FOOTAGE
 
 LOOKS_AT_ONCE = 8
 CHEAP_BYTES = 8 * 2**20
@@ -236,9 +237,14 @@ def _difference(source: Source, uri: str, state: RawState, is_compared: bool) ->
         sha256 = RawReader().sha256(uri)
         if sha256 != source.sha256:
             return f"{_OTHER}: its SHA-256 is {sha256[:16]}…, not {(source.sha256 or '')[:16]}…"
-    if source.sidecar is not None and sidecar_state(uri) is None:
-        return f"its calibration {sidecar_of(uri)} is not there: copy it, too"
+    if source.sidecar is not None:
+        missing = sidecar_kinds(source.sidecar) - sidecar_kinds(sidecar_state(uri))
+        for kind in sorted(missing):
+            return f"its {_BESIDE[kind]} {sidecar_of(uri, kind)} is not there: copy it, too"
     return ""
+
+
+_BESIDE = {CAMERA: "calibration", FOOTAGE: "footage file"}
 
 
 def _is_compared(source: Source, uri: str, state: RawState, check_bytes: bool) -> bool:

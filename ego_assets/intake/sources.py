@@ -42,8 +42,8 @@ from resources.raw.reader import (
     is_remote,
     look,
     path_of,
-    sidecar_state,
 )
+from resources.raw.sidecars import read_footage_sidecar, sidecar_state
 
 LOOKS_AT_ONCE = 4
 GONE_WORDS = {
@@ -55,10 +55,12 @@ BEGINS_NOW = "the chapters of its recording before it are there now"
 
 
 class SourceStatus(Enum):
-    """What was found of a raw file. UNSURE: it is there, and cannot be compared now."""
+    """What was found of a raw file. RESAID: it is as it was, and the file that says whose footage
+    it is has changed; UNSURE: it is there, and cannot be compared now."""
 
     NEW = "new"
     SAME = "same"
+    RESAID = "resaid"
     CHANGED = "changed"
     AWAY = "away"
     GONE = "gone"
@@ -202,6 +204,7 @@ class _Shard:
             return Judged(file, SourceStatus.NEW, "", state, sidecar, inputs)
         try:
             is_same = self._is_same(file, source, state, sidecar, row, made)
+            is_said = is_same and _says_it(file, source, sidecar, row)
         except RawUnreadError as error:  # keeps what it has; who needs it will fail on it
             return Judged(file, SourceStatus.UNSURE, error.strerror or "")
         except (RawAwayError, RawGoneError) as error:
@@ -209,6 +212,10 @@ class _Shard:
         except RawChangedError:
             is_same = False
         except OSError as error:
+            return Judged(file, SourceStatus.UNSURE, str(error))
+        except s3_errors() as error:
+            if classify(error) is not ErrorKind.TRANSIENT:
+                raise
             return Judged(file, SourceStatus.UNSURE, str(error))
         if is_same and row.get("chapter_index"):
             from ego_assets.videos.recordings.chapters import newly_there
@@ -218,7 +225,8 @@ class _Shard:
             if before and inputs != made.input_hash:
                 return Judged(file, SourceStatus.CHANGED, BEGINS_NOW, state, sidecar, inputs)
         if is_same:
-            return Judged(file, SourceStatus.SAME, "", state, sidecar, made.input_hash)
+            status = SourceStatus.SAME if is_said else SourceStatus.RESAID
+            return Judged(file, status, "", state, sidecar, made.input_hash)
         # Not only what `probe_inputs` goes by: other bytes may have the old size and time.
         inputs = digest(probe_inputs(file.uri), state.identity, sidecar)
         return Judged(file, SourceStatus.CHANGED, "", state, sidecar, inputs)
@@ -306,6 +314,10 @@ class _Shard:
                 sidecar=judged.sidecar,
             )
             self._keep_owner(new, row, owners.get(row["video_id"]))
+        if judged.status is SourceStatus.RESAID:
+            # Its row is made again under the same fingerprint, and what is made of its pictures
+            # stays.
+            self.ledger.requeue(STAGE, [source.item_id], "what is said of its footage has changed")
         if new != source:
             self.sources.update([new])
 
@@ -342,8 +354,22 @@ class _Shard:
             self.ledger.requeue(STAGE, [source.item_id], why)
 
 
+def _says_it(
+    file: RawFileOfShard, source: Source, sidecar: str | None, row: Mapping[str, Any]
+) -> bool:
+    """Whether the row of a file says what the file beside it says of the footage. Raises as
+    reading that does."""
+    from ego_assets.videos.footage.sidecar import REASON, is_described_by
+
+    if row["reject_reason"] not in (None, "duplicate", REASON):
+        return True  # it was not looked at
+    if source.state and source.sidecar == sidecar:
+        return True
+    return is_described_by(row, read_footage_sidecar(file.uri))
+
+
 def look_at(uri: str) -> tuple[RawState, str | None]:
-    """The state of a file, and of its calibration. Raises as `look` does."""
+    """The state of a file, and of the files beside it. Raises as `look` does."""
     state, sidecar = look(uri), sidecar_state(uri)
     if not is_remote(uri):
         look(uri)  # what is beside it was not there only if it is there still

@@ -20,6 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
+from ego_assets.consent import SAID
 from ego_assets.media import progress
 from ego_assets.media.colour import unsupported_matrix
 from ego_assets.media.containers import (
@@ -38,9 +39,11 @@ from ego_assets.operator import BadInputError
 from ego_assets.videos.audio import audio_columns, audio_start_s, choose_audio_stream
 from ego_assets.videos.calibration.camera import CalibrationError
 from ego_assets.videos.calibration.columns import camera_columns
+from ego_assets.videos.footage.sidecar import FootageSidecarError, footage_columns
 from ego_assets.videos.recordings.chapters import recording_columns
 from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
+from resources.raw.sidecars import FileBeside
 
 VERSION = "6"
 """Of the rows: raise it when they change."""
@@ -71,6 +74,7 @@ class RejectReason(StrEnum):
     TOO_LARGE = "too_large"
     NO_TIMES = "no_times"
     BAD_CALIBRATION = "bad_calibration"
+    BAD_SIDECAR = "bad_sidecar"
     DUPLICATE = "duplicate"
     FORGOTTEN = "forgotten"
 
@@ -119,6 +123,13 @@ class FileInspector:
     ) -> dict[str, Any]:
         """As `recording_columns`."""
         return recording_columns(uri, path, known_id, self.settings.video_stream)
+
+    def describe(self, columns: dict[str, Any], found: FileBeside | None) -> dict[str, Any]:
+        """The columns of an accepted file with what the file beside it says, or rejected."""
+        try:
+            return columns | footage_columns(found)
+        except FootageSidecarError as error:
+            return columns | {"accepted": False} | _rejection(RejectReason.BAD_SIDECAR, str(error))
 
     def rejected(self, reason: str, detail: str) -> dict[str, Any]:
         """As `rejected_columns`."""
@@ -231,7 +242,7 @@ def _blank() -> dict[str, Any]:
         "audio_channels audio_start_s recording_id chapter_index recording_start_s "
         "camera_model fx_px fy_px cx_px cy_px distortion intrinsics_source"
     )
-    return {"accepted": False} | dict.fromkeys(names.split())
+    return {"accepted": False} | dict.fromkeys((*names.split(), *SAID))
 
 
 def _fill(row: dict[str, Any], path: Path, settings: ManifestSettings) -> None:

@@ -6,6 +6,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ego_assets.consent import (
+    ConsentSaid,
+    DeviceSaid,
+    LicenseSaid,
+    PersonSaid,
+    SiteSaid,
+    TaskSaid,
+)
 from ego_assets.rows import (
     ClipRow,
     IntrinsicsSource,
@@ -156,6 +164,12 @@ class VideoManifest(VideoRow):
         description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye"
     )
     intrinsics_source: IntrinsicsSource | None = Field(description="where the intrinsics come from")
+    person: PersonSaid
+    consent: ConsentSaid
+    license: LicenseSaid
+    site: SiteSaid
+    device: DeviceSaid
+    task: TaskSaid
 
 
 class Clip(ClipRow):

@@ -59,6 +59,13 @@ class MayBeAbsent:
 
 
 @dataclass(frozen=True)
+class SaidBeside:
+    """Annotation: what people say of a video in a file beside it. The value may change while the
+    row keeps its fingerprint, so that what is made of the pictures stays; what is made from such a
+    column has its values in its own fingerprint."""
+
+
+@dataclass(frozen=True)
 class Formerly:
     """Annotation: values that older releases wrote, by what they are called now."""
 
@@ -108,6 +115,7 @@ class Column:
     plausible: Plausible | None = None
     may_be_absent: bool = False
     names_arrays: bool = False
+    is_said_beside: bool = False
     formerly: Mapping[str, str] | None = None
 
 
@@ -135,6 +143,12 @@ class Table(BaseModel):
     def arrays_column(cls) -> str | None:
         """Name the column that holds the key of a work item's arrays; None if there are none."""
         return next((c.name for c in cls.columns() if c.names_arrays), None)
+
+    @classmethod
+    @cache
+    def said_beside(cls) -> tuple[str, ...]:
+        """Name the columns that a file beside a video says."""
+        return tuple(c.name for c in cls.columns() if c.is_said_beside)
 
     @classmethod
     @cache
@@ -294,6 +308,7 @@ def _column(name: str, info: FieldInfo) -> Column:
         plausible=next((m for m in metadata if isinstance(m, Plausible)), None),
         may_be_absent=any(isinstance(m, MayBeAbsent) for m in metadata),
         names_arrays=any(isinstance(m, ArraysKey) for m in metadata),
+        is_said_beside=any(isinstance(m, SaidBeside) for m in metadata),
         formerly=next((m.names for m in metadata if isinstance(m, Formerly)), None),
     )
 

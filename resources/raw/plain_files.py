@@ -78,3 +78,47 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 def _check_plain(mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise NotAFileError(f"it is {kind_of(mode)}, not a file")
+
+
+def read_beside(path: Path, max_bytes: int) -> bytes | None:
+    """The bytes of a small file beside a video: a plain one, reached without leaving the folder;
+    None if there is none.
+
+    Raises NotAFileError, which says why it is not read and quotes nothing; OSError that names the
+    file if that says nothing of the file, but of where it lies.
+    """
+    folder = path.parent
+    too_large = f"it is larger than {max_bytes // 2**20} MiB"
+    try:
+        if path.is_symlink():
+            path = _target(path, folder)
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > max_bytes:
+                raise NotAFileError(too_large)
+            data = file.read(max_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # no file can have that name
+            return None
+        if error.errno in OF_STORAGE | {errno.EIO}:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        why = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise NotAFileError(f"it cannot be read ({why})") from error
+    if len(data) > max_bytes:
+        raise NotAFileError(too_large)
+    return data
+
+
+def _target(link: Path, folder: Path) -> Path:
+    """The file that a link leads to, if that lies in its folder or below it."""
+    try:
+        target = Path(os.path.realpath(link, strict=True))
+    except FileNotFoundError:
+        raise NotAFileError("it is a link that leads to nothing") from None
+    except OSError as error:
+        why = "in a circle" if error.errno == errno.ELOOP else "to what cannot be read"
+        raise NotAFileError(f"it is a link that leads {why}") from None
+    if not target.is_relative_to(os.path.realpath(folder)):
+        raise NotAFileError("it is a link that leads out of its folder, which is not followed")
+    return target

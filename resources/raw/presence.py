@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.raw.objects import bucket_and_key, head_of
 from resources.raw.plain_files import OF_STORAGE, kind_of
-from resources.raw.uris import uri_of
+from resources.raw.uris import is_remote, path_of, uri_of
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -193,3 +194,18 @@ def neighbours(path: Path) -> Iterator[Path]:
                 continue
             if child.is_file(follow_symlinks=False):
                 yield Path(child.path)
+
+
+def raw_version(uri: str) -> tuple[int | str, ...] | None:
+    """What changes when the bytes do, without reading them; None if there is no such file.
+
+    A local file that is a link by now, or is reached through one, is not there any more.
+    """
+    if not is_remote(uri):
+        try:
+            found = check_plain(path_of(uri))
+        except (OSError, ValueError):
+            return None
+        return found.st_size, found.st_mtime_ns
+    head = head_of(*bucket_and_key(uri))
+    return (head["ContentLength"], head["ETag"]) if head else None

@@ -3,13 +3,13 @@
 Here: what there is (`list_raw`, `scan_raw`), whether a file is there and in which version (`look`,
 `raw_version`), and a local path to read it from (`RawReader`; remote objects go through the scratch
 space), which makes sure that what is read is what was hashed. Not here: what is in a file, the
-listing of local folders (`raw_local`), what it means that a local file is not there (`presence`).
+listing of local folders (`raw_local`), what it means that a local file is not there (`presence`),
+files beside a video (`sidecars`).
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ from urllib.parse import quote
 from resources.lake.s3.client import has_bucket, make_client
 from resources.lake.storage import file_sha256
 from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of
-from resources.raw.objects import bucket_and_key, first_object, head_of
+from resources.raw.objects import bucket_and_key, head_of
 from resources.raw.presence import (
     RawAwayError,
     RawGoneError,
@@ -30,14 +30,14 @@ from resources.raw.presence import (
     RawRefusedError,
     RawState,
     RawUnreadError,
-    check_plain,
-    listed_version,
     look_at,
+    raw_version,
     unread_error,
 )
 from resources.raw.scratch import Scratch
+from resources.raw.sidecars import find_sidecar
 from resources.raw.uris import (
-    CALIBRATION_SUFFIXES,
+    FOOTAGE,
     MAX_SIDECAR_BYTES,
     S3,
     is_remote,
@@ -53,6 +53,7 @@ __all__ = [
     "RawRefusedError",
     "is_remote",
     "path_of",
+    "raw_version",
     "sidecar_of",
     "uri_of",
 ]
@@ -145,21 +146,6 @@ def _fault_of_key(key: str) -> str:
     return ""
 
 
-def raw_version(uri: str) -> tuple[int | str, ...] | None:
-    """What changes when the bytes do, without reading them; None if there is no such file.
-
-    A local file that is a link by now, or is reached through one, is not there any more.
-    """
-    if not is_remote(uri):
-        try:
-            found = check_plain(path_of(uri))
-        except (OSError, ValueError):
-            return None
-        return found.st_size, found.st_mtime_ns
-    head = head_of(*bucket_and_key(uri))
-    return (head["ContentLength"], head["ETag"]) if head else None
-
-
 def look(uri: str) -> RawState:
     """The state of a raw file. Raises RawRefusedError, RawAwayError, RawGoneError, and of S3
     botocore's errors."""
@@ -173,54 +159,6 @@ def look(uri: str) -> RawState:
     if not has_bucket(make_client(), bucket):
         raise RawAwayError(errno.ENOENT, f"there is no bucket {bucket}", uri)
     raise RawGoneError(errno.ENOENT, "there is no such object (any more)", uri)
-
-
-def find_sidecar(uri: str) -> str | None:
-    """The uri of the calibration that a video has: its own, else that of its folder."""
-    places = sidecars_of(uri)
-    if not is_remote(uri):
-        return next((place for place in places if os.path.lexists(path_of(place))), None)
-    half = len(CALIBRATION_SUFFIXES)
-    return first_object(places[:half]) or first_object(places[half:])
-
-
-def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
-    """As `raw_version`, of the calibration of a video; also of one that is refused."""
-    beside = find_sidecar(uri)
-    if beside is None:
-        return None
-    if is_remote(uri):
-        return raw_version(beside)
-    seen = _sidecar_stats(beside)
-    return tuple(n for found in seen for n in (found.st_size, found.st_mtime_ns)) or None
-
-
-def sidecar_state(uri: str) -> str | None:
-    """What tells one version of a video's calibration file from another; None if it has none.
-
-    Only to be believed where the video itself was there before and after.
-    """
-    beside = find_sidecar(uri)
-    if beside is None:
-        return None
-    if is_remote(uri):
-        state = ":".join(map(str, raw_version(beside) or ()))
-    else:
-        seen = _sidecar_stats(beside)
-        state = ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen)
-    # Which file it is says its name, but for the usual one.
-    name = "" if beside == sidecar_of(uri) else f"{beside.rpartition('/')[2]}:"
-    return f"{name}{state}" if state else None
-
-
-def _sidecar_stats(uri: str) -> list[os.stat_result]:
-    """Of a local calibration, and of what it is a link to."""
-    path = path_of(uri)
-    try:
-        found = path.lstat()
-        return [found, path.stat()] if stat.S_ISLNK(found.st_mode) else [found]
-    except (OSError, ValueError):
-        return []
 
 
 class Memory(Protocol):
@@ -316,7 +254,8 @@ class RawReader:
             self._must_be_as_before(uri, sha256, before)
         except (RawAwayError, RawGoneError, RawChangedError) as cause:
             raise cause from error
-        if unread := unread_error(error, path_of(uri), *map(path_of, sidecars_of(uri))):
+        beside = (*sidecars_of(uri), *sidecars_of(uri, FOOTAGE))
+        if unread := unread_error(error, path_of(uri), *map(path_of, beside)):
             raise _unread(uri, unread) from error
 
     @contextmanager

@@ -12,12 +12,15 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 S3 = "s3://"
 ENCODED = "file://"
-CALIBRATION_SUFFIXES = (".json", ".yaml", ".yml", ".txt")
-SIDECAR = ".camera.json"
-FOLDER_SIDECAR = "camera.json"
-"""Of a folder: for every video in it that has none of its own."""
+CAMERA, FOOTAGE = "camera", "footage"
+"""Kinds of files beside a video: its calibration, and whose footage it is. `<stem>.camera.json` is
+that of a video, `camera.json` that of every video in its folder that has none of its own."""
+SIDECAR_SUFFIXES = {
+    CAMERA: (".json", ".yaml", ".yml", ".txt"),
+    FOOTAGE: (".json", ".yaml", ".yml"),
+}
 MAX_SIDECAR_BYTES = 2**20
-"""A larger calibration file is not read, and not fetched."""
+"""A larger file beside a video is not read, and not fetched."""
 
 
 def uri_of(path: Path) -> str:
@@ -43,19 +46,19 @@ def is_remote(uri: str) -> bool:
     return uri.startswith(S3)
 
 
-def sidecars_of(uri: str) -> list[str]:
-    """The uris that the calibration of a video may have: its own, then those of its folder."""
-    own = sidecar_of(uri).removesuffix(".json")
+def sidecars_of(uri: str, kind: str = CAMERA) -> list[str]:
+    """The uris that a file beside a video may have: its own, then those of its folder."""
+    own = sidecar_of(uri, kind).removesuffix(".json")
     if is_remote(uri):
-        folder = f"{uri.rpartition('/')[0]}/{FOLDER_SIDECAR}"
+        folder = f"{uri.rpartition('/')[0]}/{kind}"
     else:
-        folder = uri_of(path_of(uri).with_name(FOLDER_SIDECAR))
-    return [f"{n}{s}" for n in (own, folder.removesuffix(".json")) for s in CALIBRATION_SUFFIXES]
+        folder = uri_of(path_of(uri).with_name(kind))
+    return [f"{name}{suffix}" for name in (own, folder) for suffix in SIDECAR_SUFFIXES[kind]]
 
 
-def sidecar_of(uri: str) -> str:
-    """The uri of a video's own calibration file, by its usual name."""
+def sidecar_of(uri: str, kind: str = CAMERA) -> str:
+    """The uri of a video's own file of a kind, by its usual name."""
     if is_remote(uri):
         folder, _, name = uri.rpartition("/")
-        return f"{folder}/{Path(name).stem}{SIDECAR}"
-    return uri_of(path_of(uri).with_suffix(SIDECAR))
+        return f"{folder}/{Path(name).stem}.{kind}.json"
+    return uri_of(path_of(uri).with_suffix(f".{kind}.json"))

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from ego_assets.catalog import TABLES
 from ego_assets.operator import intrinsics_of
-from ego_assets.videos.calibration import sidecars as calibration
 from ego_assets.videos.calibration.sidecars import read_calibration
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.settings import ManifestSettings
 from ego_assets.vision.cameras import normalised_points, project_points, scaled_intrinsics
+from resources.raw import plain_files
 from tests.stages.stage_bench import write_video
 
 SIDE = 32
@@ -150,7 +150,7 @@ def test_storage_that_fails_says_nothing_of_a_calibration(
         raise OSError(number, os.strerror(number))
 
     sidecar.write_text(json.dumps(CAMERA))
-    monkeypatch.setattr(calibration, "open_regular", refuse)
+    monkeypatch.setattr(plain_files, "open_regular", refuse)
     with pytest.raises(OSError, match=os.strerror(number)) as error:
         read_calibration(sidecar.with_name("v.mp4"), SIDE, SIDE)
     assert error.value.filename == str(sidecar)

@@ -18,14 +18,13 @@ from resources.raw import scratch as scratch_module
 from resources.raw.reader import (
     RawChangedError,
     RawReader,
-    find_sidecar,
     path_of,
     raw_version,
     sidecar_of,
-    sidecar_state,
     uri_of,
 )
 from resources.raw.scratch import Scratch, ScratchError
+from resources.raw.sidecars import find_sidecar, sidecar_state
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 ODD_NAMES = (

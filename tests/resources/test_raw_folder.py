@@ -21,10 +21,10 @@ from resources.raw.reader import (
     path_of,
     raw_version,
     scan_raw,
-    sidecar_version,
     uri_of,
 )
 from resources.raw.scratch import Scratch
+from resources.raw.sidecars import sidecar_version
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 

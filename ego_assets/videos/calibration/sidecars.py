@@ -9,7 +9,6 @@ which file counts, what a file may be, how it is made to fit the video. Not here
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 from ego_assets.videos.calibration.camera import (
@@ -21,13 +20,8 @@ from ego_assets.videos.calibration.camera import (
     same_aspect,
 )
 from ego_assets.videos.calibration.formats import GivenCamera, parse
-from resources.raw.plain_files import OF_STORAGE, NotAFileError, open_regular
-from resources.raw.uris import (
-    CALIBRATION_SUFFIXES,
-    FOLDER_SIDECAR,
-    MAX_SIDECAR_BYTES,
-    SIDECAR,
-)
+from resources.raw.plain_files import NotAFileError, read_beside
+from resources.raw.uris import MAX_SIDECAR_BYTES, path_of, sidecars_of, uri_of
 
 
 def read_calibration(
@@ -42,18 +36,16 @@ def read_calibration(
     if path is None:
         return None
     try:
-        data = _read(path)
+        data = read_beside(path, MAX_SIDECAR_BYTES)
         return None if data is None else _upright(parse(data), width, height, clockwise_deg)
-    except CalibrationError as error:
+    except (CalibrationError, NotAFileError) as error:
         raise CalibrationError(f"{path.name} is no calibration of this video: {error}") from None
 
 
 def find_calibration(video: Path) -> Path | None:
     """The calibration file that counts for a video: its own, else that of its folder."""
-    own = video.with_suffix(SIDECAR)
-    names = (own.with_suffix(s) for s in CALIBRATION_SUFFIXES)
-    of_folder = (video.with_name(FOLDER_SIDECAR).with_suffix(s) for s in CALIBRATION_SUFFIXES)
-    return next((path for path in (*names, *of_folder) if _is_there(path)), None)
+    places = map(path_of, sidecars_of(uri_of(video)))
+    return next((path for path in places if _is_there(path)), None)
 
 
 def _is_there(path: Path) -> bool:
@@ -87,43 +79,3 @@ def _upright(found: GivenCamera, width: int, height: int, clockwise_deg: int) ->
         )
     check_plausible(cameras[0], width, height)
     return cameras[0]
-
-
-def _read(path: Path) -> bytes | None:
-    """The bytes of a calibration file: a small, plain one, reached without leaving the folder."""
-    folder = path.parent
-    try:
-        if path.is_symlink():
-            path = _target(path, folder)
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_SIDECAR_BYTES:
-                raise CalibrationError(f"it is larger than {MAX_SIDECAR_BYTES // 2**20} MiB")
-            data = file.read(MAX_SIDECAR_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except NotAFileError as error:
-        raise CalibrationError(str(error)) from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # no file can have that name
-            return None
-        if error.errno in OF_STORAGE | {errno.EIO}:  # it says nothing of the file
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        why = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise CalibrationError(f"it cannot be read ({why})") from error
-    if len(data) > MAX_SIDECAR_BYTES:
-        raise CalibrationError(f"it is larger than {MAX_SIDECAR_BYTES // 2**20} MiB")
-    return data
-
-
-def _target(link: Path, folder: Path) -> Path:
-    """The file that a link leads to, if that lies in the video's folder or below it."""
-    try:
-        target = Path(os.path.realpath(link, strict=True))
-    except FileNotFoundError:
-        raise CalibrationError("it is a link that leads to nothing") from None
-    except OSError as error:
-        why = "in a circle" if error.errno == errno.ELOOP else "to what cannot be read"
-        raise CalibrationError(f"it is a link that leads {why}") from None
-    if not target.is_relative_to(os.path.realpath(folder)):
-        raise CalibrationError("it is a link that leads out of its folder, which is not followed")
-    return target

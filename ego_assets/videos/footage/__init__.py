@@ -1,0 +1,1 @@
+"""The file beside a video that says whose footage it is, and what may be done with it."""

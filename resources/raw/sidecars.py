@@ -1,0 +1,137 @@
+"""Files beside a video: its calibration, and the one that says whose footage it is.
+
+Here: which file counts, what tells one version from another, the bytes of the second. Not here:
+their names (`uris`), what is in them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from resources.lake.s3.client import MISSING, error_code, make_client, read_body
+from resources.raw.objects import bucket_and_key, first_object
+from resources.raw.plain_files import NotAFileError, read_beside
+from resources.raw.presence import listed_version, raw_version
+from resources.raw.uris import (
+    CAMERA,
+    FOOTAGE,
+    MAX_SIDECAR_BYTES,
+    SIDECAR_SUFFIXES,
+    is_remote,
+    path_of,
+    sidecar_of,
+    sidecars_of,
+)
+
+_CHANGED = MISSING | {"PreconditionFailed", "412"}
+
+
+class FileBeside(NamedTuple):
+    """A file beside a video. fault: why its bytes are not read; empty: they are."""
+
+    name: str
+    data: bytes
+    fault: str = ""
+
+
+def find_sidecar(uri: str, kind: str = CAMERA) -> str | None:
+    """The uri of the file of a kind that a video has beside it: its own, else that of its
+    folder."""
+    places = sidecars_of(uri, kind)
+    if not is_remote(uri):
+        return next((place for place in places if os.path.lexists(path_of(place))), None)
+    half = len(SIDECAR_SUFFIXES[kind])
+    return first_object(places[:half]) or first_object(places[half:])
+
+
+def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
+    """As `raw_version`, of the calibration of a video; also of one that is refused."""
+    beside = find_sidecar(uri)
+    if beside is None:
+        return None
+    if is_remote(uri):
+        return raw_version(beside)
+    seen = _sidecar_stats(beside)
+    return tuple(n for found in seen for n in (found.st_size, found.st_mtime_ns)) or None
+
+
+def sidecar_state(uri: str) -> str | None:
+    """What tells one version of the files beside a video from another; None if it has none.
+
+    Only to be believed where the video itself was there before and after.
+    """
+    camera, footage = (_state_of_kind(uri, kind) for kind in (CAMERA, FOOTAGE))
+    return f"{camera}{_AND_FOOTAGE}{footage}" if footage else camera or None
+
+
+def sidecar_kinds(state: str | None) -> set[str]:
+    """The kinds of files that a video had beside it in a `sidecar_state`."""
+    camera, _, footage = (state or "").partition(_AND_FOOTAGE)
+    return {kind for kind, there in ((CAMERA, camera), (FOOTAGE, footage)) if there}
+
+
+_AND_FOOTAGE = "//"
+"""Between the states of the two; no name has it."""
+
+
+def _state_of_kind(uri: str, kind: str) -> str:
+    beside = find_sidecar(uri, kind)
+    if beside is None:
+        return ""
+    if is_remote(uri):
+        state = ":".join(map(str, raw_version(beside) or ()))
+    else:
+        seen = _sidecar_stats(beside)
+        state = ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen)
+    # Which file it is says its name, but for the usual one.
+    name = "" if beside == sidecar_of(uri, kind) else f"{beside.rpartition('/')[2]}:"
+    return f"{name}{state}" if state else ""
+
+
+def read_footage_sidecar(uri: str) -> FileBeside | None:
+    """The file that says whose footage a video is; None if there is none.
+
+    One that is replaced meanwhile counts as none: its `sidecar_state` is another one then. Raises
+    OSError if its place is away; of S3 botocore's errors.
+    """
+    beside = find_sidecar(uri, FOOTAGE)
+    if beside is None:
+        return None
+    name = beside.rpartition("/")[2]
+    if is_remote(beside):
+        return _read_object(beside, name)
+    try:
+        data = read_beside(path_of(beside), MAX_SIDECAR_BYTES)
+    except NotAFileError as error:
+        return FileBeside(name, b"", str(error))
+    return None if data is None else FileBeside(name, data)
+
+
+def _read_object(uri: str, name: str) -> FileBeside | None:
+    from botocore.exceptions import ClientError
+
+    version = raw_version(uri)
+    if version is None:
+        return None
+    if int(version[0]) > MAX_SIDECAR_BYTES:
+        return FileBeside(name, b"", f"it is larger than {MAX_SIDECAR_BYTES // 2**20} MiB")
+    bucket, key = bucket_and_key(uri)
+    where = {"Bucket": bucket, "Key": key, "IfMatch": str(version[1])}
+    try:
+        return FileBeside(name, read_body(make_client(), **where))
+    except ClientError as error:
+        if error_code(error) in _CHANGED:
+            return None
+        raise
+
+
+def _sidecar_stats(uri: str) -> list[os.stat_result]:
+    """Of a local file beside a video, and of what it is a link to."""
+    path = path_of(uri)
+    try:
+        found = path.lstat()
+        return [found, path.stat()] if stat.S_ISLNK(found.st_mode) else [found]
+    except (OSError, ValueError):
+        return []
