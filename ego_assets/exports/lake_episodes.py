@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.consent import GROUPED, SAID
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
@@ -42,6 +43,7 @@ _EPISODE = (
     "objects",
     "world_id",
     "scale_kind",
+    *SAID,
 )
 _HAND = ("episode_id", "frame_index", "side", "origin", "clip_id", "track_id")
 _CAMERA = (
@@ -64,6 +66,12 @@ _VIDEO = (
     "width_px",
     "height_px",
 )
+
+
+def said_in(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row says of its footage. What is not said is left out: older exports keep their
+    digests."""
+    return {name: row[name] for name in SAID if row.get(name) is not None}
 
 
 def nobody_objects(episode_id: str) -> str | None:
@@ -151,11 +159,11 @@ class LakeEpisodes:
         return sum(len(self._episodes(s, ["split"])) for s in self.reader.shards("episodes"))
 
     def _episodes(self, shard: str, columns: list[str]) -> list[dict[str, Any]]:
+        columns = list(dict.fromkeys((*columns, *GROUPED)))
         rows = self.reader.table("episodes", columns=columns, shards=[shard])
         if self.settings.split != "all":
             rows = rows.filter(pc.field("split") == self.settings.split)
-        found: list[dict[str, Any]] = rows.to_pylist()
-        return found
+        return [row for row in rows.to_pylist() if self.settings.takes(row)]
 
     def _usual_rate(self) -> int:
         """The rate that most seconds of the chosen episodes have, as a whole number."""
@@ -168,7 +176,8 @@ class LakeEpisodes:
                 seconds[max(1, round(rate))] += round(1000 * length)
         if not seconds:
             raise ExportError(
-                f"{self.reader.location} has no episodes of the split {self.settings.split}: "
+                f"{self.reader.location} has no episodes of the split {self.settings.split}"
+                f"{self.settings.words}: "
                 "`ego yield` tells what became of the footage"
             )
         return max(seconds, key=lambda rate: (seconds[rate], rate))
@@ -213,6 +222,7 @@ class LakeEpisodes:
                 "world_id": row["world_id"],
                 "scale_kind": row["scale_kind"],
                 "camera": {k: video[k] for k in _VIDEO[3:]},
+                **said_in(row),
             },
         )
 

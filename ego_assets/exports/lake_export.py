@@ -18,13 +18,12 @@ from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import LakeEpisodes
 from ego_assets.exports.lerobot.settings import LeRobotFiles, LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
-from ego_assets.exports.settings import ContentSettings
+from ego_assets.exports.settings import ContentSettings, WhoseFootage
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
 from ego_assets.reviews.settings import ReviewSettings
 from ego_assets.reviews.standing import why_left_out
-from ego_assets.settings import Settings
 from resources.lake import Lake
 from resources.lake.provenance import code_version
 
@@ -125,7 +124,7 @@ def _export(
     lake: Lake,
     out: Path,
     episodes: Chosen,
-    content: Settings,
+    content: WhoseFootage,
     form: Any,
     write: Callable[..., ExportReport],
     tell: Tell | None,
@@ -148,7 +147,8 @@ def _export(
     try:
         if not total:
             raise ExportError(
-                f"{lake.location} has no episodes of the split {content.model_dump()['split']}: "
+                f"{lake.location} has no episodes of the split {content.model_dump()['split']}"
+                f"{content.words}: "
                 "`ego yield` tells what became of the footage"
             )
         report = write(out, episodes, form, provenance=provenance, progress=progress)

@@ -40,7 +40,8 @@ class MadeVideo:
 
     wrist_m: (N, 3) of the right hand in the camera, the left one 30 cm beside it; scale: (N,) of
     its place and size, which a picture does not show; is_there and
-    is_valid: (N,) of both hands; camera_m, camera_xyzw: (N, 3), (N, 4); camera_valid: (N,).
+    is_valid: (N,) of both hands; camera_m, camera_xyzw: (N, 3), (N, 4); camera_valid: (N,). said:
+    by a file beside the video.
     """
 
     count: int = 300
@@ -63,6 +64,7 @@ class MadeVideo:
     scale_kind: str = "metric_hands"
     objects: tuple[dict[str, Any], ...] = ()
     unmade: tuple[int, ...] = ()
+    said: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = self.count
@@ -121,6 +123,7 @@ class MadeVideo:
             "accepted": True,
             "frame_count": self.count,
             "duration_s": float(self.pts_s[-1]),
+            **self.said,
         }
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:

@@ -69,6 +69,29 @@ def show_waterfall(found: Waterfall, title: str, console: Console) -> None:
     table.add_row("kept", _span(found.kept_s), _share(found.kept_s, found.total_s), "")
     console.print(table)
     console.print(f"{count_of(found.episodes, 'episode')} of {count_of(found.videos, 'video')}")
+    if found.said:
+        _show_said(found, console)
+
+
+MOST_SHOWN = 10
+"""Values of each column of what files beside videos say."""
+
+
+def _show_said(found: Waterfall, console: Console) -> None:
+    """Print time and kept time by person, site, consent and license."""
+    table = Table()
+    table.add_column("by")
+    table.add_column("", overflow="fold")
+    for name in ("time", "kept"):
+        table.add_column(name, justify="right")
+    for column, sums in found.said.items():
+        table.add_section()
+        shown = list(sums.items())[:MOST_SHOWN]
+        for index, (value, (footage, kept)) in enumerate(shown):
+            table.add_row("" if index else column, plain(value), _span(footage), _span(kept))
+        if left := len(sums) - len(shown):
+            table.add_row("", f"{left:,} others (`--json` has them)", "", "")
+    console.print(table)
 
 
 def _span(seconds: float) -> str:

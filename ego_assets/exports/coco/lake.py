@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ego_assets.consent import SAID
 from ego_assets.exports.coco.settings import CocoContent
 from ego_assets.exports.coco.writer import AnnotatedEpisode
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects
+from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects, said_in
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader
 
@@ -39,7 +40,7 @@ class CocoEpisodes:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        chosen = ContentSettings(split=self.content.split)
+        chosen = ContentSettings(split=self.content.split, **self.content.wanted)
         self._episodes = LakeEpisodes(self.reader, chosen, max_side_px=0)
 
     def __len__(self) -> int:
@@ -48,7 +49,7 @@ class CocoEpisodes:
     def __iter__(self) -> Iterator[AnnotatedEpisode]:
         self.skipped.clear()
         for shard in self.reader.shards("episodes"):
-            episodes = self._episodes._episodes(shard, list(_EPISODE))
+            episodes = self._episodes._episodes(shard, [*_EPISODE, *SAID])
             if not episodes:
                 continue
             times = self._times(shard, episodes)
@@ -121,7 +122,7 @@ class CocoEpisodes:
             images,
             annotations,
             pictures,
-            {k: row[k] for k in _EPISODE} | {"sha256": video["sha256"]},
+            {k: row[k] for k in _EPISODE} | {"sha256": video["sha256"]} | said_in(row),
         )
 
 

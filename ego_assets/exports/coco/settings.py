@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ego_assets.reviews.settings import ReviewSettings
+from ego_assets.exports.settings import WhoseFootage
 from ego_assets.settings import Settings
 
 
-class CocoContent(ReviewSettings):
+class CocoContent(WhoseFootage):
     """Which pictures are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

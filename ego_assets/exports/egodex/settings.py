@@ -6,13 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ego_assets.exports.settings import VideoSettings
-from ego_assets.reviews.settings import ReviewSettings
+from ego_assets.exports.settings import VideoSettings, WhoseFootage
 
 FPS = 30
 
 
-class EgoDexContent(ReviewSettings):
+class EgoDexContent(WhoseFootage):
     """Which episodes are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

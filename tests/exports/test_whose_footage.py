@@ -1,0 +1,111 @@
+"""Exports of some wearers, sites, consents and licenses: what is asked for, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_project.cli.program import main
+from ego_assets.reading import open_lake
+from tests.episodes.made_footage import MadeVideo
+from tests.exports.numbered_lake import NumberedLake, make
+
+SAID = (
+    {"person": "a", "site": "lab", "consent": "granted", "license": "CC-BY-4.0"},
+    {"person": "b", "site": "lab", "consent": "research_only", "license": "CC-BY-NC-4.0"},
+    {},
+)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> NumberedLake:
+    videos = [MadeVideo(count=90, video_id=f"{n:016x}", said=SAID[n]) for n in range(3)]
+    return make(tmp_path_factory.mktemp("three"), *videos)
+
+
+def exported(made: NumberedLake, *options: str, to: str = "webdataset") -> list[str]:
+    """The videos whose episodes are in an export, by number."""
+    out = made.folder / "-".join((to, *options)).replace("/", "_")
+    asked = ["export", to, "--lake", str(made.lake.root), "--out", str(out), "--json", *options]
+    done = CliRunner().invoke(main, asked, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    text = (out / "ego_export.json").read_text()
+    return [str(n) for n in range(3) if f"{n:016x}-t" in text]
+
+
+@pytest.mark.parametrize(
+    ("options", "videos"),
+    [
+        ((), "012"),
+        (("--person", "a"), "0"),
+        (("--person", "a, b"), "01"),
+        (("--site", "lab"), "01"),
+        (("--consent", "granted"), "0"),
+        (("--license", "cc-by-4.0,MIT"), "0"),
+        (("--site", "lab", "--license", "CC-BY-NC-4.0"), "1"),
+    ],
+)
+def test_what_is_asked_for_is_exported(
+    three: NumberedLake, options: tuple[str, ...], videos: str
+) -> None:
+    assert exported(three, *options) == list(videos)
+
+
+@pytest.mark.parametrize("to", ["coco", "egodex"])
+def test_every_format_asks_alike(three: NumberedLake, to: str) -> None:
+    assert exported(three, "--person", "b", to=to) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--consent", "yes", "'yes' is none of granted"),
+        ("--license", "free", "no SPDX license expression"),
+        ("--person", "nobody", "no episodes of the split train with person nobody"),
+    ],
+)
+def test_what_makes_no_sense_or_fits_nothing_is_told(
+    three: NumberedLake, option: str, value: str, words: str
+) -> None:
+    assert words in " ".join(three.export(option, value, ok=False).split())
+
+
+def test_provenance_has_what_is_said(tmp_path: Path) -> None:
+    videos = [MadeVideo(count=90, video_id=f"{n:016x}", said=SAID[n]) for n in (0, 2)]
+    made = make(tmp_path, *videos)
+    made.export("--content", "frames", to="webdataset")
+    found: dict[str, dict[str, Any]] = {}
+    for path in (tmp_path / "out").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    said = json.load(file)["provenance"]
+                    found[said["video_id"]] = said
+    assert {k: found[f"{0:016x}"][k] for k in SAID[0]} == SAID[0]
+    assert "consent" not in found[f"{2:016x}"]
+    assert made.export("--content", "frames", to="webdataset")["encoded"] == 0
+
+
+def test_scripts_and_sql_have_the_columns(three: NumberedLake) -> None:
+    lake = open_lake(str(three.lake.root))
+    three.lake.compact("episodes", three.lake.shards()[0], ["unit"])  # SQL reads what is merged
+    assert {e.row["person"] for e in lake.episodes()} == {"a", "b", None}
+    query = "SELECT license FROM episodes WHERE consent = 'granted'"
+    done = CliRunner().invoke(main, ["sql", query, "--lake", str(three.lake.root), "--json"])
+    assert "CC-BY-4.0" in done.output and "NC" not in done.output
+
+
+def test_yield_says_hours_by_what_is_said(three: NumberedLake) -> None:
+    done = CliRunner().invoke(main, ["yield", "--lake", str(three.lake.root)])
+    assert "person" in done.output and "CC-BY-NC-4.0" in done.output
+    asked = ["yield", "--lake", str(three.lake.root), "--json"]
+    found = json.loads(CliRunner().invoke(main, asked).stdout)["by"]
+    assert found["person"]["a"] == {"footage_s": pytest.approx(3.0), "kept_s": pytest.approx(3.0)}
+    assert found["site"].keys() == {"lab", "not said"}
