@@ -40,7 +40,7 @@ class WhoseFootage(ReviewSettings):
     )
 
     @property
-    def wanted(self) -> dict[str, str]:
+    def wanted(self) -> dict[str, Any]:
         """{column: values} of what is asked for."""
         return {name: getattr(self, name) for name in GROUPED if getattr(self, name)}
 

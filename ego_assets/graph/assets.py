@@ -42,6 +42,13 @@ def tags_of(needs: Needs) -> dict[str, str]:
     }
 
 
+def _code_version(stage: Stage) -> str:
+    """Version of a stage's default operator and of its default settings, as the UI shows it."""
+    entry = registry.default(stage.operator)
+    version, _ = registry.version(entry.operator, entry.name)
+    return f"{version}-{plan.digest(entry.settings().model_dump())[:6]}"
+
+
 def asset_spec(table: str, stage: Stage) -> dg.AssetSpec:
     """The asset of a table, described by the contract. What is made of clips follows its inputs."""
     return dg.AssetSpec(
@@ -96,10 +103,3 @@ ASSETS: list[dg.AssetsDefinition | dg.AssetSpec] = [
     ),
     *(stage_asset(stage) for stage in STAGES.values()),
 ]
-
-
-def _code_version(stage: Stage) -> str:
-    """Version of a stage's default operator and of its default settings, as the UI shows it."""
-    entry = registry.default(stage.operator)
-    version, _ = registry.version(entry.operator, entry.name)
-    return f"{version}-{plan.digest(entry.settings().model_dump())[:6]}"

@@ -139,13 +139,13 @@ def _of_yaml(text: str) -> list[tuple[str, Any]]:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise FootageSidecarError(f"it is not YAML{where}") from None
-    inner = events[1:-1]
     if not events or not isinstance(events[0], yaml.MappingStartEvent):
         raise FootageSidecarError("it has no entries of the form name: value")
-    if any(not isinstance(e, yaml.ScalarEvent) or e.tag for e in inner):
+    plain = [e for e in events[1:-1] if isinstance(e, yaml.ScalarEvent) and not e.tag]
+    if len(plain) != len(events) - 2:
         raise FootageSidecarError("a value in it is not plain text")
-    values = [None if e.style is None and e.value in _NULLS else e.value for e in inner[1::2]]
-    return list(zip((e.value for e in inner[::2]), values, strict=True))
+    values = [None if e.style is None and e.value in _NULLS else e.value for e in plain[1::2]]
+    return list(zip((e.value for e in plain[::2]), values, strict=True))
 
 
 _NULLS = ("", "~", "null", "Null", "NULL")
