@@ -1,7 +1,7 @@
-"""Whose footage it is, and what may be done with it: the words, and the columns that hold them.
+"""Whose footage it is, and what may be done with it: the words.
 
-Here: what tables, rules and exports have in common. Not here: the file that says it
-(`ego_assets.videos.footage`).
+Here: what tables, rules and exports have in common; light, since commands load it. Not here: the
+columns (`rows`), the file that says it (`ego_assets.videos.footage`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
-
-from resources.lake.table import MayBeAbsent, SaidBeside, Text
+from pydantic import AfterValidator
 
 Consent = Literal["granted", "research_only", "unknown", "refused", "withdrawn"]
 """The states of consent of W3C's Data Privacy Vocabulary (and ISO/IEC TS 27560) that matter for
@@ -23,50 +21,6 @@ NO_CONSENTS = ("refused", "withdrawn")
 MAX_LICENSE = 200
 """Characters of an expression."""
 
-PersonSaid = Annotated[
-    Text | None,
-    MayBeAbsent(),
-    SaidBeside(),
-    Field(default=None, description="who wears the camera: a pseudonym; null: not said"),
-]
-ConsentSaid = Annotated[
-    Consent | None,
-    MayBeAbsent(),
-    SaidBeside(),
-    Field(
-        default=None,
-        description="of those who are recorded: granted; research_only; unknown: nobody knows; "
-        "refused; withdrawn; null: not said",
-    ),
-]
-LicenseSaid = Annotated[
-    Text | None,
-    MayBeAbsent(),
-    SaidBeside(),
-    Field(
-        default=None,
-        description="an SPDX license expression, such as CC-BY-4.0, or LicenseRef-name for terms "
-        "that SPDX does not list; null: not said",
-    ),
-]
-SiteSaid = Annotated[
-    Text | None,
-    MayBeAbsent(),
-    SaidBeside(),
-    Field(default=None, description="where it was recorded; null: not said"),
-]
-DeviceSaid = Annotated[
-    Text | None,
-    MayBeAbsent(),
-    SaidBeside(),
-    Field(default=None, description="with which camera; null: not said"),
-]
-TaskSaid = Annotated[
-    Text | None,
-    MayBeAbsent(),
-    SaidBeside(),
-    Field(default=None, description="what is done in it; null: not said"),
-]
 SAID = ("person", "consent", "license", "site", "device", "task")
 """The columns, in `video_manifest` and `episodes`."""
 GROUPED = ("person", "site", "consent", "license")

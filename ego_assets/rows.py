@@ -14,12 +14,15 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from ego_assets.consent import Consent
 from resources.lake.table import (
     Bool,
     Float32,
     Float64,
     Formerly,
     Int32,
+    MayBeAbsent,
+    SaidBeside,
     Table,
     Text,
     Unit,
@@ -53,6 +56,52 @@ Metres = Annotated[Float32, Unit("metres")]
 
 
 Score = Annotated[Float32, Field(ge=0, le=1)]
+
+
+PersonSaid = Annotated[
+    Text | None,
+    MayBeAbsent(),
+    SaidBeside(),
+    Field(default=None, description="who wears the camera: a pseudonym; null: not said"),
+]
+ConsentSaid = Annotated[
+    Consent | None,
+    MayBeAbsent(),
+    SaidBeside(),
+    Field(
+        default=None,
+        description="of those who are recorded: granted; research_only; unknown: nobody knows; "
+        "refused; withdrawn; null: not said",
+    ),
+]
+LicenseSaid = Annotated[
+    Text | None,
+    MayBeAbsent(),
+    SaidBeside(),
+    Field(
+        default=None,
+        description="an SPDX license expression, such as CC-BY-4.0, or LicenseRef-name for terms "
+        "that SPDX does not list; null: not said",
+    ),
+]
+SiteSaid = Annotated[
+    Text | None,
+    MayBeAbsent(),
+    SaidBeside(),
+    Field(default=None, description="where it was recorded; null: not said"),
+]
+DeviceSaid = Annotated[
+    Text | None,
+    MayBeAbsent(),
+    SaidBeside(),
+    Field(default=None, description="with which camera; null: not said"),
+]
+TaskSaid = Annotated[
+    Text | None,
+    MayBeAbsent(),
+    SaidBeside(),
+    Field(default=None, description="what is done in it; null: not said"),
+]
 
 
 class VideoRow(Table):

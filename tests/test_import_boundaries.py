@@ -23,9 +23,9 @@ TOOLS = ["ego_assets.media", "ego_assets.vision", "ego_assets.models", "ego_asse
 ALLOWED: dict[str, list[str]] = {
     "ego_assets": ["ego_assets.reading"],
     "ego_assets.arrays": [],
-    "ego_assets.consent": ["resources.lake.table"],
+    "ego_assets.consent": [],
     "ego_assets.operator": [],
-    "ego_assets.rows": ["resources.lake.table"],
+    "ego_assets.rows": ["ego_assets.consent", "resources.lake.table"],
     "ego_assets.settings": [],
     "ego_assets.environment": ["ego_assets.models.choice", "resources"],
     "ego_assets.feature": ["ego_assets.settings", "ego_assets.quality.settings", "resources.lake"],

@@ -6,15 +6,19 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ego_assets.consent import (
+from ego_assets.rows import (
     ConsentSaid,
     DeviceSaid,
     LicenseSaid,
     PersonSaid,
+    ScaleKind,
+    Score,
+    Seconds,
+    Side,
     SiteSaid,
     TaskSaid,
+    VideoRow,
 )
-from ego_assets.rows import ScaleKind, Score, Seconds, Side, VideoRow
 from resources.lake.table import (
     Float32,
     Int32,

@@ -6,19 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ego_assets.consent import (
-    ConsentSaid,
-    DeviceSaid,
-    LicenseSaid,
-    PersonSaid,
-    SiteSaid,
-    TaskSaid,
-)
 from ego_assets.rows import (
     ClipRow,
+    ConsentSaid,
+    DeviceSaid,
     IntrinsicsSource,
+    LicenseSaid,
+    PersonSaid,
     Pixels,
     Seconds,
+    SiteSaid,
+    TaskSaid,
     VideoRow,
 )
 from resources.lake.table import (
