@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ego_assets.intake.links.sidecars import BESIDE, fault_of
+from ego_assets.consent import SAID
+from ego_assets.intake.links.sidecars import fault_of
 from resources.lake.storage import is_safe
 
-COLUMNS = ("url", "sha256", "name", "source", *BESIDE)
+COLUMNS = ("url", "sha256", "name", "source", *SAID)
 _OTHERWISE = {"licence": "license", "link": "url"}
 MOST_TEXT = 200
 MOST_URL = 2000
@@ -187,7 +188,7 @@ def make_link(url: str, row: Mapping[str, Any]) -> Link:
     if name and not (is_safe(name) and all(p[0] != "." for p in name.split("/"))):
         faults.append("its name is not a plain name of a file")
         texts["name"] = ""
-    beside = {name: texts[name] for name in BESIDE if texts[name]}
+    beside = {name: texts[name] for name in SAID if texts[name]}
     faults += fault_of(beside)
     try:
         host = (urlsplit(url).hostname or "").lower()

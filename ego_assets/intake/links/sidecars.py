@@ -11,10 +11,9 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from ego_assets.consent import CONSENTS, canonical_license
+
 SUFFIX = ".footage.json"
-BESIDE = ("person", "consent", "license", "site", "device", "task")
-"""Its keys, which lists may have as columns."""
-CONSENTS = ("granted", "research_only", "unknown", "refused", "withdrawn")
 
 
 def fault_of(said: Mapping[str, str]) -> list[str]:
@@ -26,7 +25,7 @@ def fault_of(said: Mapping[str, str]) -> list[str]:
 def sidecar_of_link(name: str, said: Mapping[str, str], license_: str) -> tuple[str, bytes] | None:
     """(name, content) of the sidecar of a video; None if there is nothing to say.
 
-    said: by a list, of the keys `BESIDE`; license_: as the page says, where the list does not.
+    said: by a list, of the keys `SAID`; license_: as the page says, where the list does not.
     """
     content = dict(said)
     if given := content.get("license") or license_:
@@ -40,10 +39,8 @@ def sidecar_of_link(name: str, said: Mapping[str, str], license_: str) -> tuple[
 
 def license_expression(text: str) -> str:
     """An SPDX license expression; of words that are none, `LicenseRef-` and those words."""
-    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
     try:
-        return canonicalize_license_expression(text)
-    except InvalidLicenseExpression:
+        return canonical_license(text)
+    except ValueError:
         words = re.sub("[^A-Za-z0-9.]+", "-", text).strip("-")[:100]
         return f"LicenseRef-{words or 'unknown'}"
