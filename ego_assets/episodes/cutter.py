@@ -36,7 +36,6 @@ from ego_assets.episodes.words import (
 )
 from ego_assets.operator import ClipOutput, Rows, TablesInput
 from ego_assets.quality.blame import failed_clips, reads_of_probes, signature
-from resources.lake.table import TABLES
 
 MOVED_PX = 20.0
 """What a hand holds is moved, not only held, where it gets so far in the picture."""
@@ -61,8 +60,6 @@ class EpisodeCutter:
             table: tuple(dict.fromkeys((*columns, *probed.get(table, ()))))
             for table, columns in READS.items()
         }
-        if "recording_id" in TABLES["video_manifest"].model_fields:
-            self.reads["video_manifest"] += ("recording_id",)
 
     @staticmethod
     def identity(settings: EpisodeSettings, root: Path) -> str:

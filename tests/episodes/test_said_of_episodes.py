@@ -11,8 +11,6 @@ from pydantic import ValidationError
 
 from ego_assets.catalog import TABLES
 from ego_assets.consent import SAID
-from ego_assets.episodes import cutter
-from ego_assets.episodes.cutter import EpisodeCutter
 from ego_assets.episodes.probes import footage_is_kept
 from ego_assets.episodes.settings import EpisodeProbeSettings, EpisodeSettings
 from ego_assets.episodes.waterfall import waterfall
@@ -102,16 +100,12 @@ def test_a_wearer_is_in_one_split_which_stays_when_data_is_added() -> None:
     assert {v: more[v] for v in found} == found
 
 
-def test_recordings_are_asked_for_once_the_manifest_has_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fields = TABLES["video_manifest"].model_fields
-    for model_fields in ({}, {"recording_id": None}):
-        fake = type("WithOrWithout", (), {"model_fields": model_fields})
-        monkeypatch.setattr(cutter, "TABLES", {"video_manifest": fake})
-        reads = EpisodeCutter(EpisodeSettings(failed_checks="none")).reads["video_manifest"]
-        assert ("recording_id" in reads) is bool(model_fields)
-    assert "person" in fields
+def test_chapters_of_a_recording_are_in_one_split() -> None:
+    videos = [made(n, recording_id=f"r{n % 6}") for n in range(1, 25)]
+    found = splits(*videos)
+    for number in range(6):
+        assert len({found[v.video_id] for v in videos[number - 1 :: 6]}) == 1
+    assert set(found.values()) == {"train", "validation"}
 
 
 def test_the_waterfall_sums_up_by_what_is_said() -> None:
