@@ -9,6 +9,8 @@ import dagster as dg
 
 from dagster_project.data_sets.assets import DATA_SETS
 from dagster_project.executors.gpu import gpu_executor
+from dagster_project.galleries.assets import GROUP as GALLERIES
+from dagster_project.galleries.assets import galleries
 from dagster_project.jobs import (
     JOBS,
     rederive_stale_job,
@@ -35,11 +37,11 @@ from sensors.raw_data import build_raw_data_sensor
 from sensors.schedules import build_schedules
 from sensors.stale import build_stale_sensor
 
-ASSETS = [*STAGE_ASSETS, *DATA_SETS, reports]
+ASSETS = [*STAGE_ASSETS, galleries, *DATA_SETS, reports]
 SENSORS = [
     build_raw_data_sensor(whole_graph_job),
     build_stale_sensor(rederive_stale_job, Recipes),
-    build_follow_sensor(dg.AssetSelection.groups(*GROUPS)),
+    build_follow_sensor(dg.AssetSelection.groups(*GROUPS, GALLERIES)),
     alert_sensor,
 ]
 SCHEDULES = build_schedules(retry_unfinished_job, upkeep, write_report_job)

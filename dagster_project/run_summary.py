@@ -41,7 +41,8 @@ class Summary:
     warnings: sentences on what went well, and slowly. moved: raw files that are elsewhere now, the
     same videos as before; replaced: those that hold another video than before; gone: those that are
     not there, each told once; forgotten: those that are passed over, for a person had their content
-    forgotten, each told once. checks: the asset checks that failed, by shard.
+    forgotten, each told once. checks: the asset checks that failed, by shard. galleries: {shard:
+    where its page is}.
     """
 
     lake: str
@@ -61,6 +62,7 @@ class Summary:
     degraded: str = ""
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    galleries: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

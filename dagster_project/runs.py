@@ -40,6 +40,7 @@ from dagster_project.run_summary import (
 from dagster_project.startup import pictures_served
 from dagster_project.unfinished import find_unfinished
 from ego_assets.catalog import STAGES_OF_A_SHARD
+from ego_assets.galleries.files import GalleryFiles
 from ego_assets.graph.backends import Backends
 from ego_assets.graph.partitions import SHARDS
 from ego_assets.intake.forgotten import pass_over
@@ -175,8 +176,11 @@ def run_shards(
         with Interrupts() as interrupts, pictures_served():
             runs = _Runs(lake, ledger, instance, chosen, tell, interrupts)
             ended = runs.run(todo)
+        galleries = GalleryFiles(lake)
         for shard, run_id in ended.items():
             add_run(summary, instance, shard, run_id, runs.problems.get(shard, ""))
+            if galleries.has_page(shard):
+                summary.galleries[shard] = galleries.page(shard)
     skipped = [shard for shard in summary.shards if shard not in ended]
     if skipped and tell:
         tell(Progress(note=_finished_words(len(skipped))))

@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from resources.environment import (
@@ -37,6 +38,7 @@ class Variable:
 
 PICTURES = "EGO_PICTURES"
 SERVED, EMBEDDED = "served", "embedded"
+GALLERIES = "EGO_GALLERIES"
 VARIABLES = (
     Variable("EGO_LAKE", DEFAULT_LAKE),
     Variable("EGO_LEDGER_URL", "SQLite in the lake", is_secret=True),
@@ -44,6 +46,7 @@ VARIABLES = (
     Variable("EGO_BACKENDS", "no file: the backends that run out of the box"),
     Variable("EGO_WEIGHTS", "~/.cache/ego"),
     Variable(PICTURES, "served, by `ego up` and `ego run`; else embedded"),
+    Variable(GALLERIES, "all: a video of each clip"),
     Variable("EGO_REVIEWER", "nobody, or whom a person names at the page"),
     Variable("EGO_SCRATCH", "a folder of this user among the temporary files"),
     Variable("EGO_SCRATCH_GB", "half of what is free there"),
@@ -79,6 +82,7 @@ def check_environment() -> None:
     shards_per_run()
     max_runs()
     serves_pictures()
+    which_galleries()
     for name in _FOLDERS:
         _check_folder(name)
     for name in _ADDRESSES:
@@ -125,6 +129,19 @@ def serves_pictures() -> bool:
             "another web server)"
         )
     return given == SERVED
+
+
+def which_galleries() -> Literal["all", "failing", "none"]:
+    """EGO_GALLERIES: which clips have a video in the gallery of their shard. Raises
+    EnvironmentVariableError."""
+    match read_text(GALLERIES) or "all":
+        case "all" | "failing" | "none" as which:
+            return which
+        case given:
+            raise EnvironmentVariableError(
+                f"{GALLERIES} is {given[:300]!r}: give all, failing (a video of clips that fail) "
+                "or none (a page without videos)"
+            )
 
 
 def _check_folder(name: str) -> None:

@@ -79,6 +79,17 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.settings",
         "resources.lake",
     ],
+    "ego_assets.galleries": [  # shows what all rooms have made, and what became of it
+        "ego_assets.galleries",
+        "ego_assets.reading",
+        "ego_assets.reviews",
+        "ego_assets.viewing",
+        "ego_assets.catalog",
+        "ego_assets.quality",
+        "ego_assets.media",
+        "ego_assets.vision",
+        "resources",
+    ],
     "ego_assets.vision": ["ego_assets.vision", "ego_assets.operator"],
     "ego_assets.media": ["ego_assets.media", "ego_assets.vision", *GROUND, "resources"],
     "ego_assets.exports": [

@@ -307,6 +307,8 @@ def _line_teller(console: Console) -> Callable[[Any], None]:
     return tell
 
 
+LISTED = 3
+"""Galleries at the end of a summary."""
 CHECK_WORDS = {"error": "failed", "warn": "warning"}
 
 
@@ -376,3 +378,12 @@ def _print_summary(summary: Any) -> None:
         console.print(plain(f"slow: {words}"), soft_wrap=True)
     for problem in summary.problems:
         console.print(plain(f"failed: {problem}"), soft_wrap=True)
+    _print_galleries(summary.galleries, console)
+
+
+def _print_galleries(galleries: Mapping[str, str], console: Console) -> None:
+    for shard, page in list(galleries.items())[:LISTED]:
+        console.print(plain(f"clips of {shard}, those with failures first: {page}"), soft_wrap=True)
+    if (more := len(galleries) - LISTED) > 0:
+        words = f"… and of {count_of(more, 'more shard')}: `ego up` has them at /galleries"
+        console.print(plain(words), soft_wrap=True)

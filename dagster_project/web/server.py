@@ -24,11 +24,12 @@ from dagster_webserver.cli import (
     workspace_opts_to_load_target,
 )
 
-from dagster_project.web.beside import Beside, pictures_of
+from dagster_project.web.beside import Beside, galleries_of, pictures_of
 from dagster_project.web.guard import Guard
 from dagster_project.web.guide import docs_folder, guide_of
 from dagster_project.web.hosts import parse_allowed
 from dagster_project.web.review import ReviewPages
+from ego_assets.galleries.files import URL as GALLERIES_URL
 from ego_assets.graph.metadata import GUIDE_URL
 from ego_assets.media.pictures import URL as PICTURES_URL
 from ego_assets.media.pictures import Pictures
@@ -76,7 +77,11 @@ def main(
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=_POLL_MS)
             pages = ReviewPages(app, Lake(lake), folder, reviewer=reviewer(), read_only=read_only)
             pictures = pictures_of(Pictures(Lake(lake)))
-            answers = {PICTURES_URL: pictures, GUIDE_URL: guide_of(docs_folder())}
+            answers = {
+                PICTURES_URL: pictures,
+                GALLERIES_URL: galleries_of(Lake(lake)),
+                GUIDE_URL: guide_of(docs_folder()),
+            }
             config = uvicorn.Config(
                 Guard(Beside(pages, answers), hosts),
                 log_level="warning",

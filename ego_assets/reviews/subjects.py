@@ -61,16 +61,21 @@ def list_subjects(lake: Lake, kind: Kind) -> list[Subject]:
     failed = defaultdict(list)
     for check in failed_checks(lake, catalog.TABLES):
         failed[check["shard"]].append(check)
-    found = []
-    for shard in lake.shards():
-        rows = lake.read(JUDGED[kind][0], shard).to_pylist()
-        faults = _faults(lake, shard, failed[shard]) if rows and failed[shard] else {}
-        parts = clips_of_episodes(lake, shard, rows) if faults and kind == "episode" else {}
-        for row in rows:
-            name = row[ID[kind]]
-            named = [f for each in (name, *parts.get(name, ())) for f in faults.get(each, ())]
-            found.append(Subject(kind, name, row, tuple(named)))
+    found = [each for s in lake.shards() for each in subjects_of_shard(lake, kind, s, failed[s])]
     return sorted(found, key=lambda subject: (subject.urgency, subject.name))
+
+
+def subjects_of_shard(
+    lake: Lake, kind: Kind, shard: str, failed: list[dict[str, str]]
+) -> Iterator[Subject]:
+    """The episodes or clips of a shard. failed: its checks that failed, as of `failed_checks`."""
+    rows = lake.read(JUDGED[kind][0], shard).to_pylist()
+    faults = _faults(lake, shard, failed) if rows and failed else {}
+    parts = clips_of_episodes(lake, shard, rows) if faults and kind == "episode" else {}
+    for row in rows:
+        name = row[ID[kind]]
+        named = [f for each in (name, *parts.get(name, ())) for f in faults.get(each, ())]
+        yield Subject(kind, name, row, tuple(named))
 
 
 def own_frames(clip: Mapping[str, Any]) -> range:

@@ -10,12 +10,11 @@ import pyarrow.compute as pc
 
 from ego_assets import catalog
 from ego_assets.quality.finding import Evidence
-from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name
+from ego_assets.viewing.footage import ClipRows, ShownClips
+from ego_assets.viewing.states import ABSENT, INVALID, STATE_COLORS, VALID, judged, why_not
 from ego_assets.viewing.tape import Tape, entity
 from ego_assets.vision import draw
 
-VALID, INVALID, ABSENT = "valid", "not valid", "no row"
-_COLORS = {VALID: (0, 158, 115), INVALID: (213, 94, 0), ABSENT: (140, 140, 140)}
 _LEVELS = {"error": "ERROR", "warn": "WARN"}
 
 
@@ -51,7 +50,7 @@ def show(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     """The log and the lanes of a clip."""
     import rerun as rr
 
-    for name, rows in _judged(clip):
+    for name, rows in judged(clip):
         states: dict[int, str] = {}
         before = ""
         for frame in map(int, clip.frames):
@@ -60,12 +59,12 @@ def show(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
             if state != before:
                 states[frame] = state
             before = state
-        values = list(_COLORS)
-        look = rr.StateConfiguration(values=values, colors=[_COLORS[v] for v in values])
+        values = list(STATE_COLORS)
+        look = rr.StateConfiguration(values=values, colors=[STATE_COLORS[v] for v in values])
         tape.static(entity("/valid", name), look)
         column = rr.StateChange.columns(state=list(states.values()))
         tape.at(entity("/valid", name), clip, list(states), column)
-    _log(tape, clip, "/notes/rows", [n for name, rows in _judged(clip) for n in _runs(name, rows)])
+    _log(tape, clip, "/notes/rows", [n for name, rows in judged(clip) for n in _runs(name, rows)])
     _log(tape, clip, "/notes/space", list(_scale(clip)))
     _log(tape, clip, "/notes/movements", list(_movements(clip)))
     _log(tape, clip, "/notes/checks", list(_checks(footage, clip)))
@@ -80,36 +79,21 @@ def _log(tape: Tape, clip: ClipRows, path: str, notes: list[Note]) -> None:
         tape.at(path, clip, [note.frame for note in notes], columns)
 
 
-def _judged(clip: ClipRows) -> Iterator[tuple[str, dict[int, dict[str, Any]]]]:
-    """(name, {frame: row}) of all that is valid or not."""
-    for rows in clip.by_track("hand_poses").values():
-        yield hand_name(next(iter(rows.values()))), rows
-    cameras = {row["frame_index"]: row for row in clip.tables["scene_reconstruction"]}
-    if cameras:
-        yield "camera", cameras
-    for track, rows in clip.by_track("object_poses").items():
-        yield f"object {draw.short_track(track)}", rows
-
-
 def _runs(name: str, rows: dict[int, dict[str, Any]]) -> Iterator[Note]:
     """A note for each stretch of frames whose rows are not valid for one reason."""
     start: int | None = None
     frames = sorted(rows)
     for at, frame in enumerate(frames):
-        why = _why_not(rows[frame])
+        why = why_not(rows[frame])
         if why is None:
             start = None
             continue
         start = frame if start is None else start
         after = frames[at + 1] if at + 1 < len(frames) else None
-        if after != frame + 1 or _why_not(rows[after]) != why:
+        if after != frame + 1 or why_not(rows[after]) != why:
             stretch = f"frame {frame}" if frame == start else f"frames {start} to {frame}"
             yield Note(start, "WARN", f"{name}: not valid: {why} ({stretch})")
             start = None
-
-
-def _why_not(row: dict[str, Any]) -> str | None:
-    return None if row["is_valid"] else row["invalid_reason"] or "no reason given"
 
 
 def _scale(clip: ClipRows) -> Iterator[Note]:

@@ -68,6 +68,9 @@ def full_lake(bench: RawBench) -> str:
             lake.publish_arrays(table, shard, clip, {"points": np.zeros(3)})
     picture = ("image/png", b"\x89PNG\r\n of three videos")
     Pictures(lake).keep("clips", shard, picture)
+    for name in (f"{video}-0000.{0:016x}.mp4", f"{other}.{0:016x}.mp4", "index.html"):
+        lake.storage.write(f"_galleries/{shard}/{name}", f"{video} a.mp4".encode()[17:])
+    lake.storage.write(f"_galleries/{shard}/index.html", f"{video}-0000 anna_kitchen".encode())
     lake.storage.write("reports/20260101-0000-1d.md", f"slowest: {video}-0000 ä".encode())
     chosen = Choice({"fps": 3}, {}, (f"{video}-0000",), "run", "2026")
     Choices(lake).keep("probe", shard, chosen)
@@ -113,8 +116,9 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
     assert done.warnings == []
     counted = {what for what, count in done.counts.items() if count}
     assert {"rows", "versions", "arrays", "carried states", "pictures"} <= counted
-    assert {"damaged files", "reviews", "links"} <= counted
+    assert {"damaged files", "reviews", "links", "files of galleries"} <= counted
     assert set(LinkFiles(bench.lake).newest()) == {"m"}
+    assert [k[-4:] for k in bench.lake.storage.list(f"_galleries/{shards[0]}")] == [".mp4"]
     assert [review.subject[:16] for review in ReviewFiles(bench.lake).all()] != [video]
     assert len(ReviewFiles(bench.lake).all()) == 1
     for word in (video, "anna"):

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from ego_assets.media.video_writer import write_mp4
-from ego_assets.viewing.overlay import write_overlay
+from ego_assets.viewing.overlay import LANE_PX, write_overlay
+from ego_assets.viewing.states import INVALID, STATE_COLORS, VALID
 from ego_assets.vision import draw
 from tests.viewing.shown_lake import (
     ABSENT,
     BAR_PX,
+    CUT,
     FIRST,
     FRAMES,
     HEIGHT,
     JUMPS,
+    NO_CAMERA,
     SECOND,
     WIDTH,
     ShownLake,
@@ -65,9 +68,33 @@ def test_each_frame_is_its_picture_with_its_own_hands(overlay: Path) -> None:
         assert white_at(inner, joints_px(frame, left=True)).all()
         right = white_at(inner, joints_px(frame))
         assert not right.any() if frame in (ABSENT, *JUMPS) else right.all()
-        assert inner[BAR_PX + 2 : BAR_PX + 8, -40:].std() < 12, (
+        assert inner[BAR_PX + 2 : BAR_PX + 8, -40:-6].std() < 12, (
             "nothing is drawn where there is nothing"
         )
+
+
+def is_near(pixels: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    found: np.ndarray = np.abs(pixels.astype(int) - color).max(axis=-1) < 60
+    return found
+
+
+def test_frames_with_rows_that_are_not_valid_look_different(overlay: Path) -> None:
+    """The lanes of a clip are below its pictures: hands, camera, objects."""
+    for frame, (_, picture) in enumerate(pictures_of(overlay)):
+        left, right = picture[TITLE_PX + 80 : TITLE_PX + 200, [[1], [-2]]].mean(axis=0)[:, 0]
+        bad = frame in (*JUMPS, *NO_CAMERA)
+        assert is_near(left, STATE_COLORS[INVALID]) == bad, frame
+        assert is_near(right, STATE_COLORS[INVALID]) == bad, frame
+        below = picture[TITLE_PX + HEIGHT :]
+        lanes = below[TITLE_PX:][2 :: LANE_PX + 1][:3]
+        first, last = (0, CUT) if frame < CUT else (CUT, FRAMES)
+        for lane, wrong in zip(lanes, (JUMPS, NO_CAMERA, ()), strict=True):
+            for at in range(first, last):
+                if at == frame:
+                    continue  # the mark is there
+                color = lane[round((at - first + 0.5) * WIDTH / (last - first))]
+                state = INVALID if at in wrong else VALID
+                assert is_near(color, STATE_COLORS[state]), (frame, at)
 
 
 def test_the_title_tells_frames_apart_and_the_legend_has_the_colours(overlay: Path) -> None:

@@ -19,6 +19,8 @@ from ego_assets.catalog import TABLES, stage_of
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.feature import LAKE
+from ego_assets.galleries.files import FOLDER as GALLERIES
+from ego_assets.galleries.files import is_of_video
 from ego_assets.intake.links.records import FOLDER as LINKS
 from ego_assets.intake.links.records import LinkFiles
 from ego_assets.media.pictures import FOLDER as PREVIEWS
@@ -246,6 +248,9 @@ def _beside(lake: Lake, video_id: str, shards: list[str], words: ErasedWords, do
         elif _is_put_aside_of(key, mine, video_id):
             storage.delete(key)
             done.counts["damaged files"] += 1
+        elif is_of_video(key, mine, video_id):
+            storage.delete(key)
+            done.counts["files of galleries"] += 1
         elif folder in TEXTS:
             _reword(lake, key, words, done)
         elif folder == IN_LAKE:
@@ -314,6 +319,7 @@ def _purge(
     mine = set(shards)
     beside: dict[str, Callable[[str], bool]] = {
         f"{PREVIEWS}/": lambda key: _stem(key) in {*mine, LATEST},
+        f"{GALLERIES}/": lambda key: is_of_video(key, mine, video_id),
         f"{DAMAGED}/": lambda key: _is_put_aside_of(key, mine, video_id),
         "_carried/": lambda key: _is_carried_of(key, mine, video_id),
         "_choices/": lambda key: _stem(key) in mine,
