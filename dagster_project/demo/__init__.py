@@ -1,0 +1,1 @@
+"""What `ego demo` shows at its end."""
