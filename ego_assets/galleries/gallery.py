@@ -175,4 +175,4 @@ class _Gallery:
 
 def _shrunk(video: Mapping[str, Any]) -> float:
     """By how much pictures of a video are shrunk."""
-    return min(1.0, HEIGHT_PX / video["height_px"], WIDTH_PX / video["width_px"])
+    return float(min(1.0, HEIGHT_PX / video["height_px"], WIDTH_PX / video["width_px"]))
