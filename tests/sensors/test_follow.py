@@ -36,13 +36,15 @@ class Follow:
         found = dg.evaluate_automation_conditions(self.defs, self.instance, cursor=self.cursor)
         self.cursor = found.cursor
         asked: dict[str, set[str]] = {}
-        for table in TABLES:
+        for table in (*TABLES, *SHOWN):
             for shard in found.get_requested_partitions(dg.AssetKey(table)):
                 asked.setdefault(str(shard), set()).add(table)
         return asked
 
 
 EPISODES = set(tables_of_items("shard"))
+SHOWN = {"galleries"}
+"""What is no table, and follows."""
 
 
 @pytest.fixture
@@ -58,28 +60,28 @@ def follow() -> Iterator[Follow]:
 def test_what_is_below_is_asked_for_once_and_together(follow: Follow) -> None:
     follow.make("a", "hand_masks")
     below = {"hand_poses", "scene_reconstruction", "object_poses", "object_movements"}
-    assert follow.tick() == {"a": below | {"robot_mappings"} | EPISODES}
+    assert follow.tick() == {"a": below | {"robot_mappings"} | EPISODES | SHOWN}
     assert follow.tick() == {}
-    follow.make("b", "robot_mappings")  # nothing is below it
-    assert follow.tick() == {}
+    follow.make("b", "robot_mappings")  # no table is below it
+    assert follow.tick() == {"b": SHOWN}
 
 
 def test_a_shard_of_which_a_group_was_made_goes_on(follow: Follow) -> None:
     follow.make("c", "video_manifest")
     assert follow.tick() == {}
     follow.make("c", "clips")
-    assert follow.tick() == {"c": set(TABLES) - EARLY}
+    assert follow.tick() == {"c": {*TABLES, *SHOWN} - EARLY}
 
 
 def test_a_run_over_the_whole_graph_is_left_alone(follow: Follow) -> None:
-    """It has planned every table: nobody else makes them while it is at work, nor afterwards."""
+    """It has planned all of them: nobody else makes them while it is at work, nor afterwards."""
     job = follow.defs.resolve_job_def("whole_graph")
     run = follow.instance.create_run_for_job(
         job,
         tags={"dagster/partition": "c"},
         status=dg.DagsterRunStatus.STARTED,
     )
-    for number, table in enumerate(TABLES):
+    for number, table in enumerate((*TABLES, *SHOWN)):
         event = dg.AssetMaterialization(table, partition="c")
         follow.instance.report_dagster_event(
             dg.DagsterEvent(
@@ -103,7 +105,8 @@ def test_the_checks_of_a_table_go_along(follow: Follow) -> None:
     subsets = [r.true_subset for r in found.results if not r.true_subset.is_empty]
     (run,) = build_run_requests(subsets, graph, {}, emit_backfills=True)
     assert run.partition_key == "a"
-    assert {k.to_user_string() for k in run.asset_selection} == {"object_movements"} | EPISODES
+    below = {"object_movements"} | EPISODES | SHOWN
+    assert {k.to_user_string() for k in run.asset_selection} == below
     assert run.asset_check_keys is None  # which to Dagster means: all of these assets
 
 
