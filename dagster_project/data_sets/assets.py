@@ -14,6 +14,7 @@ from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotFiles
+from ego_assets.exports.mcap.settings import McapContent, McapSettings
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.graph.metadata import text_table
@@ -135,5 +136,12 @@ DATA_SETS = [
         CocoContent,
         CocoSettings,
         lake_export.export_coco,
+    ),
+    _data_set(
+        "mcap",
+        "MCAP files with Foxglove's schemas",
+        McapContent,
+        McapSettings,
+        lake_export.export_mcap,
     ),
 ]

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,27 +245,40 @@ def write_episodes(
     progress: Progress,
     whole: Callable[[Sequence[FolderPart]], Mapping[str, bytes]] = lambda parts: {},
 ) -> ExportReport:
-    """Make an opened folder the export of exactly these episodes, which have files of their own."""
+    """Make an opened folder the export of exactly these episodes, which have files of their own.
+
+    What cannot be written of them is left out. Raises ExportError if nothing is left.
+    """
     there = {part.members[0].episode_id: part for part in folder.parts}
     kept: dict[str, FolderPart] = {}
     new: dict[str, NewPart] = {}
+    skipped: dict[str, str] = {}
     for episode in episodes:
         name = episode.episode_id
-        if name in kept or name in new:
+        if name in kept or name in new or name in skipped:
             raise ExportError(f"episode {name} comes twice")
         found = there.get(name)
         if found and found.members[0].digest == episode.digest:
             kept[name] = found
             progress("kept", episode.frames)
             continue
-        staged = folder.staged(f"parts/{episode.digest}", episode.make)
+        try:
+            staged = folder.staged(f"parts/{episode.digest}", episode.make)
+        except ExportError as error:
+            skipped[name] = str(error).removeprefix(f"episode {name}: ")
+            progress("skipped", episode.frames)
+            continue
         member = FolderMember(name, episode.digest, episode.frames, episode.facts)
         files = {episode.named(path.name): path for path in sorted(staged.iterdir())}
         new[name] = NewPart([member], files)
         progress("encoded", episode.frames)
-    return folder.publish(
+    if skipped and not kept and not new:
+        first, why = next(iter(skipped.items()))
+        raise ExportError(f"none of {len(skipped)} episodes can be written; {first}: {why}")
+    report = folder.publish(
         list(kept.values()), list(new.values()), made_under, provenance, whole, len(new)
     )
+    return replace(report, skipped=skipped)
 
 
 def digest_of(*said: Any) -> str:

@@ -147,7 +147,7 @@ class LakeEpisodes:
             try:
                 if why := self.left_out(name):
                     raise ExportError(why)
-                grid = _grid_of(frames_of.get(name), settings)[1]
+                grid = self.grid_of(frames_of.get(name), settings)[1]
                 if name in unplaced:
                     raise ExportError(UNPLACED)
                 found[name] = len(grid)
@@ -193,7 +193,7 @@ class LakeEpisodes:
     def _episode(
         self, row: Mapping[str, Any], tables: _ShardTables, settings: ContentSettings
     ) -> ExportEpisode:
-        cameras, grid = _grid_of(tables.cameras.get(row["episode_id"]), settings)
+        cameras, grid = self.grid_of(tables.cameras.get(row["episode_id"]), settings)
         frames = cameras["frame_index"].to_numpy()
         hands = HandArrays.of(tables.hands.get(row["episode_id"]), frames, settings.frame)
         joints = tables.joints.of(hands.keys) if tables.joints else None
@@ -226,6 +226,16 @@ class LakeEpisodes:
             },
         )
 
+    def grid_of(self, cameras: pa.Table | None, settings: ContentSettings) -> tuple[pa.Table, Grid]:
+        """Rows of `episode_frames` in order, and the grid that is laid over them."""
+        if cameras is None:
+            raise ExportError("episode_frames has no row of it: materialize the episodes again")
+        cameras = cameras.sort_by("frame_index")
+        if settings.frame == "world" and cameras["world_from_camera_m"].null_count:
+            raise ExportError(UNPLACED)
+        frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
+        return cameras, make_grid(frames, pts_s, fps=settings.fps)
+
     def _pictures(self, row: Mapping[str, Any], grid: Grid) -> Callable[[], Iterable[np.ndarray]]:
         clip = {k: row[k] for k in ("shard", "video_id", "start_frame", "end_frame")}
 
@@ -234,17 +244,6 @@ class LakeEpisodes:
             return grid.show(frames)
 
         return read
-
-
-def _grid_of(cameras: pa.Table | None, settings: ContentSettings) -> tuple[pa.Table, Grid]:
-    """Rows of `episode_frames` in order, and the grid that is laid over them."""
-    if cameras is None:
-        raise ExportError("episode_frames has no row of it: materialize the episodes again")
-    cameras = cameras.sort_by("frame_index")
-    if settings.frame == "world" and cameras["world_from_camera_m"].null_count:
-        raise ExportError(UNPLACED)
-    frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
-    return cameras, make_grid(frames, pts_s, fps=settings.fps)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import LakeEpisodes
 from ego_assets.exports.lerobot.settings import LeRobotFiles, LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
-from ego_assets.exports.settings import ContentSettings, WhoseFootage
+from ego_assets.exports.mcap.settings import McapContent, McapSettings
+from ego_assets.exports.mcap.writer import write_mcap
+from ego_assets.exports.motion.lake import MotionEpisodes
+from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
@@ -113,6 +116,34 @@ def export_coco(
     """
     episodes = CocoEpisodes(LakeReader(lake), content, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_coco, tell)
+
+
+def export_mcap(
+    lake: Lake,
+    out: Path,
+    content: McapContent,
+    form: McapSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake as MCAP files, or bring a folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    chosen = ContentSettings(
+        split=content.split,
+        hand="both" if content.robot_joints else "human",
+        robot=content.robot,
+        method=content.method,
+    )
+    episodes = MotionEpisodes(
+        LakeReader(lake),
+        chosen,
+        form.max_side_px,
+        _judged(lake, content),
+        every_frame=True,
+        with_objects=content.objects,
+    )
+    return _export(lake, out, episodes, content, form, write_mcap, tell)
 
 
 def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:

@@ -22,7 +22,7 @@ def pictures_of(
 
     Reading them raises ExportError if there are more or fewer than ticks.
     """
-    incoming = iter(episode.pictures[key]())
+    incoming = episode.show(key)
     first = next(incoming, None)
     if first is None:
         raise ExportError(f"episode {episode.episode_id}: {key} has no pictures")

@@ -65,9 +65,10 @@ def test_check_says_which_file_was_cut_off(tmp_path: Path) -> None:
 
 CONTENT = {"coco": {"every": 45}, "webdataset": {"hand": "robot"}}
 FORM = {"webdataset": {"content": "frames", "every": 30}, "egodex": {"max_side_px": 96}}
+FORM["mcap"] = {"pictures": "jpeg"}
 
 
-@pytest.mark.parametrize("name", ["lerobot", "webdataset", "egodex", "coco"])
+@pytest.mark.parametrize("name", ["lerobot", "webdataset", "egodex", "coco", "mcap"])
 def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> None:
     video = MadeVideo(count=90)
     lake = make(tmp_path, video, more=masks_of(video)).lake
@@ -90,5 +91,6 @@ def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> No
         "webdataset": lambda: len(samples(out)) == 3,
         "egodex": lambda: len(list(out.rglob("*.hdf5"))) == 1,
         "coco": lambda: len(list(out.rglob("*.jpg"))) == 2,
+        "mcap": lambda: b"foxglove.CompressedImage" in next(out.glob("*.mcap")).read_bytes(),
     }
     assert found[name]()

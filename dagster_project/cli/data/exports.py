@@ -106,6 +106,7 @@ def _formats() -> Iterator[_Format]:
     from ego_assets.exports.coco.settings import CocoContent, CocoSettings
     from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
     from ego_assets.exports.lerobot.settings import LeRobotFiles
+    from ego_assets.exports.mcap.settings import McapContent, McapSettings
     from ego_assets.exports.settings import ContentSettings
     from ego_assets.exports.webdataset.settings import WebDatasetSettings
 
@@ -153,6 +154,17 @@ def _formats() -> Iterator[_Format]:
             "load it (`pip install pycocotools`):\n"
             "  from pycocotools.coco import COCO\n"
             f'  data = COCO("{out}/annotations.json")'
+        ),
+    )
+    yield _Format(
+        "mcap",
+        "MCAP files with Foxglove's schemas",
+        McapContent,
+        McapSettings,
+        lambda out: (
+            f"open a file of {out} in Foxglove, or load it (`pip install mcap-protobuf-support`):\n"
+            "  from mcap_protobuf.reader import read_protobuf_messages\n"
+            f'  messages = read_protobuf_messages("{out}/EPISODE.mcap", topics="/tf")'
         ),
     )
 

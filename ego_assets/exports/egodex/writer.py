@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,7 @@ from ego_assets.exports.folder import (
     write_episodes,
 )
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.pictures import pictures_of
-from ego_assets.operator import Intrinsics
+from ego_assets.exports.motion.lens import only_camera, pinhole_pictures
 
 VERSION = "1"
 """Raised when the same episode would be written otherwise."""
@@ -119,44 +118,17 @@ def _check(episode: ExportEpisode) -> None:
 
     if episode.grid.fps != FPS:
         refuse(f"it has {episode.grid.fps} ticks a second, EgoDex has {FPS}")
-    if len(episode.pictures) != 1:
-        refuse(f"it has {len(episode.pictures)} cameras, EgoDex has one")
     if TRANSFORMS + CAMERA not in episode.columns:
         refuse(f"it has no column {TRANSFORMS}{CAMERA}")
-    if episode.provenance.get("camera", {}).get("fx_px") is None:
-        refuse("the intrinsics of its camera are not known")
-
-
-def _lens_of(episode: ExportEpisode) -> tuple[Intrinsics, video.Size]:
-    """The camera of the upright picture of full size, and that size."""
-    camera = episode.provenance["camera"]
-    fx, fy, cx, cy = (camera[f"{name}_px"] for name in ("fx", "fy", "cx", "cy"))
-    lens = Intrinsics(camera["camera_model"], fx, fy, cx, cy, tuple(camera["distortion"] or ()))
-    return lens, (camera["width_px"], camera["height_px"])
+    only_camera(episode)
 
 
 def _write_video(episode: ExportEpisode, path: Path, settings: EgoDexSettings) -> np.ndarray:
     """Write the pictures as a pinhole camera sees them. Returns its matrix."""
-    from ego_assets.vision.cameras import scaled_intrinsics, undistortion
-
     (key,) = episode.pictures
-    size, pictures = pictures_of(episode, key, settings.max_side_px)
-    lens, full = _lens_of(episode)
-    lens = scaled_intrinsics(lens, size[0] / full[0], size[1] / full[1])
-    maps = undistortion(lens, lens.matrix(), size)
-    if maps is not None:
-        pictures = _remapped(pictures, maps)
+    size, matrix, pictures = pinhole_pictures(episode, key, settings.max_side_px)
     video.encode(pictures, path, size, FPS, settings, index_first=True)
-    return lens.matrix()
-
-
-def _remapped(
-    pictures: Iterable[np.ndarray], maps: tuple[np.ndarray, np.ndarray]
-) -> Iterator[np.ndarray]:
-    import cv2
-
-    for picture in pictures:
-        yield cv2.remap(picture, *maps, cv2.INTER_LINEAR)
+    return matrix
 
 
 def _write_hdf5(episode: ExportEpisode, path: Path, matrix: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class _Shards:
     progress: Progress
     columns: dict[str, Any] = field(default_factory=dict)
     encoded: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
     _waiting: list[_Place] = field(default_factory=list)
     _new: list[tuple[list[FolderMember], Path]] = field(default_factory=list)
 
@@ -91,15 +92,30 @@ class _Shards:
         wanted: dict[str, str] = {}
         for episode in episodes:
             digest = self._check(episode)
-            if episode.episode_id in wanted:
+            if episode.episode_id in wanted or episode.episode_id in self.skipped:
                 raise ExportError(f"episode {episode.episode_id} comes twice")
-            wanted[episode.episode_id] = digest
             if there.get(episode.episode_id) == digest:
                 self.progress("kept", len(episode))
-            else:
-                self._add(self._encode(episode, digest))
+            elif not self._take(episode, digest):
+                continue
+            wanted[episode.episode_id] = digest
+        if self.skipped and not wanted:
+            name, why = next(iter(self.skipped.items()))
+            raise ExportError(f"none of {len(self.skipped)} episodes can be written; {name}: {why}")
         self._close()
         return self._publish(wanted)
+
+    def _take(self, episode: ExportEpisode, digest: str) -> bool:
+        """Encode an episode, unless its pictures cannot be read. Returns whether it is in."""
+        name = episode.episode_id
+        try:
+            place = self._encode(episode, digest)
+        except ExportError as error:
+            self.skipped[name] = str(error).removeprefix(f"episode {name}: ")
+            self.progress("skipped", len(episode))
+            return False
+        self._add(place)
+        return True
 
     def _check(self, episode: ExportEpisode) -> str:
         """Raise ExportError unless the episode can be written. Returns its digest."""
@@ -115,7 +131,6 @@ class _Shards:
 
     def _encode(self, episode: ExportEpisode, digest: str) -> _Place:
         """Write the samples of an episode, unless an export that was killed has done so."""
-        self.encoded += 1
         if digest not in self._staged:
 
             def make(aside: Path) -> None:
@@ -128,6 +143,7 @@ class _Shards:
 
             made = self.folder.staged(f"parts/{digest}", make)
             self._staged[digest] = next(_places(made))
+        self.encoded += 1
         self.progress("encoded", len(episode))
         return self._staged[digest]
 
@@ -181,9 +197,10 @@ class _Shards:
         for number, (members, path) in enumerate(self._new, self._first_number()):
             new.append(NewPart(members, {f"{self.settings.split}-{number:06d}.tar": path}))
         made_under = self._under | {"split": self.settings.split, "columns": self.columns}
-        return self.folder.publish(
+        report = self.folder.publish(
             kept, new, made_under, self.provenance, _sizes, encoded=self.encoded
         )
+        return replace(report, skipped=self.skipped)
 
     def _first_number(self) -> int:
         before = self.folder.before

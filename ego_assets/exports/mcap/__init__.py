@@ -1,0 +1,1 @@
+"""Writes MCAP files with Foxglove's schemas (`writer.write_mcap`)."""

@@ -1,0 +1,60 @@
+"""The camera of an episode's pictures at the size of an export, and pictures without its lens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from ego_assets.exports.episode import ExportEpisode
+from ego_assets.exports.grid import ExportError
+from ego_assets.exports.pictures import pictures_of
+from ego_assets.exports.video import Size
+from ego_assets.operator import Intrinsics
+
+
+def only_camera(episode: ExportEpisode) -> str:
+    """The key of the pictures. Raises ExportError unless the episode has one camera, of which the
+    intrinsics are known."""
+    if len(episode.pictures) != 1:
+        raise ExportError(
+            f"episode {episode.episode_id}: it has {len(episode.pictures)} cameras, "
+            "and the format one"
+        )
+    if episode.provenance.get("camera", {}).get("fx_px") is None:
+        raise ExportError(
+            f"episode {episode.episode_id}: the intrinsics of its camera are not known"
+        )
+    return next(iter(episode.pictures))
+
+
+def lens_at(episode: ExportEpisode, size: Size) -> Intrinsics:
+    """The camera of upright pictures that were shrunk to `size`."""
+    from ego_assets.vision.cameras import scaled_intrinsics
+
+    camera = episode.provenance["camera"]
+    fx, fy, cx, cy = (camera[f"{name}_px"] for name in ("fx", "fy", "cx", "cy"))
+    lens = Intrinsics(camera["camera_model"], fx, fy, cx, cy, tuple(camera["distortion"] or ()))
+    return scaled_intrinsics(lens, size[0] / camera["width_px"], size[1] / camera["height_px"])
+
+
+def pinhole_pictures(
+    episode: ExportEpisode, key: str, max_side_px: int
+) -> tuple[Size, np.ndarray, Iterator[np.ndarray]]:
+    """Returns the size of the pictures as a pinhole camera sees them, its matrix (3, 3), and a
+    picture a tick."""
+    from ego_assets.vision.cameras import undistortion
+
+    size, pictures = pictures_of(episode, key, max_side_px)
+    lens = lens_at(episode, size)
+    maps = undistortion(lens, lens.matrix(), size)
+    return size, lens.matrix(), pictures if maps is None else _remapped(pictures, maps)
+
+
+def _remapped(
+    pictures: Iterable[np.ndarray], maps: tuple[np.ndarray, np.ndarray]
+) -> Iterator[np.ndarray]:
+    import cv2
+
+    for picture in pictures:
+        yield cv2.remap(picture, *maps, cv2.INTER_LINEAR)
