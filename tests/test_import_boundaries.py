@@ -97,6 +97,7 @@ ALLOWED: dict[str, list[str]] = {
         "ego_assets.reading",
         "ego_assets.reviews",
         "ego_assets.stretches",
+        "ego_assets.viewing",
         *GROUND,
         "ego_assets.vision",
         "ego_assets.media.colour",

@@ -15,7 +15,8 @@ from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotFiles
 from ego_assets.exports.mcap.settings import McapContent, McapSettings
-from ego_assets.exports.settings import ContentSettings
+from ego_assets.exports.recordings.settings import RerunSettings
+from ego_assets.exports.settings import ContentSettings, NumbersSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.graph.metadata import text_table
 from ego_assets.settings import Settings
@@ -143,5 +144,12 @@ DATA_SETS = [
         McapContent,
         McapSettings,
         lake_export.export_mcap,
+    ),
+    _data_set(
+        "rerun",
+        "Rerun recordings",
+        NumbersSettings,
+        RerunSettings,
+        lake_export.export_rerun,
     ),
 ]

@@ -37,6 +37,8 @@ _EPISODE = (
     "take_id",
     "start_frame",
     "end_frame",
+    "start_pts_s",
+    "end_pts_s",
     "split",
     "instruction",
     "instruction_source",

@@ -21,7 +21,10 @@ from ego_assets.exports.lerobot.writer import write_dataset
 from ego_assets.exports.mcap.settings import McapContent, McapSettings
 from ego_assets.exports.mcap.writer import write_mcap
 from ego_assets.exports.motion.lake import MotionEpisodes
-from ego_assets.exports.settings import ContentSettings
+from ego_assets.exports.recordings.lake import ShownEpisodes
+from ego_assets.exports.recordings.settings import RerunSettings
+from ego_assets.exports.recordings.writer import write_rerun
+from ego_assets.exports.settings import ContentSettings, NumbersSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
@@ -144,6 +147,21 @@ def export_mcap(
         with_objects=content.objects,
     )
     return _export(lake, out, episodes, content, form, write_mcap, tell)
+
+
+def export_rerun(
+    lake: Lake,
+    out: Path,
+    content: NumbersSettings,
+    form: RerunSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake as Rerun recordings, or bring a folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = ShownEpisodes(lake, content, form.max_side_px, _judged(lake, content))
+    return _export(lake, out, episodes, content, form, write_rerun, tell)
 
 
 def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:

@@ -33,13 +33,19 @@ AXIS_SHARE = 0.12
 """Length of an object's axes, of its distance."""
 _ALPHA = 110
 Tell = Callable[[str], None]
+AddMore = Callable[[Tape, ClipRows], None]
 
 
-def write_recording(footage: ShownClips, path: Path, tell: Tell = lambda _: None) -> Path:
+def write_recording(
+    footage: ShownClips,
+    path: Path,
+    tell: Tell = lambda _: None,
+    add_more: AddMore = lambda tape, clip: None,
+) -> Path:
     """Write the recording of clips to a file, which is there whole or not at all.
 
-    Raises BadInputError, FileNotFoundError if the video cannot be read, ModuleNotFoundError
-    without rerun-sdk.
+    add_more: called for each clip, to add what is in no table. Raises BadInputError,
+    FileNotFoundError if the video cannot be read, ModuleNotFoundError without rerun-sdk.
     """
     import rerun as rr
 
@@ -55,7 +61,7 @@ def write_recording(footage: ShownClips, path: Path, tell: Tell = lambda _: None
         tape.static(WORLD, rr.ViewCoordinates.RDF)
         for clip in chain([first], clips):
             tell(f"clip {clip.name}: {len(clip.frames)} frames")
-            _show_clip(tape, footage, clip)
+            _show_clip(tape, footage, clip, add_more)
         stream.flush()
         stream.disconnect()
         aside.replace(path)
@@ -65,7 +71,7 @@ def write_recording(footage: ShownClips, path: Path, tell: Tell = lambda _: None
     return path
 
 
-def _show_clip(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
+def _show_clip(tape: Tape, footage: ShownClips, clip: ClipRows, add_more: AddMore) -> None:
     """Small things first: a viewer shows what it has while it loads the rest."""
     drawn = list(_draw_pictures(footage, clip))
     clip = clip.timed({picture.frame: picture.pts_s for picture in drawn})
@@ -75,6 +81,7 @@ def _show_clip(tape: Tape, footage: ShownClips, clip: ClipRows) -> None:
     _show_objects(tape, clip)
     robot_hands.show(tape, footage, clip, f"{CAMERA}/robots")
     _show_pictures(tape, clip, drawn)
+    add_more(tape, clip)
     tape.end_clip(clip)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -63,15 +64,19 @@ def test_check_says_which_file_was_cut_off(tmp_path: Path) -> None:
     assert checked.stdout.startswith("train-000000.tar has 1,024 bytes instead of ")
 
 
+def clips_of(video: MadeVideo) -> dict[str, list[dict[str, Any]]]:
+    return {"clips": [dict(clip) for clip in video.clips]}
+
+
 CONTENT = {"coco": {"every": 45}, "webdataset": {"hand": "robot"}}
 FORM = {"webdataset": {"content": "frames", "every": 30}, "egodex": {"max_side_px": 96}}
 FORM["mcap"] = {"pictures": "jpeg"}
 
 
-@pytest.mark.parametrize("name", ["lerobot", "webdataset", "egodex", "coco", "mcap"])
+@pytest.mark.parametrize("name", ["lerobot", "webdataset", "egodex", "coco", "mcap", "rerun"])
 def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> None:
     video = MadeVideo(count=90)
-    lake = make(tmp_path, video, more=masks_of(video)).lake
+    lake = make(tmp_path, video, more=masks_of(video) | clips_of(video)).lake
     (asset,) = (each for each in DATA_SETS if each.key.to_user_string() == f"{name}_dataset")
     config = {"content": CONTENT.get(name, {}), "form": FORM.get(name, {})}
     with dg.DagsterInstance.ephemeral() as instance:
@@ -91,6 +96,7 @@ def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> No
         "webdataset": lambda: len(samples(out)) == 3,
         "egodex": lambda: len(list(out.rglob("*.hdf5"))) == 1,
         "coco": lambda: len(list(out.rglob("*.jpg"))) == 2,
+        "rerun": lambda: len(list(out.glob("*.rrd"))) == 1,
         "mcap": lambda: b"foxglove.CompressedImage" in next(out.glob("*.mcap")).read_bytes(),
     }
     assert found[name]()

@@ -107,7 +107,8 @@ def _formats() -> Iterator[_Format]:
     from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
     from ego_assets.exports.lerobot.settings import LeRobotFiles
     from ego_assets.exports.mcap.settings import McapContent, McapSettings
-    from ego_assets.exports.settings import ContentSettings
+    from ego_assets.exports.recordings.settings import RerunSettings
+    from ego_assets.exports.settings import ContentSettings, NumbersSettings
     from ego_assets.exports.webdataset.settings import WebDatasetSettings
 
     yield _Format(
@@ -166,6 +167,13 @@ def _formats() -> Iterator[_Format]:
             "  from mcap_protobuf.reader import read_protobuf_messages\n"
             f'  messages = read_protobuf_messages("{out}/EPISODE.mcap", topics="/tf")'
         ),
+    )
+    yield _Format(
+        "rerun",
+        "Rerun recordings",
+        NumbersSettings,
+        RerunSettings,
+        lambda out: f"open one: rerun {out}/EPISODE.rrd",
     )
 
 

@@ -1,0 +1,1 @@
+"""Writes Rerun recordings, one an episode (`writer.write_rerun`)."""
