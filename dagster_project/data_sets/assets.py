@@ -11,6 +11,7 @@ from ego_assets.episodes.feature import EPISODES
 from ego_assets.exports import lake_export
 from ego_assets.exports.coco.settings import CocoContent, CocoSettings
 from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
+from ego_assets.exports.egoverse.settings import EgoVerseContent, EgoVerseSettings
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotFiles
@@ -151,5 +152,12 @@ DATA_SETS = [
         NumbersSettings,
         RerunSettings,
         lake_export.export_rerun,
+    ),
+    _data_set(
+        "egoverse",
+        "Zarr stores in the layout of EgoVerse",
+        EgoVerseContent,
+        EgoVerseSettings,
+        lake_export.export_egoverse,
     ),
 ]

@@ -52,7 +52,7 @@ def made_whole(folder: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
     try:
         yield aside
-        for path in (*aside.iterdir(), aside):
+        for path in (*aside.rglob("*"), aside):
             sync(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

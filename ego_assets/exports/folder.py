@@ -226,8 +226,8 @@ class ExportFolder:
 
 @dataclass(frozen=True)
 class EpisodeFiles:
-    """An episode whose files are its own. make: writes them to a flat folder; named: the name in
-    the export of a file of that folder."""
+    """An episode whose files are its own. make: writes them to a folder; named: the name in the
+    export of a file of that folder."""
 
     episode_id: str
     digest: str
@@ -269,7 +269,8 @@ def write_episodes(
             progress("skipped", episode.frames)
             continue
         member = FolderMember(name, episode.digest, episode.frames, episode.facts)
-        files = {episode.named(path.name): path for path in sorted(staged.iterdir())}
+        paths = [path for path in sorted(staged.rglob("*")) if path.is_file()]
+        files = {episode.named(path.relative_to(staged).as_posix()): path for path in paths}
         new[name] = NewPart([member], files)
         progress("encoded", episode.frames)
     if skipped and not kept and not new:

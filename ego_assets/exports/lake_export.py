@@ -13,6 +13,8 @@ from ego_assets.exports.coco.writer import write_coco
 from ego_assets.exports.egodex.lake import EgoDexEpisodes
 from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.egodex.writer import write_egodex
+from ego_assets.exports.egoverse.settings import EgoVerseContent, EgoVerseSettings
+from ego_assets.exports.egoverse.writer import write_egoverse
 from ego_assets.exports.folder import ExportReport
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import LakeEpisodes
@@ -162,6 +164,22 @@ def export_rerun(
     """
     episodes = ShownEpisodes(lake, content, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_rerun, tell)
+
+
+def export_egoverse(
+    lake: Lake,
+    out: Path,
+    content: EgoVerseContent,
+    form: EgoVerseSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake in the layout of EgoVerse, or bring a folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    chosen = ContentSettings(split=content.split, frame="world", fps=int(content.fps))
+    episodes = MotionEpisodes(LakeReader(lake), chosen, form.max_side_px, _judged(lake, content))
+    return _export(lake, out, episodes, content, form, write_egoverse, tell)
 
 
 def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:

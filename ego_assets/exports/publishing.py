@@ -61,8 +61,11 @@ def finish(folder: Path, is_ours: Callable[[str], bool] = is_inside) -> None:
     for name in journal["deletes"]:
         with naming(folder / name):
             (folder / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            (folder / name).parent.rmdir()
+        for parent in (folder / name).parents:
+            if parent == folder:
+                break
+            with suppress(OSError):
+                parent.rmdir()
     # Until all names are on the disk, a power cut must find the journal.
     named = {folder / name for name in (*journal["moves"], *journal["deletes"])}
     for parent in sorted({p for path in named for p in path.parents if p.is_relative_to(folder)}):

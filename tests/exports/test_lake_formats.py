@@ -73,7 +73,9 @@ FORM = {"webdataset": {"content": "frames", "every": 30}, "egodex": {"max_side_p
 FORM["mcap"] = {"pictures": "jpeg"}
 
 
-@pytest.mark.parametrize("name", ["lerobot", "webdataset", "egodex", "coco", "mcap", "rerun"])
+@pytest.mark.parametrize(
+    "name", ["lerobot", "webdataset", "egodex", "coco", "mcap", "rerun", "egoverse"]
+)
 def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> None:
     video = MadeVideo(count=90)
     lake = make(tmp_path, video, more=masks_of(video) | clips_of(video)).lake
@@ -96,6 +98,7 @@ def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> No
         "webdataset": lambda: len(samples(out)) == 3,
         "egodex": lambda: len(list(out.rglob("*.hdf5"))) == 1,
         "coco": lambda: len(list(out.rglob("*.jpg"))) == 2,
+        "egoverse": lambda: len(list(out.glob("*.zarr"))) == 1,
         "rerun": lambda: len(list(out.glob("*.rrd"))) == 1,
         "mcap": lambda: b"foxglove.CompressedImage" in next(out.glob("*.mcap")).read_bytes(),
     }

@@ -105,6 +105,7 @@ def _command(of: _Format) -> click.Command:
 def _formats() -> Iterator[_Format]:
     from ego_assets.exports.coco.settings import CocoContent, CocoSettings
     from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
+    from ego_assets.exports.egoverse.settings import EgoVerseContent, EgoVerseSettings
     from ego_assets.exports.lerobot.settings import LeRobotFiles
     from ego_assets.exports.mcap.settings import McapContent, McapSettings
     from ego_assets.exports.recordings.settings import RerunSettings
@@ -174,6 +175,17 @@ def _formats() -> Iterator[_Format]:
         NumbersSettings,
         RerunSettings,
         lambda out: f"open one: rerun {out}/EPISODE.rrd",
+    )
+    yield _Format(
+        "egoverse",
+        "Zarr stores in the layout of EgoVerse",
+        EgoVerseContent,
+        EgoVerseSettings,
+        lambda out: (
+            "load it (`pip install zarr`):\n"
+            "  import zarr\n"
+            f'  joints = zarr.open_group("{out}/TIME.zarr")["right.obs_keypoints"]  # (T, 63)'
+        ),
     )
 
 

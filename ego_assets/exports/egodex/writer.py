@@ -6,7 +6,6 @@ Pictures are those of a pinhole camera, since the layout has no place for a lens
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ego_assets.exports.folder import (
 )
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.motion.lens import only_camera, pinhole_pictures
+from ego_assets.exports.motion.names import task_name
 
 VERSION = "1"
 """Raised when the same episode would be written otherwise."""
@@ -82,12 +82,6 @@ class _Numbers:
             self._of[episode_id] = task, self._next.get(task, 0)
             self._next[task] = self._of[episode_id][1] + 1
         return self._of[episode_id][1]
-
-
-def task_name(task: str) -> str:
-    """The folder of a task: its words in lower case, joined by underscores."""
-    words = re.findall(r"[^\W_]+", task.lower())
-    return "_".join(words)[:80].strip("_") or "task"
 
 
 def _files_of(

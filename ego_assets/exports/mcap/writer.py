@@ -23,7 +23,6 @@ from ego_assets.exports.folder import (
     digest_of,
     write_episodes,
 )
-from ego_assets.exports.grid import ExportError
 from ego_assets.exports.mcap import messages
 from ego_assets.exports.mcap.log import McapLog, check_installed
 from ego_assets.exports.mcap.packets import packets_of
@@ -38,6 +37,7 @@ from ego_assets.exports.motion.columns import (
     robot_of,
 )
 from ego_assets.exports.motion.lens import lens_at, only_camera
+from ego_assets.exports.motion.names import check_file_name
 from ego_assets.exports.pictures import jpeg, pictures_of
 from ego_assets.rows import SIDES
 
@@ -87,8 +87,7 @@ def _files_of(
 ) -> EpisodeFiles:
     episode.check()
     only_camera(episode)
-    if not re.fullmatch(r"[\w-][\w.-]*", episode.episode_id):
-        raise ExportError(f"episode {episode.episode_id}: its name is no name of a file: rename it")
+    check_file_name(episode)
     return EpisodeFiles(
         episode.episode_id,
         digest_of(episode.digest(), under),

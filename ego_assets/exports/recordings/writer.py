@@ -6,7 +6,6 @@ Rerun numbers what it writes by the clock, so a recording that is made again has
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ego_assets.exports.folder import (
     write_episodes,
 )
 from ego_assets.exports.grid import ExportError
+from ego_assets.exports.motion.names import check_file_name
 from ego_assets.exports.recordings.lake import ShownEpisode
 from ego_assets.exports.recordings.settings import RerunSettings
 from ego_assets.operator import BadInputError
@@ -62,8 +62,7 @@ def write_rerun(
 def _files_of(shown: ShownEpisode, under: Mapping[str, Any]) -> EpisodeFiles:
     episode = shown.episode
     episode.check()
-    if not re.fullmatch(r"[\w-][\w.-]*", episode.episode_id):
-        raise ExportError(f"episode {episode.episode_id}: its name is no name of a file: rename it")
+    check_file_name(episode)
 
     def make(folder: Path) -> None:
         try:
