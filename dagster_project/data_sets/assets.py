@@ -16,8 +16,10 @@ from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotFiles
 from ego_assets.exports.mcap.settings import McapContent, McapSettings
+from ego_assets.exports.motion.settings import PlacedContent
 from ego_assets.exports.recordings.settings import RerunSettings
 from ego_assets.exports.settings import ContentSettings, NumbersSettings
+from ego_assets.exports.vitra.settings import VitraSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.graph.metadata import text_table
 from ego_assets.settings import Settings
@@ -159,5 +161,12 @@ DATA_SETS = [
         EgoVerseContent,
         EgoVerseSettings,
         lake_export.export_egoverse,
+    ),
+    _data_set(
+        "vitra",
+        "annotations and videos in the layout of VITRA",
+        PlacedContent,
+        VitraSettings,
+        lake_export.export_vitra,
     ),
 ]

@@ -23,10 +23,14 @@ from ego_assets.exports.lerobot.writer import write_dataset
 from ego_assets.exports.mcap.settings import McapContent, McapSettings
 from ego_assets.exports.mcap.writer import write_mcap
 from ego_assets.exports.motion.lake import MotionEpisodes
+from ego_assets.exports.motion.settings import PlacedContent
 from ego_assets.exports.recordings.lake import ShownEpisodes
 from ego_assets.exports.recordings.settings import RerunSettings
 from ego_assets.exports.recordings.writer import write_rerun
 from ego_assets.exports.settings import ContentSettings, NumbersSettings
+from ego_assets.exports.vitra.lake import VitraEpisodes
+from ego_assets.exports.vitra.settings import VitraSettings
+from ego_assets.exports.vitra.writer import write_vitra
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
@@ -180,6 +184,21 @@ def export_egoverse(
     chosen = ContentSettings(split=content.split, frame="world", fps=int(content.fps))
     episodes = MotionEpisodes(LakeReader(lake), chosen, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_egoverse, tell)
+
+
+def export_vitra(
+    lake: Lake,
+    out: Path,
+    content: PlacedContent,
+    form: VitraSettings,
+    tell: Tell | None = None,
+) -> LakeExport:
+    """Write the episodes of a lake in the layout of VITRA, or bring a folder of them up to date.
+
+    Raises what `export_lerobot` does.
+    """
+    episodes = VitraEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
+    return _export(lake, out, episodes, content, form, write_vitra, tell)
 
 
 def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:

@@ -70,17 +70,15 @@ def project_points(intrinsics: Intrinsics, points_camera: np.ndarray) -> np.ndar
 def undistortion(
     intrinsics: Intrinsics, matrix: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Maps for `cv2.remap` from a picture of `size` (width, height) and camera `matrix` (3, 3) to
-    what a pinhole camera of the same matrix would see; None: it is one already."""
-    if intrinsics.model == "PINHOLE":
+    """Maps for `cv2.remap` from a picture of `size` (width, height) to what a pinhole camera of the
+    same size and of `matrix` (3, 3) would see; None: it is one already."""
+    if intrinsics.model == "PINHOLE" and np.array_equal(matrix, intrinsics.matrix()):
         return None
-    lens = np.asarray(_four(intrinsics.distortion))
+    lens, of, no_turn = np.asarray(_four(intrinsics.distortion)), intrinsics.matrix(), np.eye(3)
     if intrinsics.model == "OPENCV_FISHEYE":
-        maps = cv2.fisheye.initUndistortRectifyMap(
-            matrix, lens, np.eye(3), matrix, size, cv2.CV_32FC1
-        )
+        maps = cv2.fisheye.initUndistortRectifyMap(of, lens, no_turn, matrix, size, cv2.CV_32FC1)
     else:
-        maps = cv2.initUndistortRectifyMap(matrix, lens, np.eye(3), matrix, size, cv2.CV_32FC1)
+        maps = cv2.initUndistortRectifyMap(of, lens, no_turn, matrix, size, cv2.CV_32FC1)
     return maps[0], maps[1]
 
 

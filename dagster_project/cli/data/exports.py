@@ -108,8 +108,10 @@ def _formats() -> Iterator[_Format]:
     from ego_assets.exports.egoverse.settings import EgoVerseContent, EgoVerseSettings
     from ego_assets.exports.lerobot.settings import LeRobotFiles
     from ego_assets.exports.mcap.settings import McapContent, McapSettings
+    from ego_assets.exports.motion.settings import PlacedContent
     from ego_assets.exports.recordings.settings import RerunSettings
     from ego_assets.exports.settings import ContentSettings, NumbersSettings
+    from ego_assets.exports.vitra.settings import VitraSettings
     from ego_assets.exports.webdataset.settings import WebDatasetSettings
 
     yield _Format(
@@ -185,6 +187,17 @@ def _formats() -> Iterator[_Format]:
             "load it (`pip install zarr`):\n"
             "  import zarr\n"
             f'  joints = zarr.open_group("{out}/TIME.zarr")["right.obs_keypoints"]  # (T, 63)'
+        ),
+    )
+    yield _Format(
+        "vitra",
+        "annotations and videos in the layout of VITRA",
+        PlacedContent,
+        VitraSettings,
+        lambda out: (
+            "load it (the file is a pickle: only where you trust it):\n"
+            "  import numpy as np\n"
+            f'  episode = np.load("{out}/episodic_annotations/NAME.npy", allow_pickle=True).item()'
         ),
     )
 

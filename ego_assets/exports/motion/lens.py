@@ -39,16 +39,20 @@ def lens_at(episode: ExportEpisode, size: Size) -> Intrinsics:
 
 
 def pinhole_pictures(
-    episode: ExportEpisode, key: str, max_side_px: int
+    episode: ExportEpisode, key: str, max_side_px: int, *, centred: bool = False
 ) -> tuple[Size, np.ndarray, Iterator[np.ndarray]]:
     """Returns the size of the pictures as a pinhole camera sees them, its matrix (3, 3), and a
-    picture a tick."""
+    picture a tick. centred: its principal point is in the middle, to a pixel."""
     from ego_assets.vision.cameras import undistortion
 
     size, pictures = pictures_of(episode, key, max_side_px)
     lens = lens_at(episode, size)
-    maps = undistortion(lens, lens.matrix(), size)
-    return size, lens.matrix(), pictures if maps is None else _remapped(pictures, maps)
+    matrix = lens.matrix()
+    middle = (np.array(size) - 1) / 2
+    if centred and np.abs(matrix[:2, 2] - middle).max() > 1:
+        matrix[:2, 2] = middle
+    maps = undistortion(lens, matrix, size)
+    return size, matrix, pictures if maps is None else _remapped(pictures, maps)
 
 
 def _remapped(

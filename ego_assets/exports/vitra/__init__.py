@@ -1,0 +1,1 @@
+"""Writes annotations and videos in the layout of VITRA (`writer.write_vitra`)."""
