@@ -19,11 +19,13 @@ from ego_assets.consent import GROUPED, SAID
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
+from ego_assets.exports.motion.objects import EpisodeObject, ShardObjects
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.states import (
     UNPLACED,
     HandArrays,
     camera_columns,
+    object_columns,
     state_and_action,
 )
 from ego_assets.reading import LakeReader
@@ -117,7 +119,9 @@ class LakeEpisodes:
         rows = [r for r in rows if wanted is None or r["episode_id"] in wanted]
         if not rows:
             return
-        tables = _ShardTables.read(self.reader, shard, self._robot(settings))
+        tables = _ShardTables.read(
+            self.reader, shard, self._robot(settings), with_objects=settings.objects > 0
+        )
         for row in sorted(rows, key=lambda r: str(r["episode_id"])):
             try:
                 if why := self.left_out(row["episode_id"]):
@@ -200,6 +204,10 @@ class LakeEpisodes:
         hands = HandArrays.of(tables.hands.get(row["episode_id"]), frames, settings.frame)
         joints = tables.joints.of(hands.keys) if tables.joints else None
         video = tables.videos[row["video_id"]]
+        objects = (
+            tables.objects.of(row["take_id"], frames, settings.frame) if tables.objects else []
+        )
+        chosen = objects[: settings.objects]
         return ExportEpisode(
             episode_id=row["episode_id"],
             fingerprint=f"{video['sha256']} {row['start_frame']} {row['end_frame']} "
@@ -210,6 +218,7 @@ class LakeEpisodes:
                 **state_and_action(hands, joints, grid, with_tips=settings.hand != "robot"),
                 "hand_origin": Numbers(grid.take(hands.origin), SIDES),
                 **camera_columns(cameras, grid),
+                **object_columns([o.poses for o in chosen], settings.objects, grid),
                 **({"joints_known": Numbers(grid.take(joints.known), SIDES)} if joints else {}),
             },
             pictures={"observation.images.ego": self._pictures(row, grid)},
@@ -224,7 +233,7 @@ class LakeEpisodes:
                 "world_id": row["world_id"],
                 "scale_kind": row["scale_kind"],
                 "camera": {k: video[k] for k in _VIDEO[3:]},
-                **said_in(row),
+                **({"environment_state": [o.said() for o in chosen]} if tables.objects else {}),
             },
         )
 
@@ -258,9 +267,20 @@ class _ShardTables:
     videos: Mapping[str, Mapping[str, Any]]
     joints: ShardJoints | None
     decoded_by: str
+    objects: ShardObjects | None
+
+    def objects_of(
+        self, take_id: str, frames: np.ndarray, settings: ContentSettings
+    ) -> list[EpisodeObject]:
+        """The objects of an episode that are exported."""
+        if self.objects is None:
+            return []
+        return self.objects.of(take_id, frames, settings.frame)[: settings.objects]
 
     @classmethod
-    def read(cls, reader: LakeReader, shard: str, robot: JointsOfRobot | None) -> _ShardTables:
+    def read(
+        cls, reader: LakeReader, shard: str, robot: JointsOfRobot | None, *, with_objects: bool
+    ) -> _ShardTables:
         def table(name: str, columns: Sequence[str]) -> pa.Table:
             return reader.table(name, columns=columns, shards=[shard])
 
@@ -277,4 +297,5 @@ class _ShardTables:
             {v["video_id"]: v for v in videos if v["accepted"]},
             robot.read(reader, shard) if robot else None,
             " ".join(reader.versions("video_manifest", shard)),
+            ShardObjects.read(reader, shard) if with_objects else None,
         )

@@ -50,6 +50,13 @@ class NumbersSettings(ReviewSettings):
         description="frame of the positions; world: only episodes whose cameras are known in "
         "metres in every frame",
     )
+    objects: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="poses of so many objects as observation.environment_state, those first that "
+        "have one in most frames; objects_known says where",
+    )
 
 
 class ContentSettings(NumbersSettings):

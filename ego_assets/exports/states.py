@@ -123,6 +123,27 @@ def camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
     }
 
 
+def object_columns(poses: Sequence[np.ndarray], count: int, grid: Grid) -> dict[str, Numbers]:
+    """Poses (N, 7) of up to `count` objects, and which are known; one that is missing never is."""
+    if not count:
+        return {}
+    parts, known, names = [], [], []
+    for number in range(count):
+        there = number < len(poses)
+        pose = grid.take(poses[number]) if there else np.full((len(grid), 7), np.nan)
+        known.append(np.isfinite(pose).all(axis=1))
+        parts += [held(pose[:, :3]), held(rotation_6d(pose[:, 3:]), _NO_TURN)]
+        names += [f"object{number}_{name}" for name in (*_AXES, *_ROTATION)]
+    return {
+        "observation.environment_state": Numbers(
+            np.concatenate(parts, axis=1).astype(np.float32), tuple(names)
+        ),
+        "objects_known": Numbers(
+            np.stack(known, axis=1), tuple(f"object{number}" for number in range(count))
+        ),
+    }
+
+
 def rotation_6d(xyzw: np.ndarray) -> np.ndarray:
     """(N, 6) first and second column of the matrices of quaternions (N, 4); NaN stays."""
     x, y, z, w = (xyzw / np.linalg.norm(xyzw, axis=1, keepdims=True)).T
