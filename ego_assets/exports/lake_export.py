@@ -46,7 +46,8 @@ Tell = Callable[[int, int], None]
 class Chosen(Protocol):
     """Episodes of a lake. skipped: {episode: why it is left out}, filled by iterating."""
 
-    skipped: dict[str, str]
+    @property
+    def skipped(self) -> dict[str, str]: ...
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Any: ...

@@ -26,7 +26,7 @@ class McapLog:
 
         with naming(self._path):
             self._file = self._path.open("wb")
-            self._writer = Writer(self._file)
+            self._writer: Any = Writer(self._file)
             self._writer.start(profile="", library="ego-assets")
         return self
 

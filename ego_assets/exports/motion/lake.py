@@ -61,7 +61,9 @@ class MotionEpisodes(LakeEpisodes):
         name, grid = row["episode_id"], plain.grid
         cameras = tables.cameras[name].sort_by("frame_index")
         frames = cameras["frame_index"].to_numpy()
-        columns = pose_columns(CAMERA, _poses(cameras, "world_from_camera"), grid)
+        columns: dict[str, Numbers] = pose_columns(
+            CAMERA, _poses(cameras, "world_from_camera"), grid
+        )
         hands = tables.hands.get(name)
         if hands is not None:
             columns |= _hands(hands, frames, grid)
@@ -78,7 +80,7 @@ class MotionEpisodes(LakeEpisodes):
         for number, each in enumerate(objects):
             columns |= pose_columns(f"{OBJECT}{number:02d} {each.name}", each.poses, grid)
         said = {"object_poses": [each.said() for each in objects]}
-        return replace(plain, columns=columns, provenance=plain.provenance | said)
+        return replace(plain, columns=columns, provenance={**plain.provenance, **said})
 
     def _objects_of(self, shard: str) -> ShardObjects:
         """The objects of a shard, which are kept until the next one."""

@@ -15,7 +15,8 @@ from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects
 from ego_assets.exports.motion.lake import grid_of_frames
 from ego_assets.exports.settings import ContentSettings, NumbersSettings
 from ego_assets.reading import LakeReader
-from ego_assets.viewing.footage import TABLES, ShownClips, parts_of_episode
+from ego_assets.viewing.footage import ShownClips, parts_of_episode
+from ego_assets.viewing.shown import SHOWN
 from resources.lake import Lake
 
 
@@ -94,7 +95,7 @@ class ShownEpisodes:
                 item: f"{made.token} {made.fingerprint}"
                 for item, made in self._lake.provenances(table, shard).items()
             }
-            for table in TABLES
+            for table in SHOWN
         }
 
 

@@ -60,7 +60,7 @@ class VitraEpisodes(MotionEpisodes):
             raise ExportError(
                 "its hands have no MANO parameters: estimate them with `hand_estimator: hamer`"
             )
-        return replace(plain, columns=plain.columns | columns)
+        return replace(plain, columns={**plain.columns, **columns})
 
     def _poses_of(self, shard: str) -> dict[tuple[Any, ...], np.ndarray]:
         """{clip, track and frame: pose, shape, joints (121,)}, kept until the next shard."""
