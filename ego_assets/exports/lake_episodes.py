@@ -233,6 +233,7 @@ class LakeEpisodes:
                 "world_id": row["world_id"],
                 "scale_kind": row["scale_kind"],
                 "camera": {k: video[k] for k in _VIDEO[3:]},
+                **said_in(row),
                 **({"environment_state": [o.said() for o in chosen]} if tables.objects else {}),
             },
         )

@@ -27,7 +27,7 @@ from ego_assets.exports.motion.settings import PlacedContent
 from ego_assets.exports.recordings.lake import ShownEpisodes
 from ego_assets.exports.recordings.settings import RerunSettings
 from ego_assets.exports.recordings.writer import write_rerun
-from ego_assets.exports.settings import ContentSettings, NumbersSettings
+from ego_assets.exports.settings import ContentSettings, NumbersSettings, WhoseFootage
 from ego_assets.exports.vitra.lake import VitraEpisodes
 from ego_assets.exports.vitra.settings import VitraSettings
 from ego_assets.exports.vitra.writer import write_vitra
@@ -141,6 +141,7 @@ def export_mcap(
     """
     chosen = ContentSettings(
         split=content.split,
+        **content.wanted,
         hand="both" if content.robot_joints else "human",
         robot=content.robot,
         method=content.method,
@@ -182,7 +183,9 @@ def export_egoverse(
 
     Raises what `export_lerobot` does.
     """
-    chosen = ContentSettings(split=content.split, frame="world", fps=int(content.fps))
+    chosen = ContentSettings(
+        split=content.split, frame="world", fps=int(content.fps), **content.wanted
+    )
     episodes = MotionEpisodes(LakeReader(lake), chosen, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_egoverse, tell)
 

@@ -26,7 +26,35 @@ WORST = {"h264": 51, "av1": 63}
 """The largest crf."""
 
 
-class NumbersSettings(ReviewSettings):
+class WhoseFootage(ReviewSettings):
+    """Episodes of whose footage, by what files beside the videos say. Several values have commas
+    between them; what nothing is said of is not among them."""
+
+    person: Names = Field(default="", description="episodes of these wearers; empty: of all")
+    site: Names = Field(default="", description="episodes from these sites; empty: from all")
+    consent: Consents = Field(
+        default="", description="episodes with these consents; empty: with all that episodes have"
+    )
+    license: Licenses = Field(
+        default="", description="episodes under these licenses (SPDX); empty: under all"
+    )
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """{column: values} of what is asked for."""
+        return {name: getattr(self, name) for name in GROUPED if getattr(self, name)}
+
+    @property
+    def words(self) -> str:
+        """What is asked for, behind the name of a split in a sentence."""
+        return "".join(f" with {name} {values}" for name, values in self.wanted.items())
+
+    def takes(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of `episodes` is among what is asked for."""
+        return are_among(row, self.wanted)
+
+
+class NumbersSettings(WhoseFootage):
     """Which episodes are exported, and which numbers of them."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

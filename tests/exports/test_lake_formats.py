@@ -103,3 +103,11 @@ def test_assets_write_what_their_launchpad_says(tmp_path: Path, name: str) -> No
         "mcap": lambda: b"foxglove.CompressedImage" in next(out.glob("*.mcap")).read_bytes(),
     }
     assert found[name]()
+
+
+@pytest.mark.parametrize("name", ["mcap", "rerun", "egoverse", "vitra"])
+def test_formats_take_only_the_footage_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    """Nothing is said of whose footage this is, so none of it has a consent."""
+    video = MadeVideo(count=90)
+    lake = make(tmp_path, video, more=masks_of(video) | clips_of(video))
+    assert "has no episodes" in lake.export("--person", "somebody", ok=False, to=name)

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ego_assets.reviews.settings import ReviewSettings
+from ego_assets.exports.settings import WhoseFootage
 
 
-class PlacedContent(ReviewSettings):
+class PlacedContent(WhoseFootage):
     """Which episodes are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(
