@@ -15,8 +15,8 @@ from pathlib import Path
 
 from resources.lake.s3.storage import S3Storage
 from resources.lake.storage import ChangedError, check_key, file_sha256
-from resources.raw.objects import first_object
 from resources.raw.presence import VIDEO_SUFFIXES
+from resources.raw.s3.objects import first_object
 from resources.raw.scratch import Scratch
 from resources.raw.uris import is_remote, path_of, uri_of
 

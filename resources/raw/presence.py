@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.raw.objects import bucket_and_key, head_of
 from resources.raw.plain_files import OF_STORAGE, kind_of
+from resources.raw.s3.objects import bucket_and_key, head_of
 from resources.raw.uris import is_remote, path_of, uri_of
 
 VIDEO_SUFFIXES = frozenset(

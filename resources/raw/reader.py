@@ -22,7 +22,6 @@ from urllib.parse import quote
 from resources.lake.s3.client import has_bucket, make_client
 from resources.lake.storage import file_sha256
 from resources.raw.local import RawEntry, entry_of, resolved, scan_folder, suffix_of
-from resources.raw.objects import bucket_and_key, head_of
 from resources.raw.presence import (
     RawAwayError,
     RawGoneError,
@@ -34,6 +33,7 @@ from resources.raw.presence import (
     raw_version,
     unread_error,
 )
+from resources.raw.s3.objects import bucket_and_key, head_of
 from resources.raw.scratch import Scratch
 from resources.raw.sidecars import find_sidecar
 from resources.raw.uris import (

@@ -11,9 +11,9 @@ import stat
 from typing import NamedTuple
 
 from resources.lake.s3.client import MISSING, error_code, make_client, read_body
-from resources.raw.objects import bucket_and_key, first_object
 from resources.raw.plain_files import NotAFileError, read_beside
 from resources.raw.presence import listed_version, raw_version
+from resources.raw.s3.objects import bucket_and_key, first_object
 from resources.raw.uris import (
     CAMERA,
     FOOTAGE,

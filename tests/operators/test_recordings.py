@@ -14,7 +14,7 @@ from ego_assets.videos.recordings.chapters import newly_there, recording_columns
 from ego_assets.videos.recordings.evidence import HeaderFacts, Timecode, follows, header_facts
 from ego_assets.videos.recordings.names import chapter_of
 from resources.raw.presence import RawGoneError
-from resources.raw.remote_file import BLOCK_BYTES, RemoteFile
+from resources.raw.s3.remote_file import BLOCK_BYTES, RemoteFile
 from tests.operators.numbered_video import write_numbered
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 

@@ -20,7 +20,7 @@ from ego_assets.videos.recordings.evidence import HeaderFacts, follows, header_f
 from ego_assets.videos.recordings.names import chapter_of, folder_of
 from resources.raw.presence import RawGoneError, RawRefusedError
 from resources.raw.reader import is_remote, look, path_of, raw_version
-from resources.raw.remote_file import RemoteFile
+from resources.raw.s3.remote_file import RemoteFile
 
 COLUMNS = ("recording_id", "chapter_index", "recording_start_s")
 

@@ -8,8 +8,8 @@ import io
 from collections import OrderedDict
 
 from resources.lake.s3.client import make_client, read_body
-from resources.raw.objects import bucket_and_key, head_of
 from resources.raw.presence import RawGoneError
+from resources.raw.s3.objects import bucket_and_key, head_of
 
 BLOCK_BYTES = 2**19
 _KEPT_BLOCKS = 8

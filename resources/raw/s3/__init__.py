@@ -1,0 +1,1 @@
+"""Reads raw files that lie on S3."""
