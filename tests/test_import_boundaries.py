@@ -6,6 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,12 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 PATHS = dict(modules())
-MODULES = {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
+
+
+@cache
+def parsed() -> dict[str, ast.Module]:
+    """All modules, for those processes that run a test of this file."""
+    return {name: ast.parse(path.read_text()) for name, path in PATHS.items()}
 
 
 def layer(module: str) -> str:
@@ -230,9 +236,9 @@ def is_private(name: str) -> bool:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_stay_within_their_layer(package: str) -> None:
     wrong: dict[str, set[str]] = {}
-    for module in (m for m in MODULES if is_within(m, (package,))):
+    for module in (m for m in parsed() if is_within(m, (package,))):
         mine = layer(module)
-        ours = {i for i in imports(MODULES[module]) if is_within(i, PACKAGES)}
+        ours = {i for i in imports(parsed()[module]) if is_within(i, PACKAGES)}
         # `from package import module` yields both; the package alone decides nothing.
         found = {i for i in ours if not is_within(i, ALLOWED[mine])}
         found -= {i for i in found if any(a.startswith(f"{i}.") for a in ALLOWED[mine])}
@@ -248,21 +254,21 @@ def test_only_functions_import_heavy_libraries() -> None:
     heavy = (*HEAVY, "ego_assets.training")
     found = {
         m: {i for i in at_module_level(t) if is_within(i, heavy)}
-        for m, t in MODULES.items()
+        for m, t in parsed().items()
         if not is_within(m, ("samples", "ego_assets.training"))
     }
     assert not {m: names for m, names in found.items() if names}
 
 
 def test_only_the_dagster_layer_knows_dagster() -> None:
-    resources = {m for m in MODULES if m.startswith("resources.") and m.count(".") == 1}
-    for module, tree in MODULES.items():
+    resources = {m for m in parsed() if m.startswith("resources.") and m.count(".") == 1}
+    for module, tree in parsed().items():
         if not is_within(module, MAY_USE_DAGSTER) and module not in resources:
             assert not [i for i in imports(tree) if is_within(i, ("dagster",))], module
 
 
 def test_only_executors_touch_private_dagster() -> None:
-    for module, tree in MODULES.items():
+    for module, tree in parsed().items():
         if not is_within(module, ["dagster_project.executors"]):
             assert not [i for i in imports(tree) if is_private(i)], module
 
@@ -272,7 +278,7 @@ def test_the_graph_and_the_engine_name_no_table_of_a_room_but_videos_and_clips()
     from ego_assets.catalog import BACKENDS, TABLES
 
     names = {*TABLES, *(name for _, name in BACKENDS)} - {"video_manifest", "clips", "baseline"}
-    for module, tree in MODULES.items():
+    for module, tree in parsed().items():
         if is_within(module, ("ego_assets.graph", "ego_assets.engine", "dagster_project")):
             if module in LIBRARIES:
                 continue
@@ -281,21 +287,21 @@ def test_the_graph_and_the_engine_name_no_table_of_a_room_but_videos_and_clips()
 
 
 def test_only_the_edges_read_the_environment() -> None:
-    for module, tree in MODULES.items():
+    for module, tree in parsed().items():
         if not is_within(module, READS_ENVIRONMENT):
             assert not attributes(tree) & OF_ENVIRONMENT, module
 
 
 def test_only_the_edges_name_a_variable() -> None:
     edges = (*READS_ENVIRONMENT, "ego_assets.environment")
-    for module, tree in MODULES.items():
+    for module, tree in parsed().items():
         strings = {str(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant)}
         named = {s for s in strings if re.fullmatch("EGO_[A-Z0-9_]+", s)}
         assert not named or is_within(module, edges), f"{module}: {named}"
 
 
 def test_processes_have_one_owner() -> None:
-    for module, tree in MODULES.items():
+    for module, tree in parsed().items():
         if not is_within(module, OWNS_PROCESSES):
             assert not attributes(tree) & OF_PROCESSES, module
 
@@ -321,7 +327,7 @@ def test_modules_and_folders_are_small() -> None:
 def test_no_two_classes_have_one_name() -> None:
     named = Counter(
         node.name
-        for tree in MODULES.values()
+        for tree in parsed().values()
         for node in tree.body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
