@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -26,6 +27,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Threads of BLAS wait by spinning: small matrices would cost three times as much.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# What collects and imports thousands of tests makes no garbage: `pytest_collection_finish`.
+gc.disable()
 
 # SQLite and the lake wait for the disk at every commit; memory makes nobody wait.
 MEMORY = Path("/dev/shm")
@@ -91,6 +95,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("heavy"):
             item.add_marker(pytest.mark.skip(reason="heavy: EGO_HEAVY=1 runs it"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Collections while tests run need not look at all the tests and modules again: half a second
+    of CPU each."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
