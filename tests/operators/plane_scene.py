@@ -137,18 +137,19 @@ class Scene:
             place = np.eye(4) if patch.follows is None else patch.follows(frame)
             away = place[:3, :3] @ patch.corner + place[:3, 3] - pose[:3, 3]
             u, v = place[:3, :3] @ patch.u, place[:3, :3] @ patch.v
+            near = _near(rays, np.stack([away, away + u, away + v, away + u + v]) @ pose[:3, :3])
             normal = np.cross(u, v)
             axes = np.stack([normal, u / (u @ u), v / (v @ v)])
-            slope, a, b = (axes @ pose[:3, :3]).astype(np.float32) @ rays
+            slope, a, b = (axes @ pose[:3, :3]).astype(np.float32) @ rays[:, near]
             base, a0, b0 = (axes @ away).astype(np.float32)
             with np.errstate(divide="ignore", invalid="ignore"):
                 along = base / slope
                 a, b = along * a - a0, along * b - b0
-            seen = (along > 0.05) & (along < depth) & (a >= 0) & (a < 1) & (b >= 0) & (b < 1)
-            found = np.flatnonzero(seen)
-            depth[found], owner[found] = along[found], number
+            seen = (along > 0.05) & (along < depth[near]) & (a >= 0) & (a < 1) & (b >= 0) & (b < 1)
+            found = np.arange(count)[near][seen]
+            depth[found], owner[found] = along[seen], number
             side = patch.texture.shape[0] - 1
-            flat = np.stack([a[found], b[found]], axis=1) * side
+            flat = np.stack([a[seen], b[seen]], axis=1) * side
             paint = [
                 cv2.remap(patch.texture, part[:, :1], part[:, 1:], cv2.INTER_LINEAR)
                 for part in np.array_split(flat, len(flat) // 30000 + 1)
@@ -172,6 +173,16 @@ class Scene:
             flat = normalised_points(lens, np.stack([x.ravel(), y.ravel()], axis=1))
             self._ray_cache[size] = np.vstack([flat.T, np.ones(len(flat))]).astype(np.float32)
         return self._ray_cache[size]
+
+
+def _near(rays: np.ndarray, corners: np.ndarray) -> np.ndarray | slice:
+    """Which rays (3, N) may meet the rectangle with these corners (4, 3), both in the camera."""
+    if corners[:, 2].min() < 0.01:
+        return slice(None)
+    seen = corners[:, :2] / corners[:, 2:]
+    (left, top), (right, bottom) = seen.min(axis=0) - 1e-3, seen.max(axis=0) + 1e-3
+    x, y = rays[:2]
+    return np.flatnonzero((x > left) & (x < right) & (y > top) & (y < bottom))
 
 
 def clip_of(
