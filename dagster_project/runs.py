@@ -11,9 +11,10 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import dagster as dg
 
 from dagster_project.executors import run_process
 from dagster_project.executors.run_process import RunCommand
-from dagster_project.executors.worker import Finished, Task, Told
+from dagster_project.executors.worker import MAIN, Finished, Task, Told
 from dagster_project.executors.worker_pool import Died, Worker, WorkerPool
 from dagster_project.home import open_instance
 from dagster_project.interrupts import Interrupts
@@ -51,6 +52,7 @@ from resources.devices.gpu import find_gpus
 from resources.environment import degrade_after_s
 from resources.lake import Lake, LakeError
 from resources.ledger import Ledger
+from resources.processes.fork_server import server_ready
 from resources.raw.places import files_of, known_files
 
 JOB = "whole_graph"
@@ -133,6 +135,17 @@ def run_paths(
         {"uri": uri, "reason": "refused", "detail": why} for uri, why in found.refused.items()
     )
     return summary
+
+
+def processes_ready() -> AbstractContextManager[None]:
+    """Have runs start sooner: their processes share what this one has loaded.
+
+    For a program that has opened nothing yet. Does nothing where there are threads: a fork has none
+    of them, and may wait for what they hold.
+    """
+    if threading.active_count() > 1:
+        return nullcontext()
+    return server_ready(MAIN, own_group=True)
 
 
 def _options(given: Mapping[str, Any]) -> Options:

@@ -291,10 +291,10 @@ def _print_findings(findings: Sequence[Any]) -> None:
 
 
 def _run(places: tuple[str, ...], lake_root: str | Path, **options: Any) -> Any:
-    from dagster_project.runs import run_paths
+    from dagster_project.runs import processes_ready, run_paths
 
     try:
-        with progress_bar() as tell:
+        with processes_ready(), progress_bar() as tell:
             return run_paths(places, lake_root, tell=tell, **options)
     except (FileNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from error

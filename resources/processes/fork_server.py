@@ -141,9 +141,14 @@ class ForkServer:
         self.mark = secrets.token_hex(8)
         marks = f"{os.environ.get(MARK_VARIABLE, '')} {self.mark}".strip()
         self.marked = {MARK_VARIABLE: marks}
-        self.control, self.process = _ahead.pop() if _ahead else self._spawn(own_group)
+        changed: dict[str, str] = {}
+        if ahead := _taken_ahead(main):
+            self.control, self.process = ahead.control, ahead.process
+            changed = dict(os.environ.items() - ahead.environment.items())
+        else:
+            self.control, self.process = self._spawn(own_group)
         order: dict[str, Any] = {"main": main, "needs": [*needs], "modules": [*modules]}
-        order |= {"path": [*path], "environment": {**(environment or {}), **self.marked}}
+        order |= {"path": [*path], "environment": changed | {**(environment or {}), **self.marked}}
         self.control.send(json.dumps(order).encode())
 
     def _spawn(self, own_group: bool) -> tuple[socket.socket, psutil.Process]:
@@ -280,32 +285,53 @@ def shared_pids() -> set[int | None]:
     }
 
 
-_ahead: list[tuple[socket.socket, psutil.Process]] = []
+@dataclass(frozen=True)
+class _Ahead:
+    """A server that was forked before it is asked for. main: what it is kept for; empty: whatever
+    is first. environment: ours when it was forked."""
+
+    main: str
+    control: socket.socket
+    process: psutil.Process
+    environment: dict[str, str]
+
+
+_ahead: list[_Ahead] = []
+
+
+def _taken_ahead(main: str) -> _Ahead | None:
+    return _ahead.pop() if _ahead and _ahead[-1].main in ("", main) else None
 
 
 @contextmanager
-def server_ready() -> Iterator[None]:
+def server_ready(main: str = "", own_group: bool = False) -> Iterator[None]:
     """Have the next server of this process start at once: it is forked now, and has loaded what
     this process has.
 
-    Only for a process with one thread, which has opened nothing that a fork must not share.
+    Only for a process with one thread, which has opened nothing that a fork must not share. main:
+    keep it for a server of that; own_group: as of `ForkServer`.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            if own_group:
+                os.setpgid(0, 0)
             ours.close()
             atexit._clear()  # what the parent is to do at its end
             serve(theirs.detach(), parent)
         finally:
             os._exit(0)
+    if own_group:
+        with suppress(ProcessLookupError):  # whichever of both is first
+            os.setpgid(pid, pid)
     theirs.close()
-    _ahead.append((ours, psutil.Process(pid)))
+    _ahead.append(_Ahead(main, ours, psutil.Process(pid), dict(os.environ)))
     try:
         yield
     finally:
         while _ahead:  # it was not asked for
-            control, process = _ahead.pop()
-            control.close()
-            process.wait()
+            ahead = _ahead.pop()
+            ahead.control.close()
+            ahead.process.wait()

@@ -71,6 +71,9 @@ def does(connection: Connection, argument: str) -> None:
         connection.send(os.environ.get("ASKED_FOR"))
 
 
+def does_nothing(connection: Connection, argument: str) -> None: ...
+
+
 def test_a_process_is_forked_speaks_and_ends() -> None:
     server = ForkServer(f"{HERE}:does")
     speaks = server.fork("speaks", LastWords())
@@ -161,6 +164,27 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_limit() -> None:
     with pytest.raises(ForkServerError, match=r"took more than 0\.1 s"):
         server.fork("speaks", timeout_s=0.1)
     server.close()
+
+
+def test_a_server_that_was_forked_ahead_is_kept_for_its_purpose_and_knows_what_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with fork_server.server_ready(f"{HERE}:does", own_group=True):
+        monkeypatch.setenv("ASKED_FOR", "since then")
+        (ahead,) = fork_server._ahead
+        other = ForkServer(f"{HERE}:does_nothing")
+        server = ForkServer(f"{HERE}:does")
+    other.close()
+    assert server.process == ahead.process
+    assert other.process != ahead.process
+    assert os.getpgid(server.process.pid) == server.process.pid
+    forked = server.fork("environment")
+    assert forked.connection.recv() == "since then"
+    assert forked.has_ended(PATIENCE_S)
+    server.close()
+    with fork_server.server_ready(f"{HERE}:does"):
+        (unused,) = fork_server._ahead
+    assert not unused.process.is_running()
 
 
 def test_a_module_that_does_not_load_is_told() -> None:
