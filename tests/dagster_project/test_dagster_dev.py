@@ -67,7 +67,8 @@ query Asset($key: AssetKeyInput!) {
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("up")
     lake = Lake(folder / "lake")
-    video = render_sample(folder / "raw", seed=5, duration_s=1.5, name="kitchen")
+    size = {"width": 320, "height": 180}
+    video = render_sample(folder / "raw", seed=5, duration_s=1.5, name="kitchen", **size)
     register_files(lake, find_files([video]).files)
     empty = folder / "empty" / "garden.mp4"
     empty.parent.mkdir()
