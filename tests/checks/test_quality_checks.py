@@ -112,7 +112,7 @@ def test_a_failed_check_lists_the_worst_and_survives_dagster(
 
 
 def test_a_frozen_camera_is_compared_with_the_raw_video(
-    tmp_path: Path, sample: tuple[Shard, Path]
+    tmp_path: Path, sample: tuple[Shard, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard, video = sample
     lake = lake_with(tmp_path / "lake", planted(shard, fault("a frozen camera"), seed=1))
@@ -123,7 +123,10 @@ def test_a_frozen_camera_is_compared_with_the_raw_video(
     gone = planted(shard, fault("a frozen camera"), seed=1)
     gone["video_manifest"][0]["uri"] = str(tmp_path / "gone.mp4")
     put(lake, gone, SHARDS[0], token=2)
+    waits: list[float] = []
+    monkeypatch.setattr(quality.time, "sleep", waits.append)
     assert check(lake, "scene_reconstruction")["cameras_move_with_the_image"].passed
+    assert sum(waits) == quality.AWAY_S, "its folder may come back"
     assert video.exists()
 
 
