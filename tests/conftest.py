@@ -28,7 +28,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Threads of BLAS wait by spinning: small matrices would cost three times as much.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# What collects and imports thousands of tests makes no garbage: `pytest_collection_finish`.
+# What collects and imports thousands of tests makes no garbage: `pytest_runtestloop`.
 gc.disable()
 
 # SQLite and the lake wait for the disk at every commit; memory makes nobody wait.
@@ -97,8 +97,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="heavy: EGO_HEAVY=1 runs it"))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
     """Collections while tests run need not look at all the tests and modules again: half a second
     of CPU each."""
     gc.collect()
