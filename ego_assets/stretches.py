@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -25,7 +26,12 @@ from ego_assets.vision.rle import decode_mask
 
 if TYPE_CHECKING:
     from ego_assets.reading import LakeReader
+    from ego_assets.vision.lenses.undistorted import UndistortedView
 
+_CAMERA = (
+    *("camera_model", "fx_px", "fy_px", "cx_px", "cy_px", "distortion", "intrinsics_source"),
+    *("width_px", "height_px"),
+)
 _MASK = ("track_id", "label", "height_px", "width_px", "rle")
 
 
@@ -97,12 +103,36 @@ class VideoReader:
         """(N,) int64 indices of the frames, which join `frame_index` of the tables."""
         return np.arange(self.start_frame, self.end_frame)
 
-    def frames(self, *, max_side_px: int | None = None, stride: int = 1) -> Iterator[Frame]:
+    def frames(
+        self, *, max_side_px: int | None = None, stride: int = 1, undistorted: bool = False
+    ) -> Iterator[Frame]:
         """Decode every `stride`-th frame: upright RGB pictures, in order.
 
-        max_side_px: shrink pictures to this size; `frame.scale` says by how much. Frames that do
-        not decode are left out. Raises what `LakeReader.frames` does.
+        max_side_px: shrink pictures to this size; `frame.scale` says by how much. undistorted: as
+        the camera of `undistorted_view` sees them. Frames that do not decode are left out. Raises
+        what `LakeReader.frames` and `undistorted_view` do.
         """
+        found = self._frames(max_side_px, stride)
+        return self.undistorted_view.frames(found) if undistorted else found
+
+    @cached_property
+    def undistorted_view(self) -> UndistortedView:
+        """The pinhole camera that stands in for the video's: its intrinsics (`camera`), and the way
+        of points, boxes and masks of the tables into its pictures, and back.
+
+        Raises BadInputError if the video has no intrinsics, ModuleNotFoundError without OpenCV.
+        """
+        try:
+            from ego_assets.vision.lenses.undistorted import UndistortedView
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "undistorting needs OpenCV: pip install opencv-python-headless"
+            ) from error
+        names = ["video_id", "uri", *_CAMERA]
+        videos = self.rows.of("video_manifest", "video_id", self.video_id, names)
+        return UndistortedView.of_video(videos.to_pylist()[0])
+
+    def _frames(self, max_side_px: int | None, stride: int) -> Iterator[Frame]:
         if stride < 1:
             raise ValueError(f"stride is {stride}: give 1 (every frame) or more")
         reader, shard = self.rows.reader, self.rows.shard

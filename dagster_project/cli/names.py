@@ -20,6 +20,7 @@ from resources.ledger import Ledger, State
 if TYPE_CHECKING:
     from ego_assets.reading import LakeReader
 
+MANIFEST = "video_manifest"
 BAD = (State.QUARANTINED, State.FAILED, State.DROPPED)
 LOOKED_AT = 5_000
 
@@ -121,6 +122,25 @@ def find_clips(lake: LakeReader, name: str) -> list[dict[str, Any]]:
             break
     more = did_you_mean(name, known)
     raise UnknownNameError(f"there is no clip, episode or video {name} in {lake.location}{more}")
+
+
+def find_video(lake: Lake, name: str) -> dict[str, Any]:
+    """The row of `video_manifest` of a video, by its id, its file's name or path.
+
+    Raises UnknownNameError.
+    """
+    rows = [row for shard in lake.shards() for row in lake.read(MANIFEST, shard).to_pylist()]
+    mine = [row for row in rows if name == row["video_id"] or _is_file(name, row["uri"])]
+    if not mine:
+        known = [each for row in rows for each in (row["video_id"], Path(row["uri"]).name)]
+        more = did_you_mean(name, known)
+        raise UnknownNameError(
+            f"there is no file {name}, nor such a video in {lake.location}{more}"
+        )
+    if len({row["video_id"] for row in mine}) > 1:
+        ids = ", ".join(sorted({row["video_id"] for row in mine}))
+        raise UnknownNameError(f"{name} may be one of these videos in {lake.location}: {ids}")
+    return min(mine, key=lambda row: not row["accepted"])
 
 
 def _parts_of_episode(lake: LakeReader, shard: str, name: str) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from dagster_project.cli.data.exports import export
 from dagster_project.cli.data.ingest import ingest
 from dagster_project.cli.data.probes import probes
 from dagster_project.cli.data.sql import sql
+from dagster_project.cli.data.undistort import undistort
 from dagster_project.cli.data.view import view
 from dagster_project.cli.footage import FOOTAGE
 from dagster_project.cli.history import HISTORY
@@ -312,6 +313,7 @@ _COMMANDS = (
     retry,
     config,
     sql,
+    undistort,
     view,
     weights,
 )

@@ -6,10 +6,11 @@ format.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +29,13 @@ from ego_assets.exports.states import (
     object_columns,
     state_and_action,
 )
+from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeReader
 from ego_assets.rows import SIDES
 from ego_assets.stretches import groups_of
+
+if TYPE_CHECKING:
+    from ego_assets.vision.lenses.undistorted import UndistortedView
 
 _EPISODE = (
     "episode_id",
@@ -57,19 +62,19 @@ _CAMERA = (
     "world_from_camera_m",
     "world_from_camera_xyzw",
 )
-_VIDEO = (
-    "video_id",
-    "accepted",
-    "sha256",
+CAMERA = (
     "camera_model",
     "fx_px",
     "fy_px",
     "cx_px",
     "cy_px",
     "distortion",
+    "intrinsics_source",
     "width_px",
     "height_px",
 )
+"""Columns of `video_manifest` that provenance repeats."""
+_VIDEO = ("video_id", "accepted", "sha256", "uri", *CAMERA)
 
 
 def said_in(row: Mapping[str, Any]) -> dict[str, str]:
@@ -81,6 +86,25 @@ def said_in(row: Mapping[str, Any]) -> dict[str, str]:
 def nobody_objects(episode_id: str) -> str | None:
     """Why people leave an episode out, where nobody was asked."""
     return None
+
+
+def shown_by(
+    video: Mapping[str, Any], undistorted: bool
+) -> tuple[UndistortedView | None, dict[str, Any]]:
+    """What pictures of a row of `video_manifest` go through, and their camera for provenance.
+
+    Raises ExportError if they cannot be undistorted.
+    """
+    camera = {name: video[name] for name in CAMERA}
+    if not undistorted:
+        return None, {"camera": camera}
+    from ego_assets.vision.lenses.undistorted import UndistortedView
+
+    try:
+        view = UndistortedView.of_video(video)
+    except BadInputError as error:
+        raise ExportError(f"it cannot be undistorted: {error}") from error
+    return view, {"camera": view.columns(), "undistorted_from": camera}
 
 
 @dataclass
@@ -208,10 +232,12 @@ class LakeEpisodes:
             tables.objects.of(row["take_id"], frames, settings.frame) if tables.objects else []
         )
         chosen = objects[: settings.objects]
+        view, cameras_said = shown_by(video, settings.undistorted)
         return ExportEpisode(
             episode_id=row["episode_id"],
             fingerprint=f"{video['sha256']} {row['start_frame']} {row['end_frame']} "
-            f"{self.max_side_px} {tables.decoded_by}",
+            f"{self.max_side_px} {tables.decoded_by}"
+            + (f" {json.dumps(cameras_said)}" if view else ""),
             task=row["instruction"],
             grid=grid,
             columns={
@@ -221,7 +247,7 @@ class LakeEpisodes:
                 **object_columns([o.poses for o in chosen], settings.objects, grid),
                 **({"joints_known": Numbers(grid.take(joints.known), SIDES)} if joints else {}),
             },
-            pictures={"observation.images.ego": self._pictures(row, grid)},
+            pictures={"observation.images.ego": self._pictures(row, grid, view)},
             persistent=[Words(row["instruction"], 0)],
             provenance={
                 "video_id": row["video_id"],
@@ -232,7 +258,7 @@ class LakeEpisodes:
                 "objects": row["objects"],
                 "world_id": row["world_id"],
                 "scale_kind": row["scale_kind"],
-                "camera": {k: video[k] for k in _VIDEO[3:]},
+                **cameras_said,
                 **said_in(row),
                 **({"environment_state": [o.said() for o in chosen]} if tables.objects else {}),
             },
@@ -248,12 +274,14 @@ class LakeEpisodes:
         frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
         return cameras, make_grid(frames, pts_s, fps=settings.fps)
 
-    def _pictures(self, row: Mapping[str, Any], grid: Grid) -> Callable[[], Iterable[np.ndarray]]:
+    def _pictures(
+        self, row: Mapping[str, Any], grid: Grid, view: UndistortedView | None
+    ) -> Callable[[], Iterable[np.ndarray]]:
         clip = {k: row[k] for k in ("shard", "video_id", "start_frame", "end_frame")}
 
         def read() -> Iterable[np.ndarray]:
             frames = self.reader.frames(clip | {"context_frames": 0}, max_side_px=self.max_side_px)
-            return grid.show(frames)
+            return grid.show(view.frames(frames) if view else frames)
 
         return read
 

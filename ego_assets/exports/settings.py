@@ -22,6 +22,10 @@ ALL_PRESETS = {
     ),
     "av1": tuple(str(n) for n in range(14)),
 }
+UNDISTORTED = (
+    "pictures as a pinhole camera of at most 100 degrees sees them, and what is in pixels with "
+    "them; videos without a lens in their calibration stay as they are"
+)
 WORST = {"h264": 51, "av1": 63}
 """The largest crf."""
 
@@ -96,6 +100,7 @@ class ContentSettings(NumbersSettings):
         le=240,
         description="frames a second; empty: the whole number that most seconds of footage have",
     )
+    undistorted: bool = Field(default=False, description=UNDISTORTED)
 
 
 class VideoSettings(Settings):

@@ -91,7 +91,8 @@ class SampleMaker:
                 frame = cursor.frame(index)
                 if frame is None:
                     raise BadInputError(f"frame {index} does not decode")
-                _put_in_the_middle(shown[n], frame.image)
+                image = episode.view.picture(frame.image) if episode.view else frame.image
+                _put_in_the_middle(shown[n], image)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{where} of shard {episode.shard} is gone: bring it back, or retire the video: "

@@ -74,11 +74,11 @@ def undistortion(
     same size and of `matrix` (3, 3) would see; None: it is one already."""
     if intrinsics.model == "PINHOLE" and np.array_equal(matrix, intrinsics.matrix()):
         return None
-    lens, of, no_turn = np.asarray(_four(intrinsics.distortion)), intrinsics.matrix(), np.eye(3)
+    lens, here = np.asarray(_four(intrinsics.distortion)), intrinsics.matrix()
+    make = cv2.initUndistortRectifyMap
     if intrinsics.model == "OPENCV_FISHEYE":
-        maps = cv2.fisheye.initUndistortRectifyMap(of, lens, no_turn, matrix, size, cv2.CV_32FC1)
-    else:
-        maps = cv2.initUndistortRectifyMap(of, lens, no_turn, matrix, size, cv2.CV_32FC1)
+        make = cv2.fisheye.initUndistortRectifyMap
+    maps = make(here, lens, np.eye(3), matrix, size, cv2.CV_32FC1)
     return maps[0], maps[1]
 
 

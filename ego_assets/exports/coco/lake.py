@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +16,22 @@ from ego_assets.consent import SAID
 from ego_assets.exports.coco.settings import CocoContent
 from ego_assets.exports.coco.writer import AnnotatedEpisode
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects, said_in
+from ego_assets.exports.lake_episodes import (
+    CAMERA,
+    LakeEpisodes,
+    nobody_objects,
+    said_in,
+    shown_by,
+)
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader
+from ego_assets.vision.rle import decode_mask, encode_mask, mask_box
+
+if TYPE_CHECKING:
+    from ego_assets.vision.lenses.undistorted import UndistortedView
 
 _EPISODE = ("episode_id", "video_id", "shard", "take_id", "start_frame", "end_frame", "split")
-_VIDEO = ("video_id", "accepted", "sha256", "width_px", "height_px")
+_VIDEO = ("video_id", "accepted", "sha256", "uri", *CAMERA)
 _PLACE = ("video_id", "clip_id", "frame_index", "track_id")
 _MASK = (*_PLACE, "label", "score", "box", "area_px", "height_px", "width_px", "rle", "backend")
 _HAND = (*_MASK, "side", "is_wearer", "keypoints_px")
@@ -95,10 +106,11 @@ class CocoEpisodes:
             raise ExportError("episode_frames has no row of it: materialize the episodes again")
         video = read.videos[row["video_id"]]
         size = {"width": video["width_px"], "height": video["height_px"]}
+        view, camera = shown_by(video, self.content.undistorted)
         images, annotations = [], []
         for place, pts_s in times.items():
             images.append({"frame_index": place[1], "pts_s": pts_s, **size})
-            joints = {(p["clip_id"], p["track_id"]): p for p in poses.get(place, ())}
+            placed = {(p["clip_id"], p["track_id"]): p for p in poses.get(place, ())}
             for table in masks:
                 for mask in table.get(place, ()):
                     if (mask["width_px"], mask["height_px"]) != (size["width"], size["height"]):
@@ -106,23 +118,28 @@ class CocoEpisodes:
                             f"masks of frame {place[1]} are of {mask['width_px']}x"
                             f"{mask['height_px']}, the video of {size['width']}x{size['height']}"
                         )
-                    pose = joints.get((mask["clip_id"], mask["track_id"]))
-                    annotations.append({"frame_index": place[1]} | _annotation(mask, pose))
+                    pose = placed.get((mask["clip_id"], mask["track_id"]))
+                    joints = pose["joints_px"] if pose and pose["is_valid"] else None
+                    joints = joints or mask.get("keypoints_px")
+                    if view is not None:
+                        mask, joints = _seen(mask, view), _points(joints, view)
+                    if mask["area_px"]:
+                        annotations.append({"frame_index": place[1]} | _annotation(mask, joints))
         clip = {k: row[k] for k in ("shard", "video_id", "start_frame", "end_frame")}
         wanted = {frame for _, frame in times}
 
         def pictures() -> Iterator[tuple[int, np.ndarray]]:
             for frame in self.reader.frames(clip | {"context_frames": 0}):
                 if frame.index in wanted:
-                    yield frame.index, frame.image
+                    yield frame.index, view.picture(frame.image) if view else frame.image
 
         return AnnotatedEpisode(
             row["episode_id"],
-            f"{video['sha256']} {read.decoded_by}",
+            f"{video['sha256']} {read.decoded_by}" + (f" {json.dumps(camera)}" if view else ""),
             images,
             annotations,
             pictures,
-            {k: row[k] for k in _EPISODE} | {"sha256": video["sha256"]} | said_in(row),
+            {k: row[k] for k in _EPISODE} | {"sha256": video["sha256"]} | camera | said_in(row),
         )
 
 
@@ -150,7 +167,22 @@ class _Reader:
         return found
 
 
-def _annotation(mask: Mapping[str, Any], pose: Mapping[str, Any] | None) -> dict[str, Any]:
+def _seen(mask: Mapping[str, Any], view: UndistortedView) -> dict[str, Any]:
+    """A row of a mask table with its mask as a view shows it."""
+    shown = view.mask(decode_mask(mask["rle"], mask["height_px"], mask["width_px"]))
+    found = {"rle": encode_mask(shown), "box": mask_box(shown), "area_px": int(shown.sum())}
+    return {**mask, **found}
+
+
+def _points(joints: list[list[float]] | None, view: UndistortedView) -> list[list[float]] | None:
+    """Joints as a view shows them; what it cannot show lies outside of every picture."""
+    if joints is None:
+        return None
+    found: list[list[float]] = np.nan_to_num(view.points(np.array(joints)), nan=-1e4).tolist()
+    return found
+
+
+def _annotation(mask: Mapping[str, Any], joints: list[list[float]] | None) -> dict[str, Any]:
     """A row of a mask table as COCO has it."""
     size = [mask["height_px"], mask["width_px"]]
     left, top, right, bottom = mask["box"]
@@ -166,7 +198,6 @@ def _annotation(mask: Mapping[str, Any], pose: Mapping[str, Any] | None) -> dict
     }
     if "side" not in mask:
         return made
-    joints = pose["joints_px"] if pose and pose["is_valid"] else mask["keypoints_px"]
     keypoints = _keypoints(joints, size)
     return made | {
         "category": f"{mask['side']} hand",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ego_assets.exports.settings import WhoseFootage
+from ego_assets.exports.settings import UNDISTORTED, WhoseFootage
 from ego_assets.settings import Settings
 
 
@@ -20,6 +20,7 @@ class CocoContent(WhoseFootage):
         default=30, ge=1, le=100_000, description="every so many-th frame of an episode is taken"
     )
     objects: bool = Field(default=True, description="masks of objects, beside those of hands")
+    undistorted: bool = Field(default=False, description=UNDISTORTED)
 
 
 class CocoSettings(Settings):

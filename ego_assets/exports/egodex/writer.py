@@ -29,7 +29,7 @@ from ego_assets.exports.grid import ExportError
 from ego_assets.exports.motion.lens import only_camera, pinhole_pictures
 from ego_assets.exports.motion.names import task_name
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same episode would be written otherwise."""
 TRANSFORMS, CONFIDENCES = "transforms/", "confidences/"
 _HDF5, _VIDEO = "episode.hdf5", "episode.mp4"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,22 +44,11 @@ def pinhole_pictures(
 ) -> tuple[Size, np.ndarray, Iterator[np.ndarray]]:
     """Returns the size of the pictures as a pinhole camera sees them, its matrix (3, 3), and a
     picture a tick. centred: its principal point is in the middle, to a pixel."""
-    from ego_assets.vision.cameras import undistortion
+    from ego_assets.vision.lenses.undistorted import UndistortedView
 
     size, pictures = pictures_of(episode, key, max_side_px)
-    lens = lens_at(episode, size)
-    matrix = lens.matrix()
-    middle = (np.array(size) - 1) / 2
-    if centred and np.abs(matrix[:2, 2] - middle).max() > 1:
-        matrix[:2, 2] = middle
-    maps = undistortion(lens, matrix, size)
-    return size, matrix, pictures if maps is None else _remapped(pictures, maps)
-
-
-def _remapped(
-    pictures: Iterable[np.ndarray], maps: tuple[np.ndarray, np.ndarray]
-) -> Iterator[np.ndarray]:
-    import cv2
-
-    for picture in pictures:
-        yield cv2.remap(picture, *maps, cv2.INTER_LINEAR)
+    view = UndistortedView.of(lens_at(episode, size), *size)
+    camera, (cx, cy) = view.camera, (np.array(size) - 1) / 2
+    if centred and max(abs(camera.cx - cx), abs(camera.cy - cy)) > 1:
+        view = replace(view, camera=replace(camera, cx=float(cx), cy=float(cy)), _maps={})
+    return size, view.camera.matrix(), map(view.picture, pictures)

@@ -28,7 +28,7 @@ from ego_assets.objects.foundationpose.meshes import Mesh, MeshLibrary
 from ego_assets.objects.foundationpose.tracks import Sighting, Track
 from ego_assets.objects.settings import FoundationPoseSettings, ObjectPoseSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, MetricDepth, Rows
-from ego_assets.vision.cameras import undistortion
+from ego_assets.vision.cameras import scaled_intrinsics, undistortion
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix, quaternion_from_matrix
 from ego_assets.vision.mask_scaling import decode_nearest
 
@@ -188,7 +188,8 @@ class FoundationPoseEstimator:
             matrix = clip.intrinsics.matrix(frame.scale)
             shape = frame.image.shape[:2]
             if not is_known:
-                maps, is_known = undistortion(clip.intrinsics, matrix, shape[::-1]), True
+                lens = scaled_intrinsics(clip.intrinsics, frame.scale, frame.scale)
+                maps, is_known = undistortion(lens, matrix, shape[::-1]), True
             image = frame.image
             if maps is not None:
                 image = cv2.remap(image, *maps, cv2.INTER_LINEAR)

@@ -1,0 +1,1 @@
+"""Lenses undone: what a pinhole camera would see in their place."""
