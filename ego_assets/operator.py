@@ -42,7 +42,8 @@ class Frame:
 class Intrinsics:
     """Camera model of the upright, full-size picture, in pixels (OpenCV conventions).
 
-    `model` is PINHOLE, OPENCV (k1 k2 p1 p2) or OPENCV_FISHEYE (k1 k2 k3 k4).
+    `model` is PINHOLE, OPENCV (k1 k2 p1 p2) or OPENCV_FISHEYE (k1 k2 k3 k4). focal_std_px: standard
+    deviation of fx, where it was estimated with one.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Intrinsics:
     cy: float
     distortion: tuple[float, ...] = ()
     source: str = "assumed_fov"
+    focal_std_px: float | None = None
 
     def matrix(self, scale: float = 1.0) -> np.ndarray:
         """(3, 3) camera matrix of a picture resized by `scale`."""

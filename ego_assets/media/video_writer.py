@@ -49,7 +49,8 @@ class Sound:
             tracks = source.streams.audio
             if not tracks:
                 return None, "no sound"
-            codec = tracks[0].codec_context.name if tracks[0].codec_context else "unknown"
+            context = tracks[0].codec_context
+            codec = context.codec.canonical_name if context else "of an unknown kind"
             more = f", {len(tracks) - 1} further tracks left out" if len(tracks) > 1 else ""
         if codec not in SOUND_CODECS:
             return None, f"sound left out: MP4 does not hold {codec}"

@@ -12,20 +12,21 @@ import pyarrow.compute as pc
 from ego_assets.media.sheets import Picture, Rows, frames_sheet, fullest, videos_of
 from ego_assets.operator import Frame, intrinsics_of
 from ego_assets.vision import draw, plots
+from ego_assets.vision.cameras import project_points, scaled_intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion
 from resources.lake import Lake
 from resources.raw.reader import RawReader
 
 
 def _paint_axes(frame: Frame, tile: np.ndarray, rows: Rows, video: dict[str, Any]) -> None:
-    matrix = intrinsics_of(video).matrix(frame.scale)
+    camera = scaled_intrinsics(intrinsics_of(video), frame.scale, frame.scale)
     for row in rows:
         pose = np.eye(4)
         pose[:3, :3] = matrix_from_quaternion(np.array(row["camera_from_object_xyzw"]))
         pose[:3, 3] = row["camera_from_object_m"]
-        draw.draw_axes(tile, matrix, pose, length=0.15 * float(np.linalg.norm(pose[:3, 3])))
+        draw.draw_axes(tile, camera, pose, length=0.15 * float(np.linalg.norm(pose[:3, 3])))
         if pose[2, 3] > 0:
-            x, y = (matrix @ pose[:3, 3])[:2] / pose[2, 3]
+            x, y = project_points(camera, pose[None, :3, 3])[0]
             draw.draw_label(tile, draw.short_track(row["track_id"]), x + 6, y + 6)
 
 

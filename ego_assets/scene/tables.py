@@ -102,7 +102,16 @@ class SceneReconstruction(FrameRow):
     distortion: Annotated[Floats, MayBeAbsent()] = Field(
         description="k1 k2 p1 p2, or k1 k2 k3 k4 for fisheye"
     )
-    intrinsics_source: IntrinsicsSource = Field(description="where the intrinsics come from")
+    intrinsics_source: IntrinsicsSource = Field(
+        description="where the intrinsics come from; self_calibrated: found with the cameras of a "
+        "video that has no calibration"
+    )
+    focal_std_px: Annotated[Pixels, MayBeAbsent()] | None = Field(
+        default=None,
+        ge=0,
+        description="of a self-calibrated lens: standard deviation of the focal length (jackknife "
+        "over points, and 2 % for what they have in common)",
+    )
     points_uri: Annotated[Text, ArraysKey()] | None = Field(
         description="npz of the clip's points, relative to the lake"
     )

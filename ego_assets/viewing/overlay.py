@@ -15,6 +15,7 @@ from ego_assets.operator import Frame
 from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name, object_name
 from ego_assets.viewing.states import INVALID, STATE_COLORS, judged_by_kind, states
 from ego_assets.vision import draw
+from ego_assets.vision.cameras import scaled_intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix
 from ego_assets.vision.mask_scaling import decode_area
 
@@ -126,13 +127,13 @@ def _draw_hands(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows
 
 
 def _draw_axes(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
-    matrix = footage.intrinsics.matrix(frame.scale)
+    camera = scaled_intrinsics(footage.intrinsics, frame.scale, frame.scale)
     for row in rows:
         if row["is_valid"] and row["camera_from_object_m"] is not None:
             turned = matrix_from_quaternion(np.array(row["camera_from_object_xyzw"]))
             place = np.array(row["camera_from_object_m"])
             length = AXIS_SHARE * float(np.linalg.norm(place))
-            draw.draw_axes(image, matrix, pose_matrix(turned, place), length)
+            draw.draw_axes(image, camera, pose_matrix(turned, place), length)
 
 
 _DRAWN: dict[str, Callable[[ShownClips, Frame, np.ndarray, Rows], None]] = {

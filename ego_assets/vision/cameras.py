@@ -10,10 +10,22 @@ import dataclasses
 import cv2
 import numpy as np
 
-from ego_assets.operator import Intrinsics
+from ego_assets.operator import ClipInput, Intrinsics, intrinsics_of
 
 _FAR = 10.0
 """A normalised coordinate beyond it is one that the lens model cannot undo."""
+
+
+def lens_of_cameras(clip: ClipInput) -> Intrinsics:
+    """The lens that a clip's rows of `scene_reconstruction` were found through: the one given, or
+    the one that they were calibrated with. What is placed with these cameras needs the same."""
+    cameras = clip.tables["scene_reconstruction"]
+    if not cameras.num_rows or "intrinsics_source" not in cameras.column_names:
+        return clip.intrinsics
+    row = cameras.slice(0, 1).to_pylist()[0]
+    if row["intrinsics_source"] != "self_calibrated":
+        return clip.intrinsics
+    return intrinsics_of(row)
 
 
 def scaled_intrinsics(intrinsics: Intrinsics, scale_x: float, scale_y: float) -> Intrinsics:
@@ -24,6 +36,7 @@ def scaled_intrinsics(intrinsics: Intrinsics, scale_x: float, scale_y: float) ->
         fy=intrinsics.fy * scale_y,
         cx=(intrinsics.cx + 0.5) * scale_x - 0.5,
         cy=(intrinsics.cy + 0.5) * scale_y - 0.5,
+        focal_std_px=intrinsics.focal_std_px and intrinsics.focal_std_px * scale_x,
     )
 
 

@@ -16,6 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ego_assets.operator import Intrinsics
+from ego_assets.vision.cameras import project_points
+
 FINGERS = tuple((0, *range(1 + 4 * f, 5 + 4 * f)) for f in range(5))
 """Joint indices of each finger, from the wrist, in MANO order."""
 
@@ -81,15 +84,15 @@ def draw_hand(image: np.ndarray, joints_px: np.ndarray, color: Sequence[int]) ->
 
 
 def draw_axes(
-    image: np.ndarray, camera_matrix: np.ndarray, camera_from_object: np.ndarray, length: float
+    image: np.ndarray, camera: Intrinsics, camera_from_object: np.ndarray, length: float
 ) -> None:
-    """Axes x red, y green, z blue of a (4, 4) pose; nothing if it lies behind the camera."""
+    """Axes x red, y green, z blue of a (4, 4) pose through a camera of this picture; nothing if it
+    lies behind the camera."""
     ends = np.concatenate([np.zeros((1, 3)), np.eye(3) * length])
     points = ends @ camera_from_object[:3, :3].T + camera_from_object[:3, 3]
     if (points[:, 2] <= 1e-6).any():
         return
-    pixels = points @ camera_matrix.T
-    flat = np.clip(np.round(pixels[:, :2] / pixels[:, 2:]), -1e4, 1e4).astype(int)
+    flat = np.clip(np.round(project_points(camera, points)), -1e4, 1e4).astype(int)
     for end, color in zip(flat[1:], AXES.values(), strict=True):
         cv2.arrowedLine(image, tuple(flat[0]), tuple(end), color, 2, cv2.LINE_AA, tipLength=0.2)
 

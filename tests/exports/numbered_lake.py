@@ -30,6 +30,17 @@ LENS: dict[str, Any] = {
 GOLDEN = Lake(Path(__file__).parents[1] / "golden" / "lake_schema_2")
 
 
+FISHEYE: dict[str, Any] = {
+    "camera_model": "OPENCV_FISHEYE",
+    "fx_px": 100.0,
+    "fy_px": 100.5,
+    "cx_px": 94.0,
+    "cy_px": 55.0,
+    "distortion": [0.03125, -0.0078125, 0.0, 0.0],  # as float32 has them
+    "intrinsics_source": "calibration_file",
+}
+
+
 def write_numbered(
     path: Path,
     count: int,
@@ -96,11 +107,13 @@ def make(
     write: Callable[[Path, int], object] = write_numbered,
     size: tuple[int, int] = (192, 108),
     more: dict[str, list[dict[str, Any]]] | None = None,
+    lens: dict[str, Any] = LENS,
     **settings: Any,
 ) -> NumberedLake:
     """A lake with episodes of videos, which are dealt out to shards one after another.
 
-    write: makes a video of so many frames, of this size; more: rows of other tables.
+    write: makes a video of so many frames, of this size; more: rows of other tables; lens: columns
+    of the camera.
     """
     names = [f"20261130-{n:04d}" for n in range(shards)]
     shard_of = {video.video_id: names[n % shards] for n, video in enumerate(videos)}
@@ -112,7 +125,7 @@ def make(
         path = folder / f"{video.video_id}.mp4"
         write(path, video.count)
         sizes = {"width_px": size[0], "height_px": size[1]}
-        manifest.append(video.manifest() | {"uri": str(path)} | sizes | LENS)
+        manifest.append(video.manifest() | {"uri": str(path)} | sizes | lens)
     rows = made | {"video_manifest": manifest, "robot_mappings": list(robots(made))}
     rows["hand_poses"] = [pose for video in videos for pose in poses_of(video)]
     rows |= more or {}

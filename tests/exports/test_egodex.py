@@ -163,8 +163,8 @@ def test_a_lens_is_taken_out_of_the_pictures(tmp_path: Path) -> None:
         at = (file["camera/intrinsic"][:] @ point[0])[:2]
     bright = pictures_in(found.with_suffix(".mp4"))[0].mean(axis=2)
     rows, columns = np.nonzero(bright > 128)
-    assert np.abs([columns.mean() - at[0], rows.mean() - at[1]]).max() < 1
-    assert np.abs(seen - at).max() > 3
+    assert np.abs([columns.mean() - at[0], rows.mean() - at[1]]).max() < 0.5
+    assert np.abs(seen - at).max() > 1
 
 
 def test_without_h5py_nothing_is_encoded_and_the_extra_is_named(

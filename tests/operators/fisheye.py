@@ -46,3 +46,15 @@ def bend_px(picture: np.ndarray) -> float:
         _, _, axes = np.linalg.svd(line - line.mean(axis=0))
         off.append((line - line.mean(axis=0)) @ axes[1])
     return float(np.sqrt(np.mean(np.concatenate(off) ** 2)))
+
+
+def through_equidistant(picture: np.ndarray, pinhole: Intrinsics, lens: Intrinsics) -> np.ndarray:
+    """What an ideal fisheye sees of the picture of a pinhole camera, at the same size."""
+    assert lens.model == "OPENCV_FISHEYE" and not any(lens.distortion)
+    x, y = np.meshgrid(np.arange(picture.shape[1]), np.arange(picture.shape[0]))
+    x, y = (x - lens.cx) / lens.fx, (y - lens.cy) / lens.fy
+    angle = np.hypot(x, y)
+    far = np.tan(angle) / np.maximum(angle, 1e-9)
+    across = (x * far * pinhole.fx + pinhole.cx).astype(np.float32)
+    down = (y * far * pinhole.fy + pinhole.cy).astype(np.float32)
+    return cv2.remap(picture, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

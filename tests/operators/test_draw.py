@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ego_assets.operator import Intrinsics
 from ego_assets.vision import draw, plots
 
 
@@ -23,7 +24,7 @@ def test_a_mask_tints_its_pixels_and_no_others() -> None:
 
 def test_axes_point_where_the_pose_says() -> None:
     image = grey(200, 200)
-    camera = np.array([[200.0, 0, 100], [0, 200.0, 100], [0, 0, 1]])
+    camera = Intrinsics("PINHOLE", 200.0, 200.0, 100.0, 100.0)
     pose = np.eye(4)
     pose[2, 3] = 2.0
     draw.draw_axes(image, camera, pose, 0.5)
@@ -33,6 +34,15 @@ def test_axes_point_where_the_pose_says() -> None:
     behind = grey(200, 200)
     draw.draw_axes(behind, camera, pose, 0.5)
     assert (behind == 100).all()
+
+
+def test_axes_bend_as_the_lens_does() -> None:
+    image, pose = grey(400, 400), np.eye(4)
+    pose[:3, 3] = (2.0, 0.0, 1.0)
+    draw.draw_axes(image, Intrinsics("OPENCV_FISHEYE", 100.0, 100.0, 100, 200, (0.0,) * 4), pose, 1)
+    green = np.argwhere((image[..., 1] > 150) & (image[..., 0] < 90) & (image[..., 2] < 90))
+    # A pinhole would show them at x = 300.
+    assert green[:, 1].min() >= 190 and green[:, 1].max() <= 220
 
 
 @pytest.mark.parametrize("far", [0.0, 1e7, -1e7])

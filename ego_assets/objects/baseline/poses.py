@@ -22,7 +22,7 @@ from ego_assets.objects.baseline.features import FeatureTracks
 from ego_assets.objects.baseline.model import ObjectModel, Observations
 from ego_assets.objects.settings import ObjectPoseSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput
-from ego_assets.vision.cameras import normalised_points
+from ego_assets.vision.cameras import lens_of_cameras, normalised_points
 from ego_assets.vision.geometry import (
     invert_pose,
     matrix_from_quaternion,
@@ -48,7 +48,7 @@ class BaselineObjectPoseEstimator:
     """`object_masks`, cameras and frames → `object_poses`."""
 
     name = "baseline"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -102,12 +102,13 @@ class BaselineObjectPoseEstimator:
 
             for _ in each(step, tracks):
                 pass
+        lens = lens_of_cameras(clip)
         found: dict[str, Observations] = {}
         for track, features in tracks.items():
             found[track] = {}
             for index, places in features.places.items():
                 pixels = np.array(list(places.values())).reshape(-1, 2)
-                flat = normalised_points(clip.intrinsics, (pixels + 0.5) / scale - 0.5)
+                flat = normalised_points(lens, (pixels + 0.5) / scale - 0.5)
                 found[track][index] = dict(zip(places, flat, strict=True))
         return found
 
@@ -121,7 +122,7 @@ class BaselineObjectPoseEstimator:
         frames = sorted(f for f, places in observations.items() if places)
         if not frames:
             return None
-        limit = self.settings.max_reprojection_error_px / clip.intrinsics.fx
+        limit = self.settings.max_reprojection_error_px / lens_of_cameras(clip).fx
         limit *= max(1.0, max(clip.frames.width, clip.frames.height) / self.settings.work_side_px)
         model, start, scene_scale = ObjectModel(), [frames[0]], False
         name = ""
@@ -172,6 +173,7 @@ class BaselineObjectPoseEstimator:
     ) -> list[dict[str, Any]]:
         worlds = {r["frame_index"]: r for r in clip.tables["scene_reconstruction"].to_pylist()}
         rows = []
+        focal = lens_of_cameras(clip).fx
         for mask in masks:
             frame = mask["frame_index"]
             row = clip.row(frame, mask["pts_s"]) | empty_columns(mask["track_id"])
@@ -186,7 +188,7 @@ class BaselineObjectPoseEstimator:
                 row["invalid_reason"] = found.model.reasons.get(frame, "no feature is seen")
                 continue
             inliers = found.model.inliers[frame]
-            error_px = found.model.errors[frame] * clip.intrinsics.fx
+            error_px = found.model.errors[frame] * focal
             row |= {
                 "is_valid": True,
                 "camera_from_object_m": pose[:3, 3].tolist(),

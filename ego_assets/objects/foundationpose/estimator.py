@@ -28,7 +28,7 @@ from ego_assets.objects.foundationpose.meshes import Mesh, MeshLibrary
 from ego_assets.objects.foundationpose.tracks import Sighting, Track
 from ego_assets.objects.settings import FoundationPoseSettings, ObjectPoseSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput, MetricDepth, Rows
-from ego_assets.vision.cameras import scaled_intrinsics, undistortion
+from ego_assets.vision.cameras import lens_of_cameras, scaled_intrinsics, undistortion
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix, quaternion_from_matrix
 from ego_assets.vision.mask_scaling import decode_nearest
 
@@ -57,7 +57,7 @@ class FoundationPoseEstimator:
     """
 
     name = "foundationpose"
-    version = "2"
+    version = "3"
     quality_tier = "reference"
     weights_hash = ""
     on_device = True
@@ -182,13 +182,13 @@ class FoundationPoseEstimator:
         hands: dict[int, Rows] = {}
         for row in clip.tables["hand_masks"].to_pylist():
             hands.setdefault(row["frame_index"], []).append(row)
-        maps, is_known = None, False
+        maps, is_known, full = None, False, lens_of_cameras(clip)
         frames = clip.frames.read(max_side_px=self.settings.work_side_px, indices=sorted(due))
         for frame in frames:
-            matrix = clip.intrinsics.matrix(frame.scale)
+            matrix = full.matrix(frame.scale)
             shape = frame.image.shape[:2]
             if not is_known:
-                lens = scaled_intrinsics(clip.intrinsics, frame.scale, frame.scale)
+                lens = scaled_intrinsics(full, frame.scale, frame.scale)
                 maps, is_known = undistortion(lens, matrix, shape[::-1]), True
             image = frame.image
             if maps is not None:

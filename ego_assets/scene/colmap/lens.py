@@ -33,8 +33,10 @@ def calibrated(start: Intrinsics, work: Intrinsics, found: Intrinsics) -> Intrin
             "lens not determined",
             f"{ratio:.2f} times the assumed focal length, distortion {bend:.2f}",
         )
+    deviation = found.focal_std_px
     return dataclasses.replace(
         start,
+        focal_std_px=None if deviation is None else start.fx / work.fx * deviation,
         model=found.model,
         fx=start.fx * ratio,
         fy=start.fy * ratio,

@@ -22,6 +22,7 @@ import numpy as np
 
 from ego_assets.operator import Intrinsics
 from ego_assets.scene.colmap.point_tracks import TrackTable
+from ego_assets.scene.focal_spread import focal_std
 from ego_assets.scene.settings import ReconstructSettings
 from ego_assets.scene.tables import CameraReason
 from resources.environment import leased_devices
@@ -121,7 +122,11 @@ def build_map(
         found = _run_mapper(pycolmap, database, folder, pairs, refine_focal, settings, device)
     if found is None:
         raise MappingError("no parallax", "the mapper found no pair of keyframes to begin with")
-    return dataclasses.replace(_to_map(found, tracks, keyframes, intrinsics), device=device)
+    scene = dataclasses.replace(_to_map(found, tracks, keyframes, intrinsics), device=device)
+    if refine_focal:
+        lens = dataclasses.replace(scene.intrinsics, focal_std_px=focal_std(pycolmap, found))
+        scene = dataclasses.replace(scene, intrinsics=lens)
+    return scene
 
 
 def _camera(pycolmap: Any, intrinsics: Intrinsics, size: tuple[int, int], guessed: bool) -> Any:

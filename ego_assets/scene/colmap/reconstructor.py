@@ -66,7 +66,7 @@ class PycolmapReconstructor:
     """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
 
     name = "pycolmap"
-    version = "4"
+    version = "5"
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None

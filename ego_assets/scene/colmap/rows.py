@@ -33,6 +33,7 @@ def camera_columns(
         "cy_px": float(intrinsics.cy),
         "distortion": [float(d) for d in intrinsics.distortion],
         "intrinsics_source": intrinsics.source,
+        "focal_std_px": intrinsics.focal_std_px,
         "points_uri": None,
     }
 

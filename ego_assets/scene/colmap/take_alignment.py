@@ -65,6 +65,7 @@ class Anchors:
             "camera_px": np.array([getattr(self.intrinsics, k) for k in _LENS], np.float64),
             "distortion": np.array(self.intrinsics.distortion, np.float64),
             "intrinsics_source": self.intrinsics.source,
+            "focal_std_px": self.intrinsics.focal_std_px,
             "is_metric": self.is_metric,
         }
 
@@ -89,6 +90,7 @@ class Anchors:
                 model=str(carried["camera_model"]),
                 distortion=tuple(float(d) for d in carried["distortion"]),
                 source=str(carried["intrinsics_source"]),
+                focal_std_px=carried.get("focal_std_px"),
                 **lens,
             ),
             is_metric=bool(carried.get("is_metric", False)),

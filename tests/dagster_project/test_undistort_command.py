@@ -1,0 +1,73 @@
+"""`ego undistort`: files with a calibration beside them, and videos of a lake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dagster_project.cli.program import main
+from ego_assets.videos.calibration.undistorting import calibrated_camera
+from tests.exports.numbered_lake import FISHEYE, MadeVideo, make, write_numbered
+
+SIDECAR = {
+    "model": "OPENCV_FISHEYE",
+    "distortion": [0.02, -0.01, 0.0, 0.0],
+    **{"fx": 100.0, "fy": 100.5, "cx": 94.0, "cy": 55.0},
+}
+
+
+def ego(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["undistort", *map(str, arguments)], catch_exceptions=False)
+
+
+def written(found: Result) -> Any:
+    return json.loads(found.stdout)["written"]
+
+
+def test_files_are_written_and_the_others_refused_by_name(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for name in ("bent", "unknown"):
+        write_numbered(raw / f"{name}.mp4", 6)
+    (raw / "bent.camera.json").write_text(json.dumps(SIDECAR))
+    before = (raw / "bent.mp4").read_bytes()
+    found = ego(raw / "unknown.mp4", raw / "bent.mp4", "--out", out, "--max-fov-deg", 60)
+    assert found.exit_code == 1
+    assert "6 frames, OPENCV_FISHEYE to a pinhole of fx 16" in found.stdout
+    assert "unknown.mp4 has no calibration" in found.stderr
+    assert "put unknown.camera.json beside it" in found.stderr
+    # 30 degrees to both sides, from the middle of the first pixel to that of the last.
+    assert calibrated_camera(out / "bent.mp4").fx == pytest.approx(95.5 / 0.57735, rel=1e-4)
+    assert (raw / "bent.mp4").read_bytes() == before
+    again = ego(raw / "bent.mp4", "--out", out, "--json")
+    assert (again.exit_code, written(again)) == (1, [])
+    assert "is there already" in json.loads(again.stdout)["failed"][str(raw / "bent.mp4")]
+
+
+def test_a_video_of_a_lake_is_taken_by_id_or_name(tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    write_numbered(video, 90)
+    content = {"sha256": hashlib.sha256(video.read_bytes()).hexdigest()}
+    made = make(
+        tmp_path / "raw",
+        MadeVideo(count=90),
+        lens=FISHEYE | content,
+        write=lambda path, _: shutil.copy(video, path),
+    )
+    (row,) = made.tables["video_manifest"]
+    for name, out in ((row["video_id"], "a"), (Path(row["uri"]).name, "b")):
+        found = ego(name, "--out", tmp_path / out, "--lake", made.lake.root, "--json")
+        (done,) = written(found)
+        assert (found.exit_code, done["frames"]) == (0, 90)
+        assert done["video"] == str(tmp_path / out / Path(row["uri"]).name)
+    Path(row["uri"]).write_bytes(b"other")
+    changed = ego(row["video_id"], "--out", tmp_path / "d", "--lake", made.lake.root)
+    assert changed.exit_code == 1 and "not written" in changed.stderr
+    none = ego("nothing.mp4", "--out", tmp_path / "c", "--lake", made.lake.root)
+    assert none.exit_code == 2 and "there is no file nothing.mp4, nor such a video" in none.stderr
