@@ -29,7 +29,7 @@ from tests.support.rendered import small_sample
 EGO = str(Path(sys.executable).with_name("ego"))
 SIZE = (320, 180)
 SIDECARS: dict[str, dict[str, Any]] = {
-    "told": {"fx": 1920.0, "fy": 1926.0, "cx": 950.0, "cy": 545.0, "width": 1920, "height": 1080},
+    "told": {"fx": 1920.0, "fy": 1926.0, "cx": 1150.0, "cy": 655.0, "width": 2320, "height": 1305},
     "bent": {
         "model": "OPENCV_FISHEYE",
         "distortion": [0.0] * 4,
@@ -37,10 +37,14 @@ SIDECARS: dict[str, dict[str, Any]] = {
     },
 }
 LENSES = {
-    # The picture has a sixth of the size that the calibration is of.
-    "told": Intrinsics("PINHOLE", 320.0, 321.0, 950.5 / 6 - 0.5, 545.5 / 6 - 0.5),
+    # The calibration is of a picture 7.25 times as large.
+    "told": Intrinsics(
+        "PINHOLE", 1920 / 7.25, 1926 / 7.25, 1150.5 / 7.25 - 0.5, 655.5 / 7.25 - 0.5
+    ),
     "bent": Intrinsics("OPENCV_FISHEYE", 250.0, 250.0, 158.0, 91.0, (0.0,) * 4),
 }
+ASSUMED = Intrinsics("PINHOLE", 228.5, 228.5, 159.5, 89.5)
+"""What a video without a calibration is taken for."""
 OPTIONS = ("episodes.min_length_s=0.5", "episodes.validation_share=0", "episodes.max_idle_s=5")
 
 
@@ -97,18 +101,16 @@ def test_the_manifest_and_the_cameras_have_it(lake: LakeReader, name: str) -> No
 
 @pytest.mark.parametrize("name", SIDECARS)
 def test_hands_fall_on_their_joints_through_it(lake: LakeReader, name: str) -> None:
-    found = 0
+    off: dict[str, list[float]] = {"own": [], "other": []}
     for row in rows(lake, "hand_poses", name):
-        if row["joints_camera_m"] is None or not row["is_valid"]:
-            continue
-        joints = np.array(row["joints_camera_m"])
-        seen = project_points(LENSES[name], joints)
-        off = np.linalg.norm(seen - row["joints_px"], axis=1)
-        assert np.median(off) < 2.0
-        other = project_points(Intrinsics("PINHOLE", 220.2, 220.2, 159.5, 89.5), joints)
-        assert np.median(np.linalg.norm(other - row["joints_px"], axis=1)) > 5.0
-        found += 1
-    assert found > 10
+        if row["is_valid"]:
+            joints = np.array(row["joints_camera_m"])
+            for kind, lens in (("own", LENSES[name]), ("other", ASSUMED)):
+                seen = project_points(lens, joints)
+                off[kind].append(float(np.median(np.linalg.norm(seen - row["joints_px"], axis=1))))
+    assert len(off["own"]) > 10
+    assert np.median(off["own"]) < 2.5
+    assert np.median(off["other"]) > 1.5 * np.median(off["own"])
 
 
 @pytest.mark.parametrize("name", SIDECARS)
