@@ -133,7 +133,8 @@ def _write(
         if stream is None:
             raise ValueError(f"{path}: there is no picture to write")
         out.mux(stream.encode())
-        out.mux(packet for _, packet in heard)
+        for _, packet in heard:
+            out.mux(packet)
     return count
 
 

@@ -6,6 +6,7 @@ Here: `Intrinsics` applied to points, and intrinsics of a shrunken picture. Not 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ def undistortion(
     if intrinsics.model == "PINHOLE" and np.array_equal(matrix, intrinsics.matrix()):
         return None
     lens, here = np.asarray(_four(intrinsics.distortion)), intrinsics.matrix()
-    make = cv2.initUndistortRectifyMap
+    make: Any = cv2.initUndistortRectifyMap
     if intrinsics.model == "OPENCV_FISHEYE":
         make = cv2.fisheye.initUndistortRectifyMap
     maps = make(here, lens, np.eye(3), matrix, size, cv2.CV_32FC1)

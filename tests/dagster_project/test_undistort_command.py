@@ -69,5 +69,9 @@ def test_a_video_of_a_lake_is_taken_by_id_or_name(tmp_path: Path) -> None:
     Path(row["uri"]).write_bytes(b"other")
     changed = ego(row["video_id"], "--out", tmp_path / "d", "--lake", made.lake.root)
     assert changed.exit_code == 1 and "not written" in changed.stderr
+    both = ego(row["video_id"], "nothing.mp4", "--out", tmp_path / "c", "--lake", made.lake.root)
+    assert both.exit_code == 2 and not (tmp_path / "c").exists()
+    lost = ego("nothing.mp4", "--out", tmp_path / "c", "--lake", tmp_path / "no")
+    assert lost.exit_code == 2 and "there is no file nothing.mp4, and there is no" in lost.stderr
     none = ego("nothing.mp4", "--out", tmp_path / "c", "--lake", made.lake.root)
     assert none.exit_code == 2 and "there is no file nothing.mp4, nor such a video" in none.stderr

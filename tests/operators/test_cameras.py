@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import dataclasses
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pytest
+from sample_input import clip_input, intrinsics_of, with_truth
+
+from ego_assets.objects.baseline.poses import BaselineObjectPoseEstimator
+from ego_assets.objects.settings import ObjectPoseSettings
 from ego_assets.operator import Intrinsics
-from ego_assets.vision.cameras import normalised_points, project_points, scaled_intrinsics
+from ego_assets.vision.cameras import (
+    lens_of_cameras,
+    normalised_points,
+    project_points,
+    scaled_intrinsics,
+)
+from samples import load_truth
+from tests.support.rendered import render_sample
 
 LENSES = [
     Intrinsics("PINHOLE", 500.0, 510.0, 319.5, 179.5),
@@ -54,3 +68,25 @@ def test_a_shrunken_picture_sees_the_same_rays(lens: Intrinsics) -> None:
         normalised_points(small, shrunk), normalised_points(lens, full), atol=1e-6
     )
     np.testing.assert_allclose(small.matrix(), lens.matrix(0.5))
+
+
+def test_what_cameras_place_goes_by_the_lens_that_they_were_found_through(tmp_path: Path) -> None:
+    """Object poses of a clip that calibrated itself are those of one whose lens is known."""
+    video = render_sample(tmp_path, seed=4, duration_s=3.0)
+    truth = load_truth(video)
+    known = with_truth(clip_input(video, intrinsics_of(truth), 0, 45), truth)
+    guess = dataclasses.replace(known.intrinsics, fx=1.3 * truth.fx, fy=1.3 * truth.fy)
+    scene = known.tables["scene_reconstruction"]
+    numbers = {f"{n}_px": getattr(known.intrinsics, n) for n in ("fx", "fy", "cx", "cy")}
+    said = numbers | {"camera_model": "PINHOLE", "distortion": []}
+    poses = []
+    for source, lens in (("self_calibrated", guess), ("calibration_file", known.intrinsics)):
+        rows = [row | said | {"intrinsics_source": source} for row in scene.to_pylist()]
+        tables = {**known.tables, "scene_reconstruction": pa.Table.from_pylist(rows)}
+        clip = dataclasses.replace(known, intrinsics=lens, tables=tables)
+        assert lens_of_cameras(clip).fx == truth.fx
+        estimator = BaselineObjectPoseEstimator(ObjectPoseSettings())
+        poses.append(estimator.process(clip, None).tables["object_poses"])
+    found, wanted = ([p["camera_from_object_m"] for p in of if p["is_valid"]] for of in poses)
+    assert len(wanted) > 5
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -52,11 +52,9 @@ def undistort(
 
     done: list[UndistortedVideo] = []
     failed: dict[str, str] = {}
-    for name in videos:
+    for name, source in [(name, _source(name, lake_root)) for name in videos]:
         try:
-            done.append(_source(name, lake_root)(out, max_fov_deg, write))
-        except UnknownNameError:
-            raise
+            done.append(source(out, max_fov_deg, write))
         except (ValueError, OSError) as error:
             failed[name] = str(error)
             if not as_json:
@@ -80,7 +78,12 @@ def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], Undist
     if is_remote(name) or os.path.lexists(name):
         uri, row = name if is_remote(name) else uri_of(Path(name)), None
     else:
-        row = find_video(existing_lake(lake_root), name)
+        try:
+            row = find_video(existing_lake(lake_root), name)
+        except UnknownNameError:
+            raise
+        except click.ClickException as error:
+            raise UnknownNameError(f"there is no file {name}, and {error.message}") from error
         uri = row["uri"]
 
     def undistorted(out: Path, max_fov_deg: float, write: _Write) -> UndistortedVideo:
