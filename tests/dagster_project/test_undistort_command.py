@@ -50,6 +50,24 @@ def test_files_are_written_and_the_others_refused_by_name(tmp_path: Path) -> Non
     assert "is there already" in json.loads(again.stdout)["failed"][str(raw / "bent.mp4")]
 
 
+def test_what_is_said_of_footage_goes_along_and_is_heeded(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    (raw / "camera.json").write_text(json.dumps(SIDECAR))
+    said = {"theirs": "withdrawn", "ours": "research_only", "unclear": "perhaps"}
+    for name, consent in said.items():
+        write_numbered(raw / f"{name}.mp4", 6)
+        (raw / f"{name}.footage.json").write_text(json.dumps({"person": "P7", "consent": consent}))
+    found = ego(*(raw / f"{name}.mp4" for name in said), "--out", out)
+    assert found.exit_code == 1
+    assert "its consent is withdrawn" in found.stderr and "unclear.footage.json" in found.stderr
+    assert {path.name for path in out.iterdir()} == {
+        *("ours.mp4", "ours.camera.json", "ours.footage.json"),
+    }
+    beside = json.loads((out / "ours.footage.json").read_text())
+    assert beside == {"person": "P7", "consent": "research_only"}
+
+
 def test_a_video_of_a_lake_is_taken_by_id_or_name(tmp_path: Path) -> None:
     video = tmp_path / "video.mp4"
     write_numbered(video, 90)

@@ -43,8 +43,9 @@ def undistort(
 
     A VIDEO is a file (or s3://bucket/key) with its calibration beside it, or else the name or id of
     a video of the lake. Into --out go NAME.mp4, H.264 in BT.709 with the times of its pictures and
-    its sound, and NAME.camera.json, so that `ego run` over that folder knows the new camera. Files
-    that are there are not written over; originals are never touched.
+    its sound, NAME.camera.json, so that `ego run` over that folder knows the new camera, and
+    NAME.footage.json if something is said of whose footage it is; what has no consent is not
+    copied. Files that are there are not written over; originals are never touched.
 
     Exit status: 0 if all were written, 1 if one was not, 2 if the lake has no such video.
     """
@@ -73,10 +74,12 @@ _Write = Callable[..., "UndistortedVideo"]
 def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], UndistortedVideo]:
     """What writes a video that is a file, or else a name in the lake."""
     from ego_assets.videos.calibration.undistorting import calibrated_camera, camera_of_row
+    from ego_assets.videos.footage.sidecar import footage_columns
     from resources.raw.reader import RawReader, is_remote, uri_of
+    from resources.raw.sidecars import read_footage_sidecar
 
     if is_remote(name) or os.path.lexists(name):
-        uri, row = name if is_remote(name) else uri_of(Path(name)), None
+        uri, row = name if is_remote(name) else uri_of(Path(name).absolute()), None
     else:
         try:
             row = find_video(existing_lake(lake_root), name)
@@ -90,8 +93,15 @@ def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], Undist
         stream = row["video_stream_index"] if row else None
         with RawReader().hold(uri, row["sha256"] if row else None) as path:
             camera = camera_of_row(row) if row else calibrated_camera(path)
-            stem = Path(uri).stem
-            return write(path, out, camera, name=stem, stream_index=stream, max_fov_deg=max_fov_deg)
+            return write(
+                path,
+                out,
+                camera,
+                name=Path(uri).stem,
+                stream_index=stream,
+                max_fov_deg=max_fov_deg,
+                footage=footage_columns(read_footage_sidecar(uri)),
+            )
 
     return undistorted
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ego_assets.consent import NO_CONSENTS
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
 from ego_assets.media.video_writer import Sound, write_mp4
 from ego_assets.operator import BadInputError, Intrinsics, intrinsics_of
 from ego_assets.videos.calibration.camera import CalibrationError
 from ego_assets.videos.calibration.sidecars import read_calibration
-from resources.raw.uris import SIDECAR
 
+SIDECAR = ".camera.json"
 CRF = 17
 """Hardly to be told from the original: what is written here is looked at by models again."""
 
@@ -53,7 +54,7 @@ def calibrated_camera(video: Path, stream_index: int | None = None) -> Intrinsic
     if found is None:
         raise BadInputError(
             f"{video} has no calibration, so its lens is not known: put {video.stem}{SIDECAR} "
-            f"beside it, or {SIDECAR[1:]} into its folder (docs/runbook.md, Camera calibration)"
+            f"beside it, or camera.json into its folder (docs/runbook.md, Camera calibration)"
         )
     numbers = found.fx, found.fy, found.cx, found.cy
     return Intrinsics(found.model, *numbers, tuple(found.distortion), "calibration_file")
@@ -80,13 +81,19 @@ def undistort(
     name: str | None = None,
     stream_index: int | None = None,
     max_fov_deg: float | None = None,
+    footage: Mapping[str, str | None] | None = None,
 ) -> UndistortedVideo:
-    """Write `{name}.mp4` and `{name}.camera.json` into a folder. name: by default the video's own.
+    """Write `{name}.mp4` and `{name}.camera.json` into a folder. name: by default the video's own;
+    footage: what is said beside the video of whose it is, written into `{name}.footage.json`.
 
     Pictures keep their times to 1/90,000 s, the first one is at 0; sound that MP4 holds is copied.
-    The video is there whole or not at all, and not before its calibration. Raises BadInputError if
-    it does not decode or has no lens to undo, FileExistsError if there is such a file.
+    The video is there whole or not at all, and not before the files beside it. Raises BadInputError
+    if it does not decode, has no lens to undo or may not be used, FileExistsError if there is such
+    a file.
     """
+    said = {key: value for key, value in (footage or {}).items() if value is not None}
+    if said.get("consent") in NO_CONSENTS:
+        raise BadInputError(f"{video}: its consent is {said['consent']}, so it is not copied")
     from ego_assets.vision.lenses.undistorted import MAX_FOV_DEG, UndistortedView, has_lens
 
     if not has_lens(camera):
@@ -102,10 +109,12 @@ def undistort(
     size = source.width + source.width % 2, source.height + source.height % 2
     pinhole = view.camera
     numbers = {n: float(getattr(pinhole, n)) for n in ("fx", "fy", "cx", "cy")}
-    said = {"model": pinhole.model, **numbers, "width": size[0], "height": size[1]}
+    sidecar = {"model": pinhole.model, **numbers, "width": size[0], "height": size[1]}
     sound, told = Sound.of(video, float(index.pts[0] * index.time_base))
     out.mkdir(parents=True, exist_ok=True)
-    _write_aside(beside, json.dumps(said, indent=1) + "\n")
+    _write_aside(beside, json.dumps(sidecar, indent=1) + "\n")
+    if said:
+        _write_aside(out / f"{name}.footage.json", json.dumps(said, indent=1) + "\n")
     frames = ((f.pts_s, f.image) for f in view.frames(source.read()))
     count = write_mp4(path, frames, crf=CRF, sound=sound)
     return UndistortedVideo(
