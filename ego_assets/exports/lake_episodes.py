@@ -107,6 +107,12 @@ def shown_by(
     return view, {"camera": view.columns(), "undistorted_from": camera}
 
 
+def view_of(provenance: Mapping[str, Any]) -> UndistortedView | None:
+    """What the pictures of an episode went through, by its provenance; None: as recorded."""
+    lens = provenance.get("undistorted_from")
+    return None if lens is None else shown_by(lens, True)[0]
+
+
 @dataclass
 class LakeEpisodes:
     """The episodes of a lake in the order of their names; iterating reads them one shard at a time.

@@ -91,7 +91,7 @@ class SampleMaker:
                 frame = cursor.frame(index)
                 if frame is None:
                     raise BadInputError(f"frame {index} does not decode")
-                image = episode.view.picture(frame.image) if episode.view else frame.image
+                image = episode.undistort(frame.image) if episode.undistort else frame.image
                 _put_in_the_middle(shown[n], image)
         except FileNotFoundError as error:
             raise FileNotFoundError(

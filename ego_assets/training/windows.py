@@ -5,18 +5,15 @@ Not here: pictures (`samples`), the order of windows (`order`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from ego_assets.exports.episode import ExportEpisode
+from ego_assets.exports.lake_episodes import view_of
 from ego_assets.settings import Settings
-
-if TYPE_CHECKING:
-    from ego_assets.vision.lenses.undistorted import UndistortedView
 
 
 class WindowSettings(Settings):
@@ -47,8 +44,8 @@ class IndexedEpisode:
 class TrainingEpisode:
     """The numbers of an episode of T ticks.
 
-    frames: (T,) raw frame of each tick; columns: {name: (T, n)}, as exports have them; view: what
-    pictures go through, if they are undistorted.
+    frames: (T,) raw frame of each tick; columns: {name: (T, n)}, as exports have them; undistort:
+    what pictures go through, if that was asked for.
     """
 
     episode_id: str
@@ -57,19 +54,14 @@ class TrainingEpisode:
     task: str
     frames: np.ndarray
     columns: Mapping[str, np.ndarray]
-    view: UndistortedView | None = None
+    undistort: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def of(cls, episode: ExportEpisode, shard: str) -> TrainingEpisode:
         columns = {name: numbers.values for name, numbers in episode.columns.items()}
-        video, lens = (episode.provenance.get(k) for k in ("video_id", "undistorted_from"))
-        view = None
-        if lens is not None:
-            from ego_assets.vision.lenses.undistorted import UndistortedView
-
-            view = UndistortedView.of_video(lens)
-        named = episode.episode_id, shard, str(video), episode.task
-        return cls(*named, episode.grid.frames, columns, view)
+        view = view_of(episode.provenance)
+        named = episode.episode_id, shard, episode.provenance["video_id"], episode.task
+        return cls(*named, episode.grid.frames, columns, view.picture if view else None)
 
 
 def window_counts(episodes: list[IndexedEpisode], stride: int) -> np.ndarray:
