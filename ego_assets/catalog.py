@@ -20,6 +20,7 @@ from ego_assets.masks.feature import MASKS
 from ego_assets.objects.feature import OBJECTS
 from ego_assets.robots.feature import ROBOTS
 from ego_assets.scene.feature import SCENE
+from ego_assets.telemetry.feature import TELEMETRY
 from ego_assets.videos.feature import VIDEOS
 from resources.lake.table import TABLES, register
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "FEATURES", "GROUPS", "STAGES", "STAGES_OF_A_SHARD", "TABLES"]
 
-_rooms = (VIDEOS, MASKS, HANDS, SCENE, OBJECTS, ROBOTS, EPISODES)
+_rooms = (VIDEOS, MASKS, HANDS, SCENE, OBJECTS, ROBOTS, EPISODES, TELEMETRY)
 FEATURES_GROUP, BACKENDS_GROUP = "ego_assets.features", "ego_assets.backends"
 PROBES_GROUP = "ego_assets.probes"
 

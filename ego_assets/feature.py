@@ -73,7 +73,8 @@ class Stage:
 
     name: of its step in the graph; operator: of its backends in the registry; settings: the form
     of its launchpad, which is that of its default backend; inputs: tables that the operator reads;
-    deps: assets that it comes after, where these are not the clips and its inputs.
+    deps: assets that it comes after, where these are not the clips and its inputs; beside: of a
+    stage of videos: suffixes of files beside a video, named like it, that its operator reads too.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Stage:
     settings: type[Settings]
     inputs: tuple[str, ...] = ()
     deps: tuple[str, ...] | None = None
+    beside: tuple[str, ...] = ()
     needs: Needs = field(default_factory=Needs)
 
     @property

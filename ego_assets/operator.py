@@ -19,6 +19,8 @@ import pyarrow as pa
 
 Carried = dict[str, Any]
 Rows = list[dict[str, Any]]
+Batch = Rows | pa.Table
+"""Rows, or, of very many, a table that has the schema already."""
 
 
 class BadInputError(ValueError):
@@ -159,7 +161,7 @@ class ClipOutput:
     the files' provenance, of an operator that uses a GPU without torch.
     """
 
-    tables: dict[str, Rows]
+    tables: dict[str, Batch]
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     carried: Carried = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -251,17 +253,25 @@ class FileOperator(Protocol):
 
 
 class VideoOperator(Protocol):
-    """Shape of a backend that cuts videos into clips."""
+    """Shape of a backend that looks at whole videos."""
 
     name: str
     version: str
     quality_tier: str
     weights_hash: str
 
-    def split(
-        self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int
-    ) -> list[dict[str, Any]]:
-        """Rows of `clips` of a row of `video_manifest`. Raises BadInputError."""
+    def process(
+        self,
+        video: Mapping[str, Any],
+        path: Path,
+        max_bytes_in_flight: int,
+        beside: Mapping[str, Path | None],
+    ) -> ClipOutput:
+        """Make rows of a row of `video_manifest`. Raises BadInputError.
+
+        beside: the files beside it that the stage asks for, as far as they are there, by name; None
+        in place of one that must not be read.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ PACKAGES = ("ego_assets", "resources", "sensors", "dagster_project", "samples")
 HEAVY = {"torch", "transformers", "ray", "pycolmap", "dex_retargeting", "pinocchio", "nlopt"}
 HEAVY |= {"scipy", "matplotlib", "playwright", "librosa", "rerun", "scenedetect"}
 
-ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots", "episodes")
+ROOMS = ("videos", "masks", "hands", "scene", "objects", "robots", "episodes", "telemetry")
 """The subjects: none imports another."""
 GROUND = ["ego_assets.operator", "ego_assets.settings", "ego_assets.rows", "ego_assets.feature"]
 GROUND += ["ego_assets.arrays", "ego_assets.consent"]

@@ -19,6 +19,7 @@ from resources.lake import Lake, Provenance
 from resources.lake.table import TABLES
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
+from resources.raw.beside import find_beside
 from resources.raw.limits import BYTES_IN_FLIGHT
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.reader import raw_version
@@ -82,16 +83,16 @@ class StageSpec:
     """All that a worker process needs to run a stage; plain values only.
 
     name: of the step; item: what it does at a time; operator and backend name the registry entry
-    (what clips carry on, and what is chosen for shards, lies under the operator's name);
-    tables: what it publishes (each is a ledger stage of its own, so that a subset can be made);
-    inputs: the upstream tables that the operator reads; weights_dir: where models' files lie on
-    this machine: their hash, not their place, enters the fingerprint. lanes: takes that a worker
-    has at a time; devices: dealt to the workers in turn, as CUDA_VISIBLE_DEVICES names them;
-    device_share: what a worker may have of the memory of its own; publish_behind: while the next
-    clip is computed, so that a device does not wait for it; bytes_in_flight: of pictures and
-    results in a worker; provisional: why its results stand in for those of a backend that got no
-    GPU; redo_stale: whether what is done under another fingerprint is done again; profile: name of
-    the settings, where a person chose them.
+    (what clips carry on, and what is chosen for shards, lies under the operator's name); tables:
+    what it publishes (each is a ledger stage of its own, so that a subset can be made); inputs,
+    beside: the upstream tables, and files beside videos, that the operator reads; weights_dir: of
+    this machine: weights_hash enters the fingerprint. lanes: takes that a worker has at a time;
+    devices: dealt to the workers in turn, as CUDA_VISIBLE_DEVICES names them; device_share: what a
+    worker may have of the memory of its own; publish_behind: while the next clip is computed, so
+    that a device does not wait for it; bytes_in_flight: of pictures and results in it; provisional:
+    why its results stand in for those of a backend that got no GPU; redo_stale: whether what is
+    done under another fingerprint is done again; profile: name of the settings, where a person
+    chose them.
     """
 
     name: str
@@ -108,6 +109,7 @@ class StageSpec:
     weights_hash: str = ""
     weights_dir: str = ""
     inputs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     max_attempts: int = 3
     max_deaths: int = 2
     max_lost: int = 10
@@ -259,7 +261,9 @@ def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         if not video["accepted"]:
             continue
         file = inputs.file_of.get(video["video_id"], "")
-        known = digest(video["sha256"], _fingerprint(made, file))
+        uri = inputs.sources[file].uri if file in inputs.sources else video["uri"]
+        beside = find_beside(uri, spec.beside).values()
+        known = digest(video["sha256"], _fingerprint(made, file), *beside)
         item = WorkItem(
             item_id=video["video_id"],
             video_id=video["video_id"],
@@ -291,14 +295,8 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             _without_cost(clip),
             [upstream[t].get(clip["clip_id"]) for t in spec.inputs],
         )
-        base = digest(
-            spec.operator,
-            spec.backend,
-            spec.operator_version,
-            settings,
-            spec.weights_hash,
-            known,
-        )
+        of_spec = (spec.operator, spec.backend, spec.operator_version)
+        base = digest(*of_spec, settings, spec.weights_hash, known)
         item = WorkItem(
             item_id=clip["clip_id"],
             video_id=clip["video_id"],

@@ -17,7 +17,7 @@ from ego_assets.engine.claims import Claim
 from ego_assets.engine.errors import ErrorKind, PublishRefusedError, classify
 from ego_assets.engine.plan import StageSpec, WorkItem
 from ego_assets.models.device import describe_device
-from ego_assets.operator import ClipOutput
+from ego_assets.operator import Batch, ClipOutput, Rows
 from resources.environment import visible_devices
 from resources.lake import Lake, LakeError, Provenance, Published
 from resources.lake.provenance import code_version, host, package_versions
@@ -44,6 +44,18 @@ def publish(
         raise
 
 
+def rows_of(batch: Batch) -> Rows:
+    """Those of a table one by one."""
+    return batch if isinstance(batch, list) else batch.to_pylist()
+
+
+def _batch(table: str, rows: Batch) -> pa.Table:
+    if isinstance(rows, list):
+        return TABLES[table].from_rows(rows)
+    TABLES[table].validate_batch(rows)
+    return rows
+
+
 def _publish(
     lake: Lake, spec: StageSpec, item: WorkItem, fingerprint: str, claim: Claim, output: ClipOutput
 ) -> dict[str, Published]:
@@ -60,8 +72,8 @@ def _publish(
         column = TABLES[name].arrays_column()
         if column is None:
             raise ContractError(f"{name} has arrays and no column that names them (ArraysKey)")
-        rows[name] = [row | {column: key} for row in rows[name]]
-    batches: dict[str, pa.Table] = {t: TABLES[t].from_rows(rows[t]) for t in attempts}
+        rows[name] = [row | {column: key} for row in rows_of(rows[name])]
+    batches: dict[str, pa.Table] = {t: _batch(t, rows[t]) for t in attempts}
     place = (spec.operator, spec.shard, item.item_id)
     is_newest = lake.write_carried(*place, output.carried, claim.token, fingerprint)
     # Who makes another table of the stage leaves the same.

@@ -7,6 +7,7 @@ apart from a loaded model: the worker does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from resources.lake.table import TABLES
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Source, Sources
+from resources.raw.beside import find_beside, hold_beside
 from resources.raw.presence import RawGoneError, RawRefusedError
 from resources.raw.reader import (
     RawChangedError,
@@ -159,18 +161,25 @@ class FileTask:
 
 
 class VideoTask:
-    """An accepted video → its rows of `clips`."""
+    """An accepted video → the rows of an operator."""
 
     def __init__(self, spec: StageSpec, lake: Lake, ledger: Ledger) -> None:
+        self.spec = spec
         self.raw = SourceReader(ledger)
         self.operator = build_operator(spec)
         self.max_bytes = spec.bytes_in_flight
 
     def process(self, item: WorkItem, carried: Carried | None) -> ClipOutput:
         video = item.payload["video"]
-        with self.raw.hold(item.file_id, video["uri"], video["sha256"]) as path:
-            rows = self.operator.split(video, path, self.max_bytes)
-        return ClipOutput(tables={"clips": rows})
+        with ExitStack() as held:
+            path = held.enter_context(self.raw.hold(item.file_id, video["uri"], video["sha256"]))
+            uri = self.raw.uri_of(item.file_id, video["uri"])
+            beside = {
+                version[0]: held.enter_context(hold_beside(self.raw.raw, each, version))
+                for each, version in find_beside(uri, self.spec.beside).items()
+            }
+            output: ClipOutput = self.operator.process(video, path, self.max_bytes, beside)
+            return output
 
 
 class ClipTask:
@@ -225,6 +234,7 @@ def _leave_out_damaged(output: ClipOutput, clip: ClipInput) -> None:
     }.union(getattr(clip.frames, "damaged", ()))
     for name, rows in output.tables.items() if damaged else ():
         if "frame_index" in TABLES[name].model_fields:
+            assert isinstance(rows, list)  # a table of pictures has few enough
             output.tables[name] = [r for r in rows if r["frame_index"] not in damaged]
 
 

@@ -97,6 +97,7 @@ def stage_spec(stage: Stage, config: RunConfig, storage: Storage, backends: Back
         weights_hash=weights_hash,
         weights_dir=weights_dir,
         inputs=stage.inputs,
+        beside=stage.beside,
     )
 
 

@@ -212,7 +212,7 @@ def run_shard(run: StageRun, shard: str) -> tuple[dict[str, dict[str, Any]], dic
         metadata |= more
     if run.stage.item == "file":
         metadata["raw videos"] = raw_videos_table(lake, shard)
-    if run.stage.item == "video":
+    if "clips" in run.stage.tables:
         metadata["clips of this shard"] = clips_table(lake, shard)
     for why in report.outdone:
         context.log.warning(f"made again: {why}")

@@ -115,13 +115,14 @@ def objects_fall_on_their_mask(evidence: Evidence, settings: ObjectProbeSettings
             "world_id",
         ),
         "scene_reconstruction": ("clip_id", "frame_index", "is_valid", "world_from_camera_xyzw"),
+        "gravity": ("clip_id", "world_id", "gravity_world"),
     },
 )
 def untouched_objects_do_not_rise(evidence: Evidence, settings: ObjectProbeSettings) -> Finding:
     """What moves without a touch does not move up.
 
-    Up is the mean of the camera's own up over the clip: worlds have no gravity of their own, heads
-    are held upright."""
+    Up is against gravity in the world of the clip, where it was measured. Else it is the mean of
+    the camera's own up over the clip: heads are held upright."""
     moving = pl.DataFrame(
         evidence.rows.filter((pc.field("state") == "moving") & (pc.field("touch_share") == 0))
     )
@@ -141,7 +142,9 @@ def untouched_objects_do_not_rise(evidence: Evidence, settings: ObjectProbeSetti
     ends = ends.filter(pl.col("clip_id").is_in(list(ups)))
     if not len(ends):
         return _rises(Units.of([], []), settings)
-    up = np.array([ups[c] for c in ends["clip_id"]])
+    measured = _up_of_worlds(evidence.tables.get("gravity"))
+    where = zip(ends["clip_id"], ends["world_id"], strict=True)
+    up = np.array([measured.get(pair, ups[pair[0]]) for pair in where])
     place, seen = (
         _vectors(poses[name]) for name in ("world_from_object_m", "camera_from_object_m")
     )
@@ -177,6 +180,15 @@ def _up_of_clips(cameras: pa.Table) -> dict[str, np.ndarray]:
     clips = np.array(valid["clip_id"].to_pylist())
     means = {c: up[clips == c].mean(axis=0) for c in np.unique(clips)}
     return {c: m / max(float(np.linalg.norm(m)), 1e-9) for c, m in means.items()}
+
+
+def _up_of_worlds(gravity: pa.Table | None) -> dict[tuple[str, str], np.ndarray]:
+    """(3,) up by clip and world, where gravity was measured."""
+    if gravity is None or not gravity.num_rows:
+        return {}
+    known = gravity.filter(pc.is_valid(gravity["gravity_world"]))
+    pairs = zip(known["clip_id"].to_pylist(), known["world_id"].to_pylist(), strict=True)
+    return dict(zip(pairs, -_vectors(known["gravity_world"]), strict=True))
 
 
 def _vectors(column: pa.ChunkedArray) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from ego_assets.media.damage.spoilt import Stretch, stretches
 from ego_assets.media.frame_index import FrameIndex, index_frames
 from ego_assets.models.weights import weights_root
-from ego_assets.operator import BadInputError
+from ego_assets.operator import BadInputError, ClipOutput
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.settings import ClipSettings
 from ego_assets.videos.transitions.gradual import Network, Transition, find_transitions
@@ -169,6 +169,16 @@ class ClipSplitter:
 
         TransNet(root)
         return "TransNet V2"
+
+    def process(
+        self,
+        video: Mapping[str, Any],
+        path: Path,
+        max_bytes_in_flight: int,
+        beside: Mapping[str, Path | None],
+    ) -> ClipOutput:
+        """As `VideoOperator`."""
+        return ClipOutput(tables={"clips": self.split(video, path, max_bytes_in_flight)})
 
     def split(
         self, video: Mapping[str, Any], path: Path, max_bytes_in_flight: int = BYTES_IN_FLIGHT

@@ -124,6 +124,19 @@ def plot_waterfall(steps: Sequence[tuple[str, float]], unit: str, title: str) ->
     return as_png(figure, title)
 
 
+def plot_vectors(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> bytes:
+    """Vectors over time, a panel each: (seconds (N,), vectors (N, 3)) by name."""
+    figure, axes = _figure(len(series), 1, (WIDTH_IN, 0.8 + 1.6 * len(series)))
+    for axis, (name, (times, vectors)) in zip(axes, series.items(), strict=True):
+        for number, part in enumerate("xyz"):
+            axis.plot(times, vectors[:, number], linewidth=0.8, label=part)
+        axis.set_ylabel(name, fontsize=7)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[-1].set_xlabel("time in the video [s]")
+    return as_png(figure, title)
+
+
 def plot_shares(values: Mapping[str, float], unit: str, title: str) -> bytes:
     """One bar a name, the largest on top."""
     names = sorted(values, key=lambda n: values[n])

@@ -90,6 +90,7 @@ def spec_for(stage: str, lake: Lake, ledger: Ledger, shard: str, **changes: Any)
         "backend": entry.name,
         "operator_version": registry.version(entry.operator, entry.name)[0],
         "inputs": (),
+        "beside": declared.beside,
         "backoff_s": 0.01,
     }
     return StageSpec(**(values | changes))

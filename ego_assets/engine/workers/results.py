@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ego_assets.engine.claims import Claim
 from ego_assets.engine.plan import Group, WorkItem
@@ -197,7 +198,8 @@ def size_of(output: ClipOutput) -> int:
             found += _PLAIN[type(value)]
         elif id(value) not in seen:
             seen.add(id(value))
-            found += value.nbytes if isinstance(value, np.ndarray) else sys.getsizeof(value)
+            is_sized = isinstance(value, np.ndarray | pa.Table)
+            found += value.nbytes if is_sized else sys.getsizeof(value)
             if isinstance(value, dict):
                 rest.extend(value)
                 rest.extend(value.values())

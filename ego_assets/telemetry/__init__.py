@@ -1,0 +1,1 @@
+"""Telemetry: what sensors beside the picture measured, and gravity from it."""

@@ -1,0 +1,1 @@
+"""Readers of the formats that telemetry comes in, a module each."""

@@ -1,0 +1,150 @@
+"""Telemetry in a CSV file beside a video: documented names with units, a sample a line.
+
+`time_s` counts from the first picture. `unix_time_s` is absolute, and needs a line before the
+names that says when the first picture was taken: `# video_start_unix_s: 1764480000.25`. A line that
+cannot be used is told by its number; the others count.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ego_assets.telemetry.samples import SCALARS, VECTORS, SourceTelemetry, TelemetryError
+from resources.raw.plain_files import open_regular
+
+MAX_LINE = 4096
+_TIMES = ("time_s", "unix_time_s")
+_PARTS = {
+    f"{name.split('_')[0]}_{axis}_{name.split('_')[1]}": (name, number)
+    for name in VECTORS
+    for number, axis in enumerate("xyz")
+}
+_NAMES = {**{n.removeprefix("gps_"): n for n in SCALARS}, **{n: n for n in SCALARS}}
+_START = re.compile(r"#\s*video_start_unix_s\s*[:=]\s*([0-9.]{1,20})\s*$")
+COLUMNS = (*_TIMES, *_PARTS, *(n.removeprefix("gps_") for n in SCALARS))
+"""Names that a column may have; the vectors are in the camera's axes."""
+
+
+def read_csv(path: Path, place: str, max_samples: int = 2**31) -> SourceTelemetry:
+    """What a file says; what is wrong with it is told by the source's faults. max_samples: where
+    reading ends. Raises OSError."""
+    source = SourceTelemetry("csv", place, axes="camera")
+    try:
+        with open_regular(path) as file:
+            _read(file, source, max_samples)
+    except (TelemetryError, csv.Error) as error:
+        source.faults.add(str(error))
+    return source
+
+
+def _read(file: IO[bytes], source: SourceTelemetry, max_samples: int) -> None:
+    lines = _lines(file)
+    start, (number, header) = _header(lines)
+    delimiter = max(",;\t", key=header.count)
+    names = [name.strip().lower() for name in header.split(delimiter)]
+    targets = _targets(names, start, source)
+    columns = [array("d") for _ in names]
+    for number, line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = next(csv.reader([line], delimiter=delimiter, strict=False), [])
+        try:
+            values = _numbers(fields, len(names), targets)
+        except TelemetryError as error:
+            source.faults.add(f"line {number}: {error}")
+            continue
+        if len(columns[0]) == max_samples:
+            source.faults.add(f"line {number}: over {max_samples} samples (max_samples)")
+            break
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+    _add(source, names, [np.array(column) for column in columns], start)
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
+    """(number, text) of each line. Raises TelemetryError for one that is too long."""
+    number = 0
+    while data := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(data) > MAX_LINE:
+            raise TelemetryError(f"line {number} is longer than {MAX_LINE} bytes")
+        text = data.decode("utf-8-sig" if number == 1 else "utf-8", "replace")
+        if "\0" in text:
+            raise TelemetryError(f"line {number} has bytes of 0: this is no text")
+        yield number, text.rstrip("\r\n")
+
+
+def _header(lines: Iterator[tuple[int, str]]) -> tuple[float | None, tuple[int, str]]:
+    """When the video starts, if a line before the names says it; and the line of names."""
+    start = None
+    for number, line in lines:
+        if (found := _START.match(line)) is not None:
+            try:
+                start = float(found[1])
+            except ValueError:
+                raise TelemetryError(f"line {number}: {found[1]!r} is no time") from None
+        elif line.strip() and not line.startswith("#"):
+            return start, (number, line)
+    raise TelemetryError("it has no line with the names of its columns")
+
+
+def _targets(names: list[str], start: float | None, source: SourceTelemetry) -> list[bool]:
+    """Which columns are read. Raises TelemetryError if the file cannot be used at all."""
+    if len(set(names)) < len(names):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise TelemetryError(f"columns with one name: {', '.join(twice)}")
+    if "time_s" not in names and "unix_time_s" not in names:
+        raise TelemetryError("no column of times: name it time_s or unix_time_s")
+    if "time_s" not in names and start is None:
+        raise TelemetryError(
+            "its times are absolute, and nothing says when the video starts: write a line "
+            "`# video_start_unix_s: 1764480000.25` before the names"
+        )
+    known = [name in _TIMES or name in _PARTS or name in _NAMES for name in names]
+    if unknown := [n for n, is_known in zip(names, known, strict=True) if not is_known]:
+        source.faults.add(f"columns that are not known, and were not read: {', '.join(unknown)}")
+    return known
+
+
+def _numbers(fields: list[str], count: int, targets: list[bool]) -> list[float]:
+    if len(fields) != count:
+        raise TelemetryError(f"{len(fields)} fields, and the first line names {count}")
+    return [
+        _number(field.strip()) if is_read else math.nan
+        for field, is_read in zip(fields, targets, strict=True)
+    ]
+
+
+def _number(field: str) -> float:
+    if not field or field.lower() in ("nan", "null", "none"):
+        return math.nan
+    try:
+        value = float(field)
+    except ValueError:
+        raise TelemetryError(f"{field[:40]!r} is no number") from None
+    if not math.isfinite(value):
+        raise TelemetryError(f"{field[:40]!r} is no number")
+    return value
+
+
+def _add(
+    source: SourceTelemetry, names: list[str], columns: list[np.ndarray], start: float | None
+) -> None:
+    of = dict(zip(names, columns, strict=True))
+    times = of["time_s"] if "time_s" in of else of["unix_time_s"] - (start or 0.0)
+    values = {_NAMES[n]: column for n, column in of.items() if n in _NAMES}
+    for vector in VECTORS:
+        parts = [n for n, (name, _) in _PARTS.items() if name == vector]
+        if all(part in of for part in parts):
+            values[vector] = np.stack([of[part] for part in parts], axis=1)
+        elif any(part in of for part in parts):
+            source.faults.add(f"{vector} needs all of {', '.join(parts)}")
+    source.add(times, **values)
