@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.good_episodes import good_episodes
+from benchmarks.good_telemetry import good_telemetry
 from benchmarks.graph_run import SHARD, probe
 from benchmarks.truth_tables import SIDES, TruthTables
 from ego_assets.catalog import TABLES, all_probes, feature_of
@@ -56,7 +57,7 @@ def good_shard(video: Path) -> Shard:
         shard[table] = [row for clip in clips for row in makers.rows(table, clip)]
     shard["object_movements"] = [r for c in clips for r in _movements(truth, c)]
     shard["robot_mappings"] = [_mapping(row) for row in shard["hand_poses"]]
-    return shard | good_episodes(shard)
+    return shard | good_episodes(shard) | good_telemetry(shard)
 
 
 def render_good_shard(folder: Path, seed: int) -> tuple[Shard, Path]:
@@ -429,6 +430,10 @@ def _levitate(shard: Shard, rng: np.random.Generator) -> None:
         row |= {"state": "moving", "touch_share": 0.0}
 
 
+def _measure_in_g(row: dict[str, Any], rng: np.random.Generator) -> None:
+    row["accel_mps2"] = [part / 9.81 for part in row["accel_mps2"]]
+
+
 def _shorten_footage(shard: Shard, rng: np.random.Generator) -> None:
     shard["footage"][-1]["end_pts_s"] -= 0.5
 
@@ -601,6 +606,13 @@ FAULTS = (
            "video_manifest:chapters_follow_each_other"),
     _fault("a file with a hole", _set("video_manifest", damaged_frames=[[10, 15], [40, 42]]),
            "video_manifest:videos_are_not_damaged"),
+    _fault("a payload of telemetry that is damaged",
+           _set("telemetry_sources", fault_count=2, faults=["1.00 s: ACCL says 9 bytes"]),
+           "telemetry_sources:telemetry_is_whole"),
+    _fault("accelerations in units of g", _each("telemetry", _measure_in_g),
+           "telemetry:accelerometers_feel_gravity"),
+    _fault("a sensor that is mounted otherwise", _set("gravity", world_spread_deg=25.0),
+           "gravity:gravity_agrees_with_cameras"),
     _fault("pictures that the decoder made up", _damage_a_clip, "clips:clips_are_not_damaged"),
 )  # fmt: skip
 """Kinds of faults, each with what has to notice it."""

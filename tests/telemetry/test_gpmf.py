@@ -167,6 +167,16 @@ def test_time_is_that_of_the_pictures(tmp_path: Path) -> None:
     assert kept[0] == pytest.approx(0.0, abs=6e-3) and kept[-1] <= 2.0
 
 
+def test_a_last_payload_that_is_not_full_is_not_stretched(tmp_path: Path) -> None:
+    """GoPro gives it the length of the others."""
+    made = payloads(Motion(), 3)
+    few = np.tile([0.0, 9.81, 0.0], (20, 1))
+    made[2] = (2.0, 1.0, device(stream("ACCL", few, SCALE, "s", ORIN)))
+    found = columns(read(write_video(tmp_path / "v.mp4", made)))
+    times = found["pts_s"][np.isfinite(found["accel_mps2"][:, 0])]
+    assert len(times) == 420 and times[-1] == pytest.approx(2.1, abs=0.02)
+
+
 def test_positions_without_a_fix_are_no_positions(tmp_path: Path) -> None:
     gps = numbers("GPS5", "l", np.tile([471, 85, 4, 1, 1], (5, 1)))
     lost = nest("STRM", numbers("GPSF", "L", [0]), numbers("SCAL", "l", [10]), gps)

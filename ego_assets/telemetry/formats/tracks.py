@@ -6,6 +6,7 @@ Here: packets of data and subtitle streams, and their times. Not here: what a pa
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from ego_assets.telemetry.samples import GPS, SourceTelemetry, TelemetryError
 
 MAX_PACKET_BYTES = gpmf.MAX_PAYLOAD_BYTES
 _TEXTS = {"mov_text", "srt", "subrip", "text", "webvtt", "ass", "ssa"}
+_MAX_STRETCH = 1.1
+"""The last payload of a recording may be full for a part of its time only: its samples are not
+stretched over all of it."""
 _DEFAULT_PAYLOAD_S = 1.0
 """Of a GPMF payload whose length nothing tells: cameras write one a second."""
 
@@ -183,20 +187,40 @@ class _GpmfTrack:
         streams = [s for _, _, p in self._payloads for s in p.streams if s.key in _VECTORS]
         is_known = bool(streams) and all(_turn_of(s) is not None for s in streams)
         source.axes = "stored picture" if is_known else "sensor"
-        ends = [start for start, _, _ in self._payloads[1:]]
-        before_s = _DEFAULT_PAYLOAD_S
-        for (start, length, payload), end in zip(self._payloads, [*ends, None], strict=True):
-            if not length or length <= 0:
-                length = end - start if end is not None and end > start else before_s
-            before_s = length
+        timed = list(self._timed())
+        usual = _usual_steps(timed)
+        for start, length, payload in timed:
             source.device = source.device or payload.device
             for stream in payload.streams:
                 count = len(stream.values)
-                times = start + length * np.arange(count) / max(count, 1)
+                step = min(length / max(count, 1), _MAX_STRETCH * usual[stream.key])
+                times = start + step * np.arange(count)
                 try:
                     source.add(times, **_columns(stream, is_known))
                 except TelemetryError as error:
                     source.faults.add(f"{start:.2f} s: {error}")
+
+    def _timed(self) -> Iterator[tuple[float, float, gpmf.Payload]]:
+        """(start, length, payload): without a length until the next, or as the one before."""
+        ends = [start for start, _, _ in self._payloads[1:]]
+        before = _DEFAULT_PAYLOAD_S
+        for (start, length, payload), end in zip(self._payloads, [*ends, None], strict=True):
+            if not length or length <= 0:
+                length = end - start if end is not None and end > start else before
+            before = length
+            yield start, length, payload
+
+
+def _usual_steps(timed: list[tuple[float, float, gpmf.Payload]]) -> dict[str, float]:
+    """Median time between two samples of each kind of stream."""
+    steps: dict[str, list[float]] = {}
+    for _, length, payload in timed:
+        for stream in payload.streams:
+            if len(stream.values):
+                steps.setdefault(stream.key, []).append(length / len(stream.values))
+    return defaultdict(
+        lambda: _DEFAULT_PAYLOAD_S, {k: float(np.median(v)) for k, v in steps.items()}
+    )
 
 
 _VECTORS = {"ACCL": "accel_mps2", "GYRO": "gyro_radps"}
