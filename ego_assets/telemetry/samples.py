@@ -30,7 +30,7 @@ SCALARS = (
 GPS = tuple(name for name in SCALARS if name.startswith("gps_"))
 MAX_FAULTS = 20
 """Sentences on damage that are kept of one source; of more, their number."""
-_TICK_S = 1e-7
+_TICKS_A_SECOND = 10**7
 """Times of one source that are nearer to each other are one."""
 
 
@@ -142,7 +142,7 @@ def joined(series: Iterable[Series], first_s: float, last_s: float) -> tuple[Sam
         outside += int((~is_inside).sum())
         order = np.flatnonzero(is_inside)
         order = order[np.argsort(part.times_s[order], kind="stable")]
-        ticks = np.round(part.times_s[order] / _TICK_S).astype(np.int64)
+        ticks = np.round(part.times_s[order] * _TICKS_A_SECOND).astype(np.int64)
         keys.append(np.stack([ticks, _occurrence(ticks)], axis=1))
         inside.append((part, order))
     if not keys:
@@ -157,7 +157,7 @@ def joined(series: Iterable[Series], first_s: float, last_s: float) -> tuple[Sam
         for name, column in part.values.items():
             known = np.isfinite(column[order].reshape(len(order), -1)).all(axis=1)
             values[name][mine[known]] = column[order][known]
-    return SampleTable(unique[:, 0] * _TICK_S, values), outside
+    return SampleTable(unique[:, 0] / _TICKS_A_SECOND, values), outside
 
 
 def _occurrence(sorted_ticks: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from resources.lake.s3.client import make_client
@@ -60,15 +60,17 @@ def _objects(places: Sequence[str]) -> dict[str, tuple[int | str, int | str]]:
 @contextmanager
 def hold_beside(raw: RawReader, uri: str, version: Version) -> Iterator[Path | None]:
     """A local path of such a file; None if it must not be read, or is gone by now."""
-    if is_remote(uri):
-        if int(version[1]) > MAX_BESIDE_BYTES:
-            yield None
-            return
-        with raw.hold(uri) as path:
-            yield path
-        return
+    with ExitStack() as held:
+        yield _path(held, raw, uri, int(version[1]))
+
+
+def _path(held: ExitStack, raw: RawReader, uri: str, byte_size: int) -> Path | None:
+    if byte_size > MAX_BESIDE_BYTES:
+        return None
     try:
-        size = look_at(path_of(uri)).byte_size
+        if is_remote(uri):
+            return held.enter_context(raw.hold(uri))
+        look_at(path_of(uri))
     except (RawRefusedError, RawGoneError):
-        size = MAX_BESIDE_BYTES + 1
-    yield path_of(uri) if size <= MAX_BESIDE_BYTES else None
+        return None
+    return path_of(uri)

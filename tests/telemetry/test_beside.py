@@ -97,12 +97,18 @@ def test_bad_rows_are_told_by_their_line_and_the_others_count(tmp_path: Path) ->
         ("time_s,iso,speed\n0,1,2\n", "not known"),
         ("time_s,accel_x_mps2\n0,1\n", "needs all of"),
         ("time_s,iso\n0,1\n\0\0\0\n", "bytes of 0"),
+        ("time_s,latitude_deg\n0,47.3x\n", "line 2: latitude_deg is no number"),
         (f"time_s,iso\n0,{'1' * 5000}\n", "longer than"),
     ],
 )
 def test_what_cannot_be_used_is_told(tmp_path: Path, text: str, words: str) -> None:
     (source,) = of_csv(tmp_path, text).tables["telemetry_sources"]
     assert source["fault_count"] >= 1 and words in " ".join(source["faults"])
+
+
+def test_what_comes_before_damage_counts(tmp_path: Path) -> None:
+    found = columns(of_csv(tmp_path, "time_s,iso\n0,100\n0.5,200\n\0\0\n1,300\n"))
+    assert found["iso"].tolist() == [100, 200]
 
 
 def test_samples_far_from_the_video_are_counted_and_left_out(tmp_path: Path) -> None:

@@ -52,20 +52,22 @@ def _read(file: IO[bytes], source: SourceTelemetry, max_samples: int) -> None:
     names = [name.strip().lower() for name in header.split(delimiter)]
     targets = _targets(names, start, source)
     columns = [array("d") for _ in names]
-    for number, line in lines:
-        if not line.strip() or line.startswith("#"):
-            continue
-        fields = next(csv.reader([line], delimiter=delimiter, strict=False), [])
-        try:
-            values = _numbers(fields, len(names), targets)
-        except TelemetryError as error:
-            source.faults.add(f"line {number}: {error}")
-            continue
-        if len(columns[0]) == max_samples:
-            source.faults.add(f"line {number}: over {max_samples} samples (max_samples)")
-            break
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
+    try:
+        for number, line in lines:
+            if not line.strip() or line.startswith("#"):
+                continue
+            fields = next(csv.reader([line], delimiter=delimiter), [])
+            try:
+                values = _numbers(fields, names, targets)
+            except TelemetryError as error:
+                source.faults.add(f"line {number}: {error}")
+                continue
+            if len(columns[0]) == max_samples:
+                raise TelemetryError(f"line {number}: over {max_samples} samples (max_samples)")
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+    except (TelemetryError, csv.Error) as error:
+        source.faults.add(f"{error}: what comes after was not read")
     _add(source, names, [np.array(column) for column in columns], start)
 
 
@@ -114,24 +116,24 @@ def _targets(names: list[str], start: float | None, source: SourceTelemetry) -> 
     return known
 
 
-def _numbers(fields: list[str], count: int, targets: list[bool]) -> list[float]:
-    if len(fields) != count:
-        raise TelemetryError(f"{len(fields)} fields, and the first line names {count}")
+def _numbers(fields: list[str], names: list[str], targets: list[bool]) -> list[float]:
+    if len(fields) != len(names):
+        raise TelemetryError(f"{len(fields)} fields, and the first line names {len(names)}")
     return [
-        _number(field.strip()) if is_read else math.nan
-        for field, is_read in zip(fields, targets, strict=True)
+        _number(name, field.strip()) if is_read else math.nan
+        for name, field, is_read in zip(names, fields, targets, strict=True)
     ]
 
 
-def _number(field: str) -> float:
+def _number(name: str, field: str) -> float:
     if not field or field.lower() in ("nan", "null", "none"):
         return math.nan
     try:
         value = float(field)
     except ValueError:
-        raise TelemetryError(f"{field[:40]!r} is no number") from None
-    if not math.isfinite(value):
-        raise TelemetryError(f"{field[:40]!r} is no number")
+        value = math.inf
+    if not math.isfinite(value):  # not quoted: it may be a part of a position
+        raise TelemetryError(f"{name} is no number")
     return value
 
 
