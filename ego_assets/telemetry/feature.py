@@ -20,7 +20,10 @@ TELEMETRY = Feature(
             lineage={"video_id": "video_manifest"},
         ),
         TableInfo(
-            TelemetrySource, preview=None, drift=None, lineage={"video_id": "video_manifest"}
+            TelemetrySource,
+            preview="ego_assets.telemetry.preview:sources_plot",
+            drift=None,
+            lineage={"video_id": "video_manifest"},
         ),
         TableInfo(
             Gravity,

@@ -37,6 +37,20 @@ def samples_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture 
     return "image/png", plots.plot_vectors(panels, f"{title} (x, y, z)")
 
 
+def sources_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
+    """How many samples of each kind of source there are, and how many of its videos have faults."""
+    rows = lake.read(table, shard, columns=["source", "axes", "sample_count", "fault_count"])
+    counts: dict[str, float] = {}
+    for row in rows.to_pylist():
+        name = f"{row['source']}, axes of the {row['axes']}"
+        counts[name] = counts.get(name, 0.0) + row["sample_count"]
+    if not counts:
+        return None
+    faulty = pc.sum(pc.greater(rows["fault_count"], 0)).as_py()
+    title = f"{table} of shard {shard}: {rows.num_rows} sources, {faulty} with faults"
+    return "image/png", plots.plot_shares(counts, "samples", title)
+
+
 def gravity_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
     """Gravity in the camera frame, of the video with the most frames."""
     rows = lake.read(table, shard)

@@ -140,8 +140,9 @@ def test_each_asset_shows_partition_checks_and_picture(
     checks = {c["name"]: c for c in node["assetChecksOrError"]["checks"]}
     for name in ("fits_contract", "covers_every_clip"):
         assert checks[name]["executionForLatestMaterialization"]["status"] == "SUCCEEDED"
-    if not entries["dagster/row_count"]["intValue"]:  # the sample is too short for an episode
-        assert feature_of(table).name == "episodes"
+    # The sample is too short for an episode, and has no telemetry.
+    if not entries["dagster/row_count"]["intValue"]:
+        assert feature_of(table).name in ("episodes", "telemetry")
         assert entries["picture"]["text"] == "no rows to show"
         return
     shown = entries["picture"]["mdStr"]
