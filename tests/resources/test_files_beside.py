@@ -1,0 +1,83 @@
+"""Files beside a video: found by name, known by version, read only if they are plain and small."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from resources.raw import beside
+from resources.raw.beside import find_beside, hold_beside
+from resources.raw.reader import RawReader
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
+
+SUFFIXES = (".telemetry.csv", ".telemetry.mcap")
+
+
+def held(uri: str, reader: RawReader | None = None) -> list[bytes | None]:
+    """What is in the files beside a video; None for those that must not be read."""
+    found = []
+    for each, version in find_beside(uri, SUFFIXES).items():
+        with hold_beside(reader or RawReader(), each, version) as path:
+            found.append(None if path is None else path.read_bytes())
+    return found
+
+
+def test_they_are_named_like_the_video(tmp_path: Path) -> None:
+    video = tmp_path / "a.b.mp4"
+    for name in ("a.telemetry.csv", "telemetry.csv", "a.b.mp4.telemetry.csv", "x.telemetry.mcap"):
+        (tmp_path / name).write_text("another's")
+    assert find_beside(str(video), SUFFIXES) == {} == find_beside(str(video), ())
+    (tmp_path / "a.b.telemetry.csv").write_text("mine")
+    assert held(str(video)) == [b"mine"]
+
+
+def test_another_content_is_another_version(tmp_path: Path) -> None:
+    video, file = str(tmp_path / "v.mp4"), tmp_path / "v.telemetry.csv"
+    file.write_text("1")
+    first = find_beside(video, SUFFIXES)
+    assert first == find_beside(video, SUFFIXES)
+    file.write_text("22")
+    assert find_beside(video, SUFFIXES) != first
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "large", "gone"])
+def test_what_must_not_be_read_is_not(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = tmp_path / "v.telemetry.csv", tmp_path / "secret"
+    other.write_text("secret")
+    if kind == "link":
+        file.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_text("12345")
+    (tmp_path / "v.mp4").write_text("video")
+    ((place, version),) = find_beside(str(tmp_path / "v.mp4"), SUFFIXES).items()
+    if kind == "large":
+        monkeypatch.setattr(beside, "MAX_BESIDE_BYTES", 4)
+    if kind == "gone":
+        file.unlink()
+    with hold_beside(RawReader(), place, version) as path:
+        assert path is None
+
+
+def test_of_a_bucket_they_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EGO_SCRATCH", str(tmp_path))
+    with s3_server(monkeypatch):
+        bucket = new_bucket()
+        video = f"s3://{bucket}/day/v.mp4"
+        client = s3_client()
+        for name in ("v.mp4", "v.telemetry.csv", "v.telemetry.csv.bak", "w.telemetry.mcap"):
+            client.put_object(Bucket=bucket, Key=f"day/{name}", Body=name.encode())
+        first = find_beside(video, SUFFIXES)
+        assert list(first) == [f"s3://{bucket}/day/v.telemetry.csv"]
+        assert held(video) == [b"v.telemetry.csv"]
+        client.put_object(Bucket=bucket, Key="day/v.telemetry.csv", Body=b"other")
+        assert find_beside(video, SUFFIXES) != first and held(video) == [b"other"]
+        monkeypatch.setattr(beside, "MAX_BESIDE_BYTES", 4)
+        assert held(video) == [None]
