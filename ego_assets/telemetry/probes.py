@@ -82,11 +82,12 @@ def accelerometers_feel_gravity(evidence: Evidence, settings: TelemetryProbeSett
     )
 
 
-@probe("gravity", reads=("video_id", "world_id", "world_spread_deg"))
+@probe("gravity", reads=("world_id", "world_spread_deg"))
 def gravity_agrees_with_cameras(evidence: Evidence, settings: TelemetryProbeSettings) -> Finding:
     """In a world, gravity has one direction, whatever frame says it: else the sensor's axes, its
     clock or the cameras' rotations are wrong."""
-    found = pl.DataFrame(evidence.rows).drop_nulls().unique("world_id").sort("world_id")
+    rows = pl.DataFrame(evidence.rows.select(["world_id", "world_spread_deg"]))
+    found = rows.drop_nulls().unique("world_id").sort("world_id")
     return judge(
         Units.of(found["world_id"], found["world_spread_deg"]),
         settings.max_gravity_spread_deg,

@@ -26,6 +26,7 @@ from ego_assets.telemetry.samples import (
     SampleTable,
     SourceTelemetry,
     camera_from_letters,
+    is_known,
     joined,
     upright_from_stored,
 )
@@ -141,7 +142,7 @@ def _leave_out_impossible(table: SampleTable, faults: Faults) -> None:
         with np.errstate(invalid="ignore"):
             is_bad = (values < low) | (values > high)
         if is_bad.any():
-            rows = is_bad.reshape(len(values), -1).any(axis=1)
+            rows = is_bad if is_bad.ndim == 1 else is_bad.any(axis=1)
             at = table.times_s[np.argmax(rows)]
             faults.add(f"{int(rows.sum())} impossible values of {name}, the first at {at:.2f} s")
             values[rows] = np.nan
@@ -154,7 +155,7 @@ def _with_values(table: SampleTable) -> SampleTable:
     """The rows in which anything is left."""
     has_any = np.zeros(len(table.times_s), bool)
     for column in table.values.values():
-        has_any |= np.isfinite(column.reshape(len(column), -1)).all(axis=1)
+        has_any |= is_known(column)
     return _cut(table, has_any)
 
 

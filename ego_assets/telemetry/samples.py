@@ -155,9 +155,15 @@ def joined(series: Iterable[Series], first_s: float, last_s: float) -> tuple[Sam
         mine = place[at : at + len(order)]
         at += len(order)
         for name, column in part.values.items():
-            known = np.isfinite(column[order].reshape(len(order), -1)).all(axis=1)
+            known = is_known(column[order])
             values[name][mine[known]] = column[order][known]
     return SampleTable(unique[:, 0] / _TICKS_A_SECOND, values), outside
+
+
+def is_known(column: np.ndarray) -> np.ndarray:
+    """(N,) whether there is a value, of numbers (N,) or vectors (N, 3)."""
+    finite = np.isfinite(column)
+    return finite if finite.ndim == 1 else finite.all(axis=1)
 
 
 def _occurrence(sorted_ticks: np.ndarray) -> np.ndarray:

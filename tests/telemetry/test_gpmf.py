@@ -200,7 +200,6 @@ def test_positions_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
     assert not [n for n in columns(output) if n.startswith("gps_")]
     (source,) = output.tables["telemetry_sources"]
     assert source["gps"] == "left out" and source["fault_count"] == 0
-    assert len(columns(output)["pts_s"]) < len(columns(read(path))["pts_s"])
 
 
 def test_a_video_without_telemetry_has_no_rows(tmp_path: Path) -> None:
@@ -229,8 +228,10 @@ def test_impossible_values_are_left_out(tmp_path: Path) -> None:
 def test_every_cut_and_thousands_of_flipped_bytes_do_no_harm() -> None:
     whole = payloads(Motion(), 1, rate=12)[0][2]
     assert read_payload(whole).fault is None
+    assert len(read_payload(whole[: len(whole) * 2 // 3]).streams) >= 1
     for length in range(len(whole)):
         found = read_payload(whole[:length])
+        assert found.fault is not None or length < 8
         assert sum(s.values.size for s in found.streams) * 2 <= len(whole) * 8
     chance = random.Random(7)
     for _ in range(6000):
@@ -250,6 +251,7 @@ def test_every_cut_and_thousands_of_flipped_bytes_do_no_harm() -> None:
         nest("DEVC", nest("STRM", numbers("SCAL", "s", [0]), numbers("SHUT", "f", [1.0]))),
         nest("DEVC", nest("STRM", text("TYPE", "f[9999]" * 9), klv("GPS9", "?", 4, 1, bytes(4)))),
         nest("DEVC", nest("STRM", klv("ACCL", "s", 0, 9, b""))),
+        nest("DEVC", nest("STRM", klv("SCAL", "s", 2, 0, b""), numbers("SHUT", "f", [1.0]))),
         nest("DEVC", nest("STRM", klv("ACCL", "s", 5, 1, bytes(5)))),
         bytes(MAX_PAYLOAD_BYTES + 1),
     ],

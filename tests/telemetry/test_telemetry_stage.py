@@ -89,7 +89,7 @@ def test_positions_of_a_forgotten_video_are_gone(bench: RawBench) -> None:
     latitude = np.float64(rows["gps_latitude_deg"].drop_null()[0].as_py()).tobytes()
     found = [
         survey(bench.lake, bench.ledger, each)
-        for each in find_videos(bench.lake, bench.ledger, ["g.mp4"])
+        for each in find_videos(bench.lake, bench.ledger, [video_id])
     ]
     erase.forget(bench.lake, bench.ledger, found, lambda words, shards: [], "")
     assert bench.lake.read("telemetry", shard).num_rows == 0

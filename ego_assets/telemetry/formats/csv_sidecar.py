@@ -40,7 +40,7 @@ def read_csv(path: Path, place: str, max_samples: int = 2**31) -> SourceTelemetr
     try:
         with open_regular(path) as file:
             _read(file, source, max_samples)
-    except (TelemetryError, csv.Error) as error:
+    except TelemetryError as error:
         source.faults.add(str(error))
     return source
 
@@ -56,17 +56,17 @@ def _read(file: IO[bytes], source: SourceTelemetry, max_samples: int) -> None:
         for number, line in lines:
             if not line.strip() or line.startswith("#"):
                 continue
-            fields = next(csv.reader([line], delimiter=delimiter), [])
             try:
+                fields = next(csv.reader([line], delimiter=delimiter), [])
                 values = _numbers(fields, names, targets)
-            except TelemetryError as error:
+            except (TelemetryError, csv.Error) as error:
                 source.faults.add(f"line {number}: {error}")
                 continue
             if len(columns[0]) == max_samples:
                 raise TelemetryError(f"line {number}: over {max_samples} samples (max_samples)")
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
-    except (TelemetryError, csv.Error) as error:
+    except TelemetryError as error:
         source.faults.add(f"{error}: what comes after was not read")
     _add(source, names, [np.array(column) for column in columns], start)
 

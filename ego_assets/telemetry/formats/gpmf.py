@@ -107,6 +107,8 @@ def items(data: memoryview, depth: int = 0) -> Iterator[Item]:
         at += _HEADER.size
         length = size * repeat
         if length > len(data) - at:
+            if not code:  # what is there of a nest is read
+                yield Item(key, "", size, repeat, data[at:])
             name = key.decode("ascii")
             raise TelemetryError(f"{name} says {length} bytes, and {len(data) - at} are left")
         yield Item(key, chr(code) if code else "", size, repeat, data[at : at + length])
@@ -163,6 +165,8 @@ def _numbers(item: Item) -> np.ndarray:
     if item.repeat and (not item.size or item.size % width):
         words = f"structures of {item.size} bytes do not hold whole numbers of {width}"
         raise TelemetryError(f"{item.key.decode('ascii')}: {words}")
+    if not item.repeat:
+        return np.empty((0, 1))
     values = np.frombuffer(item.data, kind).astype(np.float64)
     return values.reshape(item.repeat, -1) * _FIXED_POINT.get(item.code, 1.0)
 
