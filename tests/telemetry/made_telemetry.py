@@ -72,15 +72,15 @@ def write_video(
     rate: int = 30,
     late_s: float = 0.0,
     subtitles: Sequence[tuple[float, float, str]] = (),
-    rotation: int = 0,
+    codec: str = "mpeg4",
 ) -> Path:
     """A video with a data track of (start, length, bytes), in seconds of the container.
 
     late_s: time stamp of the first picture; tag: of the data track in its sample description;
-    subtitles: (start, length, words).
+    subtitles: (start, length, words); codec: libx264 has B-frames, which need an edit list.
     """
     with av.open(str(path), "w", format="matroska" if path.suffix == ".mkv" else "mp4") as out:
-        video = out.add_stream("mpeg4", rate=rate)
+        video = out.add_stream(codec, rate=rate)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         track = out.add_data_stream("bin_data") if payloads else None
         words = None

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from made_telemetry import (
@@ -165,6 +166,16 @@ def test_time_is_that_of_the_pictures(tmp_path: Path) -> None:
     assert found["pts_s"][0] == pytest.approx(-0.5, abs=1e-3)
     kept = columns(read(path, margin_s=0.0))["pts_s"]
     assert kept[0] == pytest.approx(0.0, abs=6e-3) and kept[-1] <= 2.0
+
+
+def test_an_edit_list_of_the_pictures_is_respected(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", payloads(Motion(), 2), codec="libx264")
+    assert b"elst" in path.read_bytes()
+    with av.open(str(path), options={"ignore_editlist": "1"}) as container:
+        first = next(p for p in container.demux(container.streams.video[0]) if p.size)
+        assert first.pts * first.time_base > 0.05  # so much would be wrong
+    found = columns(read(path))
+    assert found["pts_s"][0] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_a_last_payload_that_is_not_full_is_not_stretched(tmp_path: Path) -> None:
