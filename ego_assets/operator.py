@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 Carried = dict[str, Any]
 Rows = list[dict[str, Any]]
-Batch = Rows | pa.Table
+Batch: TypeAlias = "Rows | pa.Table"
 """Rows, or, of very many, a table that has the schema already."""
 
 

@@ -113,7 +113,8 @@ def _orientations(times: np.ndarray, turns: np.ndarray) -> np.ndarray:
     while reach < len(found):
         found[reach:] = _product(found[:-reach].copy(), found[reach:])
         reach *= 2
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    unit: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def _product(p: np.ndarray, q: np.ndarray) -> np.ndarray:

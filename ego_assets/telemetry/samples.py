@@ -162,15 +162,17 @@ def joined(series: Iterable[Series], first_s: float, last_s: float) -> tuple[Sam
 
 def is_known(column: np.ndarray) -> np.ndarray:
     """(N,) whether there is a value, of numbers (N,) or vectors (N, 3)."""
-    finite = np.isfinite(column)
-    return finite if finite.ndim == 1 else finite.all(axis=1)
+    finite: np.ndarray = np.isfinite(column)
+    known: np.ndarray = finite if finite.ndim == 1 else finite.all(axis=1)
+    return known
 
 
 def _occurrence(sorted_ticks: np.ndarray) -> np.ndarray:
     """(N,) how many equal ones come before each."""
     count = np.arange(len(sorted_ticks))
     is_first = np.diff(sorted_ticks, prepend=sorted_ticks[:1] - 1) != 0
-    return count - np.maximum.accumulate(np.where(is_first, count, 0))
+    before: np.ndarray = count - np.maximum.accumulate(np.where(is_first, count, 0))
+    return before
 
 
 def _empty(name: str, count: int) -> np.ndarray:

@@ -36,7 +36,7 @@ def read_packet(data: bytes) -> tuple[int, tuple[float, ...]]:
     reserved, kind = _HEADER.unpack_from(data)
     body = _BODIES.get(kind)
     if reserved or body is None:
-        raise TelemetryError(f"no packet of CAMM: it begins with {data[:4].hex()}")
+        raise TelemetryError("no packet of CAMM")
     if len(data) != _HEADER.size + body.size:
         raise TelemetryError(f"type {kind} has {body.size} bytes, not {len(data) - _HEADER.size}")
     return kind, body.unpack_from(data, _HEADER.size)

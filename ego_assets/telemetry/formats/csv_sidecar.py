@@ -92,7 +92,7 @@ def _header(lines: Iterator[tuple[int, str]]) -> tuple[float | None, tuple[int, 
             try:
                 start = float(found[1])
             except ValueError:
-                raise TelemetryError(f"line {number}: {found[1]!r} is no time") from None
+                raise TelemetryError(f"line {number}: video_start_unix_s is no time") from None
         elif line.strip() and not line.startswith("#"):
             return start, (number, line)
     raise TelemetryError("it has no line with the names of its columns")
@@ -101,8 +101,8 @@ def _header(lines: Iterator[tuple[int, str]]) -> tuple[float | None, tuple[int, 
 def _targets(names: list[str], start: float | None, source: SourceTelemetry) -> list[bool]:
     """Which columns are read. Raises TelemetryError if the file cannot be used at all."""
     if len(set(names)) < len(names):
-        twice = sorted({n for n in names if names.count(n) > 1})
-        raise TelemetryError(f"columns with one name: {', '.join(twice)}")
+        twice = [str(at) for at, n in enumerate(names, 1) if names.count(n) > 1]
+        raise TelemetryError(f"columns {', '.join(twice)} share a name")
     if "time_s" not in names and "unix_time_s" not in names:
         raise TelemetryError("no column of times: name it time_s or unix_time_s")
     if "time_s" not in names and start is None:
@@ -111,8 +111,8 @@ def _targets(names: list[str], start: float | None, source: SourceTelemetry) -> 
             "`# video_start_unix_s: 1764480000.25` before the names"
         )
     known = [name in _TIMES or name in _PARTS or name in _NAMES for name in names]
-    if unknown := [n for n, is_known in zip(names, known, strict=True) if not is_known]:
-        source.faults.add(f"columns that are not known, and were not read: {', '.join(unknown)}")
+    if unknown := [str(at) for at, is_known in enumerate(known, 1) if not is_known]:
+        source.faults.add(f"the names of columns {', '.join(unknown)} are not known: not read")
     return known
 
 

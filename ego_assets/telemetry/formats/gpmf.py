@@ -45,7 +45,11 @@ _MAX_CHANNELS = 9
 _CAMERA_AXES = {"X": (0, -1.0), "Y": (2, -1.0), "Z": (1, -1.0)}
 """{GoPro's axis: (the camera's axis along it, x, y or z; its sign)}."""
 _OF_HERO5 = "ZXY"
+MAX_TEXT = 80
+"""Bytes of a text that are looked at."""
 _STREAMS = (b"ACCL", b"GYRO", b"GPS5", b"GPS9", b"SHUT", b"ISOE", b"ISOG")
+_KEYS = {*_STREAMS, b"DEVC", b"STRM", b"DVNM", b"SCAL", b"TYPE", b"STNM", b"ORIN", b"TMPC"}
+_KEYS |= {b"GPSF", b"GPSP"}
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,14 @@ def items(data: memoryview, depth: int = 0) -> Iterator[Item]:
         if key == b"\0\0\0\0":  # the rest is padding
             return
         if not all(32 <= letter < 127 for letter in key):
-            raise TelemetryError(f"no key at byte {at}, but {key.hex()}")
+            raise TelemetryError(f"no key at byte {at} of a nest")
         at += _HEADER.size
         length = size * repeat
         if length > len(data) - at:
             if not code:  # what is there of a nest is read
                 yield Item(key, "", size, repeat, data[at:])
-            name = key.decode("ascii")
-            raise TelemetryError(f"{name} says {length} bytes, and {len(data) - at} are left")
+            words = f"says {length} bytes, and {len(data) - at} are left"
+            raise TelemetryError(f"{_name(key)} {words}")
         yield Item(key, chr(code) if code else "", size, repeat, data[at : at + length])
         at += -(-length // 4) * 4
 
@@ -160,32 +164,32 @@ def _numbers(item: Item) -> np.ndarray:
     """(repeat, channels) float64 values of an item of plain numbers."""
     kind = _NUMBERS.get(item.code)
     if kind is None:
-        raise TelemetryError(f"{item.key.decode('ascii')} has no numbers, but type {item.code!r}")
+        raise TelemetryError(f"{_name(item.key)} does not hold numbers")
     width = np.dtype(kind).itemsize
     if item.repeat and (not item.size or item.size % width):
         words = f"structures of {item.size} bytes do not hold whole numbers of {width}"
-        raise TelemetryError(f"{item.key.decode('ascii')}: {words}")
+        raise TelemetryError(f"{_name(item.key)}: {words}")
     if not item.repeat:
         return np.empty((0, 1))
-    values = np.frombuffer(item.data, kind).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # damage may be a signalling NaN
+        values = np.frombuffer(item.data, kind).astype(np.float64)
     return values.reshape(item.repeat, -1) * _FIXED_POINT.get(item.code, 1.0)
 
 
 def _complex(item: Item, kinds: str) -> np.ndarray:
     """(repeat, fields) float64 values of structures that TYPE describes."""
-    name = item.key.decode("ascii")
-    letters = _expanded(kinds)
-    unknown = set(letters) - set(_NUMBERS)
-    if not letters or unknown:
-        raise TelemetryError(f"{name}: TYPE {kinds!r} does not describe numbers")
+    name, letters = _name(item.key), _expanded(kinds)
+    if not letters or set(letters) - set(_NUMBERS):
+        raise TelemetryError(f"{name}: its TYPE does not describe numbers")
     layout = np.dtype([(str(number), _NUMBERS[kind]) for number, kind in enumerate(letters)])
     if layout.itemsize != item.size:
-        raise TelemetryError(f"{name}: TYPE {kinds!r} is not {item.size} bytes long")
+        raise TelemetryError(f"{name}: its TYPE is {layout.itemsize} bytes long, not {item.size}")
     rows = np.frombuffer(item.data, layout)
-    columns = [
-        rows[str(number)].astype(np.float64) * _FIXED_POINT.get(kind, 1.0)
-        for number, kind in enumerate(letters)
-    ]
+    with np.errstate(invalid="ignore"):
+        columns = [
+            rows[str(number)].astype(np.float64) * _FIXED_POINT.get(kind, 1.0)
+            for number, kind in enumerate(letters)
+        ]
     return np.stack(columns, axis=1)
 
 
@@ -200,16 +204,23 @@ def _expanded(kinds: str) -> str:
 
 
 def _scaled(item: Item, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    name = item.key.decode("ascii")
+    name = _name(item.key)
     if len(scale) not in (1, values.shape[1]):
         raise TelemetryError(f"{name}: {len(scale)} scales for {values.shape[1]} channels")
     if not (np.isfinite(scale).all() and scale.all()):
         raise TelemetryError(f"{name}: a scale of 0, or that is no number")
-    return values / scale
+    scaled: np.ndarray = values / scale
+    return scaled
 
 
 def _text(item: Item) -> str:
-    return bytes(item.data).split(b"\0")[0].decode("latin-1").strip()
+    text = bytes(item.data[:MAX_TEXT]).split(b"\0")[0].decode("latin-1")
+    return "".join(c for c in text if c.isprintable()).strip()
+
+
+def _name(key: bytes) -> str:
+    """A key for a message, which must not quote what is in a file."""
+    return key.decode("ascii") if key in _KEYS else "an item"
 
 
 def stored_from_channels(letters: str | None) -> np.ndarray | None:

@@ -121,7 +121,7 @@ def _unpacked(record: Any) -> list[Any]:
     elif not record.compression:
         data = record.data
     else:
-        raise TelemetryError(f"a chunk that is packed by {record.compression[:20]!r}")
+        raise TelemetryError("a chunk that is packed otherwise than by zstd or lz4")
     if len(data) > MAX_RECORD_BYTES:
         raise TelemetryError(f"a chunk of over {MAX_RECORD_BYTES // 2**20} MiB")
     record.data, record.compression = data, ""
@@ -146,7 +146,7 @@ def _add_message(found: _Messages, schema: str, encoding: str, log_ns: int, data
     elif encoding == "protobuf" and schema in _LOCATION:
         said = _protobuf(data)
     else:
-        raise TelemetryError(f"{schema} in {encoding[:20]!r} is not read")
+        raise TelemetryError(f"{schema} in an encoding that is not read")
     at_ns = _time_ns(said) or log_ns
     if schema in _IMU:
         frame = _mapping(said, "header").get("frame_id", "")
