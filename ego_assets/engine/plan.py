@@ -19,11 +19,10 @@ from resources.lake import Lake, Provenance
 from resources.lake.table import TABLES
 from resources.ledger import Entry, Ledger
 from resources.ledger.sources import Source, Sources
-from resources.raw.beside import find_beside
 from resources.raw.limits import BYTES_IN_FLIGHT
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.reader import raw_version
-from resources.raw.sidecars import sidecar_version
+from resources.raw.sidecars import find_beside, sidecar_version
 
 
 def digest(*parts: Any) -> str:

@@ -23,7 +23,6 @@ from resources.lake.table import TABLES
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
 from resources.ledger.sources import Source, Sources
-from resources.raw.beside import find_beside, hold_beside
 from resources.raw.presence import RawGoneError, RawRefusedError
 from resources.raw.reader import (
     RawChangedError,
@@ -32,7 +31,9 @@ from resources.raw.reader import (
     look,
 )
 from resources.raw.sidecars import (
+    find_beside,
     find_sidecar,
+    hold_beside,
     read_footage_sidecar,
     sidecar_state,
     sidecar_version,

@@ -32,7 +32,7 @@ from ego_assets.telemetry.samples import (
 )
 from ego_assets.telemetry.settings import TelemetrySettings
 from ego_assets.telemetry.tables import TelemetrySample
-from resources.raw.beside import MAX_BESIDE_BYTES
+from resources.raw.sidecars import MAX_BESIDE_BYTES
 
 _KINDS = ("gpmd", "camm", "subtitle", "csv", "mcap")
 _READERS = {".csv": read_csv, ".mcap": read_mcap}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from resources.raw import beside
-from resources.raw.beside import find_beside, hold_beside
+from resources.raw import sidecars
 from resources.raw.reader import RawReader
+from resources.raw.sidecars import find_beside, hold_beside
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 SUFFIXES = (".telemetry.csv", ".telemetry.mcap")
@@ -59,7 +59,7 @@ def test_what_must_not_be_read_is_not(
     (tmp_path / "v.mp4").write_text("video")
     ((place, version),) = find_beside(str(tmp_path / "v.mp4"), SUFFIXES).items()
     if kind == "large":
-        monkeypatch.setattr(beside, "MAX_BESIDE_BYTES", 4)
+        monkeypatch.setattr(sidecars, "MAX_BESIDE_BYTES", 4)
     if kind == "gone":
         file.unlink()
     with hold_beside(RawReader(), place, version) as path:
@@ -79,5 +79,5 @@ def test_of_a_bucket_they_are_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
         assert held(video) == [b"v.telemetry.csv"]
         client.put_object(Bucket=bucket, Key="day/v.telemetry.csv", Body=b"other")
         assert find_beside(video, SUFFIXES) != first and held(video) == [b"other"]
-        monkeypatch.setattr(beside, "MAX_BESIDE_BYTES", 4)
+        monkeypatch.setattr(sidecars, "MAX_BESIDE_BYTES", 4)
         assert held(video) == [None]
