@@ -163,8 +163,7 @@ def joined(series: Iterable[Series], first_s: float, last_s: float) -> tuple[Sam
 def is_known(column: np.ndarray) -> np.ndarray:
     """(N,) whether there is a value, of numbers (N,) or vectors (N, 3)."""
     finite: np.ndarray = np.isfinite(column)
-    known: np.ndarray = finite if finite.ndim == 1 else finite.all(axis=1)
-    return known
+    return finite if finite.ndim == 1 else np.asarray(finite.all(axis=1))
 
 
 def _occurrence(sorted_ticks: np.ndarray) -> np.ndarray:
