@@ -276,7 +276,7 @@ def test_redirects_are_followed(web: Site, bench: Bench) -> None:
         ("/a.mp4", "failed", "more than 10 redirects"),
         ("file:///etc/passwd", "refused", "neither http nor https"),
         ("ftp://example.org/a.mp4", "refused", "neither http nor https"),
-        ("http://user:word@example.org/a.mp4", "refused", "password"),
+        ("http://user:word@example.org/a.mp4", "refused", "password"),  # pragma: allowlist secret
         ("http://[::1/a.mp4", "refused", "a redirect that cannot be read"),
         ("", "failed", "leads nowhere"),
     ],

@@ -81,7 +81,7 @@ def joints_in_camera(joints: np.ndarray, xyzw: np.ndarray, time_ns: int) -> Any:
 
 
 def skeleton(side: str, joints: np.ndarray | None, time_ns: int) -> Any:
-    """A hand as lines; joints: (21, 3) in metres in the camera, None: there is none to be seen."""
+    """A hand as lines; joints: (21, 3) in metres in the camera, None if none is seen."""
     from foxglove_schemas_protobuf.Color_pb2 import Color
     from foxglove_schemas_protobuf.LinePrimitive_pb2 import LinePrimitive
     from foxglove_schemas_protobuf.Point3_pb2 import Point3
