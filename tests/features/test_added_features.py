@@ -22,7 +22,8 @@ from dagster import AssetKey
 defs = build_defs()
 graph = defs.resolve_asset_graph()
 job = defs.resolve_job_def("whole_graph")
-forms = {n.name: list(n.definition.config_schema.as_field().config_type.fields) for n in job.nodes}
+types = {n.name: n.definition.config_schema.as_field().config_type for n in job.nodes}
+forms = {name: list(getattr(each, "fields", ())) for name, each in types.items()}
 print(json.dumps({
     "groups": {k.to_user_string(): graph.get(k).group_name for k in graph.get_all_asset_keys()},
     "partitioned": {k.to_user_string(): graph.get(k).partitions_def is not None
