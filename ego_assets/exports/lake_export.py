@@ -207,7 +207,7 @@ def export_vitra(
 
 def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:
     """Why people leave an episode out, by its id."""
-    return why_left_out(lake, content.reviews)
+    return why_left_out(lake, content)
 
 
 def _export(

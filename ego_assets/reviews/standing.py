@@ -13,7 +13,7 @@ from typing import Literal
 import pyarrow as pa
 
 from ego_assets.reviews.fingerprints import ID, JUDGED, Fingerprints
-from ego_assets.reviews.settings import Use
+from ego_assets.reviews.settings import ReviewSettings, Use
 from ego_assets.reviews.store import Kind, Review, ReviewFiles
 from resources.lake import Lake
 
@@ -55,13 +55,16 @@ class Standing:
         self.fingerprints = Fingerprints(lake)
 
     def judgements(
-        self, kind: Kind | None = None, shards: Iterable[str] | None = None
+        self, kind: Kind | None = None, shards: Iterable[str] | None = None, until: str = ""
     ) -> dict[tuple[Kind, str], Judgement]:
-        """The last word on each subject that somebody judged (of a kind, of some shards)."""
+        """The last word on each subject that somebody judged (of a kind, of some shards).
+
+        until: a time as reviews have it; later ones are left out.
+        """
         wanted = None if shards is None else set(shards)
         chosen = {
             key: review
-            for key, review in self.files.newest().items()
+            for key, review in self.files.newest(until).items()
             if kind in (None, review.kind) and (wanted is None or review.shard in wanted)
         }
         made = {
@@ -105,9 +108,10 @@ def reviews_table(lake: Lake) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(columns | {"state": pa.string()}))
 
 
-def why_left_out(lake: Lake, use: Use) -> WhyLeftOut:
+def why_left_out(lake: Lake, settings: ReviewSettings) -> WhyLeftOut:
     """Tells of episodes whether reviewers leave them out of a data set."""
-    found = {} if use == "ignore" else Standing(lake).judgements("episode")
+    use, until = settings.reviews, settings.reviews_until
+    found = {} if use == "ignore" else Standing(lake).judgements("episode", until=until)
     return WhyLeftOut(use, {subject: judgement for (_, subject), judgement in found.items()})
 
 

@@ -95,9 +95,11 @@ class ReviewFiles:
         found = {review.review_id: review for each in files.values() for review in each}
         return _in_order(found.values())
 
-    def newest(self) -> dict[tuple[Kind, str], Review]:
-        """The last word on each subject, by kind and subject."""
-        return {(review.kind, review.subject): review for review in self.all()}
+    def newest(self, until: str = "") -> dict[tuple[Kind, str], Review]:
+        """The last word on each subject, by kind and subject. until: as a review's `time`; what
+        was said later is left out."""
+        said = (review for review in self.all() if not until or review.time <= until)
+        return {(review.kind, review.subject): review for review in said}
 
     def erase(self, video_id: str, reword: Callable[[str], str]) -> int:
         """Erase what was said of a video's clips and episodes. Returns how many reviews that were.

@@ -108,7 +108,11 @@ class _Epochs:
         now = self._identity(windows)
         other = [f"{k} {state.get(k)}, not {now[k]}" for k in now if state.get(k) != now[k]]
         if other:
-            raise ValueError(f"the state is of another order: {'; '.join(other)}")
+            raise ValueError(
+                f"the state is of another order: {'; '.join(other)}. Other episodes make another "
+                "number of windows: those added to the lake since, or rejected; `reviews_until` of "
+                "the content settings leaves out what people said later"
+            )
 
 
 class WindowSampler(_Epochs, Sampler[int]):

@@ -143,14 +143,15 @@ def _put_in_the_middle(shown: np.ndarray, image: np.ndarray) -> None:
 class EpisodeSource:
     """The episodes of a lake that fit, and their numbers, read when they are asked for.
 
-    Reviews are those of the moment at which it is made. skipped: {episode: why it does not fit}.
+    Reviews are those of the moment at which it is made, or of `reviews_until`. skipped: {episode:
+    why it does not fit}.
     """
 
     def __init__(self, reader: LakeReader, content: ContentSettings) -> None:
         from ego_assets.reviews.standing import why_left_out
 
         self.reader = reader
-        left_out = why_left_out(reader.lake, content.reviews)
+        left_out = why_left_out(reader.lake, content)
         self._lake = LakeEpisodes(reader, content, max_side_px=0, left_out=left_out)
         self.content = self._lake.resolved()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from pydantic import ValidationError
 
 import ego_assets as ego
 from ego_assets.exports.grid import ExportError
@@ -39,6 +41,29 @@ def test_rejected_episodes_are_not_trained_on(judged: JudgedLake) -> None:
     assert read(judged, "use") == [second, third]
     assert read(judged, "only_accepted") == [second]
     assert read(judged, "ignore") == [first, second, third]
+
+
+def test_training_goes_on_though_an_episode_was_rejected_since(judged: JudgedLake) -> None:
+    judged.judge(judged.episodes[0], verdict="reject", reason="no hands")
+    content = ContentSettings(split="all", reviews_until=datetime.now(UTC).isoformat())
+
+    def stream() -> EpisodeStream:
+        return EpisodeStream(ego.open(judged.lake.location), NO_PICTURES, content)
+
+    before = stream()
+    judged.judge(judged.episodes[1], verdict="reject", reason="dull")
+    stream().load_state_dict(before.state_dict())
+    assert len(read(judged, "use")) == 1
+    content = ContentSettings(split="all")
+    with pytest.raises(ValueError, match="reviews_until"):
+        stream().load_state_dict(before.state_dict())
+
+
+def test_a_time_has_its_zone() -> None:
+    said = ContentSettings(reviews_until="2026-11-30T13:00:00+01:00").reviews_until
+    assert said == "2026-11-30T12:00:00.000000+00:00"
+    with pytest.raises(ValidationError, match="time zone"):
+        ContentSettings(reviews_until="2026-11-30T13:00:00")
 
 
 def test_it_is_said_why_nothing_can_be_trained_on(judged: JudgedLake) -> None:
