@@ -140,8 +140,9 @@ def run_paths(
 def processes_ready() -> AbstractContextManager[None]:
     """Have runs start sooner: their processes share what this one has loaded.
 
-    For a program that has opened nothing yet. Does nothing where there are threads: a fork has none
-    of them, and may wait for what they hold.
+    For a program that has opened nothing yet. Does nothing where Python has threads: a fork has
+    none of them, and may wait for what they hold. Those that libraries start as they are loaded
+    (jemalloc, polars) hold nothing then.
     """
     if threading.active_count() > 1:
         return nullcontext()
@@ -189,11 +190,11 @@ def run_shards(
         with Interrupts() as interrupts, pictures_served():
             runs = _Runs(lake, ledger, instance, chosen, tell, interrupts)
             ended = runs.run(todo)
-        galleries = GalleryFiles(lake)
         for shard, run_id in ended.items():
             add_run(summary, instance, shard, run_id, runs.problems.get(shard, ""))
-            if galleries.has_page(shard):
-                summary.galleries[shard] = galleries.page(shard)
+    galleries = GalleryFiles(lake)
+    with suppress(Exception):  # whatever ails the storage: the summary is worth more than links
+        summary.galleries |= {s: galleries.page(s) for s in ended if galleries.has_page(s)}
     skipped = [shard for shard in summary.shards if shard not in ended]
     if skipped and tell:
         tell(Progress(note=_finished_words(len(skipped))))
