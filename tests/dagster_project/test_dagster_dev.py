@@ -153,7 +153,7 @@ def test_each_asset_shows_partition_checks_and_picture(
 
 
 def test_a_browser_shows_the_graph(server: Server, shard: str, page: Any) -> None:
-    page.set_viewport_size({"width": 2400, "height": 3000})  # what is out of sight is not drawn
+    page.set_viewport_size({"width": 2600, "height": 5600})  # what is out of sight is not drawn
     page.goto(f"{server.url}/asset-groups", wait_until="domcontentloaded")
     page.get_by_text("masks", exact=True).last.wait_for(state="visible")
     page.keyboard.press("Alt+e")  # expands the groups

@@ -47,7 +47,8 @@ def test_good_tables_are_left_alone(sample: tuple[Shard, Path]) -> None:
     assert not fired(found), {k: found[k].sentence for k in fired(found)}
     # Silence must not be for want of anything to look at.
     idle = {name for (_, name), finding in found.items() if finding.looked_at == 0}
-    assert idle == {"cameras_move_with_the_image", "untouched_objects_do_not_rise"}
+    idle_here = {"cameras_move_with_the_image", "untouched_objects_do_not_rise"}
+    assert idle == idle_here | {"chapters_follow_each_other"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
