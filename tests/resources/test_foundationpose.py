@@ -545,7 +545,7 @@ def test_what_the_results_depend_on(weights: Path) -> None:
         return registry.version("object_pose_estimator", "foundationpose", values, str(weights))
 
     version, digest = identity()
-    assert version == "2+flat depth 0.5"
+    assert version == "3+flat depth 0.5"
     assert identity(depth_settings={"metres": 2.0}) == ("2+flat depth 2.0", digest)
     write_box(weights / "object_meshes" / "toy_box.obj", 1.01)
     assert identity()[1] != digest
