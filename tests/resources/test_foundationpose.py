@@ -546,7 +546,7 @@ def test_what_the_results_depend_on(weights: Path) -> None:
 
     version, digest = identity()
     assert version == "3+flat depth 0.5"
-    assert identity(depth_settings={"metres": 2.0}) == ("2+flat depth 2.0", digest)
+    assert identity(depth_settings={"metres": 2.0}) == ("3+flat depth 2.0", digest)
     write_box(weights / "object_meshes" / "toy_box.obj", 1.01)
     assert identity()[1] != digest
     with pytest.raises(WeightsError, match="needs metric depth"):
