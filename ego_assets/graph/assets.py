@@ -28,7 +28,7 @@ FOLLOWS = (
     & ~_condition.any_deps_in_progress()
     & ~_condition.in_progress()
 ).with_label("follows what it is made from")
-"""Of the tables of clips: what `follow_sensor` goes by, if a person has started it. As `eager()`,
+"""Of what comes after the clips: what `follow_sensor` goes by, if a person has started it. As `eager()`,
 which also keeps a list of every shard that is missing: a cursor of 1.5 MB with 10,000 shards."""
 
 
@@ -63,7 +63,7 @@ def asset_spec(table: str, stage: Stage) -> dg.AssetSpec:
             "dagster/column_lineage": column_lineage(table),
         },
         partitions_def=None if stage.item == "lake" else shards_partitions,
-        automation_condition=FOLLOWS if stage.item in ("clip", "shard") else None,
+        automation_condition=FOLLOWS if stage.item != "lake" and "clips" in stage.upstream else None,
         skippable=False,
     )
 

@@ -41,7 +41,6 @@ TELEMETRY = Feature(
             tables=("telemetry", "telemetry_sources"),
             settings=TelemetrySettings,
             inputs=("video_manifest",),
-            deps=("video_manifest",),
             beside=(".telemetry.csv", ".telemetry.mcap"),
         ),
         Stage(
