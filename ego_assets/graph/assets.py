@@ -28,8 +28,9 @@ FOLLOWS = (
     & ~_condition.any_deps_in_progress()
     & ~_condition.in_progress()
 ).with_label("follows what it is made from")
-"""Of what comes after the clips: what `follow_sensor` goes by, if a person has started it. As `eager()`,
-which also keeps a list of every shard that is missing: a cursor of 1.5 MB with 10,000 shards."""
+"""Of what comes after the clips: what `follow_sensor` goes by, if a person has started it. As
+`eager()`, which also keeps a list of every shard that is missing: a cursor of 1.5 MB with 10,000
+shards."""
 
 
 def tags_of(needs: Needs) -> dict[str, str]:
@@ -50,7 +51,8 @@ def _code_version(stage: Stage) -> str:
 
 
 def asset_spec(table: str, stage: Stage) -> dg.AssetSpec:
-    """The asset of a table, described by the contract. What is made of clips follows its inputs."""
+    """The asset of a table, described by the contract. What comes after the clips follows them."""
+    follows = stage.item != "lake" and "clips" in stage.upstream
     return dg.AssetSpec(
         table,
         deps=list(stage.upstream),
@@ -63,7 +65,7 @@ def asset_spec(table: str, stage: Stage) -> dg.AssetSpec:
             "dagster/column_lineage": column_lineage(table),
         },
         partitions_def=None if stage.item == "lake" else shards_partitions,
-        automation_condition=FOLLOWS if stage.item != "lake" and "clips" in stage.upstream else None,
+        automation_condition=FOLLOWS if follows else None,
         skippable=False,
     )
 
