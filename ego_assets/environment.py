@@ -17,6 +17,7 @@ from resources.environment import (
     answer_timeout_s,
     backends_file,
     degrade_after_s,
+    faces_must_be_blurred,
     keep_count,
     ledger_url,
     read_number,
@@ -47,6 +48,7 @@ VARIABLES = (
     Variable("EGO_WEIGHTS", "~/.cache/ego"),
     Variable(PICTURES, "served, by `ego up` and `ego run`; else embedded"),
     Variable(GALLERIES, "all: a video of each clip"),
+    Variable("EGO_FACES", "keep: each export says whether it shows faces"),
     Variable("EGO_REVIEWER", "nobody, or whom a person names at the page"),
     Variable("EGO_SCRATCH", "a folder of this user among the temporary files"),
     Variable("EGO_SCRATCH_GB", "half of what is free there"),
@@ -83,6 +85,7 @@ def check_environment() -> None:
     max_runs()
     serves_pictures()
     which_galleries()
+    faces_must_be_blurred()
     for name in _FOLDERS:
         _check_folder(name)
     for name in _ADDRESSES:

@@ -77,6 +77,18 @@ def weights_folder() -> str:
     return read_text("EGO_WEIGHTS")
 
 
+def faces_must_be_blurred() -> bool:
+    """EGO_FACES: whether exports may be made only with faces blurred. Raises
+    EnvironmentVariableError."""
+    given = read_text("EGO_FACES").strip() or "keep"
+    if given not in ("keep", "blur"):
+        raise EnvironmentVariableError(
+            f"EGO_FACES is {given[:300]!r}: give blur (exports are made only with `--faces blur`) "
+            "or keep (each export says for itself)"
+        )
+    return given == "blur"
+
+
 def reviewer() -> str:
     """EGO_REVIEWER: who judges episodes and clips, unless a person says so at the page."""
     return read_text("EGO_REVIEWER").strip()

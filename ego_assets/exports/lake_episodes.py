@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from ego_assets.consent import GROUPED, SAID
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
+from ego_assets.exports.faces.blur import blur_of
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
 from ego_assets.exports.motion.objects import EpisodeObject, ShardObjects
@@ -35,6 +36,7 @@ from ego_assets.rows import SIDES
 from ego_assets.stretches import groups_of
 
 if TYPE_CHECKING:
+    from ego_assets.vision.faces.blurring import FaceBlur
     from ego_assets.vision.lenses.undistorted import UndistortedView
 
 _EPISODE = (
@@ -118,7 +120,8 @@ class LakeEpisodes:
     """The episodes of a lake in the order of their names; iterating reads them one shard at a time.
 
     max_side_px: of the pictures; left_out: says why people leave an episode out, None if they do
-    not; skipped: {episode: why it is left out}, filled by iterating.
+    not; skipped: {episode: why it is left out}, filled by iterating; blur: what blurs faces, if
+    that is asked for. Raises ExportError without its weights.
     """
 
     reader: LakeReader
@@ -126,7 +129,11 @@ class LakeEpisodes:
     max_side_px: int
     left_out: Callable[[str], str | None] = nobody_objects
     skipped: dict[str, str] = field(default_factory=dict)
+    blur: FaceBlur | None = field(init=False)
     _robots: dict[tuple[str, str], JointsOfRobot] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.blur = blur_of(self.settings.faces)
 
     def __iter__(self) -> Iterator[ExportEpisode]:
         self.skipped.clear()
@@ -239,11 +246,13 @@ class LakeEpisodes:
         )
         chosen = objects[: settings.objects]
         view, cameras_said = shown_by(video, settings.undistorted)
+        faces = {"faces": self.blur.said()} if self.blur else {}
         return ExportEpisode(
             episode_id=row["episode_id"],
             fingerprint=f"{video['sha256']} {row['start_frame']} {row['end_frame']} "
             f"{self.max_side_px} {tables.decoded_by}"
-            + (f" {json.dumps(cameras_said)}" if view else ""),
+            + (f" {json.dumps(cameras_said)}" if view else "")
+            + (f" {json.dumps(faces)}" if faces else ""),
             task=row["instruction"],
             grid=grid,
             columns={
@@ -265,6 +274,7 @@ class LakeEpisodes:
                 "world_id": row["world_id"],
                 "scale_kind": row["scale_kind"],
                 **cameras_said,
+                **faces,
                 **said_in(row),
                 **({"environment_state": [o.said() for o in chosen]} if tables.objects else {}),
             },
@@ -286,7 +296,12 @@ class LakeEpisodes:
         clip = {k: row[k] for k in ("shard", "video_id", "start_frame", "end_frame")}
 
         def read() -> Iterable[np.ndarray]:
-            frames = self.reader.frames(clip | {"context_frames": 0}, max_side_px=self.max_side_px)
+            side = self.max_side_px
+            if self.blur is not None and side:  # faces are found best in the recorded size
+                side = max(side, self.blur.finder.max_side_px)
+            frames = self.reader.frames(clip | {"context_frames": 0}, max_side_px=side)
+            if self.blur is not None:
+                frames = self.blur.frames(frames, grid.needed_frames)
             return grid.show(view.frames(frames) if view else frames)
 
         return read

@@ -15,6 +15,7 @@ from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
 from ego_assets.exports.egodex.writer import write_egodex
 from ego_assets.exports.egoverse.settings import EgoVerseContent, EgoVerseSettings
 from ego_assets.exports.egoverse.writer import write_egoverse
+from ego_assets.exports.faces.blur import check_faces
 from ego_assets.exports.folder import ExportReport
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_episodes import LakeEpisodes
@@ -27,7 +28,12 @@ from ego_assets.exports.motion.settings import PlacedContent
 from ego_assets.exports.recordings.lake import ShownEpisodes
 from ego_assets.exports.recordings.settings import RerunSettings
 from ego_assets.exports.recordings.writer import write_rerun
-from ego_assets.exports.settings import ContentSettings, NumbersSettings, WhoseFootage
+from ego_assets.exports.settings import (
+    ContentSettings,
+    FacesSettings,
+    NumbersSettings,
+    WhoseFootage,
+)
 from ego_assets.exports.vitra.lake import VitraEpisodes
 from ego_assets.exports.vitra.settings import VitraSettings
 from ego_assets.exports.vitra.writer import write_vitra
@@ -141,6 +147,7 @@ def export_mcap(
     """
     chosen = ContentSettings(
         split=content.split,
+        faces=content.faces,
         **content.wanted,
         hand="both" if content.robot_joints else "human",
         robot=content.robot,
@@ -184,7 +191,11 @@ def export_egoverse(
     Raises what `export_lerobot` does.
     """
     chosen = ContentSettings(
-        split=content.split, frame="world", fps=int(content.fps), **content.wanted
+        split=content.split,
+        frame="world",
+        fps=int(content.fps),
+        faces=content.faces,
+        **content.wanted,
     )
     episodes = MotionEpisodes(LakeReader(lake), chosen, form.max_side_px, _judged(lake, content))
     return _export(lake, out, episodes, content, form, write_egoverse, tell)
@@ -234,6 +245,7 @@ def _export(
         "code_version": code_version(),
         "content": content.model_dump(),
     }
+    check_faces(content.faces if isinstance(content, FacesSettings) else None)
     try:
         if not total:
             raise ExportError(

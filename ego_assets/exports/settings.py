@@ -58,6 +58,16 @@ class WhoseFootage(ReviewSettings):
         return are_among(row, self.wanted)
 
 
+class FacesSettings(Settings):
+    """Whether pictures show faces."""
+
+    faces: Literal["keep", "blur"] = Field(
+        default="keep",
+        description="keep: as recorded; blur: mosaics over all faces that are found, which needs "
+        "the weights of `ego weights fetch faces`",
+    )
+
+
 class NumbersSettings(WhoseFootage):
     """Which episodes are exported, and which numbers of them."""
 
@@ -91,7 +101,7 @@ class NumbersSettings(WhoseFootage):
     )
 
 
-class ContentSettings(NumbersSettings):
+class ContentSettings(NumbersSettings, FacesSettings):
     """Which episodes are exported, which numbers of them, and at which rate."""
 
     fps: int | None = Field(

@@ -150,6 +150,11 @@ class EpisodeSource:
     def __init__(self, reader: LakeReader, content: ContentSettings) -> None:
         from ego_assets.reviews.standing import why_left_out
 
+        if content.faces == "blur":
+            raise ExportError(
+                "training windows show pictures as they were recorded: write an export with "
+                "`--faces blur`, and train from that"
+            )
         self.reader = reader
         left_out = why_left_out(reader.lake, content)
         self._lake = LakeEpisodes(reader, content, max_side_px=0, left_out=left_out)

@@ -51,7 +51,9 @@ class CocoEpisodes:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        chosen = ContentSettings(split=self.content.split, **self.content.wanted)
+        chosen = ContentSettings(
+            split=self.content.split, faces=self.content.faces, **self.content.wanted
+        )
         self._episodes = LakeEpisodes(self.reader, chosen, max_side_px=0)
 
     def __len__(self) -> int:
@@ -127,19 +129,28 @@ class CocoEpisodes:
                         annotations.append({"frame_index": place[1]} | _annotation(mask, joints))
         clip = {k: row[k] for k in ("shard", "video_id", "start_frame", "end_frame")}
         wanted = {frame for _, frame in times}
+        blur = self._episodes.blur
+        faces = {"faces": blur.said()} if blur else {}
 
         def pictures() -> Iterator[tuple[int, np.ndarray]]:
-            for frame in self.reader.frames(clip | {"context_frames": 0}):
+            frames = self.reader.frames(clip | {"context_frames": 0})
+            for frame in blur.frames(frames, wanted) if blur else frames:
                 if frame.index in wanted:
                     yield frame.index, view.picture(frame.image) if view else frame.image
 
         return AnnotatedEpisode(
             row["episode_id"],
-            f"{video['sha256']} {read.decoded_by}" + (f" {json.dumps(camera)}" if view else ""),
+            f"{video['sha256']} {read.decoded_by}"
+            + (f" {json.dumps(camera)}" if view else "")
+            + (f" {json.dumps(faces)}" if blur else ""),
             images,
             annotations,
             pictures,
-            {k: row[k] for k in _EPISODE} | {"sha256": video["sha256"]} | camera | said_in(row),
+            {k: row[k] for k in _EPISODE}
+            | {"sha256": video["sha256"]}
+            | camera
+            | faces
+            | said_in(row),
         )
 
 

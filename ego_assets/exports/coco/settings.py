@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ego_assets.exports.settings import UNDISTORTED, WhoseFootage
+from ego_assets.exports.settings import UNDISTORTED, FacesSettings, WhoseFootage
 from ego_assets.settings import Settings
 
 
-class CocoContent(WhoseFootage):
+class CocoContent(WhoseFootage, FacesSettings):
     """Which pictures are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

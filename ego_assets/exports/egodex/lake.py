@@ -34,7 +34,9 @@ class EgoDexEpisodes(LakeEpisodes):
         max_side_px: int,
         left_out: Callable[[str], str | None] = nobody_objects,
     ) -> None:
-        chosen = ContentSettings(split=content.split, frame="world", fps=FPS, **content.wanted)
+        chosen = ContentSettings(
+            split=content.split, frame="world", fps=FPS, faces=content.faces, **content.wanted
+        )
         super().__init__(reader, chosen, max_side_px, left_out)
         self._scores: tuple[str, dict[tuple[Any, ...], float]] = ("", {})
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ego_assets.exports.settings import VideoSettings, WhoseFootage
+from ego_assets.exports.settings import FacesSettings, VideoSettings, WhoseFootage
 
 FPS = 30
 
 
-class EgoDexContent(WhoseFootage):
+class EgoDexContent(WhoseFootage, FacesSettings):
     """Which episodes are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

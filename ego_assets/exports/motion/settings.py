@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from ego_assets.exports.settings import WhoseFootage
+from ego_assets.exports.settings import FacesSettings, WhoseFootage
 
 
-class PlacedContent(WhoseFootage):
+class PlacedContent(WhoseFootage, FacesSettings):
     """Which episodes are exported."""
 
     split: Literal["train", "validation", "test", "all"] = Field(

@@ -38,7 +38,9 @@ class VitraEpisodes(MotionEpisodes):
         max_side_px: int,
         left_out: Callable[[str], str | None] = nobody_objects,
     ) -> None:
-        chosen = ContentSettings(split=content.split, frame="world", **content.wanted)
+        chosen = ContentSettings(
+            split=content.split, frame="world", faces=content.faces, **content.wanted
+        )
         super().__init__(reader, chosen, max_side_px, left_out, every_frame=True)
         self._poses: tuple[str, dict[tuple[Any, ...], np.ndarray]] = ("", {})
 

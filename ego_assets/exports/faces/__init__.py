@@ -1,0 +1,1 @@
+"""Faces in the pictures of exports: shown, or blurred."""

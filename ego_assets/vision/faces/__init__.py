@@ -1,0 +1,1 @@
+"""Faces made unrecognizable in pictures."""

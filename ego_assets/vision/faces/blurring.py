@@ -1,0 +1,147 @@
+"""Makes faces in pictures unrecognizable: as mosaics of a few blocks, steady over time.
+
+Here: mosaics, and which boxes hold in which frame. Not here: finding faces (`models.faces`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from ego_assets.operator import Frame
+
+VERSION = "1"
+"""Raised when the same boxes would be blurred otherwise."""
+BLOCKS = 4
+"""Blocks along the longer side of a blurred region: three or so across the face itself."""
+GROWN = 1.4
+"""Sides of the blurred region over those of the face's box, which ends at the hairline and
+before the ears."""
+HOLD_FRAMES = 5
+"""A face stays blurred in so many frames before and after those in which it is found."""
+
+
+class FaceFinder(Protocol):
+    """What finds faces. max_side_px: it looks at no larger pictures, and shrinks them itself."""
+
+    max_side_px: int
+
+    def find(self, image: np.ndarray) -> np.ndarray:
+        """(N, 4) boxes x_min, y_min, x_max, y_max in an upright (H, W, 3) uint8 RGB picture."""
+        ...
+
+    def said(self) -> Mapping[str, Any]:
+        """What its boxes depend on: its name, its weights, its settings."""
+        ...
+
+
+@dataclass(frozen=True)
+class FaceBlur:
+    """A derived view of frames in which faces cannot be recognized.
+
+    The same frames give the same pictures. A light blur would not do: a Gaussian of a few pixels
+    is undone by deconvolution, and recognizers still know faces in mosaics of 8 pixels and more
+    across (McPherson et al., "Defeating Image Obfuscation with Deep Learning", 2016). Here a face
+    keeps about nine colours, whatever its size. Who else is known to be in the room, by clothes,
+    place or voice, is not hidden.
+    """
+
+    finder: FaceFinder
+
+    def said(self) -> dict[str, Any]:
+        """What the pictures depend on, for provenance and fingerprints."""
+        mosaic = {"blocks": BLOCKS, "grown": GROWN, "hold_frames": HOLD_FRAMES, "version": VERSION}
+        return {"shown": "blurred", **self.finder.said(), **mosaic}
+
+    def frames(
+        self, frames: Iterable[Frame], needed: Collection[int] | None = None
+    ) -> Iterator[Frame]:
+        """The frames, which rise, with faces blurred. needed: indices of those that are wanted;
+        faces are looked for in these and close to them only.
+
+        As many as `HOLD_FRAMES` + 1 pictures are in memory at a time.
+        """
+        wanted = None if needed is None else set(needed)
+        near = None if wanted is None else _around(wanted)
+        waiting: deque[Frame] = deque()
+        found: dict[int, np.ndarray] = {}
+
+        def ready(newest: float) -> Iterator[Frame]:
+            while waiting and waiting[0].index + HOLD_FRAMES <= newest:
+                frame = waiting.popleft()
+                if wanted is None or frame.index in wanted:
+                    boxes = boxes_at(found, frame.index)
+                    yield dataclasses.replace(frame, image=pixelated(frame.image, boxes))
+                for index in [i for i in found if i < frame.index - HOLD_FRAMES]:
+                    del found[index]
+
+        for frame in frames:
+            if near is None or frame.index in near:
+                yield from ready(frame.index - 1)
+                found[frame.index] = np.asarray(self.finder.find(frame.image)).reshape(-1, 4)
+                waiting.append(frame)
+        yield from ready(math.inf)
+
+
+def _around(indices: Iterable[int]) -> set[int]:
+    return {i + d for i in indices for d in range(-HOLD_FRAMES, HOLD_FRAMES + 1)}
+
+
+def boxes_at(found: Mapping[int, np.ndarray], index: int) -> np.ndarray:
+    """(N, 4) boxes to blur in a frame, by the boxes (N, 4) that were found in the frames around it.
+
+    A face that is found in other frames, and not in this one, is where it moves through between
+    the two nearest, or stays where it was seen if there is only one.
+    """
+    boxes = list(found.get(index, ()))
+    ways = [
+        [i for i in range(index + step, index + step * (HOLD_FRAMES + 1), step) if i in found]
+        for step in (-1, 1)
+    ]
+    for here, there in (ways, ways[::-1]):
+        for near in here:
+            for box in found[near]:
+                if any(_is_same(box, other) for other in boxes):
+                    continue
+                beyond = ((far, other) for far in there for other in found[far])
+                match = next(((f, other) for f, other in beyond if _is_same(box, other)), None)
+                if match is not None:
+                    far, other = match
+                    box = box + (other - box) * (index - near) / (far - near)
+                boxes.append(box)
+    return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two boxes are of one face: the middle of one is in the other."""
+    apart = np.abs((one[:2] + one[2:]) - (other[:2] + other[2:])) / 2
+    return bool((apart <= np.maximum(one[2:] - one[:2], other[2:] - other[:2]) / 2).all())
+
+
+def pixelated(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The (H, W, 3) picture with a mosaic over each of the (N, 4) boxes, grown; the picture itself
+    if there is none. All pixels of a block are its mean, and no more is left of it."""
+    if not len(boxes):
+        return image
+    shown = image.copy()
+    height, width = image.shape[:2]
+    for box in np.asarray(boxes, np.float64):
+        middle, sides = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * GROWN
+        low = np.floor((middle - sides / 2).clip(0, (width, height))).astype(int)
+        high = np.ceil((middle + sides / 2).clip(0, (width, height))).astype(int)
+        size = high - low
+        if not size.all():
+            continue
+        block = sides.max() / BLOCKS
+        across, down = np.maximum(1, (size / block).round()).astype(int).tolist()
+        region = shown[low[1] : high[1], low[0] : high[0]]
+        small = cv2.resize(region, (across, down), interpolation=cv2.INTER_AREA)
+        region[:] = cv2.resize(small, size.tolist(), interpolation=cv2.INTER_NEAREST)
+    return shown
