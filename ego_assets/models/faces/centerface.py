@@ -26,7 +26,8 @@ MIN_SCORE = 0.2
 _SAME = 0.3
 """Intersection over union from which two boxes are of one face."""
 _STRIDE, _MULTIPLE = 4, 32
-_HEAT, _SIZE, _OFFSET = "537", "538", "539"
+_OUTPUTS = ("537", "538", "539", "540")
+"""Heat, sizes, offsets and landmarks, which OpenCV gives together or not at all."""
 
 
 class CenterFace:
@@ -74,7 +75,7 @@ class CenterFace:
         size = _whole(width * shrink), _whole(height * shrink)
         if max(size) < max(width, height):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        heat, sizes, offsets = self._run(cv2.dnn.blobFromImage(image, 1.0, size), size)
+        heat, sizes, offsets, _ = self._run(cv2.dnn.blobFromImage(image, 1.0, size), size)
         boxes = _boxes(heat[0, 0], sizes[0], offsets[0])
         scale = np.array([width / size[0], height / size[1]])
         return boxes * np.tile(scale, 2)
@@ -90,7 +91,7 @@ class CenterFace:
                     raise WeightsError(f"{self._file} cannot be read: {error}") from error
             self._net.setInput(blob)
             # What comes out belongs to the network, and is written over by the next call.
-            return [each.copy() for each in self._net.forward([_HEAT, _SIZE, _OFFSET])]
+            return [each.copy() for each in self._net.forward(list(_OUTPUTS))]
 
 
 def _whole(pixels: float) -> int:

@@ -68,25 +68,31 @@ class FaceBlur:
 
         As many as `HOLD_FRAMES` + 1 pictures are in memory at a time.
         """
+        for frame, boxes in self.with_boxes(frames, needed):
+            yield dataclasses.replace(frame, image=pixelated(frame.image, boxes))
+
+    def with_boxes(
+        self, frames: Iterable[Frame], needed: Collection[int] | None = None
+    ) -> Iterator[tuple[Frame, np.ndarray]]:
+        """As `frames`, the pictures as they are and the (N, 4) boxes to blur beside them."""
         wanted = None if needed is None else set(needed)
         near = None if wanted is None else _around(wanted)
         waiting: deque[Frame] = deque()
         found: dict[int, np.ndarray] = {}
 
-        def ready(newest: float) -> Iterator[Frame]:
+        def ready(newest: float) -> Iterator[tuple[Frame, np.ndarray]]:
             while waiting and waiting[0].index + HOLD_FRAMES <= newest:
                 frame = waiting.popleft()
                 if wanted is None or frame.index in wanted:
-                    boxes = boxes_at(found, frame.index)
-                    yield dataclasses.replace(frame, image=pixelated(frame.image, boxes))
+                    yield frame, boxes_at(found, frame.index)
                 for index in [i for i in found if i < frame.index - HOLD_FRAMES]:
                     del found[index]
 
         for frame in frames:
             if near is None or frame.index in near:
-                yield from ready(frame.index - 1)
                 found[frame.index] = np.asarray(self.finder.find(frame.image)).reshape(-1, 4)
                 waiting.append(frame)
+                yield from ready(frame.index)
         yield from ready(math.inf)
 
 
@@ -125,23 +131,37 @@ def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((apart <= np.maximum(one[2:] - one[:2], other[2:] - other[:2]) / 2).all())
 
 
+def covered(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(height, width) bool: the pixels that a mosaic hides."""
+    hidden = np.zeros((height, width), bool)
+    for rows, columns, _ in _regions(boxes, width, height):
+        hidden[rows, columns] = True
+    return hidden
+
+
 def pixelated(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """The (H, W, 3) picture with a mosaic over each of the (N, 4) boxes, grown; the picture itself
     if there is none. All pixels of a block are its mean, and no more is left of it."""
     if not len(boxes):
         return image
     shown = image.copy()
-    height, width = image.shape[:2]
+    for rows, columns, blocks in _regions(boxes, image.shape[1], image.shape[0]):
+        region = shown[rows, columns]
+        small = cv2.resize(region, blocks, interpolation=cv2.INTER_AREA)
+        size = region.shape[1], region.shape[0]
+        region[:] = cv2.resize(small, size, interpolation=cv2.INTER_NEAREST)
+    return shown
+
+
+def _regions(
+    boxes: np.ndarray, width: int, height: int
+) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
+    """Rows and columns of each box, grown, within a picture, and its blocks across and down."""
     for box in np.asarray(boxes, np.float64):
         middle, sides = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * GROWN
         low = np.floor((middle - sides / 2).clip(0, (width, height))).astype(int)
         high = np.ceil((middle + sides / 2).clip(0, (width, height))).astype(int)
-        size = high - low
-        if not size.all():
-            continue
-        block = sides.max() / BLOCKS
-        across, down = np.maximum(1, (size / block).round()).astype(int).tolist()
-        region = shown[low[1] : high[1], low[0] : high[0]]
-        small = cv2.resize(region, (across, down), interpolation=cv2.INTER_AREA)
-        region[:] = cv2.resize(small, size.tolist(), interpolation=cv2.INTER_NEAREST)
-    return shown
+        if (high > low).all():
+            # By the whole face: what is left of one at the edge has no smaller blocks.
+            across, down = ((high - low) * BLOCKS / sides.max()).round().clip(1).astype(int)
+            yield slice(low[1], high[1]), slice(low[0], high[0]), (int(across), int(down))
