@@ -33,7 +33,7 @@ FACE = np.array([[60.0, 56.0, 100.0, 96.0]])
 """Below the bars, over squares."""
 FOUND = {*range(10, 15), *range(18, 23)}
 """Frames in which the finder sees it."""
-BLURRED = set(range(10 - HOLD_FRAMES, 23 + HOLD_FRAMES))
+BLURRED = set(range(11 - HOLD_FRAMES, 22 + HOLD_FRAMES))
 HASH = "5" * 64
 
 

@@ -121,10 +121,16 @@ def test_a_face_that_is_missed_between_two_frames_is_hidden_on_the_way() -> None
 
 
 def test_a_face_stays_hidden_a_few_frames_before_and_after() -> None:
-    hidden = hidden_in({10: [FACE]}, range(20))
+    hidden = hidden_in({10: [FACE], 11: [FACE]}, range(20))
     blurred = [index for index, where in hidden.items() if where.any()]
-    assert blurred == list(range(10 - HOLD_FRAMES, 10 + HOLD_FRAMES + 1))
+    # Frame 10 - HOLD_FRAMES sees only one of the two.
+    assert blurred == list(range(11 - HOLD_FRAMES, 10 + HOLD_FRAMES + 1))
     assert list(hidden) == list(range(20))
+
+
+def test_what_is_seen_in_one_frame_only_is_hidden_there_alone() -> None:
+    hidden = hidden_in({10: [FACE], 12: [FACE + 70]}, range(20))
+    assert [index for index, where in hidden.items() if where.any()] == [10, 12]
 
 
 def test_what_is_found_counts_more_than_what_is_held() -> None:
@@ -132,6 +138,13 @@ def test_what_is_found_counts_more_than_what_is_held() -> None:
     np.testing.assert_array_equal(
         boxes_at({i: np.array(b) for i, b in script.items()}, 5), [FACE + 3]
     )
+
+
+def test_a_face_that_moves_far_leaves_nothing_behind() -> None:
+    script = {index: [FACE + 8 * index] for index in range(8)}
+    hidden = hidden_in(script, range(8))
+    for index, where in hidden.items():
+        assert not where[~covered(np.array(script[index]), 160, 100)].any(), index
 
 
 def test_two_faces_are_held_each_by_itself() -> None:
@@ -145,17 +158,17 @@ def test_two_faces_are_held_each_by_itself() -> None:
 
 
 def test_gaps_in_the_frames_count_by_their_index() -> None:
-    hidden = hidden_in({0: [FACE]}, [0, 3, 5, 6, 50])
-    assert [i for i, where in hidden.items() if where.any()] == [0, 3, 5]
+    hidden = hidden_in({0: [FACE], 1: [FACE]}, [0, 1, 3, 5, 6, 50])
+    assert [i for i, where in hidden.items() if where.any()] == [0, 1, 3, 5]
 
 
 def test_only_frames_near_the_needed_ones_are_looked_at() -> None:
-    finder = ScriptedFinder({25: [FACE]})
+    finder = ScriptedFinder({25: [FACE], 27: [FACE]})
     shown = list(FaceBlur(finder).frames(iter(frames(range(60))), needed=[30, 50]))
     assert [f.index for f in shown] == [30, 50]
     wanted = {i + d for i in (30, 50) for d in range(-HOLD_FRAMES, HOLD_FRAMES + 1)}
     assert finder.looks == sorted(wanted)
-    whole = FaceBlur(ScriptedFinder({25: [FACE]})).frames(iter(frames(range(60))))
+    whole = FaceBlur(ScriptedFinder(finder.script)).frames(iter(frames(range(60))))
     alike = {f.index: f.image for f in whole}
     for frame in shown:
         assert (frame.image == alike[frame.index]).all()

@@ -21,11 +21,14 @@ from ego_assets.models.weights import WeightsError, find_files, sha256, weights_
 
 MAX_SIDE_PX = 1280
 """Longer side of what the network looks at: a larger picture is shrunk to it."""
+SIZES = (1.0, 0.5)
+"""It looks at a picture at these sizes: faces that are near are found better at the smaller one."""
 MIN_SCORE = 0.2
 """A missed face costs more than a blurred cup."""
 _SAME = 0.3
 """Intersection over union from which two boxes are of one face."""
 _STRIDE, _MULTIPLE = 4, 32
+_KEPT_NETS = 4
 _OUTPUTS = ("537", "538", "539", "540")
 """Heat, sizes, offsets and landmarks, which OpenCV gives together or not at all."""
 
@@ -44,8 +47,7 @@ class CenterFace:
                 f"fetch {FACES.name}`"
             )
         self._file = file
-        self._size: tuple[int, int] | None = None
-        self._net: Any = None
+        self._nets: dict[tuple[int, int], Any] = {}
         self._turn = threading.Lock()
 
     @classmethod
@@ -61,37 +63,44 @@ class CenterFace:
             "finder": "centerface",
             "weights_sha256": self._sha256,
             "max_side_px": MAX_SIDE_PX,
+            "sizes": list(SIZES),
             "min_score": MIN_SCORE,
         }
 
     def find(self, image: np.ndarray) -> np.ndarray:
         """Boxes of the faces in an upright (H, W, 3) uint8 RGB picture.
 
-        Returns (N, 4) float64 x_min, y_min, x_max, y_max in its pixels, surest first. They may
-        reach beyond its edges.
+        Returns (N, 4) float64 x_min, y_min, x_max, y_max in its pixels. They may reach beyond its
+        edges, and a face may have one for each of `SIZES`.
         """
+        shrink = min(1.0, MAX_SIDE_PX / max(image.shape[:2]))
+        return np.concatenate([self._find(image, shrink * size) for size in SIZES])
+
+    def _find(self, image: np.ndarray, shrink: float) -> np.ndarray:
         height, width = image.shape[:2]
-        shrink = min(1.0, MAX_SIDE_PX / max(height, width))
         size = _whole(width * shrink), _whole(height * shrink)
         if max(size) < max(width, height):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         heat, sizes, offsets, _ = self._run(cv2.dnn.blobFromImage(image, 1.0, size), size)
-        boxes = _boxes(heat[0, 0], sizes[0], offsets[0])
         scale = np.array([width / size[0], height / size[1]])
-        return boxes * np.tile(scale, 2)
+        found: np.ndarray = _boxes(heat[0, 0], sizes[0], offsets[0]) * np.tile(scale, 2)
+        return found
 
     def _run(self, blob: np.ndarray, size: tuple[int, int]) -> Any:
         with self._turn:
-            if self._size != size:
+            if size not in self._nets:
+                if len(self._nets) >= _KEPT_NETS:
+                    self._nets.clear()
                 # A network that was run at one size gives nonsense at another one in OpenCV's
                 # older engine.
                 try:
-                    self._net, self._size = cv2.dnn.readNetFromONNX(str(self._file)), size
+                    self._nets[size] = cv2.dnn.readNetFromONNX(str(self._file))
                 except cv2.error as error:
                     raise WeightsError(f"{self._file} cannot be read: {error}") from error
-            self._net.setInput(blob)
+            net = self._nets[size]
+            net.setInput(blob)
             # What comes out belongs to the network, and is written over by the next call.
-            return [each.copy() for each in self._net.forward(list(_OUTPUTS))]
+            return [each.copy() for each in net.forward(list(_OUTPUTS))]
 
 
 def _whole(pixels: float) -> int:

@@ -25,7 +25,7 @@ GROWN = 1.4
 """Sides of the blurred region over those of the face's box, which ends at the hairline and
 before the ears."""
 HOLD_FRAMES = 5
-"""A face stays blurred in so many frames before and after those in which it is found."""
+"""A face that is found in two frames or more stays blurred in so many before and after each."""
 
 
 class FaceFinder(Protocol):
@@ -103,8 +103,9 @@ def _around(indices: Iterable[int]) -> set[int]:
 def boxes_at(found: Mapping[int, np.ndarray], index: int) -> np.ndarray:
     """(N, 4) boxes to blur in a frame, by the boxes (N, 4) that were found in the frames around it.
 
-    A face that is found in other frames, and not in this one, is where it moves through between
-    the two nearest, or stays where it was seen if there is only one.
+    A face that is found in two or more of these, and not in this one, is where it moves through
+    between those before and behind, or stays where it was seen if they are on one side. What is
+    seen in one frame only is most often no face, and is blurred there alone.
     """
     boxes = list(found.get(index, ()))
     ways = [
@@ -112,17 +113,27 @@ def boxes_at(found: Mapping[int, np.ndarray], index: int) -> np.ndarray:
         for step in (-1, 1)
     ]
     for here, there in (ways, ways[::-1]):
+        nearer = list(boxes)  # a face that moves far is followed from frame to frame
         for near in here:
-            for box in found[near]:
-                if any(_is_same(box, other) for other in boxes):
-                    continue
-                beyond = ((far, other) for far in there for other in found[far])
-                match = next(((f, other) for f, other in beyond if _is_same(box, other)), None)
+            new = [b for b in found[near] if not any(_is_same(b, other) for other in nearer)]
+            nearer.extend(found[near])
+            for box in new:
+                match = _match(box, found, there)
                 if match is not None:
                     far, other = match
                     box = box + (other - box) * (index - near) / (far - near)
+                elif _match(box, found, (i for i in here if i != near)) is None:
+                    continue
                 boxes.append(box)
     return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def _match(
+    box: np.ndarray, found: Mapping[int, np.ndarray], frames: Iterable[int]
+) -> tuple[int, np.ndarray] | None:
+    """The first of the frames that has the face of a box, and its box there."""
+    boxes = ((frame, other) for frame in frames for other in found[frame])
+    return next(((frame, other) for frame, other in boxes if _is_same(box, other)), None)
 
 
 def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
