@@ -47,10 +47,10 @@ class FaceBlur:
     """A derived view of frames in which faces cannot be recognized.
 
     The same frames give the same pictures. A light blur would not do: a Gaussian of a few pixels
-    is undone by deconvolution, and recognizers still know faces in mosaics of 8 pixels and more
-    across (McPherson et al., "Defeating Image Obfuscation with Deep Learning", 2016). Here a face
-    keeps about nine colours, whatever its size. Who else is known to be in the room, by clothes,
-    place or voice, is not hidden.
+    is undone by deconvolution, and networks that are trained on mosaics of known people recognize
+    them in fine ones (McPherson et al., "Defeating Image Obfuscation with Deep Learning", 2016).
+    Here a face keeps about nine colours, whatever its size. What clothes, places and voices tell
+    of people is not hidden.
     """
 
     finder: FaceFinder
