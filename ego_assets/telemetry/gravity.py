@@ -61,26 +61,36 @@ def gravity_at(
     rules: GravityRules,
 ) -> Directions:
     """Gravity at times (N,), from accelerations (A, 3) in m/s² at accel_s (A,) and turns (G, 3) in
-    rad/s at gyro_s (G,), all ascending and in the camera frame. Without turns, only where
-    accelerations stay what they are."""
+    rad/s at gyro_s (G,), all ascending and in the camera frame. Where turns are not known,
+    only where accelerations stay what they are."""
     found = Directions(
         np.full((len(at_s), 3), np.nan), np.full(len(at_s), np.nan), np.zeros(len(at_s))
     )
+    turns = [
+        (gyro_s[first:last], _orientations(gyro_s[first:last], gyro[first:last]))
+        for first, last in _without_gaps(gyro_s, rules.max_gap_s)
+    ]
+    ends = np.array([times[-1] for times, _ in turns])
     for first, last in _without_gaps(accel_s, rules.max_gap_s):
         times, vectors = accel_s[first:last], accel[first:last]
-        mine = (gyro_s >= times[0] - rules.max_gap_s) & (gyro_s <= times[-1] + rules.max_gap_s)
-        whole = list(_without_gaps(gyro_s[mine], rules.max_gap_s))
-        is_turned = len(whole) == 1 and _spans(gyro_s[mine], times, rules.max_gap_s)
-        inside = np.flatnonzero((at_s >= times[0]) & (at_s <= times[-1]))
-        if not len(inside):
+        is_still = (at_s >= times[0]) & (at_s <= times[-1])
+        for turned_s, quaternions in turns[np.searchsorted(ends, times[0]) :]:
+            if turned_s[0] > times[-1]:
+                break
+            start, end = _common(turned_s, times, rules.max_gap_s)
+            inside = np.flatnonzero((at_s >= start) & (at_s <= end))
+            # Of less than that, a mean is no better than where nothing tells of turns.
+            if end - start < rules.still_window_s or not len(inside):
+                continue
+            is_still[inside] = False
+            part = (times >= start) & (times <= end)
+            still, back = (_sampled(turned_s, quaternions, t) for t in (times[part], at_s[inside]))
+            half = rules.window_s
+            _fill(found, inside, at_s[inside], times[part], vectors[part], still, back, half, rules)
+        if not len(inside := np.flatnonzero(is_still)):
             continue
-        if is_turned:
-            turns = _orientations(gyro_s[mine], gyro[mine])
-            still, back = (_sampled(gyro_s[mine], turns, t) for t in (times, at_s[inside]))
-        else:
-            still = np.broadcast_to(np.eye(3), (len(times), 3, 3))
-            back = np.broadcast_to(np.eye(3), (len(inside), 3, 3))
-        half = rules.window_s if is_turned else rules.still_window_s
+        still, back = (np.broadcast_to(np.eye(3), (len(t), 3, 3)) for t in (times, inside))
+        half = rules.still_window_s
         _fill(found, inside, at_s[inside], times, vectors, still, back, half, rules)
     is_good = found.uncertainty_deg <= rules.max_uncertainty_deg
     found.down[~is_good] = np.nan
@@ -95,8 +105,14 @@ def _without_gaps(times: np.ndarray, max_gap_s: float) -> Iterator[tuple[int, in
             yield int(first), int(last)
 
 
-def _spans(times: np.ndarray, others: np.ndarray, max_gap_s: float) -> bool:
-    return bool(times[0] <= others[0] + max_gap_s and times[-1] >= others[-1] - max_gap_s)
+def _common(turned_s: np.ndarray, times: np.ndarray, max_gap_s: float) -> tuple[float, float]:
+    """(start, end) of the accelerations whose turns are known, up to their own ends where turns
+    begin a little later or end a little earlier."""
+    start, end = turned_s[0], turned_s[-1]
+    return (
+        float(times[0] if start - times[0] <= max_gap_s else start),
+        float(times[-1] if times[-1] - end <= max_gap_s else end),
+    )
 
 
 def _orientations(times: np.ndarray, turns: np.ndarray) -> np.ndarray:

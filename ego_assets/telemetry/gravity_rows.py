@@ -33,7 +33,7 @@ class GravityFinder:
     """`telemetry` and `scene_reconstruction` of a shard → rows of `gravity`."""
 
     name = "imu"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
     reads: ClassVar[dict[str, list[str]]] = {

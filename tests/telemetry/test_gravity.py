@@ -95,6 +95,24 @@ def test_gaps_are_not_bridged() -> None:
     assert np.isfinite(found.down[(FRAMES_S < 4.9)]).all()
 
 
+@pytest.mark.parametrize("lost_s", [(9.0, 10.0), (15.0, 19.99)])
+def test_a_gap_of_the_gyroscope_costs_the_frames_in_it_alone(lost_s: tuple[float, float]) -> None:
+    """Also if but one sample comes after it."""
+    motion = Motion(1, turn_rad=1.2)
+    times, accel, gyro = measured(motion)
+    whole = gravity_at(FRAMES_S, times, accel, times, gyro, GravityRules())
+    kept = (times < lost_s[0]) | (times > lost_s[1])
+    found = gravity_at(FRAMES_S, times, accel, times[kept], gyro[kept], GravityRules())
+    away = np.abs(FRAMES_S - np.mean(lost_s)) > np.ptp(lost_s) / 2
+    assert np.isfinite(whole.down[:, 0]).mean() > 0.95
+    assert np.isfinite(found.down[away, 0]).mean() > 0.95
+    off = off_deg(found, motion)
+    off = off[np.isfinite(off)]
+    assert np.sqrt((off**2).mean()) < 2
+    far = np.abs(FRAMES_S - np.mean(lost_s)) > np.ptp(lost_s) / 2 + 4.2
+    np.testing.assert_allclose(found.down[far], whole.down[far], atol=1e-3)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_hardly_any_samples_are_no_gravity(count: int) -> None:
     times = np.arange(count) * 0.01
