@@ -22,7 +22,7 @@ from resources.ledger.sources import Source, Sources
 from resources.raw.limits import BYTES_IN_FLIGHT
 from resources.raw.places import RawFileOfShard, files_of
 from resources.raw.reader import raw_version
-from resources.raw.sidecars import find_beside, sidecar_version
+from resources.raw.sidecars import beside_state, sidecar_version
 
 
 def digest(*parts: Any) -> str:
@@ -261,8 +261,11 @@ def plan_videos(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
             continue
         file = inputs.file_of.get(video["video_id"], "")
         uri = inputs.sources[file].uri if file in inputs.sources else video["uri"]
-        beside = find_beside(uri, spec.beside).values()
-        known = digest(video["sha256"], _fingerprint(made, file), *beside)
+        beside = beside_state(uri, spec.beside)
+        # What cannot be seen now is taken to be as it was.
+        was = inputs.made(spec.tables[0]).get(video["video_id"]) if beside is None else None
+        known = digest(video["sha256"], _fingerprint(made, file), *(beside or ()))
+        known = was.input_hash if was else known
         item = WorkItem(
             item_id=video["video_id"],
             video_id=video["video_id"],

@@ -165,6 +165,27 @@ def find_beside(uri: str, suffixes: Sequence[str]) -> dict[str, Version]:
     return {place: (place.rpartition("/")[2], *version) for place, version in found.items()}
 
 
+def beside_state(uri: str, suffixes: Sequence[str]) -> list[Version] | None:
+    """What tells one version of them from another, whatever the video's name is: suffix, size, and
+    modification time or ETag. None: it cannot be told now, because the video cannot be seen or its
+    bucket cannot be listed."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if not suffixes:
+        return []
+    start = len(sidecar_of(uri).removesuffix(f".{CAMERA}.json"))
+    is_local = not is_remote(uri)
+    try:
+        if is_local and raw_version(uri) is None:
+            return None
+        found = find_beside(uri, suffixes)
+        if is_local and raw_version(uri) is None:
+            return None
+    except (BotoCoreError, ClientError):
+        return None
+    return [(place[start:], *version[1:]) for place, version in found.items()]
+
+
 def _files(places: Sequence[str]) -> dict[str, tuple[int | str, int | str]]:
     found: dict[str, tuple[int | str, int | str]] = {}
     for place in places:

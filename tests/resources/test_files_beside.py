@@ -9,7 +9,7 @@ import pytest
 
 from resources.raw import sidecars
 from resources.raw.reader import RawReader
-from resources.raw.sidecars import find_beside, hold_beside
+from resources.raw.sidecars import beside_state, find_beside, hold_beside
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 SUFFIXES = (".telemetry.csv", ".telemetry.mcap")
@@ -40,6 +40,20 @@ def test_another_content_is_another_version(tmp_path: Path) -> None:
     assert first == find_beside(video, SUFFIXES)
     file.write_text("22")
     assert find_beside(video, SUFFIXES) != first
+
+
+def test_another_name_of_the_video_is_no_other_state(tmp_path: Path) -> None:
+    before, after = tmp_path / "v.mp4", tmp_path / "day" / "w.mp4"
+    after.parent.mkdir()
+    for name in ("v.mp4", "v.telemetry.csv"):
+        (tmp_path / name).write_text("1")
+    state = beside_state(str(before), SUFFIXES)
+    assert state is not None and [part[0] for part in state] == [".telemetry.csv"]
+    before.rename(after)
+    assert beside_state(str(before), SUFFIXES) is None
+    assert beside_state(str(after), SUFFIXES) == []
+    (tmp_path / "v.telemetry.csv").rename(after.with_name("w.telemetry.csv"))
+    assert beside_state(str(after), SUFFIXES) == state
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "large", "gone"])
@@ -81,3 +95,10 @@ def test_of_a_bucket_they_are_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
         assert find_beside(video, SUFFIXES) != first and held(video) == [b"other"]
         monkeypatch.setattr(sidecars, "MAX_BESIDE_BYTES", 4)
         assert held(video) == [None]
+
+
+def test_of_a_bucket_that_is_away_nothing_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(monkeypatch):
+        assert beside_state(f"s3://{new_bucket()}/v.mp4", SUFFIXES) == []
+        assert beside_state("s3://was-deleted/v.mp4", SUFFIXES) is None
+        assert beside_state("s3://was-deleted/v.mp4", ()) == []

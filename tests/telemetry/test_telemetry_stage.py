@@ -10,6 +10,7 @@ import pytest
 from made_telemetry import Motion, write_video
 from test_gpmf import payloads
 
+from ego_assets.engine.plan import plan
 from ego_assets.upkeep.erasure import erase
 from ego_assets.upkeep.erasure.survey import find_videos, survey
 from resources.ledger import State
@@ -66,6 +67,31 @@ def test_a_file_beside_a_video_is_read_and_read_again_when_it_changes(bench: Raw
     beside.unlink()
     bench.run(stages=STAGES)
     assert set(sources(bench)) == {"g.mp4"}
+
+
+def test_work_is_planned_as_it_was_while_the_disk_is_away_or_a_video_is_renamed(
+    bench: RawBench,
+) -> None:
+    (bench.raw / "a.telemetry.csv").write_text("time_s,iso\n0,100\n")
+    bench.run(stages=STAGES)
+    (shard,) = bench.lake.shards()
+
+    def planned() -> dict[str, str]:
+        groups = plan(bench.spec("telemetry", shard), bench.lake, bench.ledger)
+        return {i.item_id: i.base_fingerprint for g in groups for i in g.items}
+
+    before = planned()
+    bench.raw.rename(bench.root / "unmounted")
+    assert planned() == before
+    (bench.root / "unmounted").rename(bench.raw)
+    for name in ("mp4", "telemetry.csv"):
+        (bench.raw / f"a.{name}").rename(bench.raw / f"z.{name}")
+    work = bench.work()
+    bench.run(stages=STAGES)
+    assert planned() == before
+    assert {k: v for k, v in bench.work().items() if k[0] == "telemetry"} == {
+        k: v for k, v in work.items() if k[0] == "telemetry"
+    }
 
 
 def test_a_link_beside_a_video_is_not_followed(bench: RawBench) -> None:
