@@ -32,6 +32,7 @@ from ego_assets.telemetry.samples import (
 )
 from ego_assets.telemetry.settings import TelemetrySettings
 from ego_assets.telemetry.tables import TelemetrySample
+from resources.raw.plain_files import NotAFileError
 from resources.raw.sidecars import MAX_BESIDE_BYTES
 
 _KINDS = ("gpmd", "camm", "subtitle", "csv", "mcap")
@@ -98,10 +99,21 @@ class TelemetryReader:
                 limit = f"{MAX_BESIDE_BYTES // 2**20} MiB"
                 source.faults.add(f"it is no plain file, or larger than {limit}: it was not read")
             else:
-                source = _READERS[suffix](file, name, self.settings.max_samples)
+                source = self._read_beside(file, name, suffix)
             source.delay(self.settings.sidecar_offset_s)
             found.append(source)
         return _one_of_a_kind(found)
+
+    def _read_beside(self, file: Path, name: str, suffix: str) -> SourceTelemetry:
+        try:
+            return _READERS[suffix](file, name, self.settings.max_samples)
+        except NotAFileError as error:
+            why = str(error)
+        except PermissionError:
+            why = "this user may not read it (permission denied)"
+        source = SourceTelemetry(suffix.removeprefix("."), name)
+        source.faults.add(why)
+        return source
 
     def _turn(self, source: SourceTelemetry, clockwise_deg: int) -> None:
         """Turn a source's vectors into the camera's axes, as far as they are known."""

@@ -191,9 +191,11 @@ def _files(places: Sequence[str]) -> dict[str, tuple[int | str, int | str]]:
     for place in places:
         try:
             state = path_of(place).lstat()
+            may_read = os.access(path_of(place), os.R_OK, follow_symlinks=False)
         except (OSError, ValueError):
             continue
-        found[place] = state.st_size, state.st_mtime_ns
+        # Permission may come later, and changes neither size nor time.
+        found[place] = state.st_size, state.st_mtime_ns if may_read else "may not be read"
     return found
 
 

@@ -56,6 +56,15 @@ def test_another_name_of_the_video_is_no_other_state(tmp_path: Path) -> None:
     assert beside_state(str(after), SUFFIXES) == state
 
 
+def test_a_permission_that_changes_is_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "v.telemetry.csv").write_text("1")
+    first = find_beside(str(tmp_path / "v.mp4"), SUFFIXES)
+    monkeypatch.setattr(os, "access", lambda *given, **more: False)
+    assert find_beside(str(tmp_path / "v.mp4"), SUFFIXES) != first
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "large", "gone"])
 def test_what_must_not_be_read_is_not(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch

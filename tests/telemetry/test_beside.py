@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import struct
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_telemetry import write_video
+from made_telemetry import device, stream, write_video
 from test_gpmf import columns, read
 
 from ego_assets.operator import ClipOutput
@@ -127,6 +129,37 @@ def test_a_file_that_must_not_be_read_is_told(tmp_path: Path) -> None:
     output = read(write_video(tmp_path / "v.mp4"), {"v.telemetry.csv": None})
     (source,) = output.tables["telemetry_sources"]
     assert source["fault_count"] == 1 and source["sample_count"] == 0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "mcap"])
+@pytest.mark.parametrize("kind", ["forbidden", "folder", "link"])
+def test_a_file_that_cannot_be_opened_costs_nothing_else(
+    tmp_path: Path, kind: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mcap")
+    path, open_it = tmp_path / f"v.telemetry.{suffix}", os.open
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(tmp_path / "secret")
+    else:
+        path.write_text("time_s,iso\n0,100\n")
+
+    def refuse(name: Any, *args: Any, **more: Any) -> int:
+        if Path(os.fspath(name)) == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return open_it(name, *args, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    shutter = device(stream("SHUT", np.full(10, 0.01), 1, "f"))
+    output = read(write_video(tmp_path / "v.mp4", [(0.0, 1.0, shutter)]), {path.name: path})
+    of_track, of_file = output.tables["telemetry_sources"]
+    assert (of_track["source"], of_track["sample_count"], of_track["fault_count"]) == (
+        "gpmd",
+        10,
+        0,
+    )
+    assert (of_file["source"], of_file["fault_count"]) == (suffix, 1)
 
 
 def test_noise_is_no_csv(tmp_path: Path) -> None:
