@@ -57,7 +57,7 @@ class TelemetryReader:
     """A video, and the files beside it → rows of `telemetry` and `telemetry_sources`."""
 
     name = "tracks"
-    version = "1"
+    version = "2"
     quality_tier = "baseline"
     weights_hash = ""
 

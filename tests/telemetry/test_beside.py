@@ -205,11 +205,14 @@ def write_mcap(
     messages: list[tuple[str, str, int, bytes]],
     start_ns: int | None = None,
     compression: str = "ZSTD",
+    *,
+    in_chunks: bool = True,
 ) -> bytes:
     """messages: (schema, encoding, log time in ns, bytes)."""
     writer_of = pytest.importorskip("mcap.writer")
     with path.open("wb") as file:
-        writer = writer_of.Writer(file, compression=writer_of.CompressionType[compression])
+        kind = writer_of.CompressionType[compression]
+        writer = writer_of.Writer(file, compression=kind, use_chunking=in_chunks)
         writer.start()
         channels: dict[tuple[str, str], int] = {}
         for schema, encoding, log_ns, data in messages:
@@ -277,6 +280,45 @@ def test_absolute_times_of_an_mcap_need_the_time_of_the_first_picture(tmp_path: 
     data = write_mcap(tmp_path / "m", made, START_NS)
     found = columns(beside(tmp_path, "v.telemetry.mcap", data))
     assert found["pts_s"].tolist() == [pytest.approx(0.5, abs=1e-6)]
+
+
+@pytest.mark.parametrize("stamped", ["from 0", "never", "but for one"])
+def test_times_are_all_of_headers_or_all_of_the_log(tmp_path: Path, stamped: str) -> None:
+    """The log's are those of a wall clock, which has another zero."""
+    made = []
+    for number in range(20):
+        said = imu(number / 10)
+        if stamped == "never":
+            said["header"]["stamp"] = {"sec": 0, "nanosec": 0}
+        elif stamped == "but for one" and number == 7:
+            del said["header"]["stamp"]
+        made.append(("sensor_msgs/Imu", "json", START_NS + number * 10**8, as_json(said)))
+    data = write_mcap(tmp_path / "m", made, START_NS)
+    output = beside(tmp_path, "v.telemetry.mcap", data)
+    times = [n / 10 for n in range(20) if stamped != "but for one" or n != 7]
+    np.testing.assert_allclose(columns(output)["pts_s"], times, atol=1e-6)
+    (source,) = output.tables["telemetry_sources"]
+    assert source["fault_count"] == (stamped == "but for one")
+
+
+@pytest.mark.parametrize("how", ["damaged", "over"])
+def test_the_time_of_the_first_picture_is_found_behind_what_is_not_read(
+    tmp_path: Path, how: str
+) -> None:
+    made = [("sensor_msgs/Imu", "json", 1, as_json(imu(n, start_ns=START_NS))) for n in range(3)]
+    data = bytearray(write_mcap(tmp_path / "m", made, START_NS, in_chunks=False))
+    at = data.find(b"telemetry") - 4  # of the metadata: a record before it loses its end
+    if how == "damaged":
+        data[at - 9 : at - 9] = b"\x05" + struct.pack("<Q", 2**60)
+        footer = data[-28:]
+        moved = struct.unpack_from("<Q", footer)[0] + 9
+        data[-28:-20] = struct.pack("<Q", moved)
+        index = data.rfind(b"telemetry") - 4 - 16
+        offset = struct.unpack_from("<Q", data, index)[0] + 9
+        data[index : index + 8] = struct.pack("<Q", offset)
+    more = {"max_samples": 2} if how == "over" else {}
+    found = columns(beside(tmp_path, "v.telemetry.mcap", bytes(data), **more))
+    assert found["pts_s"].tolist() == ([0, 1, 2] if how == "damaged" else [0, 1])
 
 
 def test_a_frame_of_the_robots_body_is_not_the_cameras(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Telemetry in an MCAP file beside a video: IMU and positions, as robots record them.
 
 Read are `sensor_msgs/Imu` and `sensor_msgs/NavSatFix` (ROS 2's CDR, or JSON), and
-`foxglove.LocationFix` (JSON, or Protobuf). Times are those of the messages' headers, else of the
-log. Below 10^15 ns they count from the first picture; others are absolute, and need a metadata
-record `telemetry` with `video_start_ns`. Vectors count as the camera's if `frame_id` ends in
-`optical_frame`, which is ROS's name (REP 103) for x right, y down, z forward.
+`foxglove.LocationFix` (JSON, or Protobuf). Times of the IMU, and of positions, are those of their
+messages' headers if any of these is not 0, else of the log. Below 10^15 ns they count from the
+first picture; others are absolute, and need a metadata record `telemetry` with `video_start_ns`.
+Vectors count as the camera's if `frame_id` ends in `optical_frame`, which is ROS's name (REP 103)
+for x right, y down, z forward.
 
 The container is read by the library `mcap`, with bounded records; chunks are unpacked here, for
 what they say of their size is not to be trusted.
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
+from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from ego_assets.telemetry.samples import GPS, SourceTelemetry, TelemetryError
+from ego_assets.telemetry.samples import GPS, Faults, SourceTelemetry, TelemetryError
 from resources.raw.plain_files import open_regular
 
 MAX_RECORD_BYTES = 64 * 2**20
@@ -32,18 +36,49 @@ METADATA, START = "telemetry", "video_start_ns"
 _IMU = ("sensor_msgs/msg/Imu", "sensor_msgs/Imu")
 _FIX = ("sensor_msgs/msg/NavSatFix", "sensor_msgs/NavSatFix")
 _LOCATION = ("foxglove.LocationFix",)
+_MAX_NS = 2**63 - 1
+_FOOTER_BYTES = 9 + 20 + 8
+"""At the end of a file: opcode and length, the footer, the magic bytes."""
 _CDR_IMU = struct.Struct("<4d9d3d9d3d9d")
 
 
 @dataclass
+class _Samples:
+    """Of one kind of message. stamps_ns: of the headers (N,), -1 where there is none; logs_ns: of
+    the log (N,); values: of N rows, one after the other."""
+
+    stamps_ns: array[int] = field(default_factory=lambda: array("q"))
+    logs_ns: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, stamp_ns: int | None, log_ns: int, *values: float) -> None:
+        self.stamps_ns.append(-1 if stamp_ns is None else stamp_ns)
+        self.logs_ns.append(log_ns)
+        self.values.extend(values)
+
+    def at_ns(self, faults: Faults) -> tuple[np.ndarray, np.ndarray]:
+        """(times (N,), which of them are there (N,)): all of headers, or all of the log."""
+        stamps = np.array(self.stamps_ns, np.int64)
+        if not (stamps > 0).any():
+            return np.array(self.logs_ns, np.int64), np.ones(len(stamps), bool)
+        if lost := int((stamps < 0).sum()):
+            faults.add(f"{lost} messages have no time, and others have: they were left out")
+        return stamps, stamps >= 0
+
+
+@dataclass
 class _Messages:
-    """What was read so far. start_ns: when the first picture was taken; frames: `frame_id`s of the
-    IMU messages."""
+    """What was read so far. start_ns: when the first picture was taken; is_camera: whether the
+    axes of all IMU messages are the camera's."""
 
     start_ns: int | None = None
-    imu: list[tuple[float, ...]] = field(default_factory=list)
-    places: list[tuple[float, ...]] = field(default_factory=list)
-    frames: set[str] = field(default_factory=set)
+    imu: _Samples = field(default_factory=_Samples)
+    places: _Samples = field(default_factory=_Samples)
+    is_camera: bool | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.imu.logs_ns) + len(self.places.logs_ns)
 
 
 def read_mcap(path: Path, place: str, max_samples: int = 2**31) -> SourceTelemetry:
@@ -57,13 +92,16 @@ def read_mcap(path: Path, place: str, max_samples: int = 2**31) -> SourceTelemet
         return source
     found = _Messages()
     with open_regular(path) as file:
+        if (start := _start_by_summary(file)) is not None:
+            found.start_ns = _whole(start, source)
+        file.seek(0)
         try:
             for schema, encoding, log_ns, data in _messages(file, found, source):
                 try:
                     _add_message(found, schema, encoding, log_ns, data)
                 except TelemetryError as error:
                     source.faults.add(f"message at {log_ns} ns: {error}")
-                if len(found.imu) + len(found.places) >= max_samples:
+                if found.count >= max_samples:
                     source.faults.add(f"over {max_samples} samples (max_samples)")
                     break
         except OSError:
@@ -93,11 +131,37 @@ def _messages(
                 name = schemas.get(record.schema_id, "")
                 channels[record.id] = name, record.message_encoding
             elif isinstance(record, Metadata) and record.name == METADATA:
-                found.start_ns = _whole(record.metadata.get(START), source)
+                if found.start_ns is None:
+                    found.start_ns = _whole(record.metadata.get(START), source)
             elif isinstance(record, Message):
                 name, encoding = channels.get(record.channel_id, ("", ""))
                 if name in wanted and len(record.data) <= MAX_MESSAGE_BYTES:
                     yield name, encoding, record.log_time, record.data
+
+
+def _start_by_summary(file: IO[bytes]) -> str | None:
+    """What the metadata say of the video's start, wherever in the file they are; None if there is
+    no summary of it that can be followed. What is damaged is told by who reads all of it."""
+    from mcap.records import Footer, Metadata, MetadataIndex
+    from mcap.stream_reader import StreamReader
+
+    def records() -> Iterator[Any]:
+        limit = MAX_MESSAGE_BYTES
+        yield from StreamReader(file, True, emit_chunks=True, record_size_limit=limit).records
+
+    with suppress(Exception):  # the library raises whatever damage leads to
+        file.seek(-_FOOTER_BYTES, os.SEEK_END)
+        footer = next(records())
+        if not isinstance(footer, Footer) or not footer.summary_start:
+            return None
+        file.seek(footer.summary_start)
+        for index in records():
+            if isinstance(index, MetadataIndex) and index.name == METADATA:
+                file.seek(index.offset)
+                found = next(records())
+                if isinstance(found, Metadata) and found.name == METADATA:
+                    return str(found.metadata.get(START, ""))
+    return None
 
 
 def _unpacked(record: Any) -> list[Any]:
@@ -129,7 +193,13 @@ def _unpacked(record: Any) -> list[Any]:
 
 
 def _whole(text: str | None, source: SourceTelemetry) -> int | None:
-    if text is not None and text.isascii() and text.isdigit() and len(text) < 20:
+    if (
+        text is not None
+        and text.isascii()
+        and text.isdigit()
+        and len(text) < 20
+        and int(text) <= _MAX_NS
+    ):
         return int(text)
     source.faults.add(f"its metadata {METADATA} has no whole number {START}")
     return None
@@ -147,17 +217,20 @@ def _add_message(found: _Messages, schema: str, encoding: str, log_ns: int, data
         said = _protobuf(data)
     else:
         raise TelemetryError(f"{schema} in an encoding that is not read")
-    at_ns = _time_ns(said) or log_ns
+    stamp_ns = _time_ns(said)
+    if log_ns > _MAX_NS:
+        raise TelemetryError("its log time is beyond all times")
     if schema in _IMU:
         frame = _mapping(said, "header").get("frame_id", "")
-        found.frames.add(frame if isinstance(frame, str) else "")
+        is_camera = isinstance(frame, str) and frame.endswith("optical_frame")
+        found.is_camera = is_camera and found.is_camera is not False
         vectors = (_mapping(said, n) for n in ("linear_acceleration", "angular_velocity"))
         numbers = [_float(v.get(axis)) for v in vectors for axis in "xyz"]
         # ROS: -1 as the first of the covariance says that there is no such measurement.
         for at, name in ((0, "linear_acceleration"), (3, "angular_velocity")):
             if _first(said.get(f"{name}_covariance")) == -1.0:
                 numbers[at : at + 3] = [math.nan] * 3
-        found.imu.append((at_ns, *numbers))
+        found.imu.add(stamp_ns, log_ns, *numbers)
         return
     status = _float(_mapping(said, "status").get("status", 0))
     if status < 0:  # no fix
@@ -166,7 +239,7 @@ def _add_message(found: _Messages, schema: str, encoding: str, log_ns: int, data
     variance = _first(covariance) if said.get("position_covariance_type") else math.nan
     accuracy = math.sqrt(variance) if variance > 0 else math.nan
     names = ("latitude", "longitude", "altitude")
-    found.places.append((at_ns, *(_float(said.get(n)) for n in names), accuracy))
+    found.places.add(stamp_ns, log_ns, *(_float(said.get(n)) for n in names), accuracy)
 
 
 def _json(data: bytes) -> Mapping[str, Any]:
@@ -197,13 +270,15 @@ def _first(values: object) -> float:
     return _float(values[0]) if isinstance(values, list | tuple) and values else math.nan
 
 
-def _time_ns(said: Mapping[str, Any]) -> int:
-    """Of a header's stamp, or Foxglove's timestamp; 0 if there is none."""
+def _time_ns(said: Mapping[str, Any]) -> int | None:
+    """Of a header's stamp, or Foxglove's timestamp; None if there is none."""
     stamp = _mapping(said, "timestamp") or _mapping(_mapping(said, "header"), "stamp")
-    seconds = stamp.get("sec", stamp.get("secs", 0))
+    seconds = stamp.get("sec", stamp.get("secs"))
     part = stamp.get("nanosec", stamp.get("nsec", stamp.get("nsecs", 0)))
-    is_whole = all(isinstance(n, int) and 0 <= n < 2**40 for n in (seconds, part))
-    return seconds * 10**9 + part if is_whole else 0
+    if not all(isinstance(n, int) and n >= 0 for n in (seconds, part)):
+        return None
+    at_ns = int(seconds) * 10**9 + int(part)
+    return at_ns if at_ns <= _MAX_NS else None
 
 
 def _cdr_header(data: bytes) -> tuple[dict[str, Any], int]:
@@ -257,8 +332,9 @@ def _protobuf(data: bytes) -> Mapping[str, Any]:
         fix = LocationFix.FromString(data)
     except DecodeError as error:
         raise TelemetryError("it is no foxglove.LocationFix") from error
+    at = {"sec": fix.timestamp.seconds, "nsec": fix.timestamp.nanos}
     return {
-        "timestamp": {"sec": fix.timestamp.seconds, "nsec": fix.timestamp.nanos},
+        "timestamp": at if fix.HasField("timestamp") else {},
         "latitude": fix.latitude,
         "longitude": fix.longitude,
         "altitude": fix.altitude,
@@ -268,20 +344,27 @@ def _protobuf(data: bytes) -> Mapping[str, Any]:
 
 
 def _into(source: SourceTelemetry, found: _Messages) -> None:
-    imu = np.array(found.imu, np.float64).reshape(-1, 7)
-    places = np.array(found.places, np.float64).reshape(-1, 5)
-    is_absolute = any((rows[:, 0] >= RELATIVE_NS).any() for rows in (imu, places))
-    if is_absolute and found.start_ns is None:
+    if found.is_camera:
+        source.axes = "camera"
+    imu = np.array(found.imu.values).reshape(-1, 6)
+    columns = np.array(found.places.values).reshape(-1, 4)
+    places = (*columns[:, :3].T, np.full(len(columns), np.nan), columns[:, 3])
+    series = (
+        (found.imu, {"accel_mps2": imu[:, :3], "gyro_radps": imu[:, 3:]}),
+        (found.places, dict(zip(GPS, places, strict=False))),
+    )
+    needs_start = False
+    for samples, values in series:
+        at_ns, is_there = samples.at_ns(source.faults)
+        # Of most: one that is damaged moves no other.
+        is_absolute = bool(is_there.any()) and np.median(at_ns[is_there]) >= RELATIVE_NS
+        if is_absolute and found.start_ns is None:
+            needs_start = True
+            continue
+        times = (at_ns - (found.start_ns or 0 if is_absolute else 0)) * 1e-9
+        source.add(np.where(is_there, times, np.nan), **values)
+    if needs_start:
         source.faults.add(
             "its times are absolute, and nothing says when the video starts: write a metadata "
             f"record {METADATA!r} with {START!r}"
         )
-        return
-    if found.frames and all(f.endswith("optical_frame") for f in found.frames):
-        source.axes = "camera"
-    start = found.start_ns or 0 if is_absolute else 0
-    times = np.array([row[0] - start for row in found.imu], np.float64) * 1e-9
-    source.add(times, accel_mps2=imu[:, 1:4], gyro_radps=imu[:, 4:7])
-    times = np.array([row[0] - start for row in found.places], np.float64) * 1e-9
-    columns = (*places[:, 1:4].T, np.full(len(places), np.nan), places[:, 4])
-    source.add(times, **dict(zip(GPS, columns, strict=False)))
