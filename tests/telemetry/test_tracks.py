@@ -69,6 +69,22 @@ def test_damaged_camm_is_told_packet_by_packet(tmp_path: Path) -> None:
     assert np.isfinite(columns(output)["sensor_accel_mps2"][:, 0]).sum() == 38
 
 
+@pytest.mark.parametrize("kind", ["camm", "gpmd"])
+def test_a_damaged_first_packet_costs_that_packet_alone(tmp_path: Path, kind: str) -> None:
+    if kind == "camm":
+        packets = camm_packets()
+    else:
+        values = np.tile([0.0, -9.8, 0.0], (50, 1))
+        packets = [(n, 1, device(stream("ACCL", values, 417))) for n in range(2)]
+    packets[0] = (*packets[0][:2], b"\xff" + packets[0][2][1:])
+    output = read(write_video(tmp_path / "v.mp4", packets, tag=kind))
+    (source,) = output.tables["telemetry_sources"]
+    assert (source["source"], source["fault_count"]) == (kind, 1)
+    assert source["faults"] == [f"its first 1 packets are no {kind}"]
+    samples = columns(output)["sensor_accel_mps2"]
+    assert np.isfinite(samples[:, 0]).sum() == (40 if kind == "camm" else 50)
+
+
 def test_camm_is_known_by_its_exact_length() -> None:
     packet = camm(3, 1, 2, 3)
     assert is_camm(packet)

@@ -6,7 +6,7 @@ Here: packets of data and subtitle streams, and their times. Not here: what a pa
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from ego_assets.telemetry.samples import GPS, SourceTelemetry, TelemetryError
 
 MAX_PACKET_BYTES = gpmf.MAX_PAYLOAD_BYTES
 _TEXTS = {"mov_text", "srt", "subrip", "text", "webvtt", "ass", "ssa"}
+_MAX_ASKED = 16
+"""Packets of a track that are looked at to know what it is: the first of them may be damaged."""
 _MAX_STRETCH = 1.1
 """The last payload of a recording may be full for a part of its time only: its samples are not
 stretched over all of it."""
@@ -56,7 +58,7 @@ def read_tracks(
     file, OSError if it cannot be read.
     """
     tracks: dict[int, tuple[_Track, SourceTelemetry]] = {}
-    seen: set[int] = set()
+    seen: Counter[int] = Counter()
     count, cut = 0, None
     with open_media(path) as container:
         streams = _streams(container)
@@ -65,11 +67,13 @@ def read_tracks(
         try:
             for stream, packet in _packets(container, streams, first_picture_s):
                 index = stream.index
-                if index not in seen:
-                    seen.add(index)
+                if index not in tracks and seen[index] < _MAX_ASKED:
                     if (track := _track_of(stream, packet.data)) is not None:
-                        place = f"stream {index}"
-                        tracks[index] = track, SourceTelemetry(track.kind, place)
+                        source = SourceTelemetry(track.kind, f"stream {index}")
+                        tracks[index] = track, source
+                        if skipped := seen[index]:
+                            source.faults.add(f"its first {skipped} packets are no {track.kind}")
+                    seen[index] += 1
                 if index in tracks:
                     count += _add(*tracks[index], packet)
                 if count > max_samples:
@@ -117,7 +121,7 @@ def _packets(
 
 
 def _track_of(stream: Any, first: bytes) -> _Track | None:
-    """The reader of a track, by its first packet; None if it is no telemetry."""
+    """The reader of a track, by one of its first packets; None if that is no telemetry."""
     codec = _codec(stream)
     if codec in _TEXTS:
         return _SubtitleTrack(codec)
