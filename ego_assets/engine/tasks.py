@@ -176,7 +176,9 @@ class VideoTask:
             path = held.enter_context(self.raw.hold(item.file_id, video["uri"], video["sha256"]))
             uri = self.raw.uri_of(item.file_id, video["uri"])
             beside = {
-                version[0]: held.enter_context(hold_beside(self.raw.raw, each, version))
+                version[0]: held.enter_context(
+                    hold_beside(self.raw.raw, each, version, video["sha256"])
+                )
                 for each, version in find_beside(uri, self.spec.beside).items()
             }
             output: ClipOutput = self.operator.process(video, path, self.max_bytes, beside)

@@ -115,8 +115,8 @@ class Scratch:
         return digest
 
     def erase(self, sha256: str) -> int:
-        """Delete the copies that have these bytes and that nobody holds. Returns how many are held,
-        and still there."""
+        """Delete the copies that have these bytes, or belong to the video that has them, and that
+        nobody holds. Returns how many are held, and still there."""
         held = 0
         for noted in self.root.glob(f"*/*{_SHA256}"):
             with suppress(FileNotFoundError):
@@ -207,6 +207,14 @@ class Scratch:
                 if _is_same(file, path):
                     yield
                     return
+
+
+def note_video(copy: Path, sha256: str) -> None:
+    """Note that a copy that is held belongs to the video of these bytes, and is erased with it."""
+    noted = copy.with_name(f"{copy.name}.{sha256[:16]}{_SHA256}")
+    aside = noted.with_name(f"{noted.name}.{os.getpid()}")
+    aside.write_text(sha256)
+    aside.replace(noted)
 
 
 def default_root() -> Path:

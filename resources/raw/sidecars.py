@@ -25,6 +25,7 @@ from resources.raw.presence import (
     raw_version,
 )
 from resources.raw.s3.objects import bucket_and_key, first_object
+from resources.raw.scratch import note_video
 from resources.raw.uris import (
     CAMERA,
     FOOTAGE,
@@ -213,18 +214,21 @@ def _objects(places: Sequence[str]) -> dict[str, tuple[int | str, int | str]]:
 
 
 @contextmanager
-def hold_beside(raw: RawReader, uri: str, version: Version) -> Iterator[Path | None]:
-    """A local path of such a file; None if it must not be read, or is gone by now."""
+def hold_beside(raw: RawReader, uri: str, version: Version, sha256: str) -> Iterator[Path | None]:
+    """A local path of such a file; None if it must not be read, or is gone by now. sha256: of the
+    video; who erases that in the scratch space erases a copy of the file, too."""
     with ExitStack() as held:
-        yield _path(held, raw, uri, int(version[1]))
+        yield _path(held, raw, uri, int(version[1]), sha256)
 
 
-def _path(held: ExitStack, raw: RawReader, uri: str, byte_size: int) -> Path | None:
+def _path(held: ExitStack, raw: RawReader, uri: str, byte_size: int, sha256: str) -> Path | None:
     if byte_size > MAX_BESIDE_BYTES:
         return None
     try:
         if is_remote(uri):
-            return held.enter_context(raw.hold(uri))
+            copy = held.enter_context(raw.hold(uri))
+            note_video(copy, sha256)
+            return copy
         look_at(path_of(uri))
     except (RawRefusedError, RawGoneError):
         return None

@@ -9,9 +9,11 @@ import pytest
 
 from resources.raw import sidecars
 from resources.raw.reader import RawReader
+from resources.raw.scratch import Scratch
 from resources.raw.sidecars import beside_state, find_beside, hold_beside
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
+OF_VIDEO = "ab" * 32
 SUFFIXES = (".telemetry.csv", ".telemetry.mcap")
 
 
@@ -19,7 +21,7 @@ def held(uri: str, reader: RawReader | None = None) -> list[bytes | None]:
     """What is in the files beside a video; None for those that must not be read."""
     found = []
     for each, version in find_beside(uri, SUFFIXES).items():
-        with hold_beside(reader or RawReader(), each, version) as path:
+        with hold_beside(reader or RawReader(), each, version, OF_VIDEO) as path:
             found.append(None if path is None else path.read_bytes())
     return found
 
@@ -85,7 +87,7 @@ def test_what_must_not_be_read_is_not(
         monkeypatch.setattr(sidecars, "MAX_BESIDE_BYTES", 4)
     if kind == "gone":
         file.unlink()
-    with hold_beside(RawReader(), place, version) as path:
+    with hold_beside(RawReader(), place, version, OF_VIDEO) as path:
         assert path is None
 
 
@@ -104,6 +106,25 @@ def test_of_a_bucket_they_are_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
         assert find_beside(video, SUFFIXES) != first and held(video) == [b"other"]
         monkeypatch.setattr(sidecars, "MAX_BESIDE_BYTES", 4)
         assert held(video) == [None]
+
+
+def test_who_erases_a_video_erases_the_copies_of_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGO_SCRATCH", str(tmp_path))
+    with s3_server(monkeypatch):
+        bucket, client = new_bucket(), s3_client()
+        for name in ("v.telemetry.csv", "w.telemetry.csv"):
+            client.put_object(Bucket=bucket, Key=name, Body=b"latitude of " + name.encode())
+        assert held(f"s3://{bucket}/v.mp4") == [b"latitude of v.telemetry.csv"]
+        ((place, version),) = find_beside(f"s3://{bucket}/w.mp4", SUFFIXES).items()
+        scratch = Scratch.of_machine()
+        with hold_beside(RawReader(), place, version, "cd" * 32) as path:
+            assert path is not None and scratch.erase(OF_VIDEO) == 0
+            assert scratch.erase("cd" * 32) == 1 and path.exists()
+        left = [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
+        assert not any(b"latitude of v" in data for data in left)
+        assert any(b"latitude of w" in data for data in left)
 
 
 def test_of_a_bucket_that_is_away_nothing_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
