@@ -7,6 +7,7 @@ import json
 import os
 import random
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, text: str, words: str) -> N
     (source,) = of_csv(tmp_path, text).tables["telemetry_sources"]
     said = " ".join(source["faults"])
     assert source["fault_count"] >= 1 and words in said and "secret" not in said
+
+
+def test_columns_of_unknown_names_take_no_memory(tmp_path: Path) -> None:
+    unknown, path = [f"c{n}" for n in range(500)], tmp_path / "v.telemetry.csv"
+    line = "0.5" + ",1" * len(unknown) + "\n"
+    path.write_text(",".join(["time_s", *unknown[:-1], "iso"]) + "\n" + line * 500)
+    tracemalloc.start()
+    try:
+        source = read_csv(path, path.name)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(source.series[0].times_s) == 500 and peak < path.stat().st_size
 
 
 def test_what_comes_before_damage_counts(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ CAMM are in the sensor's own axes.
 from __future__ import annotations
 
 import struct
+from array import array
 
 import numpy as np
 
@@ -55,12 +56,12 @@ class CammTrack:
     """Collects the packets of a track."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, list[tuple[float, ...]]] = {kind: [] for kind in _BODIES}
+        self._rows = {kind: array("d") for kind in _BODIES}
 
     def add(self, time_s: float, data: bytes) -> None:
         """Add a packet. Raises TelemetryError."""
         kind, numbers = read_packet(data)
-        self._rows[kind].append((time_s, *numbers))
+        self._rows[kind].extend((time_s, *numbers))
 
     def into(self, source: SourceTelemetry) -> None:
         """Add what was collected to a source."""
@@ -80,7 +81,7 @@ class CammTrack:
         source.add(times[has_fix], **{name: column[has_fix] for name, column in found.items()})
 
     def _of(self, kind: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.array(self._rows[kind], np.float64).reshape(-1, 1 + _count(kind))
+        rows = np.array(self._rows[kind]).reshape(-1, 1 + _count(kind))
         return rows[:, 0], rows[:, 1:]
 
 

@@ -51,7 +51,8 @@ def _read(file: IO[bytes], source: SourceTelemetry, max_samples: int) -> None:
     delimiter = max(",;\t", key=header.count)
     names = [name.strip().lower() for name in header.split(delimiter)]
     targets = _targets(names, start, source)
-    columns = [array("d") for _ in names]
+    columns = {name: array("d") for name, is_read in zip(names, targets, strict=True) if is_read}
+    count = 0
     try:
         for number, line in lines:
             if not line.strip() or line.startswith("#"):
@@ -62,13 +63,14 @@ def _read(file: IO[bytes], source: SourceTelemetry, max_samples: int) -> None:
             except (TelemetryError, csv.Error) as error:
                 source.faults.add(f"line {number}: {error}")
                 continue
-            if len(columns[0]) == max_samples:
+            if count == max_samples:
                 raise TelemetryError(f"line {number}: over {max_samples} samples (max_samples)")
-            for column, value in zip(columns, values, strict=True):
+            count += 1
+            for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
     except TelemetryError as error:
         source.faults.add(f"{error}: what comes after was not read")
-    _add(source, names, [np.array(column) for column in columns], start)
+    _add(source, {name: np.asarray(column) for name, column in columns.items()}, start)
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
@@ -120,8 +122,9 @@ def _numbers(fields: list[str], names: list[str], targets: list[bool]) -> list[f
     if len(fields) != len(names):
         raise TelemetryError(f"{len(fields)} fields, and the first line names {len(names)}")
     return [
-        _number(name, field.strip()) if is_read else math.nan
+        _number(name, field.strip())
         for name, field, is_read in zip(names, fields, targets, strict=True)
+        if is_read
     ]
 
 
@@ -137,10 +140,7 @@ def _number(name: str, field: str) -> float:
     return value
 
 
-def _add(
-    source: SourceTelemetry, names: list[str], columns: list[np.ndarray], start: float | None
-) -> None:
-    of = dict(zip(names, columns, strict=True))
+def _add(source: SourceTelemetry, of: dict[str, np.ndarray], start: float | None) -> None:
     times = of["time_s"] if "time_s" in of else of["unix_time_s"] - (start or 0.0)
     values = {_NAMES[n]: column for n, column in of.items() if n in _NAMES}
     for vector in VECTORS:
