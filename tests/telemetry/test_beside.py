@@ -372,22 +372,3 @@ def test_an_mcap_that_is_cut_or_damaged_raises_nothing(tmp_path: Path) -> None:
         path.write_bytes(bytes(made))
         found = read_mcap(path, path.name)
         assert sum(len(s.times_s) for s in found.series) <= 200
-
-
-def test_a_chunk_that_unpacks_to_gigabytes_is_left_packed(tmp_path: Path) -> None:
-    pytest.importorskip("mcap")
-    import zstandard
-    from mcap.records import Chunk
-
-    from ego_assets.telemetry.formats.mcap_sidecar import MAX_RECORD_BYTES, _unpacked
-    from ego_assets.telemetry.samples import TelemetryError
-
-    packer = zstandard.ZstdCompressor().compressobj()
-    block, parts = bytes(2**20), []
-    for _ in range(MAX_RECORD_BYTES // 2**20 + 8):
-        parts.append(packer.compress(block))
-    data = b"".join([*parts, packer.flush()])
-    assert len(data) < 2**20
-    chunk = Chunk("zstd", data, 0, 0, 0, 10)
-    with pytest.raises(TelemetryError, match="over 64 MiB"):
-        _unpacked(chunk)

@@ -7,38 +7,38 @@ first picture; others are absolute, and need a metadata record `telemetry` with 
 Vectors count as the camera's if `frame_id` ends in `optical_frame`, which is ROS's name (REP 103)
 for x right, y down, z forward.
 
-The container is read by the library `mcap`, with bounded records; chunks are unpacked here, for
-what they say of their size is not to be trusted.
+Not here: the container (`mcap_records`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from ego_assets.telemetry.formats.mcap_records import (
+    MAX_MESSAGE_BYTES,
+    MAX_RECORD_BYTES,
+    Budget,
+    metadata_by_summary,
+    unpacked,
+)
 from ego_assets.telemetry.samples import GPS, Faults, SourceTelemetry, TelemetryError
 from resources.raw.plain_files import open_regular
 
-MAX_RECORD_BYTES = 64 * 2**20
-MAX_MESSAGE_BYTES = 2**20
 RELATIVE_NS = 10**15
 METADATA, START = "telemetry", "video_start_ns"
 _IMU = ("sensor_msgs/msg/Imu", "sensor_msgs/Imu")
 _FIX = ("sensor_msgs/msg/NavSatFix", "sensor_msgs/NavSatFix")
 _LOCATION = ("foxglove.LocationFix",)
 _MAX_NS = 2**63 - 1
-_FOOTER_BYTES = 9 + 20 + 8
-"""At the end of a file: opcode and length, the footer, the magic bytes."""
 _CDR_IMU = struct.Struct("<4d9d3d9d3d9d")
 
 
@@ -92,8 +92,8 @@ def read_mcap(path: Path, place: str, max_samples: int = 2**31) -> SourceTelemet
         return source
     found = _Messages()
     with open_regular(path) as file:
-        if (start := _start_by_summary(file)) is not None:
-            found.start_ns = _whole(start, source)
+        if (said := metadata_by_summary(file, METADATA)) is not None:
+            found.start_ns = _whole(said.get(START), source)
         file.seek(0)
         try:
             for schema, encoding, log_ns, data in _messages(file, found, source):
@@ -106,6 +106,8 @@ def read_mcap(path: Path, place: str, max_samples: int = 2**31) -> SourceTelemet
                     break
         except OSError:
             raise
+        except TelemetryError as error:
+            source.faults.add(f"{error}: what comes after was not read")
         except Exception as error:  # the library raises whatever damage leads to
             source.faults.add(f"it is damaged ({type(error).__name__}): what comes after was lost")
     _into(source, found)
@@ -123,8 +125,9 @@ def _messages(
     channels: dict[int, tuple[str, str]] = {}
     wanted = {*_IMU, *_FIX, *_LOCATION}
     reader = StreamReader(file, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES)
+    budget = Budget()
     for outer in reader.records:
-        for record in _unpacked(outer):
+        for record in unpacked(outer, budget):
             if isinstance(record, Schema):
                 schemas[record.id] = record.name
             elif isinstance(record, Channel):
@@ -137,59 +140,6 @@ def _messages(
                 name, encoding = channels.get(record.channel_id, ("", ""))
                 if name in wanted and len(record.data) <= MAX_MESSAGE_BYTES:
                     yield name, encoding, record.log_time, record.data
-
-
-def _start_by_summary(file: IO[bytes]) -> str | None:
-    """What the metadata say of the video's start, wherever in the file they are; None if there is
-    no summary of it that can be followed. What is damaged is told by who reads all of it."""
-    from mcap.records import Footer, Metadata, MetadataIndex
-    from mcap.stream_reader import StreamReader
-
-    def records() -> Iterator[Any]:
-        limit = MAX_MESSAGE_BYTES
-        yield from StreamReader(file, True, emit_chunks=True, record_size_limit=limit).records
-
-    with suppress(Exception):  # the library raises whatever damage leads to
-        file.seek(-_FOOTER_BYTES, os.SEEK_END)
-        footer = next(records())
-        if not isinstance(footer, Footer) or not footer.summary_start:
-            return None
-        file.seek(footer.summary_start)
-        for index in records():
-            if isinstance(index, MetadataIndex) and index.name == METADATA:
-                file.seek(index.offset)
-                found = next(records())
-                if isinstance(found, Metadata) and found.name == METADATA:
-                    return str(found.metadata.get(START, ""))
-    return None
-
-
-def _unpacked(record: Any) -> list[Any]:
-    """The records in a chunk, with bounded memory; else the record. Raises TelemetryError."""
-    from mcap.records import Chunk
-    from mcap.stream_reader import breakup_chunk
-
-    if not isinstance(record, Chunk):
-        return [record]
-    if record.compression == "zstd":
-        import zstandard
-
-        with zstandard.ZstdDecompressor().stream_reader(record.data) as stream:
-            data = stream.read(MAX_RECORD_BYTES + 1)
-    elif record.compression == "lz4":
-        import lz4.frame
-
-        data = lz4.frame.LZ4FrameDecompressor().decompress(
-            record.data, max_length=MAX_RECORD_BYTES + 1
-        )
-    elif not record.compression:
-        data = record.data
-    else:
-        raise TelemetryError("a chunk that is packed otherwise than by zstd or lz4")
-    if len(data) > MAX_RECORD_BYTES:
-        raise TelemetryError(f"a chunk of over {MAX_RECORD_BYTES // 2**20} MiB")
-    record.data, record.compression = data, ""
-    return breakup_chunk(record)
 
 
 def _whole(text: str | None, source: SourceTelemetry) -> int | None:
