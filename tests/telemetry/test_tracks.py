@@ -126,7 +126,30 @@ def test_words_of_dji_are_read(words: str, expected: tuple[float | None, ...]) -
 
 
 @pytest.mark.parametrize(
-    "words", ["", "Where is the ISO 9001 certificate?", "latitude: 47.1", "[shutter: 0] x"]
+    ("words", "exposure_s"),
+    [
+        ("GPS(-8.2,47.1,15) ISO:100 Shutter:60", 1 / 60),
+        ("ISO:100 Shutter:1/60.0", 1 / 60),
+        ("ISO:100 Shutter:0.5", 0.5),
+        ("ISO:100 Shutter: 2s", 2.0),
+        ("ISO:100 Shutter:1", 1.0),
+        ("GPS(-8.2,47.1,15) Shutter:640.5", None),
+        ("SS 320, ISO 100", 1 / 320),
+    ],
+)
+def test_exposures_are_seconds(words: str, exposure_s: float | None) -> None:
+    assert read_text(words).get("exposure_s") == (exposure_s and pytest.approx(exposure_s))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "the SS 1939 sailed",
+        "Where is the ISO 9001 certificate?",
+        "latitude: 47.1",
+        "[shutter: 0] x",
+    ],
 )
 def test_other_subtitles_say_nothing(words: str) -> None:
     assert read_text(words) == {}

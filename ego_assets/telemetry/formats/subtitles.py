@@ -18,6 +18,7 @@ from ego_assets.telemetry.samples import GPS, SCALARS, SourceTelemetry
 MAX_TEXT = 4096
 """Characters of one subtitle that are looked at."""
 _NUMBER = r"([+-]?\d{1,12}(?:\.\d{1,12})?)"
+_MAX_EXPOSURE_S = 60.0
 _FIELDS = {
     "gps_latitude_deg": re.compile(rf"\blatitude\s*:\s*{_NUMBER}", re.I),
     "gps_longitude_deg": re.compile(rf"\blongt?itude\s*:\s*{_NUMBER}", re.I),
@@ -25,7 +26,7 @@ _FIELDS = {
     "iso": re.compile(rf"\biso\s*:?\s*{_NUMBER}", re.I),
 }
 _PAIR = re.compile(rf"\bGPS\s*\(\s*{_NUMBER}\s*,\s*{_NUMBER}", re.I)
-_SHUTTER = re.compile(rf"\bshutter\s*:\s*(?:1\s*/\s*)?{_NUMBER}", re.I)
+_SHUTTER = re.compile(rf"\bshutter\s*:\s*(?:1\s*/\s*)?{_NUMBER}(?:\s*(s\b|\"))?", re.I)
 _SPEED_OF_SHUTTER = re.compile(rf"\bSS\s+(?:1\s*/\s*)?{_NUMBER}")
 _SPEED = re.compile(rf"\bH\.S\s+{_NUMBER}\s*m/s", re.I)
 
@@ -38,15 +39,27 @@ def read_text(text: str) -> dict[str, float]:
         found["gps_longitude_deg"], found["gps_latitude_deg"] = float(pair[1]), float(pair[2])
     if (speed := _SPEED.search(text)) is not None:
         found["gps_speed_mps"] = float(speed[1])
-    shutter = _SHUTTER.search(text) or _SPEED_OF_SHUTTER.search(text)
-    if shutter is not None and float(shutter[1]) > 0:
-        is_share = "/" in shutter[0] or shutter[0].startswith("SS")
-        found["exposure_s"] = 1.0 / float(shutter[1]) if is_share else float(shutter[1])
     has_place = "gps_latitude_deg" in found and "gps_longitude_deg" in found
+    if (exposure := _exposure_s(text, is_of_camera=has_place or "iso" in found)) is not None:
+        found["exposure_s"] = exposure
     if not has_place or found["gps_latitude_deg"] == 0 == found["gps_longitude_deg"]:
         found = {name: value for name, value in found.items() if name not in GPS}
     # "ISO" alone may be a word of a film.
     return found if has_place or "exposure_s" in found else {}
+
+
+def _exposure_s(text: str, *, is_of_camera: bool) -> float | None:
+    """Of 1/60, and of 60 without a unit, the sixtieth of a second. `SS` may be a word of a film."""
+    if (found := _SHUTTER.search(text)) is not None:
+        number = float(found[1])
+        is_whole = found[2] is None and "." not in found[1] and number > 1
+        is_share = "/" in found[0] or is_whole
+    elif is_of_camera and (found := _SPEED_OF_SHUTTER.search(text)) is not None:
+        number, is_share = float(found[1]), True
+    else:
+        return None
+    seconds = 1.0 / number if is_share and number > 0 else number
+    return seconds if 0 < seconds <= _MAX_EXPOSURE_S else None
 
 
 def text_of(codec: str, data: bytes) -> str:
