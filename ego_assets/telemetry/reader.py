@@ -133,19 +133,35 @@ class TelemetryReader:
 
 def _one_of_a_kind(found: list[SourceTelemetry]) -> list[SourceTelemetry]:
     """Several tracks of one kind are one source, if their axes are known alike."""
-    kinds: dict[str, SourceTelemetry] = {}
+    kinds: dict[str, list[SourceTelemetry]] = {}
     for source in found:
-        first = kinds.setdefault(source.kind, source)
-        if first is source:
-            continue
+        kinds.setdefault(source.kind, []).append(source)
+    return [_merged(kinds[kind]) for kind in _KINDS if kind in kinds]
+
+
+def _merged(sources: list[SourceTelemetry]) -> SourceTelemetry:
+    """The first source with what is in the others. Of what several measure, as of two IMUs, that
+    with the most samples is taken: samples of one moment cannot share a row."""
+    first, *others = sources
+    taken = [first]
+    for source in others:
+        first.faults.extend(source.faults)
         if first.axes != source.axes and any(v in s.values for s in source.series for v in VECTORS):
             first.faults.add(f"{source.place} has other axes than {first.place}: it was left out")
-            continue
+        else:
+            taken.append(source)
+    for names in (GPS, *((n,) for n in (*VECTORS, *SCALARS) if n not in GPS)):
+        measuring = [s for s in taken if s.count(names[0])]
+        best = max(measuring, key=lambda s: s.count(names[0]), default=first)
+        for source in measuring:
+            if source is not best:
+                words = f"{source.place} measures {names[0]}, too: that of {best.place} is taken"
+                first.faults.add(words)
+                source.leave_out(names)
+    for source in taken[1:]:
         first.series += source.series
         first.place += f", {source.place}"
-        for sentence in source.faults.sentences:
-            first.faults.add(sentence)
-    return [kinds[kind] for kind in _KINDS if kind in kinds]
+    return first
 
 
 def _leave_out_impossible(table: SampleTable, faults: Faults) -> None:

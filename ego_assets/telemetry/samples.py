@@ -6,7 +6,7 @@ that were sampled at different times. Not here: any format, files, rows of the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -60,6 +60,12 @@ class Faults:
             text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
             self.sentences.append(text[:300])
 
+    def extend(self, others: Faults) -> None:
+        """Add those of another source, also the ones that are only counted."""
+        for sentence in others.sentences:
+            self.add(sentence)
+        self.count += others.count - len(others.sentences)
+
 
 @dataclass
 class SourceTelemetry:
@@ -80,6 +86,18 @@ class SourceTelemetry:
             self.series.append(
                 Series(times_s[is_good], {name: v[is_good] for name, v in values.items()})
             )
+
+    def count(self, name: str) -> int:
+        """How many samples there are of a column."""
+        columns = (s.values[name] for s in self.series if name in s.values)
+        return sum(int(is_known(column).sum()) for column in columns)
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Forget some columns."""
+        self.series = [
+            replace(s, values={n: v for n, v in s.values.items() if n not in names})
+            for s in self.series
+        ]
 
     def delay(self, seconds: float) -> None:
         """Add to all times."""

@@ -14,6 +14,8 @@ from test_gpmf import columns, read
 from ego_assets.telemetry.formats.camm import is_camm
 from ego_assets.telemetry.formats.subtitles import MAX_TEXT, read_text, text_of
 from ego_assets.telemetry.formats.tracks import read_tracks
+from ego_assets.telemetry.reader import _merged
+from ego_assets.telemetry.samples import SourceTelemetry, joined
 
 Payloads = list[tuple[float, float, bytes]]
 
@@ -213,3 +215,20 @@ def test_several_sources_of_one_video_stay_apart(tmp_path: Path) -> None:
     pairs = list(zip(rows["source"].to_pylist(), rows["sample_index"].to_pylist(), strict=True))
     assert len(set(pairs)) == rows.num_rows == 11
     assert manifest_row(path)["duration_s"] == pytest.approx(2.0)
+
+
+def test_of_two_imus_of_one_kind_that_with_more_samples_is_taken(tmp_path: Path) -> None:
+    """And the rest of the other one; their faults are counted together."""
+    one, other = (SourceTelemetry("camm", f"stream {n}") for n in (1, 2))
+    times = np.arange(10) / 10
+    one.add(times[::2], accel_mps2=np.full((5, 3), 1.0))
+    one.add(times, iso=np.full(10, 100.0))
+    other.add(times, accel_mps2=np.full((10, 3), 2.0))
+    for number in range(30):
+        other.faults.add(f"{number}")
+    source = _merged([one, other])
+    table, _ = joined(source.series, 0, 1)
+    assert (table.values["accel_mps2"] == 2).all() and (table.values["iso"] == 100).all()
+    assert source.place == "stream 1, stream 2" and source.faults.count == 31
+    alone = _merged([SourceTelemetry("camm", "stream 1"), other])
+    assert alone.faults.count == 30
