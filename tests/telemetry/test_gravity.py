@@ -226,6 +226,23 @@ def test_frames_that_do_not_agree_give_a_world_no_gravity_and_a_check_says_so() 
         assert probe(evidence, TelemetryProbeSettings()).passed is good
 
 
+def test_a_world_whose_gravity_has_several_directions_is_named_by_all_of_its_clips() -> None:
+    from ego_assets.telemetry.probes import gravity_agrees_with_cameras
+
+    (probe,) = gravity_agrees_with_cameras
+    worlds = {"v-0001": ("v-0000", 30.0), "v-0000": ("v-0000", 30.0), "w-0000": ("w-0000", 1.0)}
+    rows = pa.table(
+        {
+            "clip_id": [*worlds] * 2,
+            "world_id": [world for world, _ in worlds.values()] * 2,
+            "world_spread_deg": [spread for _, spread in worlds.values()] * 2,
+        }
+    )
+    found = probe(Evidence("gravity", {"gravity": rows}), TelemetryProbeSettings())
+    assert (found.looked_at, found.beyond, found.passed) == (2, 1, False)
+    assert [o.where for o in found.worst] == ["v-0000", "v-0001"]
+
+
 def test_objects_rise_against_measured_gravity() -> None:
     """A camera that lies on its side says the wrong up; gravity says the right one."""
     from ego_assets.objects.probes import untouched_objects_do_not_rise
