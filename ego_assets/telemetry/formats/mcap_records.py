@@ -88,8 +88,8 @@ def unpacked(record: Any, budget: Budget) -> Iterator[Any]:
     if record.compression == "zstd":
         import zstandard
 
-        with zstandard.ZstdDecompressor().stream_reader(record.data) as stream:
-            data = stream.read(MAX_RECORD_BYTES + 1)
+        with zstandard.ZstdDecompressor().stream_reader(record.data) as packed:
+            data = packed.read(MAX_RECORD_BYTES + 1)
     elif record.compression == "lz4":
         import lz4.frame
 
