@@ -12,11 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ego_assets.exports.files import alone_in, is_inside, made_whole, naming
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.publishing import STAGING, discard, finish, publish
+from ego_assets.exports.publishing import (
+    STAGING,
+    discard,
+    finish,
+    is_same_request,
+    publish,
+    publish_nothing,
+)
 
 INDEX = "ego_export.json"
 Progress = Callable[[str, int], None]
@@ -181,8 +188,6 @@ class ExportFolder:
             parts.append(FolderPart(part.members, files))
             moves |= part.files
         parts.sort(key=lambda part: min(part.files))
-        if not parts:
-            raise ExportError("there are no episodes: nothing was written")
         self._new = moves
         index = FolderIndex(self.format, dict(made_under), provenance, parts)
         said = whole(parts)
@@ -206,6 +211,26 @@ class ExportFolder:
             written=list(moves),
             deleted=deletes,
         )
+
+    def refuse(
+        self,
+        skipped: Mapping[str, str],
+        provenance: Mapping[str, Any],
+        whole: Callable[[Sequence[FolderPart]], Mapping[str, bytes]] = lambda parts: {},
+    ) -> NoReturn:
+        """Raise ExportError since there is no episode to publish; see `publish_nothing`."""
+        parts = self.before.parts if self.before else []
+        became = publish_nothing(
+            self.out,
+            [INDEX, *whole([]), *(name for part in parts for name in part.files)],
+            {member.episode_id for part in parts for member in part.members},
+            skipped,
+            is_same=self.before is None or is_same_request(self.before.provenance, provenance),
+        )
+        if not skipped:
+            raise ExportError(f"there are no episodes: nothing was written{became}")
+        first, why = next(iter(skipped.items()))
+        raise ExportError(f"none of {len(skipped)} episodes can be written; {first}: {why}{became}")
 
     def where(self, name: str) -> Path:
         """Where a file of a part lies while `whole` is asked: published, or staged."""
@@ -247,7 +272,8 @@ def write_episodes(
 ) -> ExportReport:
     """Make an opened folder the export of exactly these episodes, which have files of their own.
 
-    What cannot be written of them is left out. Raises ExportError if nothing is left.
+    What cannot be written of them is left out. Raises ExportError if nothing is left; what is there
+    and no longer wanted is deleted before.
     """
     there = {part.members[0].episode_id: part for part in folder.parts}
     kept: dict[str, FolderPart] = {}
@@ -273,9 +299,8 @@ def write_episodes(
         files = {episode.named(path.relative_to(staged).as_posix()): path for path in paths}
         new[name] = NewPart([member], files)
         progress("encoded", episode.frames)
-    if skipped and not kept and not new:
-        first, why = next(iter(skipped.items()))
-        raise ExportError(f"none of {len(skipped)} episodes can be written; {first}: {why}")
+    if not kept and not new:
+        folder.refuse(skipped, provenance, whole)
     report = folder.publish(
         list(kept.values()), list(new.values()), made_under, provenance, whole, len(new)
     )

@@ -246,21 +246,29 @@ def _export(
         "content": content.model_dump(),
     }
     check_faces(content.faces if isinstance(content, FacesSettings) else None)
+    # A place without a manifest is no lake, or is away: it says nothing of what is wanted.
+    if not total and not (out.is_dir() and LakeReader(lake).shards("video_manifest")):
+        raise ExportError(_no_episodes(lake, content))
     try:
-        if not total:
-            raise ExportError(
-                f"{lake.location} has no episodes of the split {content.model_dump()['split']}"
-                f"{content.words}: "
-                "`ego yield` tells what became of the footage"
-            )
-        report = write(out, episodes, form, provenance=provenance, progress=progress)
+        report = write(
+            out, episodes if total else (), form, provenance=provenance, progress=progress
+        )
     except ExportError as error:
+        if not total:
+            raise ExportError(f"{_no_episodes(lake, content)} ({error})") from error
         if not episodes.skipped or len(episodes.skipped) < total:
             raise
         first, why = next(iter(sorted(episodes.skipped.items())))
         raise ExportError(
-            f"none of the {total} episodes can be exported; the first: {first}: {why}"
+            f"none of the {total} episodes can be exported; the first: {first}: {why} ({error})"
         ) from error
     if tell is not None and told < total:
         tell(total, total)
     return LakeExport(str(out), report, episodes.skipped | report.skipped)
+
+
+def _no_episodes(lake: Lake, content: WhoseFootage) -> str:
+    return (
+        f"{lake.location} has no episodes of the split {content.model_dump()['split']}"
+        f"{content.words}: `ego yield` tells what became of the footage"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ _JOURNAL = "journal.json"
 def publish(folder: Path, moves: Mapping[str, Path], deletes: Sequence[str]) -> None:
     """Give files their names in the folder, in order, and delete others. moves: {name: file}."""
     staging = folder / STAGING
+    staging.mkdir(exist_ok=True)
     for path in moves.values():
         sync(path)
     journal = {
@@ -72,6 +73,40 @@ def finish(folder: Path, is_ours: Callable[[str], bool] = is_inside) -> None:
         if parent.exists():
             sync(parent)
     discard(folder)
+
+
+def publish_nothing(
+    folder: Path,
+    files: Iterable[str],
+    were: Collection[str],
+    skipped: Collection[str],
+    *,
+    is_same: bool,
+) -> str:
+    """Delete the files of an export of which no episode can be written again, if some are no longer
+    wanted: consent may be gone, and the others are out of date. Returns what became of them.
+
+    were: ids of the episodes in it; skipped: of those that are wanted and cannot be written;
+    is_same: whether the same was asked for before. If not, a slip would delete what is not meant.
+    """
+    if set(were) <= set(skipped):
+        if not skipped:  # what a killed export has staged is not wanted either
+            discard(folder)
+        return ""
+    if not is_same:
+        return (
+            f". {folder} still has {len(were)} episodes, of another lake or with other settings: "
+            "delete it if they are not to stay"
+        )
+    publish(folder, {}, sorted(name for name in set(files) if (folder / name).exists()))
+    return f". The episodes that were in {folder} ({len(were)}) are deleted"
+
+
+def is_same_request(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two provenances are of the same lake and the same choice of episodes."""
+    of_both = ({name: each.get(name) for name in ("lake", "content")} for each in (before, now))
+    first, second = (json.dumps(each, sort_keys=True) for each in of_both)
+    return first == second
 
 
 def discard(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,13 @@ def add_rows(made: NumberedLake, table: str, rows: list[dict[str, Any]]) -> None
     filled = [other | row for row in rows]
     shard = made.lake.shards()[0]
     made.lake.publish(table, shard, "unit", TABLES[table].from_rows(filled), provenance("unit"))
+
+
+def withdraw(made: NumberedLake) -> None:
+    """Let the lake have no episodes any more, as a run does when consent is withdrawn."""
+    nothing, origin = TABLES["episodes"].from_rows([]), provenance("unit")
+    for shard in made.lake.shards():
+        made.lake.publish("episodes", shard, "unit", nothing, replace(origin, token=1))
 
 
 def poses_of(video: MadeVideo) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from ego_assets.exports.folder import (
     damaged_files,
     write_episodes,
 )
+from ego_assets.exports.grid import ExportError
 from tests.exports.lerobot_reader import tree
 
 
@@ -92,9 +93,29 @@ def test_an_error_leaves_the_export_as_it_was(tmp_path: Path) -> None:
         write(tmp_path, {"a": "other"}, fail)
     staged = {name for name in tree(tmp_path) if name.startswith(".ego_export")}
     assert {name: data for name, data in tree(tmp_path).items() if name not in staged} == before
-    with pytest.raises(ValueError, match="no episodes"):
-        write(tmp_path, {}, fail)
-    assert (tmp_path / "a" / "words.txt").read_text() == "one"
+
+
+def unreadable(name: str) -> None:
+    raise ExportError(f"{name} does not decode")
+
+
+def test_what_is_no_longer_wanted_goes_also_where_nothing_is_left(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "one", "b": "two"}, lambda name: None)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"no episodes: .* \(2\) are deleted"):
+        write(tmp_path, {}, lambda name: None)
+    assert list(tree(tmp_path)) == ["notes.txt"]
+
+
+def test_what_is_left_goes_along_only_if_another_has_to(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "one", "b": "two"}, lambda name: None)
+    before = tree(tmp_path)
+    with pytest.raises(ExportError, match="none of 2 episodes can be written; a: a does not"):
+        write(tmp_path, {"a": "other", "b": "other"}, unreadable)
+    assert tree(tmp_path) == before
+    with pytest.raises(ExportError, match=r"b: b does not decode.* \(2\) are deleted"):
+        write(tmp_path, {"b": "other"}, unreadable)
+    assert not tree(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"parts": 1}'])

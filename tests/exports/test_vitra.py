@@ -16,7 +16,7 @@ from ego_assets.hands.mano import ManoHand, read_mano
 from ego_assets.hands.skeleton import placed_columns
 from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import tree
-from tests.exports.numbered_lake import MadeVideo, NumberedLake, make, poses_of
+from tests.exports.numbered_lake import MadeVideo, NumberedLake, make, poses_of, withdraw
 from tests.exports.test_mcap import world_moves
 from tests.resources.tiny_models import tiny_mano
 
@@ -143,6 +143,9 @@ def test_frames_of_the_video_are_those_of_the_annotation(tmp_path: Path, mano: M
     before = tree(out)
     assert lake.export(to="vitra")["encoded"] == 0
     assert tree(out) == before
+    withdraw(lake)
+    assert "(1) are deleted" in lake.export(ok=False, to="vitra")
+    assert not tree(out)
 
 
 def test_what_is_not_known_or_of_another_shape_is_not_kept(tmp_path: Path, mano: ManoHand) -> None:

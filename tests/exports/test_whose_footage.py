@@ -12,8 +12,10 @@ from click.testing import CliRunner
 
 from dagster_project.cli.program import main
 from ego_assets.reading import open_lake
+from resources.lake import Lake
 from tests.episodes.made_footage import MadeVideo
-from tests.exports.numbered_lake import NumberedLake, make
+from tests.exports.lerobot_reader import tree
+from tests.exports.numbered_lake import NumberedLake, make, withdraw
 
 SAID = (
     {"person": "a", "site": "lab", "consent": "granted", "license": "CC-BY-4.0"},
@@ -91,6 +93,31 @@ def test_provenance_has_what_is_said(tmp_path: Path) -> None:
     assert {k: found[f"{0:016x}"][k] for k in SAID[0]} == SAID[0]
     assert "consent" not in found[f"{2:016x}"]
     assert made.export("--content", "frames", to="webdataset")["encoded"] == 0
+
+
+@pytest.mark.parametrize("to", ["lerobot", "webdataset", "coco"])
+def test_the_last_footage_goes_when_its_consent_does(tmp_path: Path, to: str) -> None:
+    made = make(tmp_path, MadeVideo(count=90))
+    out = tmp_path / "out"
+    made.export(to=to)
+    whole = tree(out)
+    said = made.export("--site", "lba", ok=False, to=to)
+    assert f"{out} still has 1 episodes" in said and tree(out) == whole
+    withdraw(made)
+    said = made.export(ok=False, to=to)
+    assert "no episodes of the split train" in said and "(1) are deleted" in said
+    assert not tree(out)
+    made.export(ok=False, to=to)
+
+
+def test_a_lake_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
+    made = make(tmp_path, MadeVideo(count=90))
+    made.export(to="webdataset")
+    whole = tree(tmp_path / "out")
+    (tmp_path / "lake").rename(tmp_path / "away")
+    Lake(tmp_path / "lake").write_shard("20261130-0000", {"videos": []})
+    made.export(ok=False, to="webdataset")
+    assert tree(tmp_path / "out") == whole
 
 
 def test_scripts_and_sql_have_the_columns(three: NumberedLake) -> None:

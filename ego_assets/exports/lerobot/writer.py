@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ego_assets.exports import video
 from ego_assets.exports.episode import ExportEpisode
@@ -23,11 +23,27 @@ from ego_assets.exports.files import UNFINISHED, alone_in, made_whole, naming, r
 from ego_assets.exports.folder import ExportReport, Progress
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot import packs, statistics, tables
-from ego_assets.exports.lerobot.contents import DatasetContents, is_name_of_ours, names_of
+from ego_assets.exports.lerobot.contents import (
+    INFO,
+    PROVENANCE,
+    STATS,
+    TASKS,
+    DatasetContents,
+    is_name_of_ours,
+    names_of,
+)
 from ego_assets.exports.lerobot.numbering import Numbering
 from ego_assets.exports.lerobot.packs import Encoded, PackFiles, Record
 from ego_assets.exports.lerobot.settings import LeRobotSettings
-from ego_assets.exports.publishing import PLAN, STAGING, discard, finish, publish
+from ego_assets.exports.publishing import (
+    PLAN,
+    STAGING,
+    discard,
+    finish,
+    is_same_request,
+    publish,
+    publish_nothing,
+)
 
 VERSION = "1"
 """Raised when the same episode would be written otherwise."""
@@ -95,17 +111,28 @@ class _Export:
                 self.progress("kept", len(episode))
             else:
                 self._take(episode, digest)
-        if not wanted:
-            raise ExportError("there are no episodes: nothing was written")
         self._take_those_put_off()
         if len(self.skipped) == len(wanted):
-            name, why = next(iter(self.skipped.items()))
-            raise ExportError(
-                f"none of the {len(wanted)} episodes can be exported: nothing was written. The "
-                f"first, {name}: {why}"
-            )
+            self._refuse()
         self._close()
         return self._publish({i: d for i, d in wanted.items() if there.get(i) == d})
+
+    def _refuse(self) -> NoReturn:
+        packs = self.before.packs if self.before else []
+        became = publish_nothing(
+            self.out,
+            [PROVENANCE, INFO, STATS, TASKS, *(name for pack in packs for name in pack.sizes)],
+            {member.episode_id for pack in packs for member in pack.episodes},
+            self.skipped,
+            is_same=self.before is None or is_same_request(self.before.provenance, self.provenance),
+        )
+        if not self.skipped:
+            raise ExportError(f"there are no episodes: nothing was written{became}")
+        name, why = next(iter(self.skipped.items()))
+        raise ExportError(
+            f"none of the {len(self.skipped)} episodes can be exported: nothing was written. The "
+            f"first, {name}: {why}{became}"
+        )
 
     def _begin(self) -> None:
         """Look at what is there, published and staged."""

@@ -175,7 +175,7 @@ def _frame_index(parts: Sequence[FolderPart]) -> dict[str, bytes]:
     np.savez(
         data,
         allow_pickle=False,
-        index_frame_pair=np.concatenate(pairs),
-        index_to_episode_id=np.array([member.facts["vitra_id"] for member in members]),
+        index_frame_pair=np.concatenate([np.empty((0, 2), np.int64), *pairs]),
+        index_to_episode_id=np.array([member.facts["vitra_id"] for member in members], np.str_),
     )
     return {INDEX_FILE: data.getvalue()}

@@ -99,9 +99,8 @@ class _Shards:
             elif not self._take(episode, digest):
                 continue
             wanted[episode.episode_id] = digest
-        if self.skipped and not wanted:
-            name, why = next(iter(self.skipped.items()))
-            raise ExportError(f"none of {len(self.skipped)} episodes can be written; {name}: {why}")
+        if not wanted:
+            self.folder.refuse(self.skipped, self.provenance, _sizes)
         self._close()
         return self._publish(wanted)
 
