@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
 from ego_assets.media.video_writer import Sound
-from ego_assets.operator import BadInputError, Intrinsics
+from ego_assets.operator import BadInputError, Frame, Intrinsics
 from ego_assets.videos.calibration.undistorting import calibrated_camera, camera_of_row, undistort
 from ego_assets.vision.lenses.undistorted import UndistortedView
 from tests.operators.fisheye import EQUIDISTANT, SIZE, bend_px, chessboard
@@ -121,7 +123,7 @@ def test_an_odd_side_gets_a_black_row_and_keeps_its_camera(tmp_path: Path) -> No
         shown = av.VideoFrame.from_ndarray(np.full((61, 101, 3), 200, np.uint8), format="rgb24")
         out.mux(stream.encode(shown.reformat(format="bgr0")))
         out.mux(stream.encode())
-    done = undistort(video, tmp_path, lens)
+    done = undistort(video, tmp_path / "out", lens)
     said = json.loads(Path(done.calibration).read_text())
     camera = UndistortedView.of(lens, 101, 61).camera
     assert (said["width"], said["height"], said["fx"]) == (102, 62, camera.fx)
@@ -171,3 +173,34 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(tmp_path: Path) -
         undistort(video, out, EQUIDISTANT)
     assert (out / "walk.mp4").read_bytes() == before
     assert sorted(p.name for p in out.iterdir()) == ["walk.camera.json", "walk.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["WALK.MOV", "walk.camera.json", "walk.camera.yaml", "walk.footage.json", "Walk.mp4"]
+)
+def test_nothing_of_that_name_is_written_over(tmp_path: Path, name: str) -> None:
+    video, out = tmp_path / "walk.mp4", tmp_path / "out"
+    write_video(video, 4, sound=None)
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{name} is there already"):
+        undistort(video, out, EQUIDISTANT, footage={"person": "P7"})
+    assert [(p.name, p.read_text()) for p in out.iterdir()] == [(name, "mine")]
+
+
+def test_a_video_that_fails_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, out = tmp_path / "walk.mp4", tmp_path / "out"
+    write_video(video, 4, sound=None)
+    (out / "other").mkdir(parents=True)
+
+    def fail(source: ClipFrames) -> Iterator[Frame]:
+        yield from itertools.islice(read(source), 2)
+        raise BadInputError("it does not decode")
+
+    read = ClipFrames.read
+    monkeypatch.setattr(ClipFrames, "read", fail)
+    with pytest.raises(BadInputError, match="does not decode"):
+        undistort(video, out, EQUIDISTANT, footage={"person": "P7"})
+    assert [path.name for path in out.iterdir()] == ["other"]

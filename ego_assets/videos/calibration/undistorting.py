@@ -88,8 +88,8 @@ def undistort(
 
     Pictures keep their times to 1/90,000 s, the first one is at 0; sound that MP4 holds is copied.
     The video is there whole or not at all, and not before the files beside it. Raises BadInputError
-    if it does not decode, has no lens to undo or may not be used, FileExistsError if there is such
-    a file.
+    if it does not decode, has no lens to undo or may not be used, FileExistsError if the folder has
+    a file of that name already, whatever its suffix: it may be the original or its calibration.
     """
     said = {key: value for key, value in (footage or {}).items() if value is not None}
     if said.get("consent") in NO_CONSENTS:
@@ -100,8 +100,7 @@ def undistort(
         raise BadInputError(f"{video}: its camera is a pinhole already: there is nothing to undo")
     name = name or video.stem
     path, beside = out / f"{name}.mp4", out / f"{name}{SIDECAR}"
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} is there already: delete it, or choose another --out")
+    _refuse_others(out, name)
     index = index_frames(video, stream_index)
     source = ClipFrames(video, 0, len(index), stream_index=stream_index)
     view = UndistortedView.of(camera, source.width, source.height, max_fov_deg or MAX_FOV_DEG)
@@ -112,11 +111,16 @@ def undistort(
     sidecar = {"model": pinhole.model, **numbers, "width": size[0], "height": size[1]}
     sound, told = Sound.of(video, float(index.pts[0] * index.time_base))
     out.mkdir(parents=True, exist_ok=True)
-    _write_aside(beside, json.dumps(sidecar, indent=1) + "\n")
-    if said:
-        _write_aside(out / f"{name}.footage.json", json.dumps(said, indent=1) + "\n")
+    texts = {beside: sidecar} | ({out / f"{name}.footage.json": said} if said else {})
     frames = ((f.pts_s, f.image) for f in view.frames(source.read()))
-    count = write_mp4(path, frames, crf=CRF, sound=sound)
+    try:
+        for file, text in texts.items():
+            _write_aside(file, json.dumps(text, indent=1) + "\n")
+        count = write_mp4(path, frames, crf=CRF, sound=sound)
+    except BaseException:
+        for file in texts:
+            file.unlink(missing_ok=True)
+        raise
     return UndistortedVideo(
         str(path),
         str(beside),
@@ -129,6 +133,18 @@ def undistort(
         float(view.valid(source.width, source.height).mean()),
         told,
     )
+
+
+def _refuse_others(folder: Path, name: str) -> None:
+    """Raise FileExistsError if a folder has a video of this name, in any case, or what belongs
+    beside one."""
+    stems = {f"{name}{kind}".lower() for kind in ("", ".camera", ".footage")}
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.stem.lower() in stems:
+                raise FileExistsError(
+                    f"{path} is there already: delete it, or choose another --out"
+                )
 
 
 def _angle(side: int, focal: float) -> float:
