@@ -35,7 +35,7 @@ from ego_assets.exports.vitra.settings import VitraSettings
 from ego_assets.rows import SIDES
 from ego_assets.vision.geometry import matrix_from_quaternion
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same episode would be written otherwise."""
 INDEX_FILE = "episode_frame_index.npz"
 _ANNOTATION, _VIDEO = "episode.npy", "episode.mp4"
@@ -141,7 +141,6 @@ def annotation_of(
         "total_transl_dist": float(_steps(poses[:, :3, 3]).sum()),
         "anno_type": primary,
         "text": {s: [(episode.task, all_of_it)] if s in there else [] for s in SIDES},
-        "text_rephrase": {s: [] for s in SIDES},
         **hands,
         "ego": {
             "episode_id": episode.episode_id,
