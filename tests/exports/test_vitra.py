@@ -140,7 +140,7 @@ def test_frames_of_the_video_are_those_of_the_annotation(tmp_path: Path, mano: M
     assert (out / "episodic_annotations" / f"{name}.npy").exists()
     assert name == f"ego_{said['video_name']}_ep_000000"
     assert "text_rephrase" not in said  # the loader takes the first of an empty list
-    assert said["text"]["left"] == [(lake.tables["episodes"][0]["instruction"], (0, 59))]
+    assert said["text"]["left"] == [(lake.tables["episodes"][0]["instruction"], (0, 60))]
     before = tree(out)
     assert lake.export(to="vitra")["encoded"] == 0
     assert tree(out) == before

@@ -129,7 +129,7 @@ def annotation_of(
     hands = {s: hand_of(KnownNumbers.of(episode, mano_of(s)), poses, s) for s in SIDES}
     primary = max(reversed(SIDES), key=lambda side: int(hands[side]["kept_frames"].sum()))
     there = [side for side in SIDES if hands[side]["kept_frames"].any()]
-    all_of_it = (0, count - 1)
+    all_of_it = (0, count)  # half open, as VITRA's loader takes it
     turns = Rotation.from_matrix(poses[:-1, :3, :3]).inv() * Rotation.from_matrix(poses[1:, :3, :3])
     return {
         "extrinsics": np.linalg.inv(poses).astype(np.float32),
