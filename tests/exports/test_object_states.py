@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ego_assets.exports.states import object_columns
 from tests.exports.numbered import plain_grid
 from tests.exports.numbered_lake import MadeVideo, make
 from tests.exports.placed_objects import poses_of_cup
+from tests.exports.test_webdataset import samples
 
 
 def test_rows_have_the_objects_of_their_frame_and_say_which_are_known(tmp_path: Path) -> None:
@@ -41,6 +45,16 @@ def test_poses_that_are_not_in_metres_are_not_known(tmp_path: Path) -> None:
     lake = make(tmp_path, video, more=poses_of_cup(video, scale_kind="arbitrary"))
     lake.export("--objects", "1")
     assert not any(row["objects_known"] for row in lake.data().rows)
+
+
+def test_metres_that_hands_gave_are_metres_and_said(tmp_path: Path) -> None:
+    video = MadeVideo(count=60)
+    lake = make(tmp_path, video, more=poses_of_cup(video, scale_kind="metric_hands"))
+    lake.export("--objects", "1", to="webdataset")
+    (sample,) = samples(tmp_path / "out").values()
+    assert np.load(io.BytesIO(sample["npz"]))["objects_known"].all()
+    (said,) = json.loads(sample["json"])["provenance"]["environment_state"]
+    assert said["scale_kind"] == "metric_hands"
 
 
 def test_without_the_setting_there_is_no_such_column() -> None:

@@ -20,12 +20,14 @@ _POSES = tuple(f"{frame}_from_object_{n}" for frame in ("camera", "world") for n
 @dataclass(frozen=True)
 class EpisodeObject:
     """An object in the N frames of an episode. poses: (N, 7) position in metres and quaternion
-    xyzw, NaN where it has no valid pose; object_frame: what the rotation is measured from."""
+    xyzw, NaN where it has no valid pose; object_frame: what the rotation is measured from;
+    scale_kind: where the metres come from."""
 
     name: str
     track_id: str
     object_frame: str
     poses: np.ndarray
+    scale_kind: str
 
     @property
     def seen(self) -> int:
@@ -38,6 +40,7 @@ class EpisodeObject:
             "name": self.name,
             "track_id": self.track_id,
             "object_frame": self.object_frame,
+            "scale_kind": self.scale_kind,
             "frames_with_pose": self.seen,
         }
 
@@ -55,7 +58,7 @@ class ShardObjects:
         clips = reader.table("clips", columns=["clip_id", "take_id"], shards=[shard])
         columns = [*_WHERE, *_POSES, "is_valid", "is_context", "scale_kind"]
         rows = reader.table("object_poses", columns=columns, shards=[shard]).filter(
-            pc.field("is_valid") & ~pc.field("is_context") & (pc.field("scale_kind") == "metric")
+            pc.field("is_valid") & ~pc.field("is_context") & (pc.field("scale_kind") != "arbitrary")
         )
         takes = dict(zip(*(clips[c].to_pylist() for c in ("clip_id", "take_id")), strict=True))
         of_take = pa.array([takes.get(c) for c in rows["clip_id"].to_pylist()], pa.string())
@@ -79,7 +82,8 @@ class ShardObjects:
             parts = [array_of(rows[f"{frame}_from_object_{n}"]) for n in ("m", "xyzw")]
             poses[at[inside]] = np.concatenate(parts, axis=1)[inside]
             name = f"{self.labels.get(track, 'object')} {track.rpartition('-')[2]}"
-            found.append(EpisodeObject(name, track, axes, poses))
+            kinds = sorted(set(np.array(rows["scale_kind"].to_pylist())[inside].tolist()))
+            found.append(EpisodeObject(name, track, axes, poses, ", ".join(kinds)))
         seen = [each for each in found if each.seen]
         return sorted(seen, key=lambda each: (-each.seen, each.track_id, each.object_frame))
 
