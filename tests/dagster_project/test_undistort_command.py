@@ -68,6 +68,31 @@ def test_what_is_said_of_footage_goes_along_and_is_heeded(tmp_path: Path) -> Non
     assert beside == {"person": "P7", "consent": "research_only"}
 
 
+@pytest.mark.parametrize("beside", [{}, {"consent": "granted", "site": "lab"}])
+def test_what_the_lake_says_of_footage_counts_too(tmp_path: Path, beside: dict[str, str]) -> None:
+    said: tuple[dict[str, Any], ...] = (
+        {"consent": "withdrawn"},
+        {"person": "P7", "consent": "research_only"},
+    )
+    videos = [MadeVideo(count=90, video_id=f"{n:016x}", said=said[n]) for n in range(2)]
+    write_numbered(tmp_path / "video.mp4", 6)
+    content = hashlib.sha256((tmp_path / "video.mp4").read_bytes()).hexdigest()
+    made = make(
+        tmp_path / "raw",
+        *videos,
+        lens=FISHEYE | {"sha256": content},
+        write=lambda path, _: shutil.copy(tmp_path / "video.mp4", path),
+    )
+    for row in made.tables["video_manifest"]:
+        if beside:
+            Path(row["uri"]).with_suffix(".footage.json").write_text(json.dumps(beside))
+    found = ego(*(v.video_id for v in videos), "--out", tmp_path / "out", "--lake", made.lake.root)
+    assert found.exit_code == 1
+    assert "consent is withdrawn in the lake, so it is not copied" in found.stderr
+    (copied,) = (tmp_path / "out").glob("*.footage.json")
+    assert json.loads(copied.read_text()) == said[1] | beside
+
+
 def test_a_video_of_a_lake_is_taken_by_id_or_name(tmp_path: Path) -> None:
     video = tmp_path / "video.mp4"
     write_numbered(video, 90)

@@ -73,6 +73,8 @@ _Write = Callable[..., "UndistortedVideo"]
 
 def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], UndistortedVideo]:
     """What writes a video that is a file, or else a name in the lake."""
+    from ego_assets.consent import NO_CONSENTS, SAID
+    from ego_assets.operator import BadInputError
     from ego_assets.videos.calibration.undistorting import calibrated_camera, camera_of_row
     from ego_assets.videos.footage.sidecar import footage_columns
     from resources.raw.reader import RawReader, is_remote, uri_of
@@ -91,6 +93,13 @@ def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], Undist
 
     def undistorted(out: Path, max_fov_deg: float, write: _Write) -> UndistortedVideo:
         stream = row["video_stream_index"] if row else None
+        said = footage_columns(read_footage_sidecar(uri))
+        if row:
+            if row.get("consent") in NO_CONSENTS:
+                raise BadInputError(
+                    f"{uri}: its consent is {row['consent']} in the lake, so it is not copied"
+                )
+            said = {k: row.get(k) if said[k] is None else said[k] for k in SAID}
         with RawReader().hold(uri, row["sha256"] if row else None) as path:
             camera = camera_of_row(row) if row else calibrated_camera(path)
             return write(
@@ -100,7 +109,7 @@ def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], Undist
                 name=Path(uri).stem,
                 stream_index=stream,
                 max_fov_deg=max_fov_deg,
-                footage=footage_columns(read_footage_sidecar(uri)),
+                footage=said,
             )
 
     return undistorted
