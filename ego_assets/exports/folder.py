@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from ego_assets.exports.files import alone_in, is_inside, made_whole, naming
 from ego_assets.exports.grid import ExportError
@@ -262,9 +262,20 @@ class EpisodeFiles:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+class NamedEpisode(Protocol):
+    """An episode, as formats take it."""
+
+    @property
+    def episode_id(self) -> str: ...
+
+
+Taken = TypeVar("Taken", bound=NamedEpisode)
+
+
 def write_episodes(
     folder: ExportFolder,
-    episodes: Iterable[EpisodeFiles],
+    episodes: Iterable[Taken],
+    files_of: Callable[[Taken], EpisodeFiles],
     made_under: Mapping[str, Any],
     provenance: Mapping[str, Any],
     progress: Progress,
@@ -272,17 +283,24 @@ def write_episodes(
 ) -> ExportReport:
     """Make an opened folder the export of exactly these episodes, which have files of their own.
 
-    What cannot be written of them is left out. Raises ExportError if nothing is left; what is there
+    files_of: how an episode is written; it and `make` raise ExportError for what cannot be written,
+    which is left out. Raises ExportError if nothing is left; what is there
     and no longer wanted is deleted before.
     """
     there = {part.members[0].episode_id: part for part in folder.parts}
     kept: dict[str, FolderPart] = {}
     new: dict[str, NewPart] = {}
     skipped: dict[str, str] = {}
-    for episode in episodes:
-        name = episode.episode_id
+    for each in episodes:
+        name = each.episode_id
         if name in kept or name in new or name in skipped:
             raise ExportError(f"episode {name} comes twice")
+        try:
+            episode = files_of(each)
+        except ExportError as error:
+            skipped[name] = str(error).removeprefix(f"episode {name}: ")
+            progress("skipped", 0)
+            continue
         found = there.get(name)
         if found and found.members[0].digest == episode.digest:
             kept[name] = found

@@ -206,6 +206,17 @@ def test_what_the_layout_cannot_hold_is_refused(
         write_egoverse(tmp_path, [plain("e", 10, **changes)])
 
 
+def test_what_cannot_be_written_is_left_out_and_the_rest_is_not(tmp_path: Path) -> None:
+    """Before and after it begins to be written: a lens whose picture is elsewhere is met late."""
+    lens = {**LENS, "cx_px": 1e5, "camera_model": "OPENCV", "distortion": [0.1, 0.0, 0.0, 0.0]}
+    odd = {"camera": lens | {"width_px": 192, "height_px": 108}}
+    episodes = [plain("a", 10, columns={}), plain("b", 10, provenance=odd), plain("c", 10)]
+    report = write_egoverse(tmp_path, episodes)
+    assert [path.stem for path in stores(tmp_path)] == [store_name("c")]
+    assert report.skipped["a"] == "its cameras are not known in metres"
+    assert report.skipped["b"].startswith("it cannot be undistorted: ")
+
+
 def test_zarr_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ExportError, match=r"pip install 'ego-assets\[egoverse\]'"):

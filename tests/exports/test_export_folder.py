@@ -32,8 +32,8 @@ def files_of(name: str, text: str, asked: Callable[[str], None]) -> EpisodeFiles
 
 def write(out: Path, episodes: dict[str, str], asked: Callable[[str], None]) -> ExportReport:
     with ExportFolder.opened(out, "words") as folder:
-        made = (files_of(name, text, asked) for name, text in episodes.items())
-        return write_episodes(folder, made, {}, {}, lambda what, frames: None)
+        made = [files_of(name, text, asked) for name, text in episodes.items()]
+        return write_episodes(folder, made, lambda each: each, {}, {}, lambda what, frames: None)
 
 
 def run_and_die(out: str, before: str) -> None:

@@ -74,7 +74,8 @@ def write_coco(
     with ExportFolder.opened(out, "coco") as folder:
         return write_episodes(
             folder,
-            (_files_of(episode, settings, under) for episode in episodes),
+            episodes,
+            lambda episode: _files_of(episode, settings, under),
             under,
             said,
             progress or (lambda what, frames: None),

@@ -54,9 +54,13 @@ def write_egodex(
     under = settings.encoded_under() | {"version": VERSION, "by": video.LIBRARY}
     with ExportFolder.opened(out, "egodex") as folder:
         numbers = _Numbers.of(folder)
-        files = (_files_of(episode, settings, under, numbers) for episode in episodes)
         return write_episodes(
-            folder, files, under, provenance or {}, progress or (lambda what, frames: None)
+            folder,
+            episodes,
+            lambda episode: _files_of(episode, settings, under, numbers),
+            under,
+            provenance or {},
+            progress or (lambda what, frames: None),
         )
 
 

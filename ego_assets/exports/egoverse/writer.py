@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,13 @@ def write_egoverse(
         "by": [video.LIBRARY, f"zarr {zarr.__version__}"],
     }
     with ExportFolder.opened(out, "egoverse") as folder:
-        files = _all_files(episodes, settings, under)
         return write_episodes(
-            folder, files, under, provenance or {}, progress or (lambda what, frames: None)
+            folder,
+            episodes,
+            _named_files(settings, under),
+            under,
+            provenance or {},
+            progress or (lambda what, frames: None),
         )
 
 
@@ -81,16 +85,19 @@ def store_name(episode_id: str) -> str:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _all_files(
-    episodes: Iterable[ExportEpisode], settings: EgoVerseSettings, under: Mapping[str, Any]
-) -> Iterator[EpisodeFiles]:
+def _named_files(
+    settings: EgoVerseSettings, under: Mapping[str, Any]
+) -> Callable[[ExportEpisode], EpisodeFiles]:
     names: dict[str, str] = {}
-    for episode in episodes:
+
+    def files_of(episode: ExportEpisode) -> EpisodeFiles:
         name = store_name(episode.episode_id)
         other = names.setdefault(name, episode.episode_id)
         if other != episode.episode_id:
             raise ExportError(f"episodes {other} and {episode.episode_id} have one name: {name}")
-        yield _files_of(episode, settings, under, name)
+        return _files_of(episode, settings, under, name)
+
+    return files_of
 
 
 def _files_of(

@@ -76,9 +76,13 @@ def write_mcap(
     libraries = [f"{name} {version(name)}" for name in ("mcap", "foxglove-schemas-protobuf")]
     under = settings.encoded_under() | {"version": VERSION, "by": [video.LIBRARY, *libraries]}
     with ExportFolder.opened(out, "mcap") as folder:
-        files = (_files_of(episode, settings, under) for episode in episodes)
         return write_episodes(
-            folder, files, under, provenance or {}, progress or (lambda what, frames: None)
+            folder,
+            episodes,
+            lambda episode: _files_of(episode, settings, under),
+            under,
+            provenance or {},
+            progress or (lambda what, frames: None),
         )
 
 

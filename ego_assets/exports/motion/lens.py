@@ -11,7 +11,7 @@ from ego_assets.exports.episode import ExportEpisode
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.pictures import pictures_of
 from ego_assets.exports.video import Size
-from ego_assets.operator import Intrinsics
+from ego_assets.operator import BadInputError, Intrinsics
 
 
 def only_camera(episode: ExportEpisode) -> str:
@@ -43,11 +43,17 @@ def pinhole_pictures(
     episode: ExportEpisode, key: str, max_side_px: int, *, centred: bool = False
 ) -> tuple[Size, np.ndarray, Iterator[np.ndarray]]:
     """Returns the size of the pictures as a pinhole camera sees them, its matrix (3, 3), and a
-    picture a tick. centred: its principal point is in the middle, to a pixel."""
+    picture a tick. centred: its principal point is in the middle, to a pixel. Raises ExportError
+    if the lens cannot be undone."""
     from ego_assets.vision.lenses.undistorted import UndistortedView
 
     size, pictures = pictures_of(episode, key, max_side_px)
-    view = UndistortedView.of(lens_at(episode, size), *size)
+    try:
+        view = UndistortedView.of(lens_at(episode, size), *size)
+    except BadInputError as error:
+        raise ExportError(
+            f"episode {episode.episode_id}: it cannot be undistorted: {error}"
+        ) from error
     camera, (cx, cy) = view.camera, (np.array(size) - 1) / 2
     if centred and max(abs(camera.cx - cx), abs(camera.cy - cy)) > 1:
         view = replace(view, camera=replace(camera, cx=float(cx), cy=float(cy)), _maps={})

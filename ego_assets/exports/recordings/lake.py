@@ -28,6 +28,10 @@ class ShownEpisode:
     footage: Callable[[], ShownClips]
     shown: str
 
+    @property
+    def episode_id(self) -> str:
+        return self.episode.episode_id
+
 
 class ShownEpisodes:
     """The episodes of a lake with their footage; iterating reads them one shard at a time."""

@@ -53,9 +53,13 @@ def write_rerun(
     rerun = _rerun()
     under = settings.model_dump() | {"version": VERSION, "by": f"rerun-sdk {rerun.__version__}"}
     with ExportFolder.opened(out, "rerun") as folder:
-        files = (_files_of(shown, under) for shown in episodes)
         return write_episodes(
-            folder, files, under, provenance or {}, progress or (lambda what, frames: None)
+            folder,
+            episodes,
+            lambda shown: _files_of(shown, under),
+            under,
+            provenance or {},
+            progress or (lambda what, frames: None),
         )
 
 

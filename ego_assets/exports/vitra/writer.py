@@ -62,10 +62,10 @@ def write_vitra(
     settings = settings or VitraSettings()
     under = settings.encoded_under() | {"version": VERSION, "by": video.LIBRARY}
     with ExportFolder.opened(out, "vitra") as folder:
-        files = (_files_of(episode, settings, under) for episode in episodes)
         return write_episodes(
             folder,
-            files,
+            episodes,
+            lambda episode: _files_of(episode, settings, under),
             under,
             provenance or {},
             progress or (lambda what, frames: None),
