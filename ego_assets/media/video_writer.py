@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +105,7 @@ def _write(
             av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         )
         heard: Iterator[tuple[float, Any]] = iter(())
+        waiting: tuple[float, Any] | None = None
         stream: Any = None
         for seconds, image in frames:
             height, width = (n + n % 2 for n in image.shape[:2])
@@ -116,6 +116,7 @@ def _write(
                     source = stack.enter_context(open_media(sound.path))
                     track = out.add_stream_from_template(source.streams.audio[0])
                     heard = sound.packets(source, track, first)
+                    waiting = next(heard, None)
             if (stream.width, stream.height) != (width, height):
                 raise ValueError(f"{path}: pictures of several sizes")
             padded = np.zeros((height, width, 3), np.uint8)
@@ -125,16 +126,15 @@ def _write(
             picture.pts, picture.time_base = last, TIME_BASE
             out.mux(stream.encode(picture))
             count += 1
-            for at, packet in heard:
-                if at > seconds - first:
-                    heard = chain([(at, packet)], heard)
-                    break
-                out.mux(packet)
+            while waiting and waiting[0] <= seconds - first:
+                out.mux(waiting[1])
+                waiting = next(heard, None)
         if stream is None:
             raise ValueError(f"{path}: there is no picture to write")
         out.mux(stream.encode())
-        for _, packet in heard:
-            out.mux(packet)
+        while waiting:
+            out.mux(waiting[1])
+            waiting = next(heard, None)
     return count
 
 

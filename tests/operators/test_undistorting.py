@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from ego_assets.media.decode import ClipFrames
 from ego_assets.media.frame_index import index_frames
-from ego_assets.media.video_writer import Sound
+from ego_assets.media.video_writer import Sound, write_mp4
 from ego_assets.operator import BadInputError, Frame, Intrinsics
 from ego_assets.videos.calibration.undistorting import calibrated_camera, camera_of_row, undistort
 from ego_assets.vision.lenses.undistorted import UndistortedView
@@ -138,6 +139,20 @@ def test_sound_is_copied_in_step(tmp_path: Path, encoder: str, codec: str) -> No
     assert done.sound == f"sound copied ({codec})"
     assert beep_s(Path(done.video)) == pytest.approx(beep_s(video), abs=0.005)
     assert beep_s(video) == pytest.approx(1.0, abs=0.1)
+
+
+def test_sound_is_not_asked_through_one_more_iterator_a_picture(tmp_path: Path) -> None:
+    video = tmp_path / "walk.mkv"
+    write_video(video)
+    found: list[int] = []
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        for frame in ClipFrames(video, 0, 24).read():
+            yield frame.pts_s, frame.image
+            found.append(sum(type(each) is itertools.chain for each in gc.get_objects()))
+
+    write_mp4(tmp_path / "out.mp4", frames(), sound=Sound.of(video, START_S)[0])
+    assert len(found) == 24 and found[-1] <= found[0] + 2
 
 
 def test_sound_that_mp4_does_not_hold_is_left_out_and_told(tmp_path: Path) -> None:
