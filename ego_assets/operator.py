@@ -67,6 +67,18 @@ class Intrinsics:
         return k
 
 
+LENS = (
+    "camera_model",
+    "fx_px",
+    "fy_px",
+    "cx_px",
+    "cy_px",
+    "distortion",
+    "intrinsics_source",
+)
+"""Columns of a lens, in `video_manifest` and `scene_reconstruction`."""
+
+
 def intrinsics_of(video: Mapping[str, Any]) -> Intrinsics:
     """The camera of a manifest row. Raises BadInputError if the row has none."""
     if video["fx_px"] is None:

@@ -22,6 +22,7 @@ from ego_assets.exports.faces.blur import blur_of
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
 from ego_assets.exports.motion.objects import EpisodeObject, ShardObjects
+from ego_assets.exports.motion.scene import scene_cameras
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.states import (
     UNPLACED,
@@ -240,7 +241,7 @@ class LakeEpisodes:
         frames = cameras["frame_index"].to_numpy()
         hands = HandArrays.of(tables.hands.get(row["episode_id"]), frames, settings.frame)
         joints = tables.joints.of(hands.keys) if tables.joints else None
-        video = tables.videos[row["video_id"]]
+        video, take = tables.videos[row["video_id"]], row["take_id"]
         objects = (
             tables.objects.of(row["take_id"], frames, settings.frame) if tables.objects else []
         )
@@ -275,6 +276,7 @@ class LakeEpisodes:
                 "scale_kind": row["scale_kind"],
                 **cameras_said,
                 **faces,
+                **({"scene_camera": tables.lenses[take]} if take in tables.lenses else {}),
                 **said_in(row),
                 **({"environment_state": [o.said() for o in chosen]} if tables.objects else {}),
             },
@@ -318,6 +320,7 @@ class _ShardTables:
     joints: ShardJoints | None
     decoded_by: str
     objects: ShardObjects | None
+    lenses: Mapping[str, Mapping[str, Any]]
 
     def objects_of(
         self, take_id: str, frames: np.ndarray, settings: ContentSettings
@@ -348,4 +351,5 @@ class _ShardTables:
             robot.read(reader, shard) if robot else None,
             " ".join(reader.versions("video_manifest", shard)),
             ShardObjects.read(reader, shard) if with_objects else None,
+            scene_cameras(reader, shard),
         )

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ego_assets.media.sheets import Picture, Rows, frames_sheet, fullest, videos_of
-from ego_assets.operator import Frame, intrinsics_of
+from ego_assets.operator import LENS, Frame, Intrinsics, intrinsics_of
 from ego_assets.vision import draw, plots
-from ego_assets.vision.cameras import project_points, scaled_intrinsics
+from ego_assets.vision.cameras import lens_of_scene, project_points, scaled_intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion
 from resources.lake import Lake
 from resources.raw.reader import RawReader
 
 
-def _paint_axes(frame: Frame, tile: np.ndarray, rows: Rows, video: dict[str, Any]) -> None:
-    camera = scaled_intrinsics(intrinsics_of(video), frame.scale, frame.scale)
+def _paint_axes(frame: Frame, tile: np.ndarray, rows: Rows, lens: Intrinsics) -> None:
+    camera = scaled_intrinsics(lens, frame.scale, frame.scale)
     for row in rows:
         pose = np.eye(4)
         pose[:3, :3] = matrix_from_quaternion(np.array(row["camera_from_object_xyzw"]))
@@ -35,7 +35,17 @@ def _legend(rows: Rows) -> Iterable[draw.LegendEntry]:
     yield None, "of each object's frame, named by its track; length: 15 % of its distance"
 
 
-axes_sheet = frames_sheet(_paint_axes, _legend)
+def axes_sheet(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:
+    columns = ["clip_id", *LENS]
+    scene = lake.read("scene_reconstruction", shard, columns=columns)
+    scene = scene.filter(pc.field("intrinsics_source") == "self_calibrated")
+    found = {row["clip_id"]: row for row in scene.to_pylist()}
+
+    def paint(frame: Frame, tile: np.ndarray, rows: Rows, video: dict[str, Any]) -> None:
+        scene_of = found.get(rows[0]["clip_id"], {})
+        _paint_axes(frame, tile, rows, lens_of_scene(scene_of, intrinsics_of(video)))
+
+    return frames_sheet(paint, _legend)(lake, table, shard, raw)
 
 
 def timeline_plot(lake: Lake, table: str, shard: str, raw: RawReader) -> Picture | None:

@@ -11,11 +11,11 @@ import numpy as np
 
 from ego_assets.media.sheets import Rows
 from ego_assets.media.video_writer import write_mp4
-from ego_assets.operator import Frame
+from ego_assets.operator import Frame, Intrinsics
 from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name, object_name
 from ego_assets.viewing.states import INVALID, STATE_COLORS, judged_by_kind, states
 from ego_assets.vision import draw
-from ego_assets.vision.cameras import scaled_intrinsics
+from ego_assets.vision.cameras import lens_of_scene, scaled_intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix
 from ego_assets.vision.mask_scaling import decode_area
 
@@ -51,10 +51,13 @@ def overlay_frames(
         tell(f"clip {clip.name}: {len(clip.frames)} frames")
         rows = {name: clip.by_frame(name) for name in _DRAWN}
         lanes = _Lanes(clip)
+        lens = lens_of_scene(
+            next(iter(clip.tables["scene_reconstruction"]), {}), footage.intrinsics
+        )
         for frame in footage.pictures(clip):
             image = np.ascontiguousarray(frame.image).copy()
             for table, draw_rows in _DRAWN.items():
-                draw_rows(footage, frame, image, rows[table].get(frame.index, []))
+                draw_rows(lens, frame, image, rows[table].get(frame.index, []))
             what = f"frame {frame.index}  {frame.pts_s:.3f} s  {footage.file}  clip {clip.name}"
             below = lanes.draw(frame.index, image)
             parts = [_words(image, what), image, draw.with_legend(below, "", entries)]
@@ -95,7 +98,7 @@ def _words(image: np.ndarray, words: str) -> np.ndarray:
     return line
 
 
-def _draw_objects(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_objects(lens: Intrinsics, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     for row in rows:
         _draw_mask(image, row, draw.color_of(row["track_id"]))
     for row in rows:  # above all masks
@@ -110,12 +113,12 @@ def _draw_mask(image: np.ndarray, row: dict[str, Any], color: tuple[int, int, in
     draw.overlay_mask(image, mask, color)
 
 
-def _draw_hand_masks(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_hand_masks(lens: Intrinsics, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     for row in rows:
         _draw_mask(image, row, draw.side_color(row["side"]))
 
 
-def _draw_hands(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+def _draw_hands(lens: Intrinsics, frame: Frame, image: np.ndarray, rows: Rows) -> None:
     for row in rows:
         color, words = draw.side_color(row["side"]), hand_name(row)
         if row["is_valid"]:
@@ -126,8 +129,8 @@ def _draw_hands(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows
         draw.draw_label(image, words, left, bottom + 2, color)
 
 
-def _draw_axes(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows) -> None:
-    camera = scaled_intrinsics(footage.intrinsics, frame.scale, frame.scale)
+def _draw_axes(lens: Intrinsics, frame: Frame, image: np.ndarray, rows: Rows) -> None:
+    camera = scaled_intrinsics(lens, frame.scale, frame.scale)
     for row in rows:
         if row["is_valid"] and row["camera_from_object_m"] is not None:
             turned = matrix_from_quaternion(np.array(row["camera_from_object_xyzw"]))
@@ -136,7 +139,7 @@ def _draw_axes(footage: ShownClips, frame: Frame, image: np.ndarray, rows: Rows)
             draw.draw_axes(image, camera, pose_matrix(turned, place), length)
 
 
-_DRAWN: dict[str, Callable[[ShownClips, Frame, np.ndarray, Rows], None]] = {
+_DRAWN: dict[str, Callable[[Intrinsics, Frame, np.ndarray, Rows], None]] = {
     "object_masks": _draw_objects,
     "hand_masks": _draw_hand_masks,
     "hand_poses": _draw_hands,

@@ -6,6 +6,7 @@ Here: `Intrinsics` applied to points, and intrinsics of a shrunken picture. Not 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -20,13 +21,14 @@ _FAR = 10.0
 def lens_of_cameras(clip: ClipInput) -> Intrinsics:
     """The lens that a clip's rows of `scene_reconstruction` were found through: the one given, or
     the one that they were calibrated with. What is placed with these cameras needs the same."""
-    cameras = clip.tables["scene_reconstruction"]
-    if not cameras.num_rows or "intrinsics_source" not in cameras.column_names:
-        return clip.intrinsics
-    row = cameras.slice(0, 1).to_pylist()[0]
-    if row["intrinsics_source"] != "self_calibrated":
-        return clip.intrinsics
-    return intrinsics_of(row)
+    rows = clip.tables["scene_reconstruction"].slice(0, 1).to_pylist()
+    return lens_of_scene(rows[0] if rows else {}, clip.intrinsics)
+
+
+def lens_of_scene(row: Mapping[str, Any], given: Intrinsics) -> Intrinsics:
+    """The lens of a clip's poses. row: one of its rows of `scene_reconstruction`, empty if it has
+    none; given: that of its video."""
+    return intrinsics_of(row) if row.get("intrinsics_source") == "self_calibrated" else given
 
 
 def scaled_intrinsics(intrinsics: Intrinsics, scale_x: float, scale_y: float) -> Intrinsics:

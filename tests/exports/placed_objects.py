@@ -9,6 +9,19 @@ from tests.episodes.made_footage import MadeVideo
 from tests.exports.test_coco import mask_row
 
 
+def scene_of(video: MadeVideo, **said: Any) -> list[dict[str, Any]]:
+    """Rows of `scene_reconstruction` of a video that calibrated itself, but for what `add_rows`
+    fills in."""
+    lens = {"camera_model": "PINHOLE", "fx_px": 190.0, "fy_px": 190.0, "cx_px": 95.5}
+    lens |= {"cy_px": 53.5, "distortion": [], "intrinsics_source": "self_calibrated"}
+    return [
+        {"video_id": video.video_id, "clip_id": clip["clip_id"], "frame_index": frame}
+        | {"pts_s": float(video.pts_s[frame]), **lens, "focal_std_px": 4.0, **said}
+        for clip in video.clips
+        for frame in range(clip["start_frame"], clip["end_frame"])
+    ]
+
+
 def poses_of_cup(
     video: MadeVideo, invalid: Container[int] = (), number: int = 1, **said: Any
 ) -> dict[str, list[dict[str, Any]]]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ego_assets.exports.states import object_columns
+from ego_assets.objects.preview import axes_sheet
+from ego_assets.reading import LakeReader
+from ego_assets.viewing.footage import ShownClips
+from ego_assets.viewing.overlay import write_overlay
+from ego_assets.vision import draw
+from resources.raw.reader import RawReader
 from tests.exports.numbered import plain_grid
-from tests.exports.numbered_lake import MadeVideo, make
-from tests.exports.placed_objects import poses_of_cup
+from tests.exports.numbered_lake import MadeVideo, add_rows, make
+from tests.exports.placed_objects import poses_of_cup, scene_of
 from tests.exports.test_webdataset import samples
 
 
@@ -55,6 +62,43 @@ def test_metres_that_hands_gave_are_metres_and_said(tmp_path: Path) -> None:
     assert np.load(io.BytesIO(sample["npz"]))["objects_known"].all()
     (said,) = json.loads(sample["json"])["provenance"]["environment_state"]
     assert said["scale_kind"] == "metric_hands"
+
+
+@pytest.mark.parametrize("source", ["self_calibrated", "assumed_fov"])
+def test_the_lens_of_the_scene_is_said_where_it_found_one(tmp_path: Path, source: str) -> None:
+    video = MadeVideo(count=60)
+    lake = make(tmp_path, video, more=poses_of_cup(video))
+    rows = scene_of(video, intrinsics_source=source)
+    rows[0]["fx_px"] = 191.0
+    add_rows(lake, "scene_reconstruction", rows)
+    lake.export("--objects", "1", to="webdataset")
+    (sample,) = samples(tmp_path / "out").values()
+    said = json.loads(sample["json"])["provenance"]
+    assert said["camera"]["fx_px"] == 150.0
+    found = said.get("scene_camera")
+    if source == "self_calibrated":
+        assert (found["fx_px"], found["focal_std_px"]) == (191.0, 4.0)
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize("source", ["self_calibrated", "assumed_fov"])
+def test_axes_are_drawn_through_the_lens_of_the_poses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    video = MadeVideo(count=60)
+    lake = make(tmp_path, video, more=poses_of_cup(video))
+    add_rows(lake, "scene_reconstruction", scene_of(video, intrinsics_source=source))
+    drawn: list[float] = []
+    monkeypatch.setattr(draw, "draw_axes", lambda tile, camera, *_, **__: drawn.append(camera.fx))
+    monkeypatch.setattr(RawReader, "hold", lambda self, uri, _: nullcontext(Path(uri)))
+    assert axes_sheet(lake.lake, "object_poses", lake.lake.shards()[0], RawReader())
+    by_preview, drawn[:] = drawn[:], []
+    reader = LakeReader(lake.lake)
+    clips = reader.table("clips").to_pylist()
+    write_overlay(ShownClips.of(reader, "it", clips, 192), tmp_path / "it.mp4")
+    expected = 190.0 if source == "self_calibrated" else 150.0
+    assert set(by_preview) == set(drawn) == {expected}
 
 
 def test_without_the_setting_there_is_no_such_column() -> None:
