@@ -124,15 +124,19 @@ def camera_columns(cameras: pa.Table, grid: Grid) -> dict[str, Numbers]:
 
 
 def object_columns(poses: Sequence[np.ndarray], count: int, grid: Grid) -> dict[str, Numbers]:
-    """Poses (N, 7) of up to `count` objects, and which are known; one that is missing never is."""
+    """Poses (N, 7) of up to `count` objects in the frames of a grid, and at which ticks they are
+    known; one that is missing never is."""
     if not count:
         return {}
     parts, known, names = [], [], []
     for number in range(count):
-        there = number < len(poses)
-        pose = grid.take(poses[number]) if there else np.full((len(grid), 7), np.nan)
-        known.append(np.isfinite(pose).all(axis=1))
-        parts += [held(pose[:, :3]), held(rotation_6d(pose[:, 3:]), _NO_TURN)]
+        # Held before the grid takes of it: the last pose may be of a frame between two ticks.
+        if number < len(poses):
+            pose, rows = poses[number], grid.rows
+        else:
+            pose, rows = np.full((1, 7), np.nan), np.zeros(len(grid), int)
+        known.append(np.isfinite(pose).all(axis=1)[rows] & ~grid.is_held)
+        parts += [held(pose[:, :3])[rows], held(rotation_6d(pose[:, 3:]), _NO_TURN)[rows]]
         names += [f"object{number}_{name}" for name in (*_AXES, *_ROTATION)]
     return {
         "observation.environment_state": Numbers(

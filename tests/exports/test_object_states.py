@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ego_assets.exports.grid import make_grid
 from ego_assets.exports.states import object_columns
 from ego_assets.objects.preview import axes_sheet
 from ego_assets.reading import LakeReader
@@ -52,6 +53,25 @@ def test_poses_that_are_not_in_metres_are_not_known(tmp_path: Path) -> None:
     lake = make(tmp_path, video, more=poses_of_cup(video, scale_kind="arbitrary"))
     lake.export("--objects", "1")
     assert not any(row["objects_known"] for row in lake.data().rows)
+
+
+def test_the_last_pose_before_a_tick_is_held(tmp_path: Path) -> None:
+    """Also if no tick shows its frame; a tick that holds a picture says that its pose is old."""
+    frames = np.array([*range(10), *range(20, 31)])
+    grid = make_grid(frames, frames / 30, fps=10)
+    poses = np.tile([0.0, 0, 0, 0, 0, 0, 1], (len(frames), 1))
+    poses[:, 0] = frames
+    poses[(frames > 4) & (frames < 9), :] = np.nan
+    columns = object_columns([poses], 1, grid)
+    found = dict(
+        zip(
+            grid.frames.tolist(), columns["observation.environment_state"].values[:, 0], strict=True
+        )
+    )
+    assert (found[3], found[6], found[9]) == (3, 4, 9)
+    known = columns["objects_known"].values[:, 0]
+    assert grid.is_held.any() and not known[grid.is_held].any()
+    assert known[~grid.is_held].tolist() == [f != 6 for f in grid.frames[~grid.is_held]]
 
 
 def test_metres_that_hands_gave_are_metres_and_said(tmp_path: Path) -> None:
