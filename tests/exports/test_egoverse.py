@@ -100,8 +100,7 @@ def test_a_store_has_the_rows_and_pictures_of_the_lake(tmp_path: Path) -> None:
             tip = matrix @ (head @ [*joints[tick, 8], 1.0])[:3]
             (wanted,) = project_points(lens, np.array([row["joints_camera_m"][8]]))
             assert tip[:2] / tip[2] == pytest.approx(wanted, abs=1e-2)
-    spent = np.diff(store["obs_rgb_timestamps_ns"][:])
-    assert np.allclose(spent, 1e9 / 30, atol=2)
+    assert store["ego.true_time_s"][:] == pytest.approx(frames / 30)
     assert json.loads(json.dumps(store.attrs["ego_provenance"]))["video_id"]
 
 
@@ -161,6 +160,26 @@ def test_cameras_that_are_not_known_in_metres_are_left_out(tmp_path: Path) -> No
     lost = MadeVideo(count=90)
     lost.camera_valid[40:60] = False
     assert "not known in metres" in make(tmp_path, lost).export(ok=False, to="egoverse")
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(25, "30"), (24, "30"), (30, "60"), (50, "30")])
+def test_footage_of_another_rate_is_left_out(tmp_path: Path, rate: int, fps: str) -> None:
+    video = world_moves(120, pts_s=np.arange(121) / rate)
+    said = make(tmp_path, video).export("--fps", fps, ok=False, to="egoverse")
+    assert f"its footage has {rate} frames a second, which is no multiple of {fps}" in said
+
+
+@pytest.mark.parametrize("rate", [29.97, 59.94])
+def test_stamps_are_those_of_the_rate_and_true_times_beside_them(
+    tmp_path: Path, rate: float
+) -> None:
+    times = np.arange(121) / rate + 0.004 * np.sin(np.arange(121))
+    make(tmp_path, world_moves(120, pts_s=times)).export(to="egoverse")
+    store = zarr.open_group(stores(tmp_path / "out")[0], mode="r")
+    stamps = store["obs_rgb_timestamps_ns"][:]
+    ticks = np.arange(len(stamps)) * 1e9 / 30
+    assert np.abs(stamps - stamps[0] - ticks).max() <= 1
+    assert store["ego.true_time_s"][:] == pytest.approx(times[store["ego.source_frame"][:]])
 
 
 def test_words_are_spans(tmp_path: Path) -> None:

@@ -37,9 +37,11 @@ from ego_assets.exports.pictures import jpeg
 from ego_assets.exports.settings import VideoSettings
 from ego_assets.rows import SIDES
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same episode would be written otherwise."""
 RATES = (30, 60)
+OFF = 0.03
+"""How far the rate of footage may be from a multiple of that of the grid, as a share."""
 FRONT = "images.front_1"
 _CHUNK = 100
 _YEAR_US = 365 * 24 * 3600 * 10**6
@@ -56,8 +58,9 @@ def write_egoverse(
 ) -> ExportReport:
     """Make `out` the stores of exactly these episodes, which are taken one at a time.
 
-    They have one camera, 30 or 60 ticks a second, and those of the columns of `motion.columns`
-    that are in the world, the camera in every tick. Raises ExportError for others.
+    They have one camera, 30 or 60 ticks a second of footage with that rate or a multiple, and those
+    of the columns of `motion.columns` that are in the world, the camera in every tick. Others are
+    left out.
     """
     settings = settings or EgoVerseSettings()
     zarr = _zarr()
@@ -111,6 +114,7 @@ def _files_of(
             f"episode {episode.episode_id}: it has {episode.grid.fps} ticks a second, EgoVerse "
             "takes 30 or 60"
         )
+    _check_rate(episode)
     if camera is None:
         raise ExportError(f"episode {episode.episode_id}: its cameras are not known in metres")
     head = camera.values
@@ -122,6 +126,21 @@ def _files_of(
         lambda file: name + file.removeprefix("episode"),
         {"task": task_name(episode.task)},
     )
+
+
+def _check_rate(episode: ExportEpisode) -> None:
+    """Raise ExportError unless the footage has the rate of the grid, or a multiple of it."""
+    fps = episode.grid.fps
+    frames, at = np.unique(episode.grid.frames, return_index=True)
+    if len(frames) < 2:
+        return
+    rate = 1 / float(np.median(np.diff(episode.grid.pts_s[at]) / np.diff(frames)))
+    nearest = fps * max(1, round(rate / fps))
+    if abs(rate / nearest - 1) > OFF:
+        raise ExportError(
+            f"episode {episode.episode_id}: its footage has {rate:.4g} frames a second, which is "
+            f"no multiple of {fps}: pictures would come twice, or at uneven times"
+        )
 
 
 def _write(
@@ -206,8 +225,9 @@ def _arrays(
         yield f"{side}.obs_keypoints", keypoints_of(joints.values, joints.known)
     start = datetime.strptime(name, "%Y-%m-%d-%H-%M-%S-%f").replace(tzinfo=UTC) - _EPOCH
     first = start // timedelta(microseconds=1) * 1000
-    shown = np.round((grid.pts_s - grid.pts_s[0]) * 1e9).astype(np.int64)
-    yield "obs_rgb_timestamps_ns", first + shown
+    ticks = np.round(np.arange(count) * 1e9 / grid.fps).astype(np.int64)
+    yield "obs_rgb_timestamps_ns", first + ticks
+    yield "ego.true_time_s", grid.pts_s
     yield "ego.source_frame", grid.frames.astype(np.int64)
     yield "ego.is_held", grid.is_held
 
