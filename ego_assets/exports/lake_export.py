@@ -152,6 +152,7 @@ def export_mcap(
         hand="both" if content.robot_joints else "human",
         robot=content.robot,
         method=content.method,
+        undistorted=content.undistorted,
     )
     episodes = MotionEpisodes(
         LakeReader(lake),

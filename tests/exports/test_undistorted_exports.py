@@ -24,6 +24,8 @@ from tests.exports.bars import picture_of
 from tests.exports.numbered_lake import FISHEYE, MadeVideo, NumberedLake, make
 from tests.exports.test_coco import blob, masks_of
 from tests.exports.test_egodex import world_moves
+from tests.exports.test_mcap import only as only_log
+from tests.exports.test_mcap import read as read_log
 from tests.exports.test_webdataset import samples
 
 SIZE = {"width_px": 192, "height_px": 108}
@@ -86,6 +88,19 @@ def test_webdataset_shows_them_and_says_so(tmp_path: Path, content: str) -> None
         else:
             shown = [shown_of(p)[0] for p in pictures_in(io.BytesIO(sample["mp4"]))]
             assert shown == list(range(90))
+
+
+def test_mcap_shows_them_and_calibrates_for_them(tmp_path: Path) -> None:
+    fisheye_lake(tmp_path).export("--undistorted", "true", "--pictures", "jpeg", to="mcap")
+    log = read_log(only_log(tmp_path / "out"))
+    frames = {t: m["source_frame"] for t, m in log.messages["/shown"]}
+    for time, message in log.messages["/camera/image"]:
+        picture = np.asarray(Image.open(io.BytesIO(message.data)))
+        assert shown_of(picture)[0] == frames[time]
+    ((_, lens),) = log.messages["/camera/calibration"]
+    assert lens.distortion_model in ("", "plumb_bob") and not any(lens.D)
+    np.testing.assert_allclose(np.reshape(lens.K, (3, 3)), VIEW.camera.matrix(), rtol=1e-6)
+    check_camera(json.loads(log.said["provenance"]))
 
 
 def test_egodex_always_shows_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ego_assets.exports.motion.settings import MotionContent
-from ego_assets.exports.settings import VideoSettings
+from ego_assets.exports.settings import UNDISTORTED, VideoSettings
 
 _OF_VIDEO = {"codec", "preset", "crf", "keyframe_every"}
 
@@ -26,6 +26,8 @@ class McapContent(MotionContent):
         description="joints of which retargeting method; may be left out if the robot has been "
         "mapped by one only",
     )
+
+    undistorted: bool = Field(default=False, description=UNDISTORTED)
 
 
 class McapSettings(VideoSettings):
