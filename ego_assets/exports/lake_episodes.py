@@ -111,9 +111,13 @@ def shown_by(
 
 
 def view_of(provenance: Mapping[str, Any]) -> UndistortedView | None:
-    """What the pictures of an episode went through, by its provenance; None: as recorded."""
+    """What the pictures of an episode went through, by its provenance; None: as recorded.
+
+    Raises ExportError if the lens cannot be undone.
+    """
     lens = provenance.get("undistorted_from")
-    return None if lens is None else shown_by(lens, True)[0]
+    of_video = {"video_id": provenance.get("video_id")}
+    return None if lens is None else shown_by(of_video | lens, True)[0]
 
 
 @dataclass

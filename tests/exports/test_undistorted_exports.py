@@ -16,7 +16,8 @@ from PIL import Image
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
-from ego_assets.exports.lake_episodes import LakeEpisodes
+from ego_assets.exports.grid import ExportError
+from ego_assets.exports.lake_episodes import LakeEpisodes, view_of
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader
 from ego_assets.vision.lenses.undistorted import UndistortedView
@@ -142,6 +143,12 @@ def test_coco_takes_masks_boxes_and_keypoints_along(tmp_path: Path) -> None:
     assert shown > 2
     episodes = json.loads(next(out.glob("episodes/*.json")).read_text())
     check_camera(episodes["provenance"])
+
+
+def test_a_lens_that_cannot_be_undone_is_named_with_its_video() -> None:
+    lens = FISHEYE | SIZE | {"cx_px": 1e5}
+    with pytest.raises(ExportError, match="cannot be undistorted: video v1"):
+        view_of({"video_id": "v1", "undistorted_from": lens})
 
 
 def test_an_export_that_is_asked_for_it_later_is_made_again(tmp_path: Path) -> None:
