@@ -21,7 +21,7 @@ from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.faces.blur import blur_of
 from ego_assets.exports.grid import ExportError, Grid, make_grid
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
-from ego_assets.exports.motion.objects import EpisodeObject, ShardObjects
+from ego_assets.exports.motion.objects import ShardObjects
 from ego_assets.exports.motion.scene import scene_cameras
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.exports.states import (
@@ -293,8 +293,12 @@ class LakeEpisodes:
         cameras = cameras.sort_by("frame_index")
         if settings.frame == "world" and cameras["world_from_camera_m"].null_count:
             raise ExportError(UNPLACED)
+        return cameras, self.lay_grid(cameras, settings)
+
+    def lay_grid(self, cameras: pa.Table, settings: ContentSettings) -> Grid:
+        """The grid over rows of `episode_frames`, in order."""
         frames, pts_s = cameras["frame_index"].to_numpy(), cameras["pts_s"].to_numpy()
-        return cameras, make_grid(frames, pts_s, fps=settings.fps)
+        return make_grid(frames, pts_s, fps=settings.fps)
 
     def _pictures(
         self, row: Mapping[str, Any], grid: Grid, view: UndistortedView | None
@@ -325,14 +329,6 @@ class _ShardTables:
     decoded_by: str
     objects: ShardObjects | None
     lenses: Mapping[str, Mapping[str, Any]]
-
-    def objects_of(
-        self, take_id: str, frames: np.ndarray, settings: ContentSettings
-    ) -> list[EpisodeObject]:
-        """The objects of an episode that are exported."""
-        if self.objects is None:
-            return []
-        return self.objects.of(take_id, frames, settings.frame)[: settings.objects]
 
     @classmethod
     def read(

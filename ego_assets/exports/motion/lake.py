@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ego_assets.arrays import array_of
 from ego_assets.exports.episode import ExportEpisode, Numbers
-from ego_assets.exports.grid import Grid, typical_rate
+from ego_assets.exports.grid import ExportError, Grid, typical_rate
 from ego_assets.exports.lake_episodes import LakeEpisodes, nobody_objects
 from ego_assets.exports.motion.columns import (
     CAMERA,
@@ -50,9 +50,10 @@ class MotionEpisodes(LakeEpisodes):
         self._every_frame, self._with_objects = every_frame, with_objects
         self._objects: tuple[str, ShardObjects | None] = ("", None)
 
-    def grid_of(self, cameras: pa.Table | None, settings: ContentSettings) -> tuple[pa.Table, Grid]:
-        rows, grid = super().grid_of(cameras, settings)
-        return rows, grid_of_frames(rows) if self._every_frame else grid
+    def lay_grid(self, cameras: pa.Table, settings: ContentSettings) -> Grid:
+        if self._every_frame:
+            return grid_of_frames(cameras)
+        return super().lay_grid(cameras, settings)
 
     def _episode(
         self, row: Mapping[str, Any], tables: Any, settings: ContentSettings
@@ -92,8 +93,11 @@ class MotionEpisodes(LakeEpisodes):
 
 
 def grid_of_frames(rows: pa.Table) -> Grid:
-    """A tick a frame, at its own time. rows: of `episode_frames`, in order."""
+    """A tick a frame, at its own time. rows: of `episode_frames`, in order. Raises ExportError if
+    times do not rise."""
     frames, pts_s = rows["frame_index"].to_numpy(), rows["pts_s"].to_numpy()
+    if (np.diff(frames) <= 0).any() or (np.diff(pts_s) <= 0).any():
+        raise ExportError("frames and their times must rise")
     count = len(frames)
     fps = max(1, round(typical_rate(pts_s)))
     return Grid(fps, frames.astype(np.int64), np.arange(count), pts_s, np.zeros(count, bool))

@@ -108,9 +108,8 @@ class _EveryFrame(LakeEpisodes):
 
     row: Mapping[str, Any]
 
-    def grid_of(self, cameras: pa.Table | None, settings: ContentSettings) -> tuple[pa.Table, Grid]:
-        rows, _ = super().grid_of(cameras, settings)
-        return rows, grid_of_frames(rows)
+    def lay_grid(self, cameras: pa.Table, settings: ContentSettings) -> Grid:
+        return grid_of_frames(cameras)
 
     def _episode(
         self, row: Mapping[str, Any], tables: Any, settings: ContentSettings
