@@ -23,8 +23,8 @@ from ego_assets.exports.lake_joints import EpisodeJoints
 from ego_assets.rows import SIDES
 
 ORIGINS = {"measured": 1, "smoothed": 2, "filled": 3}
-"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one, or 0
-without a turn before the first."""
+"""Values of `hand_origin`; 0: no hand, and the state is that of the last tick with one; before
+the first, 0 with the identity as rotation."""
 UNPLACED = "its cameras are not known in metres in every frame"
 _TIPS = (4, 8, 12, 16, 20)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")

@@ -7,7 +7,7 @@ import numpy as np
 from ego_assets.vision.geometry import quaternion_from_matrix
 
 ABSENT = 1e9
-"""Stands in positions for a hand that is not there; the rotation is then none."""
+"""Stands in positions for a hand that is not there; the rotation is then the identity."""
 _PALM = (0, 5, 9, 13)
 """Wrist, and the knuckles of index, middle and ring finger."""
 
