@@ -82,9 +82,16 @@ def test_too_few_and_too_many_pictures_are_left_out(tmp_path: Path) -> None:
 def test_where_all_are_left_out_nothing_changes(tmp_path: Path) -> None:
     write_dataset(tmp_path, made("a"))
     before = tree(tmp_path)
-    with pytest.raises(ExportError, match=r"none of the 1 episodes .*, bad: .*broken"):
-        write_dataset(tmp_path, [broken("bad", BadInputError("broken"))])
+    with pytest.raises(ExportError, match=r"none of the 1 episodes .*, a: .*broken"):
+        write_dataset(tmp_path, [broken("a", BadInputError("broken"))])
     assert {n: v for n, v in tree(tmp_path).items() if not n.startswith(".ego")} == before
+
+
+def test_where_all_are_left_out_and_one_is_gone_all_go(tmp_path: Path) -> None:
+    write_dataset(tmp_path, made("a", "b"))
+    with pytest.raises(ExportError, match=r"a: .*broken.* \(2\) are deleted"):
+        write_dataset(tmp_path, [broken("a", BadInputError("broken"))])
+    assert not tree(tmp_path)
 
 
 def test_storage_that_is_away_stops_the_export(tmp_path: Path) -> None:
