@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ego_assets.catalog import TABLES
+from ego_assets.catalog import TABLES, feature_of
 from resources.lake import Lake
 from tests.operators.numbered_video import RATE, write_numbered
 from tests.operators.timed_video import Shown, write_cases
@@ -29,6 +29,12 @@ settings:
   split: {max_clip_s: 1.3, overlap_s: 0.4}
 """
 NUMBERED = ("detections", "object_masks", "hand_masks", "hand_poses")
+TIMED = [
+    table
+    for table, rows in TABLES.items()
+    if "pts_s" in rows.model_fields and feature_of(table).name != "telemetry"
+]
+"""Tables with a time in each row; these videos have no telemetry."""
 TICK_S = 1e-4
 pytestmark = pytest.mark.slow
 
@@ -104,7 +110,7 @@ def test_a_camera_is_of_the_picture_that_has_its_number(made: Made) -> None:
         assert made.of(row).numbers[row["frame_index"]] == row["inliers"]
 
 
-@pytest.mark.parametrize("table", [t for t in TABLES if "pts_s" in TABLES[t].model_fields])
+@pytest.mark.parametrize("table", TIMED)
 def test_a_row_has_the_time_at_which_a_player_shows_its_picture(made: Made, table: str) -> None:
     rows = made.rows[table]
     assert {made.name_of[r["video_id"]] for r in rows} == set(made.shown)
