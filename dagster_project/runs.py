@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -142,9 +143,10 @@ def processes_ready() -> AbstractContextManager[None]:
 
     For a program that has opened nothing yet. Does nothing where Python has threads: a fork has
     none of them, and may wait for what they hold. Those that libraries start as they are loaded
-    (jemalloc, polars) hold nothing then.
+    (jemalloc, polars) hold nothing then. Nor where somebody has taken over what this process
+    prints: its runs would print there.
     """
-    if threading.active_count() > 1:
+    if threading.active_count() > 1 or sys.stdout is not sys.__stdout__:
         return nullcontext()
     return server_ready(MAIN, own_group=True)
 
