@@ -135,7 +135,7 @@ def _of_yaml(text: str) -> list[tuple[str, Any]]:
     try:
         # Events: nothing is built of tags, and references are not followed.
         events = [e for e in yaml.parse(text, yaml.SafeLoader) if not _is_frame(e)]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # of \U00110000, say
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise FootageSidecarError(f"it is not YAML{where}") from None
