@@ -58,11 +58,15 @@ class FileBeside(NamedTuple):
 def find_sidecar(uri: str, kind: str = CAMERA) -> str | None:
     """The uri of the file of a kind that a video has beside it: its own, else that of its
     folder."""
-    places = sidecars_of(uri, kind)
-    if not is_remote(uri):
-        return next((place for place in places if os.path.lexists(path_of(place))), None)
-    half = len(SIDECAR_SUFFIXES[kind])
-    return first_object(places[:half]) or first_object(places[half:])
+    places, half = sidecars_of(uri, kind), len(SIDECAR_SUFFIXES[kind])
+    return _first_of(places[:half]) or _first_of(places[half:])
+
+
+def _first_of(places: Sequence[str]) -> str | None:
+    """The first that is there. Their names differ in their suffix alone."""
+    if is_remote(places[0]):
+        return first_object(places)
+    return next((place for place in places if os.path.lexists(path_of(place))), None)
 
 
 def sidecar_version(uri: str) -> tuple[int | str, ...] | None:
@@ -116,8 +120,16 @@ def read_footage_sidecar(uri: str) -> FileBeside | None:
     OSError if its place is away; of S3 botocore's errors.
     """
     beside = find_sidecar(uri, FOOTAGE)
-    if beside is None:
-        return None
+    return None if beside is None else _read(beside)
+
+
+def read_own_footage_sidecar(uri: str) -> FileBeside | None:
+    """As `read_footage_sidecar`, without that of the folder."""
+    beside = _first_of(sidecars_of(uri, FOOTAGE)[: len(SIDECAR_SUFFIXES[FOOTAGE])])
+    return None if beside is None else _read(beside)
+
+
+def _read(beside: str) -> FileBeside | None:
     name = beside.rpartition("/")[2]
     if is_remote(beside):
         return _read_object(beside, name)

@@ -454,6 +454,39 @@ def test_what_a_list_says_lies_beside_the_video_before_that_is_there(
     assert there[-1] == ("k/one.mp4", True)
 
 
+def test_what_a_later_list_says_gets_beside_the_video_that_is_there(
+    web: Site, bench: Bench
+) -> None:
+    url, beside = web.serve("/x", video()), bench.raw / "one.footage.json"
+    for said in ({}, {"consent": "withdrawn"}, {"consent": "withdrawn"}):
+        row = bench.row(make_link(url, said | {"name": "one"}))
+        assert (row.state, row.reason) == ("done", "")
+    assert json.loads(beside.read_text()) == {"consent": "withdrawn"}
+    assert web.times("/x") == 1
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_word_of_a_later_list_that_is_not_beside_the_video_is_a_failure(
+    web: Site, bench: Bench, is_recorded: bool
+) -> None:
+    url = web.serve("/x.mp4", video())
+    first = bench.row(make_link(url, {"consent": "granted"}))
+    (path,) = bench.raw.glob("*.footage.json")
+    if not is_recorded:
+        bench.lake = Lake(bench.raw.parent / "other")
+    later = make_link(url, {"consent": "withdrawn"})
+    for _ in range(2):
+        row = bench.row(later)
+        assert (row.state, row.path, row.sha256) == ("failed", first.path, SHA256)
+        assert path.name in row.reason and "say it there" in row.reason
+        assert json.loads(path.read_text()) == {"consent": "granted"}  # nothing is replaced
+    path.write_text('{"consent": "withdrawn", "site": "lab"}')
+    assert bench.fetch(later).counts == {"done": 1}
+    assert bench.row(make_link(url, {"consent": "sure"})).state == "refused"
+    assert bench.row(later).sha256 == SHA256
+    assert web.times("/x.mp4") == 1
+
+
 def test_a_video_that_was_forgotten_does_not_come_back(web: Site, bench: Bench) -> None:
     tombstone = Tombstone(SHA256[:16], SHA256, len(video()), "2026-01-01T00:00:00+00:00", "")
     tombstones.write(bench.lake, tombstone, None)

@@ -27,6 +27,18 @@ def test_text_has_a_link_a_line(tmp_path: Path) -> None:
     assert read_links([str(tmp_path / "list.txt")]).repeated == 1
 
 
+def test_rows_of_one_link_that_differ_are_a_fault(tmp_path: Path) -> None:
+    url = "http://a.org/x.mp4"
+    for rows in (f"{url},\n{url},withdrawn\n", f"{url},granted\n{url},\n{url},granted\n"):
+        (link,) = read(tmp_path / "a.csv", f"url,consent\n{rows}")[0].values()
+        assert "say different things" in link.fault  # type: ignore[attr-defined]
+    (link,) = read(tmp_path / "a.csv", f"url,consent\n{url},\n{url},sure\n")[0].values()
+    assert link.fault  # type: ignore[attr-defined]
+    same = f"url,consent\n{url},granted\n{url},granted\n"
+    (link,) = read(tmp_path / "a.csv", same)[0].values()
+    assert not link.fault  # type: ignore[attr-defined]
+
+
 def test_csv_jsonl_and_parquet_say_the_same(tmp_path: Path) -> None:
     url, said = "http://a.org/x.mp4", ("cc0-1.0", "p1", "granted")
     lists = {

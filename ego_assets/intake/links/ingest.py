@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, LoadError, MozillaCookieJar
 from pathlib import Path
 
@@ -27,10 +27,11 @@ from ego_assets.intake.links.pages import PageFetcher
 from ego_assets.intake.links.parts import LinkBusyError, LinkPart, PartState
 from ego_assets.intake.links.records import LinkFiles, LinkRow, Recorder, now
 from ego_assets.intake.links.settings import IngestSettings
-from ego_assets.intake.links.sidecars import sidecar_of_link
+from ego_assets.intake.links.sidecars import says, sidecar_of_link
 from resources.lake import Lake
 from resources.raw import tombstones
 from resources.raw.additions import RawTarget, open_target
+from resources.raw.sidecars import read_own_footage_sidecar
 
 BUSY_S = 1.0
 """Until a link is looked at again that another process fetches."""
@@ -110,15 +111,16 @@ class _Work:
         """What is to be done. The others are recorded as what they are."""
         known = self.files.newest()
         jobs, first = [], []
-        rows = [known[name] for name in wanted if name in known]
+        asked = [link for link in wanted.values() if link.id in known]
         with ThreadPoolExecutor(_LOOKERS) as pool:  # on S3 each is a request
-            found = list(pool.map(self._is_over, rows))
-        over = {r.link_id for r, is_over in zip(rows, found, strict=True) if is_over}
+            found = pool.map(lambda link: self._over(link, known[link.id]), asked)
+            over = {row.link_id: row for row in found if row is not None}
         for link in wanted.values():
             row = known.get(link.id)
-            if row is not None and link.id in over:
-                self.there += row.state == "done"
-                self._tell(row)
+            if (new := over.get(link.id)) is not None:
+                self.there += new.state == "done"
+                first += [new] * (new != row)
+                self._tell(new)
                 continue
             jobs.append(Job(link))
             if row is None or row.state == "done":
@@ -249,31 +251,66 @@ class _Work:
             return None
         with self._reading:
             row = self.files.newest().get(link.id)
-        if row is not None and self._is_there(row):
-            return row
+        if row is not None and (there := self._name_there(row)) is not None:
+            return self._said(link, row, there)
         sha256, size = self._target.sha256(name), self._target.size(name)
         if link.sha256 not in ("", sha256) or (link.name and not link.sha256):
             raise LinkError(f"{name} is there already, and another file: give it another name")
         path = self._target.uri(name)
-        return _row(link, "done", path=path, bytes=size, sha256=sha256, fetched_at=now())
+        row = _row(link, "done", path=path, bytes=size, sha256=sha256, fetched_at=now())
+        return self._said(link, row, name)
 
-    def _is_over(self, row: LinkRow) -> bool:
-        """Whether there is nothing to do: the video is there, or is not to come."""
-        return row.reason == FORGOTTEN or self._is_there(row)
+    def _say(self, link: Link, name: str, license_: str = "") -> None:
+        """Have what a list says of a video beside it. Raises LinkError if a file there says
+        something else: that may be the word of a person, and is never replaced."""
+        beside = sidecar_of_link(name, dict(link.beside), license_)
+        if beside is None:
+            return
+        uri = self._target.uri(name)
+        found = read_own_footage_sidecar(uri)
+        if found is None:
+            if self._target.write(*beside):
+                return
+            found = read_own_footage_sidecar(uri)
+        if found is None or not says(found, dict(link.beside)):
+            named = beside[0] if found is None else found.name
+            raise LinkError(f"{named} does not say what the list says of it: say it there, too")
 
-    def _is_there(self, row: LinkRow) -> bool:
-        """Whether the file of a row is in the place where it would be put now."""
-        if row.state != "done" or not row.path:
-            return False
+    def _said(self, link: Link, row: LinkRow, name: str) -> LinkRow:
+        """The row of a link whose video is there: not done while what a list says of it is not
+        beside it. It keeps its path, so that the video is known to be there."""
+        state, reason = "done", ""
+        try:
+            if link.fault:
+                raise RefusedError(link.fault)
+            self._say(link, name)
+        except LinkError as error:
+            state, reason = error.state, str(error)
+        if (state, reason) == (row.state, row.reason):
+            return row
+        return replace(row, state=state, reason=reason, time="")
+
+    def _over(self, link: Link, row: LinkRow) -> LinkRow | None:
+        """The row of a link that is not to be fetched: the video is there, or is not to come."""
+        if row.reason == FORGOTTEN:
+            return row
+        name = self._name_there(row)
+        return None if name is None else self._said(link, row, name)
+
+    def _name_there(self, row: LinkRow) -> str | None:
+        """The name of the file of a row in the place where it would be put now; None if it is not
+        there."""
+        if not row.path:
+            return None
         root = self._target.uri("x")[:-1]
         if not row.path.startswith(root):  # another place, or the lake was moved
             name = row.path.rpartition("/")[2]
         else:
             name = row.path.removeprefix(root)
         try:
-            return self._target.size(name) == row.bytes
+            return name if self._target.size(name) == row.bytes else None
         except ValueError:  # a name of which a uri is made otherwise
-            return False
+            return None
 
     def _record(self, row: LinkRow, part: LinkPart) -> None:
         self._recorder.add(row, part.remove if row.state == "done" else None)

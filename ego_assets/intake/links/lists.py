@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -32,6 +32,9 @@ _SIGNED = re.compile(
     re.IGNORECASE,
 )
 """Parameters of signed links of object stores and CDNs: they change whenever a link is signed."""
+
+
+DIFFERENT = "two rows of it say different things: leave one, or have both say the same"
 
 
 class ListError(ValueError):
@@ -72,10 +75,14 @@ class LinkList:
             self.faults.append(f"{where}: no link")
             return
         link = make_link(url.strip(), row)
-        if link.id in self.links:
-            self.repeated += 1
-        else:
+        if (first := self.links.get(link.id)) is None:
             self.links[link.id] = link
+            return
+        self.repeated += 1
+        if replace(link, url=first.url, fault=first.fault) != first:
+            self.links[link.id] = replace(first, fault=DIFFERENT)
+        elif link.fault and not first.fault:
+            self.links[link.id] = replace(first, fault=link.fault)
 
 
 def read_links(given: Iterable[str]) -> LinkList:

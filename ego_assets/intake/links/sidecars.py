@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from ego_assets.consent import CONSENTS, canonical_license
+from resources.raw.sidecars import FileBeside
 
 SUFFIX = ".footage.json"
 
@@ -35,6 +36,21 @@ def sidecar_of_link(name: str, said: Mapping[str, str], license_: str) -> tuple[
     path = PurePosixPath(name)
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
     return str(path.with_name(f"{path.stem}{SUFFIX}")), text.encode()
+
+
+def says(found: FileBeside, said: Mapping[str, str]) -> bool:
+    """Whether the file beside a video says what a list does, and perhaps more. One that makes no
+    sense does not."""
+    from ego_assets.videos.footage.sidecar import FootageSidecarError, footage_columns
+
+    wanted = sidecar_of_link("x", said, "")
+    if wanted is None:
+        return True
+    try:
+        columns = footage_columns(found)
+    except FootageSidecarError:
+        return False
+    return all(columns[k] == v for k, v in footage_columns(FileBeside(*wanted)).items() if v)
 
 
 def license_expression(text: str) -> str:
