@@ -454,6 +454,38 @@ def test_what_a_list_says_lies_beside_the_video_before_that_is_there(
     assert there[-1] == ("k/one.mp4", True)
 
 
+@pytest.mark.parametrize("name", ["one.footage.json", "one.footage.yml"])
+def test_a_file_beside_that_says_otherwise_lets_no_video_in(
+    web: Site, bench: Bench, name: str
+) -> None:
+    bench.raw.mkdir()
+    (bench.raw / name).write_text('{"consent": "withdrawn"}')
+    link = make_link(web.serve("/x", video()), {"name": "one", "consent": "granted"})
+    for _ in range(2):
+        row = bench.row(link)
+        assert (row.state, row.path) == ("failed", None)
+        assert name in row.reason
+        assert bench.videos() == []
+    (bench.raw / name).write_text('{"consent": "granted"}')
+    assert bench.row(link).state == "done"
+    assert [path.name for path in bench.raw.glob("*.footage.*")] == [name]
+    assert web.times("/x") == 1
+
+
+def test_the_word_of_one_link_is_not_that_of_another_with_the_same_stem(
+    web: Site, bench: Bench
+) -> None:
+    said = {"P1.mp4": "granted", "P1.mov": "withdrawn"}
+    links = [
+        make_link(web.serve(f"/{name}", video(n)), {"name": name, "consent": consent})
+        for n, (name, consent) in enumerate(said.items())
+    ]
+    bench.fetch(*links)
+    rows = [row for row in bench.rows().values() if row.state == "done"]
+    consent = json.loads((bench.raw / "P1.footage.json").read_text())["consent"]
+    assert [said[Path(row.path or "").name] for row in rows] == [consent]
+
+
 def test_what_a_later_list_says_gets_beside_the_video_that_is_there(
     web: Site, bench: Bench
 ) -> None:

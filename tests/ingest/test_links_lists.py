@@ -39,6 +39,14 @@ def test_rows_of_one_link_that_differ_are_a_fault(tmp_path: Path) -> None:
     assert not link.fault  # type: ignore[attr-defined]
 
 
+def test_links_whose_names_differ_in_the_suffix_alone_are_refused(tmp_path: Path) -> None:
+    names = ("k/P1.mp4", "k/P1.MOV", "P1.mp4", "k/P1.a", "")
+    text = "\n".join(f"http://a.org/{n},{name}" for n, name in enumerate(names))
+    links = read(tmp_path / "a.csv", f"url,name\n{text}\nhttp://a.org/9,\n")[0].values()
+    faults = [bool(link.fault) for link in links]  # type: ignore[attr-defined]
+    assert faults == [True, True, False, False, False, False]
+
+
 def test_csv_jsonl_and_parquet_say_the_same(tmp_path: Path) -> None:
     url, said = "http://a.org/x.mp4", ("cc0-1.0", "p1", "granted")
     lists = {

@@ -8,9 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ego_assets.intake.headers import HeaderReader
-from ego_assets.intake.links.lists import Link
+from ego_assets.intake.links.lists import Link, stem_of_name, video_suffix
 from ego_assets.intake.links.outcome import LinkError
-from resources.raw.presence import VIDEO_SUFFIXES
 
 MOST_STEM = 80
 _SUFFIXES = {
@@ -56,18 +55,13 @@ def stem_of(link: Link) -> str:
     """What the video of a link is called, without its suffix: as the list says, or as the link
     ends, and then so that no other link has the same."""
     if link.name:
-        return link.name.removesuffix(_given_suffix(link.name))
+        return stem_of_name(link.name)
     last = unquote(urlsplit(link.shown).path, errors="replace").rpartition("/")[2]
-    plain = re.sub(r"[^\w.-]+", "_", last.removesuffix(_given_suffix(last)), flags=re.ASCII)
+    plain = re.sub(r"[^\w.-]+", "_", stem_of_name(last), flags=re.ASCII)
     return f"{plain.strip('._')[:MOST_STEM] or 'video'}-{link.id[:12]}"
 
 
 def name_of(link: Link, usual: str) -> str:
     """With the suffix that the link has, if it is one of a video, or else the usual one."""
-    given = _given_suffix(link.name or urlsplit(link.shown).path)
+    given = video_suffix(link.name or urlsplit(link.shown).path)
     return f"{stem_of(link)}{given.lower() or usual}"
-
-
-def _given_suffix(name: str) -> str:
-    suffix = Path(name).suffix
-    return suffix if suffix.lower() in VIDEO_SUFFIXES else ""

@@ -221,9 +221,8 @@ class _Work:
         if tombstones.read(self._lake, state.sha256[:16]) is not None:
             part.remove()
             raise RefusedError(FORGOTTEN, state.status)
-        beside = sidecar_of_link(name, dict(link.beside), state.license)
-        if self._target.size(name) is None and beside is not None:
-            self._target.write(*beside)  # first, so that no video is taken in without
+        if self._target.size(name) is None:
+            self._say(link, name, state.license)  # first, so that no video is taken in without
         try:
             is_new = self._target.add(part.path, name)
         except FileNotFoundError:  # whoever had it before has recorded it, and removed it
@@ -231,6 +230,8 @@ class _Work:
         if not is_new and self._target.sha256(name) != state.sha256:
             part.remove()
             raise LinkError(f"{name} is there already, and another file: give it another name")
+        if not is_new:
+            self._say(link, name)
         return _row(
             link,
             "done",

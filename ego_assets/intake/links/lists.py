@@ -10,15 +10,17 @@ import csv
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ego_assets.consent import SAID
 from ego_assets.intake.links.sidecars import fault_of
 from resources.lake.storage import is_safe
+from resources.raw.presence import VIDEO_SUFFIXES
 
 COLUMNS = ("url", "sha256", "name", "source", *SAID)
 _OTHERWISE = {"licence": "license", "link": "url"}
@@ -35,6 +37,8 @@ _SIGNED = re.compile(
 
 
 DIFFERENT = "two rows of it say different things: leave one, or have both say the same"
+
+SHARED = "another link of the list has the same name (but for the suffix): give it another one"
 
 
 class ListError(ValueError):
@@ -84,6 +88,13 @@ class LinkList:
         elif link.fault and not first.fault:
             self.links[link.id] = replace(first, fault=link.fault)
 
+    def refuse_shared_names(self) -> None:
+        """Videos whose names differ in the suffix alone would share what lies beside them."""
+        stems = Counter(stem_of_name(link.name) for link in self.links.values() if link.name)
+        for link in list(self.links.values()):
+            if stems[stem_of_name(link.name)] > 1 and not link.fault:
+                self.links[link.id] = replace(link, fault=SHARED)
+
 
 def read_links(given: Iterable[str]) -> LinkList:
     """The links that a person named: links, and files with lists of them. Raises ListError."""
@@ -104,6 +115,7 @@ def read_links(given: Iterable[str]) -> LinkList:
             f"{each}: the column {name} is not known and not used (known: {', '.join(COLUMNS)})"
             for name in sorted(unknown)
         ]
+    found.refuse_shared_names()
     return found
 
 
@@ -212,6 +224,17 @@ def make_link(url: str, row: Mapping[str, Any]) -> Link:
         beside=tuple(beside.items()),
         fault="; ".join(faults),
     )
+
+
+def video_suffix(name: str) -> str:
+    """The suffix of a name, if it is one of a video."""
+    suffix = PurePosixPath(name).suffix
+    return suffix if suffix.lower() in VIDEO_SUFFIXES else ""
+
+
+def stem_of_name(name: str) -> str:
+    """A name without that."""
+    return name.removesuffix(video_suffix(name))
 
 
 def shown_url(url: str) -> str:
