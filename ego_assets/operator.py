@@ -248,11 +248,11 @@ class FileOperator(Protocol):
         ...
 
     def describe(
-        self, columns: dict[str, Any], found: tuple[str, bytes, str] | None
+        self, columns: dict[str, Any], found: Iterable[tuple[str, bytes, str]]
     ) -> dict[str, Any]:
-        """Columns of an accepted file, with what the file beside it says of the footage; rejected
-        if that makes no sense. found: its name, its bytes, and why they are not read (empty: they
-        are); None if there is none."""
+        """Columns of an accepted file, with what files beside it say of the footage; rejected if
+        that makes no sense. found: of each its name, its bytes, and why they are not read (empty:
+        they are); what a later one says counts."""
         ...
 
     def reject_by_size(self, byte_size: int) -> dict[str, Any] | None:

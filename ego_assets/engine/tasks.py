@@ -34,7 +34,7 @@ from resources.raw.sidecars import (
     find_beside,
     find_sidecar,
     hold_beside,
-    read_footage_sidecar,
+    read_footage_sidecars,
     sidecar_state,
     sidecar_version,
 )
@@ -122,7 +122,7 @@ class FileTask:
         with self.raw.hold(uri) as path:
             sha256, size, columns = self.operator.inspect(path)
             if columns["accepted"]:
-                columns = self.operator.describe(columns, read_footage_sidecar(uri))
+                columns = self.operator.describe(columns, read_footage_sidecars(uri))
             if columns["accepted"]:
                 columns |= self.operator.recording(uri, path, self._recording_of)
         beside = sidecar_version(uri) if is_remote(uri) and columns["accepted"] else None

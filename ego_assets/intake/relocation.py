@@ -240,7 +240,9 @@ def _difference(source: Source, uri: str, state: RawState, is_compared: bool) ->
     if source.sidecar is not None:
         missing = sidecar_kinds(source.sidecar) - sidecar_kinds(sidecar_state(uri))
         for kind in sorted(missing):
-            return f"its {_BESIDE[kind]} {sidecar_of(uri, kind)} is not there: copy it, too"
+            is_one_of = " (or that of its folder)" * (kind == FOOTAGE)
+            where = f"{sidecar_of(uri, kind)}{is_one_of}"
+            return f"its {_BESIDE[kind]} {where} is not there: copy it, too"
     return ""
 
 

@@ -43,7 +43,7 @@ from resources.raw.reader import (
     look,
     path_of,
 )
-from resources.raw.sidecars import read_footage_sidecar, sidecar_state
+from resources.raw.sidecars import read_footage_sidecars, sidecar_state
 
 LOOKS_AT_ONCE = 4
 GONE_WORDS = {
@@ -365,7 +365,7 @@ def _says_it(
         return True  # it was not looked at
     if source.state and source.sidecar == sidecar:
         return True
-    return is_described_by(row, read_footage_sidecar(file.uri))
+    return is_described_by(row, read_footage_sidecars(file.uri))
 
 
 def look_at(uri: str) -> tuple[RawState, str | None]:

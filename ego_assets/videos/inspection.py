@@ -124,8 +124,8 @@ class FileInspector:
         """As `recording_columns`."""
         return recording_columns(uri, path, known_id, self.settings.video_stream)
 
-    def describe(self, columns: dict[str, Any], found: FileBeside | None) -> dict[str, Any]:
-        """The columns of an accepted file with what the file beside it says, or rejected."""
+    def describe(self, columns: dict[str, Any], found: Iterable[FileBeside]) -> dict[str, Any]:
+        """The columns of an accepted file with what the files beside it say, or rejected."""
         try:
             return columns | footage_columns(found)
         except FootageSidecarError as error:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,8 +60,16 @@ class FileBeside(NamedTuple):
 def find_sidecar(uri: str, kind: str = CAMERA) -> str | None:
     """The uri of the file of a kind that a video has beside it: its own, else that of its
     folder."""
+    return next(_there(uri, kind), None)
+
+
+def _there(uri: str, kind: str) -> Iterator[str]:
+    """The file of a kind that a video has of its own, and that of its folder, as far as they are
+    there."""
     places, half = sidecars_of(uri, kind), len(SIDECAR_SUFFIXES[kind])
-    return _first_of(places[:half]) or _first_of(places[half:])
+    for named in (places[:half], places[half:]):
+        if found := _first_of(named):
+            yield found
 
 
 def _first_of(places: Sequence[str]) -> str | None:
@@ -85,46 +95,46 @@ def sidecar_state(uri: str) -> str | None:
 
     Only to be believed where the video itself was there before and after.
     """
-    camera, footage = (_state_of_kind(uri, kind) for kind in (CAMERA, FOOTAGE))
+    camera = "".join(_state_of(uri, beside) for beside in islice(_there(uri, CAMERA), 1))
+    footage = _AND_FOLDERS.join(filter(None, (_state_of(uri, b) for b in _there(uri, FOOTAGE))))
     return f"{camera}{_AND_FOOTAGE}{footage}" if footage else camera or None
 
 
-def sidecar_kinds(state: str | None) -> set[str]:
-    """The kinds of files that a video had beside it in a `sidecar_state`."""
+def sidecar_kinds(state: str | None) -> Counter[str]:
+    """How many files of each kind count for a video in a `sidecar_state`."""
     camera, _, footage = (state or "").partition(_AND_FOOTAGE)
-    return {kind for kind, there in ((CAMERA, camera), (FOOTAGE, footage)) if there}
+    return Counter([CAMERA] * bool(camera) + [FOOTAGE] * len(footage.split("/") if footage else ()))
 
 
-_AND_FOOTAGE = "//"
-"""Between the states of the two; no name has it."""
+_AND_FOOTAGE, _AND_FOLDERS = "//", "/"
+"""Between the states of the two kinds, and of the two of footage; no name has them."""
 
 
-def _state_of_kind(uri: str, kind: str) -> str:
-    beside = find_sidecar(uri, kind)
-    if beside is None:
-        return ""
+def _state_of(uri: str, beside: str) -> str:
     if is_remote(uri):
         state = ":".join(map(str, raw_version(beside) or ()))
     else:
         seen = _sidecar_stats(beside)
         state = ":".join(f"{found.st_size}:{listed_version(found)}" for found in seen)
     # Which file it is says its name, but for the usual one.
-    name = "" if beside == sidecar_of(uri, kind) else f"{beside.rpartition('/')[2]}:"
+    usual = {sidecar_of(uri, kind) for kind in (CAMERA, FOOTAGE)}
+    name = "" if beside in usual else f"{beside.rpartition('/')[2]}:"
     return f"{name}{state}" if state else ""
 
 
-def read_footage_sidecar(uri: str) -> FileBeside | None:
-    """The file that says whose footage a video is; None if there is none.
+def read_footage_sidecars(uri: str) -> list[FileBeside]:
+    """The files that say whose footage a video is: that of its folder, then its own, which counts
+    where both say something.
 
     One that is replaced meanwhile counts as none: its `sidecar_state` is another one then. Raises
     OSError if its place is away; of S3 botocore's errors.
     """
-    beside = find_sidecar(uri, FOOTAGE)
-    return None if beside is None else _read(beside)
+    read = [_read(beside) for beside in _there(uri, FOOTAGE)]
+    return [found for found in reversed(read) if found is not None]
 
 
 def read_own_footage_sidecar(uri: str) -> FileBeside | None:
-    """As `read_footage_sidecar`, without that of the folder."""
+    """As `read_footage_sidecars`, without that of the folder."""
     beside = _first_of(sidecars_of(uri, FOOTAGE)[: len(SIDECAR_SUFFIXES[FOOTAGE])])
     return None if beside is None else _read(beside)
 

@@ -14,7 +14,8 @@ S3 = "s3://"
 ENCODED = "file://"
 CAMERA, FOOTAGE = "camera", "footage"
 """Kinds of files beside a video: its calibration, and whose footage it is. `<stem>.camera.json` is
-that of a video, `camera.json` that of every video in its folder that has none of its own."""
+that of a video, `camera.json` that of every video in its folder that has none of its own, and
+`footage.json` that of every video in its folder, as far as its own says nothing."""
 SIDECAR_SUFFIXES = {
     CAMERA: (".json", ".yaml", ".yml", ".txt"),
     FOOTAGE: (".json", ".yaml", ".yml"),

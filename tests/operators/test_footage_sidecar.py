@@ -90,7 +90,7 @@ def test_what_makes_no_sense_is_told_and_not_quoted(name: str) -> None:
     content, words = FAULTS[name]
     data = content if isinstance(content, bytes) else content.encode()
     with pytest.raises(FootageSidecarError, match=words) as error:
-        footage_columns(FileBeside("v.footage.yaml", data))
+        footage_columns([FileBeside("v.footage.yaml", data)])
     assert str(error.value).startswith("v.footage.yaml does not say whose footage this is: ")
     assert TOKEN not in str(error.value)
     assert len(str(error.value)) < 300
@@ -99,22 +99,33 @@ def test_what_makes_no_sense_is_told_and_not_quoted(name: str) -> None:
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
 def test_whatever_it_holds_there_are_columns_or_a_reason(data: bytes) -> None:
     try:
-        said = footage_columns(FileBeside("footage.json", data))
+        said = footage_columns([FileBeside("footage.json", data)])
     except FootageSidecarError as error:
         row = dict.fromkeys(SAID) | {"reject_reason": "bad_sidecar", "reject_detail": str(error)}
-        assert is_described_by(row, FileBeside("footage.json", data))
+        assert is_described_by(row, [FileBeside("footage.json", data)])
     else:
         assert set(said) == set(SAID)
 
 
 def test_a_row_is_compared_with_what_the_file_says() -> None:
-    found = FileBeside("footage.json", json.dumps(WHOLE).encode())
+    found = [FileBeside("footage.json", json.dumps(WHOLE).encode())]
     row = {**WHOLE, "reject_reason": None, "reject_detail": None}
     assert is_described_by(row, found)
-    assert not is_described_by(row, None)
+    assert not is_described_by(row, [])
     assert not is_described_by(row | {"consent": "withdrawn"}, found)
     assert not is_described_by(row | {"reject_reason": "bad_sidecar"}, found)
-    assert is_described_by(dict.fromkeys(SAID) | {"reject_reason": None}, None)
+    assert is_described_by(dict.fromkeys(SAID) | {"reject_reason": None}, [])
+
+
+def test_of_two_files_the_later_counts_where_it_says_something() -> None:
+    folder = FileBeside("footage.json", b'{"consent": "refused", "person": "p1"}')
+    own = FileBeside("v.footage.json", b'{"person": "p2", "license": "MIT", "consent": null}')
+    said = {k: v for k, v in footage_columns([folder, own]).items() if v is not None}
+    assert said == {"consent": "refused", "person": "p2", "license": "MIT"}
+    granted = FileBeside("v.footage.json", b"consent: granted")
+    assert footage_columns([folder, granted])["consent"] == "granted"
+    with pytest.raises(FootageSidecarError, match=r"^footage\.json"):
+        footage_columns([FileBeside("footage.json", b"x"), own])
 
 
 def test_a_split_goes_by_the_first_of_wearer_recording_and_video() -> None:

@@ -92,12 +92,19 @@ def test_a_file_that_says_the_same_otherwise_changes_nothing(done: RawBench) -> 
     assert (done.work(), episodes_fingerprint(done)) == (work, before)
 
 
-def test_that_of_a_folder_counts_for_videos_without_their_own(done: RawBench) -> None:
+def test_that_of_a_folder_counts_where_a_video_says_nothing_of_its_own(done: RawBench) -> None:
     attempts = done.attempts()
     (done.raw / "footage.yaml").write_text("person: p2\ntask: stir\n")
     done.run()
     assert said(done, "a.mp4") == said(done, "c.mp4") == {"person": "p2", "task": "stir"}
-    assert said(done, "b.mp4") == SAYS
+    assert said(done, "b.mp4") == {"task": "stir", **SAYS}
+    (done.raw / "b.footage.json").write_text(json.dumps({"license": "MIT"}))
+    (done.raw / "footage.yaml").write_text("consent: refused\n")
+    done.run()
+    assert said(done, "b.mp4") == {"license": "MIT", "consent": "refused"}
+    (done.raw / "footage.yaml").write_text("consent: withdrawn\n")
+    done.run()
+    assert said(done, "b.mp4") == {"license": "MIT", "consent": "withdrawn"}
     assert done.attempts() == attempts
 
 
@@ -179,10 +186,15 @@ def test_a_relocation_asks_for_it(done: RawBench) -> None:
     new = done.root / "new"
     shutil.copytree(done.raw, new)
     (new / "b.footage.json").unlink()
+    (done.raw / "footage.json").write_text('{"consent": "granted"}')
+    done.run()
     found = relocate(done.lake, done.ledger, str(done.raw), str(new))
     assert not found.is_done
     assert "its footage file" in found.missing[str(new / "b.mp4")]
     shutil.copy(done.raw / "b.footage.json", new)
+    found = relocate(done.lake, done.ledger, str(done.raw), str(new))
+    assert "that of its folder" in found.missing[str(new / "b.mp4")]
+    shutil.copy(done.raw / "footage.json", new)
     work = done.work()
     assert relocate(done.lake, done.ledger, str(done.raw), str(new)).is_done
     done.run(new)
@@ -224,6 +236,11 @@ def test_it_is_read_from_s3_and_the_video_is_not_fetched_to_compare_it(
         assert len(find_files([place]).files) == 2
         bench.run(place)  # type: ignore[arg-type]
         assert (said(bench, "a.mp4"), said(bench, "b.mp4")) == ({"person": "all"}, SAYS)
+        put("b.footage.json", json.dumps({"site": "lab"}).encode())
+        bench.run(place)  # type: ignore[arg-type]
+        assert said(bench, "b.mp4") == {"person": "all", "site": "lab"}
+        put("b.footage.json", json.dumps(SAYS).encode())
+        bench.run(place)  # type: ignore[arg-type]
         work, attempts = bench.work(), bench.attempts()
         put("b.footage.json", json.dumps(SAYS, indent=1).encode())
         bench.run(place)  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], Undist
     from ego_assets.videos.calibration.undistorting import calibrated_camera, camera_of_row
     from ego_assets.videos.footage.sidecar import footage_columns
     from resources.raw.reader import RawReader, is_remote, uri_of
-    from resources.raw.sidecars import read_footage_sidecar
+    from resources.raw.sidecars import read_footage_sidecars
 
     if is_remote(name) or os.path.lexists(name):
         uri, row = name if is_remote(name) else uri_of(Path(name).absolute()), None
@@ -93,7 +93,7 @@ def _source(name: str, lake_root: str) -> Callable[[Path, float, _Write], Undist
 
     def undistorted(out: Path, max_fov_deg: float, write: _Write) -> UndistortedVideo:
         stream = row["video_stream_index"] if row else None
-        said = footage_columns(read_footage_sidecar(uri))
+        said = footage_columns(read_footage_sidecars(uri))
         if row:
             if row.get("consent") in NO_CONSENTS:
                 raise BadInputError(

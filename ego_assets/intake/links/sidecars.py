@@ -47,10 +47,10 @@ def says(found: FileBeside, said: Mapping[str, str]) -> bool:
     if wanted is None:
         return True
     try:
-        columns = footage_columns(found)
+        columns = footage_columns([found])
     except FootageSidecarError:
         return False
-    return all(columns[k] == v for k, v in footage_columns(FileBeside(*wanted)).items() if v)
+    return all(columns[k] == v for k, v in footage_columns([FileBeside(*wanted)]).items() if v)
 
 
 def license_expression(text: str) -> str:

@@ -1,16 +1,16 @@
 """Reads what a person says of a video: who wears the camera, consent, license, site, device, task.
 
 `<stem>.footage.json` (or `.yaml`, `.yml`) beside `<stem>.mp4` is that of the video, and
-`footage.json` (or the others) that of every video in its folder that has none of its own. Anybody
-may have put it there, so no message quotes what is in it. Not here: which file counts and how it is
-opened (`resources.raw.sidecars`), what follows from what it says.
+`footage.json` (or the others) that of every video in its folder; what both say is as that of the
+video says it. Anybody may have put it there, so no message quotes what is in it. Not here: which
+file counts and how it is opened (`resources.raw.sidecars`), what follows from what it says.
 """
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from ego_assets.consent import CONSENTS, SAID, canonical_license
@@ -27,23 +27,23 @@ class FootageSidecarError(ValueError):
     """The file cannot be used. The message says why, and quotes nothing of it."""
 
 
-def footage_columns(found: FileBeside | None) -> dict[str, Any]:
-    """The columns that the file of a video says, all null if it has none. Raises
-    FootageSidecarError, which names the file."""
-    said = dict.fromkeys(SAID)
-    if found is None:
-        return said
-    try:
-        if found.fault:
-            raise FootageSidecarError(found.fault)
-        return said | parse(found.data)
-    except FootageSidecarError as error:
-        words = f"{found.name} does not say whose footage this is: {error}"
-        raise FootageSidecarError(words) from None
+def footage_columns(found: Iterable[FileBeside]) -> dict[str, Any]:
+    """The columns that the files of a video say, null where none does. Of two that say something,
+    the later counts. Raises FootageSidecarError, which names the file."""
+    said: dict[str, Any] = dict.fromkeys(SAID)
+    for file in found:
+        try:
+            if file.fault:
+                raise FootageSidecarError(file.fault)
+            said |= {key: value for key, value in parse(file.data).items() if value is not None}
+        except FootageSidecarError as error:
+            words = f"{file.name} does not say whose footage this is: {error}"
+            raise FootageSidecarError(words) from None
+    return said
 
 
-def is_described_by(row: Mapping[str, Any], found: FileBeside | None) -> bool:
-    """Whether a row of `video_manifest` says what the file of its video says."""
+def is_described_by(row: Mapping[str, Any], found: Iterable[FileBeside]) -> bool:
+    """Whether a row of `video_manifest` says what the files of its video say."""
     try:
         said = footage_columns(found)
     except FootageSidecarError as error:
