@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ego_assets.consent import GROUPED, SAID
+from ego_assets.consent import GROUPED, NO_CONSENTS, SAID
 from ego_assets.exports.episode import ExportEpisode, Numbers, Words
 from ego_assets.exports.faces.blur import blur_of
 from ego_assets.exports.grid import ExportError, Grid, make_grid
@@ -35,6 +36,7 @@ from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeReader
 from ego_assets.rows import SIDES
 from ego_assets.stretches import groups_of
+from resources.raw.uris import is_remote
 
 if TYPE_CHECKING:
     from ego_assets.vision.faces.blurring import FaceBlur
@@ -77,6 +79,7 @@ CAMERA = (
     "height_px",
 )
 """Columns of `video_manifest` that provenance repeats."""
+_CONSENT = ("video_id", "accepted", "uri", "consent")
 _VIDEO = ("video_id", "accepted", "sha256", "uri", *CAMERA)
 
 
@@ -84,6 +87,24 @@ def said_in(row: Mapping[str, Any]) -> dict[str, str]:
     """What a row says of its footage. What is not said is left out: older exports keep their
     digests."""
     return {name: row[name] for name in SAID if row.get(name) is not None}
+
+
+def why_withheld(video: Mapping[str, Any]) -> str | None:
+    """Why nothing of a row of `video_manifest` may be exported: by what was said of it since its
+    episodes were made, also in local files that no run has read yet."""
+    from ego_assets.videos.footage.sidecar import FootageSidecarError, footage_columns
+    from resources.raw.sidecars import read_footage_sidecars
+
+    consents = [video["consent"]]
+    if not is_remote(video["uri"]):
+        try:
+            # A place that is away says nothing new.
+            with suppress(OSError):
+                consents.append(footage_columns(read_footage_sidecars(video["uri"]))["consent"])
+        except FootageSidecarError as error:
+            return str(error)
+    found = [consent for consent in consents if consent in NO_CONSENTS]
+    return f"consent is {found[0]}" if found else None
 
 
 def nobody_objects(episode_id: str) -> str | None:
@@ -207,11 +228,18 @@ class LakeEpisodes:
         return sum(len(self._episodes(s, ["split"])) for s in self.reader.shards("episodes"))
 
     def _episodes(self, shard: str, columns: list[str]) -> list[dict[str, Any]]:
-        columns = list(dict.fromkeys((*columns, *GROUPED)))
+        columns = list(dict.fromkeys((*columns, *GROUPED, "episode_id", "video_id")))
         rows = self.reader.table("episodes", columns=columns, shards=[shard])
         if self.settings.split != "all":
             rows = rows.filter(pc.field("split") == self.settings.split)
-        return [row for row in rows.to_pylist() if self.settings.takes(row)]
+        chosen = [row for row in rows.to_pylist() if self.settings.takes(row)]
+        videos = self.reader.table("video_manifest", columns=_CONSENT, shards=[shard]).to_pylist()
+        of = {v["video_id"]: v for v in videos if v["accepted"]}
+        ids = {row["video_id"] for row in chosen}
+        # Of a video without a row, nothing is known any more.
+        why = {i: why_withheld(of[i]) if i in of else "its video is not accepted" for i in ids}
+        self.skipped |= {r["episode_id"]: w for r in chosen if (w := why[r["video_id"]])}
+        return [row for row in chosen if not why[row["video_id"]]]
 
     def _usual_rate(self) -> int:
         """The rate that most seconds of the chosen episodes have, as a whole number."""

@@ -11,11 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli.program import main
-from ego_assets.reading import open_lake
+from ego_assets.catalog import TABLES
+from ego_assets.exports.lake_episodes import LakeEpisodes
+from ego_assets.exports.settings import ContentSettings
+from ego_assets.reading import LakeReader, open_lake
 from resources.lake import Lake
 from tests.episodes.made_footage import MadeVideo
 from tests.exports.lerobot_reader import tree
-from tests.exports.numbered_lake import NumberedLake, make, withdraw
+from tests.exports.numbered_lake import NumberedLake, make, provenance, withdraw
 
 SAID = (
     {"person": "a", "site": "lab", "consent": "granted", "license": "CC-BY-4.0"},
@@ -75,6 +78,28 @@ def test_what_makes_no_sense_or_fits_nothing_is_told(
     three: NumberedLake, option: str, value: str, words: str
 ) -> None:
     assert words in " ".join(three.export(option, value, ok=False).split())
+
+
+@pytest.mark.parametrize("to", ["webdataset", "egodex", "coco"])
+@pytest.mark.parametrize("said", ["manifest", "file", "nonsense"])
+def test_consent_that_is_withdrawn_after_episodes_were_made_holds(
+    tmp_path: Path, to: str, said: str
+) -> None:
+    made = make(tmp_path, *(MadeVideo(count=90, video_id=f"{n:016x}") for n in range(2)))
+    if said == "manifest":
+        first, second = made.tables["video_manifest"]
+        rows = [first | {"consent": "withdrawn"}, second]
+        (shard,) = made.lake.shards()
+        table = TABLES["video_manifest"].from_rows(rows)
+        made.lake.publish("video_manifest", shard, shard, table, provenance(shard))
+    else:
+        text = "consent: refused\n" if said == "file" else "consent: no\n"
+        (tmp_path / f"{0:016x}.footage.yaml").write_text(text)
+    found = LakeEpisodes(LakeReader(made.lake), ContentSettings(), 0)
+    (shard,) = made.lake.shards()
+    assert [name[:16] for name in found.lengths(shard, found.resolved())] == [f"{1:016x}"]
+    assert len(found) == 1 and [name[:16] for name in found.skipped] == [f"{0:016x}"]
+    assert exported(made, to=to) == ["1"]
 
 
 def test_provenance_has_what_is_said(tmp_path: Path) -> None:
