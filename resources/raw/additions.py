@@ -9,20 +9,32 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resources.lake.s3.storage import S3Storage
 from resources.lake.storage import ChangedError, check_key, file_sha256
 from resources.raw.presence import VIDEO_SUFFIXES
 from resources.raw.s3.objects import first_object
-from resources.raw.scratch import Scratch
+from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.uris import is_remote, path_of, uri_of
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 ASIDE = ".ingest"
 """Of a folder: what is not whole yet. Listings pass over names that begin with a dot."""
+
+IN_SCRATCH = "ingest"
+"""The same for S3."""
+
+
+def folders_aside(uris: Iterable[str]) -> list[Path]:
+    """Where files may lie that are not whole yet, by what lies in the raw lake."""
+    above = {parent for uri in uris if not is_remote(uri) for parent in path_of(uri).parents}
+    found = [parent / ASIDE for parent in sorted(above)]
+    with suppress(ScratchError):
+        found.append(Scratch.of_machine().root / IN_SCRATCH)
+    return [folder for folder in found if folder.is_dir()]
 
 
 class RawFolder:
@@ -113,7 +125,7 @@ class RawPrefix:
 
     @contextmanager
     def aside(self) -> Iterator[Path]:
-        with Scratch.of_machine().own_folder("ingest") as folder:
+        with Scratch.of_machine().own_folder(IN_SCRATCH) as folder:
             yield folder
 
     def add(self, path: Path, name: str) -> bool:

@@ -60,6 +60,22 @@ def test_one_at_a_time_has_a_part(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_aside_of_a_forgotten_video_goes(tmp_path: Path) -> None:
+    names = ("of the link", "of the content", "of others", "busy")
+    for name in names:
+        part = LinkPart(tmp_path, name)
+        with part.writing(0, "", None) as file:
+            file.write(b"other" if name == "of others" else b"abc")
+        part.seal("a.mp4", "", 200)
+        part.pages.mkdir()
+    part = LinkPart(tmp_path, "half")
+    part.path.write_bytes(b"ab")
+    with LinkPart(tmp_path, "busy").lock():
+        LinkPart.erase(tmp_path, "ba7816bf", {"of the link", "half"})
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {f"{n}{s}" for n in names[2:] for s in (".part", ".json", ".page")}
+
+
 def test_many_that_come_and_go_are_never_two(tmp_path: Path) -> None:
     inside, most, entered = 0, 0, 0
 

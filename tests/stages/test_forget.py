@@ -83,6 +83,11 @@ def full_lake(bench: RawBench) -> str:
         ReviewFiles(lake).add(Review.now(**said, fingerprint="f", made_by=""))
     fetched = {"path": str(bench.raw / "anna_kitchen.mp4"), "sha256": video + "0" * 48}
     rows = [LinkRow("l", "http://a.org/anna.mp4", "done", **fetched)]  # type: ignore[arg-type]
+    LinkFiles(lake).add([LinkRow("l", "http://a.org/anna.mp4", "pending")])
+    aside = bench.raw / ".ingest"
+    aside.mkdir()
+    for link in "lm":
+        (aside / f"{link}.part").write_bytes(video.encode())
     LinkFiles(lake).add([*rows, LinkRow("m", "http://a.org/other.mp4", "done", sha256="1" * 64)])
     assert history.kept(lake, "clips", shard)
     return video
@@ -109,7 +114,7 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
 ) -> None:
     bench = RawBench(tmp_path)
     video = full_lake(bench)
-    before, raw = others(bench, video), {p: p.stat() for p in bench.raw.iterdir()}
+    before, raw = others(bench, video), {p: p.stat() for p in bench.raw.glob("*.mp4")}
     attempts, shards = bench.attempts(), bench.lake.shards()
     assert len(bytes_with(tmp_path / "lake", video)) > 15
     (done,) = forget(bench, video, reason="consent withdrawn")
@@ -118,13 +123,14 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
     assert {"rows", "versions", "arrays", "carried states", "pictures"} <= counted
     assert {"damaged files", "reviews", "links", "files of galleries"} <= counted
     assert set(LinkFiles(bench.lake).newest()) == {"m"}
+    assert [path.name for path in (bench.raw / ".ingest").iterdir()] == ["m.part"]
     assert [k[-4:] for k in bench.lake.storage.list(f"_galleries/{shards[0]}")] == [".mp4"]
     assert [review.subject[:16] for review in ReviewFiles(bench.lake).all()] != [video]
     assert len(ReviewFiles(bench.lake).all()) == 1
     for word in (video, "anna"):
         assert bytes_with(tmp_path / "lake", word) == []
     assert others(bench, video) == before
-    assert {p: p.stat() for p in bench.raw.iterdir()} == raw
+    assert {p: p.stat() for p in bench.raw.glob("*.mp4")} == raw
     assert problems(bench) == []
     content = json.loads((tmp_path / "lake" / "_forgotten" / f"{video}.json").read_text())
     assert content.keys() == {"video_id", "sha256", "byte_size", "forgotten_at", "reason"}

@@ -15,7 +15,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -106,6 +107,17 @@ class LinkPart:
         )
         self._note(sealed)
         return sealed
+
+    @staticmethod
+    def erase(folder: Path, video_id: str, link_ids: Collection[str]) -> None:
+        """Remove from a folder what has come of a video, by its content or by its links, unless
+        somebody fetches it now: who does, looks for its tombstone before it is published."""
+        for name in {path.name.partition(".")[0] for path in folder.iterdir()}:
+            part = LinkPart(folder, name)
+            if name in link_ids or part.state.sha256.startswith(video_id):
+                with suppress(LinkBusyError), part.lock():
+                    part.remove()
+                    shutil.rmtree(part.pages, ignore_errors=True)
 
     def remove(self) -> None:
         self._notes.unlink(missing_ok=True)

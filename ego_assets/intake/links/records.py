@@ -14,7 +14,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -88,17 +88,20 @@ class LinkFiles:
         rows = sorted(self.newest().values(), key=lambda row: row.url)
         return pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA)
 
-    def erase(self, video_id: str) -> int:
-        """Erase the rows of a video, by its content. Returns how many links had it."""
-        gone: set[str] = set()
+    def of_video(self, video_id: str) -> list[LinkRow]:
+        """All rows of the links that have had a video, by its content: also of before it came."""
+        rows = [row for each in self._read().values() for row in each]
+        ids = {row.link_id for row in rows if (row.sha256 or "").startswith(video_id)}
+        return [row for row in rows if row.link_id in ids]
+
+    def erase(self, link_ids: Container[str]) -> None:
+        """Erase all rows of some links."""
         for key, rows in self._read().items():
-            kept = [row for row in rows if not (row.sha256 or "").startswith(video_id)]
+            kept = [row for row in rows if row.link_id not in link_ids]
             if len(kept) < len(rows):
-                gone |= {row.link_id for row in rows} - {row.link_id for row in kept}
                 if kept:
                     self._write_together(kept)
                 self._storage.delete(key)
-        return len(gone)
 
     def _read(self) -> dict[str, tuple[LinkRow, ...]]:
         """What each file says. A file never changes, so each is read once."""

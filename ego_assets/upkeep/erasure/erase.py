@@ -21,6 +21,7 @@ from ego_assets.exports.grid import ExportError
 from ego_assets.feature import LAKE
 from ego_assets.galleries.files import FOLDER as GALLERIES
 from ego_assets.galleries.files import is_of_video
+from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.records import FOLDER as LINKS
 from ego_assets.intake.links.records import LinkFiles
 from ego_assets.media.pictures import FOLDER as PREVIEWS
@@ -38,6 +39,7 @@ from resources.lake.storage import is_safe
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents, Tombstone
 from resources.raw import tombstones
+from resources.raw.additions import folders_aside
 from resources.raw.places import known_files, take_out
 from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.tombstones import Left
@@ -186,7 +188,14 @@ def _steps(
     def reviews() -> None:
         count = ReviewFiles(lake).erase(video_id, texts.replaced)
         done.counts["reviews"] += count
-        done.counts["links"] += LinkFiles(lake).erase(video_id)
+        links = LinkFiles(lake)
+        rows = links.of_video(video_id)
+        ids = {row.link_id for row in rows}
+        # Rows last: they tell which parts are of the video.
+        for folder in folders_aside({*left.uris, *(row.path for row in rows if row.path)}):
+            LinkPart.erase(folder, video_id, ids)
+        links.erase(ids)
+        done.counts["links"] += len(ids)
 
     def copies() -> None:
         if not tombstone.sha256:
