@@ -24,7 +24,7 @@ def test_text_has_a_link_a_line(tmp_path: Path) -> None:
     found, faults = read(tmp_path / "list.txt", text)
     assert list(found) == ["http://a.org/1.mp4", "http://a.org/2.mp4"]
     assert faults == []
-    assert read_links([str(tmp_path / "list.txt")]).repeated == 1
+    assert read_links([str(tmp_path / "list.txt")]).notes == []
 
 
 def test_rows_of_one_link_that_differ_are_a_fault(tmp_path: Path) -> None:
@@ -121,6 +121,22 @@ def test_secrets_and_signatures_are_not_kept_and_do_not_make_another_link() -> N
     assert shown_url(azure) == "https://a.blob.core.windows.net/c/k.mp4"
     assert shown_url("http://me:word@a.org/x") == "http://a.org/x"  # pragma: allowlist secret
     assert shown_url("http://a.org/x?se=3&id=4") == "http://a.org/x?se=3&id=4"
+
+
+def test_what_only_looks_as_if_it_were_signed_makes_another_link(tmp_path: Path) -> None:
+    for query in ("sku={0}", "se={0}", "expires={0}", "skin={0}&sv=1", "policy={0}&key-pair-id=1"):
+        links = {make_link(f"http://a.org/v?{query.format(n)}&sig=x", {}).id for n in "12"}
+        assert len(links) == 2, query
+    assert shown_url("http://a.org/v?sku=1&Signature=secret") == "http://a.org/v?sku=1"
+    for query in (
+        "Signature={0}&Expires={0}&AWSAccessKeyId=a&versionId=3",
+        "versionId=3&Signature={0}&Expires={0}&Key-Pair-Id=a",
+        "X-Goog-Signature={0}&X-Goog-Date={0}&versionId=3",
+    ):
+        assert shown_url(f"https://a.org/k?{query.format(7)}") == "https://a.org/k?versionId=3"
+    (tmp_path / "a.txt").write_text("http://a.org/v?sig=1\nhttp://a.org/v?sig=2\n")
+    (note,) = read_links([str(tmp_path / "a.txt")]).notes
+    assert note.startswith("1 rows have a link that differs")
 
 
 def test_each_link_has_an_id_of_its_own() -> None:

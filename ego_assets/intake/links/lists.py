@@ -27,13 +27,17 @@ _OTHERWISE = {"licence": "license", "link": "url"}
 MOST_TEXT = 200
 MOST_URL = 2000
 """Of a link, as it is kept."""
-_SIGNATURES = {"x-amz-signature", "x-goog-signature", "signature", "sig"}
-_SIGNED = re.compile(
-    r"(x-amz-.*|x-goog-.*|signature|sig|key-pair-id|policy|expires|awsaccesskeyid|googleaccessid"
-    r"|s[eptvr]|spr|sk[a-z]+)",
-    re.IGNORECASE,
+_SCHEMES = (
+    ({"x-amz-signature"}, "x-amz-.*"),
+    ({"x-goog-signature"}, "x-goog-.*"),
+    ({"signature", "awsaccesskeyid"}, "awsaccesskeyid|expires|x-amz-security-token"),
+    ({"signature", "googleaccessid"}, "googleaccessid|expires"),
+    ({"signature", "key-pair-id"}, "key-pair-id|expires|policy"),  # CloudFront
+    ({"sig", "sv"}, "s[eptvr]|spr|skoid|sktid|skt|ske|sks|skv"),  # Azure
+    (set[str](), "sig|signature"),
 )
-"""Parameters of signed links of object stores and CDNs: they change whenever a link is signed."""
+"""Of signed links of object stores and CDNs: the parameters that they all have, and those that
+change whenever a link is signed. Elsewhere a signature is a secret, too."""
 
 
 DIFFERENT = "two rows of it say different things: leave one, or have both say the same"
@@ -66,10 +70,11 @@ class Link:
 
 @dataclass
 class LinkList:
-    """Links, each once. faults: rows without a link; notes: columns that nobody knows."""
+    """Links, each once. resigned: rows of a link that is there with another signature or fragment;
+    faults: rows without a link; notes: those rows, and columns that nobody knows."""
 
     links: dict[str, Link] = field(default_factory=dict)
-    repeated: int = 0
+    resigned: int = 0
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -82,7 +87,7 @@ class LinkList:
         if (first := self.links.get(link.id)) is None:
             self.links[link.id] = link
             return
-        self.repeated += 1
+        self.resigned += link.url != first.url
         if replace(link, url=first.url, fault=first.fault) != first:
             self.links[link.id] = replace(first, fault=DIFFERENT)
         elif link.fault and not first.fault:
@@ -116,6 +121,11 @@ def read_links(given: Iterable[str]) -> LinkList:
             for name in sorted(unknown)
         ]
     found.refuse_shared_names()
+    if found.resigned:
+        found.notes.append(
+            f"{found.resigned:,} rows have a link that differs from that of another row in what "
+            "signs it, or behind #: they are taken for the same, and the first is fetched"
+        )
     return found
 
 
@@ -242,9 +252,11 @@ def shown_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         query = parse_qsl(parts.query, keep_blank_values=True)
-        if _SIGNATURES & {name.lower() for name, _ in query}:
-            query = [(name, value) for name, value in query if not _SIGNED.fullmatch(name)]
-            parts = parts._replace(query=urlencode(query))
+        names = {name.lower() for name, _ in query}
+        signed = "|".join(signed for needed, signed in _SCHEMES if needed <= names)
+        kept = [(name, value) for name, value in query if not re.fullmatch(signed, name.lower())]
+        if len(kept) < len(query):
+            parts = parts._replace(query=urlencode(kept))
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
         return parts.geturl()
     except ValueError:
