@@ -60,6 +60,12 @@ def test_one_at_a_time_has_a_part(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_raised_while_it_is_held_gets_out(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), LinkPart(tmp_path, "a").lock():
+        raise FileNotFoundError
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_aside_of_a_forgotten_video_goes(tmp_path: Path) -> None:
     names = ("of the link", "of the content", "of others", "busy")
     for name in names:

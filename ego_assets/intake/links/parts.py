@@ -62,13 +62,15 @@ class LinkPart:
                 except BlockingIOError:
                     raise LinkBusyError from None
                 # Whoever had it before may have removed the file that we opened.
+                is_ours = False
                 with suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(file.fileno()), self._lock.stat()):
-                        try:
-                            yield
-                        finally:
-                            self._lock.unlink(missing_ok=True)
-                        return
+                    is_ours = os.path.samestat(os.fstat(file.fileno()), self._lock.stat())
+                if is_ours:
+                    try:
+                        yield
+                    finally:
+                        self._lock.unlink(missing_ok=True)
+                    return
 
     @property
     def state(self) -> PartState:
