@@ -75,11 +75,13 @@ class Asked:
 
 @dataclass
 class Site:
-    """The server. answers: by path; asked: (path, headers) of all requests, in their order."""
+    """The server. answers: by path; asked: (path, headers) of all requests, in their order; lines:
+    the first of each."""
 
     root: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     most_at_once: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
     _now: int = 0
@@ -105,6 +107,7 @@ class Site:
             number = self.times(path)
             asked = Asked(handler, number)
             self.asked.append((path, asked.headers))
+            self.lines.append(handler.requestline)
             self._now += 1
             self.most_at_once = max(self.most_at_once, self._now)
         try:

@@ -262,6 +262,14 @@ def test_a_stall_ends_and_is_told(web: Site, bench: Bench, how: str) -> None:
     assert bench.videos() == []
 
 
+@pytest.mark.parametrize("path", ["//a.mp4", "//a//b.mp4?x=//c", "/a;b=1.mp4", "/a%2Fb.mp4"])
+def test_a_link_is_asked_for_as_it_is_written(web: Site, bench: Bench, path: str) -> None:
+    web.serve(path, video())
+    web.serve(f"/{path.lstrip('/')}", b"")  # as Python's server shows two slashes
+    bench.row(web.root + path)
+    assert web.lines == [f"GET {path} HTTP/1.1"]
+
+
 def test_redirects_are_followed(web: Site, bench: Bench) -> None:
     web.on("/a", lambda a: a.answer(302, Location="/b"))
     web.on("/b", lambda a: a.answer(307, Location=f"{web.root}/c.mp4"))

@@ -189,7 +189,8 @@ class Fetcher:
             self._jar.add_cookie_header(asked)
             headers |= {"Cookie": c} if (c := asked.get_header("Cookie")) else {}
         kind = _PoolHTTPS if parts.scheme == "https" else _PoolHTTP
-        target = parts._replace(scheme="", netloc="", fragment="", path=parts.path or "/").geturl()
+        # Not by `geturl`, which takes the slashes of //a for those of a host.
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         with kind(
             parts.hostname or "",
             parts.port,
