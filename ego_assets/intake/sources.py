@@ -43,7 +43,7 @@ from resources.raw.reader import (
     look,
     path_of,
 )
-from resources.raw.sidecars import read_footage_sidecars, sidecar_state
+from resources.raw.sidecars import calibration_state, read_footage_sidecars, sidecar_state
 
 LOOKS_AT_ONCE = 4
 GONE_WORDS = {
@@ -205,6 +205,7 @@ class _Shard:
         try:
             is_same = self._is_same(file, source, state, sidecar, row, made)
             is_said = is_same and _says_it(file, source, sidecar, row)
+            begins = self._begins(file, state, sidecar, row) if is_same else ""
         except RawUnreadError as error:  # keeps what it has; who needs it will fail on it
             return Judged(file, SourceStatus.UNSURE, error.strerror or "")
         except (RawAwayError, RawGoneError) as error:
@@ -217,19 +218,31 @@ class _Shard:
             if classify(error) is not ErrorKind.TRANSIENT:
                 raise
             return Judged(file, SourceStatus.UNSURE, str(error))
-        if is_same and row.get("chapter_index"):
-            from ego_assets.videos.recordings.chapters import newly_there
-
-            before = newly_there(file.uri, row)
-            inputs = digest(probe_inputs(file.uri), state.identity, sidecar, before)
-            if before and inputs != made.input_hash:
-                return Judged(file, SourceStatus.CHANGED, BEGINS_NOW, state, sidecar, inputs)
+        if is_same and begins not in ("", made.input_hash):
+            return Judged(file, SourceStatus.CHANGED, BEGINS_NOW, state, sidecar, begins)
         if is_same:
             status = SourceStatus.SAME if is_said else SourceStatus.RESAID
             return Judged(file, status, "", state, sidecar, made.input_hash)
         # Not only what `probe_inputs` goes by: other bytes may have the old size and time.
         inputs = digest(probe_inputs(file.uri), state.identity, sidecar)
         return Judged(file, SourceStatus.CHANGED, "", state, sidecar, inputs)
+
+    def _begins(
+        self,
+        file: RawFileOfShard,
+        state: RawState,
+        sidecar: str | None,
+        row: Mapping[str, Any],
+    ) -> str:
+        """What the row of a chapter is made from once all chapters before it are there; empty: it
+        knows when it begins, or they are not. Whose footage it is changes nothing in that."""
+        if not row.get("chapter_index"):
+            return ""
+        from ego_assets.videos.recordings.chapters import newly_there
+
+        before = newly_there(file.uri, row)
+        made_from = (probe_inputs(file.uri), state.identity, calibration_state(sidecar), before)
+        return digest(*made_from) if before else ""
 
     def _judge_refused(self, file: RawFileOfShard, why: str) -> Judged:
         """What is no file by now gets a row that says so, once."""

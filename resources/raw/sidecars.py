@@ -100,6 +100,11 @@ def sidecar_state(uri: str) -> str | None:
     return f"{camera}{_AND_FOOTAGE}{footage}" if footage else camera or None
 
 
+def calibration_state(state: str | None) -> str | None:
+    """A `sidecar_state` without what says whose footage it is."""
+    return (state or "").partition(_AND_FOOTAGE)[0] or None
+
+
 def sidecar_kinds(state: str | None) -> Counter[str]:
     """How many files of each kind count for a video in a `sidecar_state`."""
     camera, _, footage = (state or "").partition(_AND_FOOTAGE)

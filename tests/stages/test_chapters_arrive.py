@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from ego_assets.intake.sources import settle
+from ego_assets.videos.recordings import chapters
 from resources.ledger import State
 from resources.ledger.sources import STAGE
 from tests.operators.numbered_video import write_numbered
@@ -97,6 +100,33 @@ def test_a_listing_asks_for_the_shard_that_waits_for_a_chapter(tmp_path: Path) -
     assert found == {0: 0.0, 1: pytest.approx(1.0), 3: None}
     assert place.look(500, limits).shards == []
     assert place.asked_for() == []
+
+
+def test_whose_footage_a_chapter_is_does_not_have_it_made_again(
+    bench: RawBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bench, 2)
+    run(bench)
+    # The chapter before has come, and does not say how long it is.
+    monkeypatch.setattr(chapters, "newly_there", lambda uri, row: ["a version"])
+    run(bench)
+    work = bench.work()
+    (bench.raw / "100GOPRO" / "footage.json").write_text('{"consent": "granted"}')
+    assert run(bench)["GX020012.MP4"]["consent"] == "granted"
+    assert {k: v[1] for k, v in bench.work().items()} == {k: v[1] for k, v in work.items()}
+
+
+def test_chapters_that_cannot_be_asked_for_now_keep_no_shard(
+    bench: RawBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(uri: str, row: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="http://storage")
+
+    put(bench, 2)
+    rows = run(bench)
+    monkeypatch.setattr(chapters, "newly_there", away)
+    settle(bench.lake, bench.ledger, bench.lake.shards()[0])
+    assert run(bench) == rows
 
 
 def test_what_was_known_stays_when_a_chapter_is_gone(bench: RawBench) -> None:
