@@ -47,7 +47,7 @@ class EpisodeCutter:
     """The backend `rules` of the operator `episode_cutter`."""
 
     name = "rules"
-    version = "2"
+    version = "3"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -122,6 +122,11 @@ class _Rows:
         self._objects = _objects_of(tables)
         manifest = tables["video_manifest"].to_pylist()
         self._videos = {v["video_id"]: v for v in manifest if v["accepted"]}
+        # Of chapters whose files name several, each keeps its own.
+        named = [v for v in manifest if v["accepted"] and v["person"] and v["recording_id"]]
+        self._wearers = {
+            v["recording_id"]: v["person"] for v in sorted(named, key=lambda v: str(v["person"]))
+        }
 
     def add_video(
         self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[TakeStretch]]]
@@ -209,6 +214,7 @@ class _Rows:
         self.hands += [base | row for row in rows]
         labels, is_moved = self._held(take, place["start_frame"], place["end_frame"])
         video = self._videos[take.video_id]
+        wearer = video["person"] or self._wearers.get(video["recording_id"])
         facts = EpisodeFacts(
             uri=video["uri"],
             stream_index=video["video_stream_index"] or 0,
@@ -233,7 +239,7 @@ class _Rows:
             | {
                 "recording_id": video["recording_id"],
                 "recording_start_s": _plus(video["recording_start_s"], place["start_pts_s"]),
-                "split": split_of(split_key(video), settings),
+                "split": split_of(split_key(video | {"person": wearer}), settings),
                 "instruction": words.text,
                 "instruction_source": words.source,
                 "objects": labels,

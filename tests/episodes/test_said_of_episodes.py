@@ -108,6 +108,19 @@ def test_chapters_of_a_recording_are_in_one_split() -> None:
     assert set(found.values()) == {"train", "validation"}
 
 
+def test_a_chapter_whose_file_names_nobody_is_in_the_split_of_its_recording() -> None:
+    videos = [
+        made(n, recording_id=f"r{n // 3}", **({"person": f"p{n // 3}"} if n % 3 == 1 else {}))
+        for n in range(24)
+    ]
+    found = splits(*videos)
+    for number in range(0, 24, 3):
+        assert len({found[v.video_id] for v in videos[number : number + 3]}) == 1
+    assert set(found.values()) == {"train", "validation"}
+    persons = {e["person"] for e in cut(*videos)["episodes"] if e["recording_id"] == "r0"}
+    assert persons == {None, "p0"}  # the column is what was said
+
+
 def test_the_waterfall_sums_up_by_what_is_said() -> None:
     videos = [made(1, person="a", consent="granted"), made(2, person="b", consent="withdrawn")]
     videos.append(made(3))
