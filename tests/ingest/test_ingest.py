@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from ego_assets.intake.links import fetch
+from ego_assets.intake.links.addresses import connect
 from ego_assets.intake.links.ingest import Rules, ingest, read_cookies
 from ego_assets.intake.links.lists import Link, make_link
 from ego_assets.intake.links.outcome import IngestError
@@ -260,6 +262,33 @@ def test_a_stall_ends_and_is_told(web: Site, bench: Bench, how: str) -> None:
     assert (row.state, row.attempts) == ("failed", 2)
     assert row.reason == "nothing came for 0.4 s, or next to nothing"
     assert bench.videos() == []
+
+
+@pytest.mark.parametrize("length", [None, -1])
+def test_a_line_that_comes_byte_by_byte_is_a_stall(
+    web: Site, bench: Bench, length: int | None
+) -> None:
+    def answer(asked: Asked) -> None:
+        coding = {} if length is None else {"Transfer_Encoding": "chunked"}
+        asked.answer(200, length=1000 if length is None else -1, **coding)
+        for _ in range(60):  # of the size of a chunk; it ends, so that nobody waits for ever
+            asked.handler.wfile.write(b"0")
+            asked.handler.wfile.flush()
+            time.sleep(0.05)
+
+    row = bench.row(web.on("/a.mp4", answer), tries=1, stall_s=0.4)
+    assert row.reason == "nothing came for 0.4 s, or next to nothing"
+
+
+def test_time_that_other_addresses_took_is_not_that_of_the_one_that_answers(
+    web: Site, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*given: Any, **options: Any) -> Any:
+        time.sleep(1.0)
+        return connect(*given, **options)
+
+    monkeypatch.setattr(fetch, "connect", late)
+    assert bench.row(web.serve("/a.mp4", video()), tries=1, stall_s=0.4).state == "done"
 
 
 @pytest.mark.parametrize("path", ["//a.mp4", "//a//b.mp4?x=//c", "/a;b=1.mp4", "/a%2Fb.mp4"])

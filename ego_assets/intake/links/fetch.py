@@ -30,7 +30,7 @@ from urllib3.response import BaseHTTPResponse
 
 from ego_assets.intake.links.addresses import check_url, connect
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
-from ego_assets.intake.links.pace import Throttle
+from ego_assets.intake.links.pace import Throttle, Watch
 from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.settings import IngestSettings
 
@@ -47,40 +47,6 @@ _HTML = (b"<!doctype html", b"<html")
 AGENT = "ego-assets"
 
 
-class _Watch:
-    """Shuts a connection down when its time is up: a byte now and then resets any time limit of a
-    socket."""
-
-    def __init__(self) -> None:
-        self.is_over = False
-        self._socket: socket.socket | None = None
-        self._timer: threading.Timer | None = None
-
-    def over(self, connection: socket.socket) -> None:
-        self._socket = connection.dup()
-
-    def start(self, seconds: float) -> None:
-        self.stop()
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def close(self) -> None:
-        self.stop()
-        if self._socket is not None:
-            self._socket.close()
-
-    def _end(self) -> None:
-        self.is_over = True
-        with suppress(OSError):
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-
 class _ToTheEnd(http.client.HTTPResponse):
     """Reads until the server closes the connection, so that a body that is longer than its
     Content-Length is seen to be."""
@@ -95,7 +61,7 @@ class _Guarded:
     """Of a connection: it is made by `connect`, which judges addresses."""
 
     def __init__(
-        self, *given: Any, allow_private: bool, stall_s: float, watch: _Watch, **options: Any
+        self, *given: Any, allow_private: bool, stall_s: float, watch: Watch, **options: Any
     ) -> None:
         super().__init__(*given, **options)
         self._guard = (allow_private, stall_s, watch)
@@ -104,7 +70,8 @@ class _Guarded:
         allow_private, stall_s, watch = self._guard
         host, port = self._dns_host, self.port  # type: ignore[attr-defined]
         found = connect(host, port, stall_s, allow_private=allow_private)
-        watch.over(found)
+        # Not before: addresses that do not answer have limits of their own.
+        watch.over(found, 2 * stall_s)
         return found
 
 
@@ -156,7 +123,7 @@ class Fetcher:
         status: int | None = None
         for _ in range(MOST_REDIRECTS + 1):
             parts = check_url(url, status)
-            watch = _Watch()
+            watch = Watch()
             try:
                 with self._explained(watch, status), self._asked(parts, at, state.etag, watch) as r:
                     status = r.status
@@ -172,7 +139,7 @@ class Fetcher:
 
     @contextmanager
     def _asked(
-        self, parts: SplitResult, at: int, etag: str, watch: _Watch
+        self, parts: SplitResult, at: int, etag: str, watch: Watch
     ) -> Iterator[BaseHTTPResponse]:
         """The answer to a request. A connection is for one of them."""
         stall_s = self._settings.stall_s
@@ -199,7 +166,6 @@ class Fetcher:
             stall_s=stall_s,
             watch=watch,
         ) as pool:
-            watch.start(2 * stall_s)
             response = pool.urlopen(
                 "GET",
                 target,
@@ -219,7 +185,7 @@ class Fetcher:
                 response.close()
 
     def _take(
-        self, response: BaseHTTPResponse, part: LinkPart, at: int, etag: str, watch: _Watch
+        self, response: BaseHTTPResponse, part: LinkPart, at: int, etag: str, watch: Watch
     ) -> None:
         status, headers = response.status, response.headers
         if status not in (200, 206):
@@ -273,7 +239,7 @@ class Fetcher:
         response: BaseHTTPResponse,
         total: int | None,
         got: int,
-        watch: _Watch,
+        watch: Watch,
         status: int,
     ) -> Iterator[bytes]:
         """What comes, until it ends, and one block more than was announced."""
@@ -282,15 +248,18 @@ class Fetcher:
             if self._stop.is_set():
                 raise LinkError("stopped", may_help=True, status=status)
             began = time.monotonic()
-            if is_whole := got == total:
-                watch.start(min(SURPLUS_S, stall_s))
+            is_whole = got == total
+            watch.start(min(SURPLUS_S, stall_s) if is_whole else stall_s)
             try:
                 block = response.read1(BLOCK_BYTES)
             except (HTTPError, OSError, http.client.HTTPException):
                 if is_whole:
                     return
                 raise
+            watch.stop()
             if not block:
+                if watch.is_over and not is_whole:
+                    raise LinkError(_stalled(stall_s), may_help=True, status=status)
                 return
             yield block
             got += len(block)
@@ -306,7 +275,7 @@ class Fetcher:
             raise RefusedError(f"larger than {self._settings.max_gb:g} GB (--max-gb)", status)
 
     @contextmanager
-    def _explained(self, watch: _Watch, status: int | None) -> Iterator[None]:
+    def _explained(self, watch: Watch, status: int | None) -> Iterator[None]:
         """Say in our own words what a library raises."""
         try:
             yield

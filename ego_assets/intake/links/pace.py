@@ -1,12 +1,15 @@
-"""Which link is fetched when, and how fast: turns of hosts, waits, and bytes a second."""
+"""Which link is fetched when, and how fast: turns of hosts, waits, bytes a second, stalls."""
 
 from __future__ import annotations
 
 import heapq
+import math
+import socket
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -110,3 +113,55 @@ class Throttle:
             self._free_at = max(self._free_at, now) + byte_count / self._rate
             wait_s = self._free_at - now
         stop.wait(wait_s)
+
+
+class Watch:
+    """Shuts a connection down when its time is up: a byte now and then resets any time limit of a
+    socket."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+        self._fires_at = self._until = math.inf
+
+    def over(self, connection: socket.socket, seconds: float) -> None:
+        """Begin with a connection that was made."""
+        self._socket = connection.dup()
+        self.start(seconds)
+
+    def start(self, seconds: float) -> None:
+        """For each block: no timer is made while one runs that fires before."""
+        self._until = time.monotonic() + seconds
+        if self._timer is None or self._until < self._fires_at:
+            self._set(self._until)
+
+    def stop(self) -> None:
+        self._until = math.inf
+
+    def close(self) -> None:
+        self.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+
+    def _set(self, until: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires_at = until
+        self._timer = threading.Timer(max(0.0, until - time.monotonic()), self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _end(self) -> None:
+        self._timer = None
+        until = self._until
+        if until > time.monotonic():
+            if until < math.inf:
+                self._set(until)
+            return
+        self.is_over = True
+        with suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
