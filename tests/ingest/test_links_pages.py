@@ -6,6 +6,8 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from ego_assets.intake.links.pages import PageFetcher, _Order, options_of
 from ego_assets.intake.links.records import LinkFiles, LinkRow
 from ego_assets.intake.links.settings import IngestSettings
 from resources.lake import Lake
-from tests.ingest.broken_server import Site, site, video
+from tests.ingest.broken_server import Asked, Site, site, video
 
 SETTINGS = IngestSettings(stall_s=5, backoff_s=0.01, tries=2)
 PAGE = f"/Mediasite/Play/{'0a' * 16}"
@@ -40,8 +42,10 @@ def page(web: Site, *videos: str) -> str:
     return web.root + PAGE
 
 
-def come_of(url: str, folder: Path, *, allow_private: bool = True) -> LinkRow:
-    rules = Rules(SETTINGS, allow_private=allow_private, with_pages=True)
+def come_of(
+    url: str, folder: Path, *, allow_private: bool = True, settings: IngestSettings = SETTINGS
+) -> LinkRow:
+    rules = Rules(settings, allow_private=allow_private, with_pages=True)
     lake = Lake(folder / "lake")
     ingest([make_link(url, {})], str(folder / "raw"), lake, rules)
     (row,) = LinkFiles(lake).newest().values()
@@ -75,6 +79,29 @@ def test_no_private_address_is_asked(web: Site, tmp_path: Path) -> None:
     assert row.state == "refused"
     assert "--allow-private" in row.reason
     assert web.asked == []
+
+
+def test_a_video_without_a_length_is_not_larger_than_allowed(web: Site, tmp_path: Path) -> None:
+    web.on("/v.mp4", lambda asked: asked.answer(200, video(), length=-1))
+    settings = SETTINGS.model_copy(update={"max_gb": 1e-5})
+    row = come_of(page(web, f"{web.root}/v.mp4"), tmp_path, settings=settings)
+    assert (row.state, row.sha256) == ("refused", None)
+    assert "--max-gb" in row.reason
+
+
+def test_a_video_that_dribbles_is_a_stall(web: Site, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> None:
+        asked.answer(200, video()[:1000], length=len(video()))
+        for _ in range(100):  # it ends, so that nobody waits for ever
+            asked.handler.wfile.write(b"x")
+            asked.handler.wfile.flush()
+            time.sleep(0.1)
+
+    web.on("/v.mp4", answer)
+    settings = SETTINGS.model_copy(update={"stall_s": 1.0, "tries": 1})
+    row = come_of(page(web, f"{web.root}/v.mp4"), tmp_path, settings=settings)
+    assert row.state == "failed"
+    assert "next to nothing" in row.reason
 
 
 def test_what_a_page_says_is_not_quoted(web: Site, tmp_path: Path) -> None:
@@ -136,4 +163,4 @@ def test_nothing_is_configured_from_outside(tmp_path: Path) -> None:
 def test_without_yt_dlp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(IngestError, match=r"pip install 'ego-assets\[ingest\]'"):
-        PageFetcher(SETTINGS, allow_private=False)
+        PageFetcher(SETTINGS, threading.Event(), allow_private=False)

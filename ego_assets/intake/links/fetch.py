@@ -30,14 +30,12 @@ from urllib3.response import BaseHTTPResponse
 
 from ego_assets.intake.links.addresses import check_url, connect
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
-from ego_assets.intake.links.pace import Throttle, Watch
+from ego_assets.intake.links.pace import SLOWEST, Throttle, Watch
 from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.settings import IngestSettings
 
 MOST_REDIRECTS = 10
 BLOCK_BYTES = 256 * 1024
-SLOWEST = 1024
-"""Bytes a second that are more than a stall."""
 SURPLUS_S = 1.0
 """How long a server that does not close the connection may take to send too much."""
 _REDIRECTS = {301, 302, 303, 307, 308}

@@ -98,7 +98,9 @@ class _Work:
         )
         self._pages = None
         if rules.with_pages:
-            found = PageFetcher(settings, allow_private=rules.allow_private, cookies=cookies)
+            found = PageFetcher(
+                settings, self._stop, allow_private=rules.allow_private, cookies=cookies
+            )
             self._pages = stack.enter_context(found)
         self._content = stack.enter_context(ContentReader())
         self._aside = stack.enter_context(target.aside())

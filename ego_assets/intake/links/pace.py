@@ -15,6 +15,9 @@ from itertools import count
 
 from ego_assets.intake.links.lists import Link
 
+SLOWEST = 1024
+"""Bytes a second that are more than a stall."""
+
 
 @dataclass
 class Job:

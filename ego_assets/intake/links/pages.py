@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from importlib import util
 from multiprocessing.connection import Connection
@@ -19,6 +21,7 @@ from typing import Any
 
 from ego_assets.intake.links.addresses import is_public
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
+from ego_assets.intake.links.pace import SLOWEST
 from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.settings import IngestSettings
 from resources.processes.fork_server import ForkServer, ForkServerError
@@ -26,6 +29,8 @@ from resources.processes.last_words import LastWords
 
 MAIN = "ego_assets.intake.links.pages:serve"
 INSTALL = "--yt-dlp needs yt-dlp: pip install 'ego-assets[ingest]'"
+_LOOK_S = 0.5
+"""Between two looks at whether to stop."""
 _SENDS = {"socket.sendto", "socket.sendmsg"}
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.")
 
@@ -45,13 +50,21 @@ class _Order:
 class PageFetcher:
     """Fetches what yt-dlp understands. A context manager, for many threads at once.
 
-    Raises IngestError if yt-dlp is not installed.
+    stop: set when no more is to be fetched. Raises IngestError if yt-dlp is not installed.
     """
 
-    def __init__(self, settings: IngestSettings, *, allow_private: bool, cookies: str = "") -> None:
+    def __init__(
+        self,
+        settings: IngestSettings,
+        stop: threading.Event,
+        *,
+        allow_private: bool,
+        cookies: str = "",
+    ) -> None:
         if util.find_spec("yt_dlp") is None:
             raise IngestError(INSTALL)
         self._settings, self._allow_private, self._cookies = settings, allow_private, cookies
+        self._stop = stop
         without = {"YTDLP_NO_PLUGINS": "1"}
         self._server = ForkServer(MAIN, needs=["yt_dlp"], environment=without)
 
@@ -73,6 +86,8 @@ class PageFetcher:
             if (said := self._work(order)) is None:
                 return None
             name, license_ = said
+            # Not all of yt-dlp's loaders count what they get.
+            _must_fit((part.pages / name).stat().st_size, self._settings)
             with part.writing(0, "", None):
                 pass
             (part.pages / name).replace(part.path)
@@ -88,18 +103,34 @@ class PageFetcher:
             raise IngestError(str(error)) from error
         try:
             # It also asks a page or two before the first byte comes.
-            while child.connection.poll(3 * order.settings.stall_s):
+            patience_s = 3 * order.settings.stall_s
+            began, at, came = time.monotonic(), 0, 0
+            while (waited_s := time.monotonic() - began) < patience_s or came:
+                if self._stop.is_set():
+                    raise LinkError("stopped", may_help=True)
+                if waited_s >= patience_s:
+                    if came < SLOWEST * waited_s:
+                        break
+                    began, came = time.monotonic(), 0
+                if not child.connection.poll(_LOOK_S):
+                    continue
                 kind, *rest = child.connection.recv()
                 if kind == "error":
                     raise rest[0]
                 if kind == "done":
                     return None if rest[0] is None else (rest[0], rest[1])
-            raise LinkError("yt-dlp comes to no end", may_help=True)
+                came, at = came + max(0, rest[0] - at), rest[0]
+            raise LinkError("yt-dlp comes to no end, or next to nothing comes", may_help=True)
         except EOFError:
             raise LinkError("yt-dlp has crashed", may_help=True) from None
         finally:
             child.kill()
             child.close()
+
+
+def _must_fit(byte_count: int, settings: IngestSettings) -> None:
+    if byte_count > settings.max_gb * 1e9:
+        raise RefusedError(f"larger than {settings.max_gb:g} GB (--max-gb)")
 
 
 def serve(connection: Connection, order: _Order) -> None:
@@ -157,8 +188,10 @@ def _fetched(order: _Order, connection: Connection) -> tuple[str | None, str]:
     ):
         return None, ""
 
-    def tell(_: Any) -> None:
-        connection.send(("goes on",))
+    def tell(progress: dict[str, Any]) -> None:
+        byte_count = int(progress.get("downloaded_bytes") or 0)
+        _must_fit(byte_count, order.settings)  # what is loaded in pieces has no size to begin with
+        connection.send(("goes on", byte_count))
 
     with Plain(options_of(order) | {"progress_hooks": [tell]}) as loader:
         found = loader.extract_info(order.url, download=False)
