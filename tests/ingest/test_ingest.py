@@ -484,7 +484,7 @@ def test_what_a_list_says_lies_beside_the_video_before_that_is_there(
     monkeypatch.setattr(RawFolder, "add", watched)
     said = {"license": "cc-by-4.0", "person": "p7", "source": "the archive", "name": "k/one"}
     row = bench.row(make_link(web.serve("/x", video()), said))
-    assert (row.license, row.source) == ("cc-by-4.0", "the archive")
+    assert (row.license, row.source) == ("CC-BY-4.0", "the archive")
     assert row.path == str(bench.raw / "k" / "one.mp4")
     beside = json.loads((bench.raw / "k" / "one.footage.json").read_text())
     assert beside == {"license": "CC-BY-4.0", "person": "p7"}
@@ -506,6 +506,17 @@ def test_a_file_beside_that_says_otherwise_lets_no_video_in(
     (bench.raw / name).write_text('{"consent": "granted"}')
     assert bench.row(link).state == "done"
     assert [path.name for path in bench.raw.glob("*.footage.*")] == [name]
+    assert web.times("/x") == 1
+
+
+def test_what_is_sealed_gets_the_name_that_the_list_has_by_now(web: Site, bench: Bench) -> None:
+    url = web.serve("/x", video())
+    bench.raw.mkdir()
+    (bench.raw / "two.footage.json").write_text('{"consent": "withdrawn"}')
+    said = {"consent": "granted"}
+    assert bench.row(make_link(url, said | {"name": "two"})).state == "failed"
+    row = bench.row(make_link(url, said | {"name": "three"}))
+    assert (row.state, row.path) == ("done", str(bench.raw / "three.mp4"))
     assert web.times("/x") == 1
 
 

@@ -21,13 +21,13 @@ from ego_assets.intake.links.addresses import check_url
 from ego_assets.intake.links.content import ContentReader, name_of, stem_of
 from ego_assets.intake.links.fetch import Fetcher
 from ego_assets.intake.links.lists import Link
-from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
+from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError, State
 from ego_assets.intake.links.pace import Job, Throttle, Turns
 from ego_assets.intake.links.pages import PageFetcher
 from ego_assets.intake.links.parts import LinkBusyError, LinkPart, PartState
 from ego_assets.intake.links.records import LinkFiles, LinkRow, Recorder, now
 from ego_assets.intake.links.settings import IngestSettings
-from ego_assets.intake.links.sidecars import says, sidecar_of_link
+from ego_assets.intake.links.sidecars import license_expression, says, sidecar_of_link
 from resources.lake import Lake
 from resources.raw import tombstones
 from resources.raw.additions import RawTarget, open_target
@@ -215,7 +215,9 @@ class _Work:
         return self._fetcher.fetch(link.url, part) if got is None else got
 
     def _published(self, job: Job, part: LinkPart, state: PartState) -> LinkRow:
-        link, name, size = job.link, state.name, part.size
+        link, size = job.link, part.size
+        # The list may give it another name than when it was sealed.
+        name = name_of(link, Path(state.name).suffix)
         if link.sha256 and state.sha256 != link.sha256:
             part.remove()
             words = "what came has another SHA-256 than the list says"
@@ -240,7 +242,7 @@ class _Work:
             path=self._target.uri(name),
             bytes=size,
             sha256=state.sha256,
-            license=dict(link.beside).get("license", state.license),
+            license=dict(link.beside).get("license") or state.license,
             fetched_at=now(),
             attempts=job.attempts,
             http_status=state.status,
@@ -282,7 +284,8 @@ class _Work:
     def _said(self, link: Link, row: LinkRow, name: str) -> LinkRow:
         """The row of a link whose video is there: not done while what a list says of it is not
         beside it. It keeps its path, so that the video is known to be there."""
-        state, reason = "done", ""
+        state: State = "done"
+        reason = ""
         try:
             if link.fault:
                 raise RefusedError(link.fault)
@@ -322,6 +325,8 @@ class _Work:
 
 def _row(link: Link, state: str, reason: str = "", **said: object) -> LinkRow:
     told = {"license": dict(link.beside).get("license", ""), "source": link.source} | said
+    if told["license"]:  # as the manifest has it
+        told["license"] = license_expression(str(told["license"]))
     return LinkRow(link.id, link.shown, state, reason, **told)  # type: ignore[arg-type]
 
 
