@@ -95,6 +95,9 @@ ALLOWED: dict[str, list[str]] = {
     "ego_assets.media": ["ego_assets.media", "ego_assets.vision", *GROUND, "resources"],
     "ego_assets.exports": [
         "ego_assets.exports",
+        "ego_assets.videos.footage.sidecar",  # consent that was withdrawn since the last run
+        "resources.raw.sidecars",
+        "resources.raw.uris",
         "ego_assets.reading",
         "ego_assets.reviews",
         "ego_assets.stretches",

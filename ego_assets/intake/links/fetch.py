@@ -30,7 +30,7 @@ from urllib3.response import BaseHTTPResponse
 
 from ego_assets.intake.links.addresses import check_url, connect
 from ego_assets.intake.links.outcome import Got, IngestError, LinkError, RefusedError
-from ego_assets.intake.links.pace import SLOWEST, Throttle, Watch
+from ego_assets.intake.links.pace import SLOWEST, StallWatch, Throttle
 from ego_assets.intake.links.parts import LinkPart
 from ego_assets.intake.links.settings import IngestSettings
 
@@ -59,7 +59,7 @@ class _Guarded:
     """Of a connection: it is made by `connect`, which judges addresses."""
 
     def __init__(
-        self, *given: Any, allow_private: bool, stall_s: float, watch: Watch, **options: Any
+        self, *given: Any, allow_private: bool, stall_s: float, watch: StallWatch, **options: Any
     ) -> None:
         super().__init__(*given, **options)
         self._guard = (allow_private, stall_s, watch)
@@ -121,7 +121,7 @@ class Fetcher:
         status: int | None = None
         for _ in range(MOST_REDIRECTS + 1):
             parts = check_url(url, status)
-            watch = Watch()
+            watch = StallWatch()
             try:
                 with self._explained(watch, status), self._asked(parts, at, state.etag, watch) as r:
                     status = r.status
@@ -137,7 +137,7 @@ class Fetcher:
 
     @contextmanager
     def _asked(
-        self, parts: SplitResult, at: int, etag: str, watch: Watch
+        self, parts: SplitResult, at: int, etag: str, watch: StallWatch
     ) -> Iterator[BaseHTTPResponse]:
         """The answer to a request. A connection is for one of them."""
         stall_s = self._settings.stall_s
@@ -183,7 +183,7 @@ class Fetcher:
                 response.close()
 
     def _take(
-        self, response: BaseHTTPResponse, part: LinkPart, at: int, etag: str, watch: Watch
+        self, response: BaseHTTPResponse, part: LinkPart, at: int, etag: str, watch: StallWatch
     ) -> None:
         status, headers = response.status, response.headers
         if status not in (200, 206):
@@ -237,7 +237,7 @@ class Fetcher:
         response: BaseHTTPResponse,
         total: int | None,
         got: int,
-        watch: Watch,
+        watch: StallWatch,
         status: int,
     ) -> Iterator[bytes]:
         """What comes, until it ends, and one block more than was announced."""
@@ -273,7 +273,7 @@ class Fetcher:
             raise RefusedError(f"larger than {self._settings.max_gb:g} GB (--max-gb)", status)
 
     @contextmanager
-    def _explained(self, watch: Watch, status: int | None) -> Iterator[None]:
+    def _explained(self, watch: StallWatch, status: int | None) -> Iterator[None]:
         """Say in our own words what a library raises."""
         try:
             yield

@@ -118,7 +118,7 @@ class Throttle:
         stop.wait(wait_s)
 
 
-class Watch:
+class StallWatch:
     """Shuts a connection down when its time is up: a byte now and then resets any time limit of a
     socket."""
 
