@@ -5,7 +5,6 @@ Here: probes of `telemetry`, `telemetry_sources` and `gravity`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,18 +87,14 @@ def gravity_agrees_with_cameras(evidence: Evidence, settings: TelemetryProbeSett
     """In a world, gravity has one direction, whatever frame says it: else the sensor's axes, its
     clock or the cameras' rotations are wrong. All clips of such a world are named."""
     rows = pl.DataFrame(evidence.rows.select(["clip_id", "world_id", "world_spread_deg"]))
-    rows = rows.drop_nulls().unique(["world_id", "clip_id"]).sort("world_id", "clip_id")
-    found = rows.unique("world_id", keep="first", maintain_order=True)
-    judged = judge(
-        Units.of(found["world_id"], found["world_spread_deg"]),
+    found = rows.drop_nulls().unique(["world_id", "clip_id"]).sort("clip_id")
+    return judge(
+        Units.of(found["clip_id"], found["world_spread_deg"]),
         settings.max_gravity_spread_deg,
         "degrees",
-        "worlds in which gravity has several directions",
+        "clips of worlds in which gravity has several directions",
         settings.tolerated_share,
     )
-    clips = dict(rows.group_by("world_id").agg("clip_id").iter_rows())
-    worst = (replace(o, where=clip) for o in judged.worst for clip in sorted(clips[o.where]))
-    return replace(judged, worst=tuple(worst))
 
 
 PROBES = (*telemetry_is_whole, *accelerometers_feel_gravity, *gravity_agrees_with_cameras)

@@ -239,7 +239,7 @@ def test_a_world_whose_gravity_has_several_directions_is_named_by_all_of_its_cli
         }
     )
     found = probe(Evidence("gravity", {"gravity": rows}), TelemetryProbeSettings())
-    assert (found.looked_at, found.beyond, found.passed) == (2, 1, False)
+    assert (found.looked_at, found.beyond, found.passed) == (3, 2, False)
     assert [o.where for o in found.worst] == ["v-0000", "v-0001"]
 
 
