@@ -172,11 +172,12 @@ class FactTeller:
             )
             return found.filter(pc.invert(found["is_context"]))
 
-        hands = read("hand_poses", "side", "is_valid", "invalid_reason").to_pylist()
+        hands = read("hand_poses", "frame_index", "side", "is_valid", "invalid_reason").to_pylist()
         for side in ("left", "right"):
             mine = [hand for hand in hands if hand["side"] == side]
             valid = sum(hand["is_valid"] for hand in mine)
-            shares = f"in {_percent(len(mine), len(own))} of the frames"
+            frames = len({hand["frame_index"] for hand in mine})  # several people may have one
+            shares = f"in {_percent(frames, len(own))} of the frames"
             yield f"{side} hand", f"{shares}, {_percent(valid, len(mine))} of them valid"
         reasons = Counter(hand["invalid_reason"] for hand in hands if not hand["is_valid"])
         if reasons:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from dagster_project.cli.program import main
 from ego_assets.reviews.fingerprints import Fingerprints
 from ego_assets.reviews.standing import Standing, reviews_table
+from ego_assets.reviews.subjects import FactTeller, list_subjects
 from resources.lake import Lake
 from tests.reviews.judged_lake import SHARD, JudgedLake, review
 from tests.viewing.shown_lake import FIRST, SECOND, ShownLake
@@ -139,3 +140,17 @@ def test_commands_tell_what_was_said(judged: JudgedLake) -> None:
     assert "2 judged, 1 of them rejected, 1 to judge again, because they have changed" in said
     counts = json.loads(ego("yield", "--lake", lake, "--json"))["reviews"]
     assert counts == {"subjects": 3, "judged": 2, "rejected": 1, "out_of_date": 1}
+
+
+def test_hands_of_several_people_in_a_frame_count_once(tmp_path: Path) -> None:
+    shown = ShownLake(tmp_path)
+
+    def said() -> str:
+        (clip,) = (s for s in list_subjects(shown.lake, "clip") if s.name == FIRST)
+        return dict(FactTeller(shown.lake).facts(clip))["right hand"].partition(",")[0]
+
+    before = said()
+    rows = [row for row in shown.rows["hand_poses"] if row["clip_id"] == FIRST]
+    others = [row | {"track_id": f"{row['track_id']}x"} for row in rows if row["side"] == "right"]
+    shown._add("hand_poses", FIRST, [*rows, *others])
+    assert said() == before
