@@ -25,7 +25,7 @@ GROWN = 1.4
 """Sides of the blurred region over those of the face's box, which ends at the hairline and
 before the ears."""
 HOLD_FRAMES = 5
-"""A face that is found in two frames or more stays blurred in so many before and after each."""
+"""A face that is found in two frames or more stays blurred this many before and after."""
 
 
 class FaceFinder(Protocol):
