@@ -53,4 +53,7 @@ def pictures_served() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ[PICTURES] = before or ""
+        if before is None:
+            del os.environ[PICTURES]  # empty, it would be a choice, which `ego up` leaves alone
+        else:
+            os.environ[PICTURES] = before

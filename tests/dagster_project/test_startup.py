@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from dagster_project.startup import pictures_served
+from ego_assets.environment import PICTURES, SERVED
 from resources.lake import Lake
 
 MAIN = "from dagster_project.cli import main; main(prog_name='ego')"
@@ -116,3 +118,12 @@ def test_everything_odd_at_once(tmp_path: Path) -> None:
 def shard(lake: Path) -> Any:
     (found,) = Lake(lake).shards()
     return found
+
+
+def test_a_run_in_this_process_leaves_no_choice_of_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(PICTURES, raising=False)
+    with pictures_served():
+        assert os.environ[PICTURES] == SERVED
+    assert PICTURES not in os.environ
