@@ -49,6 +49,7 @@ ALLOWED: dict[str, list[str]] = {
         "resources.lake",
         "resources.raw",
     ],
+    "ego_assets.line_files": ["resources.lake"],
     "ego_assets.stretches": ["ego_assets.reading", "ego_assets.vision", *GROUND],
     "ego_assets.training": [
         "ego_assets.training",
@@ -72,6 +73,7 @@ ALLOWED: dict[str, list[str]] = {
     ],
     "ego_assets.reviews": [  # holds what people said against what all rooms have made
         "ego_assets.reviews",
+        "ego_assets.line_files",
         "ego_assets.reading",
         "ego_assets.viewing",
         "ego_assets.catalog",
