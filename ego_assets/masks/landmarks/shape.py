@@ -4,7 +4,8 @@ Here: one hand in one picture. Not here: which joints belong to which hand.
 
 Fingers are capsules and the palm is a polygon, as wide as flesh is at the size of the hand. Whether
 a pixel near that outline belongs to the hand is for its colour to say (GrabCut, Rother et al. 2004,
-in a band). A hand ends at its wrist: the forearm is not part of it.
+in a band that is as broad as the joints are unsure). A hand ends at its wrist: the forearm is not
+part of it. What lies between fingers that all but touch is shadow, and belongs to the hand.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _MARGIN = 0.3
 _SHIFT = 4
 """OpenCV draws in sixteenths of a pixel."""
 _FINGERS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
+_BONES = np.array([(0 if b % 4 == 1 else b - 1, b) for b in range(1, 21)]).T
+_ASLANT = 0.5
+"""Bones that look shorter than this share of their length do not tell how large a hand looks."""
 _RADII_M = np.array(
     [
         [0.0150, 0.0125, 0.0110, 0.0095],
@@ -37,10 +41,13 @@ _WRIST_M = 0.026
 """Half of the breadth of a wrist."""
 _BEHIND_M = 0.008
 """How far behind the wrist's joint the crease lies that a hand ends at."""
-_CORE, _REACH = 0.55, 1.5
-"""Of the drawn breadth: what is surely hand, and beyond what nothing is."""
-_ROUNDS = 1
+_CORE, _REACH = 0.55, 1.8
+"""Of the drawn breadth: what is surely hand, and beyond what nothing is. At the wrist that is the
+drawn breadth itself, or else the forearm would come in at its sides."""
+_ROUNDS = 2
 _HOLE = 0.04
+_GAP_M = 0.010
+"""Between fingers that are this close, what is seen is shadow, or a ring."""
 _BIN, _NEAR = 8, 16.0
 _LEAST_SPREAD = np.array([22.0, 4.5, 4.5], np.float32)
 """Of the colour of a hand, in CIELAB: shade changes more than hue."""
@@ -49,10 +56,18 @@ _GREY, _RED, _COLOURLESS = 2.0, 5.0, 4.0
 
 
 def pixels_a_metre(points: np.ndarray, metres: np.ndarray) -> float:
-    """How large a hand looks: (21, 2) joints in pixels, (21, 3) in its own frame."""
-    flat = points - points.mean(axis=0)
-    real = metres[:, :2] - metres[:, :2].mean(axis=0)
-    return float(np.sqrt((flat**2).sum() / max((real**2).sum(), 1e-9)))
+    """How large a hand looks: (21, 2) joints in pixels, (21, 3) in its own frame.
+
+    The median over its bones: a few joints that are off do not make it large or small.
+    """
+    starts, ends = _BONES
+    flat = np.linalg.norm(points[ends] - points[starts], axis=1)
+    real = metres[ends] - metres[starts]
+    across = np.linalg.norm(real[:, :2], axis=1)
+    is_seen = across > _ASLANT * np.linalg.norm(real, axis=1)
+    if not is_seen.any():
+        return float(flat.sum() / max(across.sum(), 1e-6))
+    return float(np.median(flat[is_seen] / across[is_seen]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +130,9 @@ def _refined(image: np.ndarray, points: np.ndarray, scale: float) -> tuple[np.nd
     back, fore = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(image, labels, (0, 0, 1, 1), back, fore, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return _without_holes(_largest(found, is_sure)), skin
+    found = _largest(found, is_sure)
+    found |= _closed(found, round(_GAP_M / 2 * scale)) & drawn & ~beyond
+    return _without_holes(found), skin
 
 
 def _redness(image: np.ndarray, bones: np.ndarray) -> float:
@@ -161,7 +178,9 @@ def _drawn(shape: tuple[int, ...], points: np.ndarray, scale: float, breadth: fl
             _capsule(canvas, points[one], points[other], start, end)
     palm = [(0, 1), (1, 5), (5, 9), (9, 13), (13, 17), (17, 0)]
     thick = {j: radii[f][0] for f, finger in enumerate(_FINGERS) for j in finger[:1]}
-    half = _WRIST_M * scale * breadth
+    at_wrist = min(breadth, 1.0)
+    half = _WRIST_M * scale * at_wrist
+    thick[0] = thick[17] / breadth * at_wrist
     across = _across(points)
     ends = [points[0] + sign * (half - thick[17]) * across for sign in (-1.0, 1.0)]
     thumb, little = sorted(ends, key=lambda p: float(np.linalg.norm(p - points[1])))
@@ -169,7 +188,7 @@ def _drawn(shape: tuple[int, ...], points: np.ndarray, scale: float, breadth: fl
     hull = cv2.convexHull(np.round(np.array(corners) * 2**_SHIFT).astype(np.int32))
     cv2.fillPoly(canvas, [hull], 1, shift=_SHIFT)
     for one, other in palm:
-        start, end = (thick.get(j, thick[17]) for j in (one, other))
+        start, end = thick[one], thick[other]
         first, second = (
             little if j == 0 and 17 in (one, other) else points[j] for j in (one, other)
         )
@@ -210,6 +229,13 @@ def _capsule(
         corners += [end - side * second, start - side * first]
         outline = np.round(np.array(corners) * 2**_SHIFT).astype(np.int32)
         cv2.fillConvexPoly(canvas, outline, 1, shift=_SHIFT)
+
+
+def _closed(mask: np.ndarray, radius: int) -> np.ndarray:
+    """A mask without the gaps that are narrower than two radii, in pixels."""
+    size = 2 * max(1, radius) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, disc).view(bool)
 
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:
