@@ -168,6 +168,51 @@ def test_a_hand_is_drawn_up_to_its_wrist() -> None:
     assert mask.sum() < 1.5 * (image[:310, :, 0] > 150).sum()
 
 
+def test_a_joint_that_is_off_does_not_make_a_hand_large() -> None:
+    points = flat_hand(320, 300)
+    seen = look(points)
+    size = pixels_a_metre(points, seen.metres)
+    off = points.copy()
+    off[[4, 8]] += (150, -150)
+    assert pixels_a_metre(off, seen.metres) == pytest.approx(size, rel=0.02)
+    deep = seen.metres + np.array([0.0, 0.0, 1.0]) * np.arange(21)[:, None]
+    assert np.isfinite(pixels_a_metre(points, deep)), "a hand that is seen end on has a size"
+
+
+def shown_hand(points: np.ndarray, breadth: int) -> np.ndarray:
+    """A picture of a hand whose fingers are so many pixels broad."""
+    image = np.full((HEIGHT, WIDTH, 3), (60, 90, 60), np.uint8)
+    for joint in range(1, 21):
+        start = points[joint - 1 if joint % 4 != 1 else 0]
+        ends = start.astype(int).tolist(), points[joint].astype(int).tolist()
+        cv2.line(image, *ends, (205, 150, 125), breadth)
+    cv2.fillConvexPoly(image, points[[0, 1, 5, 9, 13, 17]].astype(np.int32), (205, 150, 125))
+    return image
+
+
+def test_a_hand_is_drawn_where_its_joints_are_a_little_off() -> None:
+    points = flat_hand(320, 300)
+    image = shown_hand(points, 13)
+    beside = points.copy()
+    beside[[18, 19, 20]] += (8, -2)
+    mask = draw_hand(image, beside, look(beside).metres).mask.whole()
+    tip = mask[int(points[19, 1]) - 2 : int(points[19, 1]) + 3, int(points[19, 0]) - 5 :][:, :11]
+    assert tip.mean() > 0.8, "the finger is where it is seen"
+
+
+def test_shadow_between_fingers_is_the_hands_and_the_arm_beside_its_wrist_is_not() -> None:
+    points = flat_hand(320, 300)
+    image = shown_hand(points, 17)
+    shadow = [(points[a] + points[b]) / 2 for a, b in ((9, 13), (13, 17))]
+    for x, y in shadow:
+        cv2.line(image, (int(x), int(y) - 14), (int(x), int(y) + 4), (20, 15, 12), 3)
+    cv2.rectangle(image, (270, 285), (370, 479), (205, 150, 125), -1)
+    mask = draw_hand(image, points, look(points).metres).mask.whole()
+    assert np.mean([mask[int(y), int(x)] for x, y in shadow]) == 1.0
+    assert not mask[:, :285].any() or not mask[292:, :285].any()
+    assert mask[295:].sum() < 1.3 * 15 * 40, "at its wrist a hand is no broader than a wrist"
+
+
 def test_boxes_and_sameness() -> None:
     points = flat_hand(300, 300)
     assert are_one(points, points + 5)
@@ -256,6 +301,20 @@ def test_a_lost_hand_is_searched_for_where_it_was(
     assert {(w.x, w.y) for w in looked} == {(there.x, there.y)}
     follower.see(Frame(9, 0.9, shown[6].image, 1.0))
     assert [t.frames for t in follower.tracks] == [[*range(7)], [9]]
+
+
+def test_a_new_hand_is_followed_backwards_past_a_frame_that_does_not_show_it(
+    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = HandScan(hand_nets)
+    find = scan.find
+    monkeypatch.setattr(scan, "find", lambda image, known: find(image, known) if late else [])
+    follower = HandFollower(scan, interval_s=0.25)
+    for index, frame in enumerate(shown[:6]):
+        late = index > 0
+        image = np.full_like(frame.image, 120) if index == 3 else frame.image
+        follower.see(Frame(index, index * 0.05, image, 1.0))
+    assert [t.frames for t in follower.tracks] == [[0, 1, 2, 4, 5]]
 
 
 def test_frames_are_held_within_a_budget(

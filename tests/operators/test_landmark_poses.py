@@ -172,6 +172,26 @@ def test_filled_rows_have_the_times_of_their_frames(tmp_path: Path) -> None:
     assert [r["pts_s"] for r in made] == frames.times_s.tolist()
 
 
+def test_a_look_that_bends_backward_takes_the_shape_of_those_around_it(tmp_path: Path) -> None:
+    hand = true_hand()
+    backward = hand * np.array([1.0, 1.0, -1.0])
+    points = project_points(LENSES[0], hand + AHEAD)
+
+    def poses(wrong: tuple[int, ...]) -> list[dict[str, Any]]:
+        rows = [mask_row(f, points, backward if f in wrong else hand) for f in range(20)]
+        return estimator(tmp_path).process(clip_of(rows), None).tables["hand_poses"]
+
+    found = poses((4, 5, 6))
+    assert all(row["is_valid"] for row in found)
+    joints = np.array([row["joints_camera_m"] for row in found])
+    shapes = joints - joints.mean(axis=1, keepdims=True)
+    assert np.abs(shapes[5] - shapes[15]).max() < 0.003
+    assert {row["invalid_reason"] for row in poses(tuple(range(20)))} == {"bends backward"}
+    far = poses(tuple(range(3, 20)))
+    assert far[3]["is_valid"], "a look near by has another shape"
+    assert far[19]["invalid_reason"] == "bends backward", "none is near"
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [

@@ -18,7 +18,7 @@ from ego_assets.hands.landmarks.measure import Measured, measure, measured_by_ma
 from ego_assets.hands.landmarks.space import PlacedHand, lengths_of, place, with_lengths
 from ego_assets.hands.landmarks.validity import HandFacts, confidence_of, reason_against
 from ego_assets.hands.settings import HandPoseSettings
-from ego_assets.hands.skeleton import finger_flexion_deg, placed_columns
+from ego_assets.hands.skeleton import BACKWARD_DEG, finger_flexion_deg, placed_columns
 from ego_assets.models.packaged.declaration import HAND_NETS
 from ego_assets.models.weights import weights_root
 from ego_assets.operator import Carried, ClipInput, ClipOutput, Rows
@@ -27,6 +27,8 @@ from ego_assets.vision.smoothing import smoother
 _GOOD = 0.8
 """Presence with which a look has a say in the lengths of bones."""
 _LASTING_S = 0.2
+_BENT_S = 0.3
+"""How far off a look may be whose shape another one takes."""
 _FALLBACK_M = 0.5
 """Distance of a hand that cannot be placed: its row is not valid."""
 
@@ -45,7 +47,7 @@ class LandmarksHandEstimator:
     """`hand_masks` → `hand_poses`: metric, since the net knows how large hands are."""
 
     name = "landmarks"
-    version = "4"
+    version = "5"
     quality_tier = "learned"
     weights_hash = ""
 
@@ -107,7 +109,9 @@ class LandmarksHandEstimator:
         times = np.array([moment.pts_s for moment in moments])
         looks = [m.seen for m in moments if m.seen is not None]
         points = _interpolated(times, seen, np.stack([look.points for look in looks]))
-        hands = _interpolated(times, seen, np.stack([look.metres for look in looks]))
+        metres = np.stack([look.metres for look in looks])
+        bent = _plausibly_bent(times[seen], metres, moments[0].mask["side"])
+        hands = _interpolated(times, np.array(seen)[bent].tolist(), metres[bent])
         trusted = np.zeros(len(moments), bool)
         trusted[seen] = [look.presence >= 0.5 for look in looks]
         calm = smoother(times, trusted, self.settings.smoothing_s)
@@ -199,6 +203,17 @@ def _lasting_presence(times: np.ndarray, presence: Sequence[float]) -> np.ndarra
     own = np.array(presence)
     weights = np.exp(-0.5 * ((times[:, None] - times[None]) / _LASTING_S) ** 2)
     return np.asarray(np.minimum(own, weights @ own / weights.sum(axis=1)))
+
+
+def _plausibly_bent(times: np.ndarray, metres: np.ndarray, side: str) -> np.ndarray:
+    """(N,) bool: looks whose depths count. Where fingers bend backward the net has taken them for
+    those of the other hand, or is unsure of depth: such a look has the shape of those around it.
+    One that has none near keeps its own, and is not valid."""
+    flexion, _ = finger_flexion_deg(metres, np.full(len(metres), side == "right"))
+    bent = flexion.mean(axis=(1, 2)) >= BACKWARD_DEG
+    apart = np.abs(times[:, None] - times[None, bent])
+    is_near = apart.min(axis=1, initial=np.inf) <= _BENT_S
+    return np.asarray(bent | ~is_near)
 
 
 def _interpolated(times: np.ndarray, seen: Sequence[int], values: np.ndarray) -> np.ndarray:

@@ -9,12 +9,13 @@ backwards too, as far as frames are held, so that scanning now and then, by one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ego_assets.masks.landmarks.scan import (
     KEEP_PRESENCE,
+    MIN_PRESENCE,
     HandScan,
     are_one,
     size_of,
@@ -31,8 +32,12 @@ _SEARCH_S = 0.6
 """How long a lost hand is searched for out of turn."""
 _ASIDE, _TURNED = 0.08, 0.25
 """Of a region's side, and radians: the net is less exact for a hand further off its middle."""
+_WIDER = 1.4
+"""Of the region in which a hand is looked for that is not where it was expected."""
 _JUMP = 0.7
 """Shares of its size that a hand moves from frame to frame at most, beyond its motion before."""
+_BLURRED_S = 0.15
+"""How long a hand that is followed backwards may be out of sight."""
 _BACK_S, _MAX_HELD_BYTES = 1.2, 96 << 20
 """Of the frames that are held, to follow a new hand backwards: half a second of 1080p at 30
 frames/s has 89 MiB."""
@@ -129,11 +134,15 @@ class HandFollower:
         near = frames[step]
         last = track.looks[near]
         there = last.points + self._motion(track, frames, step, frame.pts_s)
-        look = self._scan.look(frame.image, region_of(there))
+        ahead = region_of(there)
+        look = self._scan.look(frame.image, ahead)
         if look.presence < KEEP_PRESENCE:
             look = self._scan.look(frame.image, last.next_region)
         if look.presence < KEEP_PRESENCE:
-            return None
+            # A head turns suddenly.
+            look = self._scan.look(frame.image, replace(ahead, side=_WIDER * ahead.side))
+            if look.presence < MIN_PRESENCE:
+                return None
         look = self._centred(frame, look)
         size = size_of(last.points)
         apart = float(np.linalg.norm(look.points.mean(axis=0) - there.mean(axis=0)))
@@ -188,12 +197,15 @@ class HandFollower:
             self._back(track)
 
     def _back(self, track: HandTrack) -> None:
-        """Follow a new hand to the frames that are held."""
+        """Follow a new hand to the frames that are held, past a few in which it is blurred."""
         for frame in reversed(self._recent[:-1]):
             look = self._follow(track, frame, step=0)
-            if look is None or self._is_taken(look, frame.index, track):
+            if look is not None and self._is_taken(look, frame.index, track):
                 return
-            track.add(frame, look)
+            if look is not None:
+                track.add(frame, look)
+            elif track.times[track.frames[0]] - frame.pts_s > _BLURRED_S:
+                return
 
     def _is_taken(self, look: HandLook, frame: int, track: HandTrack) -> bool:
         return any(
