@@ -149,9 +149,8 @@ class Catalog:
 
     def _end(self) -> None:
         """End what was asked before."""
-        self._interrupt()
         if self._thread is not None:
-            _join(self._thread)
+            _join(self._thread, self._interrupt)
         is_over = self._thread is None or not self._thread.is_alive()
         if self._connection is not None and is_over:
             self._connection.close()
@@ -287,13 +286,17 @@ def open_catalog(lake_root: str | Path) -> Catalog:
     return Catalog(Lake(lake_root))
 
 
-def _join(thread: threading.Thread) -> None:
+def _join(thread: threading.Thread, interrupt: Callable[[], None]) -> None:
     """Wait a moment for a thread to end, also for one whose start Ctrl-C broke off: that begins
-    all the same, a little later."""
+    all the same, a little later. DuckDB forgets an interrupt that comes before a statement begins,
+    which then would compute for ever: so it is told again and again."""
     deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
+    while (left := deadline - time.monotonic()) > 0:
+        interrupt()
         try:
-            return thread.join(deadline - time.monotonic())
+            thread.join(min(left, 0.05))
         except RuntimeError:  # it has not begun
             time.sleep(0.01)
-    return None
+        else:
+            if not thread.is_alive():
+                return

@@ -339,6 +339,15 @@ def test_what_runs_for_ever_is_ended(place: Path, sql: str) -> None:
     assert not catalog.is_busy
 
 
+def test_what_is_ended_before_it_has_begun_does_not_go_on(place: Path) -> None:
+    """DuckDB takes no notice of an interrupt then."""
+    catalog = Catalog(Lake(place / "lake"), timeout_s=0)
+    with pytest.raises(QueryError, match="was ended"):
+        catalog.query(ENDLESS)
+    catalog.close()
+    assert not catalog.is_busy
+
+
 def test_what_cannot_be_ended_stays_known_after_other_statements(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
