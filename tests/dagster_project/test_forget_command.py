@@ -37,7 +37,7 @@ def ego(*arguments: str, status: int = 0) -> Any:
 def ego_here(*arguments: str, status: int = 0) -> str:
     done = CliRunner().invoke(main, list(arguments))
     assert done.exit_code == status, done.output
-    return done.output
+    return done.stdout if "--json" in arguments else done.output
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,11 @@ def items(lake: str) -> set[str]:
     found = Lake(lake)
     files = [f for shard in found.shards() for f in files_of(found, shard)]
     return {f.item for f in files if f.uri.endswith("/b.mp4")}
+
+
+def run_ids(lake: str) -> list[str]:
+    with open_instance(lake) as instance:
+        return [run.run_id for run in instance.get_runs()]
 
 
 def test_it_says_what_it_would_erase_and_asks(finished: tuple[Path, str]) -> None:
@@ -116,7 +121,9 @@ def test_neither_the_lake_nor_dagster_has_a_byte_of_it_and_nothing_is_done_again
     lake = str(folder / "lake")
     raw = folder / "raw"
     before = work(lake, video)
-    found = ego("forget", str(raw / "anna's kitchen ä.mp4"), "--lake", lake, "--yes")
+    found = json.loads(
+        ego_here("forget", str(raw / "anna's kitchen ä.mp4"), "--lake", lake, "--yes", "--json")
+    )
     assert [each["video_id"] for each in found["erased"]] == [video]
     for word in (video, "anna"):
         assert bytes_with(folder / "lake", word) == []
@@ -130,13 +137,12 @@ def test_neither_the_lake_nor_dagster_has_a_byte_of_it_and_nothing_is_done_again
     ]
     assert summary["videos"] == {"total": 1, "accepted": 1, "rejected": 0}
     assert work(lake, video) == before
-    with open_instance(lake) as instance:  # what is made of whole shards was made again, once
-        runs = [run.run_id for run in instance.get_runs()]
-        ego("run", str(raw), "--lake", lake)
-        assert [run.run_id for run in instance.get_runs()] == runs
+    runs = run_ids(lake)  # what is made of whole shards was made again, once
+    ego_here("run", str(raw), "--lake", lake)
+    assert run_ids(lake) == runs
     assert bytes_with(folder / "lake", "anna") == []
-    only = ego("run", str(raw / "anna 2.mp4"), "--lake", lake)
-    assert only["ok"]
+    only = ego_here("run", str(raw / "anna 2.mp4"), "--lake", lake, "--json")
+    assert json.loads(only)["ok"]
     (folder / "lake" / "_forgotten" / f"{video}.json").unlink()
     assert "has no tombstone" in ego_here("verify", "--lake", lake, status=1)
     ego_here("verify", "--repair", "--lake", lake)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -53,3 +54,26 @@ def python(environment: dict[str, str], code: str, *arguments: Any) -> str:
 def ego(environment: dict[str, str], *arguments: Any) -> str:
     """What a command prints."""
     return python(environment, "from dagster_project.cli import main; main()", *arguments)
+
+
+COMMANDS = """
+import json, os, sys
+from click.testing import CliRunner
+from dagster_project.cli import main
+said = []
+for variables, arguments in json.loads(sys.argv[1]):
+    os.environ.update(variables)
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, (arguments, done.output, done.exception)
+    said.append(done.stdout)
+print(json.dumps(said))
+"""
+
+
+def ego_each(
+    environment: dict[str, str], *commands: tuple[dict[str, str], tuple[Any, ...]]
+) -> list[str]:
+    """What commands print, each with variables that stay: all in one process, since most of what a
+    process costs is to begin."""
+    given = [(variables, [*map(str, arguments)]) for variables, arguments in commands]
+    return list(json.loads(python(environment, COMMANDS, json.dumps(given))))

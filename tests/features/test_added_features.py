@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed import ROOT, ego, install, python
+from installed import ROOT, ego, ego_each, install, python
 
+from resources.lake import Lake
 from tests.support.rendered import small_sample
 
 DEFINITIONS = """
@@ -42,47 +43,47 @@ print(json.dumps({
         else list(type(defs.resources["backends"]).model_fields),
 }))
 """.replace("AskKey", 'AssetKey("clip_sharpness")')
-EVENTS = """
+MATERIALIZE_AND_LOOK = """
 import json, sys
-import dagster as dg
-from dagster_project.home import open_instance
-with open_instance(sys.argv[1]) as instance:
-    event = instance.get_latest_materialization_event(dg.AssetKey(sys.argv[2]))
-    metadata = event.asset_materialization.metadata
-    records = instance.get_event_records(
-        dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
-    checks = [r.event_log_entry.dagster_event.asset_check_evaluation_data for r in records]
-    print(json.dumps({
-        "picture": str(metadata["picture"].value)[:200] if "picture" in metadata else None,
-        "backend": metadata["backend"].value,
-        "rows": metadata["dagster/row_count"].value,
-        "checks": {c.check_name: c.passed for c in checks
-                   if c.asset_key == dg.AssetKey(sys.argv[2])},
-    }))
-"""
-MATERIALIZE = """
-import sys
 import dagster as dg
 from dagster_project.definitions import build_defs
 from dagster_project.home import open_instance
 from resources.storage import Storage
 job = build_defs({"storage": Storage(lake_root=sys.argv[1])}).resolve_job_def("lake_tables")
+
+def look(name):
+    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    metadata = event.asset_materialization.metadata
+    records = instance.get_event_records(
+        dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
+    checks = [r.event_log_entry.dagster_event.asset_check_evaluation_data for r in records]
+    return {
+        "picture": str(metadata["picture"].value)[:200] if "picture" in metadata else None,
+        "backend": metadata["backend"].value,
+        "rows": metadata["dagster/row_count"].value,
+        "checks": {c.check_name: c.passed for c in checks if c.asset_key == dg.AssetKey(name)},
+    }
+
 with open_instance(sys.argv[1]) as instance:
     assert job.execute_in_process(instance=instance).success
+    found = {name: look(name) for name in ("clip_sharpness", "lake_footage")}
+print(json.dumps(found))
 """
 
 
 @dataclass
 class Made:
+    """events: of Dagster's, by asset; said: by what a command was asked, in processes of their own
+    that have the packages."""
+
     environment: dict[str, str]
     lake: Path
     summary: dict[str, Any]
-
-    def ego(self, *arguments: Any, **more: str) -> str:
-        return ego(self.environment | more, *arguments)
+    events: dict[str, Any]
+    said: dict[str, str]
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        found = self.ego("sql", f"SELECT * FROM {table}", "--lake", self.lake, "--json")
+        found = self.said[table]
         return (
             [json.loads(line) for line in found.splitlines()]
             if found[0] == "{"
@@ -100,7 +101,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     video = small_sample(folder / "raw")
     lake = folder / "lake"
     summary = json.loads(ego(environment, "run", video, "--lake", lake, "--json"))
-    return Made(environment, lake, summary)
+    (clip,) = Lake(lake).read("clips", summary["shards"][0])["clip_id"].to_pylist()
+    events = json.loads(python(environment, MATERIALIZE_AND_LOOK, lake))
+    fewer = folder / "fewer.yaml"
+    fewer.write_text("hand_estimator: fast_hands\nsettings: {sharpness_meter: {frames: 2}}\n")
+    asked: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+        table: ({}, ("sql", f"SELECT * FROM {table}", "--json"))
+        for table in ("clip_sharpness", "shard_footage", "lake_footage", "hand_poses")
+    }
+    asked |= {name: ({}, (name, "--json")) for name in ("status", "stale", "doctor")}
+    asked |= {"trace": ({}, ("trace", clip, "--json")), "verify": ({}, ("verify",))}
+    asked["stale with other settings"] = ({"EGO_BACKENDS": str(fewer)}, ("stale", "--json"))
+    asked["stale by default"] = ({"EGO_BACKENDS": ""}, ("stale", "--json"))
+    each = ((more, (*words, "--lake", lake)) for more, words in asked.values())
+    said = dict(zip(asked, ego_each(environment, *each), strict=True))
+    return Made(environment, lake, summary, events, said)
 
 
 def test_a_table_is_in_the_graph(made: Made) -> None:
@@ -133,7 +148,7 @@ def test_a_table_is_made_checked_and_drawn(made: Made) -> None:
     (row,) = made.rows("clip_sharpness")
     assert row["sharpness"] > 0
     assert row["backend"] == "laplacian"
-    found = json.loads(python(made.environment, EVENTS, made.lake, "clip_sharpness"))
+    found = made.events["clip_sharpness"]
     assert f"](/previews/clip_sharpness/{made.summary['shards'][0]}?" in found["picture"]
     kept = made.lake / "_previews" / "clip_sharpness" / f"{made.summary['shards'][0]}.jpg"
     assert kept.read_bytes().startswith(b"\xff\xd8\xff")
@@ -143,39 +158,34 @@ def test_a_table_is_made_checked_and_drawn(made: Made) -> None:
 
 
 def test_a_table_is_in_status_trace_and_staleness(made: Made) -> None:
-    status = json.loads(made.ego("status", "--lake", made.lake, "--json"))
+    status = json.loads(made.said["status"])
     assert status["stages"]["clip_sharpness"]["done"] == 1
-    (row,) = made.rows("clip_sharpness")
-    trace = json.loads(made.ego("trace", row["clip_id"], "--lake", made.lake, "--json"))
+    trace = json.loads(made.said["trace"])
     assert trace["tables"]["clip_sharpness"]["rows"] == 1
-    assert "clip_sharpness" not in made.ego("stale", "--lake", made.lake, "--json")
-    backends = made.lake.parent / "fewer.yaml"
-    backends.write_text("hand_estimator: fast_hands\nsettings: {sharpness_meter: {frames: 2}}\n")
-    stale = made.ego("stale", "--lake", made.lake, "--json", EGO_BACKENDS=str(backends))
+    assert "clip_sharpness" not in made.said["stale"]
+    stale = made.said["stale with other settings"]
     assert "clip_sharpness" in stale
     assert "hand_poses" not in stale
-    assert "0 problems" in made.ego("verify", "--lake", made.lake)
+    assert "0 problems" in made.said["verify"]
 
 
 def test_an_operator_over_a_shard_and_one_over_the_lake(made: Made) -> None:
     (shard,) = made.rows("shard_footage")
     assert shard["clips"] == 1
     assert shard["footage_s"] == pytest.approx(1.0, abs=0.1)
-    python(made.environment, MATERIALIZE, made.lake)
     (lake,) = made.rows("lake_footage")
     assert lake == shard | {"shard": "lake"}
-    again = json.loads(python(made.environment, EVENTS, made.lake, "lake_footage"))
-    assert again["rows"] == 1
-    status = json.loads(made.ego("status", "--lake", made.lake, "--json"))
+    assert made.events["lake_footage"]["rows"] == 1
+    status = json.loads(made.said["status"])
     assert status["stages"]["shard_footage"]["done"] == 1
 
 
 def test_a_backend_is_listed_run_and_part_of_the_fingerprint(made: Made) -> None:
-    listed = json.loads(made.ego("doctor", "--lake", made.lake, "--json"))
+    listed = json.loads(made.said["doctor"])
     assert any("fast_hands" in f["what"] and f["state"] == "ok" for f in listed)
     rows = made.rows("hand_poses")
     assert {row["backend"] for row in rows} == {"fast_hands"}
-    stale = made.ego("stale", "--lake", made.lake, "--json", EGO_BACKENDS="")
+    stale = made.said["stale by default"]
     assert "hand_poses" in stale  # by the default backend, they would be others
     assert "object_masks" not in stale
 
