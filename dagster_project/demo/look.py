@@ -4,7 +4,6 @@ needs, else as a plain video and a frame of it. Nothing is downloaded."""
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,8 +63,7 @@ def _picture_of_viewer(recording: Path, picture: Path) -> str:
         profile = folder / "chromium"
         profile.mkdir()
         try:
-            with ViewerServer(recording, folder) as server:
-                threading.Thread(target=server.serve, daemon=True).start()
+            with ViewerServer(recording, folder) as server, server.in_background():
                 picture.write_bytes(picture_of_page(program, server.url, profile, is_drawn))
         except (BrowserError, ViewerMissingError, OSError) as error:
             return str(error)

@@ -12,7 +12,10 @@ import json
 import shutil
 import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -110,6 +113,17 @@ class ViewerServer:
     def serve(self) -> None:
         """Answer requests until KeyboardInterrupt."""
         self._server.serve_forever(poll_interval=0.1)
+
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Answer requests during the block."""
+        thread = threading.Thread(target=self.serve, name="viewer", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._server.shutdown()  # else it would look at a closed socket without a pause
+            thread.join()
 
     def __enter__(self) -> ViewerServer:
         return self

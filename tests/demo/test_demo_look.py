@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import av
@@ -23,6 +24,8 @@ def show(shown: ShownLake, out: Path) -> tuple[set[str], str]:
     """(files that were written, what was said)"""
     said: list[str] = []
     look.show_episode(shown.lake, EPISODE, out, said.append)
+    # A server whose socket is closed and that goes on takes a whole CPU.
+    assert "viewer" not in {thread.name for thread in threading.enumerate()}
     return {path.name for path in out.iterdir()}, "\n".join(said)
 
 
