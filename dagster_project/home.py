@@ -15,6 +15,7 @@ import dagster as dg
 import sqlalchemy as sa
 import yaml
 
+from dagster_project.storages.sqlite_engines import keep_engines
 from ego_assets.models.weights import cache_file
 from resources.lake import LakeError
 from resources.ledger.database import erase_words
@@ -150,6 +151,7 @@ def _number(given: Any, what: str) -> int | None:
 def open_instance(lake_root: str | Path) -> dg.DagsterInstance:
     """The instance in the lake's home. To be closed by the caller (it is a context manager)."""
     prepare_home(lake_root)
+    keep_engines()
     return dg.DagsterInstance.get()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.storages.sqlite_engines import keep_engines
 from ego_assets.environment import max_runs
 from resources.devices.gpu import find_gpus
 from resources.processes import machine
@@ -49,6 +50,7 @@ class MachineRunCoordinator(dg.QueuedRunCoordinator):
 
     def __init__(self, max_concurrent_runs: int | None = None, **more: Any) -> None:
         super().__init__(max_concurrent_runs=max_concurrent_runs, **more)
+        keep_engines()  # also in the UI and the daemon
         self._is_given = max_concurrent_runs is not None
 
     def get_run_queue_config(self) -> Any:

@@ -28,6 +28,7 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster._utils.interrupts import capture_interrupts
 
 from dagster_project.executors.worker import pop_early_interrupt
+from dagster_project.storages.sqlite_engines import keep_engines
 from resources.environment import go_without_gpu
 
 STEP = "dagster_project.executors.step:run_step"
@@ -62,6 +63,7 @@ class Broke:
 @lru_cache(maxsize=1)
 def _instance(pickled_ref: bytes) -> dg.DagsterInstance:
     """Kept open from step to step: opening the storages takes longer than a small step."""
+    keep_engines()
     return dg.DagsterInstance.from_ref(pickle.loads(pickled_ref))  # noqa: S301  (our own run's)
 
 

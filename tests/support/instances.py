@@ -16,11 +16,14 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.storages.sqlite_engines import keep_engines
+
 
 @contextmanager
 def dagster_instance(folder: Path, **options: Any) -> Iterator[dg.DagsterInstance]:
     """As `dagster.instance_for_test`, in a folder that is there."""
     add_databases(folder)
+    keep_engines()
     with dg.instance_for_test(temp_dir=str(folder), **options) as instance:
         yield instance
 

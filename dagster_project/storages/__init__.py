@@ -1,0 +1,1 @@
+"""What is ours in how Dagster keeps runs and events."""
