@@ -15,7 +15,7 @@ import dagster as dg
 import sqlalchemy as sa
 import yaml
 
-from dagster_project.storages.sqlite_engines import keep_engines
+from dagster_project.executors.storages.sqlite_engines import keep_engines
 from ego_assets.models.weights import cache_file
 from resources.lake import LakeError
 from resources.ledger.database import erase_words

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.storages.sqlite_engines import keep_engines
+from dagster_project.executors.storages.sqlite_engines import keep_engines
 from ego_assets.environment import max_runs
 from resources.devices.gpu import find_gpus
 from resources.processes import machine

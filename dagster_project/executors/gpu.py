@@ -2,7 +2,7 @@
 
 Here: the executor. Not here: its configuration (`settings`), how it runs steps (`run_loop`).
 
-This package and `storages` are what touches `dagster._core`. The version is pinned exactly, and
+This package is the one place that touches `dagster._core`. The version is pinned exactly, and
 `tests/dagster_project/test_executor_contract.py` says which private names it leans on.
 """
 
@@ -20,7 +20,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
 from dagster_project.executors.run_loop import RunLoop
 from dagster_project.executors.settings import CONFIG, Settings
-from dagster_project.storages.sqlite_engines import keep_engines
+from dagster_project.executors.storages.sqlite_engines import keep_engines
 from resources.environment import degrade_after_s
 from resources.processes import has_own_proc
 

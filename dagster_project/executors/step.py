@@ -27,8 +27,8 @@ from dagster._core.log_manager import DagsterLogManager
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
+from dagster_project.executors.storages.sqlite_engines import keep_engines
 from dagster_project.executors.worker import pop_early_interrupt
-from dagster_project.storages.sqlite_engines import keep_engines
 from resources.environment import go_without_gpu
 
 STEP = "dagster_project.executors.step:run_step"

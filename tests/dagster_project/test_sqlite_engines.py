@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from dagster_project.executors.storages import sqlite_engines
+from dagster_project.executors.storages.sqlite_engines import keep_engines, kept_engine
 from dagster_project.home import open_instance
-from dagster_project.storages import sqlite_engines
-from dagster_project.storages.sqlite_engines import keep_engines, kept_engine
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.storages.sqlite_engines import keep_engines
+from dagster_project.executors.storages.sqlite_engines import keep_engines
 
 
 @contextmanager
