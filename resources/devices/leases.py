@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resources import environment
@@ -88,6 +88,10 @@ def _claim(name: str, number: int, request: Request, gpus: Sequence[Gpu]) -> Lea
     )
 
 
+def _text(claims: Iterable[LeaseClaim]) -> str:
+    return json.dumps([vars(c) for c in claims])  # `asdict` would copy all: most of a look's cost
+
+
 def _eligible(gpus: Iterable[Gpu]) -> dict[str, int]:
     return {g.key: round(g.memory_gb * 1000) for g in gpus}
 
@@ -131,9 +135,9 @@ class LeaseBook:
             _keep_young(
                 [*self.folder.glob("book.*"), *(self._file(c.id) for c in claims if c.devices)]
             )
-            snapshot = json.dumps([asdict(c) for c in before])
+            snapshot = _text(before)
             yield claims
-            after = json.dumps([asdict(c) for c in claims])
+            after = _text(claims)
             if after != snapshot:
                 self._write(after)
         finally:
