@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from resources.processes.fork_server import Forked, ForkServer, ForkServerError
+from resources.processes.fork_server import Forked, ForkServerError, fork_from_shared
 
 LIMIT_S = 20.0
 """For one header, and for the start of the child."""
@@ -35,11 +35,11 @@ class Header:
 
 
 class HeaderReader:
-    """A child process that opens files, started when first needed. A context manager."""
+    """A child process that opens files, forked when first needed from a server that this process
+    keeps: to start one costs more than hundreds of headers. A context manager."""
 
     def __init__(self) -> None:
         self.lost = 0
-        self._server: ForkServer | None = None
         self._child: Forked | None = None
 
     def __enter__(self) -> HeaderReader:
@@ -47,7 +47,6 @@ class HeaderReader:
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        self._close_server()
 
     def duration_s(self, path: Path) -> float:
         """What the header of a file claims; 0 if that cannot be told."""
@@ -59,8 +58,7 @@ class HeaderReader:
     def header(self, path: Path) -> Header | None:
         """The header of a file; None if whoever reads it dies, or comes to no end."""
         try:
-            self._server = self._server or ForkServer(MAIN)
-            self._child = self._child or self._server.fork(None, timeout_s=LIMIT_S)
+            self._child = self._child or fork_from_shared(MAIN, (), None, timeout_s=LIMIT_S)
             self._child.say(path)
             if self._child.connection.poll(LIMIT_S):
                 found: Header = self._child.connection.recv()
@@ -68,8 +66,6 @@ class HeaderReader:
         except (OSError, EOFError, ForkServerError):
             pass
         self.lost += 1  # it died, or hung, or this machine lets no other start
-        if self._child is None:
-            self._close_server()  # one that did not fork in time will not do so later
         self._end()
         return None
 
@@ -78,11 +74,6 @@ class HeaderReader:
             self._child.kill()
             self._child.close()
             self._child = None
-
-    def _close_server(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
 
 
 def _may_have_header(path: Path) -> bool:

@@ -249,13 +249,14 @@ def fork_from_shared(
     argument: Any,
     words: LastWords | None = None,
     environment: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
 ) -> Forked:
     """Fork a process from the server that this process has for `main` as long as it lives; one that
     was killed is started again. As `ForkServer.fork`, but it has our environment."""
     for _ in range(MOST_DEATHS):
         server = _shared_server(main, needs)
         try:
-            return server.fork(argument, words, environment or {})
+            return server.fork(argument, words, environment or {}, timeout_s)
         except ForkServerError:
             if not (server.ready and server.is_dead):
                 raise

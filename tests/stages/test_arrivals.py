@@ -29,6 +29,7 @@ from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger, State
 from resources.ledger.contents import Contents, Duplicate
 from resources.ledger.raw_files import GONE, MOVED, RawFiles, Seen, Waiting, mark_of
+from resources.processes import fork_server
 from resources.raw import local as raw_local
 from resources.raw import reader as raw
 from tests.resources.postgres import Postgres
@@ -577,7 +578,32 @@ def test_a_place_that_cannot_be_listed_does_not_stop_the_others(
     assert place.entered() == Counter(), "what cannot be seen is left as it is"
 
 
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, fork_server.ForkServer]]:
+    """Those that are kept by this process, from now on: none at first."""
+    found: dict[str, fork_server.ForkServer] = {}
+    monkeypatch.setattr(fork_server, "_shared", found)
+    yield found
+    for server in found.values():
+        server.close()
+
+
+def test_one_server_forks_what_reads_headers(
+    place: Place, servers: dict[str, fork_server.ForkServer]
+) -> None:
+    path = place.raw / "a.mp4"
+    write_video(path)
+    started = []
+    for _ in range(2):
+        with headers.HeaderReader() as reader:
+            assert reader.duration_s(path) == pytest.approx(1.2)
+        started.append({server.process.pid for server in servers.values()})
+    assert started[0] == started[1]
+    assert len(started[0]) == 1
+
+
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize(
     "serves",
     [
