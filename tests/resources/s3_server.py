@@ -21,8 +21,17 @@ from tests.resources.ports import free_port
 _names = itertools.count()
 
 
-START = "import ctypes; ctypes.CDLL(None).prctl(1, 9); from moto.server import main; main()"
-"""It ends with the process that started it, however that ends."""
+START = """
+import ctypes
+ctypes.CDLL(None).prctl(1, 9)
+from moto import backends
+from moto.server import main
+names = set(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: names
+main()
+"""
+"""It ends with the process that started it, however that ends. It does not look for its services
+in its folder for each request."""
 
 
 @cache
