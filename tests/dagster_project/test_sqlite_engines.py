@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from dagster_project.executors.storages import sqlite_engines
@@ -16,7 +18,7 @@ from dagster_project.home import open_instance
 
 
 @pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInstance:
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     with open_instance(tmp_path / "lake") as found:
         yield found
@@ -60,6 +62,24 @@ def test_a_file_that_is_made_again_under_a_name_is_the_new_one(tmp_path: Path) -
         path.unlink()
     assert kept_engine(f"sqlite:///{path}", **options) is engine
     assert kept_engine(f"sqlite:///{path}", connect_args={"timeout": 5}, **options) is not engine
+
+
+def test_migrations_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sqlite_engines, "_scripts", {})
+    read: list[str] = []
+    real = ScriptDirectory._load_revisions
+
+    def load(self: ScriptDirectory) -> Iterator[Script]:
+        read.append(self.dir)
+        return real(self)
+
+    monkeypatch.setattr(ScriptDirectory, "_load_revisions", load)
+    for _ in range(2):
+        with open_instance(tmp_path / "lake") as instance:
+            run = instance.add_run(dg.DagsterRun("job"))
+            add_event(instance, run.run_id)
+    assert len(read) == 1
 
 
 def test_dagster_makes_its_engines_by_the_name_that_is_replaced() -> None:
