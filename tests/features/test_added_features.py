@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from installed import ROOT, ego, ego_each, install, python
 
+import ego_assets.catalog  # noqa: F401  (registers the tables)
 from resources.lake import Lake
 from tests.support.rendered import small_sample
 
