@@ -143,7 +143,7 @@ def watch_memory(process: subprocess.Popen[str], peak: list[float]) -> None:
 def make_data(folder: Path, options: argparse.Namespace) -> int:
     """A lake and an export of it in `folder`. Returns the frames of its episodes."""
     from benchmarks.decode import write_video
-    from ego_assets.exports.lake_export import export_lerobot
+    from ego_assets.exports.lake_export import export_episodes
     from ego_assets.exports.lerobot.settings import LeRobotSettings
     from ego_assets.exports.settings import ContentSettings
     from tests.episodes.made_footage import MadeVideo
@@ -157,7 +157,7 @@ def make_data(folder: Path, options: argparse.Namespace) -> int:
     made = make(folder, *videos, write=lambda path, _: shutil.copy(first, path), size=SIZE)
     if options.lerobot_python:
         form = LeRobotSettings(max_side_px=SIDE_PX)
-        export_lerobot(made.lake, folder / "export", ContentSettings(), form)
+        export_episodes("lerobot", made.lake, folder / "export", ContentSettings(), form)
     return count * options.videos
 
 

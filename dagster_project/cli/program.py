@@ -168,7 +168,7 @@ def _export_demo(lake_root: Path, say: Console) -> None:
     """Show how much of the samples is worth training on, export it, and show an episode."""
     from dagster_project.demo.look import show_episode
     from ego_assets.episodes.waterfall import waterfall_of
-    from ego_assets.exports.lake_export import export_lerobot
+    from ego_assets.exports.lake_export import export_episodes
     from ego_assets.exports.lerobot.settings import LeRobotFiles
     from ego_assets.exports.settings import ContentSettings
     from ego_assets.reading import LakeReader
@@ -178,7 +178,7 @@ def _export_demo(lake_root: Path, say: Console) -> None:
     show_waterfall(found, "what is worth training on", say)
     if not found.episodes:
         return
-    done = export_lerobot(lake, out, ContentSettings(split="all"), LeRobotFiles())
+    done = export_episodes("lerobot", lake, out, ContentSettings(split="all"), LeRobotFiles())
     episodes = count_of(done.report.episodes, "episode")
     say.print(plain(f"LeRobot data set: {out} ({episodes}, {done.report.frames:,} frames)"))
     first = min(episode.id for episode in LakeReader(lake).episodes())

@@ -1,6 +1,5 @@
 """The assets of data sets: a step each, that brings one up to date."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +7,12 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from ego_assets.episodes.feature import EPISODES
-from ego_assets.exports import lake_export
-from ego_assets.exports.coco.settings import CocoContent, CocoSettings
-from ego_assets.exports.egodex.settings import EgoDexContent, EgoDexSettings
-from ego_assets.exports.egoverse.settings import EgoVerseContent, EgoVerseSettings
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
-from ego_assets.exports.lerobot.settings import LeRobotFiles
-from ego_assets.exports.mcap.settings import McapContent, McapSettings
-from ego_assets.exports.motion.settings import PlacedContent
-from ego_assets.exports.recordings.settings import RerunSettings
-from ego_assets.exports.settings import ContentSettings, NumbersSettings
-from ego_assets.exports.vitra.settings import VitraSettings
-from ego_assets.exports.webdataset.settings import WebDatasetSettings
+from ego_assets.exports.lake_export import FORMATS, Format, LakeExport, export_episodes
 from ego_assets.graph.metadata import text_table
 from ego_assets.settings import Settings
 from resources.storage import Storage
-
-Export = Callable[..., lake_export.LakeExport]
 
 
 def _folder(given: str, name: str, storage: Storage) -> Path:
@@ -59,43 +46,41 @@ def _config(name: str, content: type[Settings], form: type[Settings]) -> type[dg
     )
 
 
-def _data_set(
-    name: str, what: str, content: type[Settings], form: type[Settings], export: Export
-) -> dg.AssetsDefinition:
+def _data_set(of: Format) -> dg.AssetsDefinition:
     """An asset that brings a data set in one format up to date."""
 
     def materialize(
         context: dg.AssetExecutionContext, config: dg.Config, storage: Storage
     ) -> dg.MaterializeResult[None]:
         asked: Any = config
-        out = _folder(asked.out, name, storage)
-        chosen: Any = content(**dict(asked.content))
-        coded = form(**dict(asked.form))
+        out = _folder(asked.out, of.name, storage)
+        chosen: Any = of.content(**dict(asked.content))
+        coded = of.form(**dict(asked.form))
 
         def tell(done: int, total: int) -> None:
             if done == total or done % 100 == 0:
                 context.log.info(f"{done} of {total} episodes")
 
         try:
-            done = export(storage.lake(), out, chosen, coded, tell)
+            done = export_episodes(of.name, storage.lake(), out, chosen, coded, tell)
         except ExportError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         return dg.MaterializeResult(metadata=_metadata(out, done))
 
     # Dagster makes the launchpad of the class that the annotation names.
-    materialize.__annotations__["config"] = _config(name, content, form)
+    materialize.__annotations__["config"] = _config(of.name, of.content, of.form)
     return dg.asset(
-        name=f"{name}_dataset",
+        name=f"{of.name}_dataset",
         deps=[table.name for table in EPISODES.tables],
         group_name=EPISODES.name,
-        kinds={"python", name},
+        kinds={"python", of.name},
         op_tags={"ego/gpus": "0", "ego/gpu_memory_gb": "0", "ego/cpus": "2"},
-        description=f"The episodes of the lake as {what}. Each materialization brings it up to "
+        description=f"The episodes of the lake as {of.what}. Each materialization brings it up to "
         "date: what did not change is left as it is.",
     )(materialize)
 
 
-def _metadata(out: Path, done: lake_export.LakeExport) -> dict[str, Any]:
+def _metadata(out: Path, done: LakeExport) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "folder": dg.MetadataValue.path(str(out)),
         "episodes written": done.report.episodes,
@@ -112,61 +97,4 @@ def _metadata(out: Path, done: lake_export.LakeExport) -> dict[str, Any]:
     return metadata
 
 
-DATA_SETS = [
-    _data_set(
-        "lerobot",
-        "a LeRobot data set (version 3)",
-        ContentSettings,
-        LeRobotFiles,
-        lake_export.export_lerobot,
-    ),
-    _data_set(
-        "webdataset",
-        "WebDataset shards",
-        ContentSettings,
-        WebDatasetSettings,
-        lake_export.export_webdataset,
-    ),
-    _data_set(
-        "egodex",
-        "HDF5 files and videos in the layout of EgoDex",
-        EgoDexContent,
-        EgoDexSettings,
-        lake_export.export_egodex,
-    ),
-    _data_set(
-        "coco",
-        "pictures, masks and keypoints as COCO does",
-        CocoContent,
-        CocoSettings,
-        lake_export.export_coco,
-    ),
-    _data_set(
-        "mcap",
-        "MCAP files with Foxglove's schemas",
-        McapContent,
-        McapSettings,
-        lake_export.export_mcap,
-    ),
-    _data_set(
-        "rerun",
-        "Rerun recordings",
-        NumbersSettings,
-        RerunSettings,
-        lake_export.export_rerun,
-    ),
-    _data_set(
-        "egoverse",
-        "Zarr stores in the layout of EgoVerse",
-        EgoVerseContent,
-        EgoVerseSettings,
-        lake_export.export_egoverse,
-    ),
-    _data_set(
-        "vitra",
-        "annotations and videos in the layout of VITRA",
-        PlacedContent,
-        VitraSettings,
-        lake_export.export_vitra,
-    ),
-]
+DATA_SETS = [_data_set(made) for made in FORMATS.values()]

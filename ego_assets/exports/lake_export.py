@@ -40,8 +40,8 @@ from ego_assets.exports.vitra.writer import write_vitra
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from ego_assets.reading import LakeReader
-from ego_assets.reviews.settings import ReviewSettings
 from ego_assets.reviews.standing import why_left_out
+from ego_assets.settings import Settings
 from resources.lake import Lake
 from resources.lake.provenance import code_version
 
@@ -71,80 +71,31 @@ class LakeExport:
         return {"out": self.out, **asdict(self.report), "skipped": self.skipped}
 
 
-def export_lerobot(
-    lake: Lake,
-    out: Path,
-    content: ContentSettings,
-    form: LeRobotFiles,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write the episodes of a lake as a LeRobot data set, or bring one up to date.
+Judged = Callable[[str], str | None]
+"""Why people leave an episode out, by its id."""
 
-    The split of the data set has the name of the episodes' split, also if that is `all`. Raises
-    ExportError where there is no episode that fits, or they do not fit together.
+
+@dataclass(frozen=True)
+class Format:
+    """A format that the episodes of a lake are written in.
+
+    content, form: classes of its settings, of what is exported and of how it is written; choose:
+    the episodes; write: what makes a folder of them, or brings it up to date.
     """
-    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
-    settings = LeRobotSettings.model_validate(form.model_dump() | {"split": content.split})
-    return _export(lake, out, episodes, content, settings, write_dataset, tell)
+
+    name: str
+    what: str
+    content: type[Settings]
+    form: type[Settings]
+    choose: Callable[[Lake, Any, Any, Judged], Chosen]
+    write: Callable[..., ExportReport]
 
 
-def export_webdataset(
-    lake: Lake,
-    out: Path,
-    content: ContentSettings,
-    form: WebDatasetSettings,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write the episodes of a lake as WebDataset shards, or bring them up to date.
-
-    Raises what `export_lerobot` does.
-    """
-    episodes = LakeEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_shards, tell)
+def _on_grid(lake: Lake, content: ContentSettings, form: Any, judged: Judged) -> Chosen:
+    return LakeEpisodes(LakeReader(lake), content, form.max_side_px, judged)
 
 
-def export_egodex(
-    lake: Lake,
-    out: Path,
-    content: EgoDexContent,
-    form: EgoDexSettings,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write the episodes of a lake in the layout of EgoDex, or bring a folder of them up to date.
-
-    Raises what `export_lerobot` does.
-    """
-    episodes = EgoDexEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_egodex, tell)
-
-
-def export_coco(
-    lake: Lake,
-    out: Path,
-    content: CocoContent,
-    form: CocoSettings,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write pictures of a lake's episodes, their masks and keypoints as COCO does, or bring a
-    folder of them up to date.
-
-    Raises what `export_lerobot` does.
-    """
-    episodes = CocoEpisodes(LakeReader(lake), content, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_coco, tell)
-
-
-def export_mcap(
-    lake: Lake,
-    out: Path,
-    content: McapContent,
-    form: McapSettings,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write the episodes of a lake as MCAP files, or bring a folder of them up to date.
-
-    Raises what `export_lerobot` does.
-    """
+def _of_mcap(lake: Lake, content: McapContent, form: McapSettings, judged: Judged) -> Chosen:
     chosen = ContentSettings(
         split=content.split,
         faces=content.faces,
@@ -154,43 +105,19 @@ def export_mcap(
         method=content.method,
         undistorted=content.undistorted,
     )
-    episodes = MotionEpisodes(
+    return MotionEpisodes(
         LakeReader(lake),
         chosen,
         form.max_side_px,
-        _judged(lake, content),
+        judged,
         every_frame=True,
         with_objects=content.objects,
     )
-    return _export(lake, out, episodes, content, form, write_mcap, tell)
 
 
-def export_rerun(
-    lake: Lake,
-    out: Path,
-    content: NumbersSettings,
-    form: RerunSettings,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write the episodes of a lake as Rerun recordings, or bring a folder of them up to date.
-
-    Raises what `export_lerobot` does.
-    """
-    episodes = ShownEpisodes(lake, content, form.max_side_px, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_rerun, tell)
-
-
-def export_egoverse(
-    lake: Lake,
-    out: Path,
-    content: EgoVerseContent,
-    form: EgoVerseSettings,
-    tell: Tell | None = None,
-) -> LakeExport:
-    """Write the episodes of a lake in the layout of EgoVerse, or bring a folder of them up to date.
-
-    Raises what `export_lerobot` does.
-    """
+def _of_egoverse(
+    lake: Lake, content: EgoVerseContent, form: EgoVerseSettings, judged: Judged
+) -> Chosen:
     chosen = ContentSettings(
         split=content.split,
         frame="world",
@@ -198,28 +125,101 @@ def export_egoverse(
         faces=content.faces,
         **content.wanted,
     )
-    episodes = MotionEpisodes(LakeReader(lake), chosen, form.max_side_px, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_egoverse, tell)
+    return MotionEpisodes(LakeReader(lake), chosen, form.max_side_px, judged)
 
 
-def export_vitra(
-    lake: Lake,
-    out: Path,
-    content: PlacedContent,
-    form: VitraSettings,
-    tell: Tell | None = None,
+FORMATS = {
+    made.name: made
+    for made in (
+        Format(
+            "lerobot",
+            "a LeRobot data set (version 3)",
+            ContentSettings,
+            LeRobotFiles,
+            _on_grid,
+            write_dataset,
+        ),
+        Format(
+            "webdataset",
+            "WebDataset shards",
+            ContentSettings,
+            WebDatasetSettings,
+            _on_grid,
+            write_shards,
+        ),
+        Format(
+            "egodex",
+            "HDF5 files and videos in the layout of EgoDex",
+            EgoDexContent,
+            EgoDexSettings,
+            lambda lake, content, form, judged: EgoDexEpisodes(
+                LakeReader(lake), content, form.max_side_px, judged
+            ),
+            write_egodex,
+        ),
+        Format(
+            "coco",
+            "pictures, masks and keypoints as COCO does",
+            CocoContent,
+            CocoSettings,
+            lambda lake, content, form, judged: CocoEpisodes(LakeReader(lake), content, judged),
+            write_coco,
+        ),
+        Format(
+            "mcap",
+            "MCAP files with Foxglove's schemas",
+            McapContent,
+            McapSettings,
+            _of_mcap,
+            write_mcap,
+        ),
+        Format(
+            "rerun",
+            "Rerun recordings",
+            NumbersSettings,
+            RerunSettings,
+            lambda lake, content, form, judged: ShownEpisodes(
+                lake, content, form.max_side_px, judged
+            ),
+            write_rerun,
+        ),
+        Format(
+            "egoverse",
+            "Zarr stores in the layout of EgoVerse",
+            EgoVerseContent,
+            EgoVerseSettings,
+            _of_egoverse,
+            write_egoverse,
+        ),
+        Format(
+            "vitra",
+            "annotations and videos in the layout of VITRA",
+            PlacedContent,
+            VitraSettings,
+            lambda lake, content, form, judged: VitraEpisodes(
+                LakeReader(lake), content, form.max_side_px, judged
+            ),
+            write_vitra,
+        ),
+    )
+}
+"""By name, as in `ego export NAME` and the asset `NAME_dataset`."""
+
+
+def export_episodes(
+    name: str, lake: Lake, out: Path, content: Any, form: Any, tell: Tell | None = None
 ) -> LakeExport:
-    """Write the episodes of a lake in the layout of VITRA, or bring a folder of them up to date.
+    """Write the episodes of a lake in the format of that name, or bring a folder of them up to
+    date.
 
-    Raises what `export_lerobot` does.
+    content, form: settings of the classes that the format names. Raises ExportError where there is
+    no episode that fits, or they do not fit together.
     """
-    episodes = VitraEpisodes(LakeReader(lake), content, form.max_side_px, _judged(lake, content))
-    return _export(lake, out, episodes, content, form, write_vitra, tell)
-
-
-def _judged(lake: Lake, content: ReviewSettings) -> Callable[[str], str | None]:
-    """Why people leave an episode out, by its id."""
-    return why_left_out(lake, content)
+    found = FORMATS[name]
+    episodes = found.choose(lake, content, form, why_left_out(lake, content))
+    if name == "lerobot":  # whose split has the name of the episodes' split, also if that is `all`
+        form = LeRobotSettings.model_validate(form.model_dump() | {"split": content.split})
+    return _export(lake, out, episodes, content, form, found.write, tell)
 
 
 def _export(

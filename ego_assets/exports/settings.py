@@ -141,10 +141,11 @@ class VideoSettings(Settings):
         "as many at most.",
     )
     threads: int = Field(
-        default=0,
+        default=4,
         ge=0,
         le=64,
-        description="Threads of the encoder; 0: it decides itself.",
+        description="Threads of the encoder. The bytes depend on it, and on no CPU; 0: as many as "
+        "the encoder takes for the CPUs that it may use.",
         json_schema_extra=RUNTIME,
     )
     max_side_px: int = Field(

@@ -1,5 +1,6 @@
 """Writes the videos of data sets: constant rate, no B-frames, BT.709.
 
+The same pictures, settings and version of PyAV give the same bytes, whatever CPUs there are.
 Each episode is encoded by itself, beginning with a key frame. A video file is made of whole
 episodes by copying their packets, whose times are counted (frame n is at n / fps), never added up.
 All episodes of a camera have one format, or joining them is refused.
@@ -25,8 +26,8 @@ from ego_assets.media.video_writer import as_yuv
 
 Size = tuple[int, int]
 """(width, height)"""
-LIBRARY = f"PyAV {av.__version__}"
-"""Parts of one file have to come from one version of the encoder."""
+LIBRARY = f"PyAV {av.__version__}, any CPU"
+"""Parts of one file have to come from one version of the encoder, with the same options."""
 _ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 
 
@@ -167,7 +168,8 @@ def _options(settings: VideoSettings) -> dict[str, str]:
     if settings.codec == "h264":
         return options | {
             "bf": "0",
-            "x264-params": f"keyint={every}:min-keyint={every}:scenecut=0:bframes=0:open-gop=0",
+            "x264-params": f"keyint={every}:min-keyint={every}:scenecut=0:bframes=0:open-gop=0:"
+            "sliced-threads=0:cpu-independent=1",
         }
     return options | {"svtav1-params": f"keyint={every}:scd=0:pred-struct=1:irefresh-type=2"}
 
@@ -178,7 +180,7 @@ def _wrapped(picture: np.ndarray) -> av.VideoFrame:
 
 def _scaled(picture: np.ndarray, size: Size) -> np.ndarray:
     small = _wrapped(picture).reformat(
-        width=size[0], height=size[1], interpolation=Interpolation.AREA
+        width=size[0], height=size[1], interpolation=Interpolation.AREA, threads=1
     )
     return small.to_ndarray()
 

@@ -151,6 +151,7 @@ def as_yuv(picture: np.ndarray, reformatter: VideoReformatter) -> av.VideoFrame:
         src_color_range=FULL,
         dst_color_range=LIMITED,
         interpolation=Interpolation.AREA,
+        threads=1,
     )
     found.colorspace, found.color_range = BT709, LIMITED
     found.color_primaries = found.color_trc = BT709

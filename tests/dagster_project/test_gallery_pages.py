@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,16 +9,13 @@ from typing import Any
 
 import pytest
 import requests
-import uvicorn
 from starlette.responses import PlainTextResponse
 
 from dagster_project.web.beside import Beside, galleries_of
-from dagster_project.web.guard import Guard
-from dagster_project.web.hosts import parse_allowed
 from ego_assets.galleries.gallery import make_gallery
 from ego_assets.quality.failed import note_failed
 from resources.ledger import Ledger
-from tests.dagster_project.ui import backfill, browser_page, ego_up
+from tests.dagster_project.ui import backfill, behind_guard, browser_page, ego_up, watched_page
 from tests.viewing.shown_lake import FIRST, SECOND, SHARD, ShownLake
 
 
@@ -41,18 +37,8 @@ def serving(shown: ShownLake) -> Iterator[str]:
     ledger.open()
     make_gallery(shown.lake, ledger, SHARD)
     beside = Beside(PlainTextResponse("Dagster"), {"/galleries": galleries_of(shown.lake)})
-    app = Guard(beside, parse_allowed("127.0.0.1"))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    sock = server.config.bind_socket()
-    sock.listen()  # from here on requests wait for the server
-    thread = threading.Thread(target=server.run, args=([sock],))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        sock.close()
+    with behind_guard(beside) as url:
+        yield url
 
 
 def test_a_range_is_answered_and_nothing_but_galleries_is(shown: ShownLake) -> None:
@@ -121,16 +107,7 @@ def plays(page: Any, clip: str) -> None:
 
 
 def test_a_video_plays_and_failing_clips_come_first(shown: ShownLake) -> None:
-    with serving(shown) as url, browser_page(1200, 900) as page:
-        errors: list[str] = []
-        elsewhere: list[str] = []
-        page.set_default_timeout(60_000)
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on(
-            "request",
-            lambda r: None if r.url.startswith((url, "data:")) else elsewhere.append(r.url),
-        )
+    with serving(shown) as url, watched_page(url, 1200, 900) as page:
         page.goto(f"{url}/galleries/")
         page.click(f"text={SHARD}")
         page.wait_for_selector(".card")
@@ -140,8 +117,6 @@ def test_a_video_plays_and_failing_clips_come_first(shown: ShownLake) -> None:
         assert cards.nth(1).locator(".trouble").count() == 0
         for clip in (FIRST, SECOND):
             plays(page, clip)
-        assert not errors
-        assert not elsewhere
 
 
 def test_the_ui_leads_to_the_gallery_that_the_graph_has_made(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +11,14 @@ from typing import Any
 import av
 import pytest
 import requests
-import uvicorn
 from starlette.responses import PlainTextResponse
 
-from dagster_project.web.guard import Guard
-from dagster_project.web.hosts import parse_allowed
 from dagster_project.web.review import MOST_BYTES, ReviewPages
 from ego_assets.quality.failed import note_failed
 from ego_assets.reviews.standing import Standing
 from ego_assets.reviews.store import ReviewFiles
 from ego_assets.vision import draw
-from tests.dagster_project.ui import browser_page, ego_up
+from tests.dagster_project.ui import behind_guard, browser_page, ego_up, watched_page
 from tests.exports.bars import number_in
 from tests.reviews.judged_lake import JudgedLake
 from tests.viewing.shown_lake import CONTEXT, FIRST, FRAMES, SECOND, ShownLake
@@ -35,18 +31,8 @@ def serving(lake: Any, folder: Path, **options: Any) -> Iterator[str]:
     """The page behind the guard, as `ego up` has it; in place of Dagster a plain answer."""
     folder.mkdir(exist_ok=True)
     pages = ReviewPages(PlainTextResponse("Dagster"), lake, folder, **options)
-    app = Guard(pages, parse_allowed("127.0.0.1"))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    sock = server.config.bind_socket()
-    sock.listen()  # from here on requests wait for the server
-    thread = threading.Thread(target=server.run, args=([sock],))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        sock.close()
+    with behind_guard(pages) as url:
+        yield url
 
 
 @pytest.fixture
@@ -73,16 +59,7 @@ def shows(page: Any, name: str) -> None:
 
 def test_episodes_are_judged_by_keyboard(judged: JudgedLake, tmp_path: Path) -> None:
     first, second, third = judged.episodes
-    with serving(judged.lake, tmp_path / "v", reviewer="anna") as url, browser_page() as page:
-        errors: list[str] = []
-        elsewhere: list[str] = []
-        page.set_default_timeout(60_000)
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on(
-            "request",
-            lambda r: None if r.url.startswith((url, "data:")) else elsewhere.append(r.url),
-        )
+    with serving(judged.lake, tmp_path / "v", reviewer="anna") as url, watched_page(url) as page:
         page.goto(f"{url}/review")
         shows(page, first)
         assert page.inner_text("#progress") == "0 of 3 judged"
@@ -120,8 +97,6 @@ def test_episodes_are_judged_by_keyboard(judged: JudgedLake, tmp_path: Path) -> 
         assert page.inner_text("#state") == "rejected by anna: Hand fehlt <b>"
         page.keyboard.press("a")  # a second thought; the sides stay as they were marked
         page.wait_for_function("() => document.getElementById('state').dataset.word === 'accept'")
-        assert not errors
-        assert not elsewhere
     assert words(judged)[second] == ("accept", "", True, "ben")
     assert words(judged)[third] == ("reject", "hands are wrong", False, "ben")
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ from typing import Any
 
 import psutil
 import requests
+import uvicorn
 
+from dagster_project.web.guard import Guard
+from dagster_project.web.hosts import parse_allowed
 from resources.lake import Lake
 from tests.resources.ports import free_port
 
@@ -126,6 +130,43 @@ def ui_and_daemon(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def behind_guard(app: Any) -> Iterator[str]:
+    """The URL of pages behind the guard of the UI, as `ego up` has them."""
+    guarded = Guard(app, parse_allowed("127.0.0.1"))
+    server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="warning", lifespan="off"))
+    sock = server.config.bind_socket()
+    sock.listen()  # from here on requests wait for the server
+    thread = threading.Thread(target=server.run, args=([sock],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        sock.close()
+
+
+@contextmanager
+def watched_page(url: str, width: int = 1720, height: int = 1080) -> Iterator[Any]:
+    """A page of a headless Chromium; in the end it has told no error, and asked no other site."""
+    told: list[str] = []
+    elsewhere: list[str] = []
+
+    def note(address: str) -> None:
+        if not address.startswith((url, "data:")):
+            elsewhere.append(address)
+
+    with browser_page(width, height) as page:
+        page.set_default_timeout(60_000)
+        page.on("console", lambda m: told.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: note(request.url))
+        yield page
+        assert not told
+        assert not elsewhere
 
 
 @contextmanager

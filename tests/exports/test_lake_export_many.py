@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli.program import main
-from ego_assets.exports.lake_export import export_lerobot
+from ego_assets.exports.lake_export import export_episodes
 from ego_assets.exports.lake_joints import JointsOfRobot, ShardJoints
 from ego_assets.exports.lerobot.settings import LeRobotFiles
 from ego_assets.exports.settings import ContentSettings
@@ -123,9 +123,11 @@ def test_those_that_are_left_out_count_as_done(tmp_path: Path) -> None:
     add_shard(made, SECOND, lost)
     add_shard(made, "20261130-0002", C)
     (tmp_path / f"{A.video_id}.mp4").unlink()
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, ...]] = []
     content = ContentSettings(frame="world")
-    export_lerobot(made.lake, tmp_path / "out", content, LeRobotFiles(), lambda *n: told.append(n))
+    export_episodes(
+        "lerobot", made.lake, tmp_path / "out", content, LeRobotFiles(), lambda *n: told.append(n)
+    )
     assert told == [(1, 3), (3, 3)]
 
 

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -121,6 +121,26 @@ def test_the_same_episodes_make_the_same_bytes(
             assert not info.pax_headers
 
 
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_the_bytes_depend_on_no_cpu_and_on_no_setting_of_the_process(
+    tmp_path: Path, codec: Literal["h264", "av1"]
+) -> None:
+    """One CPU and one thread for all, against all CPUs and what libraries take by themselves."""
+    settings = WebDatasetSettings(codec=codec)
+    whole = made(0, size=(98, 54))  # the functions that x264 has for some CPUs would differ here
+    write_shards(tmp_path / "here", whole, settings)
+    cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    for name, affinity, threads in (("one", cpus.split(",")[0], 1), ("all", cpus, 7)):
+        out = tmp_path / name
+        given = str(out), codec, affinity, str(threads)
+        subprocess.run(
+            [sys.executable, "-m", "tests.exports.test_webdataset", *given],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            check=True,
+        )
+        assert tree(out) == tree(tmp_path / "here")
+
+
 def test_only_shards_that_an_episode_left_are_copied_and_nothing_is_encoded(
     tmp_path: Path,
 ) -> None:
@@ -216,6 +236,17 @@ def die_after(out: str, steps: str) -> None:
     write_shards(Path(out), made(0, 1, 2), CLIPS, progress=progress)
 
 
+def write_under(out: str, codec: str, affinity: str, threads: str) -> None:
+    import cv2
+    import torch
+
+    os.sched_setaffinity(0, set(map(int, affinity.split(","))))
+    cv2.setNumThreads(int(threads))
+    torch.set_num_threads(int(threads))
+    settings = WebDatasetSettings.model_validate({"codec": codec})
+    write_shards(Path(out), made(0, size=(98, 54)), settings)
+
+
 @pytest.mark.parametrize("name", ["v1.t0", "a/b", "ä"])
 def test_a_name_that_readers_would_cut_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="a key has letters"):
@@ -234,4 +265,4 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_after(*sys.argv[1:])
+    (die_after if len(sys.argv) == 3 else write_under)(*sys.argv[1:])

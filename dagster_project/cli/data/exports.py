@@ -74,14 +74,14 @@ def _command(of: _Format) -> click.Command:
     @options_of(of.form)
     @JSON_OPTION
     def command(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
-        from ego_assets.exports import lake_export
+        from ego_assets.exports.lake_export import export_episodes
 
         lake = existing_lake(lake_root)
         content = given_settings(of.content, options)
         form = given_settings(of.form, options)
         try:
             with _bar() as tell:
-                done = getattr(lake_export, f"export_{of.name}")(lake, out, content, form, tell)
+                done = export_episodes(of.name, lake, out, content, form, tell)
         except (ValueError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
