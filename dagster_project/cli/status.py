@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dagster_project.cli.terminal import check_line, count_of, hanging, plain, waiting
 from ego_assets.catalog import TABLES
+from ego_assets.galleries.files import GalleryFiles, url_of
 from ego_assets.quality.failed import failed_checks
 from ego_assets.upkeep.overview import (
     Footage,
@@ -30,7 +31,8 @@ from resources.ledger.adoption import Counts
 TABLE_WIDTH = 78
 """Columns that the table of units by state needs."""
 NAMED = 10
-"""Files that wait and checks that failed, on a terminal; --json has more."""
+"""Files that wait and checks that failed, on a terminal; --json has more. Galleries of so many of
+the newest shards are looked for."""
 
 
 def describe(
@@ -49,6 +51,9 @@ def describe(
     open_files = waiting_files(ledger, footage, counts)
     checks = failed_checks(lake, TABLES)
     begun = {shard for _, shard in counts}
+    newest = [shard for shard in reversed(shards) if shard in begun][:NAMED]
+    galleries = GalleryFiles(lake)
+    made = {shard: galleries.page(shard) for shard in newest if galleries.has_page(shard)}
     return {
         "lake": lake.location,
         "shards": shards,
@@ -70,6 +75,7 @@ def describe(
             }
             for e, file in zip(bad, files_of_entries(ledger, footage, bad), strict=True)
         ],
+        "galleries": {"looked_at": newest, "made": made},
         "checks": {"failed": len(checks), "first": checks[:shown]},
         "profiles": profiles.rows[:shown],
         "profiles_counted": _counted(profiles)[:shown],
@@ -154,6 +160,19 @@ def _counted(profiles: Profiles) -> list[dict[str, Any]]:
     ]
 
 
+def _galleries(looked_at: list[str], made: dict[str, str]) -> list[Text]:
+    """Say of how many shards there is a gallery, and where the newest one is."""
+    if not looked_at:
+        return []
+    words = f"galleries: {len(made)} of {count_of(len(looked_at), 'shard')}"
+    if len(looked_at) == NAMED:
+        words = f"galleries: {len(made)} of the newest {count_of(NAMED, 'shard')}"
+    if not made:
+        return [plain(f"{words}: they are made by materializing `galleries`")]
+    shard, page = next(iter(made.items()))
+    return [plain(f"{words}; {url_of(shard)} of `ego up`, or {page}")]
+
+
 def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
     lines = [
         plain(
@@ -184,6 +203,7 @@ def _lines(found: dict[str, Any], differences: Differences) -> list[Text]:
     ]
     if skipped := found["profiles_not_read"]:
         lines.append(Text(f"not read for lack of time: {count_of(skipped, 'profile')} of shards"))
+    lines += _galleries(**found["galleries"])
     lines += [plain(f"waits: {file}") for file in found["waiting"]["first"][:NAMED]]
     if (more := found["waiting"]["files"] - NAMED) > 0:
         lines.append(Text(f"… {waiting(more, 'more file')}"))

@@ -8,7 +8,8 @@ import dagster as dg
 
 from ego_assets.environment import serves_pictures, which_galleries
 from ego_assets.galleries.files import GalleryFiles, url_of
-from ego_assets.galleries.gallery import TABLES, GalleryReport, make_gallery
+from ego_assets.galleries.gallery import GalleryReport, make_gallery
+from ego_assets.galleries.troubles import TABLES
 from ego_assets.graph.assets import FOLLOWS
 from ego_assets.graph.metadata import text_table
 from ego_assets.graph.partitions import (

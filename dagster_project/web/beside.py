@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from html import escape
 
 from starlette.concurrency import run_in_threadpool
@@ -17,8 +18,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from dagster_project.web.guard import App, Receive, Scope, Send
 from ego_assets.galleries.files import PAGE, TYPES, URL, GalleryFiles, url_of
+from ego_assets.galleries.page import with_later
+from ego_assets.galleries.troubles import later_troubles
 from ego_assets.media.pictures import EXTENSIONS, Pictures
 from resources.lake import Lake
+from resources.ledger import Ledger
 
 Answer = Callable[[str], Response | None]
 """What is below a path, by the rest of the path; None: nothing is."""
@@ -100,8 +104,19 @@ class RangedResponse(Response):
 
 
 def galleries_of(lake: Lake) -> Answer:
-    """The galleries of a lake, by SHARD/ and SHARD/FILE, and a list of them."""
+    """The galleries of a lake, by SHARD/ and SHARD/FILE, and a list of them.
+
+    A page is shown with what went wrong after it was made.
+    """
     files = GalleryFiles(lake)
+    ledger = cache(lambda: Ledger.of(lake.location))
+
+    def up_to_date(page: bytes, shard: str) -> bytes:
+        try:
+            return with_later(page.decode(), later_troubles(lake, ledger(), shard)).encode()
+        except Exception as error:  # the page says where else to look
+            _LOG.warning("failures of %s cannot be read: %s", shard, error)
+            return page
 
     def answer(below: str) -> Response | None:
         shard, slash, name = below.partition("/")
@@ -116,6 +131,8 @@ def galleries_of(lake: Lake) -> Answer:
             data = files.storage.read(key)
         except FileNotFoundError:
             return None
+        if not name or name == PAGE:
+            data = up_to_date(data, shard)
         media = TYPES[key[key.rindex(".") :]]
         return RangedResponse(data, 200, HEADERS | _GALLERY_RULES, media)
 

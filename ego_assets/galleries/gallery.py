@@ -20,29 +20,27 @@ import numpy as np
 from ego_assets import catalog
 from ego_assets.galleries.files import FOLDER, PAGE, GalleryFiles
 from ego_assets.galleries.page import Card, Trouble, gallery_page
+from ego_assets.galleries.troubles import given_up, of_check
 from ego_assets.media.video_writer import write_mp4
 from ego_assets.quality.failed import failed_checks
 from ego_assets.reading import LakeReader
-from ego_assets.reviews.fingerprints import JUDGED, Fingerprints
+from ego_assets.reviews.fingerprints import Fingerprints
 from ego_assets.reviews.subjects import FactTeller, Subject, subjects_of_shard
 from ego_assets.viewing.footage import ShownClips
 from ego_assets.viewing.overlay import overlay_frames
 from ego_assets.vision import draw
 from resources.lake import Lake
-from resources.ledger import Ledger, State
+from resources.ledger import Ledger
 from resources.processes.owned_folders import temporary_folder
 
 VERSION = "1"
 """Of how clips are drawn: raise it when they are to be rendered again."""
-TABLES = ("video_manifest", *JUDGED["clip"])
-"""Tables that are shown."""
 HEIGHT_PX, WIDTH_PX = 400, 640
 """A picture is at most so large; words and lanes below it come on top."""
 POSTER_BYTES = 20_000
 Which = Literal["all", "failing", "none"]
 """Clips that have a video; the page names all of them."""
 WHICH: tuple[Which, ...] = get_args(Which)
-_FAILED = {State.FAILED: "failed", State.QUARANTINED: "in quarantine", State.DROPPED: "dropped"}
 
 
 @dataclass
@@ -84,11 +82,8 @@ class _Gallery:
         self.failed = [c for c in failed_checks(lake, catalog.TABLES) if c["shard"] == shard]
         self.troubles: dict[str, list[Trouble]] = defaultdict(list)
         """Of the ledger, by clip, or by what is no clip."""
-        for entry in ledger.entries(shard=shard):
-            if entry.state in _FAILED:
-                why = (entry.error or "no reason given").split("\n", 1)[0]
-                words = f"{entry.stage} {_FAILED[entry.state]}: {why}"
-                self.troubles[entry.item_id].append(Trouble("error", words))
+        for entry, trouble in given_up(ledger, shard):
+            self.troubles[entry.item_id].append(trouble)
 
     def make(self, which: Which, tell: Callable[[str], None]) -> GalleryReport:
         report, there = GalleryReport(), self.files.names(self.shard)
@@ -133,9 +128,7 @@ class _Gallery:
         for item in sorted(self.troubles.keys() - cards - told):
             name = Path(item).name if item not in self.videos else item
             yield from (Trouble(t.severity, f"{name}: {t.words}") for t in self.troubles[item])
-        for check in self.failed:
-            words = f"check {check['check']} of {check['asset']}: {check['reason']}"
-            yield Trouble(check["severity"], words)
+        yield from map(of_check, self.failed)
 
     def _digest(self, subject: Subject, rows: str) -> str:
         video = dict(self.videos.get(subject.row["video_id"], {}))

@@ -5,7 +5,7 @@ Not here: what is told of a clip (`gallery`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -43,6 +43,7 @@ class Card:
         return 0 if "error" in severities else 1 if severities else 2, self.clip
 
 
+_LATER = "<!-- later -->"
 _STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 0 auto; max-width: 1400px; padding: 0 16px;
   background: #181a1d; color: #e6e6e6 }
@@ -60,7 +61,7 @@ dt { float: left; clear: left; width: 90px; color: #a9b0b8 } dd { margin-left: 9
 .trouble { font-size: 14px; overflow-wrap: anywhere }
 .trouble li::marker { content: "▲ " } .trouble .error { color: #ff9a4d }
 .trouble .warn { color: #ffc85a }
-.none { color: #a9b0b8 }
+.none, .later { color: #a9b0b8 }
 """
 
 
@@ -79,6 +80,8 @@ def gallery_page(shard: str, cards: Sequence[Card], general: Sequence[Trouble]) 
         if cards
         else "<p>The shard has no clips.</p>",
         *_troubles(general),
+        f'{_LATER}<p class="later">What is made after this page, as episodes are, is not in it. '
+        "<code>ego up</code> shows it with those failures, <code>ego status</code> lists them.</p>",
         '<p class="legend">',
         *_legend(),
         '</p><div class="cards">',
@@ -86,6 +89,15 @@ def gallery_page(shard: str, cards: Sequence[Card], general: Sequence[Trouble]) 
         "</div></body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def with_later(page: str, troubles: Iterable[Trouble]) -> str:
+    """A page with what went wrong after it was made, in place of the words where to look."""
+    before, mark, after = page.partition(_LATER)
+    if not mark:
+        return page  # of an older release
+    new = [each for each in troubles if escape(each.words) not in before]
+    return "\n".join([before, *_troubles(new), after.partition("</p>")[2]])
 
 
 def _legend() -> Iterator[str]:

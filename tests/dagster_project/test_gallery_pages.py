@@ -117,6 +117,10 @@ def test_a_video_plays_and_failing_clips_come_first(shown: ShownLake) -> None:
         assert cards.nth(1).locator(".trouble").count() == 0
         for clip in (FIRST, SECOND):
             plays(page, clip)
+        later = {"check": "footage_is_kept", "severity": "warn", "reason": "little is kept"}
+        note_failed(shown.lake, "footage", SHARD, [later])
+        page.reload()
+        page.wait_for_selector("text=check footage_is_kept of footage: little is kept")
 
 
 def test_the_ui_leads_to_the_gallery_that_the_graph_has_made(

@@ -112,6 +112,18 @@ def test_a_lake_that_is_not_begun(tmp_path: Path) -> None:
         assert table in shown
 
 
+def test_galleries_are_told_with_a_link(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert "galleries" not in ego(bench.lake)
+    bench.enter_videos()
+    assert found(bench.lake)["galleries"] == {"looked_at": [FIRST], "made": {}}
+    assert "galleries: 0 of 1 shard: they are made by materializing `galleries`" in ego(bench.lake)
+    bench.lake.storage.write(f"_galleries/{FIRST}/index.html", b"page")
+    page = f"{bench.lake.location}/_galleries/{FIRST}/index.html"
+    assert found(bench.lake)["galleries"]["made"] == {FIRST: page}
+    assert f"galleries: 1 of 1 shard; /galleries/{FIRST}/ of `ego up`, or {page}" in ego(bench.lake)
+
+
 def test_percent_is_of_the_footage_and_names_are_of_files(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.enter_videos()
