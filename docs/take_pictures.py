@@ -21,6 +21,7 @@ from click.testing import CliRunner  # noqa: E402
 
 from dagster_project.cli import main as ego  # noqa: E402
 from dagster_project.runs import run_shards  # noqa: E402
+from ego_assets.galleries.files import url_of  # noqa: E402
 from ego_assets.intake.shards import RawFile, write_shard  # noqa: E402
 from resources.lake import Lake  # noqa: E402
 from samples import render_sample  # noqa: E402
@@ -96,6 +97,9 @@ def take(server: Server, page: Any, target: Path, backfill_id: str) -> None:
     page.goto(f"{server.url}/assets/hand_poses?view=partitions&partition={shard}")
     expect(page.locator("img[src^='/previews/']").first).to_be_visible(timeout=120_000)
     save(page, target / "partition_page.jpg", folder)
+    page.goto(f"{server.url}{url_of(server.lake.shards()[-1])}")
+    page.eval_on_selector_all("video", "all => all.forEach(video => video.controls = false)")
+    save(page, target / "gallery.jpg", folder)
     page.goto(f"{server.url}/assets/hand_poses?view=checks&checkDetail=hands_do_not_jitter")
     seen("hand tracks that jitter")
     seen("Failed")

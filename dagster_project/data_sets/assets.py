@@ -10,17 +10,18 @@ from ego_assets.episodes.feature import EPISODES
 from ego_assets.exports.files import IN_LAKE
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lake_export import FORMATS, Format, LakeExport, export_episodes
+from ego_assets.exports.s3.local_copy import SCHEME
 from ego_assets.graph.metadata import text_table
 from ego_assets.settings import Settings
 from resources.storage import Storage
 
 
-def _folder(given: str, name: str, storage: Storage) -> Path:
+def _folder(given: str, name: str, storage: Storage) -> Path | str:
     lake = storage.lake()
     if given:
-        return Path(given).expanduser()
+        return given if given.startswith(SCHEME) else Path(given).expanduser()
     if "://" in lake.location:
-        raise dg.Failure("the lake is on S3: give `out`, a local folder", allow_retries=False)
+        raise dg.Failure("the lake is on S3: give `out`", allow_retries=False)
     return lake.root / IN_LAKE / name
 
 
@@ -35,7 +36,8 @@ def _config(name: str, content: type[Settings], form: type[Settings]) -> type[dg
 
     out = Field(
         default="",
-        description=f"folder of the data set; empty: exports/{name} in the lake's folder",
+        description="folder of the data set, or s3://bucket/prefix; empty: "
+        f"exports/{name} in the lake's folder",
     )
     return create_model(
         f"{name}_config",
@@ -80,7 +82,7 @@ def _data_set(of: Format) -> dg.AssetsDefinition:
     )(materialize)
 
 
-def _metadata(out: Path, done: LakeExport) -> dict[str, Any]:
+def _metadata(out: Path | str, done: LakeExport) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "folder": dg.MetadataValue.path(str(out)),
         "episodes written": done.report.episodes,

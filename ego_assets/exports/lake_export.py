@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from ego_assets.exports.motion.settings import PlacedContent
 from ego_assets.exports.recordings.lake import ShownEpisodes
 from ego_assets.exports.recordings.settings import RerunSettings
 from ego_assets.exports.recordings.writer import write_rerun
+from ego_assets.exports.s3.local_copy import SCHEME, local_copy
 from ego_assets.exports.settings import (
     ContentSettings,
     FacesSettings,
@@ -207,19 +208,23 @@ FORMATS = {
 
 
 def export_episodes(
-    name: str, lake: Lake, out: Path, content: Any, form: Any, tell: Tell | None = None
+    name: str, lake: Lake, out: Path | str, content: Any, form: Any, tell: Tell | None = None
 ) -> LakeExport:
     """Write the episodes of a lake in the format of that name, or bring a folder of them up to
     date.
 
-    content, form: settings of the classes that the format names. Raises ExportError where there is
-    no episode that fits, or they do not fit together.
+    out: a folder, or s3://bucket/prefix; content, form: settings of the classes that the format
+    names. Raises ExportError where there is no episode that fits, or they do not fit together.
     """
+    if str(out).startswith(SCHEME):
+        with local_copy(str(out)) as folder:
+            done = export_episodes(name, lake, folder, content, form, tell)
+        return replace(done, out=str(out))
     found = FORMATS[name]
     episodes = found.choose(lake, content, form, why_left_out(lake, content))
     if name == "lerobot":  # whose split has the name of the episodes' split, also if that is `all`
         form = LeRobotSettings.model_validate(form.model_dump() | {"split": content.split})
-    return _export(lake, out, episodes, content, form, found.write, tell)
+    return _export(lake, Path(out), episodes, content, form, found.write, tell)
 
 
 def _export(

@@ -53,6 +53,14 @@ class _Format:
     load: Callable[[Path], str]
 
 
+def _place(context: click.Context, option: click.Parameter, given: str) -> Path | str:
+    """Check where a data set is to lie: a folder, or a prefix of a bucket, which stays text."""
+    if given.startswith("s3://"):
+        return given
+    path: Path = click.Path(file_okay=False, path_type=Path).convert(given, option, context)
+    return path
+
+
 def _command(of: _Format) -> click.Command:
     @click.command(
         of.name,
@@ -67,13 +75,14 @@ def _command(of: _Format) -> click.Command:
     @click.option(
         "--out",
         required=True,
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder of the data set; one that was written before is brought up to date.",
+        callback=_place,
+        help="Folder of the data set, or s3://bucket/prefix; one that was written before is "
+        "brought up to date.",
     )
     @options_of(of.content)
     @options_of(of.form)
     @JSON_OPTION
-    def command(lake_root: str, out: Path, as_json: bool, **options: Any) -> None:
+    def command(lake_root: str, out: Path | str, as_json: bool, **options: Any) -> None:
         from ego_assets.exports.lake_export import export_episodes
 
         lake = existing_lake(lake_root)
@@ -97,7 +106,10 @@ def _command(of: _Format) -> click.Command:
         )
         for episode, why in sorted(done.skipped.items()):
             click.echo(f"left out: {episode}: {why}")
-        click.echo(of.load(out))
+        if isinstance(out, Path):
+            click.echo(of.load(out))
+        else:
+            click.echo(f"copy it to load it: aws s3 cp --recursive {out} FOLDER")
 
     return command
 

@@ -1,0 +1,1 @@
+"""Exports that lie in a bucket."""

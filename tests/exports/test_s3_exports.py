@@ -1,0 +1,123 @@
+"""Exports to a bucket: what changed is uploaded, the index last, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_project.cli.program import main
+from ego_assets.exports.folder import damaged_files
+from ego_assets.exports.grid import ExportError
+from ego_assets.exports.lerobot.settings import LeRobotSettings
+from ego_assets.exports.lerobot.writer import write_dataset
+from ego_assets.exports.s3.local_copy import local_copy
+from ego_assets.exports.webdataset.writer import write_shards
+from resources.lake.s3.storage import S3Storage
+from tests.exports.lerobot_reader import tree
+from tests.exports.numbered import episode
+from tests.exports.numbered_lake import MadeVideo, make, withdraw
+from tests.exports.test_webdataset import CLIPS, made, samples, unreadable
+from tests.resources.s3_server import new_bucket, s3_server
+
+LEROBOT = LeRobotSettings(threads=1)
+
+
+@pytest.fixture
+def out(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with s3_server(monkeypatch):
+        yield f"s3://{new_bucket()}/sets/mine"
+
+
+def content(out: str) -> dict[str, bytes]:
+    storage = S3Storage(out)
+    return {name: storage.read(name) for name in storage.everything()}
+
+
+def write(out: str, numbers: tuple[int, ...], kept: tuple[int, ...] = ()) -> None:
+    with local_copy(out) as folder:
+        write_shards(folder, [*map(unreadable, made(*kept)), *made(*numbers)], CLIPS)
+
+
+def uploads(monkeypatch: pytest.MonkeyPatch, fails_at: int = -1) -> list[str]:
+    """Names that are uploaded from here on; at that one the process is as good as dead."""
+    told: list[str] = []
+    put = S3Storage.put_file
+
+    def spy(self: S3Storage, key: str, path: Path, condition: dict[str, str]) -> None:
+        if len(told) == fails_at:
+            raise KeyboardInterrupt
+        told.append(key)
+        put(self, key, path, condition)
+
+    monkeypatch.setattr(S3Storage, "put_file", spy)
+    return told
+
+
+def test_a_bucket_has_what_a_folder_has_and_gets_what_changed(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path, made(0, 1, 2, 3), CLIPS)
+    told = uploads(monkeypatch)
+    write(out, (0, 1, 2, 3))
+    assert content(out) == tree(tmp_path)
+    assert told[-1] == "ego_export.json"
+    told.clear()
+    write(out, (), kept=(0, 1, 2, 3))
+    assert told == []
+    write(out, (4,), kept=(0, 1, 3))
+    assert told == ["sizes.json", "train-000002.tar", "train-000003.tar", "ego_export.json"]
+    write_shards(tmp_path, made(0, 1, 3, 4), CLIPS)
+    assert content(out) == tree(tmp_path)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2, 4])
+def test_an_upload_that_was_killed_leaves_no_half_changed_files(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """Videos of the same name are joined again without the first episode."""
+    first = [episode(f"e{n}", 12, 100 * n) for n in range(3)]
+    for folder in (tmp_path / "whole",):
+        write_dataset(folder, first, LEROBOT)
+        write_dataset(folder, first[1:], LEROBOT)
+    with local_copy(out) as folder:
+        write_dataset(folder, first, LEROBOT)
+    with monkeypatch.context() as patch:
+        told = uploads(patch, fails_at)
+        with pytest.raises(KeyboardInterrupt), local_copy(out) as folder:
+            write_dataset(folder, first[1:], LEROBOT)
+        assert len(told) == fails_at
+    with local_copy(out) as folder:
+        write_dataset(folder, first[1:], LEROBOT)
+        assert tree(folder) == tree(tmp_path / "whole")
+    assert content(out) == tree(tmp_path / "whole")
+
+
+def test_other_files_in_a_bucket_are_left_alone(out: str) -> None:
+    S3Storage(out).write("mine.txt", b"x")
+    with pytest.raises(ExportError, match=r"holds other files \(mine.txt\), and no export"):
+        write(out, (0,))
+    assert content(out) == {"mine.txt": b"x"}
+    with pytest.raises(ExportError, match="s3://no-such-bucket/x"):
+        write("s3://no-such-bucket/x", (0,))
+
+
+def test_the_command_exports_to_a_bucket_and_takes_back_what_is_withdrawn(
+    out: str, tmp_path: Path
+) -> None:
+    lake = make(tmp_path, MadeVideo(count=90))
+    command = ["export", "webdataset", "--lake", str(lake.lake.root), "--out", out]
+    done = CliRunner().invoke(main, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["out"] == out
+    with local_copy(out) as folder:
+        assert len(samples(folder)) == 1 and damaged_files(folder) == {}
+    assert f"aws s3 cp --recursive {out} FOLDER" in CliRunner().invoke(main, command).stdout
+    withdraw(lake)
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert f"The episodes that were in {out} (1) are deleted" in done.output
+    assert content(out) == {}
