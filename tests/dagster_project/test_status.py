@@ -114,7 +114,7 @@ def test_a_lake_that_is_not_begun(tmp_path: Path) -> None:
 
 def test_galleries_are_told_with_a_link(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert "galleries" not in ego(bench.lake)
+    assert "galleries:" not in ego(bench.lake)
     bench.enter_videos()
     assert found(bench.lake)["galleries"] == {"looked_at": [FIRST], "made": {}}
     assert "galleries: 0 of 1 shard: they are made by materializing `galleries`" in ego(bench.lake)

@@ -17,8 +17,9 @@ from ego_assets.exports.lerobot.writer import write_dataset
 from ego_assets.exports.s3.local_copy import local_copy
 from ego_assets.exports.webdataset.writer import write_shards
 from resources.lake.s3.storage import S3Storage
-from tests.exports.lerobot_reader import tree
-from tests.exports.numbered import episode
+from tests.exports.bars import number_in
+from tests.exports.lerobot_reader import read, tree
+from tests.exports.numbered import EGO, episode
 from tests.exports.numbered_lake import MadeVideo, make, withdraw
 from tests.exports.test_webdataset import CLIPS, made, samples, unreadable
 from tests.resources.s3_server import new_bucket, s3_server
@@ -69,7 +70,7 @@ def test_a_bucket_has_what_a_folder_has_and_gets_what_changed(
     write(out, (), kept=(0, 1, 2, 3))
     assert told == []
     write(out, (4,), kept=(0, 1, 3))
-    assert told == ["sizes.json", "train-000002.tar", "train-000003.tar", "ego_export.json"]
+    assert told == ["train-000001.tar", "train-000002.tar", "sizes.json", "ego_export.json"]
     write_shards(tmp_path, made(0, 1, 3, 4), CLIPS)
     assert content(out) == tree(tmp_path)
 
@@ -78,11 +79,8 @@ def test_a_bucket_has_what_a_folder_has_and_gets_what_changed(
 def test_an_upload_that_was_killed_leaves_no_half_changed_files(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ) -> None:
-    """Videos of the same name are joined again without the first episode."""
+    """A video is joined again without its first episode, under the same name."""
     first = [episode(f"e{n}", 12, 100 * n) for n in range(3)]
-    for folder in (tmp_path / "whole",):
-        write_dataset(folder, first, LEROBOT)
-        write_dataset(folder, first[1:], LEROBOT)
     with local_copy(out) as folder:
         write_dataset(folder, first, LEROBOT)
     with monkeypatch.context() as patch:
@@ -92,8 +90,19 @@ def test_an_upload_that_was_killed_leaves_no_half_changed_files(
         assert len(told) == fails_at
     with local_copy(out) as folder:
         write_dataset(folder, first[1:], LEROBOT)
-        assert tree(folder) == tree(tmp_path / "whole")
-    assert content(out) == tree(tmp_path / "whole")
+    storage = S3Storage(out)
+    for name, data in content(out).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    found = read(tmp_path)
+    assert [row["number"] for row in found.rows] == [*range(100, 112), *range(200, 212)]
+    assert all(number_in(found.picture(row, EGO)) == row["number"] for row in found.rows)
+    assert not [name for name in storage.everything() if name.startswith((".", "_"))]
+    told = uploads(monkeypatch)
+    with local_copy(out) as folder:
+        assert write_dataset(folder, first[1:], LEROBOT).encoded == 0
+    assert told == []
 
 
 def test_other_files_in_a_bucket_are_left_alone(out: str) -> None:

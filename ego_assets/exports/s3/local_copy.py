@@ -95,7 +95,7 @@ def _upload(
     }
     changed = sorted(
         (name for name, stamp in here.items() if there.get(name) != stamp),
-        key=lambda name: (name in _INDEXES, name.startswith("meta/"), name),
+        key=lambda name: (name in _INDEXES, name.startswith("meta/"), name.endswith(".json"), name),
     )
     gone = sorted(there.keys() - here.keys())
     if not changed and not gone and not stale:
