@@ -88,7 +88,12 @@ def test_an_upload_that_was_killed_leaves_no_half_changed_files(
         with pytest.raises(KeyboardInterrupt), local_copy(out) as folder:
             write_dataset(folder, first[1:], LEROBOT)
         assert len(told) == fails_at
+    before = content(out)
+    with pytest.raises(ExportError, match="away"), local_copy(out) as folder:
+        raise ExportError(f"{folder} is away")
+    assert content(out) == before, "a reader may still have use for it"
     with local_copy(out) as folder:
+        assert not any((folder / name).exists() for name in told), "none is to be trusted"
         write_dataset(folder, first[1:], LEROBOT)
     storage = S3Storage(out)
     for name, data in content(out).items():

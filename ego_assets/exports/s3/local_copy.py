@@ -45,9 +45,9 @@ def local_copy(out: str) -> Iterator[Path]:
             try:
                 yield folder
             except ExportError as error:
-                _upload(storage, folder, there, stale)
+                _upload(storage, folder, there)
                 raise ExportError(str(error).replace(str(folder), storage.location)) from error
-            _upload(storage, folder, there, stale)
+            _upload(storage, folder, there, is_whole=bool(stale))
     except s3_errors() as error:
         raise ExportError(f"{out}: {error}") from error
 
@@ -86,8 +86,10 @@ def _download(storage: S3Storage, folder: Path, stale: set[str]) -> dict[str, _S
 
 
 def _upload(
-    storage: S3Storage, folder: Path, there: dict[str, _Stamp | None], stale: set[str]
+    storage: S3Storage, folder: Path, there: dict[str, _Stamp | None], *, is_whole: bool = False
 ) -> None:
+    """Bring the bucket up to date, if files changed. is_whole: also if none did, since all that was
+    stale has been made again."""
     here = {
         str(path.relative_to(folder)): _stamp(path)
         for path in folder.rglob("*")
@@ -98,7 +100,7 @@ def _upload(
         key=lambda name: (name in _INDEXES, name.startswith("meta/"), name.endswith(".json"), name),
     )
     gone = sorted(there.keys() - here.keys())
-    if not changed and not gone and not stale:
+    if not changed and not any(there[name] for name in gone) and not is_whole:
         return
     told = [name for name in (*changed, *gone) if name not in _INDEXES]
     storage.write(_MARK, json.dumps(told).encode())
