@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ego_assets.exports import video
 from ego_assets.exports.episode import ExportEpisode
 from ego_assets.exports.folder import damaged_files
+from ego_assets.exports.settings import VideoSettings
 from ego_assets.exports.webdataset.settings import WebDatasetSettings
 from ego_assets.exports.webdataset.writer import write_shards
 from tests.exports.bars import number_in
@@ -139,6 +141,26 @@ def test_the_bytes_depend_on_no_cpu_and_on_no_setting_of_the_process(
             check=True,
         )
         assert tree(out) == tree(tmp_path / "here")
+
+
+def test_functions_that_only_some_cpus_have_change_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = video._options
+    moving = np.random.default_rng(0).integers(0, 255, (94, 138, 3), np.uint8)
+    pictures = [np.ascontiguousarray(moving[n : n + 54, 2 * n : 2 * n + 98]) for n in range(20)]
+    made_with = set()
+    for level in ("AVX512", "AVX2", "SSE2", "0"):
+
+        def up_to(settings: VideoSettings, level: str = level) -> dict[str, str]:
+            found = options(settings)
+            return found | {"x264-params": f"{found['x264-params']}:asm={level}"}
+
+        monkeypatch.setattr(video, "_options", up_to)
+        path = tmp_path / f"{level}.mp4"
+        video.encode(pictures, path, (98, 54), 30, CLIPS)
+        made_with.add(path.read_bytes())
+    assert len(made_with) == 1
 
 
 def test_only_shards_that_an_episode_left_are_copied_and_nothing_is_encoded(
