@@ -99,7 +99,7 @@ def take(server: Server, page: Any, target: Path, backfill_id: str) -> None:
     save(page, target / "partition_page.jpg", folder)
     page.goto(f"{server.url}{url_of(server.lake.shards()[-1])}")
     page.eval_on_selector_all("video", "all => all.forEach(video => video.controls = false)")
-    save(page, target / "gallery.jpg", folder)
+    save(page, target / "gallery.jpg", folder, height=760)
     page.goto(f"{server.url}/assets/hand_poses?view=checks&checkDetail=hands_do_not_jitter")
     seen("hand tracks that jitter")
     seen("Failed")

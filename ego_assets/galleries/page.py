@@ -76,7 +76,7 @@ def gallery_page(shard: str, cards: Sequence[Card], general: Sequence[Trouble]) 
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
-        f"<p>{len(cards)} clips, {failing} with failures: {told}.</p>"
+        f"<p>{len(cards)} clip{'s' * (len(cards) != 1)}, {failing} with failures: {told}.</p>"
         if cards
         else "<p>The shard has no clips.</p>",
         *_troubles(general),
