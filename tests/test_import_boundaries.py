@@ -113,6 +113,7 @@ ALLOWED: dict[str, list[str]] = {
         "resources.environment",
         "resources.lake",
         "resources.raw.presence",
+        "resources.processes.owned_folders",
     ],
     "ego_assets.models": ["ego_assets.models", "ego_assets.catalog", *GROUND, "resources"],
     "ego_assets.quality": ["ego_assets.quality", "ego_assets.catalog", *GROUND, "resources.lake"],

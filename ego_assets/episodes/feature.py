@@ -12,13 +12,13 @@ EPISODES = Feature(
         TableInfo(
             FootageStretch,
             preview="ego_assets.episodes.preview:waterfall_plot",
-            drift="ego_assets.episodes.drift:FOOTAGE",
+            drift="ego_assets.episodes.comparison.drift:FOOTAGE",
             lineage={"video_id": "video_manifest", "take_id": "clips"},
         ),
         TableInfo(
             Episode,
             preview="ego_assets.episodes.preview:episodes_sheet",
-            drift="ego_assets.episodes.drift:EPISODES",
+            drift="ego_assets.episodes.comparison.drift:EPISODES",
             lineage=_OF_A_VIDEO | {"take_id": "clips"},
         ),
         TableInfo(
@@ -30,7 +30,7 @@ EPISODES = Feature(
         TableInfo(
             EpisodeHand,
             preview="ego_assets.episodes.preview:trajectories_plot",
-            drift="ego_assets.episodes.drift:EPISODE_HANDS",
+            drift="ego_assets.episodes.comparison.drift:EPISODE_HANDS",
             lineage=_OF_A_VIDEO
             | dict.fromkeys(("clip_id", "track_id", "side", "frame_index"), "hand_poses"),
         ),

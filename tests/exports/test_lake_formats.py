@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from dagster_project.cli.data.exports import export
 from dagster_project.cli.program import main
 from dagster_project.data_sets.assets import DATA_SETS
 from resources.storage import Storage
@@ -41,6 +42,12 @@ def test_webdataset_has_the_rows_of_the_lake(tmp_path: Path) -> None:
     before = tree(tmp_path / "out")
     assert lake.export("--threads", "1", to="webdataset")["encoded"] == 0
     assert tree(tmp_path / "out") == before
+
+
+def test_no_command_has_an_option_twice() -> None:
+    for name, command in export.commands.items():
+        options = [option for parameter in command.params for option in parameter.opts]
+        assert len(options) == len(set(options)), name
 
 
 def test_webdataset_of_frames_is_asked_for_by_an_option(tmp_path: Path) -> None:

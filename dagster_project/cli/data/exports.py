@@ -79,8 +79,7 @@ def _command(of: _Format) -> click.Command:
         help="Folder of the data set, or s3://bucket/prefix; one that was written before is "
         "brought up to date.",
     )
-    @options_of(of.content)
-    @options_of(of.form)
+    @options_of(of.content, of.form)
     @JSON_OPTION
     def command(lake_root: str, out: Path | str, as_json: bool, **options: Any) -> None:
         from ego_assets.exports.lake_export import export_episodes

@@ -23,12 +23,14 @@ def _option_of(name: str, info: FieldInfo) -> Callable[[Any], Any]:
     )
 
 
-def options_of(form: type[Settings]) -> Callable[[Any], Any]:
-    """Give a command an option for each field."""
+def options_of(*forms: type[Settings]) -> Callable[[Any], Any]:
+    """Give a command an option for each field; one for those that several forms have."""
 
     def decorate(command: Any) -> Any:
-        fields = list(form.model_fields.items())
-        for name, info in reversed(fields):
+        fields: dict[str, FieldInfo] = {}
+        for form in forms:
+            fields |= {n: i for n, i in form.model_fields.items() if n not in fields}
+        for name, info in reversed(fields.items()):
             command = _option_of(name, info)(command)
         return command
 

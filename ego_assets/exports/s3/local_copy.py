@@ -17,7 +17,8 @@ from ego_assets.exports.folder import INDEX
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.publishing import STAGING
 from resources.lake.s3.client import s3_errors
-from resources.lake.s3.storage import LOCKS, S3Storage
+from resources.lake.s3.storage import S3Storage
+from resources.lake.storage import LOCKS
 from resources.processes.owned_folders import temporary_folder
 
 SCHEME = "s3://"

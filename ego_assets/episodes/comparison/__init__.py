@@ -1,0 +1,1 @@
+"""How shards of episodes are compared."""
