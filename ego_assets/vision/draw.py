@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from ego_assets.operator import Intrinsics
 from ego_assets.vision.cameras import project_points
+from ego_assets.vision.rle import edges_of
 
 FINGERS = tuple((0, *range(1 + 4 * f, 5 + 4 * f)) for f in range(5))
 """Joint indices of each finger, from the wrist, in MANO order."""
@@ -55,12 +56,26 @@ def short_track(track_id: str) -> str:
 def overlay_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
     """Tint the pixels of `mask` (resized to the picture) in place and outline them."""
     height, width = image.shape[:2]
-    small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA)
-    inside = small > 0
-    tinted = image[inside] * 0.55 + np.array(color) * 0.45
-    image[inside] = tinted.astype(np.uint8)
-    outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    small = mask.astype(np.uint8)
+    if mask.shape != (height, width):
+        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
+    edges = edges_of(small > 0)
+    if edges is None:
+        return
+    left, top, right, bottom = edges
+    part, inside = image[top:bottom, left:right], small[top:bottom, left:right]
+    cv2.copyTo(cv2.LUT(part, _tints(tuple(color))), inside, part)
+    outlines, _ = cv2.findContours(
+        inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top)
+    )
     cv2.drawContours(image, outlines, -1, tuple(color), 1, cv2.LINE_AA)
+
+
+@lru_cache(maxsize=64)
+def _tints(color: tuple[int, ...]) -> np.ndarray:
+    """(256, 1, 3) what becomes of each value of a channel beneath a colour."""
+    tinted = np.arange(256)[:, None] * 0.55 + np.array(color) * 0.45
+    return tinted.astype(np.uint8)[:, None]
 
 
 def draw_box(image: np.ndarray, box: np.ndarray, color: Sequence[int]) -> None:
@@ -109,8 +124,8 @@ def draw_label(
     from PIL import Image, ImageDraw
 
     height, width = image.shape[:2]
-    text = _shortened(words, width - 6)
-    room = math.ceil(_font().getlength(text)) + 6
+    text, length = _shortened(words, width - 6)
+    room = math.ceil(length) + 6
     x = round(max(0, min(left, width - room)))
     y = round(max(0, min(top, height - LINE_PX)))
     ground = image[y : y + LINE_PX, x : x + room]
@@ -134,14 +149,17 @@ def _font() -> Any:
     return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), TEXT_PX)
 
 
-def _shortened(words: str, width: float) -> str:
-    """A line that is no wider than `width` pixels."""
+@lru_cache(maxsize=4096)  # most labels are those of the frame before
+def _shortened(words: str, width: float) -> tuple[str, float]:
+    """A line that is no wider than `width` pixels, and how wide it is."""
     text = "".join(c if c.isprintable() else "?" for c in words)
-    if _font().getlength(text) <= width:
-        return text
+    length = _font().getlength(text)
+    if length <= width:
+        return text, length
     while text and _font().getlength(f"{text}…") > width:
         text = text[:-1]
-    return f"{text}…" if text else ""
+    shown = f"{text}…" if text else ""
+    return shown, _font().getlength(shown)
 
 
 def with_legend(image: np.ndarray, title: str, entries: Iterable[LegendEntry]) -> np.ndarray:
@@ -188,7 +206,7 @@ def _pieces(entries: Iterable[LegendEntry], width: float) -> Iterator[LegendEntr
             else:
                 line = longer
         if line:
-            yield color, _shortened(line, width)
+            yield color, _shortened(line, width)[0]
 
 
 def blank_tile(width: int = 400, height: int = 225) -> np.ndarray:

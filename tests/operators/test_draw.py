@@ -22,6 +22,22 @@ def test_a_mask_tints_its_pixels_and_no_others() -> None:
     assert (image[70:, 120:] == 100).all()
 
 
+def test_what_is_inside_of_a_mask_keeps_its_shades() -> None:
+    """45 % of the colour, wherever in the picture the mask lies; its border has the colour."""
+    image = np.random.default_rng(0).integers(0, 256, (90, 160, 3)).astype(np.uint8)
+    before, color = image.copy(), (0, 158, 115)
+    mask = np.zeros((90, 160), bool)
+    mask[50:90, 120:160] = mask[70:80, 100:121] = True
+    draw.overlay_mask(image, mask, color)
+    inner = cv2.erode(mask.view("u1"), np.ones((5, 5), np.uint8), borderValue=0).view(bool)
+    expected = (before * 0.55 + np.array(color) * 0.45).astype(np.uint8)
+    assert inner.any() and (image[inner] == expected[inner]).all()
+    outside = ~cv2.dilate(mask.view("u1"), np.ones((5, 5), np.uint8)).view(bool)
+    assert (image[outside] == before[outside]).all()
+    assert (image[70, 140] != before[70, 140]).any() and (image[75, 100] == color).all()
+    draw.overlay_mask(image, np.zeros((90, 160), bool), color)
+
+
 def test_axes_point_where_the_pose_says() -> None:
     image = grey(200, 200)
     camera = Intrinsics("PINHOLE", 200.0, 200.0, 100.0, 100.0)
