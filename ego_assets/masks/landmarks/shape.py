@@ -10,6 +10,7 @@ part of it. What lies between fingers that all but touch is shadow, and belongs 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -172,7 +173,7 @@ def _of_hand_colour(image: np.ndarray, core: np.ndarray, likely: np.ndarray) -> 
 def _drawn(shape: tuple[int, ...], points: np.ndarray, scale: float, breadth: float) -> np.ndarray:
     """(h, w) bool: the hand, with its flesh `breadth` times as broad."""
     canvas = np.zeros(shape, np.uint8)
-    radii = _RADII_M * (scale * breadth)
+    radii = (_RADII_M * (scale * breadth)).tolist()
     for finger, sizes in zip(_FINGERS, radii, strict=True):
         for one, other, start, end in zip(finger, finger[1:], sizes, sizes[1:], strict=False):
             _capsule(canvas, points[one], points[other], start, end)
@@ -218,16 +219,23 @@ def _capsule(
     canvas: np.ndarray, start: np.ndarray, end: np.ndarray, first: float, second: float
 ) -> None:
     """Draw what lies between two circles of different size."""
-    for place, radius in ((start, first), (end, second)):
-        centre = tuple(round(float(v) * 2**_SHIFT) for v in place)
-        cv2.circle(canvas, centre, max(1, round(radius * 2**_SHIFT)), 1, -1, shift=_SHIFT)
-    ahead = end - start
-    length = float(np.linalg.norm(ahead))
+    # Plain numbers: arrays of two take longer than all that is drawn.
+    (x0, y0), (x1, y1) = start.tolist(), end.tolist()
+    unit = 2**_SHIFT
+    for x, y, radius in ((x0, y0, first), (x1, y1, second)):
+        centre = round(x * unit), round(y * unit)
+        cv2.circle(canvas, centre, max(1, round(radius * unit)), 1, -1, shift=_SHIFT)
+    right, down = x1 - x0, y1 - y0
+    length = math.sqrt(right * right + down * down)
     if length > 1e-6:
-        side = np.array([-ahead[1], ahead[0]]) / length
-        corners = [start + side * first, end + side * second]
-        corners += [end - side * second, start - side * first]
-        outline = np.round(np.array(corners) * 2**_SHIFT).astype(np.int32)
+        across, along = -down / length, right / length
+        corners = [
+            (x0 + across * first, y0 + along * first),
+            (x1 + across * second, y1 + along * second),
+            (x1 - across * second, y1 - along * second),
+            (x0 - across * first, y0 - along * first),
+        ]
+        outline = np.array([(round(x * unit), round(y * unit)) for x, y in corners], np.int32)
         cv2.fillConvexPoly(canvas, outline, 1, shift=_SHIFT)
 
 
