@@ -5,6 +5,7 @@ Here: where features are, frame by frame, in normalised coordinates. Not here: 3
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -33,10 +34,23 @@ class FeatureTracks:
     _points: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 2), np.float32))
     _before: np.ndarray | None = None
 
-    def step(self, frame: int, grey: np.ndarray, mask: np.ndarray | None) -> None:
-        """Track into the next frame. mask: (H, W) uint8 of the object's visible part, or None."""
-        if self._before is not None and len(self._alive):
-            self._follow(grey)
+    @classmethod
+    def step_together(
+        cls,
+        tracks: Sequence[FeatureTracks],
+        frame: int,
+        grey: np.ndarray,
+        masks: Sequence[np.ndarray | None],
+    ) -> None:
+        """Track objects that have seen the same frames into the next one.
+
+        masks: (H, W) uint8 of the visible part of each, or None.
+        """
+        cls._follow([t for t in tracks if t._before is not None and t._alive], grey)
+        for track, mask in zip(tracks, masks, strict=True):
+            track._enter(frame, grey, mask)
+
+    def _enter(self, frame: int, grey: np.ndarray, mask: np.ndarray | None) -> None:
         if mask is None:
             self._alive, self._points = [], np.zeros((0, 1, 2), np.float32)
         else:
@@ -45,12 +59,21 @@ class FeatureTracks:
         self.places[frame] = dict(zip(self._alive, self._points[:, 0].copy(), strict=True))
         self._before = grey
 
-    def _follow(self, grey: np.ndarray) -> None:
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(self._before, grey, self._points, None, **_KLT)  # type: ignore[call-overload]
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(grey, self._before, moved, None, **_KLT)  # type: ignore[call-overload]
-        error = np.linalg.norm((back - self._points)[:, 0], axis=1)
+    @staticmethod
+    def _follow(tracks: Sequence[FeatureTracks], grey: np.ndarray) -> None:
+        """Follow the features of all at once: each call makes its pyramids of both pictures."""
+        if not tracks:
+            return
+        before, points = tracks[0]._before, np.concatenate([t._points for t in tracks])
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(before, grey, points, None, **_KLT)  # type: ignore[call-overload]
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(grey, before, moved, None, **_KLT)  # type: ignore[call-overload]
+        error = np.linalg.norm((back - points)[:, 0], axis=1)
         good = (found.ravel() == 1) & (found_back.ravel() == 1) & (error < 0.5)
-        self._keep(good, moved)
+        ends = np.cumsum([len(t._alive) for t in tracks])[:-1]
+        for track, kept, there in zip(
+            tracks, np.split(good, ends), np.split(moved, ends), strict=True
+        ):
+            track._keep(kept, there)
 
     def _keep(self, good: np.ndarray, points: np.ndarray) -> None:
         self._alive = [f for f, g in zip(self._alive, good, strict=True) if g]

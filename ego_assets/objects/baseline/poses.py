@@ -30,7 +30,7 @@ from ego_assets.vision.geometry import (
     quaternion_from_matrix,
 )
 from ego_assets.vision.mask_scaling import decode_nearest
-from ego_assets.vision.threads import each, side_by_side
+from ego_assets.vision.threads import allowed_threads, each, side_by_side
 
 CARRIED_FRAMES = 60
 
@@ -89,6 +89,9 @@ class BaselineObjectPoseEstimator:
         for row in masks:
             by_frame.setdefault(row["frame_index"], []).append(row)
         tracks = {r["track_id"]: FeatureTracks() for r in masks}
+        names = sorted(tracks)
+        count = min(allowed_threads(), len(names))
+        shares = [names[first::count] for first in range(count)]
         scale = 1.0
         for frame in clip.frames.read(max_side_px=self.settings.work_side_px):
             scale = frame.scale
@@ -96,11 +99,15 @@ class BaselineObjectPoseEstimator:
             shown = {r["track_id"]: r for r in by_frame.get(frame.index, [])}
 
             def step(
-                track: str, index: int = frame.index, grey: np.ndarray = grey, shown: Any = shown
+                names: list[str],
+                index: int = frame.index,
+                grey: np.ndarray = grey,
+                shown: Any = shown,
             ) -> None:
-                tracks[track].step(index, grey, _small_mask(shown.get(track), grey.shape))
+                small = [_small_mask(shown.get(name), grey.shape) for name in names]
+                FeatureTracks.step_together([tracks[n] for n in names], index, grey, small)
 
-            for _ in each(step, tracks):
+            for _ in each(step, shares):
                 pass
         lens = lens_of_cameras(clip)
         found: dict[str, Observations] = {}
