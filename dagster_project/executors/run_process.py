@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sqlite3
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,10 @@ from dagster._core.remote_origin import (
     InProcessCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
+)
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.interrupts import capture_interrupts
@@ -97,7 +103,27 @@ def _execute(command: RunCommand, job: dg.JobDefinition, instance: dg.DagsterIns
             remote_job_origin=_origin(job.name),
             job_code_origin=command.job.get_python_origin(),
         )
-        execute_run(command.job, run, instance)
+        with event_files_open(instance, run.run_id):
+            execute_run(command.job, run, instance)
+
+
+@contextmanager
+def event_files_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Keep the files open that SQLite has for the events of a run, if it is SQLite that has them.
+
+    Dagster opens and closes them for every event, and whoever is the last to close one copies the
+    write-ahead log into it and deletes the log.
+    """
+    storage = instance.event_log_storage
+    with ExitStack() as stack:
+        if isinstance(storage, SqliteEventLogStorage):
+            for name in (run_id, INDEX_SHARD_NAME):
+                file = Path(storage.path_for_shard(name)).as_uri()
+                with suppress(sqlite3.Error):  # it is only slower
+                    connection = sqlite3.connect(f"{file}?mode=rw", uri=True)
+                    stack.enter_context(closing(connection))
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        yield
 
 
 def _origin(job_name: str) -> RemoteJobOrigin:
