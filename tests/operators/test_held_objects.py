@@ -13,7 +13,7 @@ from ego_assets.masks.moved import holds as holds_module
 from ego_assets.masks.moved.carry import ScannedClip, Thing, carry, name_tracks
 from ego_assets.masks.moved.contact import Cut
 from ego_assets.masks.moved.holds import HandPath, Hold, covered_by, find_holds
-from ego_assets.masks.moved.objects import ObjectLook, follow_objects
+from ego_assets.masks.moved.objects import ObjectLook, _shrunk_hand, follow_objects
 from ego_assets.masks.settings import SegmentSettings
 from ego_assets.operator import Frame
 from ego_assets.vision.patches import Patch
@@ -198,3 +198,25 @@ def test_two_parts_of_one_cut_become_one_track(start: int) -> None:
     for frame in range(30):
         shown = [thing.masks[frame] for thing in again if frame in thing.masks]
         assert all(a.iou(b) < 0.7 for a, b in combinations(shown, 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "small"),
+    [((720, 1280), (270, 480)), ((468, 680), (330, 480)), ((540, 961), (270, 480)), (SHAPE,) * 2],
+)
+def test_a_hand_is_shrunk_as_its_whole_picture_is(
+    size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    masks = {}
+    for frame in range(12):
+        mask = np.zeros(size, np.uint8)
+        for x, y, radius in rng.uniform(-0.1, 1.1, (frame % 4, 3)) * (size[1], size[0], 80):
+            cv2.circle(mask, (int(x), int(y)), abs(int(radius)), 1, -1)
+        masks[frame] = Patch.of(mask.view(bool))
+    found = _shrunk_hand(HandPath(masks, dict.fromkeys(masks, JOINTS)), small).masks
+    for frame, mask in masks.items():
+        whole = mask.whole().view("u1") * 255
+        soft = cv2.resize(whole, small[::-1], interpolation=cv2.INTER_AREA)
+        assert found[frame].shape == small
+        assert (found[frame].whole() == (soft >= 128)).all()

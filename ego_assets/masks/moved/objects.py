@@ -98,12 +98,22 @@ def _shrunk_hand(hand: HandPath, shape: tuple[int, int]) -> HandPath:
 
 def _shrunk(mask: Patch, shape: tuple[int, int]) -> Patch:
     """A mask at another size: the pixels that it covers at least half of."""
-    if mask.shape == shape:
-        return mask
-    soft = cv2.resize(
-        mask.whole().view("u1") * 255, (shape[1], shape[0]), interpolation=cv2.INTER_AREA
+    if mask.shape == shape or not mask.area:
+        return mask if mask.shape == shape else Patch.of(np.zeros(shape, bool))
+    # Where a small pixel's edge falls on a large one's, a part is shrunk as the whole is.
+    down, across = (
+        long // math.gcd(long, short) for long, short in zip(mask.shape, shape, strict=True)
     )
-    return Patch.of(soft >= 128)
+    top, left = mask.top // down * down, mask.left // across * across
+    window = (
+        slice(top, -(-mask.bottom // down) * down),
+        slice(left, -(-mask.right // across) * across),
+    )
+    part = mask.within(window).view("u1") * 255
+    by_rows, by_columns = shape[0] / mask.shape[0], shape[1] / mask.shape[1]
+    size = round(part.shape[1] * by_columns), round(part.shape[0] * by_rows)
+    soft = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    return Patch.of(soft >= 128, (round(left * by_columns), round(top * by_rows)), shape)
 
 
 def follow_objects(
