@@ -56,7 +56,7 @@ def short_track(track_id: str) -> str:
 def overlay_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> None:
     """Tint the pixels of `mask` (resized to the picture) in place and outline them."""
     height, width = image.shape[:2]
-    small = mask.astype(np.uint8)
+    small: np.ndarray = mask.astype(np.uint8)
     if mask.shape != (height, width):
         small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
     edges = edges_of(small > 0)
