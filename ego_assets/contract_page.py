@@ -44,8 +44,8 @@ def _line(column: Column) -> str:
 
 
 def _limits(column: Column) -> str:
-    if column.choices:
-        return f" ({', '.join(column.choices)})"
+    if listed := column.choices or column.one_of:
+        return f" ({', '.join(listed)})"
     if column.minimum is not None and column.maximum is not None:
         return f" ({column.minimum:g} to {column.maximum:g})"
     if column.minimum is not None:

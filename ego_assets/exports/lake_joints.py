@@ -48,11 +48,14 @@ class JointsOfRobot:
 
     def read(self, reader: LakeReader, shard: str) -> ShardJoints:
         """The joints of a shard."""
-        columns = [*_KEY, "robot", "method", "joint_names", "joint_positions", "solver_status"]
+        columns = [*_KEY, "robot", "method", "joint_names", "joint_positions"]
+        columns += ["solver_status", "is_valid"]
         rows = reader.table("robot_mappings", columns=columns, shards=[shard]).filter(
             (pc.field("robot") == self.robot)
             & (pc.field("method") == self.method)
             & (pc.field("solver_status") != "failed")
+            # Null: of an older release.
+            & pc.field("is_valid").fill_null(True)
         )
         return ShardJoints.index(rows, self.names)
 

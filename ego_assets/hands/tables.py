@@ -20,6 +20,7 @@ from resources.lake.table import (
     Joints2D,
     Joints3D,
     MayBeAbsent,
+    OneOf,
     Plausible,
     Quaternion,
     Text,
@@ -39,8 +40,9 @@ REASONS = (
     "jumps",
     "out of reach",
     "not measured",
+    "beside its mask",
 )
-"""Why a row of the backend `landmarks` is not valid."""
+"""Why the joints of a row are not to be trusted."""
 
 
 class HandPose(FrameRow):
@@ -55,9 +57,7 @@ class HandPose(FrameRow):
     is_wearer: Annotated[Bool, MayBeAbsent()] | None = Field(
         default=None, description="the wearer's own hand, as hand_masks has it"
     )
-    invalid_reason: Text | None = Field(
-        description="why not valid; of the backend landmarks one of: " + ", ".join(REASONS)
-    )
+    invalid_reason: Annotated[Text, OneOf(REASONS)] | None = Field(description="why not valid")
     confidence: Annotated[Score, MayBeAbsent()] | None = Field(
         default=None, description="how likely it is that box and side are right"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -21,12 +21,32 @@ from resources.lake.table import (
     Bool,
     Float32,
     Int32,
+    MayBeAbsent,
+    OneOf,
     Plausible,
     Quaternion,
     Text,
     Unit,
     Vec3,
 )
+
+ObjectReason = Literal[
+    "the frame does not decode",
+    "mask too small",
+    "no model of its shape",
+    "no feature in view",
+    "few known features in view",
+    "features fit no rigid pose",
+    "few features agree",
+    "behind the camera",
+    "jumps",
+    "no depth at the mask",
+    "not looked for again yet",
+    "not rigid",
+    "mesh and mask do not overlap",
+]
+"""Why an object has no pose in a frame."""
+REASONS: tuple[str, ...] = get_args(ObjectReason)
 
 
 class ObjectPose(FrameRow):
@@ -37,7 +57,12 @@ class ObjectPose(FrameRow):
 
     track_id: Text = Field(description="the object mask's track")
     is_valid: Bool = Field(description="false: the pose is null")
-    invalid_reason: Text | None = Field(description="why not valid")
+    invalid_reason: Annotated[Text, OneOf(REASONS)] | None = Field(description="why not valid")
+    confidence: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None,
+        description="of a valid row: how likely it is that its turn since object_frame is right, "
+        "by a curve fitted to rendered samples (docs/accuracy.md); null: not judged",
+    )
     camera_from_object_m: Annotated[Vec3, Unit("units of scale_kind")] | None = Field(
         description="translation of the object frame in the camera"
     )

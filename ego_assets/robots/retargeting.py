@@ -29,6 +29,7 @@ from ego_assets.robots.solver import (
     SolverState,
     solve_run,
 )
+from ego_assets.robots.tables import RobotReason
 from ego_assets.vision.geometry import matrix_from_quaternion
 
 _MIDDLE_CHAIN = (0, 9, 10, 11, 12)
@@ -36,6 +37,8 @@ _REACH_SHARE = 0.1
 _REACH_RANGE_M = (0.02, 1.0)
 _LIMIT_SLACK_RAD = 1e-6
 _GAP_S = 0.5
+MAX_ERROR_M = 0.03
+"""From a fingertip to its target: beyond it, the robot no longer does what the hand does."""
 _MIRROR = np.array([1.0, -1.0, 1.0])
 _STATE_FIELDS = ("qpos", "filtered", "targets", "projected")
 
@@ -81,7 +84,7 @@ class DexRetargeter:
     """
 
     name = "dex_retargeting"
-    version = "2"
+    version = "3"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -193,11 +196,15 @@ class DexRetargeter:
         errors = np.linalg.norm(solution.tips - targets, axis=1)
         lower, upper = solver.limits.T
         q = solution.positions
-        inside = np.all((q >= lower - _LIMIT_SLACK_RAD) & (q <= upper + _LIMIT_SLACK_RAD))
+        inside = bool(np.all((q >= lower - _LIMIT_SLACK_RAD) & (q <= upper + _LIMIT_SLACK_RAD)))
+        reason = reason_against(solution.status, inside, errors)
         return {
             "track_id": pose["track_id"],
             "side": pose["side"],
             "is_wearer": pose["is_wearer"],
+            "is_valid": reason is None,
+            "invalid_reason": reason,
+            "confidence": confidence_of(pose["confidence"], errors),
             "robot": robot,
             "method": self.settings.method,
             "joint_names": list(solver.joint_names),
@@ -208,10 +215,25 @@ class DexRetargeter:
             "fingertip_error_m": [float(v) for v in errors],
             "mean_fingertip_error_m": float(errors.mean()),
             "solver_status": solution.status,
-            "within_limits": bool(inside),
+            "within_limits": inside,
             "backend": self.name,
             "quality_tier": self.quality_tier,
         }
+
+
+def reason_against(status: str, within_limits: bool, errors_m: np.ndarray) -> RobotReason | None:
+    """Why a row is not valid; None: it is. errors_m: (F,) of each fingertip to its target."""
+    if status == "failed":
+        return "solver failed"
+    if not within_limits:
+        return "out of limits"
+    return "misses the fingertips" if errors_m.mean() > MAX_ERROR_M else None
+
+
+def confidence_of(hand: float | None, errors_m: np.ndarray) -> float | None:
+    """How likely it is that a fingertip of the robot is where the hand wants it, which it is not if
+    the hand is none; None: the hand pose has no confidence."""
+    return None if hand is None else hand * float(np.mean(errors_m <= MAX_ERROR_M))
 
 
 def joints_in_hand(pose: dict[str, Any]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -11,12 +11,14 @@ from ego_assets.rows import (
     FrameRow,
     Metres,
     QualityTier,
+    Score,
     Side,
 )
 from resources.lake.table import (
     Bool,
     Floats,
     MayBeAbsent,
+    OneOf,
     Plausible,
     Quaternion,
     Text,
@@ -24,6 +26,10 @@ from resources.lake.table import (
     Unit,
     Vec3,
 )
+
+RobotReason = Literal["solver failed", "out of limits", "misses the fingertips"]
+"""Why a robot's joints are not to be trusted. A hand pose that is not valid has no row."""
+REASONS: tuple[str, ...] = get_args(RobotReason)
 
 
 class RobotMapping(FrameRow):
@@ -36,6 +42,17 @@ class RobotMapping(FrameRow):
     side: Side = Field(description="from the wearer's view")
     is_wearer: Annotated[Bool, MayBeAbsent()] | None = Field(
         default=None, description="the wearer's own hand, as hand_poses has it"
+    )
+    is_valid: Annotated[Bool, MayBeAbsent()] | None = Field(
+        default=None, description="false: the joints are not to be trusted; null: not judged"
+    )
+    invalid_reason: Annotated[Text, OneOf(REASONS), MayBeAbsent()] | None = Field(
+        default=None, description="why not valid"
+    )
+    confidence: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None,
+        description="the confidence of its hand pose, times the share of fingertips that reach "
+        "their targets; null: the hand pose has none",
     )
     robot: Text = Field(description="name of the robot hand")
     method: Literal["vector", "position", "dexpilot"] = Field(description="objective")

@@ -42,9 +42,9 @@ def overlay_frames(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (seconds in the raw video, (H, W, 3) uint8 RGB picture with all that was found).
 
-    Below a picture are the words on what is not valid in it, a lane each for hands, camera and
-    objects, which shows where in the clip they are valid, and the legend, if it is wanted. A
-    picture with a row that is not valid has a frame. Raises as `write_overlay`.
+    Below a picture are the words on what is not valid in it, a lane each for hands, camera,
+    objects and robots, which shows where in the clip they are valid, and the legend, if it is
+    wanted. A picture with a row that is not valid has a frame. Raises as `write_overlay`.
     """
     entries = list(_legend(footage.objects())) if legend else []
     for clip in footage.read():

@@ -26,10 +26,16 @@ def judged_by_kind(clip: ClipRows) -> dict[str, dict[str, dict[int, dict[str, An
     hands = clip.by_track("hand_poses").values()
     cameras = {row["frame_index"]: row for row in clip.tables["scene_reconstruction"]}
     objects = clip.by_track("object_poses").items()
+    robots: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in clip.tables["robot_mappings"]:
+        if row["is_valid"] is not None:  # of an older release
+            name = f"{hand_name(row)} {row['robot']} {row['method']}"
+            robots.setdefault(name, {})[row["frame_index"]] = row
     return {
         "hands": {hand_name(next(iter(rows.values()))): rows for rows in hands},
         "camera": {"camera": cameras} if cameras else {},
         "objects": {f"object {draw.short_track(track)}": rows for track, rows in objects},
+        "robots": robots,
     }
 
 

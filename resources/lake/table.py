@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 
 
 class ContractError(ValueError):
@@ -73,6 +73,13 @@ class Formerly:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """Annotation: all that a writer may say. What older releases wrote is read as it is."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ArraysKey:
     """Annotation: the column names the file of arrays that belongs to the row's work item."""
 
@@ -117,6 +124,7 @@ class Column:
     names_arrays: bool = False
     is_said_beside: bool = False
     formerly: Mapping[str, str] | None = None
+    one_of: tuple[str, ...] | None = None
 
 
 class Table(BaseModel):
@@ -244,8 +252,12 @@ class Table(BaseModel):
 
     @classmethod
     def validate_batch(cls, batch: pa.Table) -> None:
-        """Raise `ContractError` unless `batch` fits: columns, types, nulls, ranges, key."""
-        problems = cls.violations(batch)
+        """Raise `ContractError` unless `batch` may be written: it fits the contract, and columns
+        with a list (`OneOf`) say nothing else."""
+        listed = [(c, c.one_of) for c in cls.columns() if c.one_of]
+        problems = cls.violations(batch) or [
+            problem for c, known in listed for problem in _unknown(c, batch.column(c.name), known)
+        ]
         if problems:
             raise ContractError(f"{cls.table}: " + "; ".join(problems))
 
@@ -310,6 +322,7 @@ def _column(name: str, info: FieldInfo) -> Column:
         names_arrays=any(isinstance(m, ArraysKey) for m in metadata),
         is_said_beside=any(isinstance(m, SaidBeside) for m in metadata),
         formerly=next((m.names for m in metadata if isinstance(m, Formerly)), None),
+        one_of=next((m.values for m in metadata if isinstance(m, OneOf)), None),
     )
 
 
@@ -349,36 +362,24 @@ def _column_violations(column: Column, data: pa.ChunkedArray) -> list[str]:
                 f"{column.name}: {outside} values outside [{column.minimum}, {column.maximum}]"
             )
     if column.choices is not None:
-        known = pa.array(list(column.choices), pa.string())
-        unknown = pc.unique(leaves.filter(pc.invert(pc.is_in(leaves, value_set=known))))
-        if len(unknown):
-            problems.append(f"{column.name}: {unknown.to_pylist()} not in {list(column.choices)}")
+        problems += _unknown(column, leaves, column.choices)
     return problems
 
 
+def _unknown(column: Column, values: pa.ChunkedArray, known: Sequence[str]) -> list[str]:
+    values = pc.drop_null(values)
+    is_known = pc.is_in(values, value_set=pa.array(list(known), pa.string()))
+    unknown = pc.unique(values.filter(pc.invert(is_known)))
+    return [f"{column.name}: {unknown.to_pylist()} not in {list(known)}"] if len(unknown) else []
+
+
 def _outside(leaves: pa.ChunkedArray, low: float | None, high: float | None) -> int:
-    if not len(leaves):
-        return 0
-    bounds = pc.min_max(leaves)
-    smallest, largest = bounds["min"].as_py(), bounds["max"].as_py()
-    below = low is not None and smallest is not None and smallest < low
-    above = high is not None and largest is not None and largest > high
-    if not below and not above:
-        return 0
     count = 0
     if low is not None:
         count += pc.sum(pc.less(leaves, low)).as_py() or 0
     if high is not None:
         count += pc.sum(pc.greater(leaves, high)).as_py() or 0
     return count
-
-
-def empty(schema: pa.Schema) -> pa.Table:
-    return schema.empty_table()
-
-
-def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
 class _Tables(dict[str, type[Table]]):

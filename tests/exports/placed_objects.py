@@ -43,7 +43,7 @@ def poses_of_cup(
                 row
                 | {
                     "is_valid": good,
-                    "invalid_reason": None if good else "lost",
+                    "invalid_reason": None if good else "few features agree",
                     "camera_from_object_m": at if good else None,
                     "camera_from_object_xyzw": [0.0, 0.0, 0.0, 1.0] if good else None,
                     "world_from_object_m": at if good else None,

@@ -9,10 +9,15 @@ import pytest
 
 from ego_assets.hands.tables import HandPose
 from ego_assets.operator import ClipInput, ClipOperator, Intrinsics
-from ego_assets.robots.retargeting import DexRetargeter, joints_in_hand
+from ego_assets.robots.retargeting import (
+    DexRetargeter,
+    confidence_of,
+    joints_in_hand,
+    reason_against,
+)
 from ego_assets.robots.robot_hands import HUMAN_TIPS
 from ego_assets.robots.settings import RetargetSettings
-from ego_assets.robots.tables import RobotMapping
+from ego_assets.robots.tables import REASONS, RobotMapping
 from ego_assets.vision.geometry import quaternion_from_matrix
 
 FPS = 30.0
@@ -111,7 +116,7 @@ def errors_mm(rows: list[dict]) -> np.ndarray:
 def test_is_a_retargeter():
     operator = DexRetargeter(settings())
     assert isinstance(operator, ClipOperator)
-    assert (operator.name, operator.version, operator.weights_hash) == ("dex_retargeting", "2", "")
+    assert (operator.name, operator.version, operator.weights_hash) == ("dex_retargeting", "3", "")
 
 
 @pytest.mark.parametrize("method", ["position", "vector", "dexpilot"])
@@ -211,7 +216,7 @@ def test_invalid_poses_have_no_row_and_are_counted():
     hand = reachable_hands(operator, "ego_hand", 1)[0]
     rows = [
         pose_row(hand, 0),
-        pose_row(hand, 1, is_valid=False, invalid_reason="occluded"),
+        pose_row(hand, 1, is_valid=False, invalid_reason="presence low"),
         pose_row(hand * 0.0, 2),
     ]
     output = operator.process(clip_of(rows, 0, 3), None)
@@ -219,6 +224,34 @@ def test_invalid_poses_have_no_row_and_are_counted():
     assert sum(output.notes["poses_skipped"].values()) == 2
     nothing = operator.process(clip_of([], 0, 3), None)
     assert nothing.tables == {"robot_mappings": []}
+
+
+def test_a_robot_is_no_surer_than_its_hand():
+    operator = DexRetargeter(settings())
+    hands = reachable_hands(operator, "ego_hand", 10)
+    rows = [pose_row(hand, i, confidence=0.1 * i) for i, hand in enumerate(hands)]
+    rows.append(pose_row(hands[-1], 10))
+    mapped = operator.process(clip_of(rows, 0, 11), None).tables["robot_mappings"]
+    assert all(r["is_valid"] and r["invalid_reason"] is None for r in mapped)
+    np.testing.assert_allclose([r["confidence"] for r in mapped[:-1]], 0.1 * np.arange(10))
+    assert mapped[-1]["confidence"] is None, "its hand has none"
+
+
+@pytest.mark.parametrize(
+    ("status", "inside", "errors_mm", "reason", "confidence"),
+    [
+        ("converged", True, [1, 2, 29, 3, 4], None, 0.8),
+        ("converged", True, [1, 2, 90, 3, 4], None, 0.64),
+        ("stopped", True, [50, 60, 70, 20, 90], "misses the fingertips", 0.16),
+        ("converged", False, [1, 1, 1, 1, 1], "out of limits", 0.8),
+        ("failed", False, [99] * 5, "solver failed", 0.0),
+    ],
+)
+def test_joints_that_do_not_serve_are_not_valid(status, inside, errors_mm, reason, confidence):
+    errors_m = np.array(errors_mm) / 1e3
+    assert reason_against(status, inside, errors_m) == reason
+    assert reason in (None, *REASONS)
+    assert confidence_of(0.8, errors_m) == pytest.approx(confidence)
 
 
 def test_solver_failures_are_said_and_never_printed(capfd, monkeypatch):

@@ -302,7 +302,7 @@ def test_a_hand_that_is_not_at_its_mask_is_invalid(estimator: HamerEstimator) ->
     far = replace(clip.intrinsics, fx=3000.0, fy=3000.0)
     (row,) = estimator.process(replace(clip, intrinsics=far), None).tables["hand_poses"]
     assert not row["is_valid"]
-    assert "distance" in row["invalid_reason"]
+    assert row["invalid_reason"] == "out of reach"
     assert network.shape == Shape.of(TINY_HAMER)
 
 

@@ -44,8 +44,8 @@ LAKES = sorted(GOLDEN.glob("lake_schema_*"))
 def golden_value(name: str, column: Any) -> Any:
     if name in {"video_id", "clip_id", "take_id", "shard"}:
         return {"video_id": "a" * 16, "clip_id": "a" * 16 + "-0000", "shard": SHARD}.get(name, "t")
-    if column.choices:
-        return column.choices[0]
+    if listed := column.choices or column.one_of:
+        return listed[0]
 
     def of(kind: pa.DataType) -> Any:
         if pa.types.is_fixed_size_list(kind):

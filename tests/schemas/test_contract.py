@@ -8,7 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ego_assets.catalog import TABLES
+from resources.lake import Lake
 from resources.lake.table import ContractError
+from tests.resources.test_schema_evolution import golden_rows
+from tests.stages.stage_bench import SHARD, provenance
 
 
 def clip_row(**changes):
@@ -69,6 +72,32 @@ def test_a_bad_row_is_refused(changes, says):
 def test_a_repeated_key_is_refused():
     with pytest.raises(ContractError, match="repeat the key"):
         TABLES["clips"].from_rows([clip_row(), clip_row()])
+
+
+@pytest.mark.parametrize(
+    "table", ["hand_poses", "object_poses", "robot_mappings", "scene_reconstruction"]
+)
+def test_reasons_are_a_closed_list_for_whoever_writes(table):
+    model, (full, _) = TABLES[table], golden_rows(table)
+    (column,) = (c for c in model.columns() if c.name == "invalid_reason")
+    for reason in (*column.one_of, None):
+        assert model.from_rows([full | {"invalid_reason": reason}]).num_rows == 1
+    with pytest.raises(ContractError, match=r"invalid_reason: \['because'\] not in"):
+        model.from_rows([full | {"invalid_reason": "because"}])
+
+
+def test_what_an_older_release_said_is_read_and_compacted(tmp_path, monkeypatch):
+    lake, model, (full, _) = Lake(tmp_path), TABLES["object_poses"], golden_rows("object_poses")
+    said = full | {"invalid_reason": "3 known features are seen, 6 are needed"}
+    with monkeypatch.context() as before:
+        before.setattr(model, "validate_batch", lambda batch: None)
+        lake.publish("object_poses", SHARD, "unit", model.from_rows([said]), provenance("old"))
+    lake.compact("object_poses", SHARD, ["unit"])
+    rows = lake.read("object_poses", SHARD)
+    assert rows["invalid_reason"].to_pylist() == [said["invalid_reason"]]
+    assert model.violations(rows) == []
+    with pytest.raises(ContractError, match="invalid_reason"):
+        lake.publish("object_poses", SHARD, "again", rows, provenance("now"))
 
 
 def test_an_empty_batch_fits_every_table():

@@ -55,7 +55,7 @@ class HamerEstimator:
     """
 
     name = "hamer"
-    version = "4"
+    version = "5"
     quality_tier = "reference"
     weights_hash = ""
     on_device = True
@@ -237,10 +237,10 @@ def _reason(clip: ClipInput, look: HandPrediction, joints: np.ndarray) -> str | 
 def _why_invalid(joints: np.ndarray, pixels: np.ndarray, box: list[float]) -> str | None:
     """The network is sure of everything: what it says is held against the mask and the arm."""
     if not 0.08 < joints[0, 2] < 3.0:
-        return f"implausible distance of {joints[0, 2]:.2f} m"
+        return "out of reach"
     low, high = np.array(box[:2]), np.array(box[2:])
     margin = 0.25 * (high - low)
     inside = ((pixels > low - margin) & (pixels < high + margin)).all(axis=1).mean()
     if inside < 0.5:
-        return f"only {100 * inside:.0f} % of the joints are at the mask"
+        return "beside its mask"
     return None

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ego_assets.objects.tables import ObjectReason
 from ego_assets.vision.geometry import invert_pose, pose_matrix, rotation_angle_deg
 
 MIN_POINTS = 6
@@ -31,7 +32,7 @@ class ObjectModel:
     poses: dict[int, np.ndarray] = field(default_factory=dict)
     inliers: dict[int, int] = field(default_factory=dict)
     errors: dict[int, float] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
+    reasons: dict[int, ObjectReason] = field(default_factory=dict)
     misses: dict[int, int] = field(default_factory=dict)
 
     def judge(self, seen: list[int], agreed: set[int]) -> None:
@@ -177,11 +178,11 @@ def locate(
     guess: np.ndarray | None,
     limit: float,
     min_share: float,
-) -> tuple[np.ndarray, int, float] | str:
+) -> tuple[np.ndarray, int, float] | ObjectReason:
     """(camera_from_object, inliers, RMS error) by PnP, or the reason why not."""
     shared = [f for f in seen if f in model.points]
     if len(shared) < MIN_POINTS:
-        return f"{len(shared)} known features are seen, {MIN_POINTS} are needed"
+        return "few known features in view"
     points = np.array([model.points[f] for f in shared])
     places = np.array([seen[f] for f in shared])
     cv2.setRNGSeed(0)
@@ -202,20 +203,20 @@ def locate(
         points, places, np.eye(3), None, **options
     )
     if not ok or inliers is None or len(inliers) < MIN_POINTS:
-        return "the features fit no rigid pose"
+        return "features fit no rigid pose"
     chosen = inliers.ravel()
     model.judge(shared, {shared[i] for i in chosen})
     if len(chosen) < min_share * len(shared):
-        return f"only {len(chosen)} of {len(shared)} features agree on a pose"
+        return "few features agree"
     rotation, translation = cv2.solvePnPRefineLM(
         points[chosen], places[chosen], np.eye(3), None, rotation, translation
     )
     pose = pose_matrix(cv2.Rodrigues(rotation)[0], translation.ravel())
     cam = points[chosen] @ pose[:3, :3].T + pose[:3, 3]
     if (cam[:, 2] <= 0).any() or not np.isfinite(pose).all():
-        return "the pose lies behind the camera"
+        return "behind the camera"
     if guess is not None and rotation_angle_deg(pose[:3, :3], guess[:3, :3]) > MAX_TURN_DEG:
-        return "the pose jumps"
+        return "jumps"
     error = np.linalg.norm(cam[:, :2] / cam[:, 2:] - places[chosen], axis=1)
     return pose, len(chosen), float(np.sqrt((error**2).mean()))
 

@@ -27,6 +27,7 @@ from ego_assets.objects.foundationpose.bridge import Bridge, BridgeError
 from ego_assets.objects.foundationpose.meshes import Mesh, MeshLibrary
 from ego_assets.objects.foundationpose.tracks import Sighting, Track
 from ego_assets.objects.settings import FoundationPoseSettings, ObjectPoseSettings
+from ego_assets.objects.tables import ObjectReason
 from ego_assets.operator import Carried, ClipInput, ClipOutput, MetricDepth, Rows
 from ego_assets.vision.cameras import lens_of_cameras, scaled_intrinsics, undistortion
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix, quaternion_from_matrix
@@ -57,7 +58,7 @@ class FoundationPoseEstimator:
     """
 
     name = "foundationpose"
-    version = "3"
+    version = "4"
     quality_tier = "reference"
     weights_hash = ""
     on_device = True
@@ -233,7 +234,7 @@ class FoundationPoseEstimator:
             elif view.pts_s - tracks[track].tried_s >= self.settings.retry_s:
                 jobs[track] = None
             else:
-                found[track] = _miss(view, "lost; it is looked for again in a moment")
+                found[track] = _miss(view, "not looked for again yet")
         found |= self._ask(view, jobs, tracks)
         lost: dict[str, np.ndarray | None] = {}
         for track, before in jobs.items():
@@ -286,17 +287,16 @@ class FoundationPoseEstimator:
         says nothing."""
         turn = pose[:3, :3]
         if not np.isfinite(pose).all() or not np.allclose(turn @ turn.T, np.eye(3), atol=1e-2):
-            return _miss(view, "FoundationPose gave no rigid pose")
+            return _miss(view, "not rigid")
         if np.linalg.det(turn) < 0 or pose[2, 3] <= 0:
-            return _miss(view, "FoundationPose put it behind the camera, or mirrored")
+            return _miss(view, "behind the camera")
         drawn = mesh.silhouette(pose, view.matrix, view.depth.shape) & ~view.hands
         mask = view.masks[track] & ~view.hands
         union = int(np.count_nonzero(drawn | mask))
         overlap = int(np.count_nonzero(drawn & mask)) / max(1, union)
         if overlap < self.settings.min_mask_overlap:
-            text = f"the mesh overlaps the mask by {overlap:.2f} only"
-            return replace(_miss(view, text), overlap=overlap)
-        return Sighting(view.frame_index, view.pts_s, pose.copy(), overlap, "")
+            return replace(_miss(view, "mesh and mask do not overlap"), overlap=overlap)
+        return Sighting(view.frame_index, view.pts_s, pose.copy(), overlap)
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -317,7 +317,7 @@ class FoundationPoseEstimator:
             }
             seen = track.seen.get(frame)
             if seen is None or seen.pose is None:
-                row["invalid_reason"] = seen.reason if seen else "the frame could not be read"
+                row["invalid_reason"] = seen.reason if seen else "the frame does not decode"
                 continue
             row |= {
                 "is_valid": True,
@@ -342,17 +342,17 @@ def _in_world(pose: np.ndarray, world: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _miss(view: PinholeView, reason: str) -> Sighting:
+def _miss(view: PinholeView, reason: ObjectReason) -> Sighting:
     return Sighting(view.frame_index, view.pts_s, None, 0.0, reason)
 
 
-def _unfit(view: PinholeView, mask: np.ndarray) -> str:
-    """Why there is nothing to look at, or nothing."""
+def _unfit(view: PinholeView, mask: np.ndarray) -> ObjectReason | None:
+    """Why there is nothing to look at; None: there is."""
     if np.count_nonzero(mask) < MIN_MASK_PX:
-        return "the mask is too small"
+        return "mask too small"
     if np.count_nonzero(view.depth[mask]) < MIN_DEPTH_PX:
-        return "there is no depth at the mask"
-    return ""
+        return "no depth at the mask"
+    return None
 
 
 def _small(

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ego_assets.objects.tables import ObjectReason
+
 
 @dataclass(frozen=True)
 class Sighting:
@@ -19,7 +21,7 @@ class Sighting:
     pts_s: float
     pose: np.ndarray | None
     overlap: float
-    reason: str
+    reason: ObjectReason | None = None
 
     def packed(self) -> list[Any]:
         pose = None if self.pose is None else self.pose.tolist()
@@ -28,7 +30,7 @@ class Sighting:
     @classmethod
     def unpacked(cls, held: list[Any]) -> Sighting:
         pose = None if held[2] is None else np.array(held[2])
-        return cls(int(held[0]), float(held[1]), pose, float(held[3]), str(held[4]))
+        return cls(int(held[0]), float(held[1]), pose, float(held[3]), held[4])
 
 
 @dataclass
