@@ -498,7 +498,7 @@ FAULTS = (
     _fault("hands by the dozen", _crowd, "hand_masks:frames_are_not_crowded",
            may="tracks_are_not_fragmented clips_agree_at_their_seams"),
     _fault("a hand model with the wrong weights",
-           _set("hand_poses", is_valid=False, invalid_reason="0 % of the joints are at the mask"),
+           _set("hand_poses", is_valid=False, invalid_reason="beside its mask"),
            "hand_poses:hands_are_valid", may="clips_have_rows"),
     _fault("no hand poses", _empty("hand_poses"), "hand_poses:hands_are_valid"),
     _fault("no cameras of a clip", _forget_cameras, "scene_reconstruction:frames_are_registered"),

@@ -19,42 +19,71 @@ from ego_assets.graph.metadata import look_up, text_table
 from ego_assets.quality.finding import Finding, Offender, merge
 from ego_assets.vision import plots
 from resources.lake import Lake
-from resources.raw.places import accepted_uris
+from resources.raw.places import accepted_uris, files_of
 
 FAILS_HERE = "fails in these shards"
 """Metadata: whether the shards of this run are among those in which the check fails."""
 LISTED = 50
-_CLIP = re.compile(r"^[0-9a-f]{16}-\d{4}\b")
+_PLACE = re.compile(r"^(?P<video>[0-9a-f]{16})(?:-\d{4}\b|-t\d{3}-e(?P<frame>\d{6})\b)?")
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the clips of some shards come from. Nothing is read before it is asked for."""
+    """Where clips, videos and raw files of shards are. Nothing is read before it is asked for."""
 
     lake: Lake
     shards: Sequence[str]
 
     @cached_property
-    def _clips(self) -> dict[str, dict[str, Any]]:
-        clips: dict[str, dict[str, Any]] = {}
+    def _known(self) -> dict[str, dict[str, Any]]:
+        """By id: from which frame and second to which, and in which file."""
+        found: dict[str, dict[str, Any]] = {}
         for shard in self.shards:
-            files = accepted_uris(self.lake, shard)
-            columns = ["video_id", "clip_id", "start_frame", "end_frame", "start_pts_s"]
-            for clip in self.lake.read("clips", shard, columns=[*columns, "end_pts_s"]).to_pylist():
-                clips[clip["clip_id"]] = clip | {"uri": files.get(clip["video_id"], "")}
-        return clips
+            try:
+                found |= self._known_of(shard)
+            except Exception:  # a table that cannot be read: its own checks say so
+                continue
+        return found
+
+    def _known_of(self, shard: str) -> dict[str, dict[str, Any]]:
+        nothing: dict[str, Any] = dict.fromkeys(("start_frame", "end_frame"), 0)
+        nothing |= dict.fromkeys(("start_pts_s", "end_pts_s"), 0.0)
+        found = {file.item: nothing | {"uri": file.uri} for file in files_of(self.lake, shard)}
+        files = accepted_uris(self.lake, shard)
+        columns = ["video_id", "frame_count", "duration_s"]
+        for video in self.lake.read("video_manifest", shard, columns=columns).to_pylist():
+            if uri := files.get(video["video_id"]):
+                ends = {"end_frame": video["frame_count"], "end_pts_s": video["duration_s"]}
+                found[video["video_id"]] = nothing | ends | {"uri": uri}
+        columns = ["video_id", "clip_id", "start_frame", "end_frame", "start_pts_s", "end_pts_s"]
+        for clip in self.lake.read("clips", shard, columns=columns).to_pylist():
+            found[clip["clip_id"]] = clip | {"uri": files.get(clip["video_id"], "")}
+        return found
 
     def of(self, offender: Offender) -> tuple[str, str]:
         """(file, about which time in it), as a person looks for it; empty where there is none."""
-        found = _CLIP.match(offender.where)
-        clip = self._clips.get(found.group()) if found else None
-        if clip is None:
+        name, frame = offender.at or offender.where, offender.frame
+        place = self._known.get(name)
+        if place is None and (found := _PLACE.match(name)) is not None:
+            place = self._known.get(found.group()) or self._known.get(found["video"])
+            frame = found["frame"] if frame is None else frame
+        if place is None:
             return "", ""
-        frames = max(clip["end_frame"] - clip["start_frame"], 1)
-        done = 0 if offender.frame is None else offender.frame - clip["start_frame"]
-        length = clip["end_pts_s"] - clip["start_pts_s"]
-        seconds = clip["start_pts_s"] + length * done / frames
-        return Path(clip["uri"]).name, f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+        done = 0 if frame is None else int(frame) - place["start_frame"]
+        length = place["end_pts_s"] - place["start_pts_s"]
+        seconds = place["start_pts_s"] + length * done / max(
+            place["end_frame"] - place["start_frame"], 1
+        )
+        return Path(place["uri"]).name, f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+    def told(self, finding: Finding) -> str:
+        """What a check found, and of one that fails where it is worst: the file and the time."""
+        if finding.passed or not finding.worst:
+            return finding.sentence
+        file, time = self.of(finding.worst[0])
+        if not file or file in finding.sentence:
+            return finding.sentence
+        return f"{finding.sentence}; look at {file} at {time}"
 
 
 def check_result(
@@ -81,7 +110,7 @@ def check_result(
         metadata["worst value"] = readable(finding.value)
     if finding.worst:
         metadata["worst"] = _worst(finding, places)
-    failing = {shard: found.sentence for shard, found in findings.items() if not found.passed}
+    failing = {shard: places.told(found) for shard, found in findings.items() if not found.passed}
     failing |= elsewhere
     if failing:
         metadata["failing shards"] = text_table(
@@ -104,15 +133,13 @@ def check_result(
         check_name=finding.name,
         passed=finding.passed and not elsewhere,
         severity=severity,
-        description=_description(finding, elsewhere),
+        description=_description(places.told(finding), elsewhere),
         metadata=metadata,
     )
 
 
-def _description(finding: Finding, elsewhere: Mapping[str, str]) -> str:
-    if not elsewhere:
-        return finding.sentence
-    return f"{finding.sentence}; still fails in {named(list(elsewhere))}"
+def _description(said: str, elsewhere: Mapping[str, str]) -> str:
+    return f"{said}; still fails in {named(list(elsewhere))}" if elsewhere else said
 
 
 def _worst(finding: Finding, places: Places) -> dg.TableMetadataValue:

@@ -15,7 +15,7 @@ from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec
 from ego_assets import catalog
 from ego_assets.catalog import TABLES
 from ego_assets.feature import LAKE
-from ego_assets.graph.check_results import named
+from ego_assets.graph.check_results import Places, named
 from ego_assets.graph.metadata import look_up, text_table
 from ego_assets.graph.partitions import (
     fail_for_lost,
@@ -24,7 +24,8 @@ from ego_assets.graph.partitions import (
     lost_shards,
     shards_of_run,
 )
-from ego_assets.graph.probe_checks import quality_results, quality_specs
+from ego_assets.graph.probe_checks import FITS_CONTRACT, quality_results, quality_specs
+from ego_assets.quality.finding import Offender
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.upkeep.recovery.rebuild import ready
 from resources.lake import Lake
@@ -41,8 +42,13 @@ def form_of_probes(settings: type[ProbeSettings]) -> type[dg.Config]:
     return type(name, (settings, dg.Config), {"__doc__": settings.__doc__})
 
 
-def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult:
-    """Columns, types, units' ranges, nulls and keys of what lies in the lake."""
+def fits_contract(
+    lake: Lake, table: str, shards: list[str]
+) -> tuple[AssetCheckResult, dict[str, str]]:
+    """Columns, types, units' ranges, nulls and keys of what lies in the lake.
+
+    Returns the shards that do not fit as well, {shard: why}.
+    """
     problems: list[tuple[str, str]] = []
     rows = 0
     for shard in shards:
@@ -53,21 +59,28 @@ def fits_contract(lake: Lake, table: str, shards: list[str]) -> AssetCheckResult
             continue
         rows += batch.num_rows
         problems.extend((shard, p) for p in TABLES[table].violations(batch))
-    return AssetCheckResult(
+    broken: dict[str, str] = {}
+    for shard, problem in problems:
+        broken.setdefault(shard, problem[:500])
+    words = f"{rows} rows fit the contract" if rows else "not judged: there are no rows"
+    if problems:
+        words = f"{len(problems)} problems, the first in shard {': '.join(problems[0])}"[:500]
+    result = AssetCheckResult(
         asset_key=table,
-        check_name="fits_contract",
+        check_name=FITS_CONTRACT,
         passed=not problems,
         severity=AssetCheckSeverity.ERROR,
-        description=f"{len(problems)} problems" if problems else f"{rows} rows fit the contract",
+        description=words,
         metadata={
             "shards": named(shards),
             "rows": rows,
             "problems": text_table(
                 ("shard", "problem"), [(s, p[:500]) for s, p in problems[:LISTED]]
             ),
-            **(look_up("runbook", "fits_contract") if problems else {}),
+            **(look_up("runbook", FITS_CONTRACT) if problems else {}),
         },
     )
+    return result, broken
 
 
 def covers_every_clip(
@@ -79,20 +92,22 @@ def covers_every_clip(
     nothing done, rather than nothing to do.
     """
     counts = dict.fromkeys(State, 0)
-    open_items: list[tuple[str, str, str, str]] = []
+    open_items: list[tuple[str, str, str, str, str, str]] = []
     unknown = 0
     for shard in shards:
+        places = Places(lake, [shard])
         entries = ledger.entries(stage=table, shard=shard)
         if not entries and (clips := _clip_count(lake, shard)):
             unknown += clips
             if len(open_items) < LISTED:
                 why = f"the ledger knows none of its {clips} clips: run {table} of this shard"
-                open_items.append((shard, "", "unknown", why))
+                open_items.append((shard, "", "", "", "unknown", why))
         for entry in entries:
             counts[entry.state] += 1
             if entry.state not in {State.DONE, State.DROPPED} and len(open_items) < LISTED:
                 reason = (entry.error or "").split("\n", 1)[0][:300]
-                open_items.append((shard, entry.item_id, entry.state.value, reason))
+                place = places.of(Offender(entry.item_id, None, 0.0))
+                open_items.append((shard, entry.item_id, *place, entry.state.value, reason))
     total = sum(counts.values()) - counts[State.DROPPED] + unknown
     done = counts[State.DONE]
     return AssetCheckResult(
@@ -100,12 +115,14 @@ def covers_every_clip(
         check_name="covers_every_clip",
         passed=done == total,
         severity=AssetCheckSeverity.WARN,
-        description=f"{done} of {total} done",
+        description=f"{done} of {total} done" if total else "not judged: there is nothing to do",
         metadata={
             "shards": named(shards),
             **{state.value: count for state, count in counts.items()},
             "unknown": unknown,
-            "not done": text_table(("shard", "work item", "state", "reason"), open_items),
+            "not done": text_table(
+                ("shard", "work item", "file", "time", "state", "reason"), open_items
+            ),
             **(look_up("runbook", "covers_every_clip") if done != total else {}),
         },
     )
@@ -132,10 +149,11 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         else:
             mine = shards_of_run(context.instance, run.tags) or lake.shards()
         shards = [shard for shard in mine if shard not in lost]
-        yield fits_contract(lake, table, shards)
+        fits, broken = fits_contract(lake, table, shards)
+        yield fits
         ledger = ready(lake, storage.ledger(), context.log.warning)
         yield covers_every_clip(lake, ledger, table, shards)
-        yield from quality_results(lake, table, shards, config, ledger)
+        yield from quality_results(lake, table, shards, config, ledger, broken)
         if is_last_step(context.op_execution_context):
             fail_for_lost(lost, len(mine))
 
@@ -144,10 +162,10 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         name=f"{table}_checks",
         specs=[
             AssetCheckSpec(
-                "fits_contract",
+                FITS_CONTRACT,
                 asset=table,
                 blocking=True,
-                description=(fits_contract.__doc__ or "").strip(),
+                description=(fits_contract.__doc__ or "").strip().split("\n\n")[0],
             ),
             AssetCheckSpec(
                 "covers_every_clip",

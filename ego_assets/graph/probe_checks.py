@@ -36,6 +36,7 @@ from resources.raw.reader import RawReader
 from resources.raw.scratch import ScratchError
 
 LIKE_BEFORE = "shard_is_like_those_before"
+FITS_CONTRACT = "fits_contract"
 KEEP_APPEARING = "things_keep_appearing"
 LOOKS = 4
 LOOK_SIDE_PX = 160
@@ -60,16 +61,20 @@ def quality_results(
     shards: list[str],
     settings: ProbeSettings,
     ledger: Ledger | None = None,
+    broken: Mapping[str, str] | None = None,
 ) -> Iterator[AssetCheckResult]:
     """One result a probe of a table, over all `shards`; remembers the good ones.
 
-    ledger: knows whether raw files are what they were.
+    ledger: knows whether raw files are what they were; broken: why shards break the contract, which
+    is noted with what fails here.
     """
     severity = _severities(table)
     findings: dict[str, dict[str, Finding]] = defaultdict(dict)
     crashes: dict[str, str] = {}
     for shard in sorted(shards):
-        _ShardQuality(lake, table, shard, settings, ledger).collect(findings, crashes)
+        _ShardQuality(lake, table, shard, settings, ledger, (broken or {}).get(shard)).collect(
+            findings, crashes
+        )
     elsewhere = failing_shards(lake, table)
     places = Places(lake, shards)
     for spec in quality_specs(table):
@@ -89,14 +94,16 @@ def quality_results(
         elif spec.name in findings:
             yield check_result(table, findings[spec.name], level, others, places)
         else:
-            nothing = Finding(spec.name, True, None, 0.0, "", "there is no shard to look at")
+            nothing = Finding(
+                spec.name, True, None, 0.0, "", "not judged: there is no shard to look at"
+            )
             yield check_result(table, {"": nothing}, level, others, places)
 
 
 def _severities(table: str) -> dict[str, AssetCheckSeverity]:
     """Of all checks that are no mere warnings, and some that are."""
     found = {p.name: _SEVERITY[p.severity] for p in catalog.probes(table)}
-    return found | {KEEP_APPEARING: AssetCheckSeverity.ERROR}
+    return found | dict.fromkeys((KEEP_APPEARING, FITS_CONTRACT), AssetCheckSeverity.ERROR)
 
 
 class _ShardQuality:
@@ -109,8 +116,10 @@ class _ShardQuality:
         shard: str,
         settings: ProbeSettings,
         ledger: Ledger | None = None,
+        broken: str | None = None,
     ) -> None:
         self.lake = lake
+        self.failed = {} if broken is None else {FITS_CONTRACT: broken}
         self.table = table
         self.shard = shard
         self.settings = settings
@@ -128,8 +137,9 @@ class _ShardQuality:
         if self.drift is not None:
             asked[LIKE_BEFORE] = self._drift
         warned: set[str] = set()
-        failed: dict[str, str] = {}
-        is_good = True
+        failed = dict(self.failed)
+        places = Places(self.lake, [self.shard])
+        is_good = not self.failed
         for name, ask in asked.items():
             try:
                 finding = ask()
@@ -140,7 +150,7 @@ class _ShardQuality:
             else:
                 findings[name][self.shard] = finding
                 if not finding.passed:
-                    failed[name] = finding.sentence
+                    failed[name] = places.told(finding)
                 if not finding.passed and name in self.may_warn:
                     warned.add(name)
                 else:

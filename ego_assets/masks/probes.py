@@ -74,7 +74,7 @@ def masks_do_not_flicker(evidence: Evidence, settings: MaskProbeSettings) -> Fin
     tracks = Tracks.of(evidence.rows)
     if len(tracks.group) < 2:
         return judge(
-            tracks.units(np.zeros(len(tracks.group)), "mean"),
+            tracks.units(np.full(len(tracks.group), np.nan), "mean"),
             settings.max_flicker_share,
             "of its frames",
             "tracks that flicker",

@@ -5,6 +5,9 @@ Here: probes that many tables have. Not here: the contract, which blocks (`Table
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -51,9 +54,9 @@ def ranged_columns(table: str) -> list[Column]:
 def values_are_there(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """Measured columns are not mostly null."""
     rows, names = evidence.rows, measured_columns(evidence.table)
-    shares = [rows[n].null_count / rows.num_rows for n in names] if rows.num_rows else []
+    shares = {n: rows[n].null_count / rows.num_rows for n in names} if rows.num_rows else {}
     return judge(
-        Units.of(names[: len(shares)], shares),
+        _columns(shares, {n: _first(rows, pc.is_null(rows[n])) for n in shares}),
         settings.max_null_share,
         "of the rows null",
         "columns",
@@ -65,11 +68,14 @@ def values_are_plausible(evidence: Evidence, settings: ProbeSettings) -> Finding
     """Values are of this world: frame rates, focal lengths, hands within metres."""
     shares: dict[str, float] = {}
     numbers: dict[str, float] = {}
+    places: dict[str, tuple[str, int | None]] = {}
     for column in ranged_columns(evidence.table):
         name, plausible = column.name, column.plausible
         assert plausible is not None
-        values = pc.drop_null(evidence.rows[name])
+        known = evidence.rows.filter(pc.is_valid(evidence.rows[name]))
+        values, row = known[name], np.arange(known.num_rows)
         while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+            row = row[pc.list_parent_indices(values).to_numpy()]
             values = pc.list_flatten(values)
         if not len(values):
             continue
@@ -77,16 +83,35 @@ def values_are_plausible(evidence: Evidence, settings: ProbeSettings) -> Finding
             pc.greater_equal(values, plausible.low), pc.less_equal(values, plausible.high)
         )
         shares[name] = 1.0 - float(pc.mean(inside).as_py())
+        is_odd = np.zeros(known.num_rows, bool)
+        is_odd[row[~inside.to_numpy()]] = True
+        places[name] = _first(known, pa.array(is_odd))
         bounds = pc.min_max(values).as_py()
         numbers |= {f"{name} least": float(bounds["min"]), f"{name} most": float(bounds["max"])}
     return judge(
-        Units.of(shares, shares.values()),
+        _columns(shares, places),
         settings.max_implausible_share,
         "of the values",
         "columns with implausible values",
         0.0,
         numbers=numbers,
     )
+
+
+def _first(rows: pa.Table, is_odd: pa.ChunkedArray | pa.Array) -> tuple[str, int | None]:
+    """(clip or video, frame) of the first row that is."""
+    odd = rows.filter(is_odd).slice(0, 1).to_pylist()
+    if not odd:
+        return "", None
+    row = odd[0]
+    return row.get("clip_id") or row.get("video_id") or "", row.get("frame_index")
+
+
+def _columns(values: Mapping[str, float], places: Mapping[str, tuple[str, int | None]]) -> Units:
+    """Columns, each with where to look for what is odd in it."""
+    frames = [places[name][1] for name in values]
+    at = [places[name][0] for name in values]
+    return Units(list(values), frames, np.array(list(values.values()), np.float64), at)
 
 
 def clips_agree_at_their_seams(evidence: Evidence, settings: ProbeSettings) -> Finding:
@@ -135,10 +160,11 @@ def common_probes(info: TableInfo) -> tuple[Probe, ...]:
     """The probes that a table has by its columns and its declaration."""
     table = info.name
     made: list[Probe] = []
+    places = _optional(table, "video_id", "clip_id", "frame_index")
     if measured := measured_columns(table):
-        made += probe(table, reads=measured)(values_are_there)
+        made += probe(table, reads=_once(places, measured))(values_are_there)
     if ranged := [c.name for c in ranged_columns(table)]:
-        made += probe(table, reads=ranged)(values_are_plausible)
+        made += probe(table, reads=_once(places, ranged))(values_are_plausible)
     if info.rows_of:
         given = TABLES[info.rows_of].model_fields
         needs = [name for name in ("clip_id", "is_valid") if name in given]
@@ -147,6 +173,10 @@ def common_probes(info: TableInfo) -> tuple[Probe, ...]:
         reads = ("clip_id", "frame_index", *_optional(table, "track_id"), *seam.columns)
         made += probe(table, reads=reads, others={"clips": _CLIPS})(clips_agree_at_their_seams)
     return tuple(made)
+
+
+def _once(*names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(chain(*names)))
 
 
 def _optional(table: str, *columns: str) -> list[str]:

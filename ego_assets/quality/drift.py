@@ -267,7 +267,7 @@ def things_keep_appearing(runs: Sequence[Run], at: int, settings: ProbeSettings)
     streaks = (before + run.leading, run.trailing + after)
     streak = before + run.videos + after if is_empty else max(streaks)
     return judge(
-        Units.of(["videos around this shard"], [float(streak)]),
+        Units.of(*(["videos around this shard"], [float(streak)]) if run.videos else ([], [])),
         settings.max_streak_videos - 1,
         "videos in a row with nothing found",
         "streaks",

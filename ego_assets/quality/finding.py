@@ -28,11 +28,13 @@ MOST_OFFENDERS = 20
 
 @dataclass(frozen=True)
 class Offender:
-    """A clip, a track or a column that is beyond the threshold. frame: where it is worst."""
+    """A clip, a track or a column that is beyond the threshold. frame: where it is worst; at: the
+    clip, episode or video to look at, if `where` does not begin with its id."""
 
     where: str
     frame: int | None
     value: float
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,11 +248,12 @@ class Tracks:
 
 @dataclass(frozen=True)
 class Units:
-    """What is judged: places, the frame to look at, (N,) values."""
+    """What is judged: places, the frame to look at, (N,) values. at: as of `Offender`, or empty."""
 
     where: Sequence[str]
     frame: Sequence[int | None]
     value: np.ndarray
+    at: Sequence[str] = ()
 
     @classmethod
     def of(cls, where: Iterable[str], value: Iterable[float]) -> Units:
@@ -276,7 +279,10 @@ def judge(
     sign = -1.0 if least else 1.0
     beyond = np.flatnonzero(sign * units.value > sign * threshold)
     order = beyond[np.argsort(-sign * units.value[beyond], kind="stable")]
-    worst = tuple(Offender(units.where[i], units.frame[i], float(units.value[i])) for i in order)
+    at = units.at or [""] * count
+    worst = tuple(
+        Offender(units.where[i], units.frame[i], float(units.value[i]), at[i]) for i in order
+    )
     value = float(sign * np.max(sign * units.value)) if count else None
     passed = len(beyond) <= tolerated_share * count
     side = "under" if least else "over"

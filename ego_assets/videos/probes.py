@@ -21,7 +21,15 @@ Fault = tuple[Offender, str]
 
 @probe(
     "video_manifest",
-    reads=("uri", "accepted", "frame_count", "promised_frame_count", "missing_s", "duration_s"),
+    reads=(
+        "video_id",
+        "uri",
+        "accepted",
+        "frame_count",
+        "promised_frame_count",
+        "missing_s",
+        "duration_s",
+    ),
 )
 def recordings_are_not_cut_off(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """No file ends before it should by what its own headers say."""
@@ -35,12 +43,12 @@ def _cut_off(row: dict[str, Any]) -> Fault:
     words = f"{name} ends after {row['duration_s']:.2f} s, {row['missing_s']:.2f} s too early"
     if promised is not None:
         words += f" ({there} of {promised} frames)"
-    return Offender(name, there - 1, row["missing_s"]), words
+    return Offender(name, there - 1, row["missing_s"], row["video_id"]), words
 
 
 @probe(
     "video_manifest",
-    reads=("uri", "accepted", "damaged_frames", "average_rate_fps"),
+    reads=("video_id", "uri", "accepted", "damaged_frames", "average_rate_fps"),
 )
 def videos_are_not_damaged(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """No packet of a video is damaged, or lost among others."""
@@ -51,7 +59,7 @@ def videos_are_not_damaged(evidence: Evidence, settings: ProbeSettings) -> Findi
 
 @probe(
     "video_manifest",
-    reads=("uri", "accepted", "recording_id", "chapter_index", "recording_start_s"),
+    reads=("video_id", "uri", "accepted", "recording_id", "chapter_index", "recording_start_s"),
 )
 def chapters_follow_each_other(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """The files that a camera made of one recording are there from the first on, and each goes on
@@ -67,7 +75,7 @@ def _misplaced(row: dict[str, Any], chapter: ChapterName) -> Fault:
     why = f"chapter {number} of a recording, and a file before it cannot be read in its folder"
     if row["recording_id"] is None:
         why = f"named like chapter {number}, but by format, camera or clock no continuation"
-    return Offender(name, None, 1.0), f"{name} is {why}"
+    return Offender(name, None, 1.0, row["video_id"]), f"{name} is {why}"
 
 
 @probe(
@@ -90,7 +98,7 @@ def _damage(row: dict[str, Any], name: str, rate: float, offset: float = 0.0) ->
     """offset: what the number of a frame is more than its time at this rate has it."""
     return [
         (
-            Offender(name, start, (end - start) / rate),
+            Offender(name, start, (end - start) / rate, row.get("video_id", "")),
             f"{name} from {(start - offset) / rate:.2f} to {(end - offset) / rate:.2f} s (frames "
             f"{start} to {end - 1}: damaged packets, or pictures that refer to such; no table has "
             "a row of them)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from botocore.exceptions import ClientError
 
 from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets import catalog
-from ego_assets.catalog import TABLES, feature_of
+from ego_assets.catalog import TABLES, all_probes, feature_of
 from ego_assets.graph import probe_checks as quality
 from ego_assets.graph.check_results import FAILS_HERE
-from ego_assets.graph.checks import covers_every_clip
+from ego_assets.graph.checks import covers_every_clip, fits_contract
 from ego_assets.graph.probe_checks import quality_results, quality_specs
+from ego_assets.hands.settings import HandProbeSettings
 from ego_assets.quality import baselines
 from ego_assets.quality.drift import Run, things_keep_appearing
+from ego_assets.quality.failed import failed_checks
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.robots.settings import RobotProbeSettings
 from resources.lake import Lake
@@ -308,11 +311,81 @@ def test_a_failed_check_says_in_which_file_and_when(
         minutes, seconds = str(record.data["time"]).split(":")
         assert 0 <= int(minutes) * 60 + float(seconds) <= sample[0]["clips"][-1]["end_pts_s"]
     assert "docs/probes.md" in result.metadata["what to do"].value
+    (noted,) = failed_checks(lake, ["robot_mappings"])
+    for told in (str(result.description), noted["reason"]):
+        assert re.search(rf"; look at {re.escape(Path(str(uri)).name)} at \d:\d\d\.\d$", told)
+
+
+def test_every_check_that_fails_names_file_and_time(
+    tmp_path: Path, sample: tuple[Shard, Path]
+) -> None:
+    """Whatever its offenders are: clips, tracks, videos, files, columns, episodes, sources."""
+    end_s = sample[0]["video_manifest"][0]["duration_s"]
+    seen = set()
+    for number, one in enumerate(FAULTS):
+        shard = planted(sample[0], one, seed=1)
+        (file,) = {Path(str(row["uri"])).name for row in shard["video_manifest"]}
+        lake = lake_with(tmp_path / str(number), shard)
+        for table, name in sorted(one.must):
+            result = check(lake, table)[name]
+            assert not result.passed, (one.name, name)
+            seen.add(name)
+            for record in result.metadata["worst"].records:
+                assert record.data["file"] == file, (one.name, name, record)
+                minutes, seconds = str(record.data["time"]).split(":")
+                assert 0 <= int(minutes) * 60 + float(seconds) <= end_s + 0.1, (one.name, name)
+            assert file in str(result.description), (one.name, name)
+    assert seen == {p.name for p in all_probes()}, "each check fails by some fault"
 
 
 def test_a_check_with_nothing_to_look_at_says_so(
     tmp_path: Path, sample: tuple[Shard, Path]
 ) -> None:
-    lake = lake_with(tmp_path, sample[0] | {"hand_poses": [], "hand_masks": []})
-    result = check(lake, "hand_poses")["hands_do_not_jitter"]
-    assert str(result.description).startswith("not judged: nothing to look at (")
+    """Every check of every table, in a shard that has no row at all."""
+    lake = lake_with(tmp_path, {name: [] for name in sample[0]})
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    for table in TABLES:
+        fits, broken = fits_contract(lake, table, SHARDS[:1])
+        covers = covers_every_clip(lake, ledger, table, SHARDS[:1])
+        for result in (*check(lake, table).values(), fits, covers):
+            assert result.passed
+            assert str(result.description).startswith("not judged"), (table, result.check_name)
+        assert not broken
+
+
+def test_no_shard_is_nothing_to_look_at(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for result in quality_results(lake, "hand_poses", [], HandProbeSettings()):
+        assert str(result.description).startswith("not judged")
+
+
+def test_a_mask_alone_says_nothing_of_flicker(tmp_path: Path, sample: tuple[Shard, Path]) -> None:
+    lake = lake_with(tmp_path, sample[0] | {"hand_masks": sample[0]["hand_masks"][:1]})
+    told = str(check(lake, "hand_masks")["masks_do_not_flicker"].description)
+    assert told.startswith("not judged")
+
+
+def test_a_broken_contract_reaches_status(tmp_path: Path, sample: tuple[Shard, Path]) -> None:
+    lake = lake_with(tmp_path, sample[0])
+    (fragment,) = (tmp_path / "hand_poses" / "_fragments" / SHARDS[0]).glob("*.parquet")
+    fragment.write_bytes(b"PAR1 no more")
+    result, broken = fits_contract(lake, "hand_poses", SHARDS[:1])
+    assert not result.passed
+    assert f"in shard {SHARDS[0]}: cannot be read" in str(result.description)
+    list(quality_results(lake, "hand_poses", SHARDS[:1], HandProbeSettings(), broken=broken))
+    first = failed_checks(lake, ["hand_poses"])[0]
+    assert (first["check"], first["severity"]) == ("fits_contract", "error")
+    assert "cannot be read" in first["reason"]
+
+
+def test_what_is_not_done_has_a_file_and_a_time(tmp_path: Path, sample: tuple[Shard, Path]) -> None:
+    lake = lake_with(tmp_path / "lake", sample[0])
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    clips = [clip["clip_id"] for clip in sample[0]["clips"]]
+    ledger.expect("hand_poses", SHARDS[0], [(clip, None) for clip in clips])
+    rows = covers_every_clip(lake, ledger, "hand_poses", SHARDS[:1]).metadata["not done"].records
+    (uri,) = {str(row["uri"]) for row in sample[0]["video_manifest"]}
+    assert [r.data["file"] for r in rows] == [Path(uri).name] * len(clips)
+    assert [r.data["time"] for r in rows] == [
+        f"0:{clip['start_pts_s']:04.1f}" for clip in sample[0]["clips"]
+    ]
