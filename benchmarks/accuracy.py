@@ -1,10 +1,11 @@
 """Accuracy of every operator on sample videos with exact truth, and on real ground truth.
 
-    python benchmarks/accuracy.py [--seeds 0 1 2] [--quick] [--oracle] [--json FILE]
+    python benchmarks/accuracy.py [--seeds 0 1 2] [--quick] [--oracle] [--side-by-side] [--json F]
 
 Each sample is rendered, split, and run through the operators in the order of the graph, each
 fed with what those before it made, so that errors add up as they do in production (`--oracle`
-feeds each with the truth instead). A floor must be met by the worst seed. The exit status is 1
+feeds each with the truth instead; `--side-by-side` scores further backends that can run here, each
+on the same rows as the default one). A floor must be met by the worst seed. The exit status is 1
 if a floor is missed or an operator fails on a sample; real data is reported only. The last line
 says the worst ratio to a floor: above 1 is a miss.
 
@@ -160,19 +161,20 @@ def lines_of(by_seed: dict[str, Values], *, floors: bool) -> list[Line]:
 
 def render_table(lines: Sequence[Line]) -> str:
     """The lines as text."""
-    out = [f"{'operator':<22} {'metric':<54} {'mean':>9} {'worst':>9} {'floor':>8}  verdict"]
+    wide = max([22, *(len(line.operator) for line in lines)])
+    out = [f"{'operator':<{wide}} {'metric':<54} {'mean':>9} {'worst':>9} {'floor':>8}  verdict"]
     for line in lines:
         sign = "" if line.floor is None else (">=" if line.floor.at_least else "<=")
         limit = "" if line.floor is None else f"{sign}{line.floor.limit:g}"
         out.append(
-            f"{line.operator:<22} {line.metric:<54} {line.mean:>9.4g} {line.worst:>9.4g} "
+            f"{line.operator:<{wide}} {line.metric:<54} {line.mean:>9.4g} {line.worst:>9.4g} "
             f"{limit:>8}  {line.verdict}  [{', '.join(line.values)}]"
         )
     return "\n".join(out)
 
 
 def measure_sample(
-    folder: Path, seed: int, *, oracle: bool, quick: bool
+    folder: Path, seed: int, *, oracle: bool, quick: bool, side_by_side: bool = False
 ) -> tuple[Values, dict[str, str], dict[str, float]]:
     """(values, failures by operator, seconds by operator) of one seed."""
     from benchmarks.graph_run import run_graph, split
@@ -194,6 +196,13 @@ def measure_sample(
     values |= score_true_hands(run.clips, truth)
     for operator, spent in run.seconds.items():
         values[operator, "seconds a second of video"] = spent * truth.fps / truth.frame_count
+    if side_by_side:
+        from benchmarks.side_by_side import score_others
+
+        others, skipped = score_others(path, run, truth, upstream)
+        values |= others
+        for backend, why in skipped.items():
+            print(f"SKIPPED {backend}: {why}", file=sys.stderr)
     return values, run.failures, seconds | run.seconds
 
 
@@ -220,7 +229,9 @@ def score_true_hands(clips: Iterable[dict[str, Any]], truth: Any) -> Values:
     return {("retargeter", "fingertip error of true hands, mm"): float(np.mean(errors))}
 
 
-def measure(seeds: Sequence[int], *, oracle: bool, quick: bool) -> tuple[list[Line], dict]:
+def measure(
+    seeds: Sequence[int], *, oracle: bool, quick: bool, side_by_side: bool = False
+) -> tuple[list[Line], dict]:
     """Every line about the samples, and {seed: failures}."""
     from benchmarks.real_scores import real_data_folder
     from benchmarks.retarget_reach import score_reach
@@ -231,7 +242,9 @@ def measure(seeds: Sequence[int], *, oracle: bool, quick: bool) -> tuple[list[Li
     failures: dict[str, dict[str, str]] = {}
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="ego-accuracy-") as folder:
-            values, failed, seconds = measure_sample(Path(folder), seed, oracle=oracle, quick=quick)
+            values, failed, seconds = measure_sample(
+                Path(folder), seed, oracle=oracle, quick=quick, side_by_side=side_by_side
+            )
         values |= score_reach(robots, seed)
         by_seed[str(seed)] = values
         if failed:
@@ -246,6 +259,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 0 1 2")
     parser.add_argument("--quick", action="store_true", help="one short sample, few real videos")
     parser.add_argument("--oracle", action="store_true", help="feed operators with the truth")
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="further backends that can run here, too"
+    )
     parser.add_argument("--no-real", action="store_true", help="samples only")
     parser.add_argument(
         "--hands-only", action="store_true", help="only the hands of the annotated real videos"
@@ -270,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.objects_only:
         return 1 if _report_objects() else 0
     seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
-    lines, failures = measure(seeds, oracle=options.oracle, quick=options.quick)
+    lines, failures = measure(
+        seeds, oracle=options.oracle, quick=options.quick, side_by_side=options.side_by_side
+    )
     fed = "the truth" if options.oracle else "the operators before them"
     print(f"Samples, seeds {seeds}, operators fed with {fed}")
     print(render_table(lines))

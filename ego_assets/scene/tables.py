@@ -22,6 +22,7 @@ from resources.lake.table import (
     Floats,
     Int32,
     MayBeAbsent,
+    OneOf,
     Plausible,
     Quaternion,
     Text,
@@ -45,7 +46,7 @@ CameraReason = Literal[
     "jumps",
     "camera moved from its place",
 ]
-"""Why a frame has no camera, by `pycolmap` and its kin with depth."""
+"""Why a frame has no camera."""
 REASONS: tuple[str, ...] = get_args(CameraReason)
 
 
@@ -59,9 +60,13 @@ class SceneReconstruction(FrameRow):
         description="clip whose reconstruction fixes the world frame: poses compare only within"
     )
     is_valid: Bool = Field(description="false: the frame is not registered, the pose is null")
-    invalid_reason: Text | None = Field(
-        description="why the frame or clip is not registered; of our own backends one of: "
-        + ", ".join(REASONS)
+    invalid_reason: Annotated[Text, OneOf(REASONS)] | None = Field(
+        description="why the frame or clip is not registered"
+    )
+    confidence: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None,
+        description="of a valid row: how likely it is that the pose is right, by a curve fitted to "
+        "rendered rooms (docs/accuracy.md says which errors count as right); null: not judged",
     )
     world_from_camera_m: Annotated[Vec3, Unit("world units")] | None = Field(
         description="camera centre in the world"
@@ -78,6 +83,11 @@ class SceneReconstruction(FrameRow):
         ge=0, description="points that support the pose; static: points that stay in place"
     )
     inlier_share: Score | None = Field(description="inliers over matches")
+    witness_share: Annotated[Score, MayBeAbsent()] | None = Field(
+        default=None,
+        description="of features that took no part in the map, those that agree with the pose, "
+        "over the most that any rigid scene explains; null: too few, or the camera is static",
+    )
     reprojection_error_px: Annotated[Pixels, Plausible(0.0, 10.0)] | None = Field(
         ge=0, description="RMS over the inliers"
     )

@@ -191,6 +191,7 @@ def test_an_invalid_object_pose_is_null(object_poses: list[dict[str, Any]]) -> N
     for row in object_poses:
         assert (row["camera_from_object_m"] is None) == (not row["is_valid"])
         assert (row["invalid_reason"] is None) == row["is_valid"]
+        assert (row["confidence"] is None) == (not row["is_valid"])
 
 
 def test_movements_follow_contact(clip: ClipInput, object_poses, sample) -> None:  # type: ignore[no-untyped-def]

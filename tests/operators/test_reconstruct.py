@@ -99,6 +99,7 @@ def check_contract(rows: Rows, clip: ClipInput) -> None:
     assert [r["frame_index"] for r in rows] == list(frames)
     for row in rows:
         SceneReconstruction.model_validate(row)
+        assert (row["confidence"] is not None) == row["is_valid"]
         if row["is_valid"]:
             assert row["inliers"] >= 12
             assert 0 < row["inlier_share"] <= 1

@@ -20,6 +20,7 @@ import numpy as np
 from ego_assets.objects.baseline import model as object_model
 from ego_assets.objects.baseline.features import FeatureTracks
 from ego_assets.objects.baseline.model import ObjectModel, Observations
+from ego_assets.objects.confidence import confidence_of
 from ego_assets.objects.settings import ObjectPoseSettings
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from ego_assets.vision.cameras import lens_of_cameras, normalised_points
@@ -48,7 +49,7 @@ class BaselineObjectPoseEstimator:
     """`object_masks`, cameras and frames → `object_poses`."""
 
     name = "baseline"
-    version = "2"
+    version = "3"
     quality_tier = "baseline"
     weights_hash = ""
 
@@ -129,8 +130,7 @@ class BaselineObjectPoseEstimator:
         frames = sorted(f for f, places in observations.items() if places)
         if not frames:
             return None
-        limit = self.settings.max_reprojection_error_px / lens_of_cameras(clip).fx
-        limit *= max(1.0, max(clip.frames.width, clip.frames.height) / self.settings.work_side_px)
+        limit = self._limit_px(clip) / lens_of_cameras(clip).fx
         model, start, scene_scale = ObjectModel(), [frames[0]], False
         name = ""
         if known is not None:
@@ -155,6 +155,11 @@ class BaselineObjectPoseEstimator:
             shift = object_model.recentred(model, first)
             model.poses = {f: p @ shift for f, p in model.poses.items()}
         return _Track(model, name, scene_scale)
+
+    def _limit_px(self, clip: ClipInput) -> float:
+        """Error beyond which a feature is an outlier, in pixels of the full-size picture."""
+        side = max(clip.frames.width, clip.frames.height)
+        return self.settings.max_reprojection_error_px * max(1.0, side / self.settings.work_side_px)
 
     def _begin(
         self,
@@ -187,12 +192,12 @@ class BaselineObjectPoseEstimator:
             row |= {"backend": self.name, "quality_tier": self.quality_tier}
             rows.append(row)
             if found is None:
-                row["invalid_reason"] = "too few features, or too little motion, for its shape"
+                row["invalid_reason"] = "no model of its shape"
                 continue
             row["object_frame"] = found.frame_name
             pose = found.model.poses.get(frame)
             if pose is None:
-                row["invalid_reason"] = found.model.reasons.get(frame, "no feature is seen")
+                row["invalid_reason"] = found.model.reasons.get(frame, "no feature in view")
                 continue
             inliers = found.model.inliers[frame]
             error_px = found.model.errors[frame] * focal
@@ -204,6 +209,7 @@ class BaselineObjectPoseEstimator:
                 "reprojection_error_px": error_px,
                 "score": float(np.clip(inliers / 30, 0.05, 1.0) * mask["score"]),
             }
+            row["confidence"] = confidence_of(row, self._limit_px(clip))
             world = worlds.get(frame)
             if found.has_scene_scale and frame in cameras and world is not None:
                 placed = invert_pose(cameras[frame]) @ pose
@@ -219,8 +225,9 @@ class BaselineObjectPoseEstimator:
 def empty_columns(track: str) -> dict[str, Any]:
     """The columns of a row without a pose."""
     empty = (
-        "invalid_reason camera_from_object_m camera_from_object_xyzw world_from_object_m "
-        "world_from_object_xyzw world_id mesh_uri inliers reprojection_error_px"
+        "invalid_reason confidence camera_from_object_m camera_from_object_xyzw "
+        "world_from_object_m world_from_object_xyzw world_id mesh_uri inliers "
+        "reprojection_error_px"
     )
     return dict.fromkeys(empty.split()) | {
         "track_id": track,

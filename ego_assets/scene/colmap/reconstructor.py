@@ -38,6 +38,7 @@ from ego_assets.scene.colmap.rows import arrays_of, camera_columns, evidence_of
 from ego_assets.scene.colmap.take_alignment import Anchors, Similarity, align
 from ego_assets.scene.colmap.take_scale import scale_of_take
 from ego_assets.scene.colmap.witnesses import Witnesses, without_contradicted
+from ego_assets.scene.confidence import confidence_of
 from ego_assets.scene.settings import ReconstructSettings
 from ego_assets.scene.static_camera import StaticCamera, find_static
 from ego_assets.scene.tables import CameraReason
@@ -66,7 +67,7 @@ class PycolmapReconstructor:
     """Structure from motion on point tracks (COLMAP), then perspective-n-point a frame."""
 
     name = "pycolmap"
-    version = "5"
+    version = "6"
     quality_tier = "baseline"
     weights_hash = ""
     depth: SizedDepthSource | None = None
@@ -243,7 +244,8 @@ class PycolmapReconstructor:
             why: CameraReason = reason if frame in decoded else "the frame does not decode"
             registration = found.get(frame, Registration(None, reason=why))
             evidence = evidence_of(registration, full_px)
-            rows.append(clip.row(frame, clip.frames.time_of(frame)) | common | evidence)
+            row = clip.row(frame, clip.frames.time_of(frame)) | common | evidence
+            rows.append(row | {"confidence": confidence_of(row)})
         notes["registered_share"] = round(sum(r["is_valid"] for r in rows) / max(1, len(rows)), 3)
         output = ClipOutput({TABLE: rows}, notes=notes)
         if solution is not None:

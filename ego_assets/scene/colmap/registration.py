@@ -31,7 +31,9 @@ class Registration:
     """One frame's camera, or why there is none.
 
     pose: world_from_camera (4, 4); error: RMS over the inliers, pixels of the shrunken picture;
-    points: rows of the map's points that support the pose (n,), at `xy` (n, 2).
+    points: rows of the map's points that support the pose (n,), at `xy` (n, 2); agreeing: share of
+    the features that took no part in the map which agree with the pose (`witnesses`), None if none
+    can tell.
     """
 
     pose: np.ndarray | None
@@ -42,6 +44,7 @@ class Registration:
     reason: CameraReason | None = None
     points: np.ndarray | None = None
     xy: np.ndarray | None = None
+    agreeing: float | None = None
 
     @property
     def share(self) -> float:

@@ -54,6 +54,7 @@ def evidence_of(found: Registration, full_px: float) -> dict[str, Any]:
         "registration": found.kind if valid else None,
         "inliers": found.inliers if tried else None,
         "inlier_share": found.share if tried else None,
+        "witness_share": found.agreeing,
         "reprojection_error_px": found.error * full_px if found.inliers else None,
     }
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -183,13 +183,14 @@ def epipolar_errors(second_from_first: np.ndarray, a: np.ndarray, b: np.ndarray)
 def without_contradicted(
     found: Sequence[Registration], share: np.ndarray, least: float
 ) -> list[Registration]:
-    """Return the registrations without those that `least` of the features do not agree with."""
-    kept = list(found)
-    for position in np.flatnonzero(share < least).tolist():
-        here = found[position]
-        if here.pose is not None:
-            kept[position] = Registration(
+    """Return the registrations, each with the `share` of features that agree with it, without those
+    that fewer than `least` agree with."""
+    kept = []
+    for here, agreeing in zip(found, share.tolist(), strict=True):
+        if here.pose is not None and agreeing < least:
+            here = Registration(
                 None, inliers=here.inliers, matches=here.matches, error=here.error,
                 reason="other features disagree",
             )  # fmt: skip
+        kept.append(replace(here, agreeing=None if np.isnan(agreeing) else agreeing))
     return kept
