@@ -27,7 +27,7 @@ def others(operator: str) -> dict[str, str]:
         if of != operator or name == OPERATORS[operator][0]:
             continue
         try:
-            registry.build(operator, name, {})
+            registry.version(operator, name)
             found[name] = ""
         except (WeightsError, ImportError) as error:
             found[name] = str(error).split("\n", maxsplit=1)[0]

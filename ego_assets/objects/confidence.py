@@ -19,11 +19,13 @@ odds of being right, by `evidence_of`."""
 def evidence_of(row: Mapping[str, Any], limit_px: float = 1.5) -> tuple[float, ...]:
     """What speaks for a valid row of `object_poses` of the baseline: 1, how many features support
     it (log, tens), how far they are off (over `limit_px`, an outlier's error), and how far the
-    object has turned since its frame was fixed (half turns), in which it has shown new sides."""
-    inliers = float(np.log(max(row["inliers"], 1) / 10))
+    object has turned since its frame was fixed (half turns), in which it has shown new sides. What
+    is beyond all samples that the curve was fitted to counts as the furthest of them."""
+    inliers = float(np.log(np.clip(row["inliers"], 13, 78) / 10))
     x, y, z, w = row["camera_from_object_xyzw"]
     turn = 2 * float(np.arctan2(np.linalg.norm([x, y, z]), abs(w))) / np.pi
-    return 1.0, inliers, row["reprojection_error_px"] / limit_px, turn
+    residual = min(row["reprojection_error_px"] / limit_px, 0.6)
+    return 1.0, inliers, residual, min(turn, 0.75)
 
 
 def confidence_of(row: Mapping[str, Any], limit_px: float = 1.5) -> float:

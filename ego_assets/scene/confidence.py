@@ -15,6 +15,8 @@ MOVING = (0.03, -1.66, 2.66)
 STATIC = (-0.04, 1.61)
 """Of logistic curves (Platt, "Probabilistic outputs for support vector machines", 1999): the log
 odds of being right, by `evidence_of`."""
+_SHARE, _RESIDUAL_MRAD, _INLIERS = (0.2, 0.98), (0.6, 5.0), (200, 470)
+"""Of the rooms that the curves were fitted to."""
 
 
 def evidence_of(row: Mapping[str, Any]) -> tuple[float, ...]:
@@ -23,13 +25,13 @@ def evidence_of(row: Mapping[str, Any]) -> tuple[float, ...]:
     Of a camera that moves: 1, the residual as an angle (log, milliradians), the number of inliers
     (log, hundreds). Of a static one: 1, the share of the background that stays in place (log odds).
     The share of inliers, that of other features that agree, and whether the lens is known say
-    nothing more of rendered rooms.
+    nothing more of rendered rooms. What is beyond all rooms counts as the furthest of them.
     """
     if row["registration"] == "static":
-        share = float(np.clip(row["inlier_share"], 0.02, 0.98))
+        share = float(np.clip(row["inlier_share"], *_SHARE))
         return 1.0, float(np.log(share / (1 - share)))
-    residual = max(row["reprojection_error_px"] / row["fx_px"] * 1e3, 0.05)
-    return 1.0, float(np.log(residual)), float(np.log(max(row["inliers"], 1) / 100))
+    residual = np.clip(row["reprojection_error_px"] / row["fx_px"] * 1e3, *_RESIDUAL_MRAD)
+    return 1.0, float(np.log(residual)), float(np.log(np.clip(row["inliers"], *_INLIERS) / 100))
 
 
 def confidence_of(row: Mapping[str, Any]) -> float | None:

@@ -22,7 +22,7 @@ STATIC = MOVING | {"registration": "static"}
 @pytest.mark.parametrize(
     "worse",
     [
-        {"inliers": 40},
+        {"inliers": 210},
         {"reprojection_error_px": 2.0},
     ],
 )

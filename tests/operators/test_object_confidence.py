@@ -20,8 +20,8 @@ ROW: dict[str, Any] = {
 @pytest.mark.parametrize(
     "worse",
     [
-        {"inliers": 8},
-        {"reprojection_error_px": 1.4},
+        {"inliers": 15},
+        {"reprojection_error_px": 0.8},
         {"camera_from_object_xyzw": [0.0, HALF, 0.0, -HALF]},
     ],
 )
