@@ -55,7 +55,7 @@ class JointsOfRobot:
             & (pc.field("method") == self.method)
             & (pc.field("solver_status") != "failed")
             # Null: of an older release.
-            & pc.field("is_valid").fill_null(True)
+            & (pc.field("is_valid") | pc.field("is_valid").is_null())
         )
         return ShardJoints.index(rows, self.names)
 

@@ -66,10 +66,11 @@ class Places:
         place = self._known.get(name)
         if place is None and (found := _PLACE.match(name)) is not None:
             place = self._known.get(found.group()) or self._known.get(found["video"])
-            frame = found["frame"] if frame is None else frame
+            if frame is None and found["frame"]:
+                frame = int(found["frame"])
         if place is None:
             return "", ""
-        done = 0 if frame is None else int(frame) - place["start_frame"]
+        done = 0 if frame is None else frame - place["start_frame"]
         length = place["end_pts_s"] - place["start_pts_s"]
         seconds = place["start_pts_s"] + length * done / max(
             place["end_frame"] - place["start_frame"], 1

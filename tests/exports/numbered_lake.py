@@ -174,10 +174,11 @@ def poses_of(video: MadeVideo) -> Iterator[dict[str, Any]]:
 
 
 def robots(made: dict[str, list[dict[str, Any]]]) -> Any:
-    """Joints that tell their frame, of every hand pose but some."""
+    """Joints that tell their frame, of every hand pose but some: not there, or not valid."""
     for row in made["episode_hands"]:
-        if row["track_id"] is None or row["frame_index"] % 50 == 7:
+        if row["track_id"] is None or row["frame_index"] % 100 == 7:
             continue
+        is_valid = row["frame_index"] % 100 != 57
         yield {
             "video_id": row["video_id"],
             "shard": SHARD,
@@ -190,7 +191,9 @@ def robots(made: dict[str, list[dict[str, Any]]]) -> Any:
             "robot": "two_joints",
             "method": "vector",
             "joint_names": list(ROBOT),
-            "joint_positions": [row["frame_index"] / 1000, 0.5],
+            "joint_positions": [row["frame_index"] / 1000, 0.5] if is_valid else [9.0, 9.0],
+            "is_valid": is_valid if row["frame_index"] % 2 else None,  # as of an older release
+            "invalid_reason": None if is_valid else "misses the fingertips",
             "camera_from_wrist_m": [0.0] * 3,
             "camera_from_wrist_xyzw": [0.0, 0.0, 0.0, 1.0],
             "fingertip_names": [],
