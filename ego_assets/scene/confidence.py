@@ -11,27 +11,24 @@ from typing import Any
 
 import numpy as np
 
-MOVING = (0.03, -1.66, 2.66)
-STATIC = (-0.04, 1.61)
+MOVING = (2.98, -1.67, 0.13)
+STATIC = (2.0, -2.47, 0.92)
 """Of logistic curves (Platt, "Probabilistic outputs for support vector machines", 1999): the log
 odds of being right, by `evidence_of`."""
-_SHARE, _RESIDUAL_MRAD, _INLIERS = (0.2, 0.98), (0.6, 5.0), (200, 470)
-"""Of the rooms that the curves were fitted to."""
+_RESIDUAL_MRAD, _SHARE = (0.14, 6.0), (0.2, 0.98)
+"""Of the rooms that the curves were fitted to: what is beyond counts as the furthest of them."""
 
 
 def evidence_of(row: Mapping[str, Any]) -> tuple[float, ...]:
-    """What speaks for a valid row of `scene_reconstruction`.
+    """What speaks for a valid row of `scene_reconstruction`: 1, the residual as an angle (log,
+    milliradians), the share of the points that agree with the pose (log odds).
 
-    Of a camera that moves: 1, the residual as an angle (log, milliradians), the number of inliers
-    (log, hundreds). Of a static one: 1, the share of the background that stays in place (log odds).
-    The share of inliers, that of other features that agree, and whether the lens is known say
-    nothing more of rendered rooms. What is beyond all rooms counts as the furthest of them.
+    The number of points, the share of other features that agree, and whether the lens is known say
+    nothing more of rendered rooms.
     """
-    if row["registration"] == "static":
-        share = float(np.clip(row["inlier_share"], *_SHARE))
-        return 1.0, float(np.log(share / (1 - share)))
     residual = np.clip(row["reprojection_error_px"] / row["fx_px"] * 1e3, *_RESIDUAL_MRAD)
-    return 1.0, float(np.log(residual)), float(np.log(np.clip(row["inliers"], *_INLIERS) / 100))
+    share = float(np.clip(row["inlier_share"], *_SHARE))
+    return 1.0, float(np.log(residual)), float(np.log(share / (1 - share)))
 
 
 def confidence_of(row: Mapping[str, Any]) -> float | None:

@@ -64,7 +64,8 @@ def test_a_curve_is_found_again() -> None:
 
 def test_rows_of_a_room_are_judged_by_curves_of_other_rooms() -> None:
     """A room whose rows are all wrong, with the evidence of right ones, is not foreseen."""
-    good = {"inlier_share": 0.95, "registration": "static", "is_valid": True}
+    good = {"inlier_share": 0.95, "reprojection_error_px": 0.2, "fx_px": 300.0}
+    good |= {"registration": "static", "is_valid": True}
     rows = [good | {"group": n, "is_right": n != 3} for n in range(10) for _ in range(20)]
     found = fit(rows, evidence_of)
     assert min(found.held_out[60:80]) > 0.9

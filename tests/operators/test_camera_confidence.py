@@ -11,7 +11,6 @@ from ego_assets.scene.confidence import confidence_of
 MOVING: dict[str, Any] = {
     "is_valid": True,
     "registration": "pnp",
-    "inliers": 300,
     "inlier_share": 0.97,
     "reprojection_error_px": 0.4,
     "fx_px": 400.0,
@@ -22,7 +21,7 @@ STATIC = MOVING | {"registration": "static"}
 @pytest.mark.parametrize(
     "worse",
     [
-        {"inliers": 210},
+        {"inlier_share": 0.6},
         {"reprojection_error_px": 2.0},
     ],
 )
