@@ -203,12 +203,14 @@ class TablesInput:
     """All that an operator over whole shards may look at: {shard: {table: its rows}}.
 
     shard: that which the rows are made for; made: {shard: {table: ids of the items that are done}},
-    with or without a row.
+    with or without a row; wearers: {recording: who wears the camera, as chapters in other shards
+    say}, where chapters of this shard do not say it.
     """
 
     shard: str
     shards: Mapping[str, Mapping[str, pa.Table]]
     made: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    wearers: Mapping[str, str] = field(default_factory=dict)
 
 
 class TablesOperator(Protocol):

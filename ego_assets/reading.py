@@ -23,7 +23,14 @@ from ego_assets.catalog import TABLES
 from ego_assets.models.suggestions import did_you_mean
 from ego_assets.operator import BadInputError, Frame
 from ego_assets.quality.failed import failed_checks
-from ego_assets.stretches import ClipReader, EpisodeReader, VideoReader, readers_of
+from ego_assets.stretches import (
+    ClipReader,
+    EpisodeReader,
+    RecordingReader,
+    VideoReader,
+    readers_of,
+    recordings_of,
+)
 from ego_assets.vision.rle import decode_mask, encode_mask
 from resources.lake import Lake, LakeError, holdings
 from resources.raw.reader import RawReader
@@ -42,6 +49,7 @@ __all__ = [
     "Frame",
     "LakeError",
     "LakeReader",
+    "RecordingReader",
     "VideoReader",
     "array_of",
     "decode_mask",
@@ -186,6 +194,24 @@ class LakeReader:
         """Go through the episodes, shard by shard; of one split, such as `"train"`, or of all."""
         found = readers_of(EpisodeReader, self, self.shards("episodes"), shards)
         return (e for e in found if split is None or e.row["split"] == split)
+
+    def recordings(self) -> list[RecordingReader]:
+        """List the recordings: files that are chapters of one count as one, whatever their
+        shards; any other video is a recording of its own."""
+        return list(recordings_of(self).values())
+
+    def recording(self, name: str) -> RecordingReader:
+        """The recording with a `recording_id`; of a video that is no chapter, its `video_id`.
+
+        Raises ValueError if there is none.
+        """
+        found = recordings_of(self).get(name)
+        if found is None:
+            raise ValueError(
+                f"{self.location} has no recording {name!r}: `recording_id` of video_manifest "
+                "names those of several files, `video_id` all others"
+            )
+        return found
 
     def times_of_episode(self, shard: str, episode_id: str) -> dict[int, float]:
         """{frame_index: pts_s} of an episode."""

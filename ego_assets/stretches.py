@@ -1,7 +1,7 @@
 """Videos, clips and episodes of a lake one by one, and what is known of their frames as arrays.
 
-Here: values that `LakeReader.videos`, `clips` and `episodes` give. Not here: whole tables
-(`reading`), windows of episodes as tensors (`training`).
+Here: values that `LakeReader.videos`, `clips`, `episodes` and `recordings` give. Not here: whole
+tables (`reading`), windows of episodes as tensors (`training`).
 
 Arrays have a row for each frame of the stretch: row n is of frame `start_frame + n`. What is not
 known is NaN.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -283,6 +284,85 @@ class EpisodeReader(ClipReader):
 
 
 _Reader = TypeVar("_Reader", bound=VideoReader)
+
+
+@dataclass(frozen=True)
+class RecordingReader:
+    """What a camera recorded in one go: one file, or its chapters, in whatever shards they are.
+
+    chapters: (shard, video_id) of each file, in order; those that are missing are left out. All
+    that it gives is in order of time; `row["recording_start_s"]` of each is when it begins since
+    the first picture of the recording (None while a chapter before it is missing).
+    """
+
+    reader: LakeReader = field(repr=False, compare=False)
+    id: str
+    chapters: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.chapters)
+
+    def videos(self) -> Iterator[VideoReader]:
+        """Go through the files."""
+        return self._of(VideoReader)
+
+    def clips(self, *, context: bool = False) -> Iterator[ClipReader]:
+        """Go through the clips of all files; without what they share with the one before, unless
+        `context` says so."""
+        found = self._of(ClipReader)
+        return found if context else (clip.without_context() for clip in found)
+
+    def episodes(self, *, split: str | None = None) -> Iterator[EpisodeReader]:
+        """Go through the episodes of all files; of one split, or of all. They end with the file."""
+        return (e for e in self._of(EpisodeReader) if split is None or e.row["split"] == split)
+
+    def takes(self) -> list[list[ClipReader]]:
+        """The clips, without what they share, by takes that run across the files: a take goes on
+        where one file ends and the next one begins.
+
+        Whether the scene changes just there is not looked at, and names of tracks and worlds are
+        those of each file (docs/adr/0038).
+        """
+        ends = {v.video_id: v.end_frame for v in self.videos()}
+        before = {after: first for (_, first), (_, after) in pairwise(self.chapters)}
+        found: list[list[ClipReader]] = []
+        for clip in self.clips():
+            last = found[-1][-1] if found else None
+            goes_on = last is not None and last.row["take_id"] == clip.row["take_id"]
+            if last is not None and clip.row["split_reason"] == "chapter":
+                goes_on = (
+                    clip.row["recording_start_s"] is not None
+                    and before.get(clip.video_id) == last.video_id
+                    and last.end_frame == ends[last.video_id]
+                )
+            if goes_on:
+                found[-1].append(clip)
+            else:
+                found.append([clip])
+        return found
+
+    def _of(self, kind: type[_Reader]) -> Iterator[_Reader]:
+        for shard, files in groupby(self.chapters, key=lambda c: c[0]):
+            names = [video_id for _, video_id in files]
+            mine = [r for r in readers_of(kind, self.reader, (), [shard]) if r.video_id in names]
+            yield from sorted(mine, key=lambda r: (names.index(r.video_id), r.start_frame))
+
+
+def recordings_of(reader: LakeReader) -> dict[str, RecordingReader]:
+    """{name: recording} of all accepted videos, by the order of names; a video that is no chapter
+    is a recording of its own, under its `video_id`."""
+    columns = ["accepted", "recording_id", "chapter_index", "video_id"]
+    found: dict[str, list[tuple[int, str, str]]] = {}
+    for shard in reader.shards("video_manifest"):
+        for row in reader.table("video_manifest", columns=columns, shards=[shard]).to_pylist():
+            if row["accepted"]:
+                name = row["recording_id"] or row["video_id"]
+                chapter = (row["chapter_index"] or 0, shard, row["video_id"])
+                found.setdefault(name, []).append(chapter)
+    return {
+        name: RecordingReader(reader, name, tuple(c[1:] for c in sorted(chapters)))
+        for name, chapters in sorted(found.items())
+    }
 
 
 def readers_of(

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from ego_assets.feature import LAKE, ItemKind
+from ego_assets.intake.chapters import wearers_elsewhere
 from ego_assets.models import registry
 from resources.lake import Lake, Provenance
 from resources.lake.table import TABLES
@@ -287,8 +288,7 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     settings = registry.decisive(spec.operator, spec.backend, spec.settings)
     takes: dict[str, list[WorkItem]] = {}
     for clip in sorted(inputs.rows("clips"), key=lambda c: (c["take_id"], c["index_in_take"])):
-        video = videos.get(clip["video_id"])
-        if video is None:
+        if (video := videos.get(clip["video_id"])) is None:
             continue
         missing = [t for t in spec.inputs if clip["clip_id"] not in upstream[t]]
         known = digest(
@@ -316,8 +316,9 @@ def plan_clips(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
 def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
     """One group of one item: the shard, made from what there is of its inputs."""
     made = {table: sorted(inputs.results(table).items()) for table in spec.inputs}
-    known = digest(inputs.shard, made, *inputs.said_beside(spec.inputs))
     accepted = [v for v in inputs.rows("video_manifest") if v["accepted"]]
+    wearers = wearers_elsewhere(inputs.lake, inputs.ledger, inputs.shard, accepted)
+    known = digest(inputs.shard, made, *inputs.said_beside(spec.inputs), *sorted(wearers.items()))
     missing = [t for t in spec.inputs if not inputs.entries.get(t)] if accepted else []
     item = WorkItem(
         item_id=inputs.shard,
@@ -326,7 +327,7 @@ def plan_shard(spec: StageSpec, inputs: ShardInputs) -> list[Group]:
         input_hash=known,
         cost=sum(_megapixels(v) for v in accepted),
         video_s=sum(v["duration_s"] or 0.0 for v in accepted),
-        payload={"shards": [inputs.shard]},
+        payload={"shards": [inputs.shard], "wearers": wearers},
         blocked=f"waits for {', '.join(missing)} of this shard" if missing else None,
     )
     return [Group((item,))]

@@ -268,6 +268,7 @@ class TablesTask:
                 }
                 for shard in shards
             },
+            item.payload.get("wearers", {}),
         )
         self.lake.must_be_there()
         output: ClipOutput = self.operator.process(tables)

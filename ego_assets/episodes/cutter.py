@@ -73,7 +73,7 @@ class EpisodeCutter:
         made = item.made.get(item.shard, {})
         done = [made.get(table, frozenset[str]()) for table in _MADE_BY]
         failed = failed_clips(self.settings.failed_checks, tables)
-        rows = _Rows(item.shard, self.settings, tables)
+        rows = _Rows(item.shard, self.settings, tables, item.wearers)
         videos = tables["video_manifest"].sort_by("video_id").to_pylist()
         accepted = {video["video_id"]: video for video in videos if video["accepted"]}
         refused = {v: why for v in accepted if (why := refusal(accepted[v], self.settings))}
@@ -111,7 +111,11 @@ class _Rows:
     """The rows of a shard, episode by episode."""
 
     def __init__(
-        self, shard: str, settings: EpisodeSettings, tables: Mapping[str, pa.Table]
+        self,
+        shard: str,
+        settings: EpisodeSettings,
+        tables: Mapping[str, pa.Table],
+        elsewhere: Mapping[str, str],
     ) -> None:
         self.shard = shard
         self.settings = settings
@@ -123,10 +127,12 @@ class _Rows:
         manifest = tables["video_manifest"].to_pylist()
         self._videos = {v["video_id"]: v for v in manifest if v["accepted"]}
         # Of chapters whose files name several, each keeps its own.
-        named = [v for v in manifest if v["accepted"] and v["person"] and v["recording_id"]]
-        self._wearers = {
-            v["recording_id"]: v["person"] for v in sorted(named, key=lambda v: str(v["person"]))
-        }
+        named = [
+            (v["recording_id"], v["person"])
+            for v in manifest
+            if v["accepted"] and v["person"] and v["recording_id"]
+        ]
+        self._wearers = dict(sorted([*named, *elsewhere.items()], key=lambda n: str(n[1])))
 
     def add_video(
         self, video: Mapping[str, Any], takes: Sequence[tuple[TakeFrames, list[TakeStretch]]]

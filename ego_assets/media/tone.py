@@ -18,6 +18,7 @@ Nothing adapts to a picture or to metadata: equal values come out equal in every
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -55,16 +56,16 @@ _ROWS = 16
 """Done at a time, so that what is between the steps stays in the processor's cache."""
 
 
-def to_bt709(codes: np.ndarray, kind: str, gamut: int) -> np.ndarray:
-    """Return (H, W, 3) uint8 of (H, W, 3) uint16 RGB codes.
+def to_bt709(planes: Sequence[np.ndarray], kind: str, gamut: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 of planes of codes: red, green and blue, (H, W) uint16 each.
 
     kind: pq, hlg, or wide for standard range; gamut: their primaries, a key of `TO_BT709`.
 
     OpenCV does it where it is installed, and numpy otherwise, to within a level.
     """
-    out = np.empty(codes.shape, np.uint8)
+    out = np.empty((*planes[0].shape, 3), np.uint8)
     by = _by_numpy if _opencv() is None else _by_opencv
-    by(codes, *_tables(kind), _SQUARED_STEPS[gamut], out)
+    by(planes, *_tables(kind), _SQUARED_STEPS[gamut], out)
     return out
 
 
@@ -79,27 +80,37 @@ def _opencv() -> Any | None:
 
 
 def _by_opencv(
-    codes: np.ndarray, light: np.ndarray, coded: np.ndarray, mix: np.ndarray, out: np.ndarray
+    planes: Sequence[np.ndarray],
+    light: np.ndarray,
+    coded: np.ndarray,
+    mix: np.ndarray,
+    out: np.ndarray,
 ) -> None:
     cv2: Any = _opencv()
-    linear, mixed = np.empty((2, _ROWS, *codes.shape[1:]), np.float32)
-    steps = np.empty(linear.shape, np.uint16)
-    for top in range(0, len(codes), _ROWS):
-        part = codes[top : top + _ROWS]
-        rows = len(part)
-        cv2.LUT(part, light, dst=linear[:rows])
+    linear, mixed = np.empty((2, _ROWS, *out.shape[1:]), np.float32)
+    codes, steps = np.empty((2, *linear.shape), np.uint16)
+    for top in range(0, len(out), _ROWS):
+        parts = [plane[top : top + _ROWS] for plane in planes]
+        rows = len(parts[0])
+        cv2.merge(parts, dst=codes[:rows])
+        cv2.LUT(codes[:rows], light, dst=linear[:rows])
         cv2.transform(linear[:rows], mix, dst=mixed[:rows])
         cv2.max(mixed[:rows], 0, dst=mixed[:rows])
         cv2.sqrt(mixed[:rows], dst=mixed[:rows])
-        cv2.multiply(mixed[:rows], 1.0, dst=steps[:rows], dtype=cv2.CV_16U)
+        cv2.add(mixed[:rows], 0.0, dst=steps[:rows], dtype=cv2.CV_16U)  # rounds, the fastest way
         cv2.LUT(steps[:rows], coded, dst=out[top : top + rows])
 
 
 def _by_numpy(
-    codes: np.ndarray, light: np.ndarray, coded: np.ndarray, mix: np.ndarray, out: np.ndarray
+    planes: Sequence[np.ndarray],
+    light: np.ndarray,
+    coded: np.ndarray,
+    mix: np.ndarray,
+    out: np.ndarray,
 ) -> None:
-    for top in range(0, len(codes), _ROWS):
-        mixed = light[codes[top : top + _ROWS]] @ mix.T
+    for top in range(0, len(out), _ROWS):
+        codes = np.stack([plane[top : top + _ROWS] for plane in planes], axis=-1)
+        mixed = light[codes] @ mix.T
         steps = np.rint(np.minimum(np.sqrt(np.maximum(mixed, 0)), 65535))
         out[top : top + _ROWS] = coded[steps.astype(np.uint16)]
 

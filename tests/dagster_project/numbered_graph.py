@@ -1,5 +1,6 @@
 """Operators that write the number in a picture into each row, so that a whole graph can be held
-against what its files show. `box[0]` of a row, and `inliers` of a camera, are that number."""
+against what its files show. `box[0]` of a row, and `inliers` of a camera, are that number; the
+label of a detection is the colour in the middle of the picture."""
 
 from __future__ import annotations
 
@@ -30,8 +31,13 @@ class _Numbered:
 
 def seen(clip: ClipInput) -> Iterator[tuple[dict[str, Any], int, float]]:
     """(columns of a row, number, time) of every picture."""
+    for row, image, second in _pictures(clip):
+        yield row, number_of(image), second
+
+
+def _pictures(clip: ClipInput) -> Iterator[tuple[dict[str, Any], np.ndarray, float]]:
     for frame in clip.frames.read():
-        yield clip.row(frame.index, frame.pts_s) | TIER, number_of(frame.image), frame.pts_s
+        yield clip.row(frame.index, frame.pts_s) | TIER, frame.image, frame.pts_s
 
 
 class NumberedSegmenter(_Numbered):
@@ -49,9 +55,12 @@ class NumberedSegmenter(_Numbered):
         of_mask = {"area_px": int(mask.sum()), "height_px": mask.shape[0]}
         of_mask |= {"width_px": mask.shape[1], "rle": encode_mask(mask)}
         take = clip.clip["take_id"]
-        for row, number, _ in seen(clip):
+        for row, image, _ in _pictures(clip):
+            number = number_of(image)
+            colour = image[image.shape[0] // 2, image.shape[1] // 2]
             box = {"box": [float(number), 150.0, 400.0, 180.0], "score": 0.9}
-            found = {"detection_index": 0, "label": "hand", "side": "left"}
+            found = {"detection_index": 0, "side": "left"}
+            found |= {"label": " ".join(map(str, colour))}
             tables["detections"].append(row | box | found)
             thing = {"track_id": f"{take}-o000", "label": "object"}
             tables["object_masks"].append(row | box | of_mask | thing)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from ego_assets.catalog import TABLES, feature_of
+from ego_assets.reading import open_lake
 from resources.lake import Lake
-from tests.operators.numbered_video import RATE, write_numbered
+from tests.operators.numbered_video import RATE, number_of, write_numbered
 from tests.operators.timed_video import Shown, write_cases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ class Made:
     shown: dict[str, Shown]
     rows: dict[str, list[dict[str, Any]]]
     name_of: dict[str, str]
+    lake: Lake
 
     def of(self, row: dict[str, Any]) -> Shown:
         return self.shown[self.name_of[row["video_id"]]]
@@ -80,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         for table in TABLES
     }
     name_of = {r["video_id"]: Path(r["uri"]).name for r in rows["video_manifest"]}
-    return Made(shown, rows, name_of)
+    return Made(shown, rows, name_of, lake)
 
 
 def test_the_manifest_counts_what_is_shown(made: Made) -> None:
@@ -126,6 +128,29 @@ def test_a_stretch_begins_and_ends_when_its_pictures_do(made: Made, table: str) 
         times = [*made.of(row).times, made.video(made.name_of[row["video_id"]])["duration_s"]]
         assert row["start_pts_s"] == pytest.approx(times[row["start_frame"]], abs=TICK_S)
         assert row["end_pts_s"] == pytest.approx(times[row["end_frame"]], abs=TICK_S)
+
+
+def test_a_recording_is_read_across_its_files(made: Made) -> None:
+    """Each picture of it once, in order, with the time since its beginning."""
+    reader = open_lake(made.lake.location)
+    recording = reader.recording(made.video("GX020012.MP4")["recording_id"])
+    assert [made.name_of[v.video_id] for v in recording.videos()] == [
+        "GX010012.MP4",
+        "GX020012.MP4",
+    ]
+    shown = [(number_of(f.image), f.pts_s) for clip in recording.clips() for f in clip.frames()]
+    assert [number for number, _ in shown] == list(range(165))
+    (take,) = recording.takes()
+    assert [c.id for c in take] == [c.id for c in recording.clips()]
+    starts = [c.row["recording_start_s"] for c in take]
+    assert starts == sorted(starts)
+    episodes = [e.row["recording_start_s"] for e in recording.episodes()]
+    assert episodes == sorted(episodes) and episodes[-1] >= 75 / RATE
+    assert len(reader.recordings()) == len(made.shown) - 1
+    alone = reader.recording(made.video("b_frames.mp4")["video_id"])
+    assert [v.video_id for v in alone.videos()] == [alone.id]
+    with pytest.raises(ValueError, match="no recording 'x'"):
+        reader.recording("x")
 
 
 def test_episodes_of_two_chapters_are_of_one_recording(made: Made) -> None:

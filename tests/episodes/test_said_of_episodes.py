@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from made_footage import MadeVideo, bins, cut
+from made_footage import MadeVideo, bins, cut, tables_of
 from pydantic import ValidationError
 
 from ego_assets.catalog import TABLES
 from ego_assets.consent import SAID
+from ego_assets.episodes.cutter import EpisodeCutter
 from ego_assets.episodes.probes import footage_is_kept
 from ego_assets.episodes.settings import EpisodeProbeSettings, EpisodeSettings
 from ego_assets.episodes.waterfall import waterfall
@@ -119,6 +121,17 @@ def test_a_chapter_whose_file_names_nobody_is_in_the_split_of_its_recording() ->
     assert set(found.values()) == {"train", "validation"}
     persons = {e["person"] for e in cut(*videos)["episodes"] if e["recording_id"] == "r0"}
     assert persons == {None, "p0"}  # the column is what was said
+
+
+def test_a_chapter_is_in_the_split_of_the_wearer_whom_another_shard_names() -> None:
+    settings = EpisodeSettings(validation_share=0.5)
+    for number in range(12):
+        person, chapter = f"p{number}", made(1, recording_id="r")
+        (named,) = splits(made(2, person=person)).values()
+        for wearers in ({"r": person}, {"r": person, "other": "x"}):
+            item = replace(tables_of(chapter), wearers=wearers)
+            (episode,) = EpisodeCutter(settings).process(item).tables["episodes"]
+            assert (episode["split"], episode["person"]) == (named, None)
 
 
 def test_the_waterfall_sums_up_by_what_is_said() -> None:

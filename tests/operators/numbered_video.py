@@ -65,7 +65,7 @@ def write_numbered(
 def without_packets(source: Path, path: Path, places: Container[int]) -> Path:
     """A copy of a video that lacks these packets, counted as they are stored."""
     with av.open(str(source)) as given, av.open(str(path), "w") as container:
-        stream = container.add_stream_from_template(given.streams.video[0])
+        stream = container.add_stream_from_template(given.streams.video[0], opaque=True)
         for place, packet in enumerate(given.demux(video=0)):
             if packet.size and place not in places:
                 packet.stream = stream
@@ -76,7 +76,7 @@ def without_packets(source: Path, path: Path, places: Container[int]) -> Path:
 def rewritten(source: Path, path: Path, change: Callable[[int, bytes], bytes]) -> Path:
     """A copy of a video with other bytes in its packets, which are counted as they are stored."""
     with av.open(str(source)) as given, av.open(str(path), "w") as container:
-        stream = container.add_stream_from_template(given.streams.video[0])
+        stream = container.add_stream_from_template(given.streams.video[0], opaque=True)
         for place, packet in enumerate(given.demux(video=0)):
             if packet.size:
                 other = av.Packet(change(place, bytes(packet)))

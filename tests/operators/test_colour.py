@@ -302,12 +302,35 @@ def test_a_stretch_without_tags_is_not_taken_for_the_one_before(
 def test_without_opencv_the_same_comes_out(
     monkeypatch: pytest.MonkeyPatch, kind: str, gamut: int
 ) -> None:
-    codes = np.random.default_rng(0).integers(0, 65536, (37, 50, 3), dtype=np.uint16)
+    codes = np.random.default_rng(0).integers(0, 65536, (3, 37, 50), dtype=np.uint16)
     with_opencv = tone.to_bt709(codes, kind, gamut)
     monkeypatch.setattr(tone, "_opencv", lambda: None)
     apart = np.abs(tone.to_bt709(codes, kind, gamut).astype(int) - with_opencv)
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize("kind", ["pq", "hlg", "wide"])
+@pytest.mark.parametrize("gamut", list(tone.TO_BT709))
+def test_tables_are_within_a_level_of_the_formulas(kind: str, gamut: int) -> None:
+    """Of all codes, also those that come out of the gamut."""
+    codes = np.random.default_rng(1).integers(0, 65536, (3, 61, 67), dtype=np.uint16)
+    light = {"pq": tone.pq_light, "hlg": tone.hlg_light, "wide": tone.sdr_light}[kind]
+    nits = np.moveaxis(light(codes / 65535), 0, -1) @ tone.TO_BT709[gamut].T
+    nits = np.clip(nits, 0, tone.PEAK)
+    shown = nits if kind == "wide" else tone.roll_off(nits)
+    exact = 255 * np.clip(shown / tone.REFERENCE_WHITE, 0, 1) ** (1 / 2.4)
+    assert np.abs(tone.to_bt709(codes, kind, gamut) - exact).max() < 1
+
+
+def test_rows_of_any_length_are_taken(tmp_path: Path) -> None:
+    """libav pads rows: what lies behind a picture is none of it."""
+    path = write_hdr(tmp_path / "pq.mp4", light_of(COLOURS), PQ)
+    whole = first(path, 96)
+    padded = first(path, 97)
+    assert whole.shape != padded.shape
+    found = middles(padded, len(COLOURS))
+    assert np.abs(found - COLOURS).max() <= 4, found
 
 
 def test_what_comes_from_a_device_keeps_its_colours(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from ego_assets.engine.plan import WorkItem, plan
 from ego_assets.intake.sources import settle
+from ego_assets.reading import open_lake
 from ego_assets.videos.recordings import chapters
 from resources.ledger import State
 from resources.ledger.sources import STAGE
-from tests.operators.numbered_video import write_numbered
+from tests.operators.numbered_video import number_of, write_numbered
 from tests.stages.raw_bench import RawBench
+from tests.stages.stage_bench import spec_for
 from tests.stages.test_arrivals import LIMITS, Place
 
 
@@ -59,6 +62,10 @@ def test_a_later_shard_joins_the_recording(bench: RawBench) -> None:
     assert second["split_reason"] == "chapter"
     assert second["recording_id"] == first["recording_id"]
     assert second["recording_start_s"] == pytest.approx(1.0)
+    recording = open_lake(bench.lake.location).recording(first["recording_id"])
+    shown = [number_of(f.image) for clip in recording.clips() for f in clip.frames()]
+    assert (len(recording), shown) == (2, list(range(60)))
+    assert [len(take) for take in recording.takes()] == [2], "it runs across files and shards"
 
 
 def test_a_chapter_before_the_others_gives_them_their_time(bench: RawBench) -> None:
@@ -67,6 +74,8 @@ def test_a_chapter_before_the_others_gives_them_their_time(bench: RawBench) -> N
     rows = run(bench)
     assert starts(rows) == [None, None]
     recording = rows["GX020012.MP4"]["recording_id"]
+    takes = open_lake(bench.lake.location).recording(recording).takes()
+    assert [len(take) for take in takes] == [1, 1], "where they lie in it is not known"
     put(bench, 1)
     rows = run(bench)
     assert {row["recording_id"] for row in rows.values()} == {recording}
@@ -152,3 +161,30 @@ def test_a_recording_that_was_moved_keeps_its_id(bench: RawBench) -> None:
     assert {Path(row["uri"]).parent.name for row in rows.values()} == {"monday"}
     assert [rows[n]["recording_id"] for n in sorted(rows)] == [recording] * 2
     assert starts(rows) == pytest.approx([0.0, 1.0])
+
+
+def test_a_chapter_has_the_wearer_whom_only_another_shard_names(bench: RawBench) -> None:
+    """So all chapters are in one split, and in that of the wearer's other footage."""
+    put(bench, 1)
+    rows = run(bench)
+    shard, recording = rows["GX010012.MP4"]["shard"], rows["GX010012.MP4"]["recording_id"]
+
+    def planned() -> WorkItem:
+        spec = spec_for("episodes", bench.lake, bench.ledger, shard, inputs=("video_manifest",))
+        ((item,),) = (group.items for group in plan(spec, bench.lake, bench.ledger))
+        return item
+
+    alone = planned()
+    assert alone.payload["wearers"] == {}
+    put(bench, 2)
+    rows = run(bench)
+    assert rows["GX020012.MP4"]["shard"] != shard
+    assert planned() == alone, "nobody says anything: nothing is made again"
+    (bench.raw / "100GOPRO" / "GX020012.footage.json").write_text('{"person": "p7"}')
+    rows = run(bench)
+    assert planned().payload["wearers"] == {recording: "p7"}
+    assert planned().base_fingerprint != alone.base_fingerprint
+    other = rows["GX020012.MP4"]["shard"]
+    spec = spec_for("episodes", bench.lake, bench.ledger, other, inputs=("video_manifest",))
+    (group,) = plan(spec, bench.lake, bench.ledger)
+    assert group.items[0].payload["wearers"] == {}, "its own file says it"
