@@ -18,7 +18,13 @@ from rich.console import Console
 from rich.text import Text
 
 from dagster_project.cli.stage_settings import CONFIG_OPTION, SET_OPTION, read_settings
-from dagster_project.cli.terminal import BACKENDS_OPTION, JSON_OPTION, plain
+from dagster_project.cli.terminal import (
+    BACKENDS_OPTION,
+    JSON_OPTION,
+    LAKE_OPTION,
+    existing_lake,
+    plain,
+)
 from ego_assets.environment import VARIABLES, check_environment
 from resources.environment import EnvironmentVariableError, backends_file, read_text
 
@@ -44,6 +50,7 @@ def config(
     """Print the value of every setting, and where it comes from.
 
     A shard for which something else was chosen keeps that as its profile: `ego status` lists them.
+    What holds for all exports of a lake: `ego config lake`.
     """
     if context.invoked_subcommand is not None:
         return
@@ -59,6 +66,36 @@ def config(
     for each in found:
         said = plain(f"{each.name} = {each.value}", "" if each.source == "default" else "bold")
         console.print(Text.assemble(said, "  ", plain(f"# {each.source}", "dim")), soft_wrap=True)
+
+
+@config.command()
+@LAKE_OPTION
+@click.option(
+    "--faces",
+    type=click.Choice(["keep", "blur"]),
+    help="blur: exports are made only with faces blurred; keep: each says for itself.",
+)
+@JSON_OPTION
+def lake(lake_root: str, faces: str | None, as_json: bool) -> None:
+    """Print what holds for all exports of a lake, or set it.
+
+    It is kept in the lake, and so holds on every machine. EGO_FACES=blur holds for a machine.
+    """
+    from ego_assets.exports.faces.rule import ExportRules, rules_of, set_rules
+    from ego_assets.exports.grid import ExportError
+
+    found = existing_lake(lake_root)
+    if faces is not None:
+        set_rules(found, ExportRules.model_validate({"faces": faces}))
+    try:
+        rules = rules_of(found).model_dump()
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(rules))
+        return
+    for name, value in rules.items():
+        click.echo(f"{name} = {value}")
 
 
 @config.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from ego_assets.operator import BadInputError
 from ego_assets.reading import LakeReader
 from ego_assets.rows import SIDES
 from ego_assets.stretches import groups_of
+from resources.lake.s3.client import s3_errors
 from resources.raw.uris import is_remote
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ CAMERA = (
     "height_px",
 )
 """Columns of `video_manifest` that provenance repeats."""
+_ASKED = 16
+"""Places at a time that are asked for what is said beside a video."""
 _CONSENT = ("video_id", "accepted", "uri", "consent")
 _VIDEO = ("video_id", "accepted", "sha256", "uri", *CAMERA)
 
@@ -91,18 +95,17 @@ def said_in(row: Mapping[str, Any]) -> dict[str, str]:
 
 def why_withheld(video: Mapping[str, Any]) -> str | None:
     """Why nothing of a row of `video_manifest` may be exported: by what was said of it since its
-    episodes were made, also in local files that no run has read yet."""
+    episodes were made, also in files beside it that no run has read yet."""
     from ego_assets.videos.footage.sidecar import FootageSidecarError, footage_columns
     from resources.raw.sidecars import read_footage_sidecars
 
     consents = [video["consent"]]
-    if not is_remote(video["uri"]):
-        try:
-            # A place that is away says nothing new.
-            with suppress(OSError):
-                consents.append(footage_columns(read_footage_sidecars(video["uri"]))["consent"])
-        except FootageSidecarError as error:
-            return str(error)
+    try:
+        # A place that is away says nothing new.
+        with suppress(OSError, *(s3_errors() if is_remote(video["uri"]) else ())):
+            consents.append(footage_columns(read_footage_sidecars(video["uri"]))["consent"])
+    except FootageSidecarError as error:
+        return str(error)
     found = [consent for consent in consents if consent in NO_CONSENTS]
     return f"consent is {found[0]}" if found else None
 
@@ -157,12 +160,14 @@ class LakeEpisodes:
     skipped: dict[str, str] = field(default_factory=dict)
     blur: FaceBlur | None = field(init=False)
     _robots: dict[tuple[str, str], JointsOfRobot] = field(default_factory=dict)
+    _withheld: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.blur = blur_of(self.settings.faces)
 
     def __iter__(self) -> Iterator[ExportEpisode]:
         self.skipped.clear()
+        self._withheld.clear()
         settings = self.resolved()
         for shard in self.reader.shards("episodes"):
             yield from self.in_shard(shard, settings)
@@ -237,7 +242,12 @@ class LakeEpisodes:
         of = {v["video_id"]: v for v in videos if v["accepted"]}
         ids = {row["video_id"] for row in chosen}
         # Of a video without a row, nothing is known any more.
-        why = {i: why_withheld(of[i]) if i in of else "its video is not accepted" for i in ids}
+        why: dict[str, str | None] = dict.fromkeys(ids - of.keys(), "its video is not accepted")
+        if unasked := sorted(ids & of.keys() - self._withheld.keys()):
+            with ThreadPoolExecutor(_ASKED) as pool:  # on S3 each is a request or two
+                asked = pool.map(lambda i: why_withheld(of[i]), unasked)
+                self._withheld |= dict(zip(unasked, asked, strict=True))
+        why |= {i: self._withheld[i] for i in ids & of.keys()}
         self.skipped |= {r["episode_id"]: w for r in chosen if (w := why[r["video_id"]])}
         return [row for row in chosen if not why[row["video_id"]]]
 

@@ -251,7 +251,7 @@ def _export(
         "code_version": code_version(),
         "content": content.model_dump(),
     }
-    check_faces(content.faces if isinstance(content, FacesSettings) else None)
+    check_faces(content.faces if isinstance(content, FacesSettings) else None, lake)
     # A place without a manifest is no lake, or is away: it says nothing of what is wanted.
     if not total and not (out.is_dir() and LakeReader(lake).shards("video_manifest")):
         raise ExportError(_no_episodes(lake, content))

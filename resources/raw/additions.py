@@ -6,7 +6,9 @@ here: where files come from.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import hashlib
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -21,11 +23,13 @@ from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.uris import is_remote, path_of, uri_of
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
+"""Of Linux."""
 ASIDE = ".ingest"
 """Of a folder: what is not whole yet. Listings pass over names that begin with a dot."""
 
 IN_SCRATCH = "ingest"
-"""The same for S3."""
+"""The same for S3; each place has a folder of its own, whose name begins so."""
 
 
 def folders_aside(uris: Iterable[str]) -> list[Path]:
@@ -33,7 +37,7 @@ def folders_aside(uris: Iterable[str]) -> list[Path]:
     above = {parent for uri in uris if not is_remote(uri) for parent in path_of(uri).parents}
     found = [parent / ASIDE for parent in sorted(above)]
     with suppress(ScratchError):
-        found.append(Scratch.of_machine().root / IN_SCRATCH)
+        found += sorted(Scratch.of_machine().root.glob(f"{IN_SCRATCH}*"))
     return [folder for folder in found if folder.is_dir()]
 
 
@@ -55,7 +59,8 @@ class RawFolder:
     def add(self, path: Path, name: str) -> bool:
         """Have a file that is aside, and on the disk, under a name. False if that is taken.
 
-        Where the file system has no links, it is moved.
+        Where the file system has no links, it is moved, in one step that replaces nothing; where it
+        cannot do that either, somebody who writes the same name at that moment may be replaced.
         """
         target = self._path(name)
         try:
@@ -65,9 +70,8 @@ class RawFolder:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if os.path.lexists(target):
+            if not _moved(path, target):
                 return False
-            path.rename(target)
         self._sync(target.parent)
         return True
 
@@ -116,6 +120,26 @@ class RawFolder:
             os.close(descriptor)
 
 
+def _moved(path: Path, target: Path) -> bool:
+    """Rename a file; False if the name is taken."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        rename = libc.renameat2
+    except AttributeError:  # another system than Linux, or an old one
+        number = errno.ENOSYS
+    else:
+        places = _AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(target)
+        if rename(*places, _RENAME_NOREPLACE) == 0:
+            return True
+        number = ctypes.get_errno()
+    if number == errno.EEXIST or os.path.lexists(target):
+        return False
+    if number not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(number, os.strerror(number), str(target))
+    path.rename(target)
+    return True
+
+
 class RawPrefix:
     """A prefix of a bucket; what is not whole yet lies in the scratch space. Raises botocore's
     errors, ScratchError."""
@@ -125,7 +149,8 @@ class RawPrefix:
 
     @contextmanager
     def aside(self) -> Iterator[Path]:
-        with Scratch.of_machine().own_folder(IN_SCRATCH) as folder:
+        place = hashlib.sha256(self._storage.uri("x").encode()).hexdigest()[:16]
+        with Scratch.of_machine().own_folder(f"{IN_SCRATCH}-{place}") as folder:
             yield folder
 
     def add(self, path: Path, name: str) -> bool:

@@ -13,8 +13,11 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from dagster_project.cli import main
+from ego_assets.exports.faces.rule import KEY
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.models.faces.centerface import CenterFace
@@ -215,6 +218,35 @@ def test_where_it_is_compulsory_no_format_shows_faces(
     message = lake_of_all.export(ok=False, to=to)
     assert "EGO_FACES is blur" in message and "--faces blur" in message
     assert not (lake_of_all.folder / "out").exists()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_rule_of_the_lake_holds_for_every_format_and_machine(
+    lake_of_all: Any, to: str, request: pytest.FixtureRequest
+) -> None:
+    location = lake_of_all.lake.location
+    request.addfinalizer(lambda: rule(location, "keep"))
+    assert rule(location, "blur") == rule(location) == {"faces": "blur"}
+    message = lake_of_all.export(ok=False, to=to)
+    assert "the rule of this lake for faces is blur" in message and "--faces blur" in message
+    assert not (lake_of_all.folder / "out").exists()
+
+
+def rule(location: str, *faces: str) -> Any:
+    arguments = ["config", "lake", "--json", "--lake", location, *(f"--faces={f}" for f in faces)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_a_rule_that_cannot_be_read_lets_nothing_out(tmp_path: Path) -> None:
+    lake = make(tmp_path, MadeVideo(count=60))
+    lake.lake.storage.write(KEY, b'{"faces": "blurr"}')
+    assert "makes no sense" in lake.export(ok=False)
+    assert lake.export("--faces", "blur")["episodes"] == 1
+    rule(lake.lake.location, "keep")
+    (lake.folder / "out").rename(tmp_path / "blurred")
+    assert lake.export()["episodes"] == 1
 
 
 def test_where_it_is_compulsory_blurred_exports_are_made(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner
 
 from dagster_project.cli.program import main
@@ -16,9 +17,11 @@ from ego_assets.exports.lake_episodes import LakeEpisodes
 from ego_assets.exports.settings import ContentSettings
 from ego_assets.reading import LakeReader, open_lake
 from resources.lake import Lake
+from resources.raw import sidecars
 from tests.episodes.made_footage import MadeVideo
 from tests.exports.lerobot_reader import tree
 from tests.exports.numbered_lake import NumberedLake, make, provenance, withdraw
+from tests.resources.s3_server import new_bucket, s3_client, s3_server
 
 SAID = (
     {"person": "a", "site": "lab", "consent": "granted", "license": "CC-BY-4.0"},
@@ -100,6 +103,35 @@ def test_consent_that_is_withdrawn_after_episodes_were_made_holds(
     assert [name[:16] for name in found.lengths(shard, found.resolved())] == [f"{1:016x}"]
     assert len(found) == 1 and [name[:16] for name in found.skipped] == [f"{0:016x}"]
     assert exported(made, to=to) == ["1"]
+
+
+def test_consent_that_is_withdrawn_beside_a_video_in_a_bucket_holds_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [MadeVideo(count=90, video_id=f"{n:016x}") for n in range(3)]
+    made = make(tmp_path, *videos)
+    with s3_server(monkeypatch):
+        bucket = new_bucket()
+        rows = [
+            row | {"uri": f"s3://{bucket}/raw/{n}.mp4"}
+            for n, row in enumerate(made.tables["video_manifest"])
+        ]
+        (shard,) = made.lake.shards()
+        table = TABLES["video_manifest"].from_rows(rows)
+        made.lake.publish("video_manifest", shard, shard, table, provenance(shard))
+        found = LakeEpisodes(LakeReader(made.lake), ContentSettings(), 0)
+        assert len(found) == 3
+        for name, text in (("0", b'{"consent": "withdrawn"}'), ("2", b'{"consent": "no"}')):
+            s3_client().put_object(Bucket=bucket, Key=f"raw/{name}.footage.json", Body=text)
+        found = LakeEpisodes(LakeReader(made.lake), ContentSettings(), 0)
+        assert len(found) == 1
+        assert {name[:16] for name in found.skipped} == {f"{0:016x}", f"{2:016x}"}
+
+    def away(uri: str) -> None:
+        raise EndpointConnectionError(endpoint_url=uri)
+
+    monkeypatch.setattr(sidecars, "read_footage_sidecars", away)
+    assert len(LakeEpisodes(LakeReader(made.lake), ContentSettings(), 0)) == 3
 
 
 def test_provenance_has_what_is_said(tmp_path: Path) -> None:

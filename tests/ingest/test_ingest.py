@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -724,3 +725,27 @@ def test_videos_go_into_a_bucket(web: Site, bench: Bench, monkeypatch: pytest.Mo
         bench.lake = Lake(bench.raw.parent / "other")
         assert ingest(links[:1], place, bench.lake, rules).counts == {"done": 1}
         assert web.times("/a.mp4") == 1
+
+
+def test_two_lakes_that_fetch_the_same_links_at_a_time_do_not_disturb_each_other(
+    web: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One into a bucket under two prefixes; what is not whole yet lies on the same machine."""
+    monkeypatch.setenv("EGO_SCRATCH", str(tmp_path / "scratch"))
+    urls = [web.serve(f"/{n}.mp4", video(n)) for n in range(4)]
+    with s3_server(monkeypatch):
+        places = [f"s3://{new_bucket()}/raw/{name}" for name in ("a", "b")]
+        lakes = [Lake(tmp_path / name) for name in ("a", "b")]
+        rules = Rules(IngestSettings(**QUICK), allow_private=True)
+        links = [make_link(url, {}) for url in urls]
+        with ThreadPoolExecutor(2) as pool:
+            done = pool.map(
+                lambda w: ingest(links, w[0], w[1], rules), zip(places, lakes, strict=True)
+            )
+            assert [each.counts for each in done] == [{"done": 4}] * 2
+        for place, lake in zip(places, lakes, strict=True):
+            rows = LinkFiles(lake).newest().values()
+            assert {row.attempts for row in rows} == {1}
+            assert {row.path for row in rows} == set(list_raw([place], VIDEO_SUFFIXES).files)
+        for number in range(4):
+            assert web.times(f"/{number}.mp4") == 2

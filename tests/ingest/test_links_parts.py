@@ -103,3 +103,18 @@ def test_many_that_come_and_go_are_never_two(tmp_path: Path) -> None:
         thread.join()
     assert most == 1
     assert entered >= 4
+
+
+def test_what_was_published_is_dropped_unless_somebody_has_the_link_again(tmp_path: Path) -> None:
+    part = filled(tmp_path)
+    sealed = part.seal("a.mp4", "", 200)
+    with LinkPart(tmp_path, "a").lock():
+        part.drop(sealed.sha256)
+        assert part.path.exists(), "it is in use"
+    with part.writing(0, '"f"', None) as file:
+        file.write(b"another")
+    part.drop(sealed.sha256)
+    assert part.path.read_bytes() == b"another"
+    sealed = part.seal("a.mp4", "", 200)
+    part.drop(sealed.sha256)
+    assert not list(tmp_path.iterdir())

@@ -93,6 +93,71 @@ def test_lost_packets_take_along_what_refers_to_them(
     assert len(read) >= 45, "no more than the group of the lost packets"
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "webm"])
+@pytest.mark.parametrize("structure", ["1", "2"], ids=["in order", "pyramid"])
+@pytest.mark.parametrize("lost", [{20, 21, 22, 23}, {20}, {33, 34}])
+def test_lost_packets_of_av1_are_known_by_the_order_of_pictures(
+    tmp_path: Path, ending: str, structure: str, lost: set[int]
+) -> None:
+    options = {"preset": "12", "g": "15", "svtav1-params": f"pred-struct={structure}"}
+    whole = write_numbered(tmp_path / f"a.{ending}", 60, codec="libsvtav1", options=options)
+    assert index_frames(whole).broken == frozenset()
+    lossy = without_packets(whole, tmp_path / f"b.{ending}", lost)
+    index = index_frames(lossy)
+    (broken,) = index.broken
+    behind = int(min(index.keys[index.keys > broken]))
+    assert (broken, index.spoilt) == (min(lost), frozenset(range(broken, behind)))
+    read = [f.index for f in ClipFrames(lossy, 0, len(index)).read(max_side_px=32)]
+    assert read == [n for n in range(len(index)) if n not in index.spoilt]
+
+
+def test_packets_of_av1_that_are_not_whole_are_damaged(tmp_path: Path) -> None:
+    options = {"preset": "12", "g": "15"}
+    whole = write_numbered(tmp_path / "a.mp4", 30, codec="libsvtav1", options=options)
+    path = rewritten(whole, tmp_path / "b.mp4", lambda n, data: data[:-9] if n == 20 else data)
+    assert index_frames(path).broken == {20}
+    assert 20 not in [f.index for f in ClipFrames(path, 0, 30).read(max_side_px=32)]
+
+
+OTHERS = {
+    "vp9.webm": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "g": "15"}),
+    "vp9.mp4": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "g": "15"}),
+    "mpeg4.mp4": ("mpeg4", {"g": "15"}),
+    "mpeg4_b.mkv": ("mpeg4", {"g": "15", "bf": "2"}),
+    "av1.mp4": ("libsvtav1", {"preset": "12", "g": "15"}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_other_decoders_tell_of_packets_whose_bytes_are_others(
+    tmp_path: Path, name: str, seed: int
+) -> None:
+    codec, options = OTHERS[name]
+    whole = write_numbered(tmp_path / f"a_{name}", 60, codec=codec, options=options)
+    dice = random.Random(seed)
+
+    def change(place: int, data: bytes) -> bytes:
+        half = len(data) // 2
+        return data[:half] + dice.randbytes(len(data) - half) if place == 20 else data
+
+    path = rewritten(whole, tmp_path / f"b_{name}", change)
+    frames = ClipFrames(path, 0, 60)
+    assert lies(path) == []
+    assert [f.index for f in frames.read(max_side_px=32)][:18] == [*range(18)]
+    assert {20, 21, 22, 23, 24} <= set(frames.damaged)
+
+
+def test_lost_packets_of_vp9_are_noticed_by_its_decoder(tmp_path: Path) -> None:
+    """Its tables of probabilities go from picture to picture, unless an encoder says otherwise."""
+    codec, options = OTHERS["vp9.mp4"]
+    whole = write_numbered(tmp_path / "a.mp4", 60, codec=codec, options=options)
+    lossy = without_packets(whole, tmp_path / "b.mp4", {20, 21, 22, 23})
+    frames = ClipFrames(lossy, 0, 56)
+    assert [f.index for f in frames.read(max_side_px=32)] == [*range(20), *range(26, 56)]
+    assert frames.damaged == [*range(20, 26)]
+
+
 @pytest.mark.parametrize("bframes", ["0", "2"])
 @pytest.mark.parametrize("kind", ["lost", "zeros", "flips"])
 @pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])

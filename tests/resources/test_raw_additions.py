@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from ego_assets.intake.shards import VIDEO_SUFFIXES
 from resources.lake.storage import UnsafeKeyError
-from resources.raw.additions import RawTarget, open_target
+from resources.raw.additions import RawTarget, folders_aside, open_target
 from resources.raw.reader import list_raw
 from tests.resources.s3_server import new_bucket, s3_server
 
@@ -84,13 +85,16 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize("can_rename", [True, False])
 def test_a_file_system_without_links_has_it_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_rename: bool
 ) -> None:
     def no_link(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_link)
+    if not can_rename:
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
     target = open_target(str(tmp_path / "raw"))
     with target.aside() as folder:
         (folder / "x").write_bytes(b"first")
@@ -98,3 +102,36 @@ def test_a_file_system_without_links_has_it_moved(
         assert target.add(folder / "x", "a.mp4")
         assert not target.add(folder / "y", "a.mp4")
     assert (tmp_path / "raw" / "a.mp4").read_bytes() == b"first"
+
+
+def test_without_links_a_file_that_comes_at_that_moment_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = open_target(str(tmp_path / "raw"))
+    theirs = tmp_path / "raw" / "a.mp4"
+
+    def no_link(*_: object) -> None:
+        theirs.write_bytes(b"theirs")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)  # it was looked at before
+    with target.aside() as folder:
+        (folder / "x").write_bytes(b"ours")
+        assert not target.add(folder / "x", "a.mp4")
+        assert (folder / "x").read_bytes() == b"ours"
+    assert theirs.read_bytes() == b"theirs"
+
+
+def test_each_prefix_has_its_own_folder_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setenv("EGO_SCRATCH", str(tmp_path / "scratch"))
+    bucket = new_bucket()
+    places = [f"s3://{bucket}/one", f"s3://{bucket}/two", f"s3://{bucket}/one/"]
+    folders = []
+    for place in places:
+        with open_target(place).aside() as folder:
+            folders.append(folder)
+    assert folders[0] == folders[2] != folders[1]
+    assert set(folders_aside([])) == set(folders)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ego_assets.exports.faces.rule import rules_of
 from ego_assets.exports.grid import ExportError
 from resources.environment import faces_must_be_blurred
+from resources.lake import Lake
 
 if TYPE_CHECKING:
     from ego_assets.vision.faces.blurring import FaceBlur
@@ -32,15 +34,21 @@ def blur_of(faces: Faces) -> FaceBlur | None:
         raise ExportError(f"faces cannot be blurred: {error}") from error
 
 
-def check_faces(faces: Faces | None) -> None:
+def check_faces(faces: Faces | None, lake: Lake) -> None:
     """Raise ExportError where faces must be blurred, and would not be. None: the format cannot."""
-    if faces == "blur" or not faces_must_be_blurred():
+    if faces == "blur":
+        return
+    if faces_must_be_blurred():
+        who = "EGO_FACES is blur"
+    elif rules_of(lake).faces == "blur":
+        who = "the rule of this lake for faces is blur (`ego config lake`)"
+    else:
         return
     if faces is None:
         raise ExportError(
-            "EGO_FACES is blur, and this format shows pictures as they were recorded: export "
-            "another one, with `--faces blur`"
+            f"{who}, and this format shows pictures as they were recorded: export another one, "
+            "with `--faces blur`"
         )
     raise ExportError(
-        "EGO_FACES is blur, and the pictures of this export would show faces: give `--faces blur`"
+        f"{who}, and the pictures of this export would show faces: give `--faces blur`"
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.cookiejar import CookieJar, LoadError, MozillaCookieJar
 from pathlib import Path
 
@@ -319,7 +320,8 @@ class _Work:
             return None
 
     def _record(self, row: LinkRow, part: LinkPart) -> None:
-        self._recorder.add(row, part.remove if row.state == "done" else None)
+        then = partial(part.drop, row.sha256 or "") if row.state == "done" else None
+        self._recorder.add(row, then)
         self._tell(row)
 
 

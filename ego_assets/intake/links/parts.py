@@ -121,6 +121,12 @@ class LinkPart:
                     part.remove()
                     shutil.rmtree(part.pages, ignore_errors=True)
 
+    def drop(self, sha256: str) -> None:
+        """Remove what was published and recorded, unless somebody has the link again by now."""
+        with suppress(LinkBusyError), self.lock():
+            if self.state.sha256 == sha256:
+                self.remove()
+
     def remove(self) -> None:
         self._notes.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)

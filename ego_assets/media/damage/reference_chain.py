@@ -3,7 +3,7 @@
 A decoder hides what it lacks: of a picture whose references were lost it makes one from others,
 and says nothing. What can be seen in the packets themselves is seen here, for H.264 and HEVC in
 MP4 and Matroska (lengths of the units that a packet is made of), and for H.264 everywhere (numbers
-of the reference pictures, ITU-T H.264 7.4.3). Other codecs say too little.
+of the reference pictures, ITU-T H.264 7.4.3); for AV1 in `av1_order`. Other codecs say too little.
 
 Not here: which pictures a damaged packet takes along (`spoilt`).
 """
@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from ego_assets.media.damage.av1_order import Av1Order
+from ego_assets.media.damage.bits import Bits
 
 _HEAD_BYTES = 24
 """Of a slice: more than its header needs up to the number of the picture."""
@@ -25,30 +28,6 @@ MAX_GAP_SHARE = 0.1
 """Where more packets than this seem to follow lost ones, their numbers mean something else."""
 
 
-class _Bits:
-    """Reads bits of the first bytes of a unit; zeros behind its end."""
-
-    def __init__(self, data: bytes) -> None:
-        data = data.replace(b"\0\0\3", b"\0\0")
-        self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
-
-    def take(self, count: int) -> int:
-        self._left -= count
-        mask = (1 << count) - 1
-        return (self._value >> self._left if self._left >= 0 else 0) & mask
-
-    def golomb(self) -> int:
-        zeros = 0
-        while self._left > 0 and not self.take(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros) if zeros < 32 else 0
-
-    def signed_golomb(self) -> int:
-        code = self.golomb()
-        return (code + 1) // 2 if code % 2 else -(code // 2)
-
-
 @dataclass(frozen=True)
 class _Numbering:
     """How a sequence numbers its reference pictures. bits: of a number; None: gaps are allowed."""
@@ -58,7 +37,7 @@ class _Numbering:
 
 
 def _numbering(sps: bytes) -> _Numbering:
-    bits = _Bits(sps[1:])
+    bits = Bits(sps[1:])
     profile = bits.take(8)
     bits.take(16)
     bits.golomb()
@@ -88,7 +67,7 @@ def _numbering(sps: bytes) -> _Numbering:
     return _Numbering(number_bits if number_bits <= 16 and not may_skip else None, has_planes)
 
 
-def _skip_scaling_list(bits: _Bits, size: int) -> None:
+def _skip_scaling_list(bits: Bits, size: int) -> None:
     last, following = 8, 8
     for _ in range(size):
         if following:
@@ -108,6 +87,7 @@ class PacketChain:
         if at is not None and len(extra) > at and extra[0] == 1:
             self._prefix = (extra[at] & 3) + 1
         self._is_h264 = codec == "h264"
+        self._av1 = Av1Order(extra) if codec == "av1" else None
         self._numbering: _Numbering | None = None
         self._last: int | None = None
         self._has_lost_link = False
@@ -118,6 +98,8 @@ class PacketChain:
 
     def is_whole(self, data: bytes) -> bool:
         """Whether a packet is made of whole units, as far as that can be told."""
+        if self._av1 is not None:
+            return self._av1.is_whole(data)
         if not self._prefix:
             return True
         place, count, prefix = 0, 0, self._prefix
@@ -138,6 +120,8 @@ class PacketChain:
         at: when it is shown. What is stored behind a keyframe and shown before it refers to what
         lies before the keyframe. is_late: whether time has passed for which there is no packet.
         """
+        if self._av1 is not None:
+            return self._av1.follows(data, is_key, is_late)
         if not self._is_h264 or (found := self._number(data)) is None:
             return True
         number, is_reference, is_idr, limit = found
@@ -164,7 +148,7 @@ class PacketChain:
                 numbering = self._numbering
                 if numbering is None or numbering.bits is None:
                     return None
-                bits = _Bits(unit[1:_HEAD_BYTES])
+                bits = Bits(unit[1:_HEAD_BYTES])
                 bits.golomb()
                 bits.golomb()
                 bits.golomb()
