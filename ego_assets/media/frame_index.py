@@ -28,6 +28,8 @@ from ego_assets.operator import BadInputError
 
 ORDERED_PICTURES = 64
 """So many tell whether a stream's times are in order: more than any decoder holds back."""
+_CHUNK_HEADER = 8
+"""Bytes, in an AVI."""
 PROGRESSIVE = "progressive"
 FIELD_ORDERS = {1: PROGRESSIVE, 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
 """libav's numbers, and ffprobe's names: the field that is stored first, and that shown first."""
@@ -219,6 +221,7 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
     damaged: set[int] = set()
     unlinked: set[int] = set()
     is_cut_off, before = False, None
+    true_times = _times_by_place(container, stream)
     try:
         for packet in container.demux(stream):
             progress.moved()
@@ -236,7 +239,7 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
                 at = found.times[-1] + step if found.times else 0
             place = len(found.times)
             is_cut_off = packet.is_corrupt
-            if is_cut_off:
+            if is_cut_off or true_times.get(packet.pos, at) != at:
                 damaged.add(place)
             elif not chain.is_whole(data):
                 found.not_whole.append(place)
@@ -256,6 +259,16 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
         unlinked.clear()
     found.broken = sorted(damaged | unlinked)
     return found
+
+
+def _times_by_place(container: Any, stream: Any) -> dict[int, int]:
+    """{where a packet lies in an AVI: its time, as the index of the file has it}.
+
+    AVI has no times: packets are counted, and behind a hole all would be early.
+    """
+    if container.format.name != "avi":
+        return {}
+    return {entry.pos + _CHUNK_HEADER: entry.timestamp for entry in stream.index_entries}
 
 
 def _nominal_step(stream: Any) -> int:

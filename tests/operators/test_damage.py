@@ -148,6 +148,19 @@ def test_other_decoders_tell_of_packets_whose_bytes_are_others(
     assert {20, 21, 22, 23, 24} <= set(frames.damaged)
 
 
+@pytest.mark.parametrize("first", [0.4, 0.5, 0.6])
+def test_behind_a_hole_in_an_avi_times_are_not_known(tmp_path: Path, first: float) -> None:
+    """AVI counts packets, and some are gone."""
+    path = write_numbered(tmp_path / "a.avi", 60, codec="mpeg4", options={"g": "15"})
+    assert index_frames(path).broken == frozenset()
+    with_hole(path, first, first + 0.05)
+    index = index_frames(path)
+    assert 45 < len(index) < 60
+    assert lies(path) == []
+    read = [f.index for f in ClipFrames(path, 0, len(index)).read(max_side_px=32)]
+    assert read == [*range(len(read))] and 15 < len(read) < 45
+
+
 def test_lost_packets_of_vp9_are_noticed_by_its_decoder(tmp_path: Path) -> None:
     """Its tables of probabilities go from picture to picture, unless an encoder says otherwise."""
     codec, options = OTHERS["vp9.mp4"]

@@ -144,6 +144,31 @@ def test_nothing_of_a_forgotten_video_is_left_and_the_others_are_as_they_were(
     assert Pictures(bench.lake).read("clips", LATEST) is None
 
 
+def test_pictures_of_other_shards_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are most of the bytes of a lake: to forget must not take longer the more there are."""
+    bench = RawBench(tmp_path)
+    bench.run()
+    (shard,) = bench.lake.shards()
+    video, storage = bench.video("b.mp4")["video_id"], bench.lake.storage
+    beside = [("_galleries", "x.mp4"), ("_previews/clips", ""), ("_carried/op", "x.npz")]
+    for of in (shard, "20250101-0000"):
+        for folder, name in beside:
+            storage.write(f"{folder}/{of}/{name}" if name else f"{folder}/{of}.jpg", b"picture")
+    opened: list[str] = []
+    open_file = type(storage).open
+
+    def noted(self: Any, key: str) -> Any:
+        opened.append(key)
+        return open_file(self, key)
+
+    monkeypatch.setattr(type(storage), "open", noted)
+    forget(bench, video)
+    assert f"_galleries/{shard}/x.mp4" in opened
+    assert [key for key in opened if "20250101-0000" in key] == []
+
+
 def test_a_data_set_in_the_lake_that_has_the_video_is_deleted(tmp_path: Path) -> None:
     bench = RawBench(tmp_path)
     bench.run()

@@ -17,6 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ego_assets.catalog import TABLES
+from ego_assets.galleries.files import FOLDER as GALLERIES
+from ego_assets.media.pictures import FOLDER as PREVIEWS
+from ego_assets.media.pictures import LATEST
 from resources.lake import Lake, LakeError, erasure
 from resources.lake.storage import UnsafeKeyError, is_safe
 from resources.raw import tombstones
@@ -57,7 +60,8 @@ class Trace:
 def find_traces(
     lake: Lake, videos: Collection[str], shards: Collection[str] | None = None
 ) -> Iterator[Trace]:
-    """Search the lake for videos; of tables only these shards, if they are given."""
+    """Search the lake for videos; of tables, pictures and carried state only these shards, if they
+    are given."""
     wanted = set(videos)
     if not wanted:
         return
@@ -111,9 +115,20 @@ def trace_in(lake: Lake, key: str, video: str) -> bool:
 
 
 def _is_of_any(key: str, shards: Collection[str]) -> bool:
-    """Whether a file may be of one of these shards: one of a table says of which it is."""
+    """Whether a file may be of one of these shards: one of a table says of which it is, and so do
+    pictures and carried state, which are most of the bytes of a lake."""
     trace = Trace("", key, "")
-    return not trace.table or trace.shard in shards or trace.shard.partition(".")[0] in shards
+    if trace.table:
+        return trace.shard in shards or trace.shard.partition(".")[0] in shards
+    match key.split("/"):
+        case [folder, shard, _] if folder == GALLERIES:
+            return shard in shards
+        case [folder, _, name] if folder == PREVIEWS:
+            stem = name.partition(".")[0]
+            return stem in shards or stem == LATEST
+        case ["_carried", _, shard, _]:
+            return shard in shards
+    return True
 
 
 def _inside(lake: Lake, key: str, wanted: set[str]) -> Iterator[Trace]:
