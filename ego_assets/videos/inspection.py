@@ -45,7 +45,7 @@ from ego_assets.videos.settings import ManifestSettings
 from resources.raw.plain_files import NotAFileError, open_regular, read_blocks
 from resources.raw.sidecars import FileBeside
 
-VERSION = "6"
+VERSION = "7"
 """Of the rows: raise it when they change."""
 STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "jpeg2000"})
 VARIABLE_SHARE = 0.1
