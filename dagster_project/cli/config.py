@@ -96,6 +96,10 @@ def lake(lake_root: str, faces: str | None, as_json: bool) -> None:
         return
     for name, value in rules.items():
         click.echo(f"{name} = {value}")
+    if rules["faces"] == "blur":
+        click.echo(
+            "Exports obey. Views, galleries, previews, reviews and readers show what was recorded."
+        )
 
 
 @config.command()

@@ -24,6 +24,7 @@ from ego_assets.models.faces.centerface import CenterFace
 from ego_assets.reading import LakeReader
 from ego_assets.vision.faces.blurring import HOLD_FRAMES, covered, pixelated
 from resources.environment import EnvironmentVariableError, faces_must_be_blurred
+from resources.lake import Lake
 from tests.exports import bars, numbered_lake
 from tests.exports.bars import number_in
 from tests.exports.numbered_lake import FISHEYE, MadeVideo, make
@@ -237,6 +238,16 @@ def rule(location: str, *faces: str) -> Any:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
+
+
+def test_the_command_says_what_obeys(tmp_path: Path) -> None:
+    Lake(tmp_path).write_shard("s", {"files": []})
+    asked = ["config", "lake", "--lake", str(tmp_path)]
+    assert CliRunner().invoke(main, asked).output == "faces = keep\n"
+    told = CliRunner().invoke(main, [*asked, "--faces", "blur"]).output
+    assert told.startswith("faces = blur\nExports obey. Views, galleries")
+    assert CliRunner().invoke(main, asked).output == told
+    assert CliRunner().invoke(main, [*asked[:-1], str(tmp_path / "none")]).exit_code == 1
 
 
 def test_a_rule_that_cannot_be_read_lets_nothing_out(tmp_path: Path) -> None:
