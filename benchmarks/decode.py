@@ -99,6 +99,7 @@ def ours(path: Path, first: int, max_side_px: int | None) -> int:
     return sum(1 for _ in frames.read(max_side_px=max_side_px))
 
 
+Speed = tuple[float, float]
 SIDES: dict[str, Callable[[Path, int], int]] = {
     "PyAV": bare,
     "full size": lambda path, first: ours(path, first, None),
@@ -108,21 +109,25 @@ SIDES: dict[str, Callable[[Path, int], int]] = {
 
 def measure(
     videos: dict[str, Path], counts: dict[str, int], rounds: int
-) -> dict[str, dict[str, float]]:
-    """{kind of video: {side: frames a second}}, medians. counts: frames of each. Raises
-    RuntimeError for a lost frame."""
-    runs: dict[str, dict[str, list[float]]] = {k: {s: [] for s in SIDES} for k in videos}
+) -> dict[str, dict[str, Speed]]:
+    """{kind of video: {side: (frames a second, CPU milliseconds a frame of all threads)}}, medians.
+    counts: frames of each. Raises RuntimeError for a lost frame."""
+    runs: dict[str, dict[str, list[Speed]]] = {k: {s: [] for s in SIDES} for k in videos}
     for _ in range(rounds):
         for kind, path in videos.items():
             first = int(counts[kind] * KINDS[kind].read_from)
             frames = counts[kind] - first
             for side, read in SIDES.items():
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.process_time()
                 if (found := read(path, first)) != frames:
                     raise RuntimeError(f"{kind}, {side}: {found} of {frames} frames")
-                runs[kind][side].append(frames / (time.perf_counter() - began))
+                speed = frames / (time.perf_counter() - began)
+                runs[kind][side].append((speed, 1e3 * (time.process_time() - worked) / frames))
     return {
-        kind: {side: statistics.median(speeds) for side, speeds in sides.items()}
+        kind: {
+            side: (statistics.median(s for s, _ in found), statistics.median(c for _, c in found))
+            for side, found in sides.items()
+        }
         for kind, sides in runs.items()
     }
 
@@ -139,11 +144,21 @@ def main() -> int:
         counts = {kind: round(frames * KINDS[kind].share) for kind in videos}
         for kind, path in videos.items():
             write_video(path, counts[kind], KINDS[kind])
-        speeds = measure(videos, counts, options.rounds)
+        measured = measure(videos, counts, options.rounds)
+    speeds = {kind: {s: each[0] for s, each in sides.items()} for kind, sides in measured.items()}
     over = {k: {s: speeds[k][s] / speeds[of][s] for s in SIDES} for k, of in OVER.items()}
     ratio = over["HDR"][f"{SIDE_PX} px"]
     if options.json:
-        print(json.dumps({"frames_per_s": speeds, "over_standard_range": over, "ratio": ratio}))
+        print(
+            json.dumps(
+                {
+                    "frames_per_s": speeds,
+                    "measured": measured,
+                    "over_standard_range": over,
+                    "ratio": ratio,
+                }
+            )
+        )
     else:
         for kind, sides in speeds.items():
             of_bare = ", ".join(
@@ -151,7 +166,8 @@ def main() -> int:
                 for side, speed in sides.items()
                 if side != "PyAV"
             )
-            print(f"{kind:15} frames/s: PyAV {sides['PyAV']:.0f}, {of_bare}")
+            cpu = ", ".join(f"{side} {each[1]:.1f}" for side, each in measured[kind].items())
+            print(f"{kind:15} frames/s: PyAV {sides['PyAV']:.0f}, {of_bare}; CPU ms: {cpu}")
         for kind, ratios in over.items():
             told = ", ".join(f"{side} {r:.2f}" for side, r in ratios.items())
             print(f"{kind} over {OVER[kind]}: {told}")

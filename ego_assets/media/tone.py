@@ -18,7 +18,9 @@ Nothing adapts to a picture or to metadata: equal values come out equal in every
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from typing import Any
 
@@ -52,6 +54,8 @@ _TOP = PEAK / REFERENCE_WHITE
 """Light that comes out white; more is clipped."""
 _SQUARED_STEPS = {p: (m * 65535**2 / _TOP).astype(np.float32) for p, m in TO_BT709.items()}
 """From light to the squares of the steps that it is coded by."""
+_SHARED, _MAX_THREADS = 3_000_000, 4
+"""Values of a picture from which on several threads share it, and how many do at most."""
 _ROWS = 16
 """Done at a time, so that what is between the steps stays in the processor's cache."""
 
@@ -65,8 +69,36 @@ def to_bt709(planes: Sequence[np.ndarray], kind: str, gamut: int) -> np.ndarray:
     """
     out = np.empty((*planes[0].shape, 3), np.uint8)
     by = _by_numpy if _opencv() is None else _by_opencv
-    by(planes, *_tables(kind), _SQUARED_STEPS[gamut], out)
+
+    def rows(part: slice) -> None:
+        by([p[part] for p in planes], *_tables(kind), _SQUARED_STEPS[gamut], out[part])
+
+    count = _threads_for(out.size)
+    if count == 1:
+        rows(slice(None))
+    else:
+        ends = np.linspace(0, len(out), count + 1).astype(int).tolist()
+        for _ in _pool(count).map(rows, map(slice, ends, ends[1:])):
+            pass
     return out
+
+
+def _threads_for(values: int) -> int:
+    """How many of this process's threads share a picture: one has a small one."""
+    if values < _SHARED or _opencv() is None:
+        return 1
+    from ego_assets.vision.threads import allowed_threads
+
+    return min(allowed_threads(), _MAX_THREADS)
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    """Threads of its own: those of operators may be what waits for a picture."""
+    return ThreadPoolExecutor(count, thread_name_prefix="tone")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
 
 
 @cache

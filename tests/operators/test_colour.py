@@ -22,6 +22,7 @@ from ego_assets.operator import BadInputError
 from ego_assets.videos.cuts import find_cuts
 from ego_assets.videos.inspection import probe_video
 from ego_assets.videos.settings import ClipSettings, ManifestSettings
+from ego_assets.vision import threads
 from tests.operators.coded_video import join, middles, patches, write_coded, ycbcr
 
 CASES = Path(__file__).with_name("colour_cases")
@@ -321,6 +322,17 @@ def test_tables_are_within_a_level_of_the_formulas(kind: str, gamut: int) -> Non
     shown = nits if kind == "wide" else tone.roll_off(nits)
     exact = 255 * np.clip(shown / tone.REFERENCE_WHITE, 0, 1) ** (1 / 2.4)
     assert np.abs(tone.to_bt709(codes, kind, gamut) - exact).max() < 1
+
+
+def test_what_comes_out_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.random.default_rng(2).integers(0, 65536, (3, 1081, 1000), dtype=np.uint16)
+    seen = []
+    for count in (1, 3):
+        monkeypatch.setattr(threads, "allowed_threads", lambda count=count: count)
+        assert tone._threads_for(codes.size) == count
+        seen.append(tone.to_bt709(codes, "pq", 9))
+    assert np.array_equal(*seen)
+    assert tone._threads_for(640 * 360 * 3) == 1
 
 
 def test_rows_of_any_length_are_taken(tmp_path: Path) -> None:
