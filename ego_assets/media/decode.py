@@ -301,7 +301,9 @@ class ClipFrames:
         with open_media(self.path) as container:
             stream: Any = container.streams[self.index.stream_index]
             stream.thread_type = "NONE" if self._is_damaged else "AUTO"
-            stream.codec_context.thread_count = self._threads
+            # With several, dav1d tells of a damaged packet when it gets a later one.
+            alone = self._is_damaged and self.index.codec == "av1"
+            stream.codec_context.thread_count = 1 if alone else self._threads
             if position > 0:
                 container.seek(int(self.index.keyframe_pts[position]), stream=stream)
             packets = self._packets(container, stream, position)
