@@ -19,6 +19,7 @@ from dagster_project.runs import run_shards
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from tests.operators.numbered_video import write_numbered
 from tests.stages.raw_bench import RawBench, is_missed, wait_until, write_video
 
 EGO = str(Path(sys.executable).with_name("ego"))
@@ -142,6 +143,38 @@ def test_files_that_move_and_vanish_are_no_dead_end(
     assert ego_here("verify", "--lake", str(lake))["problems"] == []
     again = {(e.stage, e.item_id): (e.state, e.finished_at) for e in Ledger.beside(lake).entries()}
     assert again == work
+
+
+@pytest.mark.slow
+def test_files_that_arrive_in_parts_are_taken_once_they_are_whole(tmp_path: Path) -> None:
+    """No rejection sticks, and no row is left of what was there in between."""
+    raw, lake, fast = tmp_path / "raw", tmp_path / "lake", {"movflags": "faststart"}
+    whole = {
+        "a.mp4": write_numbered(tmp_path / "a.mp4", 30, mux=fast).read_bytes(),
+        "b.mp4": write_numbered(tmp_path / "b.mp4", 36, options={"g": "5"}).read_bytes(),
+    }
+    raw.mkdir()
+    (raw / ".a.mp4.Xk3f9Q").write_bytes(whole["a.mp4"][:-100])  # as rsync names it
+    for name, data in whole.items():
+        (raw / name).write_bytes(data[: len(data) * 6 // 10])
+    summary = ego("run", str(raw), "--lake", str(lake))
+    assert summary["videos"] == {"total": 2, "accepted": 1, "rejected": 1}
+    cut = {r["reject_reason"]: r["missing_s"] for r in rows(lake)["video_manifest"]}
+    assert cut.keys() == {None, "truncated"} and cut[None] > 0.2
+    for name, data in whole.items():
+        (raw / name).write_bytes(data)
+    summary = ego("run", str(raw), "--lake", str(lake))
+    assert summary["videos"] == {"total": 2, "accepted": 2, "rejected": 0}
+    assert summary["clips"]["failed"] == 0
+    found = rows(lake)
+    assert {r["frame_count"]: r["missing_s"] for r in found["video_manifest"]} == {
+        30: None,
+        36: None,
+    }
+    videos = {r["video_id"] for r in found["video_manifest"]}
+    for table in ("clips", "scene_reconstruction", "footage"):
+        assert {r["video_id"] for r in found[table]} == videos, table
+    assert ego_here("status", "--lake", str(lake))["failures"] == []
 
 
 @pytest.mark.heavy
