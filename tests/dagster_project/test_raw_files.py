@@ -172,7 +172,7 @@ def test_files_that_arrive_in_parts_are_taken_once_they_are_whole(tmp_path: Path
         36: None,
     }
     videos = {r["video_id"] for r in found["video_manifest"]}
-    for table in ("clips", "scene_reconstruction", "footage"):
+    for table in ("clips", "footage"):
         assert {r["video_id"] for r in found[table]} == videos, table
     assert ego_here("status", "--lake", str(lake))["failures"] == []
 
