@@ -17,8 +17,10 @@ import cv2
 import numpy as np
 
 from ego_assets.masks.moved.cutting import CutWindow, cut_out, disc, smooth, touching
+from ego_assets.masks.moved.regions import region_tree
 from ego_assets.vision.egomotion import MotionField
 from ego_assets.vision.patches import Patch
+from ego_assets.vision.rle import mask_iou
 
 REACHES = (1.3, 3.0, 5.0)
 """How far around the hand an object is looked for, in sizes of the hand: wider if it goes on."""
@@ -55,6 +57,8 @@ class Cut:
 
     mask: Patch
     clear: float
+    worth: float = 1.0
+    is_region: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +149,83 @@ def cut_held(
     """
     found = []
     guesses = [g for g in (own, votes) if g is not None]
-    for guess in (*guesses, None):
+    for guess in guesses:
         # What rests while the hand on it does is touched, though it may stay when the hand goes.
         cut = _cut_around(picture, guess, own if guess is None else votes, hand, others)
         if cut is not None:
             found.append(cut)
-    return found
+    return found + regions_held(picture, votes, hand, others)
+
+
+REGION_SIDE, REGION_REACHES, REGION_MOST = 128, (0.5, 1.3, 3.0), 2
+_REGION_AREA = 9.0
+
+
+def regions_held(
+    picture: np.ndarray, votes: np.ndarray | None, hand: HandSeen, others: np.ndarray
+) -> list[Cut]:
+    low, high = hand.points.min(axis=0), hand.points.max(axis=0)
+    found: list[tuple[float, Cut]] = []
+    for reach in REGION_REACHES:
+        crop = CutWindow.around(low, high, reach * hand.size, hand.mask.shape, REGION_SIDE)
+        if crop is None:
+            continue
+        barred = _flesh(crop, hand, others)
+        size, flesh = hand.size * crop.scale, crop.mask(hand.mask)
+        tree = region_tree(crop.picture(picture), barred, 0.35 * size)
+        if tree is None:
+            continue
+        near = cv2.dilate(flesh.view("u1"), disc(0.12 * size)).view(bool) & ~barred
+        fringe = cv2.dilate(barred.view("u1"), disc(_FRINGE * size)).view(bool)
+        area, palm = tree.sizes(), max(1, int(flesh.sum()))
+        at_hand = tree.sizes(near)
+        fair = (at_hand > 0) & (tree.sizes(crop.ends(2)) < 2 * 0.25 * np.sqrt(area))
+        fair &= tree.sizes(~fringe) > _OFF_HAND * area
+        fair &= (area > _LEAST_AREA * palm) & (area < _REGION_AREA * palm)
+        nodes = np.flatnonzero(fair)
+        if not len(nodes):
+            continue
+        clear, apart, inside = tree.borders(nodes)
+        good = np.log((0.5 + apart) / (1 + inside)) * clear
+        good *= np.sqrt(at_hand[nodes] / max(1, near.sum()) * np.minimum(1, area[nodes] / palm))
+        good[clear < _CLEAR] = 0
+        kept: list[np.ndarray] = []
+        for place in np.argsort(-good)[:40].tolist():
+            if good[place] <= 0 or len(kept) >= REGION_MOST:
+                break
+            pixels = tree.pixels(int(nodes[place]))
+            if any(mask_iou(pixels, other) > 0.6 for other in kept) or _is_backdrop(pixels, crop):
+                continue
+            kept.append(pixels)
+            cut = Cut(crop.patch(pixels), float(clear[place]), float(good[place]), True)
+            if not cut.mask.area:
+                continue
+            if votes is not None:
+                said = votes[cut.mask.whole()]
+                if (said > 0).sum() <= _FOR * (said < 0).sum():
+                    continue
+            found.append((float(good[place]), cut))
+    found.sort(key=lambda one: -one[0])
+    chosen: list[Cut] = []
+    for _, cut in found:
+        if all(cut.mask.iou(other.mask) < 0.6 for other in chosen):
+            chosen.append(cut)
+    return chosen[:REGION_MOST]
+
+
+def _is_backdrop(pixels: np.ndarray, crop: CutWindow) -> bool:
+    """Whether a region goes from one side of the picture to the other, or lies along it mostly."""
+    sides = (
+        (pixels[0] & (crop.top == 0)).sum(),
+        (pixels[-1] & (crop.bottom == crop.shape[0])).sum(),
+        (pixels[:, 0] & (crop.left == 0)).sum(),
+        (pixels[:, -1] & (crop.right == crop.shape[1])).sum(),
+    )
+    if (sides[0] and sides[1]) or (sides[2] and sides[3]):
+        return True
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    around = 2 * (np.ptp(rows) + np.ptp(columns) + 2)
+    return bool(sum(sides) > 0.6 * around)
 
 
 def _cut_around(
@@ -174,7 +249,8 @@ def _cut_around(
     if cut is None:
         return None
     clear = _seen_border(crop.picture(picture), cut, barred)
-    found = Cut(crop.patch(cut), clear)
+    share = min(1.0, cut.sum() / max(1, crop.mask(hand.mask).sum()))
+    found = Cut(crop.patch(cut), clear, clear * share**0.5)
     if clear < _CLEAR or not found.mask.area:
         return None
     if votes is not None:

@@ -30,7 +30,12 @@ class CutWindow:
 
     @classmethod
     def around(
-        cls, low: np.ndarray, high: np.ndarray, margin: float, shape: tuple[int, ...]
+        cls,
+        low: np.ndarray,
+        high: np.ndarray,
+        margin: float,
+        shape: tuple[int, ...],
+        side: int = SIDE,
     ) -> CutWindow | None:
         """A box and a margin around it; None if next to nothing of it lies in the picture."""
         left, top = (max(0, int(v)) for v in np.floor(low - margin))
@@ -38,7 +43,7 @@ class CutWindow:
         bottom = min(shape[0], int(np.ceil(high[1] + margin)))
         if right - left < 16 or bottom - top < 16:
             return None
-        scale = SIDE / max(right - left, bottom - top)
+        scale = side / max(right - left, bottom - top)
         return cls(left, top, right, bottom, (shape[0], shape[1]), scale)
 
     @property

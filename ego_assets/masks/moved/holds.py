@@ -59,7 +59,7 @@ class Hold:
     @property
     def strength(self) -> float:
         """Which of two is to be believed: what is seen again and again, and whole."""
-        return self.support * self.cut.clear * float(np.sqrt(self.cut.mask.area))
+        return self.support * self.cut.worth
 
 
 def covered_by(hands: Sequence[HandPath]) -> dict[int, Patch]:
@@ -84,10 +84,15 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
     holds = []
     for number, by_frame in cuts.items():
         for frame, mine in by_frame.items():
+            here = []
             for cut in mine:
                 support = _support(look, hands[number], by_frame, frame, cut)
                 if support is not None:
-                    holds.append(Hold(frame, cut, support))
+                    here.append(Hold(frame, cut, support))
+            holds += [h for h in here if not h.cut.is_region]
+            regions = [h for h in here if h.cut.is_region]
+            if regions:
+                holds.append(max(regions, key=lambda h: h.strength))
     return sorted(_joined(holds), key=lambda hold: -hold.strength)
 
 
@@ -166,8 +171,10 @@ def _joined(holds: Sequence[Hold]) -> list[Hold]:
         for place, other in enumerate(known):
             one, two = hold.cut.mask, other.cut.mask
             if one.overlap(two) > _OVERLAP * min(one.area, two.area):
+                if hold.cut.is_region or other.cut.is_region:
+                    break
                 clear = min(hold.cut.clear, other.cut.clear)
-                known[place] = Hold(hold.frame, Cut(one.joined(two), clear), other.support)
+                known[place] = Hold(hold.frame, Cut(one.joined(two), clear, other.cut.worth), other.support)
                 break
         else:
             known.append(hold)
