@@ -1,10 +1,11 @@
-"""Cuts out what a hand holds or touches, in one picture.
+"""Cuts out what moves with a hand, in one picture.
 
-Here: one hand in one frame, seen beside the frame shortly before. Not here: how what is cut out is
-followed through a clip (`follow`), which cuts are borne out (`holds`).
+Here: one hand in one frame, seen beside the frame shortly before. Not here: what a hand touches
+(`touched`), how what is cut out is followed through a clip (`follow`), which cuts are borne out
+(`holds`).
 
-What moves with a moving hand is held; what stays behind it is not. At a hand that rests, what lies
-between its fingers and at their tips is a first guess. Either is a sample of the object's colours.
+What moves with a moving hand is held; what stays behind it is not. The former is a sample of the
+object's colours.
 The rest of the picture around the hand, as far as nothing speaks for the object, is a sample of
 what it is not. A graph cut between the two (GrabCut, Rother et al. 2004) gives the outline.
 """
@@ -17,10 +18,8 @@ import cv2
 import numpy as np
 
 from ego_assets.masks.moved.cutting import CutWindow, cut_out, disc, smooth, touching
-from ego_assets.masks.moved.regions import region_tree
 from ego_assets.vision.egomotion import MotionField
 from ego_assets.vision.patches import Patch
-from ego_assets.vision.rle import mask_iou
 
 REACHES = (1.3, 3.0, 5.0)
 """How far around the hand an object is looked for, in sizes of the hand: wider if it goes on."""
@@ -30,16 +29,16 @@ motion, or the background's."""
 _CHANGE, _LEFT = 5.0, 0.6
 """Grey values by which a picture differs from the one before where something moves; the share of
 them that is left where it moves as is said."""
-_LEAST_WITH, _LEAST_SEED = 0.05, 0.02
+_LEAST_WITH = 0.05
 """Of the area of the hand."""
 _KNOWN, _FAR = 0.15, 0.6
 """Share of a crop that is seen to stay, of which colours can be learned; else what lies so many
 sizes of the hand away is taken for what the object is not."""
-_LEAST_AREA, _MOST_AREA = 0.06, 40.0
-_FRINGE, _OFF_HAND = 0.1, 0.25
+LEAST_AREA, _MOST_AREA = 0.06, 40.0
+FRINGE, OFF_HAND = 0.1, 0.25
 """Of the size of a hand: so near to it may be flesh that its mask leaves out; the share of an
 object that must lie further off."""
-_CONTRAST, _CLEAR = 7.0, 0.55
+_CONTRAST, CLEAR = 7.0, 0.55
 """CIELAB distance across a border that is seen, and how much of a border must be seen."""
 _FOR = 0.5
 """Of the pixels that speak against a cut, that must speak for it."""
@@ -53,7 +52,8 @@ _TIPS = ((3, 4), (7, 8), (11, 12), (15, 16), (19, 20))
 @dataclass(frozen=True, eq=False)
 class Cut:
     """What was cut out beside a hand: visible pixels at work size; how much of its border is seen,
-    0 to 1."""
+    0 to 1; how much it looks like a thing at that hand, about 0 to 1; whether colours alone say so.
+    """
 
     mask: Patch
     clear: float
@@ -141,97 +141,25 @@ def cut_held(
     hand: HandSeen,
     others: np.ndarray,
 ) -> list[Cut]:
-    """What a hand may hold or touch, cut out around each first guess; nothing if none is good.
+    """What moves with a hand, cut out around each first guess; nothing if none is good.
 
     picture: (H, W, 3) uint8 RGB, of the size of the masks or larger; own: what `with_the_hand` says
     of this frame; votes: (H, W) int8, the sum of what it says of this and neighbouring frames, None
     if the hand rests in all of them; others: (H, W) bool, all other hands.
     """
     found = []
-    guesses = [g for g in (own, votes) if g is not None]
-    for guess in guesses:
-        # What rests while the hand on it does is touched, though it may stay when the hand goes.
-        cut = _cut_around(picture, guess, own if guess is None else votes, hand, others)
-        if cut is not None:
-            found.append(cut)
-    return found + regions_held(picture, votes, hand, others)
-
-
-REGION_SIDE, REGION_REACHES, REGION_MOST = 128, (0.5, 1.3, 3.0), 2
-_REGION_AREA = 9.0
-
-
-def regions_held(
-    picture: np.ndarray, votes: np.ndarray | None, hand: HandSeen, others: np.ndarray
-) -> list[Cut]:
-    low, high = hand.points.min(axis=0), hand.points.max(axis=0)
-    found: list[tuple[float, Cut]] = []
-    for reach in REGION_REACHES:
-        crop = CutWindow.around(low, high, reach * hand.size, hand.mask.shape, REGION_SIDE)
-        if crop is None:
-            continue
-        barred = _flesh(crop, hand, others)
-        size, flesh = hand.size * crop.scale, crop.mask(hand.mask)
-        tree = region_tree(crop.picture(picture), barred, 0.35 * size)
-        if tree is None:
-            continue
-        near = cv2.dilate(flesh.view("u1"), disc(0.12 * size)).view(bool) & ~barred
-        fringe = cv2.dilate(barred.view("u1"), disc(_FRINGE * size)).view(bool)
-        area, palm = tree.sizes(), max(1, int(flesh.sum()))
-        at_hand = tree.sizes(near)
-        fair = (at_hand > 0) & (tree.sizes(crop.ends(2)) < 2 * 0.25 * np.sqrt(area))
-        fair &= tree.sizes(~fringe) > _OFF_HAND * area
-        fair &= (area > _LEAST_AREA * palm) & (area < _REGION_AREA * palm)
-        nodes = np.flatnonzero(fair)
-        if not len(nodes):
-            continue
-        clear, apart, inside = tree.borders(nodes)
-        good = np.log((0.5 + apart) / (1 + inside)) * clear
-        good *= np.sqrt(at_hand[nodes] / max(1, near.sum()) * np.minimum(1, area[nodes] / palm))
-        good[clear < _CLEAR] = 0
-        kept: list[np.ndarray] = []
-        for place in np.argsort(-good)[:40].tolist():
-            if good[place] <= 0 or len(kept) >= REGION_MOST:
-                break
-            pixels = tree.pixels(int(nodes[place]))
-            if any(mask_iou(pixels, other) > 0.6 for other in kept) or _is_backdrop(pixels, crop):
-                continue
-            kept.append(pixels)
-            cut = Cut(crop.patch(pixels), float(clear[place]), float(good[place]), True)
-            if not cut.mask.area:
-                continue
-            if votes is not None:
-                said = votes[cut.mask.whole()]
-                if (said > 0).sum() <= _FOR * (said < 0).sum():
-                    continue
-            found.append((float(good[place]), cut))
-    found.sort(key=lambda one: -one[0])
-    chosen: list[Cut] = []
-    for _, cut in found:
-        if all(cut.mask.iou(other.mask) < 0.6 for other in chosen):
-            chosen.append(cut)
-    return chosen[:REGION_MOST]
-
-
-def _is_backdrop(pixels: np.ndarray, crop: CutWindow) -> bool:
-    """Whether a region goes from one side of the picture to the other, or lies along it mostly."""
-    sides = (
-        (pixels[0] & (crop.top == 0)).sum(),
-        (pixels[-1] & (crop.bottom == crop.shape[0])).sum(),
-        (pixels[:, 0] & (crop.left == 0)).sum(),
-        (pixels[:, -1] & (crop.right == crop.shape[1])).sum(),
-    )
-    if (sides[0] and sides[1]) or (sides[2] and sides[3]):
-        return True
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    around = 2 * (np.ptp(rows) + np.ptp(columns) + 2)
-    return bool(sum(sides) > 0.6 * around)
+    for guess in (own, votes):
+        if guess is not None and votes is not None:
+            cut = _cut_around(picture, guess, votes, hand, others)
+            if cut is not None:
+                found.append(cut)
+    return found
 
 
 def _cut_around(
     picture: np.ndarray,
-    guess: np.ndarray | None,
-    votes: np.ndarray | None,
+    guess: np.ndarray,
+    votes: np.ndarray,
     hand: HandSeen,
     others: np.ndarray,
 ) -> Cut | None:
@@ -240,7 +168,7 @@ def _cut_around(
         crop = CutWindow.around(low, high, reach * hand.size, hand.mask.shape)
         if crop is None:
             return None
-        barred = _flesh(crop, hand, others)
+        barred = flesh_of(crop, hand, others)
         cut = _cut_in(crop, picture, guess, votes, hand, barred)
         if cut is None or not (cut & crop.ends(5)).sum() > 2 * _CUT_OFF * np.sqrt(cut.sum()):
             break
@@ -251,16 +179,20 @@ def _cut_around(
     clear = _seen_border(crop.picture(picture), cut, barred)
     share = min(1.0, cut.sum() / max(1, crop.mask(hand.mask).sum()))
     found = Cut(crop.patch(cut), clear, clear * share**0.5)
-    if clear < _CLEAR or not found.mask.area:
+    if clear < CLEAR or not found.mask.area:
         return None
-    if votes is not None:
-        said = votes[found.mask.whole()]
-        if (said > 0).sum() <= _FOR * (said < 0).sum():
-            return None  # The hand moves, and that does not move with it.
-    return found
+    return found if goes_with(found.mask, votes) else None
 
 
-def _flesh(crop: CutWindow, hand: HandSeen, others: np.ndarray) -> np.ndarray:
+def goes_with(mask: Patch, votes: np.ndarray | None) -> bool:
+    """Whether a part of the picture moves with the hand, or the hand rests (no votes)."""
+    if votes is None:
+        return True
+    said = votes[mask.window(0)][mask.pixels()]
+    return bool((said > 0).sum() > _FOR * (said < 0).sum())
+
+
+def flesh_of(crop: CutWindow, hand: HandSeen, others: np.ndarray) -> np.ndarray:
     """(h, w) bool of a crop: hands and the forearm."""
     flesh = crop.mask(hand.mask) | crop.mask(others)
     arm = _forearm(flesh.shape, crop.points(hand.points), hand.size * crop.scale)
@@ -271,37 +203,33 @@ def _flesh(crop: CutWindow, hand: HandSeen, others: np.ndarray) -> np.ndarray:
 def _cut_in(
     crop: CutWindow,
     picture: np.ndarray,
-    guess: np.ndarray | None,
-    votes: np.ndarray | None,
+    guess: np.ndarray,
+    votes: np.ndarray,
     hand: HandSeen,
     barred: np.ndarray,
 ) -> np.ndarray | None:
-    """(h, w) bool: what is cut out in a crop. barred: what `_flesh` says of it."""
+    """(h, w) bool: what is cut out in a crop. barred: what `flesh_of` says of it."""
     flesh, points = crop.mask(hand.mask), crop.points(hand.points)
     size, area = hand.size * crop.scale, max(1, int(flesh.sum()))
     at_fingers = _at_fingers(barred.shape, points, size) & ~barred
-    stays = np.zeros_like(barred) if votes is None else crop.mask(votes < 0)
-    if guess is not None:
-        seed = crop.mask(guess > 0) & ~barred
-        seed = cv2.morphologyEx(seed.view("u1"), cv2.MORPH_OPEN, disc(1)).view(bool)
-        seed = touching(seed, cv2.dilate(flesh.view("u1"), disc(0.1 * size)).view(bool))
-        least, stays = _LEAST_WITH, stays & ~seed
-    else:
-        seed, least = at_fingers & ~stays, _LEAST_SEED
-    if seed.sum() < max(8, least * area):
+    seed = crop.mask(guess > 0) & ~barred
+    seed = cv2.morphologyEx(seed.view("u1"), cv2.MORPH_OPEN, disc(1)).view(bool)
+    seed = touching(seed, cv2.dilate(flesh.view("u1"), disc(0.1 * size)).view(bool))
+    stays = crop.mask(votes < 0) & ~seed
+    if seed.sum() < max(8, _LEAST_WITH * area):
         return None
     never = stays | barred | crop.ends(3)
     elsewhere = never
-    if guess is None or stays.sum() < _KNOWN * stays.size:
+    if stays.sum() < _KNOWN * stays.size:
         elsewhere = ~cv2.dilate(seed.view("u1"), disc(_FAR * size)).view(bool)
     cut = cut_out(crop.picture(picture), seed, never, elsewhere)
     if cut is None:
         return None
     cut = _not_backdrop(touching(smooth(cut), seed | at_fingers), crop)
-    if not _LEAST_AREA * area <= cut.sum() <= _MOST_AREA * area:
+    if not LEAST_AREA * area <= cut.sum() <= _MOST_AREA * area:
         return None
-    fringe = cv2.dilate(barred.view("u1"), disc(_FRINGE * size)).view(bool)
-    return cut if (cut & ~fringe).sum() >= _OFF_HAND * cut.sum() else None
+    fringe = cv2.dilate(barred.view("u1"), disc(FRINGE * size)).view(bool)
+    return cut if (cut & ~fringe).sum() >= OFF_HAND * cut.sum() else None
 
 
 def _not_backdrop(cut: np.ndarray, crop: CutWindow) -> np.ndarray:

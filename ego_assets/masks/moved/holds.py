@@ -18,6 +18,7 @@ import numpy as np
 
 from ego_assets.masks.moved.carry import ScannedClip
 from ego_assets.masks.moved.contact import Cut, HandSeen, SeenMotion, cut_held, with_the_hand
+from ego_assets.masks.moved.touched import touched_regions
 from ego_assets.vision.egomotion import MotionField
 from ego_assets.vision.patches import Patch, Shelf
 from ego_assets.vision.threads import each
@@ -31,7 +32,8 @@ _VOTERS_S = 0.65
 _ALIKE = 0.4
 """IoU of cuts that are of one thing."""
 _OVERLAP = 0.3
-_LEAST_WITNESSES = 2
+_LEAST_WITNESSES, _ENOUGH = 2, 3.0
+"""Other cuts that bear one out: at least; and more of them only say that the hand rests."""
 _LONGEST, _FAR_ENOUGH_PX = 4.0, 6.0
 """Motion is seen against a frame so many gaps earlier at most, if a hand was not that far off
 before."""
@@ -58,8 +60,8 @@ class Hold:
 
     @property
     def strength(self) -> float:
-        """Which of two is to be believed: what is seen again and again, and whole."""
-        return self.support * self.cut.worth
+        """Which of two is to be believed: what is seen again and again, and like a thing."""
+        return min(self.support, _ENOUGH) * self.cut.worth
 
 
 def covered_by(hands: Sequence[HandPath]) -> dict[int, Patch]:
@@ -84,15 +86,13 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
     holds = []
     for number, by_frame in cuts.items():
         for frame, mine in by_frame.items():
-            here = []
+            regions = []
             for cut in mine:
                 support = _support(look, hands[number], by_frame, frame, cut)
                 if support is not None:
-                    here.append(Hold(frame, cut, support))
-            holds += [h for h in here if not h.cut.is_region]
-            regions = [h for h in here if h.cut.is_region]
-            if regions:
-                holds.append(max(regions, key=lambda h: h.strength))
+                    (regions if cut.is_region else holds).append(Hold(frame, cut, support))
+            # Of regions that persist, all but the best are what lies behind the hand.
+            holds += sorted(regions, key=lambda hold: -hold.strength)[:1]
     return sorted(_joined(holds), key=lambda hold: -hold.strength)
 
 
@@ -141,7 +141,9 @@ class _Search:
                     others |= other.mask
             own = self.evidence.get((frame, number))
             votes = self._votes(number, frame, close)
-            cuts = cut_held(self.look.keys[frame], own, votes, hand, others)
+            picture = self.look.keys[frame]
+            cuts = cut_held(picture, own, votes, hand, others)
+            cuts += touched_regions(picture, votes, hand, others)
             found += [(number, cut) for cut in cuts]
         return found
 
@@ -164,7 +166,8 @@ class _Search:
 
 
 def _joined(holds: Sequence[Hold]) -> list[Hold]:
-    """Cuts of one frame that overlap are parts of one thing."""
+    """Cuts of one frame that overlap are parts of one thing; of regions, the surest stays as it
+    is."""
     found: dict[int, list[Hold]] = {}
     for hold in sorted(holds, key=lambda hold: -hold.strength):
         known = found.setdefault(hold.frame, [])
@@ -174,7 +177,9 @@ def _joined(holds: Sequence[Hold]) -> list[Hold]:
                 if hold.cut.is_region or other.cut.is_region:
                     break
                 clear = min(hold.cut.clear, other.cut.clear)
-                known[place] = Hold(hold.frame, Cut(one.joined(two), clear, other.cut.worth), other.support)
+                known[place] = Hold(
+                    hold.frame, Cut(one.joined(two), clear, other.cut.worth), other.support
+                )
                 break
         else:
             known.append(hold)

@@ -26,6 +26,8 @@ KEY_SIDE_PX = 960
 """Longer side of the pictures of these: a hand further off has few pixels at work size."""
 _SAME = 0.7
 """IoU of the masks of two tracks that show one thing."""
+_LEAST_CUTS, _AS_CUT = 2, 0.5
+"""Frames in which a new track lies as something was cut out there, and the IoU of that."""
 
 
 class ObjectLook:
@@ -133,7 +135,8 @@ def follow_objects(
     def add(frame: int, outline: Patch, number: int) -> None:
         thing = _visible(follower.follow(frame, outline), number, hands)
         _end_where_same(thing, frame, things)
-        if thing.outlines:
+        is_known = number >= 0 and bool(thing.outlines)
+        if is_known or _borne_out(thing, cuts) >= _LEAST_CUTS:
             things.append(thing)
 
     for number, frame, outline in carried_outlines(carried, look):
@@ -144,6 +147,15 @@ def follow_objects(
         if not any(_shows_part(t.outlines.get(hold.frame), hold.cut.mask) for t in things):
             add(hold.frame, hold.cut.mask, -1)
     return things
+
+
+def _borne_out(thing: Thing, cuts: Mapping[int, Sequence[Patch]]) -> int:
+    """In how many frames an object lies as something was cut out at a hand there."""
+    return sum(
+        any(thing.masks[frame].iou(cut) > _AS_CUT for cut in some)
+        for frame, some in cuts.items()
+        if frame in thing.masks
+    )
 
 
 def _end_where_same(thing: Thing, start: int, others: Sequence[Thing]) -> None:

@@ -90,7 +90,9 @@ def region_tree(image: np.ndarray, barred: np.ndarray, reach: float) -> RegionTr
     return RegionTree(labels, count, members, one, other, length, distance)
 
 
-def _small_regions(soft: np.ndarray, step: np.ndarray, barred: np.ndarray) -> tuple[np.ndarray, int]:
+def _small_regions(
+    soft: np.ndarray, step: np.ndarray, barred: np.ndarray
+) -> tuple[np.ndarray, int]:
     """(h, w) int32 labels, and how many: one around the least step of each cell of a grid."""
     height, width = barred.shape
     rows, columns = -(-height // _CELL), -(-width // _CELL)
