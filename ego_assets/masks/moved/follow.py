@@ -33,6 +33,9 @@ _OTHER_COLORS = 0.6
 _SAME, _PART, _MOST_GROWTH = 0.5, 0.8, 3.0
 """IoU with what is cut out at a hand, that it is the same thing; how much of it a cut must hold
 that shows more of it, and how much more that may be."""
+_NEAR, _MOST_LARGER, _SAME_COLORS = 0.2, 2.0, 0.9
+"""IoU with what is cut out at a hand, how much larger that may be, and how alike the colours must
+be, that it is the same thing though the outline has drifted."""
 _BAND = 0.12
 """Of its side: how far an outline may be off."""
 
@@ -87,7 +90,8 @@ class Follower:
                 alike = _alike(colors, self._colors(frame, patch))
                 if alike is not None and alike < _OTHER_COLORS:
                     return
-                patch = self._held(frame, patch) or self._redrawn(frame, patch, reference)
+                held = self._held(frame, patch, colors)
+                patch = held or self._redrawn(frame, patch, reference)
             yield frame, patch, trust
             before, grey = frame, there
             reference = 0.95 * reference + 0.05 * float(patch.area)
@@ -107,7 +111,7 @@ class Follower:
         soft /= soft.sum()
         return soft
 
-    def _held(self, frame: int, patch: Patch) -> Patch | None:
+    def _held(self, frame: int, patch: Patch, colors: np.ndarray | None) -> Patch | None:
         """The outline as it is cut out at a hand in a frame, if that is of the same thing."""
         hand = self.hands.get(frame)
         found, best = None, 0.0
@@ -117,7 +121,8 @@ class Follower:
             visible = max(1, patch.area - hidden)
             alike = both / max(1, visible + cut.area - both)
             is_part = both > _PART * visible and cut.area < _MOST_GROWTH * patch.area
-            if alike > max(best, _SAME) or (is_part and alike > best):
+            is_same = alike > _SAME or is_part or self._is_near(frame, patch, cut, colors)
+            if is_same and alike > best:
                 found, best = cut, alike
         if found is None or hand is None:
             return found
@@ -126,6 +131,16 @@ class Follower:
             patch.pixels() & _grown(hand, 3, window), (patch.left, patch.top), patch.shape
         )
         return found.joined(behind)
+
+    def _is_near(self, frame: int, patch: Patch, cut: Patch, colors: np.ndarray | None) -> bool:
+        """Whether what was cut out close to an outline that has drifted has its size and colours.
+
+        What is smaller is a part, most likely.
+        """
+        if patch.iou(cut) < _NEAR or not 0.9 < cut.area / patch.area < _MOST_LARGER:
+            return False
+        alike = _alike(colors, self._colors(frame, cut))
+        return alike is not None and alike > _SAME_COLORS
 
     def _redrawn(self, frame: int, patch: Patch, reference: float) -> Patch:
         """Let the colours correct an outline, away from hands and within reason."""
