@@ -182,6 +182,8 @@ def test_two_parts_of_one_cut_become_one_track(start: int) -> None:
     for frame in range(30):
         look.see(Frame(frame, frame / FPS, image, 1.0))
     seen = [Hold(start, Cut(part, 1.0), 3.0) for part in parts]
+    near = start + 1 if start < 12 else start - 1
+    seen += [Hold(near, Cut(part, 1.0), 2.5) for part in parts]
     seen.append(Hold(12, Cut(whole, 1.0), 2.0))
     one, two = follow_objects(look._look, covered_by([]), seen, look.settings, {})
     assert set(one.masks) == set(one.outlines) == set(range(30))
@@ -194,7 +196,7 @@ def test_two_parts_of_one_cut_become_one_track(start: int) -> None:
     assert {frame for number, frame in state["mask_owners"].tolist() if number == two.number} == {
         frame for frame in own if frame % 5 == 0
     }
-    again = follow_objects(look._look, covered_by([]), seen[2:], look.settings, state)
+    again = follow_objects(look._look, covered_by([]), seen[4:], look.settings, state)
     for frame in range(30):
         shown = [thing.masks[frame] for thing in again if frame in thing.masks]
         assert all(a.iou(b) < 0.7 for a, b in combinations(shown, 2))
@@ -220,3 +222,40 @@ def test_a_hand_is_shrunk_as_its_whole_picture_is(
         soft = cv2.resize(whole, small[::-1], interpolation=cv2.INTER_AREA)
         assert found[frame].shape == small
         assert (found[frame].whole() == (soft >= 128)).all()
+
+
+def test_what_is_cut_out_in_one_frame_only_starts_no_track() -> None:
+    look = ObjectLook(SegmentSettings(work_side_px=320))
+    image = noise(0, 70, 160, 8)
+    for frame in range(12):
+        look.see(Frame(frame, frame / FPS, image, 1.0))
+    once = [Hold(0, Cut(area(100, 160), 1.0), 3.0)]
+    assert follow_objects(look._look, covered_by([]), once, look.settings, {}) == []
+    twice = [*once, Hold(6, Cut(area(100, 160), 1.0), 3.0)]
+    assert len(follow_objects(look._look, covered_by([]), twice, look.settings, {})) == 1
+
+
+def test_of_the_regions_at_a_hand_the_one_most_like_a_thing_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look, hand, _ = scene(held=True)
+    better, worse = Cut(area(100, 160), 1.0, 0.6, True), Cut(area(200, 260), 1.0, 0.4, True)
+    moved = Cut(area(20, 60), 1.0, 0.1)
+    monkeypatch.setattr(holds_module, "touched_regions", lambda *_: [worse, better])
+    monkeypatch.setattr(holds_module, "cut_held", lambda *_: [moved])
+    found = find_holds(look._look, [hand], 0.1)
+    assert {hold.cut for hold in found} == {better, moved}
+
+
+def test_a_region_is_not_joined_with_what_overlaps_it() -> None:
+    region, part = Cut(area(100, 160), 1.0, 0.9, True), Cut(area(140, 180), 1.0, 0.5)
+    other = Cut(area(150, 190), 1.0, 0.4)
+    kept = holds_module._joined([Hold(0, cut, 3.0) for cut in (region, part)])
+    assert [hold.cut for hold in kept] == [region]
+    (both,) = holds_module._joined([Hold(0, cut, 3.0) for cut in (part, other)])
+    assert both.cut.mask.area == area(140, 190).area
+
+
+def test_more_witnesses_than_enough_do_not_make_a_cut_surer() -> None:
+    few, many = (Hold(0, Cut(area(100, 160), 1.0, 0.5), support) for support in (3.0, 9.0))
+    assert few.strength == many.strength > Hold(0, few.cut, 2.4).strength
