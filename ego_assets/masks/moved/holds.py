@@ -83,10 +83,10 @@ def find_holds(look: ScannedClip, hands: Sequence[HandPath], gap_s: float) -> li
     for frame, found in zip(keys, each(search.cuts_of, keys), strict=True):
         for number, cut in found:
             cuts.setdefault(number, {}).setdefault(frame, []).append(cut)
-    holds = []
+    holds: list[Hold] = []
     for number, by_frame in cuts.items():
         for frame, mine in by_frame.items():
-            regions = []
+            regions: list[Hold] = []
             for cut in mine:
                 support = _support(look, hands[number], by_frame, frame, cut)
                 if support is not None:

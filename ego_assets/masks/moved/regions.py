@@ -11,6 +11,7 @@ counts as neighbours too: it may be one thing behind it.
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -68,7 +69,7 @@ def region_tree(image: np.ndarray, barred: np.ndarray, reach: float) -> RegionTr
     """The regions of a crop (h, w, 3) uint8 RGB, outside of (h, w) bool `barred`; None if nearly
     all is barred. reach: pixels of what is barred that a thing may go on behind."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
-    lab *= np.float32((0.5, 1.0, 1.0))
+    lab *= np.array((0.5, 1.0, 1.0), np.float32)
     soft = cv2.GaussianBlur(lab, (0, 0), 1.0)
     steps = [cv2.Sobel(soft, cv2.CV_32F, *way, scale=0.125) for way in ((1, 0), (0, 1))]
     step = np.sqrt(sum((s**2).sum(axis=-1) for s in steps))
@@ -166,10 +167,10 @@ def _joins(
 
     def weight(a: int, b: int, length: float, height: float) -> float:
         (x, y, z), (u, v, w) = colours[a], colours[b]
-        colour = ((x - u) ** 2 + (y - v) ** 2 + (z - w) ** 2) ** 0.5
+        colour = math.dist((x, y, z), (u, v, w))
         border = height / length if length else 0.5 * colour
         least = min(sizes[a], sizes[b])
-        return (border + _COLOUR * colour) * min(1.0, (least / _SMALL) ** 0.5)
+        return (border + _COLOUR * colour) * min(1.0, math.sqrt(least / _SMALL))
 
     heap = [
         (weight(a, b, *border), a, b)
