@@ -114,7 +114,7 @@ def measure(root: Path, known: int, new: int, rounds_of: int = 3) -> dict[str, A
 
 def make_videos(folder: Path, count: int) -> None:
     """Small videos, 1000 a folder: each the first one of its folder by another name."""
-    from tests.stages.stage_bench import write_video
+    from tests.engine.stage_bench import write_video
 
     for number in range(count):
         path = folder / f"{number // 1000:04d}" / f"video_{number:07d}.mp4"

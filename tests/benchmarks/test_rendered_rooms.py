@@ -11,7 +11,7 @@ from benchmarks.fitted_curve import fit, most_likely
 from benchmarks.rendered_rooms import are_right, judged_rows, report, room
 from ego_assets.scene.confidence import evidence_of
 from ego_assets.vision.geometry import pose_matrix, quaternion_from_matrix
-from tests.operators.plane_scene import head_motion
+from tests.support.plane_scene import head_motion
 
 FRAMES = 40
 

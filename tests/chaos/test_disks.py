@@ -13,7 +13,7 @@ import pytest
 from ego_assets.engine.outage import StageBrokenError
 from ego_assets.engine.runner import run_stage
 from resources.ledger import Ledger, State
-from tests.stages.stage_bench import SHARD, Bench, make_bench
+from tests.engine.stage_bench import SHARD, Bench, make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 TABLE = "object_movements"
@@ -36,7 +36,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def bench(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """The lake on the small disk; the ledger on one with room, as beside a Postgres."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
     made = make_bench(small_disk, {f"v{n}": 4 for n in range(3)})
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
     return replace(made, ledger=ledger, spec=replace(made.spec, ledger_url=ledger.url))

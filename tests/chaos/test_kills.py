@@ -28,8 +28,8 @@ from resources.environment import keep_count
 from resources.lake import Lake, Provenance, history
 from resources.ledger import BusyError, LateAttemptError, Ledger, State
 from resources.processes import process_name
+from tests.engine.stage_bench import SHARD, make_bench
 from tests.resources.s3_server import new_bucket, s3_server
-from tests.stages.stage_bench import SHARD, make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 WRITER_KILLS = int(os.environ.get("EGO_CHAOS_KILLS", "160"))
@@ -171,7 +171,6 @@ def run_two_workers(spec: StageSpec) -> None:
 def test_killed_runs_redo_only_what_was_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
     videos = {f"v{n}": 6 for n in range(10)}
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "killed").mkdir()

@@ -11,14 +11,13 @@ import pytest
 
 from ego_assets.engine.runner import run_stage
 from resources.ledger import Ledger, State
+from tests.engine.stage_bench import SHARD, make_bench
 from tests.resources.postgres import Postgres
-from tests.stages.stage_bench import SHARD, make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 
 def test_postgres_restarts_in_mid_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
     bench = make_bench(tmp_path, {f"v{n}": 4 for n in range(4)})
     clips = [r["clip_id"] for r in bench.lake.read("clips", SHARD).to_pylist()]
     for clip in clips:

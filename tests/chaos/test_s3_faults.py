@@ -20,8 +20,8 @@ from ego_assets.engine.runner import run_stage
 from ego_assets.upkeep import audit
 from resources.lake import Lake
 from resources.ledger import Ledger, State
+from tests.engine.stage_bench import make_bench
 from tests.resources.s3_server import new_bucket, s3_server
-from tests.stages.stage_bench import make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 SLOW_DOWN = b"""<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>wait</Message></Error>"""
@@ -115,7 +115,6 @@ def faults(endpoint: str, share: float) -> Iterator[str]:
 def test_a_stage_goes_through_a_network_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
     with s3_server(monkeypatch) as endpoint:
         location = f"s3://{new_bucket()}/lake"
         ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")

@@ -17,8 +17,8 @@ import pytest
 
 from ego_assets.engine.plan import StageSpec
 from resources.ledger import State
+from tests.engine.stage_bench import SHARD, Bench, make_bench
 from tests.resources.namespaces import needs_namespaces
-from tests.stages.stage_bench import SHARD, Bench, make_bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def started(bench: Bench, name: str, *before: str, ahead_s: float = 0.0) -> Iter
     (folder / "sitecustomize.py").write_text(STEPPED_CLOCK)
     (folder / "clock").write_text(str(ahead_s))
     spec: StageSpec = replace(bench.spec, run_id=name)
-    path = [str(folder), str(ROOT), str(ROOT / "tests/stages")]
+    path = [str(folder), str(ROOT)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path),
         "TEST_CLOCK": str(folder / "clock"),

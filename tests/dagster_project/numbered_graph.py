@@ -17,7 +17,7 @@ from ego_assets.rows import SIDES
 from ego_assets.scene.settings import ReconstructSettings
 from ego_assets.vision.rle import encode_mask
 from tests.episodes.made_footage import open_hand
-from tests.operators.numbered_video import number_of
+from tests.support.numbered_video import number_of
 
 TIER = {"backend": "numbered", "quality_tier": "baseline"}
 

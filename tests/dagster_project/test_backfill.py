@@ -17,7 +17,7 @@ from ego_assets.intake.shards import RawFile, write_shard
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from tests.dagster_project.ui import backfill, ui_and_daemon
-from tests.stages.stage_bench import write_video
+from tests.engine.stage_bench import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.heavy

@@ -17,7 +17,7 @@ from ego_assets.catalog import TABLES, feature_of
 from ego_assets.intake.shards import find_files, register_files
 from resources.lake import Lake
 from tests.dagster_project.ui import Server, browser_page, ego_up, wait_for
-from tests.stages.stage_bench import write_video
+from tests.engine.stage_bench import write_video
 from tests.support.rendered import render_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

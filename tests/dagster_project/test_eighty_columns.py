@@ -13,8 +13,8 @@ from pseudo_terminal import on_terminal
 
 from dagster_project.cli import main
 from ego_assets.catalog import BACKENDS
-from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench
 from tests.support.linked_weights import link_default_weights
+from tests.upkeep.test_audit import ITEMS, SHARD, TABLE, Bench
 
 RUN_A, RUN_B = (f"46b2a307-fe62-41ba-a3f1-4e9c0c0365c{n}" for n in "ab")
 

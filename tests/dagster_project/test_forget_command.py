@@ -22,7 +22,7 @@ from resources.ledger.contents import Tombstone
 from resources.raw import tombstones
 from resources.raw.places import files_of
 from resources.raw.tombstones import Left
-from tests.stages.raw_bench import write_video
+from tests.engine.raw_bench import write_video
 from tests.support.erased import bytes_with
 
 EGO = [sys.executable, "-c", "from dagster_project.entry import main; main()"]

@@ -15,9 +15,9 @@ from ego_assets.quality.baselines import remember_good
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.ledger.adoption import Adoption
-from tests.stages.stage_bench import make_bench
-from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench, flip
+from tests.engine.stage_bench import make_bench
 from tests.support.rendered import small_sample
+from tests.upkeep.test_audit import ITEMS, SHARD, TABLE, Bench, flip
 
 
 def ego(*arguments: str, status: int = 0) -> str:

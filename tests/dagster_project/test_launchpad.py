@@ -20,7 +20,7 @@ from ego_assets.videos.settings import ClipSettings
 from resources.compute import Compute
 from resources.lake import Lake
 from resources.storage import Storage
-from tests.stages.stage_bench import write_video
+from tests.engine.stage_bench import write_video
 from tests.support.instances import dagster_instance
 
 

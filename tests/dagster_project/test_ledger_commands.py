@@ -21,10 +21,10 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.raw_lake import RawLake
 from resources.storage import Storage
-from tests.stages.raw_bench import RawBench
-from tests.stages.test_audit import ITEMS, TABLE, Bench
+from tests.engine.raw_bench import RawBench
 from tests.support.instances import dagster_instance
 from tests.support.rendered import small_sample
+from tests.upkeep.test_audit import ITEMS, TABLE, Bench
 
 DIFFER = "the ledger and the lake differ in 1 table of a shard: `ego verify --repair`"
 

@@ -27,7 +27,7 @@ from resources.compute import Compute
 from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
-from tests.stages.stage_bench import write_video
+from tests.engine.stage_bench import write_video
 from tests.support.instances import dagster_instance
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")

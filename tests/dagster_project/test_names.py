@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from resources.ledger import State
-from tests.stages.test_audit import ITEMS, SHARD, TABLE, Bench
+from tests.upkeep.test_audit import ITEMS, SHARD, TABLE, Bench
 
 TYPO = f"{ITEMS[1][:-1]}l"
 

@@ -17,8 +17,8 @@ import pytest
 from ego_assets.catalog import TABLES, feature_of
 from ego_assets.reading import open_lake
 from resources.lake import Lake
-from tests.operators.numbered_video import RATE, number_of, write_numbered
-from tests.operators.timed_video import Shown, write_cases
+from tests.support.numbered_video import RATE, number_of, write_numbered
+from tests.support.timed_video import Shown, write_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 EGO = [sys.executable, "-c", "from dagster_project.entry import main; main()"]

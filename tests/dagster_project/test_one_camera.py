@@ -23,7 +23,7 @@ from ego_assets.reading import LakeReader, open_lake
 from ego_assets.vision.cameras import project_points
 from ego_assets.vision.lenses.undistorted import UndistortedView
 from tests.exports.test_webdataset import samples
-from tests.operators.fisheye import through_equidistant
+from tests.support.fisheye import through_equidistant
 from tests.support.rendered import small_sample
 
 EGO = str(Path(sys.executable).with_name("ego"))

@@ -13,7 +13,7 @@ from dagster_project.cli import main
 from dagster_project.cli.terminal import plain, report
 from dagster_project.doctor import Finding
 from dagster_project.runs import Summary
-from tests.stages.test_audit import ITEMS, TABLE, Bench
+from tests.upkeep.test_audit import ITEMS, TABLE, Bench
 
 ODD = "[/b] [red]x[/red] :smile:"
 EVIL = f"{ODD}\x1b[2J\x07"

@@ -19,7 +19,7 @@ from ego_assets.environment import PICTURES
 from ego_assets.graph.metadata import look_up
 from ego_assets.media.pictures import Pictures
 from resources.lake import Lake
-from tests.operators.test_pictures import JPEG, PNG, SHARD
+from tests.graph.test_pictures import JPEG, PNG, SHARD
 
 UI = "127.0.0.1:3000"
 

@@ -19,8 +19,8 @@ from dagster_project.runs import run_shards
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.ledger import Ledger, State
-from tests.operators.numbered_video import write_numbered
-from tests.stages.raw_bench import RawBench, is_missed, wait_until, write_video
+from tests.engine.raw_bench import RawBench, is_missed, wait_until, write_video
+from tests.support.numbered_video import write_numbered
 
 EGO = str(Path(sys.executable).with_name("ego"))
 

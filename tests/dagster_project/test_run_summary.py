@@ -17,7 +17,7 @@ from dagster_project.run_summary import Summary, fill
 from ego_assets.catalog import TABLES
 from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
 from ego_assets.operator import Carried, ClipInput, ClipOutput
-from tests.stages.stage_bench import SHARD, blank_row, make_bench, provenance
+from tests.engine.stage_bench import SHARD, blank_row, make_bench, provenance
 from tests.support.rendered import small_sample
 
 FAILED = {

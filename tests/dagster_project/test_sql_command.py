@@ -22,7 +22,7 @@ from dagster_project.cli.data.sql import _values
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from tests.resources.test_lake import publish
-from tests.stages.test_audit import SHARD, Bench
+from tests.upkeep.test_audit import SHARD, Bench
 
 EGO = str(Path(sys.executable).with_name("ego"))
 ENDLESS = "SELECT * FROM range(1000000000000) a, range(1000000) b WHERE a.range + b.range < 0"

@@ -22,7 +22,7 @@ from ego_assets.upkeep.profiles import Profiles, read_profiles
 from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
-from tests.stages.stage_bench import blank_row, provenance
+from tests.engine.stage_bench import blank_row, provenance
 
 FIRST, SECOND = "20260101-0000", "20260101-0001"
 CLIP_TABLES = [t for t in TABLES if t not in ("video_manifest", "clips")]

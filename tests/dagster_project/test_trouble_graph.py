@@ -18,8 +18,8 @@ import pytest
 
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
-from tests.operators.test_colour import CASES as TRUE_COLOURS
-from tests.operators.trouble_video import Right, write_trouble
+from tests.media.test_colour import CASES as TRUE_COLOURS
+from tests.support.trouble_video import Right, write_trouble
 
 ROOT = Path(__file__).resolve().parents[2]
 EGO = [sys.executable, "-c", "from dagster_project.entry import main; main()"]

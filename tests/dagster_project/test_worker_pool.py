@@ -23,7 +23,7 @@ from resources.devices.leases import Lease, LeaseBook, Request
 from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.processes.fork_server import ForkServerError
-from tests.stages.stage_bench import spec_for
+from tests.engine.stage_bench import spec_for
 
 LIMIT_S = 300
 KILLED = Died("was killed by SIGKILL, most often by the kernel because memory ran out")

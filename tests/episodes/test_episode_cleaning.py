@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_footage import FPS, MadeVideo, cut, without
 from scipy.spatial.transform import Rotation
 
 from ego_assets.episodes.cleaning import ABSENT, FILLED, MEASURED, SMOOTHED, CleanPath, clean
+from tests.episodes.made_footage import FPS, MadeVideo, cut, without
 
 COUNT = 240
 PTS = np.arange(COUNT) / FPS

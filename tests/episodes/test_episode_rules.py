@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_footage import FPS, SHARD, MadeVideo, bins, cut, tables_of, without
 from pydantic import ValidationError
 
 from ego_assets.catalog import TABLES
@@ -18,6 +17,7 @@ from ego_assets.episodes.cutter import EpisodeCutter, split_of
 from ego_assets.episodes.settings import EpisodeSettings
 from ego_assets.episodes.waterfall import waterfall
 from ego_assets.operator import BadInputError
+from tests.episodes.made_footage import FPS, SHARD, MadeVideo, bins, cut, tables_of, without
 
 
 def seconds(footage: list[dict[str, Any]]) -> float:

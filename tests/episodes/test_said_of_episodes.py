@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from made_footage import MadeVideo, bins, cut, tables_of
 from pydantic import ValidationError
 
 from ego_assets.catalog import TABLES
@@ -17,6 +16,7 @@ from ego_assets.episodes.probes import footage_is_kept
 from ego_assets.episodes.settings import EpisodeProbeSettings, EpisodeSettings
 from ego_assets.episodes.waterfall import waterfall
 from ego_assets.quality.finding import Evidence
+from tests.episodes.made_footage import MadeVideo, bins, cut, tables_of
 
 
 def made(number: int = 1, **said: str) -> MadeVideo:

@@ -18,7 +18,7 @@ from tests.exports.bars import number_in
 from tests.exports.lerobot_reader import tree
 from tests.exports.numbered_lake import MadeVideo, NumberedLake, make, poses_of, withdraw
 from tests.exports.test_mcap import world_moves
-from tests.resources.tiny_models import tiny_mano
+from tests.models.tiny_models import tiny_mano
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 

@@ -19,7 +19,7 @@ from resources.lake import catalog as catalog_module
 from resources.lake.catalog import Catalog, QueryError, open_catalog
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
 from tests.resources.test_lake import publish
-from tests.stages.test_audit import SHARD, Bench
+from tests.upkeep.test_audit import SHARD, Bench
 
 SECRET = "planted-secret-4711"  # pragma: allowlist secret
 ENDLESS = "SELECT * FROM range(1000000000000) a, range(1000000) b WHERE a.range + b.range < 0"

@@ -34,7 +34,7 @@ from resources.ledger import Attempt, BusyError, LateAttemptError, Ledger, State
 from resources.ledger import attempts as attempts_module
 from resources.ledger.takeover import HEARTBEAT_LIMIT_S, Takeover
 from resources.processes.silence import Silence
-from tests.stages.test_audit import SHARD, TABLE, rows_of
+from tests.upkeep.test_audit import SHARD, TABLE, rows_of
 
 ITEMS = ["a" * 16, "b" * 16]
 items = st.sampled_from(ITEMS)

@@ -21,9 +21,9 @@ from resources.lake.storage import ChangedError, UnsafeKeyError
 from resources.ledger import Ledger, State
 from resources.processes import process_name
 from resources.storage import Storage
+from tests.engine.stage_bench import make_bench
 from tests.resources.s3_server import most_inside, new_bucket, s3_client, s3_server
 from tests.resources.test_lake import SHARD, first_x, publish
-from tests.stages.stage_bench import make_bench
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,6 @@ def test_rows_once_late_attempts_never(lake: Lake) -> None:
 def test_a_stage_on_s3_is_audited_damaged_and_mended(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
     bench = make_bench(tmp_path, {"v0": 3, "v1": 2}, lake)
     spec = replace(bench.spec, lake_root=lake.location, ledger_url=ledger.url)
@@ -255,7 +254,7 @@ def test_keys_of_the_configuration_reach_workers_and_not_the_environment(
     )
     try:
         bench = make_bench(tmp_path, {"short": 1}, lake=storage.lake())
-        spec = replace(bench.spec, backend="tests.stages.fake_backends:FakeEstimator")
+        spec = replace(bench.spec, backend="tests.engine.fake_backends:FakeEstimator")
         assert run_stage(spec, workers=1).done == 1
         assert bench.lake.read("object_movements", SHARD).num_rows
         assert "not-for-others" not in str(os.environ) + repr(client.used_account())

@@ -23,10 +23,10 @@ from resources.lake.s3.storage import S3Storage
 from resources.ledger import Ledger, State
 from resources.raw.reader import RawReader, raw_version
 from resources.raw.scratch import Scratch
+from tests.engine.stage_bench import make_bench
 from tests.resources.s3_server import most_inside, new_bucket, s3_client
 from tests.resources.swift_server import SwiftServer, swift_server
 from tests.resources.test_lake import SHARD, first_x, publish
-from tests.stages.stage_bench import make_bench
 
 pytestmark = pytest.mark.slow
 EGO = str(Path(sys.executable).with_name("ego"))
@@ -121,7 +121,6 @@ def test_a_wrong_secret_is_told_once_and_not_shown(
 def test_the_server_is_killed_in_mid_run_and_comes_back(
     server: SwiftServer, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "stages"))
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
     videos = {f"v{n}": 6 for n in range(6)}
     bench = make_bench(tmp_path, videos, Lake(storage.location))

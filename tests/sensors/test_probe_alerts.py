@@ -12,7 +12,7 @@ from ego_assets.graph.checks import TABLE_CHECKS
 from ego_assets.graph.partitions import SHARDS as PARTITIONS
 from resources.ledger import Ledger
 from resources.storage import Storage
-from tests.checks.test_quality_checks import SHARDS, lake_with, put
+from tests.quality.test_quality_checks import SHARDS, lake_with, put
 from tests.sensors.servers import http_inbox
 from tests.sensors.test_alerts import Desk
 from tests.support.instances import dagster_instance

@@ -17,9 +17,9 @@ from resources.lake import Lake
 from resources.ledger import Ledger
 from resources.raw_lake import RawLake
 from resources.storage import Storage
+from tests.engine.raw_bench import write_video
+from tests.engine.stage_bench import spec_for
 from tests.resources.s3_server import new_bucket, s3_client, s3_server
-from tests.stages.raw_bench import write_video
-from tests.stages.stage_bench import spec_for
 from tests.support.instances import dagster_instance
 
 QUICK: dict[str, Any] = {"settle_s": 0.0, "wait_s": 0.0}

@@ -20,7 +20,7 @@ from resources.lake import Lake
 from resources.ledger import Ledger, State
 from resources.storage import Storage
 from sensors import schedules
-from tests.stages.stage_bench import write_video
+from tests.engine.stage_bench import write_video
 from tests.support.instances import dagster_instance
 
 NIGHT = datetime.now(UTC)

@@ -17,7 +17,7 @@ from ego_assets.graph.backends import Backends
 from resources.storage import Storage
 from sensors import stale as module
 from sensors.stale import build_stale_sensor
-from tests.stages.stage_bench import SHARD, Bench, make_bench
+from tests.engine.stage_bench import SHARD, Bench, make_bench
 from tests.support.instances import dagster_instance
 
 EMPTY = ["20260101-0001", "20260101-0002"]
@@ -38,7 +38,7 @@ class Desk:
 
     def __init__(self, bench: Bench, instance: dg.DagsterInstance) -> None:
         self.bench = bench
-        self.spec = replace(bench.spec, backend="tests.stages.fake_backends:FakeEstimator")
+        self.spec = replace(bench.spec, backend="tests.engine.fake_backends:FakeEstimator")
         run_stage(self.spec, isolate=False)
         for shard in EMPTY:
             bench.lake.write_shard(shard, {"files": []})

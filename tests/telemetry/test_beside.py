@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_telemetry import device, stream, write_video
-from test_gpmf import columns, read
 
 from ego_assets.operator import ClipOutput
 from ego_assets.telemetry.formats.csv_sidecar import COLUMNS, read_csv
+from tests.telemetry.made_telemetry import device, stream, write_video
+from tests.telemetry.test_gpmf import columns, read
 
 HEADER = "time_s,accel_x_mps2,accel_y_mps2,accel_z_mps2,gyro_x_radps,gyro_y_radps,gyro_z_radps"
 START_NS = 1_764_480_000_250_000_000

@@ -9,7 +9,16 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from made_telemetry import (
+
+from ego_assets.operator import ClipOutput
+from ego_assets.telemetry.formats.gpmf import (
+    MAX_PAYLOAD_BYTES,
+    read_payload,
+    stored_from_channels,
+)
+from ego_assets.telemetry.reader import TelemetryReader
+from ego_assets.telemetry.settings import TelemetrySettings
+from tests.telemetry.made_telemetry import (
     Motion,
     device,
     klv,
@@ -20,15 +29,6 @@ from made_telemetry import (
     text,
     write_video,
 )
-
-from ego_assets.operator import ClipOutput
-from ego_assets.telemetry.formats.gpmf import (
-    MAX_PAYLOAD_BYTES,
-    read_payload,
-    stored_from_channels,
-)
-from ego_assets.telemetry.reader import TelemetryReader
-from ego_assets.telemetry.settings import TelemetrySettings
 
 SCALE, TURN_SCALE = 417, 939
 ORIN = text("ORIN", "XzY")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_telemetry import GRAVITY, Motion
 
 from ego_assets.catalog import TABLES
 from ego_assets.operator import TablesInput
@@ -16,6 +15,7 @@ from ego_assets.telemetry.gravity import Directions, GravityRules, gravity_at, m
 from ego_assets.telemetry.gravity_rows import GravityFinder
 from ego_assets.telemetry.settings import GravitySettings, TelemetryProbeSettings
 from ego_assets.vision.geometry import quaternion_from_matrix
+from tests.telemetry.made_telemetry import GRAVITY, Motion
 
 SHARD = "20260101-0000"
 RATE, SECONDS = 200, 20

@@ -6,11 +6,11 @@ import struct
 from pathlib import Path
 
 import pytest
-from test_beside import beside, messages, write_mcap
 
 from ego_assets.telemetry.formats import mcap_records
 from ego_assets.telemetry.formats.mcap_records import MAX_RECORD_BYTES, Budget, unpacked
 from ego_assets.telemetry.samples import TelemetryError
+from tests.telemetry.test_beside import beside, messages, write_mcap
 
 
 def test_a_chunk_that_unpacks_to_gigabytes_is_left_packed(tmp_path: Path) -> None:

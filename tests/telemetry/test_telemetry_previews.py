@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_telemetry import Motion
-from test_gravity import SHARD, rows_of, tables
 
 from ego_assets.catalog import TABLES, info
 from ego_assets.feature import load
 from ego_assets.telemetry import preview
 from resources.lake import Lake
 from resources.raw.reader import RawReader
-from tests.stages.stage_bench import provenance
+from tests.engine.stage_bench import provenance
+from tests.telemetry.made_telemetry import Motion
+from tests.telemetry.test_gravity import SHARD, rows_of, tables
 
 
 @pytest.fixture(scope="module")

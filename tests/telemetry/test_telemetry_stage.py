@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_telemetry import Motion, write_video
-from test_gpmf import payloads
 
 from ego_assets.engine.plan import plan
 from ego_assets.upkeep.erasure import erase
 from ego_assets.upkeep.erasure.survey import find_videos, survey
 from resources.ledger import State
-from tests.stages import raw_bench
-from tests.stages.raw_bench import RawBench
+from tests.engine import raw_bench
+from tests.engine.raw_bench import RawBench
 from tests.support.erased import bytes_with
+from tests.telemetry.made_telemetry import Motion, write_video
+from tests.telemetry.test_gpmf import payloads
 
 STAGES = ("probe", "split", "telemetry")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_telemetry import camm, device, manifest_row, stream, write_video
-from test_gpmf import columns, read
 
 from ego_assets.telemetry.formats.camm import is_camm
 from ego_assets.telemetry.formats.subtitles import MAX_TEXT, read_text, text_of
 from ego_assets.telemetry.formats.tracks import read_tracks
 from ego_assets.telemetry.reader import _merged
 from ego_assets.telemetry.samples import SourceTelemetry, joined
+from tests.telemetry.made_telemetry import camm, device, manifest_row, stream, write_video
+from tests.telemetry.test_gpmf import columns, read
 
 Payloads = list[tuple[float, float, bytes]]
 
