@@ -21,7 +21,7 @@ from resources.lake import LakeError
 from resources.ledger.database import erase_words
 from resources.processes import Life
 from resources.processes.run_locks import RunLocks
-from resources.words import ErasedWords
+from resources.words import ErasedWords, names_alone
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEFAULT_CONFIG = """telemetry:
@@ -180,7 +180,7 @@ def erase_in_home(
     """Erase words from what Dagster keeps of runs (events, settings, logs of steps), names of files
     where they stand alone in what is of these shards, and pictures of shards that are inside of
     events. Returns sentences on what could not be erased."""
-    everywhere, names = ErasedWords(words), _names_alone(words)
+    everywhere, names = ErasedWords(words), names_alone(words)
     runs = [run.run_id for run in _runs_of(instance, shards)] if names.words else []
 
     def is_of_shards(table: sa.Table) -> sa.ColumnElement[bool]:
@@ -214,11 +214,6 @@ def erase_in_home(
                 shutil.copymode(path, aside)
                 aside.replace(path)
     return problems
-
-
-def _names_alone(words: Sequence[str]) -> ErasedWords:
-    """The names of the files of paths; each is of many files, it may be."""
-    return ErasedWords({word.rpartition("/")[2] for word in words} - {"", *words}, are_quoted=True)
 
 
 def _runs_of(instance: dg.DagsterInstance, shards: Collection[str]) -> Iterator[dg.DagsterRun]:

@@ -39,3 +39,9 @@ class ErasedWords:
         if self.are_quoted:
             return rf'(?<="){re.escape(word)}(?=\\*")'
         return f"{_BEFORE}{re.escape(word)}{_AFTER}" if "/" in word else re.escape(word)
+
+
+def names_alone(words: Iterable[str]) -> ErasedWords:
+    """The names of the files of paths, which count in quotes only: other files may have them."""
+    given = set(words)
+    return ErasedWords({word.rpartition("/")[2] for word in given} - {"", *given}, are_quoted=True)

@@ -84,7 +84,7 @@ class Places:
         file, time = self.of(finding.worst[0])
         if not file or file in finding.sentence:
             return finding.sentence
-        return f"{finding.sentence}; look at {file} at {time}"
+        return f'{finding.sentence}; look at "{file}" at {time}'  # in quotes: `ego forget`
 
 
 def check_result(

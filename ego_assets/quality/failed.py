@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from ego_assets.feature import LAKE
 from resources.lake import Lake
+from resources.words import ErasedWords
 
 MOST_SHARDS = 1000
 """Of a table; the names of shards begin with their date, and the last ones are kept."""
@@ -28,6 +29,19 @@ def note_failed(lake: Lake, table: str, shard: str, failed: list[dict[str, str]]
         after = dict(sorted(after.items())[-MOST_SHARDS:])
         if after != before:
             lake.storage.write(key, json.dumps(after).encode())
+
+
+def reword_failed(lake: Lake, table: str, shard: str, words: ErasedWords) -> int:
+    """Take words out of what is noted of a shard. Returns how many reasons had any."""
+    key, count = _key(table), 0
+    with lake.storage.lock(key.replace("/", ".")):
+        noted = _read(lake, key)
+        for check in noted.get(shard, []):
+            if (reason := words.replaced(check["reason"])) != check["reason"]:
+                check["reason"], count = reason, count + 1
+        if count:
+            lake.storage.write(key, json.dumps(noted).encode())
+    return count
 
 
 def failing_shards(lake: Lake, table: str) -> dict[str, dict[str, str]]:

@@ -15,13 +15,14 @@ from dagster_project.cli import main
 from ego_assets.catalog import TABLES, tables_of_items
 from ego_assets.engine.choices import Choice, Choices
 from ego_assets.graph.probe_checks import quality_results
-from ego_assets.quality.failed import note_failed
+from ego_assets.quality.failed import failed_checks, note_failed, reword_failed
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.upkeep.overview import READERS
 from ego_assets.upkeep.profiles import Profiles, read_profiles
 from resources.lake import Lake, file_item_id
 from resources.ledger import Ledger
 from resources.ledger.contents import Contents
+from resources.words import names_alone
 from tests.engine.stage_bench import blank_row, provenance
 
 FIRST, SECOND = "20260101-0000", "20260101-0001"
@@ -192,6 +193,18 @@ def test_failed_checks_are_shown_until_the_shard_is_well(tmp_path: Path) -> None
     assert f"check warning: hands_do_not_jitter of hand_poses, shard {FIRST}: 1 of 3" in shown
     note_failed(bench.lake, "hand_poses", SECOND, [])
     assert found(bench.lake)["checks"]["failed"] == 1
+
+
+def test_names_of_forgotten_files_leave_the_notes_of_their_shard(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for shard in (FIRST, SECOND):
+        told = {"check": "frames_are_even", "severity": "warn", "reason": '1 of 3; look at "ä.mp4"'}
+        note_failed(bench.lake, "hand_poses", shard, [told])
+    words = names_alone(["/raw/ä.mp4"])
+    assert reword_failed(bench.lake, "hand_poses", FIRST, words) == 1
+    assert reword_failed(bench.lake, "hand_poses", FIRST, words) == 0
+    reasons = {c["shard"]: c["reason"] for c in failed_checks(bench.lake, ["hand_poses"])}
+    assert reasons == {FIRST: '1 of 3; look at "(forgotten)"', SECOND: '1 of 3; look at "ä.mp4"'}
 
 
 def test_probes_note_what_they_find(tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def test_a_failed_check_says_in_which_file_and_when(
     assert "docs/probes.md" in result.metadata["what to do"].value
     (noted,) = failed_checks(lake, ["robot_mappings"])
     for told in (str(result.description), noted["reason"]):
-        assert re.search(rf"; look at {re.escape(Path(str(uri)).name)} at \d:\d\d\.\d$", told)
+        assert re.search(rf'; look at "{re.escape(Path(str(uri)).name)}" at \d:\d\d\.\d$', told)
 
 
 def test_every_check_that_fails_names_file_and_time(

@@ -26,6 +26,7 @@ from ego_assets.intake.links.records import FOLDER as LINKS
 from ego_assets.intake.links.records import LinkFiles
 from ego_assets.media.pictures import FOLDER as PREVIEWS
 from ego_assets.media.pictures import LATEST
+from ego_assets.quality.failed import reword_failed
 from ego_assets.reviews.store import FOLDER as REVIEWS
 from ego_assets.reviews.store import ReviewFiles
 from ego_assets.upkeep.erasure.data_sets import erase_data_sets
@@ -43,7 +44,7 @@ from resources.raw.additions import folders_aside
 from resources.raw.places import known_files, take_out
 from resources.raw.scratch import Scratch, ScratchError
 from resources.raw.tombstones import Left
-from resources.words import ErasedWords
+from resources.words import ErasedWords, names_alone
 
 LOCK = "forget"
 TEXTS = ("reports", "_baselines", "_choices")
@@ -210,6 +211,7 @@ def _steps(
     yield names
     yield tables
     yield lambda: _beside(lake, video_id, shards, texts, done)
+    yield lambda: done.counts.update(texts=_reword_notes(lake, of_tables, names_alone(words)))
     yield reviews
     yield entries
     yield copies
@@ -308,6 +310,10 @@ def _reword(lake: Lake, key: str, words: ErasedWords, done: Erased) -> None:
         if text != before:
             lake.storage.write(key, text.encode(errors="surrogateescape"))
             done.counts["texts"] += 1
+
+
+def _reword_notes(lake: Lake, of_tables: Iterable[tuple[str, str]], names: ErasedWords) -> int:
+    return sum(reword_failed(lake, table, shard, names) for table, shard in of_tables)
 
 
 def _lock_of(key: str) -> str:
