@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from pseudo_terminal import EGO, on_terminal
@@ -16,6 +17,7 @@ from dagster_project.cli.terminal import report
 from dagster_project.run_summary import Summary, fill
 from ego_assets.catalog import TABLES
 from ego_assets.hands.landmarks.estimator import LandmarksHandEstimator
+from ego_assets.hands.skeleton import finger_flexion_deg
 from ego_assets.operator import Carried, ClipInput, ClipOutput
 from tests.engine.stage_bench import SHARD, blank_row, make_bench, provenance
 from tests.support.rendered import small_sample
@@ -30,7 +32,8 @@ FAILED = {
 
 
 class MirroredHands(LandmarksHandEstimator):
-    """Takes each left hand for a right one, and the other way round."""
+    """Takes each left hand for a right one, and the other way round. Fingers of the sample are
+    nearly straight: so they are bent, in order that the side can be told."""
 
     name = "mirrored"
     version = "1"
@@ -39,7 +42,18 @@ class MirroredHands(LandmarksHandEstimator):
         found = super().process(clip, carried)
         for row in found.tables["hand_poses"]:
             row["side"] = {"left": "right", "right": "left"}[row["side"]]
+            row["joints_camera_m"] = _bent_backward(row["joints_camera_m"], row["side"]).tolist()
         return found
+
+
+def _bent_backward(joints: list[list[float]], side: str) -> np.ndarray:
+    flat = np.array(joints)
+    normal = np.cross(flat[5] - flat[0], flat[17] - flat[0])
+    lift = np.zeros((21, 1))
+    lift[5:] = np.tile([0.0, 0.01, 0.03, 0.06], 4)[:, None]
+    both = np.stack([flat + sign * lift * normal / np.linalg.norm(normal) for sign in (1, -1)])
+    flexion, _ = finger_flexion_deg(both, np.full(2, side == "right"))
+    return np.asarray(both[flexion.mean(axis=(1, 2)).argmin()])
 
 
 @pytest.fixture(autouse=True)
