@@ -15,6 +15,7 @@ import numpy as np
 from ego_assets.catalog import TABLES
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
+from resources.lake.table import SCHEMA_VERSION
 from tests.episodes.made_footage import SHARD, MadeVideo, cut
 from tests.exports.bars import picture_of
 from tests.exports.lerobot_reader import DataSet, read
@@ -27,7 +28,7 @@ LENS: dict[str, Any] = {
     "cx_px": 95.5,
     "cy_px": 53.5,
 }
-GOLDEN = Lake(Path(__file__).parents[1] / "golden" / "lake_schema_2")
+GOLDEN = Lake(Path(__file__).parents[1] / "golden" / f"lake_schema_{SCHEMA_VERSION}")
 
 
 FISHEYE: dict[str, Any] = {

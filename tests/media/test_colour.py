@@ -25,7 +25,7 @@ from ego_assets.videos.settings import ClipSettings, ManifestSettings
 from ego_assets.vision import threads
 from tests.support.coded_video import join, middles, patches, write_coded, ycbcr
 
-CASES = Path(__file__).with_name("colour_cases")
+CASES = Path(__file__).parents[1] / "support" / "colour_cases"
 COLOURS = np.array(
     [[200, 60, 30], [90, 90, 90], [40, 120, 60], [30, 50, 110], [120, 100, 80], [12, 12, 12]]
 )
