@@ -221,7 +221,7 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
     damaged: set[int] = set()
     unlinked: set[int] = set()
     is_cut_off, before = False, None
-    true_times = _times_by_place(container, stream)
+    count = _AviCount(container, stream)
     try:
         for packet in container.demux(stream):
             progress.moved()
@@ -239,7 +239,8 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
                 at = found.times[-1] + step if found.times else 0
             place = len(found.times)
             is_cut_off = packet.is_corrupt
-            if is_cut_off or true_times.get(packet.pos, at) != at:
+            damaged |= count.early(packet, place)
+            if is_cut_off:
                 damaged.add(place)
             elif not chain.is_whole(data):
                 found.not_whole.append(place)
@@ -261,14 +262,27 @@ def _read_packets(path: Path, container: Any, stream: Any) -> _Packets:
     return found
 
 
-def _times_by_place(container: Any, stream: Any) -> dict[int, int]:
-    """{where a packet lies in an AVI: its time, as the index of the file has it}.
+class _AviCount:
+    """Tells which packets of an AVI have times that are too early.
 
-    AVI has no times: packets are counted, and behind a hole all would be early.
+    AVI has no times: packets are counted, and behind a hole all would be early. Its index says, by
+    where a packet lies, how many there were before it; an index that lacks entries says fewer.
     """
-    if container.format.name != "avi":
-        return {}
-    return {entry.pos + _CHUNK_HEADER: entry.timestamp for entry in stream.index_entries}
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        entries = stream.index_entries if container.format.name == "avi" else ()
+        self._due = {entry.pos + _CHUNK_HEADER: entry.timestamp for entry in entries}
+        self._reordered: set[int] = set()
+
+    def early(self, packet: Any, place: int) -> set[int]:
+        """The place of a packet that is early, and of the last one before it that is shown after
+        others: libav takes the time of that from a packet behind it."""
+        at = packet.dts
+        is_early = at is not None and at < self._due.get(packet.pos, at)
+        found = self._reordered | {place} if is_early else set()
+        if packet.pts != at:
+            self._reordered = {place}
+        return found
 
 
 def _nominal_step(stream: Any) -> int:

@@ -125,6 +125,32 @@ def test_packets_of_av1_are_made_of_whole_units(tmp_path: Path) -> None:
     assert Av1Order.is_whole(b"")
 
 
+def in_layers(header: bytes) -> bytes:
+    """A sequence header of AV1 as a unit, with one operating point more."""
+    bits = "".join(f"{byte:08b}" for byte in header[2:])
+    assert bits[4:12] == "0" * 8, "it says no times, and has one operating point"
+    bits = bits[:7] + "00001" + "000100000011" + "00000" + bits[12:]
+    bits += "0" * (-len(bits) % 8)
+    payload = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return bytes([header[0], len(payload)]) + payload
+
+
+@pytest.mark.parametrize("is_layered", [False, True])
+def test_layers_of_av1_that_were_left_out_are_no_damage(tmp_path: Path, is_layered: bool) -> None:
+    options = {"preset": "12", "g": "15", "svtav1-params": "pred-struct=1"}
+    path = write_numbered(tmp_path / "a.mp4", 30, codec="libsvtav1", options=options)
+    with av.open(str(path)) as container:
+        packets = [(bytes(p), p.is_keyframe) for p in container.demux(video=0) if p.size]
+    order, found = Av1Order(b""), []
+    for data, is_key in packets[:4] + packets[5:]:
+        if is_key and is_layered:
+            end = 2 + data[1]
+            data = in_layers(data[:end]) + data[end:]
+            assert order.is_whole(data)
+        found.append(order.follows(data, is_key, is_late=True))
+    assert [n for n, follows in enumerate(found) if not follows] == ([] if is_layered else [4])
+
+
 OTHERS = {
     "mpeg4.mp4": ("mpeg4", {"g": "15"}),
     "mpeg4_b.mp4": ("mpeg4", {"g": "15", "bf": "2"}),
@@ -153,17 +179,54 @@ def test_other_decoders_tell_of_packets_whose_bytes_are_others(
     assert not set(read) & set(frames.damaged)
 
 
-@pytest.mark.parametrize("first", [0.4, 0.5, 0.6])
-def test_behind_a_hole_in_an_avi_times_are_not_known(tmp_path: Path, first: float) -> None:
-    """AVI counts packets, and some are gone."""
-    path = write_numbered(tmp_path / "a.avi", 60, codec="mpeg4", options={"g": "15"})
+@pytest.mark.parametrize(
+    ("codec", "bframes", "first"),
+    [
+        *(("mpeg4", "0", first) for first in (0.4, 0.5, 0.6)),
+        *(("mpeg4", "2", first) for first in (0.4, 0.5, 0.7)),
+        *(("libx264", "0", first) for first in (0.5, 0.6)),
+    ],
+)
+def test_behind_a_hole_in_an_avi_times_are_not_known(
+    tmp_path: Path, codec: str, bframes: str, first: float
+) -> None:
+    """AVI counts packets, and some are gone; what is shown after others gets its time from them."""
+    options = {"g": "15", "bf": bframes}
+    path = write_numbered(tmp_path / "a.avi", 60, codec=codec, options=options)
     assert index_frames(path).broken == frozenset()
     with_hole(path, first, first + 0.05)
     index = index_frames(path)
     assert 45 < len(index) < 60
     assert lies(path) == []
     read = [f.index for f in ClipFrames(path, 0, len(index)).read(max_side_px=32)]
-    assert read == [*range(len(read))] and 5 < len(read) < 45
+    assert read == [*range(len(read))] and 3 < len(read) < 45
+
+
+@pytest.mark.parametrize(("codec", "bframes"), [("libx264", "0"), ("libx264", "2"), ("mpeg4", "2")])
+def test_a_whole_avi_is_whole_however_its_pictures_are_reordered(
+    tmp_path: Path, codec: str, bframes: str
+) -> None:
+    options = {"g": "15", "bf": bframes}
+    path = write_numbered(tmp_path / "a.avi", 60, codec=codec, options=options)
+    assert index_frames(path).broken == frozenset()
+
+
+@pytest.mark.parametrize("lacks", ["all but keyframes", "some"])
+def test_an_index_of_an_avi_that_lacks_entries_is_no_damage(tmp_path: Path, lacks: str) -> None:
+    path = write_numbered(tmp_path / "a.avi", 60, codec="mpeg4", options={"g": "15"})
+    data = path.read_bytes()
+    place = data.rindex(b"idx1") + 4
+    entries = [data[at : at + 16] for at in range(place + 4, place + 4 + 16 * 60, 16)]
+    is_key = [bool(entry[4] & 0x10) for entry in entries]
+    assert sum(is_key) == 4
+    if lacks == "some":
+        left = entries[:10] + entries[20:]
+    else:
+        left = [entry for entry, key in zip(entries, is_key, strict=True) if key]
+    size = (16 * len(left)).to_bytes(4, "little")
+    path.write_bytes(data[:place] + size + b"".join(left))
+    index = index_frames(path)
+    assert (len(index), index.broken) == (60, frozenset())
 
 
 def test_lost_packets_of_vp9_are_noticed_by_its_decoder(tmp_path: Path) -> None:

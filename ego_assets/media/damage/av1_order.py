@@ -45,12 +45,13 @@ def _sequence(data: bytes) -> _Sequence | None:
         if bits.take(1):
             return None
     has_delay = bits.take(1)
-    for _ in range(bits.take(5) + 1):
-        bits.take(12)
-        if bits.take(5) > 7:
-            bits.take(1)
-        if has_delay and bits.take(1):
-            bits.take(4)
+    if bits.take(5):  # coded in layers: a server that passes them on may have left some out
+        return None
+    bits.take(12)
+    if bits.take(5) > 7:
+        bits.take(1)
+    if has_delay and bits.take(1):
+        bits.take(4)
     width, height = bits.take(4) + 1, bits.take(4) + 1
     bits.take(width + height)
     id_bits = bits.take(4) + 2 + bits.take(3) + 1 if bits.take(1) else 0
