@@ -33,8 +33,7 @@ def wearers_elsewhere(
     lake: Lake, ledger: Ledger, shard: str, rows: Iterable[Mapping[str, Any]]
 ) -> dict[str, str]:
     """{recording: who wears the camera in it, as other shards say}, of the recordings that a shard
-    has chapters of without that word. rows: accepted ones of the
-    shard's manifest.
+    has chapters of without that word. rows: accepted ones of the shard's manifest.
 
     Where they name several, the last in the order of letters counts, whichever shard asks.
     """
@@ -44,11 +43,13 @@ def wearers_elsewhere(
             name = chapter_of(row["uri"])
             near = [*name.before(), *name.after()] if name is not None else []
             wanted.setdefault(row["recording_id"], set()).update(each.uri for each in near)
-    found: dict[str, str] = {}
+    items: dict[str, set[str]] = {}
     for source in Sources(ledger).at(uri for uris in wanted.values() for uri in uris):
-        if source.shard == shard:
-            continue
-        for row in lake.read(STAGE, source.shard, items=[source.item_id]).to_pylist():
+        if source.shard != shard:
+            items.setdefault(source.shard, set()).add(source.item_id)
+    found: dict[str, str] = {}
+    for other, those in items.items():
+        for row in lake.read(STAGE, other, items=those).to_pylist():
             recording, person = row["recording_id"], row["person"]
             if row["accepted"] and person and recording in wanted:
                 found[recording] = max(found.get(recording, ""), person)

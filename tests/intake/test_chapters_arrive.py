@@ -10,9 +10,11 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from ego_assets.engine.plan import WorkItem, plan
+from ego_assets.intake.chapters import wearers_elsewhere
 from ego_assets.intake.sources import settle
 from ego_assets.reading import open_lake
 from ego_assets.videos.recordings import chapters
+from resources.lake import Lake
 from resources.ledger import State
 from resources.ledger.sources import STAGE
 from tests.engine.raw_bench import RawBench
@@ -188,3 +190,24 @@ def test_a_chapter_has_the_wearer_whom_only_another_shard_names(bench: RawBench)
     spec = spec_for("episodes", bench.lake, bench.ledger, other, inputs=("video_manifest",))
     (group,) = plan(spec, bench.lake, bench.ledger)
     assert group.items[0].payload["wearers"] == {}, "its own file says it"
+
+
+def test_the_manifest_of_another_shard_is_read_once_for_all_of_its_chapters(
+    bench: RawBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bench, 1)
+    shard = run(bench)["GX010012.MP4"]["shard"]
+    for number in (2, 3, 4):
+        put(bench, number)
+    rows = run(bench)
+    (other,) = {row["shard"] for row in rows.values()} - {shard}
+    read = []
+
+    def counted(lake: Lake, table: str, shard: str, **more: Any) -> Any:
+        read.append(shard)
+        return whole(lake, table, shard, **more)
+
+    whole = Lake.read
+    monkeypatch.setattr(Lake, "read", counted)
+    found = wearers_elsewhere(bench.lake, bench.ledger, shard, [rows["GX010012.MP4"]])
+    assert (found, read) == ({}, [other])
