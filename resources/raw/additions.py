@@ -134,7 +134,7 @@ def _moved(path: Path, target: Path) -> bool:
         number = ctypes.get_errno()
     if number == errno.EEXIST or os.path.lexists(target):
         return False
-    if number not in (errno.ENOSYS, errno.EINVAL):
+    if number not in {*_NO_LINKS, errno.EINVAL}:  # of file systems that cannot do it
         raise OSError(number, os.strerror(number), str(target))
     path.rename(target)
     return True

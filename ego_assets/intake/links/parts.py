@@ -124,7 +124,7 @@ class LinkPart:
     def drop(self, sha256: str) -> None:
         """Remove what was published and recorded, unless somebody has the link again by now."""
         with suppress(LinkBusyError), self.lock():
-            if self.state.sha256 == sha256:
+            if self.state.sha256 == sha256 or not self.path.exists():  # it was moved there
                 self.remove()
 
     def remove(self) -> None:

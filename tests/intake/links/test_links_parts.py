@@ -118,3 +118,11 @@ def test_what_was_published_is_dropped_unless_somebody_has_the_link_again(tmp_pa
     sealed = part.seal("a.mp4", "", 200)
     part.drop(sealed.sha256)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_what_was_moved_away_nothing_is_left(tmp_path: Path) -> None:
+    part = filled(tmp_path)
+    sealed = part.seal("a.mp4", "", 200)
+    part.path.unlink()
+    part.drop(sealed.sha256)
+    assert not list(tmp_path.iterdir())
