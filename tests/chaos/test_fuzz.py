@@ -3,7 +3,7 @@
 Each runs in a child with a memory limit. A child that dies (libav is C) is allowed for, and
 counted; a hang, another exception than ours, or a file written is not.
 
-EGO_FUZZ_INPUTS sets how many inputs; 2,000 unless told, 10,000 take some minutes.
+EGO_FUZZ_INPUTS sets how many inputs; 600 unless told, 10,000 take some minutes.
 """
 
 from __future__ import annotations
