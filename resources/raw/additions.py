@@ -60,7 +60,7 @@ class RawFolder:
         """Have a file that is aside, and on the disk, under a name. False if that is taken.
 
         Where the file system has no links, it is moved, in one step that replaces nothing; where it
-        cannot do that either, somebody who writes the same name at that moment may be replaced.
+        cannot do that either, a file that gets the same name at that moment may be replaced.
         """
         target = self._path(name)
         try:
