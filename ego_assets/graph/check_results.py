@@ -114,9 +114,7 @@ def check_result(
     failing = {shard: places.told(found) for shard, found in findings.items() if not found.passed}
     failing |= elsewhere
     if failing:
-        metadata["failing shards"] = text_table(
-            ("shard", "why"), [(s, w[:300]) for s, w in sorted(failing.items())[:LISTED]]
-        )
+        metadata["failing shards"] = text_table(("shard", "why"), sorted(failing.items())[:LISTED])
         metadata["what to do"] = (
             f"docs/probes.md says what `{finding.name}` catches and why it has this threshold. "
             "Look at the frames of `worst`; `ego trace CLIP` tells what made them"
