@@ -190,6 +190,9 @@ def test_a_look_that_bends_backward_takes_the_shape_of_those_around_it(tmp_path:
     far = poses(tuple(range(3, 20)))
     assert far[3]["is_valid"], "a look near by has another shape"
     assert far[19]["invalid_reason"] == "bends backward", "none is near"
+    joints = np.array([row["joints_camera_m"] for row in far])
+    shapes = joints - joints.mean(axis=1, keepdims=True)
+    assert np.abs(shapes[7] - shapes[0]).max() < 0.003, "and nothing of those that bend backward"
 
 
 @pytest.mark.parametrize(

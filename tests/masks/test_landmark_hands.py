@@ -14,7 +14,14 @@ from ego_assets.masks.landmarks.follow import HandFollower, HandTrack
 from ego_assets.masks.landmarks.link import linked, without_doubles
 from ego_assets.masks.landmarks.persons import PictureView, forearm_entry, persons_hands
 from ego_assets.masks.landmarks.scan import _TURNS, HandScan, are_one, box_of
-from ego_assets.masks.landmarks.shape import DrawnHand, draw_hand, pixels_a_metre
+from ego_assets.masks.landmarks.shape import (
+    _CORE,
+    _REACH,
+    DrawnHand,
+    _drawn,
+    draw_hand,
+    pixels_a_metre,
+)
 from ego_assets.models.hand_nets.landmarks import HandLook, region_of
 from ego_assets.models.hand_nets.palms import Palm, Region
 from ego_assets.operator import Frame
@@ -82,6 +89,22 @@ def test_two_tracks_on_one_hand_are_one() -> None:
     assert [t.key for t in without_doubles([weak, sure])] == [0]
     other = track(2, range(0, 30), x=120)
     assert [t.key for t in without_doubles([sure, other])] == [0, 2]
+
+
+def test_a_track_on_the_hand_of_another_goes_on_in_that_one() -> None:
+    """Fingers alone were taken for a hand, until the whole hand was found."""
+    long, short = track(0, range(0, 40)), track(1, range(30, 46), presence=0.97)
+    whole, fingers = short.looks[35].points, flat_hand(320, 340, 60.0)
+    for frame in range(28, 40):
+        long.looks[frame], long.drawn[frame] = look(fingers, presence=0.9), drawn(fingers)
+    [kept] = without_doubles([long, short])
+    assert (kept.key, kept.frames) == (0, [*range(46)])
+    assert kept.times[45] == 45 / 30
+    assert [f for f in kept.frames if not np.array_equal(kept.looks[f].points, whole)] == [28, 29]
+    assert kept.drawn[35] is short.drawn[35]
+    unsure = track(2, range(0, 10), x=322, presence=0.94)
+    assert without_doubles([kept, unsure]) == [kept]
+    assert np.array_equal(kept.looks[5].points, whole), "less sure looks change nothing"
 
 
 def test_the_forearm_goes_on_behind_the_wrist() -> None:
@@ -218,6 +241,18 @@ def test_the_arm_beside_a_wrist_is_not_the_hands() -> None:
     assert 20 < mask[298].sum() < 50
 
 
+def test_no_drawn_hand_is_broader_than_its_reach() -> None:
+    points = flat_hand(320, 300)
+    scale = pixels_a_metre(points, look(points).metres)
+    core, hand, reach = (
+        _drawn((HEIGHT, WIDTH), points, scale, breadth) for breadth in (_CORE, 1.0, _REACH)
+    )
+    few = 0.002 * hand.sum()  # of rounding
+    assert (core & ~hand).sum() < few
+    assert (hand & ~reach).sum() < few
+    assert abs(int(reach[298].sum()) - int(hand[298].sum())) <= 3, "the wrist is as broad in each"
+
+
 def test_boxes_and_sameness() -> None:
     points = flat_hand(300, 300)
     assert are_one(points, points + 5)
@@ -306,6 +341,54 @@ def test_a_lost_hand_is_searched_for_where_it_was(
     assert {(w.x, w.y) for w in looked} == {(there.x, there.y)}
     follower.see(Frame(9, 0.9, shown[6].image, 1.0))
     assert [t.frames for t in follower.tracks] == [[*range(7)], [9]]
+
+
+class WideScan:
+    """Shows hands in regions of so many pixels only, as after a sudden turn of the head."""
+
+    def __init__(self, hands: list[np.ndarray]) -> None:
+        self.hands = hands
+        self.presence = 0.9
+        self.least_side = 0.0
+
+    def look(self, image: np.ndarray, region: Region) -> HandLook:
+        apart = [np.hypot(h[:, 0].mean() - region.x, h[:, 1].mean() - region.y) for h in self.hands]
+        nearest = self.hands[int(np.argmin(apart))]
+        is_seen = region.side >= self.least_side
+        return look(nearest, presence=self.presence if is_seen else 0.1)
+
+    def find(self, image: np.ndarray, known: list[HandLook]) -> list[HandLook]:
+        others = [h for h in self.hands if not any(are_one(h, k.points) for k in known)]
+        return [look(hand) for hand in others]
+
+    def search(self, *_: object) -> list[HandLook]:
+        return []
+
+    def forget(self) -> None:
+        pass
+
+
+def lost_at_once(scan: WideScan, hands: list[np.ndarray], presence: float) -> list[list[int]]:
+    """Frames of each track, where the last two are seen in wider regions alone."""
+    follower = HandFollower(scan, interval_s=100.0)  # type: ignore[arg-type]
+    blank = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    for index in range(5):
+        if index == 3:
+            scan.hands, scan.presence = hands, presence
+            scan.least_side = 1.2 * region_of(hands[0]).side
+        follower.see(Frame(index, index / 30, blank, 1.0))
+    return [t.frames for t in follower.tracks]
+
+
+def test_a_hand_that_is_not_where_it_was_is_looked_for_in_a_wider_region() -> None:
+    hand = flat_hand(320, 300)
+    assert lost_at_once(WideScan([hand]), [hand + 30], 0.9) == [[0, 1, 2, 3, 4]]
+    assert lost_at_once(WideScan([hand]), [hand + 30], 0.4) == [[0, 1, 2]], "must be surer there"
+
+
+def test_a_wider_region_gives_no_track_the_hand_of_another() -> None:
+    one, other = flat_hand(320, 300), flat_hand(380, 300)
+    assert lost_at_once(WideScan([one, other]), [other], 0.9) == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
 
 def test_a_new_hand_is_followed_backwards_past_a_frame_that_does_not_show_it(

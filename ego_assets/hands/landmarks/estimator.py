@@ -47,7 +47,7 @@ class LandmarksHandEstimator:
     """`hand_masks` → `hand_poses`: metric, since the net knows how large hands are."""
 
     name = "landmarks"
-    version = "5"
+    version = "6"
     quality_tier = "learned"
     weights_hash = ""
 
@@ -110,8 +110,8 @@ class LandmarksHandEstimator:
         looks = [m.seen for m in moments if m.seen is not None]
         points = _interpolated(times, seen, np.stack([look.points for look in looks]))
         metres = np.stack([look.metres for look in looks])
-        bent = _plausibly_bent(times[seen], metres, moments[0].mask["side"])
-        hands = _interpolated(times, np.array(seen)[bent].tolist(), metres[bent])
+        shapes = _plausibly_bent(times[seen], metres, moments[0].mask["side"])
+        hands = _interpolated(times, seen, shapes)
         trusted = np.zeros(len(moments), bool)
         trusted[seen] = [look.presence >= 0.5 for look in looks]
         calm = smoother(times, trusted, self.settings.smoothing_s)
@@ -206,14 +206,17 @@ def _lasting_presence(times: np.ndarray, presence: Sequence[float]) -> np.ndarra
 
 
 def _plausibly_bent(times: np.ndarray, metres: np.ndarray, side: str) -> np.ndarray:
-    """(N,) bool: looks whose depths count. Where fingers bend backward the net has taken them for
-    those of the other hand, or is unsure of depth: such a look has the shape of those around it.
-    One that has none near keeps its own, and is not valid."""
+    """(N, 21, 3) shapes of the looks of a hand. Where fingers bend backward the net has taken them
+    for those of the other hand, or is unsure of depth: such a look has the shape of those around it
+    that do not. One that has none near keeps its own, and is not valid."""
     flexion, _ = finger_flexion_deg(metres, np.full(len(metres), side == "right"))
     bent = flexion.mean(axis=(1, 2)) >= BACKWARD_DEG
     apart = np.abs(times[:, None] - times[None, bent])
-    is_near = apart.min(axis=1, initial=np.inf) <= _BENT_S
-    return np.asarray(bent | ~is_near)
+    mended = ~bent & (apart.min(axis=1, initial=np.inf) <= _BENT_S)
+    if not mended.any():
+        return metres
+    near = _interpolated(times, np.flatnonzero(bent).tolist(), metres[bent])
+    return np.where(mended[:, None, None], near, metres)
 
 
 def _interpolated(times: np.ndarray, seen: Sequence[int], values: np.ndarray) -> np.ndarray:

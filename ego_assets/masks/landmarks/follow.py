@@ -141,7 +141,7 @@ class HandFollower:
         if look.presence < KEEP_PRESENCE:
             # A head turns suddenly.
             look = self._scan.look(frame.image, replace(ahead, side=_WIDER * ahead.side))
-            if look.presence < MIN_PRESENCE:
+            if look.presence < MIN_PRESENCE or self._is_taken(look, near, track):
                 return None
         look = self._centred(frame, look)
         size = size_of(last.points)
@@ -208,6 +208,7 @@ class HandFollower:
                 return
 
     def _is_taken(self, look: HandLook, frame: int, track: HandTrack) -> bool:
+        """Whether another track has a hand in that place in a frame."""
         return any(
             frame in other.looks and are_one(look.points, other.looks[frame].points)
             for other in self.tracks

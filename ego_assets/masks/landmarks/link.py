@@ -5,7 +5,7 @@ Here: pieces of tracks, by place, size and time. Not here: sides and persons (`p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -20,32 +20,51 @@ _NEAR, _RATIO = 0.9, 1.8
 """How far off a hand is found again, in its sizes; and how much larger or smaller at most."""
 _CLEAR = 2.0
 """How much further away any other piece must be that might go on instead."""
-
-
 _COVERED = 0.6
 """The share of a hand in another one's mask from which it is that one, seen another way."""
 
 
 def without_doubles(tracks: Sequence[HandTrack]) -> list[HandTrack]:
-    """Tracks without what lies on a hand that another track has seen longer and surer."""
+    """Tracks without what lies on a hand that another track has seen longer and surer.
 
-    def strength(track: HandTrack) -> float:
-        presence = [look.presence for look in track.looks.values()]
-        return (float(np.mean(presence)) - KEEP_PRESENCE) ** 2 * float(np.sqrt(len(presence)))
-
+    A track that mostly lies on another's hand goes on in that one: where the other saw nothing,
+    and where both saw the hand but this one surer, as where fingers alone were taken for a hand.
+    """
     kept: list[HandTrack] = []
-    for track in sorted(tracks, key=strength, reverse=True):
-        double = {
-            f
-            for other in kept
-            for f in track.looks.keys() & other.looks.keys()
-            if _is_double(track.drawn[f], other.drawn[f])
-        }
-        if len(double) <= 0.5 * len(track.looks):
+    for track in sorted(tracks, key=_strength, reverse=True):
+        shared = [(other, _doubles(track, other)) for other in kept]
+        double = {frame for _, frames in shared for frame in frames}
+        if len(double) > 0.5 * len(track.looks):
+            _go_on(*max(shared, key=lambda pair: len(pair[1])), track)
+        else:
             for frame in double:
                 track.drop(frame)
             kept.append(track)
     return sorted(kept, key=lambda t: t.key)
+
+
+def _go_on(track: HandTrack, double: Sequence[int], part: HandTrack) -> None:
+    """Enter another track of the same hand. double: the frames in which they show the same."""
+    is_surer = _mean_presence(part, double) > _mean_presence(track, double)
+    for frame in part.looks.keys() - track.looks.keys() | set(double if is_surer else ()):
+        track.looks[frame] = part.looks[frame]
+        track.drawn[frame] = part.drawn[frame]
+        track.times[frame] = part.times[frame]
+
+
+def _strength(track: HandTrack) -> float:
+    surplus = _mean_presence(track, track.looks) - KEEP_PRESENCE
+    return surplus**2 * float(np.sqrt(len(track.looks)))
+
+
+def _mean_presence(track: HandTrack, frames: Collection[int]) -> float:
+    return float(np.mean([track.looks[f].presence for f in frames])) if frames else 0.0
+
+
+def _doubles(track: HandTrack, other: HandTrack) -> list[int]:
+    """The frames in which two tracks show one hand."""
+    both = sorted(track.looks.keys() & other.looks.keys())
+    return [f for f in both if _is_double(track.drawn[f], other.drawn[f])]
 
 
 def _is_double(one: DrawnHand, other: DrawnHand) -> bool:

@@ -36,7 +36,7 @@ class LandmarksSegmenter:
     """`detections`, `object_masks` and `hand_masks` from one look at the frames of a clip."""
 
     name = "landmarks"
-    version = "5"
+    version = "6"
     quality_tier = "learned"
     weights_hash = ""
 

@@ -183,7 +183,7 @@ def _drawn(shape: tuple[int, ...], points: np.ndarray, scale: float, breadth: fl
     half = _WRIST_M * scale * at_wrist
     thick[0] = thick[17] / breadth * at_wrist
     across = _across(points)
-    ends = [points[0] + sign * (half - thick[17]) * across for sign in (-1.0, 1.0)]
+    ends = [points[0] + sign * (half - thick[0]) * across for sign in (-1.0, 1.0)]
     thumb, little = sorted(ends, key=lambda p: float(np.linalg.norm(p - points[1])))
     corners = [thumb, points[1], points[5], points[9], points[13], points[17], little]
     hull = cv2.convexHull(np.round(np.array(corners) * 2**_SHIFT).astype(np.int32))

@@ -1,7 +1,7 @@
 """Cuts a crop into regions that closed borders set apart, from small to large.
 
 Here: small regions of like colour, the tree in which they are joined, how well a border sets each
-node of it apart. Not here: which of them a hand holds (`contact`).
+node of it apart. Not here: which of them a hand touches (`touched`).
 
 A watershed gives some hundred small regions. The two neighbours with the weakest border between
 them are joined until one is left (an ultrametric contour map, Arbelaez 2006). What a finger parts
