@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 
 _MAX_CORNERS = 400
+_LEAST_SIDE = 40
+"""Of pictures that OpenCV's DIS is given: in lower ones it reads beyond the picture and crashes."""
 
 
 class MotionField:
@@ -43,7 +45,7 @@ class MotionField:
         has around what moves.
         """
         homography = camera_homography(later, earlier)
-        flow = self._flow.calc(later, earlier, np.zeros((*later.shape, 2), np.float32))
+        flow = self._dense(later, earlier)
         height, width = later.shape
         columns = np.arange(width, dtype=np.float32)
         rows = np.arange(height, dtype=np.float32)[:, None]
@@ -63,6 +65,17 @@ class MotionField:
         )
         change = cv2.blur(cv2.absdiff(predicted, later).astype(np.float32), (3, 3))
         return flow, background, change
+
+    def _dense(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """(H, W, 2) float32 flow from one picture to another."""
+        height, width = source.shape
+        down, right = max(0, _LEAST_SIDE - height), max(0, _LEAST_SIDE - width)
+        one, other = (
+            cv2.copyMakeBorder(p, 0, down, 0, right, cv2.BORDER_REPLICATE) if down or right else p
+            for p in (source, target)
+        )
+        flow = self._flow.calc(one, other, np.zeros((*one.shape, 2), np.float32))
+        return np.ascontiguousarray(flow[:height, :width])
 
 
 def camera_homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
