@@ -37,8 +37,6 @@ _MOST_AREA, _NEAR, _BEHIND = 9.0, 0.12, 0.35
 behind a finger that is no wider."""
 _CUT_OFF, _SAME = 0.5, 0.6
 """Of the side of a region, that may lie at the end of the crop; IoU of regions that are one."""
-_AT_BORDER = 0.6
-"""Of the sides of a region's box, that may lie at the border of the picture."""
 
 
 def touched_regions(
@@ -98,13 +96,8 @@ def _best(tree: RegionTree, crop: CutWindow, hand: HandSeen, barred: np.ndarray)
 
 
 def _is_backdrop(pixels: np.ndarray, crop: CutWindow) -> bool:
-    """Whether a region goes from one side of the picture to the other, or lies along its border for
-    the most part."""
+    """Whether a region goes from one side of the picture to the other."""
     height, width = crop.shape
-    top, bottom = pixels[0].sum() * (crop.top == 0), pixels[-1].sum() * (crop.bottom == height)
-    left, right = pixels[:, 0].sum() * (crop.left == 0), pixels[:, -1].sum() * (crop.right == width)
-    if (top and bottom) or (left and right):
-        return True
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    around = 2 * (np.ptp(rows) + np.ptp(columns) + 2)
-    return bool(top + bottom + left + right > _AT_BORDER * around)
+    is_upright = crop.top == 0 and crop.bottom == height and pixels[[0, -1]].any(axis=1).all()
+    is_level = crop.left == 0 and crop.right == width and pixels[:, [0, -1]].any(axis=0).all()
+    return bool(is_upright or is_level)
