@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from ego_assets.masks.moved.contact import HandSeen
+from ego_assets.masks.moved.cutting import disc
 from ego_assets.masks.moved.regions import RegionTree, region_tree
 from ego_assets.masks.moved.touched import touched_regions
 from ego_assets.vision.patches import Patch
@@ -125,6 +126,13 @@ def likeness(thing: np.ndarray) -> float:
 def test_a_backdrop_is_no_thing() -> None:
     assert likeness(box(138, 0, 184, 236)) > 0.8
     assert likeness(box(138, 0, 184, 240)) < 0.3, "from one side of the picture to the other"
+
+
+def test_the_rim_of_a_hand_is_no_thing() -> None:
+    """Flesh that the mask leaves out."""
+    flesh = hand_at().mask.view(np.uint8)
+    rims = [cv2.dilate(flesh, disc(radius)).view(bool) for radius in (6, 10)]
+    assert [likeness(rim) > 0.5 for rim in rims] == [False, True]
 
 
 def test_what_is_far_from_the_hand_is_not_touched() -> None:

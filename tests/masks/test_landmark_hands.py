@@ -391,8 +391,15 @@ def test_a_wider_region_gives_no_track_the_hand_of_another() -> None:
     assert lost_at_once(WideScan([one, other]), [other], 0.9) == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
 
-def test_a_new_hand_is_followed_backwards_past_a_frame_that_does_not_show_it(
-    hand_nets: Path, shown: list[Frame], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("blank", "found"), [((3,), [0, 1, 2, 4, 5]), ((1, 2, 3, 4), [5])], ids=["short", "too_long"]
+)
+def test_a_new_hand_is_followed_backwards_past_a_few_frames_that_do_not_show_it(
+    hand_nets: Path,
+    shown: list[Frame],
+    monkeypatch: pytest.MonkeyPatch,
+    blank: tuple[int, ...],
+    found: list[int],
 ) -> None:
     scan = HandScan(hand_nets)
     find = scan.find
@@ -400,9 +407,9 @@ def test_a_new_hand_is_followed_backwards_past_a_frame_that_does_not_show_it(
     follower = HandFollower(scan, interval_s=0.25)
     for index, frame in enumerate(shown[:6]):
         late = index > 0
-        image = np.full_like(frame.image, 120) if index == 3 else frame.image
+        image = np.full_like(frame.image, 120) if index in blank else frame.image
         follower.see(Frame(index, index * 0.05, image, 1.0))
-    assert [t.frames for t in follower.tracks] == [[0, 1, 2, 4, 5]]
+    assert [t.frames for t in follower.tracks] == [found]
 
 
 def test_frames_are_held_within_a_budget(
