@@ -20,7 +20,7 @@ import numpy as np
 from ego_assets import catalog
 from ego_assets.galleries.files import FOLDER, PAGE, GalleryFiles
 from ego_assets.galleries.page import Card, Trouble, gallery_page
-from ego_assets.galleries.troubles import given_up, of_check
+from ego_assets.galleries.troubles import given_up, of_check, of_item
 from ego_assets.media.video_writer import write_mp4
 from ego_assets.quality.failed import failed_checks
 from ego_assets.reading import LakeReader
@@ -126,8 +126,7 @@ class _Gallery:
         cards = {subject.name for subject in subjects}
         told = {row["uri"] for row in self.rejected}
         for item in sorted(self.troubles.keys() - cards - told):
-            name = Path(item).name if item not in self.videos else item
-            yield from (Trouble(t.severity, f"{name}: {t.words}") for t in self.troubles[item])
+            yield from (of_item(item, self.shard, trouble) for trouble in self.troubles[item])
         yield from map(of_check, self.failed)
 
     def _digest(self, subject: Subject, rows: str) -> str:

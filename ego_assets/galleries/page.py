@@ -96,7 +96,7 @@ def with_later(page: str, troubles: Iterable[Trouble]) -> str:
     before, mark, after = page.partition(_LATER)
     if not mark:
         return page  # of an older release
-    new = [each for each in troubles if escape(each.words) not in before]
+    new = [each for each in troubles if f">{escape(each.words)}</li>" not in before]
     return "\n".join([before, *_troubles(new), after.partition("</p>")[2]])
 
 

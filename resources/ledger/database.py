@@ -27,10 +27,11 @@ PATIENCE_S = 60.0
 
 class _Joint(threading.local):
     """The transaction that this thread's calls are part of, the connection that they read from,
-    and whose these are."""
+    and whose these are; and whether they wait for no database."""
 
     transaction: tuple[Database, sa.Connection] | None = None
     reading: tuple[Database, sa.Connection] | None = None
+    is_hasty: bool = False
 
 
 _joint = _Joint()
@@ -49,7 +50,7 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
     def trying(*args: P.args, **kwargs: P.kwargs) -> T:
         if _joint.transaction is not None:  # what broke is all of it: not ours to try again
             return method(*args, **kwargs)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + (0.0 if _joint.is_hasty else PATIENCE_S)
         wait_s, is_reopened = 0.1, False
         while True:
             try:
@@ -71,6 +72,16 @@ def patient(method: Callable[P, T]) -> Callable[P, T]:
             wait_s = min(2 * wait_s, 5.0)
 
     return trying
+
+
+@contextmanager
+def without_patience() -> Iterator[None]:
+    """Have the calls of this thread in the block raise at once where the database is away."""
+    _joint.is_hasty = True
+    try:
+        yield
+    finally:
+        _joint.is_hasty = False
 
 
 def erase_words(
