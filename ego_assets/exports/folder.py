@@ -24,6 +24,7 @@ from ego_assets.exports.publishing import (
     publish,
     publish_nothing,
 )
+from resources.lake.storage import LocalStorage
 
 INDEX = "ego_export.json"
 Progress = Callable[[str, int], None]
@@ -87,9 +88,16 @@ class FolderIndex:
     @classmethod
     def read(cls, folder: Path) -> FolderIndex | None:
         """What the folder holds; None if it is no export. Raises ExportError for another's."""
-        path = folder / INDEX
         try:
-            found = json.loads(path.read_text())
+            return cls.parse((folder / INDEX).read_bytes(), str(folder / INDEX))
+        except FileNotFoundError:
+            return None
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> FolderIndex:
+        """What an index says. Raises ExportError for another's."""
+        try:
+            found = json.loads(data)
             parts = [
                 FolderPart([FolderMember(**m) for m in part["members"]], part["files"])
                 for part in found.pop("parts")
@@ -98,11 +106,9 @@ class FolderIndex:
                 if not is_inside(name):
                     raise ValueError(f"it names {name!r}, which is no file of the folder")
             return cls(**found, parts=parts)
-        except FileNotFoundError:
-            return None
         except (ValueError, KeyError, TypeError) as error:
             raise ExportError(
-                f"{path} cannot be read ({error}): another release wrote it, or it is damaged. "
+                f"{where} cannot be read ({error}): another release wrote it, or it is damaged. "
                 "Export to an empty folder"
             ) from error
 
@@ -110,24 +116,41 @@ class FolderIndex:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
-def damaged_files(folder: Path) -> dict[str, str]:
+class Place(Protocol):
+    """Files under names: a folder, or a prefix of a bucket."""
+
+    location: str
+
+    def read(self, key: str) -> bytes: ...
+
+    def size(self, key: str) -> int: ...
+
+    def sha256(self, key: str) -> str: ...
+
+
+def damaged_files(place: Path | Place) -> dict[str, str]:
     """Files of an export that are not as its index has them: {name: what is wrong}.
 
-    Reads every byte. Raises ExportError if the folder is no export with an index.
+    Reads every byte. Raises ExportError if the place is no export with an index.
     """
-    index = FolderIndex.read(folder)
-    if index is None:
-        raise ExportError(f"{folder} has no {INDEX}: it is no export that can be checked")
+    if isinstance(place, Path):
+        place = LocalStorage(place)
+    try:
+        index = FolderIndex.parse(place.read(INDEX), f"{place.location}/{INDEX}")
+    except FileNotFoundError:
+        raise ExportError(
+            f"{place.location} has no {INDEX}: it is no export that can be checked"
+        ) from None
     wrong = {}
     for part in index.parts:
         for name, (size, digest) in part.files.items():
-            path = folder / name
-            if not path.exists():
+            try:
+                if (found := place.size(name)) != size:
+                    wrong[name] = f"has {found:,} bytes instead of {size:,}"
+                elif place.sha256(name) != digest:
+                    wrong[name] = "has other bytes than were written"
+            except FileNotFoundError:
                 wrong[name] = "is missing"
-            elif path.stat().st_size != size:
-                wrong[name] = f"has {path.stat().st_size:,} bytes instead of {size:,}"
-            elif _hash(path) != digest:
-                wrong[name] = "has other bytes than were written"
     return wrong
 
 

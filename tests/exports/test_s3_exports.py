@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ego_assets.exports.folder import damaged_files
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.lerobot.settings import LeRobotSettings
 from ego_assets.exports.lerobot.writer import write_dataset
-from ego_assets.exports.s3.local_copy import local_copy
+from ego_assets.exports.s3.local_copy import damaged_objects, local_copy
 from ego_assets.exports.webdataset.writer import write_shards
 from resources.lake.s3.storage import S3Storage
 from tests.exports.bars import number_in
@@ -75,14 +77,17 @@ def test_a_bucket_has_what_a_folder_has_and_gets_what_changed(
     assert content(out) == tree(tmp_path)
 
 
-@pytest.mark.parametrize("fails_at", [0, 1, 2, 4])
+@pytest.mark.parametrize(
+    ("is_first", "fails_at"), [(False, 0), (False, 1), (False, 2), (False, 4), (True, 3)]
+)
 def test_an_upload_that_was_killed_leaves_no_half_changed_files(
-    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool, fails_at: int
 ) -> None:
     """A video is joined again without its first episode, under the same name."""
     first = [episode(f"e{n}", 12, 100 * n) for n in range(3)]
-    with local_copy(out) as folder:
-        write_dataset(folder, first, LEROBOT)
+    if not is_first:
+        with local_copy(out) as folder:
+            write_dataset(folder, first, LEROBOT)
     with monkeypatch.context() as patch:
         told = uploads(patch, fails_at)
         with pytest.raises(KeyboardInterrupt), local_copy(out) as folder:
@@ -93,7 +98,7 @@ def test_an_upload_that_was_killed_leaves_no_half_changed_files(
         raise ExportError(f"{folder} is away")
     assert content(out) == before, "a reader may still have use for it"
     with local_copy(out) as folder:
-        assert not any((folder / name).exists() for name in told), "none is to be trusted"
+        assert all((folder / name).exists() for name in told), "what has arrived is kept"
         write_dataset(folder, first[1:], LEROBOT)
     storage = S3Storage(out)
     for name, data in content(out).items():
@@ -108,6 +113,104 @@ def test_an_upload_that_was_killed_leaves_no_half_changed_files(
     with local_copy(out) as folder:
         assert write_dataset(folder, first[1:], LEROBOT).encoded == 0
     assert told == []
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2, 3])
+def test_a_first_upload_that_was_killed_goes_on(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    write_shards(tmp_path, made(0, 1, 2, 3), CLIPS)
+    with monkeypatch.context() as patch:
+        told = uploads(patch, fails_at)
+        with pytest.raises(KeyboardInterrupt):
+            write(out, (0, 1, 2, 3))
+    assert told == ["train-000000.tar", "train-000001.tar", "sizes.json"][:fails_at]
+    arrived = min(2 * fails_at, 4)
+    write(out, tuple(range(arrived, 4)), kept=tuple(range(arrived)))
+    assert damaged_objects(out) == {}
+    with local_copy(out) as folder:
+        assert samples(folder) == samples(tmp_path)
+    named = [
+        name
+        for part in json.loads(content(out)["ego_export.json"])["parts"]
+        for name in part["files"]
+    ]
+    assert sorted(content(out)) == sorted([*named, "ego_export.json", "sizes.json"])
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 3])
+def test_a_deletion_that_was_killed_goes_on(
+    out: str, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    write(out, (0, 1, 2, 3))
+    delete, told = S3Storage.delete, []
+
+    def spy(self: S3Storage, key: str) -> None:
+        if not key.startswith("_locks/"):
+            if len(told) == fails_at:
+                raise KeyboardInterrupt
+            told.append(key)
+        delete(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Storage, "delete", spy)
+        with pytest.raises(KeyboardInterrupt):
+            write(out, ())
+    S3Storage(out).write("mine.txt", b"x")
+    with pytest.raises(ExportError, match="holds other files"):
+        write(out, ())
+    assert content(out) == {"mine.txt": b"x"}
+
+
+def test_a_mark_that_cannot_be_read_stops_the_export(out: str) -> None:
+    for mark in (b"[]", b"{", b'{"files": {}, "indexes": {"x": ""}}'):
+        S3Storage(out).write(".ego_export/uploading.json", mark)
+        with pytest.raises(ExportError, match=r"uploading.json cannot be read"):
+            write(out, (0,))
+
+
+def test_an_export_below_another_one_is_left_alone(out: str) -> None:
+    write(out, (0, 1))
+    inner = {"in/ego_export.json": b"{}", "in/.ego_export/uploading.json": b"{}"}
+    for name, data in inner.items():
+        S3Storage(out).write(name, data)
+    write(out, (2,), kept=(0, 1))
+    assert inner.items() <= content(out).items()
+
+
+def test_a_full_disk_is_told_with_its_path(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(out, (0,))
+
+    def copy(*of: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    with pytest.raises(OSError, match=r"No space left on device: '/.*/export/ego_export.json'"):
+        write(out, (), kept=(0,))
+
+
+def test_check_compares_each_object_with_the_index(out: str) -> None:
+    def check(place: str = out) -> tuple[int, str]:
+        done = CliRunner().invoke(main, ["export", "check", place])
+        return done.exit_code, done.output
+
+    assert check() == (
+        1,
+        f"Error: {out} has no ego_export.json: it is no export that can be checked\n",
+    )
+    write(out, (0, 1, 2, 3))
+    assert check() == (0, "all files are as they were written\n")
+    storage = S3Storage(out)
+    storage.delete("train-000000.tar")
+    data = storage.read("train-000001.tar")
+    storage.write("train-000001.tar", data[:-1] + b"x")
+    status, told = check()
+    assert status == 1 and told.startswith(
+        "train-000000.tar is missing\ntrain-000001.tar has other bytes than were written\n"
+    )
+    storage.write("train-000001.tar", data[:-1])
+    assert f"train-000001.tar has {len(data) - 1:,} bytes instead of {len(data):,}" in check()[1]
+    assert check("s3://no-such-bucket/x")[0] == 1
 
 
 def test_other_files_in_a_bucket_are_left_alone(out: str) -> None:

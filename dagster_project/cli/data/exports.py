@@ -218,20 +218,22 @@ for _format in _formats():
 
 
 @export.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("place", metavar="FOLDER", callback=_place)
 @JSON_OPTION
-def check(folder: Path, as_json: bool) -> None:
+def check(place: Path | str, as_json: bool) -> None:
     """Read every byte of an export, and compare it with its index.
+
+    FOLDER is a folder, or s3://bucket/prefix.
 
     For exports with an `ego_export.json`: all formats but LeRobot. Exit status: 0 if all files are
     as they were written, 1 if some are not.
     """
     from ego_assets.exports.folder import damaged_files
-    from ego_assets.exports.grid import ExportError
+    from ego_assets.exports.s3.local_copy import damaged_objects
 
     try:
-        wrong = damaged_files(folder)
-    except ExportError as error:
+        wrong = damaged_files(place) if isinstance(place, Path) else damaged_objects(place)
+    except (ValueError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     if as_json:

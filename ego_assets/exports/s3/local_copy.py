@@ -1,7 +1,7 @@
 """Brings a data set in a bucket up to date: a local copy of it is, and what changed is uploaded.
 
-The index goes last. A mark in the bucket names what an upload is about to replace or delete:
-whoever finds one after a crash takes those files for missing, so they are made again.
+The index goes last. A mark in the bucket says what an upload is about to do: whoever finds one
+after a crash goes on with that, and takes files that have not arrived for missing.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ego_assets.exports.files import is_inside
-from ego_assets.exports.folder import INDEX
+from ego_assets.exports.files import is_inside, naming
+from ego_assets.exports.folder import INDEX, damaged_files
 from ego_assets.exports.grid import ExportError
 from ego_assets.exports.publishing import STAGING
 from resources.lake.s3.client import s3_errors
 from resources.lake.s3.storage import S3Storage
-from resources.lake.storage import LOCKS
+from resources.lake.storage import LOCKS, file_sha256
 from resources.processes.owned_folders import temporary_folder
 
 SCHEME = "s3://"
@@ -28,6 +29,32 @@ _BLOCK_BYTES = 2**22
 
 _Stamp = tuple[int, int]
 """Bytes and time of a local file: a file that is made again has another."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An upload. files: SHA-256 of those that are replaced, None of those that are deleted;
+    indexes: the text of those that will be there, none if all of the export is deleted."""
+
+    files: dict[str, str | None] = field(default_factory=dict)
+    indexes: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, storage: S3Storage) -> _Begun | None:
+        """One that was killed, if there is one. Raises ExportError."""
+        try:
+            found = json.loads(storage.read(_MARK))
+            indexes = {name: str(text) for name, text in found["indexes"].items()}
+            if not indexes.keys() <= set(_INDEXES):
+                raise ValueError(f"it names {sorted(indexes)} as indexes")
+            return cls(dict(found["files"].items()), indexes)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ExportError(
+                f"{storage.uri(_MARK)} cannot be read ({error}): what is beside it may be half of "
+                "an export. Give another prefix, or delete all below this one"
+            ) from error
 
 
 @contextmanager
@@ -41,75 +68,98 @@ def local_copy(out: str) -> Iterator[Path]:
         storage = S3Storage(out)
         with storage.lock("export"), temporary_folder() as top:
             folder = top / "export"
-            stale = _about_to_change(storage)
-            there = _download(storage, folder, stale)
+            begun = _Begun.read(storage)
+            if begun and not begun.indexes:
+                _delete(storage, begun)
+                begun = None
+            there = _download(storage, folder, begun or _Begun())
             try:
                 yield folder
             except ExportError as error:
-                _upload(storage, folder, there)
+                if _changes(folder, there):
+                    _upload(storage, folder, there)
                 raise ExportError(str(error).replace(str(folder), storage.location)) from error
-            _upload(storage, folder, there, is_whole=bool(stale))
+            if begun or _changes(folder, there):
+                _upload(storage, folder, there)
     except s3_errors() as error:
         raise ExportError(f"{out}: {error}") from error
 
 
-def _about_to_change(storage: S3Storage) -> set[str]:
-    """Names that an upload which was killed may have replaced or deleted."""
+def damaged_objects(out: str) -> dict[str, str]:
+    """As `damaged_files`, of an export at s3://bucket/prefix."""
     try:
-        return set(json.loads(storage.read(_MARK)))
-    except FileNotFoundError:
-        return set()
-    except (ValueError, TypeError) as error:
-        raise ExportError(f"{storage.uri(_MARK)} cannot be read ({error}): delete it") from error
+        return damaged_files(S3Storage(out))
+    except s3_errors() as error:
+        raise ExportError(f"{out}: {error}") from error
 
 
-def _download(storage: S3Storage, folder: Path, stale: set[str]) -> dict[str, _Stamp | None]:
-    """Copy all files but those that are stale. Returns the names in the bucket, with the stamps of
-    the copies."""
+def _download(storage: S3Storage, folder: Path, begun: _Begun) -> dict[str, _Stamp | None]:
+    """Copy all files but those that an upload that was killed has not replaced or deleted yet, and
+    the indexes as it would have left them. Returns the names in the bucket, with the stamps of the
+    copies."""
     ours = (f"{LOCKS}/", f"{STAGING}/")
     names = [name for name in storage.everything() if not name.startswith(ours)]
     strange = next((name for name in names if not is_inside(name)), None)
-    if strange or (names and not {*names, *stale} & set(_INDEXES)):
+    if strange or (names and not {*names, *begun.indexes} & set(_INDEXES)):
         raise ExportError(
             f"{storage.location} holds other files ({strange or names[0]}), and no export: give a "
             "prefix with nothing below it"
         )
     there: dict[str, _Stamp | None] = {}
     for name in names:
+        path, wanted = folder / name, begun.files.get(name, "")
         there[name] = None
-        if name not in stale:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with storage.open(name) as source, path.open("wb") as goal:
-                shutil.copyfileobj(source, goal, _BLOCK_BYTES)
-            there[name] = _stamp(path)
+        if wanted is not None:
+            with storage.open(name) as source, naming(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as goal:
+                    shutil.copyfileobj(source, goal, _BLOCK_BYTES)
+            if wanted and file_sha256(path) != wanted:
+                path.unlink()
+            else:
+                there[name] = _stamp(path)
+    for name, text in begun.indexes.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text.encode())
+        there[name] = _stamp(folder / name)
     return there
 
 
-def _upload(
-    storage: S3Storage, folder: Path, there: dict[str, _Stamp | None], *, is_whole: bool = False
-) -> None:
-    """Bring the bucket up to date, if files changed. is_whole: also if none did, since all that was
-    stale has been made again."""
-    here = {
-        str(path.relative_to(folder)): _stamp(path)
-        for path in folder.rglob("*")
-        if path.is_file() and STAGING not in path.relative_to(folder).parts
-    }
+def _changes(folder: Path, there: dict[str, _Stamp | None]) -> bool:
+    """Whether files of the copy were written or deleted."""
+    return _stamps(folder) != {name: stamp for name, stamp in there.items() if stamp}
+
+
+def _upload(storage: S3Storage, folder: Path, there: dict[str, _Stamp | None]) -> None:
+    """Bring the bucket up to date; the indexes in any case, of which an older one may be there."""
+    here = _stamps(folder)
     changed = sorted(
-        (name for name, stamp in here.items() if there.get(name) != stamp),
-        key=lambda name: (name in _INDEXES, name.startswith("meta/"), name.endswith(".json"), name),
+        (n for n, stamp in here.items() if there.get(n) != stamp and n not in _INDEXES),
+        key=lambda name: (name.startswith("meta/"), name.endswith(".json"), name),
     )
-    gone = sorted(there.keys() - here.keys())
-    if not changed and not any(there[name] for name in gone) and not is_whole:
-        return
-    told = [name for name in (*changed, *gone) if name not in _INDEXES]
-    storage.write(_MARK, json.dumps(told).encode())
-    for name in changed:
+    indexes = [name for name in _INDEXES if name in here]
+    begun = _Begun(
+        {name: file_sha256(folder / name) for name in changed}
+        | dict.fromkeys(sorted(there.keys() - here.keys())),
+        {name: (folder / name).read_bytes().decode() for name in indexes},
+    )
+    storage.write(_MARK, json.dumps(asdict(begun)).encode())
+    for name in (*changed, *indexes):
         storage.put_file(name, folder / name, {})
-    for name in gone:
-        storage.delete(name)
+    _delete(storage, begun)
+
+
+def _delete(storage: S3Storage, begun: _Begun) -> None:
+    """The end of an upload."""
+    for name, digest in begun.files.items():
+        if digest is None:
+            storage.delete(name)
     storage.delete(_MARK)
+
+
+def _stamps(folder: Path) -> dict[str, _Stamp]:
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {n: _stamp(p) for n, p in paths.items() if not n.startswith(f"{STAGING}/")}
 
 
 def _stamp(path: Path) -> _Stamp:
