@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ SCHEME = "s3://"
 _INDEXES = (INDEX, "meta/ego_provenance.json")
 _MARK = f"{STAGING}/uploading.json"
 _BLOCK_BYTES = 2**22
+_AT_ONCE = 8
+"""Files that are copied at a time: a request for a small one is all waiting."""
 
 _Stamp = tuple[int, int]
 """Bytes and time of a local file: a file that is made again has another."""
@@ -105,19 +108,22 @@ def _download(storage: S3Storage, folder: Path, begun: _Begun) -> dict[str, _Sta
             f"{storage.location} holds other files ({strange or names[0]}), and no export: give a "
             "prefix with nothing below it"
         )
-    there: dict[str, _Stamp | None] = {}
-    for name in names:
+
+    def fetch(name: str) -> _Stamp | None:
         path, wanted = folder / name, begun.files.get(name, "")
-        there[name] = None
-        if wanted is not None:
-            with storage.open(name) as source, naming(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as goal:
-                    shutil.copyfileobj(source, goal, _BLOCK_BYTES)
-            if wanted and file_sha256(path) != wanted:
-                path.unlink()
-            else:
-                there[name] = _stamp(path)
+        if wanted is None:
+            return None
+        with storage.open(name) as source, naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as goal:
+                shutil.copyfileobj(source, goal, _BLOCK_BYTES)
+        if wanted and file_sha256(path) != wanted:
+            path.unlink()
+            return None
+        return _stamp(path)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        there = dict(zip(names, pool.map(fetch, names), strict=True))
     for name, text in begun.indexes.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text.encode())
@@ -132,11 +138,15 @@ def _changes(folder: Path, there: dict[str, _Stamp | None]) -> bool:
 
 def _upload(storage: S3Storage, folder: Path, there: dict[str, _Stamp | None]) -> None:
     """Bring the bucket up to date; the indexes in any case, of which an older one may be there."""
+
+    def put(name: str) -> None:
+        storage.put_file(name, folder / name, {})
+
+    def is_of_all(name: str) -> bool:
+        return name.startswith("meta/") or ("/" not in name and name.endswith(".json"))
+
     here = _stamps(folder)
-    changed = sorted(
-        (n for n, stamp in here.items() if there.get(n) != stamp and n not in _INDEXES),
-        key=lambda name: (name.startswith("meta/"), name.endswith(".json"), name),
-    )
+    changed = sorted(n for n, s in here.items() if there.get(n) != s and n not in _INDEXES)
     indexes = [name for name in _INDEXES if name in here]
     begun = _Begun(
         {name: file_sha256(folder / name) for name in changed}
@@ -144,8 +154,10 @@ def _upload(storage: S3Storage, folder: Path, there: dict[str, _Stamp | None]) -
         {name: (folder / name).read_bytes().decode() for name in indexes},
     )
     storage.write(_MARK, json.dumps(asdict(begun)).encode())
-    for name in (*changed, *indexes):
-        storage.put_file(name, folder / name, {})
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(put, (name for name in changed if not is_of_all(name))))
+    for name in (*filter(is_of_all, changed), *indexes):
+        put(name)
     _delete(storage, begun)
 
 
