@@ -116,7 +116,7 @@ class FolderIndex:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
-class Place(Protocol):
+class HashedFiles(Protocol):
     """Files under names: a folder, or a prefix of a bucket."""
 
     location: str
@@ -128,7 +128,7 @@ class Place(Protocol):
     def sha256(self, key: str) -> str: ...
 
 
-def damaged_files(place: Path | Place) -> dict[str, str]:
+def damaged_files(place: Path | HashedFiles) -> dict[str, str]:
     """Files of an export that are not as its index has them: {name: what is wrong}.
 
     Reads every byte. Raises ExportError if the place is no export with an index.
