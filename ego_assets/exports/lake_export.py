@@ -216,6 +216,7 @@ def export_episodes(
     out: a folder, or s3://bucket/prefix; content, form: settings of the classes that the format
     names. Raises ExportError where there is no episode that fits, or they do not fit together.
     """
+    check_faces(content.faces if isinstance(content, FacesSettings) else None, lake)
     if str(out).startswith(SCHEME):
         with local_copy(str(out)) as folder:
             done = export_episodes(name, lake, folder, content, form, tell)
@@ -251,7 +252,6 @@ def _export(
         "code_version": code_version(),
         "content": content.model_dump(),
     }
-    check_faces(content.faces if isinstance(content, FacesSettings) else None, lake)
     # A place without a manifest is no lake, or is away: it says nothing of what is wanted.
     if not total and not (out.is_dir() and LakeReader(lake).shards("video_manifest")):
         raise ExportError(_no_episodes(lake, content))

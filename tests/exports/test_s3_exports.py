@@ -247,8 +247,9 @@ def test_other_files_in_a_bucket_are_left_alone(out: str) -> None:
 
 
 def test_the_command_exports_to_a_bucket_and_takes_back_what_is_withdrawn(
-    out: str, tmp_path: Path
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out += " of all"
     lake = make(tmp_path, MadeVideo(count=90))
     command = ["export", "webdataset", "--lake", str(lake.lake.root), "--out", out]
     done = CliRunner().invoke(main, [*command, "--json"])
@@ -256,7 +257,13 @@ def test_the_command_exports_to_a_bucket_and_takes_back_what_is_withdrawn(
     assert json.loads(done.stdout)["out"] == out
     with local_copy(out) as folder:
         assert len(samples(folder)) == 1 and damaged_files(folder) == {}
-    assert f"aws s3 cp --recursive {out} FOLDER" in CliRunner().invoke(main, command).stdout
+    assert f"aws s3 cp --recursive '{out}' FOLDER" in CliRunner().invoke(main, command).stdout
+    rule = ["config", "lake", "--lake", str(lake.lake.root), "--faces"]
+    with monkeypatch.context() as patch:
+        patch.delattr(S3Storage, "everything")  # nor is anything downloaded before it is refused
+        assert CliRunner().invoke(main, [*rule, "blur"]).exit_code == 0
+        assert "the rule of this lake for faces" in CliRunner().invoke(main, command).output
+        assert CliRunner().invoke(main, [*rule, "keep"]).exit_code == 0
     withdraw(lake)
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1

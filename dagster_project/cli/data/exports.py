@@ -6,6 +6,7 @@ Here: options, words, exit status. Not here: work.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def _command(of: _Format) -> click.Command:
         if isinstance(out, Path):
             click.echo(of.load(out))
         else:
-            click.echo(f"copy it to load it: aws s3 cp --recursive {out} FOLDER")
+            click.echo(f"copy it to load it: aws s3 cp --recursive {shlex.quote(out)} FOLDER")
 
     return command
 
@@ -187,7 +188,7 @@ def _formats() -> Iterator[_Format]:
         "Rerun recordings",
         NumbersSettings,
         RerunSettings,
-        lambda out: f"open one: rerun {out}/EPISODE.rrd",
+        lambda out: f"open one: rerun {shlex.quote(str(out))}/EPISODE.rrd",
     )
     yield _Format(
         "egoverse",
