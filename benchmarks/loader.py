@@ -142,7 +142,7 @@ def watch_memory(process: subprocess.Popen[str], peak: list[float]) -> None:
 
 def make_data(folder: Path, options: argparse.Namespace) -> int:
     """A lake and an export of it in `folder`. Returns the frames of its episodes."""
-    from benchmarks.decode import write_video
+    from benchmarks.decode import Kind, write_video
     from ego_assets.exports.lake_export import export_episodes
     from ego_assets.exports.lerobot.settings import LeRobotSettings
     from ego_assets.exports.settings import ContentSettings
@@ -152,7 +152,7 @@ def make_data(folder: Path, options: argparse.Namespace) -> int:
     count = round(options.seconds * FPS)
     first = folder / "encoded" / "first.mp4"
     first.parent.mkdir()
-    write_video(first, count, *X264)
+    write_video(first, count, Kind(*X264))
     videos = [MadeVideo(count=count, video_id=f"{n:016x}") for n in range(options.videos)]
     made = make(folder, *videos, write=lambda path, _: shutil.copy(first, path), size=SIZE)
     if options.lerobot_python:
