@@ -116,7 +116,13 @@ ALLOWED: dict[str, list[str]] = {
         "resources.processes.owned_folders",
     ],
     "ego_assets.models": ["ego_assets.models", "ego_assets.catalog", *GROUND, "resources"],
-    "ego_assets.quality": ["ego_assets.quality", "ego_assets.catalog", *GROUND, "resources.lake"],
+    "ego_assets.quality": [
+        "ego_assets.quality",
+        "ego_assets.catalog",
+        *GROUND,
+        "resources.lake",
+        "resources.words",
+    ],
     **{
         f"ego_assets.{room}": [
             f"ego_assets.{room}",
