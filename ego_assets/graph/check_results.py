@@ -19,7 +19,7 @@ from ego_assets.graph.metadata import look_up, text_table
 from ego_assets.quality.finding import Finding, Offender, merge
 from ego_assets.vision import plots
 from resources.lake import Lake
-from resources.raw.places import accepted_uris, files_of
+from resources.raw.places import files_of
 
 FAILS_HERE = "fails in these shards"
 """Metadata: whether the shards of this run are among those in which the check fails."""
@@ -49,15 +49,15 @@ class Places:
         nothing: dict[str, Any] = dict.fromkeys(("start_frame", "end_frame"), 0)
         nothing |= dict.fromkeys(("start_pts_s", "end_pts_s"), 0.0)
         found = {file.item: nothing | {"uri": file.uri} for file in files_of(self.lake, shard)}
-        files = accepted_uris(self.lake, shard)
-        columns = ["video_id", "frame_count", "duration_s"]
-        for video in self.lake.read("video_manifest", shard, columns=columns).to_pylist():
-            if uri := files.get(video["video_id"]):
-                ends = {"end_frame": video["frame_count"], "end_pts_s": video["duration_s"]}
-                found[video["video_id"]] = nothing | ends | {"uri": uri}
+        columns = ["video_id", "uri", "accepted", "frame_count", "duration_s"]
+        videos = self.lake.read("video_manifest", shard, columns=columns).to_pylist()
+        # A duplicate has the name of the one that is accepted.
+        for video in sorted(videos, key=lambda v: v["accepted"]):
+            ends = {"end_frame": video["frame_count"] or 0, "end_pts_s": video["duration_s"] or 0.0}
+            found[video["video_id"]] = nothing | ends | {"uri": video["uri"]}
         columns = ["video_id", "clip_id", "start_frame", "end_frame", "start_pts_s", "end_pts_s"]
         for clip in self.lake.read("clips", shard, columns=columns).to_pylist():
-            found[clip["clip_id"]] = clip | {"uri": files.get(clip["video_id"], "")}
+            found[clip["clip_id"]] = clip | {"uri": found.get(clip["video_id"], {}).get("uri", "")}
         return found
 
     def of(self, offender: Offender) -> tuple[str, str]:
@@ -75,7 +75,8 @@ class Places:
         seconds = place["start_pts_s"] + length * done / max(
             place["end_frame"] - place["start_frame"], 1
         )
-        return Path(place["uri"]).name, f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+        minutes, seconds = divmod(round(seconds, 1), 60)
+        return Path(place["uri"]).name, f"{int(minutes)}:{seconds:04.1f}"
 
     def told(self, finding: Finding) -> str:
         """What a check found, and of one that fails where it is worst: the file and the time."""

@@ -110,12 +110,15 @@ def covers_every_clip(
                 open_items.append((shard, entry.item_id, *place, entry.state.value, reason))
     total = sum(counts.values()) - counts[State.DROPPED] + unknown
     done = counts[State.DONE]
+    words = f"{done} of {total} done" if total else "not judged: there is nothing to do"
+    for _, _, file, time, _, reason in open_items[:1]:
+        words += f"; look at {file} at {time}" * bool(file) + f": {reason}" * bool(reason)
     return AssetCheckResult(
         asset_key=table,
         check_name="covers_every_clip",
         passed=done == total,
         severity=AssetCheckSeverity.WARN,
-        description=f"{done} of {total} done" if total else "not judged: there is nothing to do",
+        description=words,
         metadata={
             "shards": named(shards),
             **{state.value: count for state, count in counts.items()},

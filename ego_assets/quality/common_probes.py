@@ -55,8 +55,9 @@ def values_are_there(evidence: Evidence, settings: ProbeSettings) -> Finding:
     """Measured columns are not mostly null."""
     rows, names = evidence.rows, measured_columns(evidence.table)
     shares = {n: rows[n].null_count / rows.num_rows for n in names} if rows.num_rows else {}
+    nulls = {n: pc.index(rows[n].is_null(), True).as_py() for n in shares}
     return judge(
-        _columns(shares, {n: _first(rows, pc.is_null(rows[n])) for n in shares}),
+        _columns(shares, {n: _place(rows, at) for n, at in nulls.items()}),
         settings.max_null_share,
         "of the rows null",
         "columns",
@@ -72,10 +73,10 @@ def values_are_plausible(evidence: Evidence, settings: ProbeSettings) -> Finding
     for column in ranged_columns(evidence.table):
         name, plausible = column.name, column.plausible
         assert plausible is not None
-        known = evidence.rows.filter(pc.is_valid(evidence.rows[name]))
-        values, row = known[name], np.arange(known.num_rows)
+        values = pc.drop_null(evidence.rows[name])
+        lists = []
         while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-            row = row[pc.list_parent_indices(values).to_numpy()]
+            lists.append(values)
             values = pc.list_flatten(values)
         if not len(values):
             continue
@@ -83,9 +84,13 @@ def values_are_plausible(evidence: Evidence, settings: ProbeSettings) -> Finding
             pc.greater_equal(values, plausible.low), pc.less_equal(values, plausible.high)
         )
         shares[name] = 1.0 - float(pc.mean(inside).as_py())
-        is_odd = np.zeros(known.num_rows, bool)
-        is_odd[row[~inside.to_numpy()]] = True
-        places[name] = _first(known, pa.array(is_odd))
+        odd = pc.index(inside, False).as_py()
+        if odd >= 0:
+            for outer in reversed(lists):
+                ends = np.cumsum(pc.list_value_length(outer))
+                odd = np.searchsorted(ends, odd, side="right")
+            odd = int(np.flatnonzero(evidence.rows[name].is_valid())[odd])
+        places[name] = _place(evidence.rows, odd)
         bounds = pc.min_max(values).as_py()
         numbers |= {f"{name} least": float(bounds["min"]), f"{name} most": float(bounds["max"])}
     return judge(
@@ -98,12 +103,12 @@ def values_are_plausible(evidence: Evidence, settings: ProbeSettings) -> Finding
     )
 
 
-def _first(rows: pa.Table, is_odd: pa.ChunkedArray | pa.Array) -> tuple[str, int | None]:
-    """(clip or video, frame) of the first row that is."""
-    odd = rows.filter(is_odd).slice(0, 1).to_pylist()
-    if not odd:
+def _place(rows: pa.Table, at: int) -> tuple[str, int | None]:
+    """(clip or video, frame) of a row; at: -1 if there is none."""
+    if at < 0:
         return "", None
-    row = odd[0]
+    names = [n for n in ("clip_id", "video_id", "frame_index") if n in rows.column_names]
+    row = {name: rows[name][at].as_py() for name in names}
     return row.get("clip_id") or row.get("video_id") or "", row.get("frame_index")
 
 

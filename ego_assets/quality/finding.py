@@ -309,17 +309,18 @@ def judge(
 
 def merge(findings: Sequence[Finding]) -> Finding:
     """One finding out of those of several shards: as good as the worst of them, whose value and
-    sentence it has; of some that fail, that with the worst value."""
+    sentence it has; of some that fail, that with the worst value. What is tolerated in a shard that
+    passes comes after what makes others fail."""
     sign = 1.0 if findings[0].least else -1.0
     worst = min(
         findings, key=lambda f: (f.passed, f.value is None, sign * (f.value or 0.0), -f.beyond)
     )
-    offenders = [o for f in findings for o in f.worst]
-    offenders.sort(key=lambda o: sign * o.value)
+    offenders = [(f.passed, o) for f in findings for o in f.worst]
+    offenders.sort(key=lambda of: (of[0], sign * of[1].value))
     return replace(
         worst,
         looked_at=sum(f.looked_at for f in findings),
         beyond=sum(f.beyond for f in findings),
-        worst=tuple(offenders[:MOST_OFFENDERS]),
+        worst=tuple(o for _, o in offenders[:MOST_OFFENDERS]),
         values=np.concatenate([f.values for f in findings]),
     )

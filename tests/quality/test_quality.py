@@ -20,6 +20,12 @@ from ego_assets.catalog import TABLES, all_probes, feature_of, info
 from ego_assets.hands.skeleton import finger_flexion_deg
 from ego_assets.masks.association import box_iou
 from ego_assets.quality import drift
+from ego_assets.quality.common_probes import (
+    measured_columns,
+    ranged_columns,
+    values_are_plausible,
+    values_are_there,
+)
 from ego_assets.quality.drift import drift_of, features, histograms
 from ego_assets.quality.finding import Evidence, Finding, Units, judge, merge
 from ego_assets.quality.settings import ProbeSettings
@@ -260,6 +266,56 @@ def test_judgements() -> None:
     assert merge([nothing, *fine]).value == 1.5
     low = [judge(Units.of("h", [v]), 2, "px", "things", 0.0, least=True) for v in (1.5, 0.5)]
     assert merge(low).value == 0.5
+
+
+def test_what_is_tolerated_elsewhere_is_not_what_a_check_fails_for() -> None:
+    fine = judge(Units.of(["odd", *"abc"], [90, 0, 0, 0]), 2, "px", "things", 0.5)
+    bad = judge(Units.of("de", [9, 8]), 2, "px", "things", 0.5)
+    assert (fine.passed, bad.passed) == (True, False)
+    both = merge([fine, bad])
+    assert both.sentence.endswith("the worst 9")
+    assert [o.where for o in both.worst] == ["d", "e", "odd"]
+
+
+def test_columns_are_looked_at_without_a_copy_of_the_table() -> None:
+    """A shard's rows may take a good part of a worker's memory."""
+    rows, wide, odd = 20_000, 63, 12_345
+    metres = np.zeros((rows, wide), np.float32)
+    metres[odd, 7] = 1e6
+    point = pa.array(metres.ravel())
+    for length in (3, 21):
+        point = pa.FixedSizeListArray.from_arrays(point, length)
+    columns = {
+        "clip_id": pa.array([f"clip{n // 100}" for n in range(rows)]),
+        "frame_index": np.arange(rows, dtype=np.int32),
+    }
+    measured = {
+        name: pa.nulls(rows, TABLES["hand_poses"].arrow_schema().field(name).type)
+        for name in {
+            *measured_columns("hand_poses"),
+            *(c.name for c in ranged_columns("hand_poses")),
+        }
+    }
+    table = pa.table(
+        columns | measured | {"joints_camera_m": point, "rle": pa.array([bytes(2000)] * rows)}
+    )
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        evidence, settings = (
+            Evidence("hand_poses", {"hand_poses": table}),
+            ProbeSettings(max_implausible_share=0),
+        )
+        plausible, there = (
+            ask(evidence, settings) for ask in (values_are_plausible, values_are_there)
+        )
+    finally:
+        pa.set_memory_pool(before)
+    assert pool.max_memory() < table.nbytes / 2
+    (worst,) = (o for o in plausible.worst if o.where == "joints_camera_m")
+    assert (worst.at, worst.frame) == ("clip123", odd)
+    assert {(o.at, o.frame) for o in there.worst} <= {("clip0", 0)}
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,20 @@ from benchmarks.planted_faults import FAULTS, Shard, planted, render_good_shard
 from ego_assets import catalog
 from ego_assets.catalog import TABLES, all_probes, feature_of
 from ego_assets.graph import probe_checks as quality
-from ego_assets.graph.check_results import FAILS_HERE
+from ego_assets.graph.check_results import FAILS_HERE, Places
 from ego_assets.graph.checks import covers_every_clip, fits_contract
 from ego_assets.graph.probe_checks import quality_results, quality_specs
 from ego_assets.hands.settings import HandProbeSettings
 from ego_assets.quality import baselines
 from ego_assets.quality.drift import Run, things_keep_appearing
 from ego_assets.quality.failed import failed_checks
+from ego_assets.quality.finding import Offender
 from ego_assets.quality.settings import ProbeSettings
 from ego_assets.robots.settings import RobotProbeSettings
 from resources.lake import Lake
 from resources.lake.provenance import Provenance
 from resources.ledger import Ledger
+from tests.contracts.test_schema_evolution import golden_rows
 
 SHARDS = [f"20260101-{i:04d}" for i in range(4)]
 PROVENANCE = Provenance(
@@ -259,7 +261,7 @@ def test_clips_that_the_ledger_does_not_know_are_not_covered(
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     found = covers_every_clip(lake, ledger, "hand_poses", SHARDS[:1])
     assert not found.passed
-    assert found.description == "0 of 2 done"
+    assert str(found.description).startswith("0 of 2 done: the ledger knows none of its 2 clips")
     assert found.metadata["unknown"].value == 2
     assert covers_every_clip(lake, ledger, "hand_poses", ["20260101-0009"]).passed  # no clips
 
@@ -383,9 +385,36 @@ def test_what_is_not_done_has_a_file_and_a_time(tmp_path: Path, sample: tuple[Sh
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     clips = [clip["clip_id"] for clip in sample[0]["clips"]]
     ledger.expect("hand_poses", SHARDS[0], [(clip, None) for clip in clips])
-    rows = covers_every_clip(lake, ledger, "hand_poses", SHARDS[:1]).metadata["not done"].records
+    result = covers_every_clip(lake, ledger, "hand_poses", SHARDS[:1])
+    rows = result.metadata["not done"].records
     (uri,) = {str(row["uri"]) for row in sample[0]["video_manifest"]}
+    first = f"0:{sample[0]['clips'][0]['start_pts_s']:04.1f}"
+    assert result.description == f"0 of {len(clips)} done; look at {Path(uri).name} at {first}"
     assert [r.data["file"] for r in rows] == [Path(uri).name] * len(clips)
     assert [r.data["time"] for r in rows] == [
         f"0:{clip['start_pts_s']:04.1f}" for clip in sample[0]["clips"]
     ]
+
+
+def test_a_video_that_is_not_accepted_is_named_as_well(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write_shard(SHARDS[0], {"files": []})
+    (row, _) = golden_rows("video_manifest")
+    row |= {"frame_count": None, "duration_s": None}
+    rejected = row | {"video_id": "b" * 16, "uri": "/raw/tiny.mp4", "accepted": False}
+    duplicate = row | {"uri": "/raw/again.mp4", "accepted": False}
+    accepted = row | {"uri": "/raw/once.mp4", "accepted": True}
+    put(lake, {"video_manifest": [rejected, accepted, duplicate]}, SHARDS[0])
+    places = Places(lake, SHARDS[:1])
+    assert places.of(Offender("width_px", None, 1.0, "b" * 16)) == ("tiny.mp4", "0:00.0")
+    assert places.of(Offender("width_px", None, 1.0, row["video_id"])) == ("once.mp4", "0:00.0")
+
+
+def test_a_minute_has_sixty_seconds(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write_shard(SHARDS[0], {"files": []})
+    (row, _) = golden_rows("video_manifest")
+    row |= {"frame_count": 1000, "duration_s": 59.98, "accepted": True, "uri": "/raw/a.mp4"}
+    put(lake, {"video_manifest": [row]}, SHARDS[0])
+    last = Offender("uri", 1000, 1.0, row["video_id"])
+    assert Places(lake, SHARDS[:1]).of(last) == ("a.mp4", "1:00.0")
