@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ego_assets.viewing.states import ABSENT, INVALID, STATE_COLORS, VALID
+from ego_assets.viewing.states import ABSENT, INVALID, KINDS, STATE_COLORS, VALID
 from ego_assets.vision import draw
 
 
@@ -107,7 +107,7 @@ def _legend() -> Iterator[str]:
     for axis, color in draw.AXES.items():
         yield _patch(color, f"{axis} axis of an object")
     yield "<span>an object has a colour of its own, and its name at its box</span><br>"
-    yield "<span>lanes below a picture, from above: hands, camera, objects:</span>"
+    yield f"<span>lanes below a picture, from above: {', '.join(KINDS)}:</span>"
     yield _patch(STATE_COLORS[VALID], VALID)
     yield _patch(STATE_COLORS[INVALID], f"{INVALID}; the picture has a frame of this colour, too")
     yield _patch(STATE_COLORS[ABSENT], ABSENT)

@@ -38,7 +38,7 @@ def about(footage: ShownClips) -> str:
         f"{footage.video['width_px']} x {footage.video['height_px']}.",
         "",
         "- blue: left hand, orange: right hand (as the wearer sees them)",
-        "- hands and cameras that are not valid are not drawn",
+        "- hands, robot hands and cameras that are not valid are not drawn",
         "- robot hands are drawn beside the human ones, their fingers in colours of their own",
         "- lines in 3D: the paths of the camera (white) and of objects (in their colours)",
         "- metres, camera frame x right, y down, z forward",

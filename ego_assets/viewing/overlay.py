@@ -13,7 +13,7 @@ from ego_assets.media.sheets import Rows
 from ego_assets.media.video_writer import write_mp4
 from ego_assets.operator import Frame, Intrinsics
 from ego_assets.viewing.footage import ClipRows, ShownClips, hand_name, object_name
-from ego_assets.viewing.states import INVALID, STATE_COLORS, judged_by_kind, states
+from ego_assets.viewing.states import INVALID, KINDS, STATE_COLORS, judged_by_kind, states
 from ego_assets.vision import draw
 from ego_assets.vision.cameras import lens_of_scene, scaled_intrinsics
 from ego_assets.vision.geometry import matrix_from_quaternion, pose_matrix
@@ -155,4 +155,4 @@ def _legend(objects: dict[str, str]) -> Iterator[draw.LegendEntry]:
     if objects:
         yield from ((color, f"{name} axis") for name, color in draw.AXES.items())
     yield from ((color, word) for word, color in STATE_COLORS.items())
-    yield None, "(lanes: hands, camera, objects)"
+    yield None, f"(lanes: {', '.join(KINDS)})"

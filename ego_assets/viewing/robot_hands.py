@@ -22,10 +22,12 @@ _FLIP = np.diag([1.0, -1.0, 1.0])
 
 
 def show(tape: Tape, footage: ShownClips, clip: ClipRows, below: str) -> None:
-    """The robots of each hand: the first beside it, each further one beside the one before."""
+    """The robots of each hand, where they are valid: the first beside it, each further one beside
+    the one before."""
     found: dict[tuple[str, str, str], Rows] = defaultdict(list)
     for row in clip.tables["robot_mappings"]:
-        found[row["track_id"], row["robot"], row["method"]].append(row)
+        if row["is_valid"] is not False:  # null: of an older release
+            found[row["track_id"], row["robot"], row["method"]].append(row)
     middle = float(np.median([_wrist(row)[0] for rows in found.values() for row in rows] or [0.0]))
     places: dict[str, int] = defaultdict(int)
     for (track, robot, method), rows in found.items():

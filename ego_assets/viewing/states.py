@@ -12,6 +12,8 @@ from ego_assets.viewing.footage import ClipRows, hand_name
 from ego_assets.vision import draw
 
 VALID, INVALID, ABSENT = "valid", "not valid", "no row"
+KINDS = ("hands", "camera", "objects", "robots")
+"""Of what is judged: a lane each, in this order."""
 STATE_COLORS = {VALID: (0, 158, 115), INVALID: (213, 94, 0), ABSENT: (140, 140, 140)}
 
 
@@ -28,15 +30,16 @@ def judged_by_kind(clip: ClipRows) -> dict[str, dict[str, dict[int, dict[str, An
     objects = clip.by_track("object_poses").items()
     robots: dict[str, dict[int, dict[str, Any]]] = {}
     for row in clip.tables["robot_mappings"]:
-        if row["is_valid"] is not None:  # of an older release
+        if row["is_valid"] is not None:  # null: of an older release
             name = f"{hand_name(row)} {row['robot']} {row['method']}"
             robots.setdefault(name, {})[row["frame_index"]] = row
-    return {
-        "hands": {hand_name(next(iter(rows.values()))): rows for rows in hands},
-        "camera": {"camera": cameras} if cameras else {},
-        "objects": {f"object {draw.short_track(track)}": rows for track, rows in objects},
-        "robots": robots,
-    }
+    found = (
+        {hand_name(next(iter(rows.values()))): rows for rows in hands},
+        {"camera": cameras} if cameras else {},
+        {f"object {draw.short_track(track)}": rows for track, rows in objects},
+        robots,
+    )
+    return dict(zip(KINDS, found, strict=True))
 
 
 def why_not(row: dict[str, Any]) -> str | None:

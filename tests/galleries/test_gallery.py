@@ -79,7 +79,8 @@ def test_each_clip_has_a_small_video_that_browsers_play(gallery: Gallery) -> Non
     # Relative, so that the page works wherever its folder is opened.
     links = re.findall(r'(?:src|poster)="([^"]+)"', gallery.page)
     assert sorted(links) == sorted(p.name for p in gallery.folder.iterdir() if p.suffix != ".html")
-    for words in ("left hand", "right hand", "joints", "x axis", "not valid", "no row"):
+    lanes = "from above: hands, camera, objects, robots:"
+    for words in ("left hand", "right hand", "joints", "x axis", "not valid", "no row", lanes):
         assert words in gallery.page.split('class="cards"')[0], "the legend"
 
 

@@ -28,6 +28,7 @@ def test_meshes_lie_where_the_links_are(side: str, real_data: Path, tmp_path: Pa
         "track_id": "t-h000",
         "side": side,
         "frame_index": 0,
+        "is_valid": None,
         "robot": "allegro_hand",
         "method": "vector",
         "joint_names": list(joints),
@@ -56,3 +57,29 @@ def test_meshes_lie_where_the_links_are(side: str, real_data: Path, tmp_path: Pa
         outward = np.cross(mesh[1::3] - mesh[::3], mesh[2::3] - mesh[::3])
         volume = np.einsum("ij,ij->", mesh[::3], outward)
         assert volume > 0, "faces look inward"
+
+
+def test_a_robot_hand_that_is_not_valid_is_not_drawn(tmp_path: Path) -> None:
+    tree, _ = LinkTree.serving("ego_hand", "right", None)
+    row = {
+        "track_id": "t-h000",
+        "side": "right",
+        "robot": "ego_hand",
+        "method": "vector",
+        "joint_names": tree.joint_names,
+        "joint_positions": [0.1] * len(tree.joint_names),
+        "camera_from_wrist_m": [0.0, 0.0, 0.5],
+        "camera_from_wrist_xyzw": [0.0, 0.0, 0.0, 1.0],
+    }
+    rows = [row | {"frame_index": n, "is_valid": v} for n, v in enumerate((True, False, None))]
+    clip = ClipRows({}, np.arange(3), np.zeros(3), {"robot_mappings": rows}, False)
+    footage: Any = SimpleNamespace(lake=SimpleNamespace(settings_of=lambda *_: {}))
+    stream = rr.RecordingStream("test", send_properties=False)
+    stream.save(tmp_path / "robot.rrd")
+    robot_hands.show(Tape(stream), footage, clip, "/robots")
+    stream.flush()
+    stream.disconnect()
+    scale = Recorded(tmp_path / "robot.rrd").column(
+        "/robots/right h000 ego_hand vector", "Transform3D:scale"
+    )
+    assert [max(scale[frame][0]) > 0.5 for frame in range(3)] == [True, False, True]

@@ -79,7 +79,7 @@ def is_near(pixels: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_frames_with_rows_that_are_not_valid_look_different(overlay: Path) -> None:
-    """The lanes of a clip are below its pictures: hands, camera, objects."""
+    """The lanes of a clip are below its pictures: hands, camera, objects, robots."""
     for frame, (_, picture) in enumerate(pictures_of(overlay)):
         left, right = picture[TITLE_PX + 80 : TITLE_PX + 200, [[1], [-2]]].mean(axis=0)[:, 0]
         bad = frame in (*JUMPS, *NO_CAMERA)
