@@ -122,7 +122,10 @@ class ShardJoints:
             values[side] = mine
             known.append(is_known)
         if not np.any(known):
-            raise ExportError("no robot joints of its hands: materialize robot_mappings")
+            raise ExportError(
+                "no valid robot joints of its hands: materialize robot_mappings, or see there "
+                "(invalid_reason) why they are not valid"
+            )
         return EpisodeJoints(self.names, values, np.stack(known, axis=1))
 
     def _find(self, track: tuple[str, str], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

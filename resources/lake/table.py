@@ -254,9 +254,10 @@ class Table(BaseModel):
     def validate_batch(cls, batch: pa.Table) -> None:
         """Raise `ContractError` unless `batch` may be written: it fits the contract, and columns
         with a list (`OneOf`) say nothing else."""
-        listed = [(c, c.one_of) for c in cls.columns() if c.one_of]
         problems = cls.violations(batch) or [
-            problem for c, known in listed for problem in _unknown(c, batch.column(c.name), known)
+            f"{said}: a backend says one of these (docs/extending.md)"
+            for c, known in ((c, c.one_of) for c in cls.columns() if c.one_of)
+            for said in _unknown(c, batch.column(c.name), known)
         ]
         if problems:
             raise ContractError(f"{cls.table}: " + "; ".join(problems))

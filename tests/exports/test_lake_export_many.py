@@ -230,6 +230,14 @@ def test_joints_are_found_fast_among_many() -> None:
     assert time.process_time() - begin < 1, "an episode costs what it has, not what its shard has"
 
 
+def test_an_episode_without_valid_joints_says_where_to_look(tmp_path: Path) -> None:
+    said = {"is_valid": False, "invalid_reason": "misses the fingertips"}
+    made = two_shards(tmp_path, {}, {"mapped": lambda row: [row | said]})
+    told = made.export("--hand", "robot", ok=False)
+    assert "no valid robot joints of its hands" in told
+    assert "invalid_reason" in told
+
+
 def test_a_robot_is_looked_for_in_all_shards(tmp_path: Path) -> None:
     made = two_shards(tmp_path, {}, {"mapped": lambda row: [row | {"robot": "other"}]})
     with pytest.raises(
