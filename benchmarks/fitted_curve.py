@@ -31,7 +31,7 @@ _FOLDS = 10
 @dataclass(frozen=True)
 class Fit:
     """curve: weights of the evidence; held_out: (N,) confidence of each row by a curve that was
-    fitted to other groups."""
+    fitted to other groups, NaN if there are none."""
 
     curve: np.ndarray
     held_out: np.ndarray
@@ -42,7 +42,7 @@ def fit(rows: Rows, evidence_of: Evidence) -> Fit:
     evidence = np.array([evidence_of(r) for r in rows])
     right = np.array([r["is_right"] for r in rows], float)
     _, group = np.unique([r["group"] for r in rows], return_inverse=True)
-    told = np.zeros(len(rows))
+    told = np.full(len(rows), np.nan)
     for fold in range(_FOLDS):
         out = group % _FOLDS == fold
         if out.any() and not out.all():
@@ -79,7 +79,8 @@ def report_curve(
     lines = [f"\n{kind}: {len(rows)} rows of {groups} samples, {right:.3f} of them right"]
     lines.append("fitted: " + ", ".join(f"{c:.2f}" for c in found.curve))
     used = [confidence_of(r) or 0.0 for r in rows]
-    for name, told in (("in use", used), ("held out", found.held_out.tolist())):
+    held_out = [("held out", found.held_out.tolist())] * (groups > 1)
+    for name, told in [("in use", used), *held_out]:
         pairs = zip(told, rows, strict=True)
         judged = [Judged(c, r["is_right"], True, str(r["group"])) for c, r in pairs]
         bins = reliability(judged)

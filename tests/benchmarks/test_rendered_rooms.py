@@ -69,7 +69,10 @@ def test_rows_of_a_room_are_judged_by_curves_of_other_rooms() -> None:
     rows = [good | {"group": n, "is_right": n != 3} for n in range(10) for _ in range(20)]
     found = fit(rows, evidence_of)
     assert min(found.held_out[60:80]) > 0.9
-    assert "off by" in report(rows)
+    assert report(rows).count("off by") == 2
+    alone = report([r for r in rows if r["group"] == 3])
+    assert "in use: off by" in alone
+    assert "held out" not in alone, "there is nothing else to fit a curve to"
 
 
 @pytest.mark.slow
