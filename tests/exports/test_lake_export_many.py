@@ -233,7 +233,7 @@ def test_joints_are_found_fast_among_many() -> None:
 def test_an_episode_without_valid_joints_says_where_to_look(tmp_path: Path) -> None:
     said = {"is_valid": False, "invalid_reason": "misses the fingertips"}
     made = two_shards(tmp_path, {}, {"mapped": lambda row: [row | said]})
-    told = made.export("--hand", "robot", ok=False)
+    (told,) = made.export("--hand", "robot")["skipped"].values()
     assert "no valid robot joints of its hands" in told
     assert "invalid_reason" in told
 
