@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -166,8 +167,9 @@ def test_a_stage_that_is_killed_leaves_nothing(bench: Bench, victim: str) -> Non
         os.kill(process.pid, signal.SIGKILL)
     else:
         for one in family:
-            if "forking" in " ".join(one.cmdline()) and one.ppid() == process.pid:
-                one.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                if "forking" in " ".join(one.cmdline()) and one.ppid() == process.pid:
+                    one.kill()
         os.kill(process.pid, signal.SIGKILL)
     process.join()
     _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
