@@ -33,7 +33,7 @@ from ego_assets.exports.states import (
     object_columns,
     state_and_action,
 )
-from ego_assets.operator import BadInputError
+from ego_assets.operator import LENS, BadInputError
 from ego_assets.reading import LakeReader
 from ego_assets.rows import SIDES
 from ego_assets.stretches import groups_of
@@ -69,17 +69,7 @@ _CAMERA = (
     "world_from_camera_m",
     "world_from_camera_xyzw",
 )
-CAMERA = (
-    "camera_model",
-    "fx_px",
-    "fy_px",
-    "cx_px",
-    "cy_px",
-    "distortion",
-    "intrinsics_source",
-    "width_px",
-    "height_px",
-)
+CAMERA = (*LENS, "width_px", "height_px")
 """Columns of `video_manifest` that provenance repeats."""
 _ASKED = 16
 """Places at a time that are asked for what is said beside a video."""

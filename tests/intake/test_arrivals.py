@@ -286,8 +286,9 @@ def test_a_file_that_is_moved_before_its_stages_are_done_is_not_lost(
     assert place.run() == []
 
 
-def test_a_file_that_a_stage_did_not_find_is_run_again_when_it_is_found(place: Place) -> None:
-    limits = replace(LIMITS, files=1)
+def gone_before_clips(place: Place, limits: Limits) -> tuple[str, Path]:
+    """Let a file be probed and go away before its clips are made. Returns its shard, and where it
+    is now."""
     write_video(place.raw / "a.mp4")
     place.put("other.mp4")
     place.look(limits=limits)
@@ -296,6 +297,12 @@ def test_a_file_that_a_stage_did_not_find_is_run_again_when_it_is_found(place: P
     shard = next(s for s in place.lake.shards() if "a.mp4" in str(place.lake.read_shard(s)))
     away = (place.raw / "a.mp4").rename(place.raw.parent / "a.mp4")
     place.make(shard, "clips")
+    return shard, away
+
+
+def test_a_file_that_a_stage_did_not_find_is_run_again_when_it_is_found(place: Place) -> None:
+    limits = replace(LIMITS, files=1)
+    shard, away = gone_before_clips(place, limits)
     assert place.ledger.entries(stage="clips")[0].state is State.DROPPED
     assert [n.kind for n in RawFiles(place.ledger).news(9)] == [GONE]
     place.look(20, limits)
@@ -312,14 +319,7 @@ def test_a_file_that_comes_back_under_its_name_is_what_it_was(
     place: Place, is_touched: bool
 ) -> None:
     limits = replace(LIMITS, files=1)
-    write_video(place.raw / "a.mp4")
-    place.put("other.mp4")
-    place.look(limits=limits)
-    place.look(20, limits)
-    place.run("video_manifest")
-    shard = next(s for s in place.lake.shards() if "a.mp4" in str(place.lake.read_shard(s)))
-    away = (place.raw / "a.mp4").rename(place.raw.parent / "a.mp4")
-    place.make(shard, "clips")
+    shard, away = gone_before_clips(place, limits)
     if is_touched:
         os.utime(away)
     place.look(20, limits)

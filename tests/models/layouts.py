@@ -1,6 +1,6 @@
 """Names and shapes of the weights of full-size networks, written down in `tests/golden`.
 
-`python tests/models/layouts.py` writes them anew, from the networks as transformers builds them
+`python tests/models/layouts.py` writes them again, from the networks as transformers builds them
 (without any weights: on torch's meta device).
 """
 

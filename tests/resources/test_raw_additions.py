@@ -85,16 +85,17 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-@pytest.mark.parametrize("can_rename", [True, False])
-def test_a_file_system_without_links_has_it_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_rename: bool
-) -> None:
+@pytest.fixture
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that knows no hard links."""
+
     def no_link(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_link)
-    if not can_rename:
-        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+
+
+def check_the_first_stays(tmp_path: Path) -> None:
     target = open_target(str(tmp_path / "raw"))
     with target.aside() as folder:
         (folder / "x").write_bytes(b"first")
@@ -104,27 +105,28 @@ def test_a_file_system_without_links_has_it_moved(
     assert (tmp_path / "raw" / "a.mp4").read_bytes() == b"first"
 
 
+@pytest.mark.usefixtures("without_links")
+@pytest.mark.parametrize("can_rename", [True, False])
+def test_a_file_system_without_links_has_it_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_rename: bool
+) -> None:
+    if not can_rename:
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    check_the_first_stays(tmp_path)
+
+
+@pytest.mark.usefixtures("without_links")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM])
 def test_a_file_system_that_knows_neither_has_it_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def no_link(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
     class Libc:
         def renameat2(self, *_: object) -> int:
             ctypes.set_errno(number)
             return -1
 
-    monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc())
-    target = open_target(str(tmp_path / "raw"))
-    with target.aside() as folder:
-        (folder / "x").write_bytes(b"first")
-        (folder / "y").write_bytes(b"second")
-        assert target.add(folder / "x", "a.mp4")
-        assert not target.add(folder / "y", "a.mp4")
-    assert (tmp_path / "raw" / "a.mp4").read_bytes() == b"first"
+    check_the_first_stays(tmp_path)
 
 
 def test_without_links_a_file_that_comes_at_that_moment_is_not_replaced(

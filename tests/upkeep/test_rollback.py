@@ -219,11 +219,11 @@ def test_two_runs_compared(bench: Bench) -> None:
 
 
 def test_the_ledger_of_a_lake_that_was_rolled_back_can_be_lost(tmp_path: Path) -> None:
-    """The floors lie in the lake: a ledger that begins anew hands out higher tokens still."""
+    """The floors lie in the lake: a new ledger hands out higher tokens still."""
     bench = make_bench(tmp_path)
     run(bench, "first", 0.1)
     run(bench, "second", 0.2)
     rollback(bench.lake, bench.ledger, "first")
-    anew = replace(bench, ledger=Ledger(f"sqlite:///{tmp_path}/new.sqlite"))
-    run(anew, "third", 0.3, ledger_url=anew.ledger.url)
-    assert shares(anew) == [0.3] * 4
+    fresh = replace(bench, ledger=Ledger(f"sqlite:///{tmp_path}/new.sqlite"))
+    run(fresh, "third", 0.3, ledger_url=fresh.ledger.url)
+    assert shares(fresh) == [0.3] * 4
